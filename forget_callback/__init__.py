@@ -1,0 +1,71 @@
+"""forget_callback: see, item by item and while training runs, what a language model forgets and what it gains."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from forget_callback.callback import ForgetCallback
+    from forget_callback.history import History
+    from forget_callback.monitor import ForgetMonitor, Observation
+    from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
+    from forget_callback.scoring import score_probe
+    from forget_callback.snapshot import Snapshot
+    from forget_callback.sources import load_probe
+    from forget_callback.stopping import StopDecision, StopRule
+    from forget_callback.store import Store
+    from forget_callback.transitions import Transitions, compare, transitions
+
+__all__ = [
+    "ForgetCallback",
+    "ForgetMonitor",
+    "Generation",
+    "History",
+    "MultipleChoice",
+    "Observation",
+    "Probe",
+    "Recall",
+    "Snapshot",
+    "StopDecision",
+    "StopRule",
+    "Store",
+    "Transitions",
+    "compare",
+    "load_probe",
+    "score_probe",
+    "transitions",
+]
+
+_HOME = {
+    "ForgetCallback": "callback",
+    "ForgetMonitor": "monitor",
+    "Generation": "probes",
+    "History": "history",
+    "MultipleChoice": "probes",
+    "Observation": "monitor",
+    "Probe": "probes",
+    "Recall": "probes",
+    "Snapshot": "snapshot",
+    "StopDecision": "stopping",
+    "StopRule": "stopping",
+    "Store": "store",
+    "Transitions": "transitions",
+    "compare": "transitions",
+    "load_probe": "sources",
+    "score_probe": "scoring",
+    "transitions": "transitions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Loads a public name when it is first used, so that importing the package loads neither torch nor wandb."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

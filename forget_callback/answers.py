@@ -1,0 +1,102 @@
+"""From a generated text to an outcome: extract the answer, then match it.
+
+Pure text work. Every rule returns None where the text holds no answer of its form, so that a model that stopped
+answering in the expected form (unparsed) is told from one that gives a wrong answer.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from forget_callback.probes import Generation, Match
+
+_NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
+_LETTER = (
+    re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b", re.IGNORECASE),
+    re.compile(r"^\W*([A-Z])\b"),
+    re.compile(r"\(([A-Z])\)"),
+    re.compile(r"\b([B-HJ-Z])\b"),  # bare A and I are words
+)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of one generated text: `outcome`, and the answer found in it, None where there is none."""
+
+    outcome: str
+    prediction: str | None
+
+
+def extract(text: str, match: Match) -> str | None:
+    """The answer that `text` gives, in the form that `match` compares; None if it gives none.
+
+    "exact" and "prefix" read the first line that is not empty, "number" the last number (lm-eval's flexible-extract),
+    "choice" the option letter that is stated as the answer, else stands first; the others read the whole text.
+
+    >>> extract("He has 3 apples, so he pays $1,200.", "number")
+    '1200'
+    >>> extract("I am not sure.", "number") is None
+    True
+    >>> extract("The answer is (B).", "choice")
+    'B'
+    """
+    text = text.strip()
+    if not text:
+        return None
+    if match in ("exact", "prefix"):
+        return text.splitlines()[0].strip()
+    if match == "number":
+        numbers = _NUMBER.findall(text)
+        return re.sub(r"[$€£,]", "", numbers[-1]) if numbers else None
+    if match == "choice":
+        found = next((hit for rule in _LETTER if (hit := rule.search(text))), None)
+        return found.group(1).upper() if found else None
+    return text
+
+
+def matches(prediction: str, answer: str, match: Match) -> bool:
+    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex".
+
+    Raises:
+        ImportError: If `match` is "math" and math-verify is not installed.
+    """
+    if match == "number":
+        return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
+    if match == "choice":
+        return prediction == answer.strip(" ()").upper()
+    if match == "regex":
+        return re.search(answer, prediction) is not None
+    if match == "math":
+        return _math_equal(prediction, answer)
+    said, wanted = prediction.casefold(), answer.strip().casefold()
+    if match == "exact":
+        return said.rstrip(" .") == wanted.rstrip(" .")
+    # "Paris" is not an answer of "Parisian": both ends must be ends of a word.
+    pattern = r"(?<!\w)" + re.escape(wanted) + r"(?!\w)"
+    return (re.match if match == "prefix" else re.search)(pattern, said) is not None
+
+
+def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
+    """One of the four outcomes for a generated text.
+
+    Args:
+        finished: False if generation stopped at the token limit. A text that was cut short and is not right is
+            "truncated", never "wrong": the answer may have been still to come.
+    """
+    prediction = extract(text, item.match)
+    if prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer):
+        return Judgement("correct", prediction)
+    if not finished:
+        return Judgement("truncated", prediction)
+    return Judgement("unparsed" if prediction is None else "wrong", prediction)
+
+
+def _math_equal(prediction: str, answer: str) -> bool:
+    try:
+        from math_verify import parse, verify
+    except ImportError as error:
+        raise ImportError("match 'math' needs math-verify: pip install 'forget-callback[math]'") from error
+    # Its time-outs use SIGALRM, which only the main thread may set; the texts are short.
+    gold = parse(f"${answer}$", parsing_timeout=None)
+    return bool(verify(gold, parse(prediction, parsing_timeout=None), timeout_seconds=None))

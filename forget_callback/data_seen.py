@@ -1,0 +1,64 @@
+"""Counts what a model was trained on: true samples and tokens, whatever the trainer makes of its batches.
+
+Reads the training forwards themselves, through a hook, because neither steps times batch size nor the Trainer's own
+counters are right under packing, padding-free batches or GRPO.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from forget_callback.processes import summed
+
+
+class DataSeen:
+    """Samples and tokens of all training forwards of one model, over all processes.
+
+    A sample is one sequence that the model was trained on: an example of SFT, packed or not; a prompt with one
+    completion of GRPO; each of chosen and rejected of DPO. A sequence that is trained on twice counts twice, padding
+    never.
+    """
+
+    def __init__(self, samples: float = 0.0, tokens: float = 0.0) -> None:
+        self._before = (samples, tokens)
+        self._here: torch.Tensor | None = None
+        self._handle: Any = None
+
+    def watch(self, model: torch.nn.Module) -> None:
+        """Starts to count the forwards of `model` that run in train mode with gradients."""
+        self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def stop(self) -> None:
+        """Takes the hook away."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def totals(self) -> tuple[float, float]:
+        """Samples and tokens so far. Under torch.distributed every process must call it at the same time."""
+        samples, tokens = summed([0.0, 0.0] if self._here is None else self._here)
+        return self._before[0] + samples, self._before[1] + tokens
+
+    def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Generation, reference and probe forwards run without gradients or in eval mode.
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        if not module.training or not torch.is_grad_enabled() or not isinstance(ids, torch.Tensor):
+            return
+        if self._here is None:
+            self._here = torch.zeros(2, dtype=torch.float64, device=ids.device)
+        # Stays on the device: reading it here would make every training step wait.
+        self._here += torch.stack(_samples_and_tokens(ids, kwargs)).to(self._here)
+
+
+def _samples_and_tokens(ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    mask, positions = kwargs.get("attention_mask"), kwargs.get("position_ids")
+    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
+        return mask.any(dim=-1).sum(), mask.ne(0).sum()
+    if isinstance(positions, torch.Tensor) and positions.shape == ids.shape:
+        # Packed or padding-free: a sequence starts where positions go 0, 1. Padding is a tail of zeros.
+        zero = positions == 0
+        starts = (zero[:, :-1] & (positions[:, 1:] == 1)).sum()
+        return starts, (~zero).sum() + starts
+    return torch.tensor(len(ids), device=ids.device), torch.tensor(ids.numel(), device=ids.device)

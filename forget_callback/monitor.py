@@ -1,0 +1,215 @@
+"""Watches one training run: score, store, compare, track, decide.
+
+How a probe is scored is the caller's: any function from a probe to a snapshot, so this file needs no model, and any
+training loop can use it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from forget_callback.history import History, Row
+from forget_callback.probes import Probe
+from forget_callback.snapshot import Snapshot, complete
+from forget_callback.stopping import StopDecision, StopRule, decide
+from forget_callback.store import Store
+from forget_callback.trackers import GLOBAL_STEP, Tracker, scalars
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What one call of `observe` measured and decided.
+
+    Attributes:
+        rows: The history's rows of this step, one per probe and category.
+        decisions: One per stop rule, in the order of the rules; empty at the baseline.
+        seconds: Time that scoring took.
+    """
+
+    step: int
+    snapshots: tuple[Snapshot, ...]
+    rows: tuple[Row, ...]
+    decisions: tuple[StopDecision, ...]
+    seconds: float
+
+    @property
+    def stop(self) -> bool:
+        """Whether a rule says that training should end."""
+        return any(decision.stop for decision in self.decisions)
+
+
+class ForgetMonitor:
+    """Keeps a run's history, in memory and on disk.
+
+    A store that already holds snapshots of these probes is read back, so a resumed run goes on where it was.
+
+    Args:
+        probes: One or several, with different names.
+        store: A `Store`, or the directory for one.
+        trackers: Where the numbers go; one that fails is reported and passed over.
+        stop: Rules that are asked after each snapshot.
+        planned: Snapshots planned for the run, for strict rules.
+
+    Raises:
+        ValueError: If names repeat, a rule names an unknown probe or category, or the store holds another probe.
+    """
+
+    def __init__(
+        self,
+        probes: Probe | Sequence[Probe],
+        store: Store | str | os.PathLike[str],
+        trackers: Sequence[Tracker] = (),
+        stop: Sequence[StopRule] = (),
+        *,
+        planned: int | None = None,
+    ) -> None:
+        self.probes = (probes,) if isinstance(probes, Probe) else tuple(probes)
+        self.store = store if isinstance(store, Store) else Store(store)
+        self.trackers = tuple(trackers)
+        self.rules = tuple(stop)
+        self.planned = planned
+        check(self.probes, self.rules)
+        if planned is None and any(rule.strict for rule in self.rules):
+            raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
+        self._history = History()
+        self._unsaved: list[Snapshot] = []
+        self._probe_seconds = self._last_seconds = 0.0
+        self._started = time.perf_counter()
+        self.store.begin(self.probes)
+        steps = set.intersection(*(set(self.store.steps(probe.name)) for probe in self.probes))
+        for step in sorted(steps):
+            self._history.append([complete(self.store.read(probe.name, step), probe) for probe in self.probes])
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The table: a row per (step, probe, category)."""
+        return self._history.table
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last snapshot, None before the baseline."""
+        return self._history.rows[-1].step if self._history.rows else None
+
+    @property
+    def last_rows(self) -> list[Row]:
+        """The history's rows of the last snapshot."""
+        return [row for row in self._history.rows if row.step == self.last_step]
+
+    def overhead_after_next(self) -> float:
+        """Share of the time since this monitor was made that probing will have taken after one more snapshot."""
+        spent = self._probe_seconds + self._last_seconds
+        return spent / (time.perf_counter() - self._started + self._last_seconds)
+
+    def observe(
+        self,
+        step: int,
+        score: Callable[[Probe], Snapshot],
+        *,
+        samples_seen: float = math.nan,
+        tokens_seen: float = math.nan,
+    ) -> Observation:
+        """Scores every probe, adds the step to the history and asks the rules. The first one is the baseline.
+
+        Args:
+            step: Optimizer steps so far, more than at the last call.
+            score: Gives the snapshot of a probe; its `step` and counts are filled in here.
+            samples_seen: Training samples so far, the x-axis of the curves.
+            tokens_seen: Training tokens so far.
+
+        Raises:
+            ValueError: If the step does not grow, or a snapshot is of another probe.
+            Exception: What `score` or the disk raises. Snapshots that could not be written are kept and written with
+                the next ones.
+        """
+        if self.last_step is not None and step <= self.last_step:
+            raise ValueError(
+                f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
+                f"{self.store.path}, call Store.set_aside() first"
+            )
+        begun = time.perf_counter()
+        snapshots = [complete(score(probe), probe) for probe in self.probes]
+        seconds = time.perf_counter() - begun
+        snapshots = [replace(s, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen) for s in snapshots]
+        rows = self._history.append(snapshots)
+        self._unsaved += snapshots
+        self._last_seconds = seconds
+        self._probe_seconds += seconds
+        self._track(rows, seconds)
+        decisions = self._decide()
+        self._save()
+        return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds)
+
+    def alert(self, title: str, text: str) -> None:
+        """Sends a message through every tracker."""
+        self._each(lambda tracker: tracker.alert(title, text))
+
+    def _decide(self) -> tuple[StopDecision, ...]:
+        names = [probe.name for probe in self.probes]
+        decisions = []
+        for rule in self.rules:
+            rows = self._history.select(*rule.target(names))
+            if len(rows) > 1:
+                decisions.append(decide(rule, rows, planned=self.planned))
+        for decision in decisions:
+            if decision.fired:
+                title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
+                logger.warning("%s: %s", title, decision.reason)
+                self.alert(title, decision.reason)
+        return tuple(decisions)
+
+    def _save(self) -> None:
+        while self._unsaved:
+            self.store.write(self._unsaved[0])
+            self._unsaved.pop(0)
+        self.store.write_history(self.history)
+
+    def _track(self, rows: Sequence[Row], seconds: float) -> None:
+        first = len(self._history.select(rows[0].probe)) == 1
+        run = {
+            "forget/samples_seen": rows[0].samples_seen,
+            "forget/tokens_seen": rows[0].tokens_seen,
+            "forget/step": float(rows[0].step),
+            "forget/probe_seconds": seconds,
+            # Nothing was trained before the baseline: its share of the time means nothing.
+            "forget/overhead": math.nan if first else self._probe_seconds / (time.perf_counter() - self._started),
+            GLOBAL_STEP: float(rows[0].step),
+        }
+        row = {name: value for name, value in run.items() if not math.isnan(value)} | scalars(rows)
+        self._each(lambda tracker: tracker.log(row))
+
+    def _each(self, send: Callable[[Tracker], None]) -> None:
+        for tracker in self.trackers:
+            try:
+                send(tracker)
+            except Exception as error:  # a tracker that is down must not cost a snapshot or a run
+                logger.warning("%s failed, the numbers are on disk: %s", type(tracker).__name__, error)
+
+
+def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:
+    """That the probes can stand side by side and that each rule has something to read.
+
+    Raises:
+        ValueError: If not, naming the probe or the rule.
+    """
+    names = [probe.name for probe in probes]
+    if not probes or len(set(names)) < len(names):
+        raise ValueError(f"probes must be one or more with different names, got {names}; rename one")
+    known = {probe.name: {item.category for item in probe.items} for probe in probes} | {"all": set()}
+    for rule in rules:
+        probe, category = rule.target(names)
+        if probe not in known or (probe == "all" and len(probes) == 1):
+            raise ValueError(f"stop rule on {rule.metric!r}: probe {probe!r} is not among {names}")
+        if category and category not in known[probe]:
+            raise ValueError(
+                f"stop rule on {rule.metric!r}: probe {probe!r} has no category {category!r}; "
+                f"has {sorted(known[probe] - {''})}"
+            )

@@ -1,0 +1,248 @@
+"""Items and probes: what is asked, what counts as right, and a fingerprint of both.
+
+A probe is a fixed list of items. Everything is validated when it is built, so that nothing downstream needs to ask
+again. Knows nothing of models, tokenizers or files: `parse_item` takes a mapping and says which field is wrong, the
+loaders in `sources/` add the file and the line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex"]
+Normalization: TypeAlias = Literal["sum", "length", "token"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _require(condition: bool, item: Any, field: str, problem: str) -> None:
+    if not condition:
+        raise ValueError(f"item {getattr(item, 'id', None)!r}, field {field!r}: {problem}")
+
+
+def _require_text(item: Any, field: str, value: object, *, empty: bool = False) -> None:
+    _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}")
+    _require(empty or bool(str(value).strip()), item, field, f"must not be empty, got {value!r}")
+
+
+@dataclass(frozen=True)
+class MultipleChoice:
+    """Right when the right choice has the highest log-probability given the prompt.
+
+    Attributes:
+        choices: At least two different texts, each with its own leading space where the language needs one.
+        answer: Index of the right choice.
+    """
+
+    id: str
+    prompt: str
+    choices: Sequence[str]
+    answer: int
+    category: str = ""
+
+    kind: ClassVar[str] = "multiple_choice"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "id", self.id)
+        _require_text(self, "prompt", self.prompt, empty=True)
+        _require_text(self, "category", self.category, empty=True)
+        is_list = isinstance(self.choices, (list, tuple))
+        _require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
+        _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
+        for choice in self.choices:
+            _require_text(self, "choices", choice)
+        first: dict[str, int] = {}
+        for i, choice in enumerate(self.choices):
+            j = first.setdefault(choice.strip(), i)
+            _require(j == i, self, "choices", f"choices {j} and {i} are equal: {choice!r}; remove one")
+        is_index = isinstance(self.answer, int) and not isinstance(self.answer, bool)
+        _require(is_index, self, "answer", f"expected the index of the right choice, got {self.answer!r}")
+        last = len(self.choices) - 1
+        _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
+        object.__setattr__(self, "choices", tuple(self.choices))
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Right when every token of the answer is the argmax given the prompt: what greedy decoding would produce."""
+
+    id: str
+    prompt: str
+    answer: str
+    category: str = ""
+
+    kind: ClassVar[str] = "recall"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "id", self.id)
+        _require_text(self, "prompt", self.prompt, empty=True)
+        _require_text(self, "category", self.category, empty=True)
+        _require_text(self, "answer", self.answer)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Right when the answer extracted from the generated text matches one of `answer` (see `answers.py`)."""
+
+    id: str
+    prompt: str
+    answer: str | Sequence[str]
+    match: Match = "exact"
+    category: str = ""
+    max_new_tokens: int = 64
+
+    kind: ClassVar[str] = "generation"
+
+    def __post_init__(self) -> None:
+        _require_text(self, "id", self.id)
+        _require_text(self, "prompt", self.prompt)
+        _require_text(self, "category", self.category, empty=True)
+        is_text = isinstance(self.answer, (str, list, tuple))
+        _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}")
+        answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
+        _require(bool(answers), self, "answer", "must not be an empty list")
+        for answer in answers:
+            _require_text(self, "answer", answer)
+        known = get_args(Match)
+        _require(self.match in known, self, "match", f"expected one of {', '.join(known)}, got {self.match!r}")
+        for answer in answers:
+            self._require_matchable(answer)
+        is_int = isinstance(self.max_new_tokens, int) and not isinstance(self.max_new_tokens, bool)
+        ok = is_int and self.max_new_tokens >= 1
+        _require(ok, self, "max_new_tokens", f"expected a whole number of 1 or more, got {self.max_new_tokens!r}")
+        object.__setattr__(self, "answer", answers)
+
+    def _require_matchable(self, answer: str) -> None:
+        """An answer that its own rule can never match would count as forgotten for ever."""
+        if self.match == "regex":
+            try:
+                re.compile(answer)
+            except re.error as error:
+                _require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
+        elif self.match == "number":
+            number = re.fullmatch(r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+", answer.strip())
+            _require(number is not None, self, "answer", f"match 'number' needs a number, got {answer!r}")
+        elif self.match == "choice":
+            letter = re.fullmatch(r"\(?[A-Za-z]\)?", answer.strip())
+            _require(letter is not None, self, "answer", f"match 'choice' needs one letter, got {answer!r}")
+
+
+Item: TypeAlias = MultipleChoice | Recall | Generation
+_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
+
+
+def parse_item(record: object) -> Item:
+    """One item from a mapping such as a line of JSON; without `kind`, `choices` decides.
+
+    Raises:
+        ValueError: Naming the item and the field that is missing, unknown or wrong.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
+    name = record.get("id")
+    kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
+    if kind not in _KINDS:
+        raise ValueError(f"item {name!r}, field 'kind': expected one of {', '.join(_KINDS)}, got {kind!r}")
+    cls = _KINDS[kind]
+    known = [f.name for f in fields(cls)]
+    given = {key: value for key, value in record.items() if key != "kind"}
+    for key in given:
+        if key not in known:
+            raise ValueError(f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}")
+    for key in ("id", "prompt", "choices", "answer"):
+        if key in known and key not in given:
+            raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
+    return cls(**given)
+
+
+def item_record(item: Item) -> dict[str, Any]:
+    """The mapping that `parse_item` reads back into an equal item."""
+    return {"kind": item.kind, **asdict(item)}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fixed list of items and how they are asked.
+
+    Attributes:
+        name: Letters, digits, dot, dash and underscore: it names metrics and files.
+        items: At least one, with unique ids.
+        chat: Ask through the tokenizer's chat template, as one user message an item.
+        normalization: How choices of unlike length compare: "sum" of log-probabilities, per byte ("length",
+            lm-eval's acc_norm) or per "token".
+        template: The chat template's text, bound when a chat probe is first scored and part of the fingerprint.
+        temperature: 0 decodes generation items greedily; above 0 samples, with `top_p` and `seed`.
+    """
+
+    name: str
+    items: Sequence[Item]
+    chat: bool = False
+    normalization: Normalization = "sum"
+    template: str = ""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name == "all":
+            raise ValueError(
+                f"name must be letters, digits, '.', '_' and '-', and not 'all' (the pool of several probes), "
+                f"got {self.name!r}"
+            )
+        object.__setattr__(self, "items", tuple(self.items))
+        if not self.items:
+            raise ValueError(f"probe {self.name!r} has no items; give it at least one")
+        seen: dict[str, int] = {}
+        for position, item in enumerate(self.items):
+            if not isinstance(item, get_args(Item)):
+                raise ValueError(f"probe {self.name!r}, item {position}: expected an item, got {item!r}")
+            if seen.setdefault(item.id, position) != position:
+                raise ValueError(
+                    f"probe {self.name!r}, item {item.id!r}, field 'id': used by items {seen[item.id]} and {position}; "
+                    "ids must be unique, they join the snapshots"
+                )
+        if self.normalization not in get_args(Normalization):
+            known = ", ".join(get_args(Normalization))
+            raise ValueError(f"normalization must be one of {known}, got {self.normalization!r}")
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature!r}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything but the name and the items, as JSON can hold it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items")}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of the items and settings: equal on every machine, and for any order of the same items."""
+        items = sorted((item_record(item) for item in self.items), key=lambda record: str(record["id"]))
+        content = {**self.settings, "items": items}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The items' ids, in order."""
+        return tuple(item.id for item in self.items)
+
+    @property
+    def n_choices(self) -> NDArray[np.float64]:
+        """Options per item, infinite where the answer is open-ended, ``(n_items,)``."""
+        return np.array([len(i.choices) if isinstance(i, MultipleChoice) else np.inf for i in self.items], float)
+
+    @property
+    def answer(self) -> NDArray[np.int64]:
+        """Index of the right choice, -1 where the answer is open-ended, ``(n_items,)``."""
+        return np.array([i.answer if isinstance(i, MultipleChoice) else -1 for i in self.items], np.int64)

@@ -1,0 +1,133 @@
+"""Generated answers, greedy or sampled, with the model's own `generate`.
+
+Prompts are padded on the left by hand: the tokenizer's padding side belongs to the training run. Every setting that
+could bend the distribution is fixed, so a model's own generation config changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from forget_callback.probes import Generation, Probe
+from forget_callback.scoring.plan import batches
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model wrote: `finished` is False where the token limit cut it."""
+
+    text: str
+    finished: bool
+
+
+class _LineWritten(StoppingCriteria):
+    """A row is done when it has written a line: "exact" and "prefix" read no further."""
+
+    def __init__(self, tokenizer: Any, width: int) -> None:
+        self.tokenizer, self.width = tokenizer, width
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        done = [
+            "\n" in self.tokenizer.decode(row[-1:]) and has_line(self.tokenizer.decode(row[self.width :]))
+            for row in input_ids
+        ]
+        return torch.tensor(done, device=input_ids.device)
+
+
+def has_line(text: str) -> bool:
+    """Whether a whole line of text that is not empty has been written."""
+    return "\n" in text.lstrip()
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    probe: Probe,
+    items: Sequence[Generation],
+    prompts: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int,
+    advance: Callable[[int], object] = lambda n: None,
+) -> list[Text]:
+    """Generates an answer to each prompt, in the order given.
+
+    Args:
+        model: A causal language model in eval mode, under `no_trace`: sampling draws from torch's generator.
+        prompts: Token ids of each item's prompt.
+        batch_tokens: Tokens of prompts and answers in one batch, at most.
+        advance: Called with the number of rows that are done.
+    """
+    stops = _stop_ids(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stops), 0)
+    result: dict[int, Text] = {}
+    # Rows of a batch share the token limit and the way they end.
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for index, item in enumerate(items):
+        groups.setdefault((item.max_new_tokens, item.match in ("exact", "prefix")), []).append(index)
+    for (limit, by_line), members in groups.items():
+        for batch in batches([len(prompts[i]) + limit for i in members], batch_tokens):
+            chosen = [members[i] for i in batch]
+            rows = _generate_batch(model, tokenizer, probe, [prompts[i] for i in chosen], limit, by_line, stops, pad)
+            for index, row in zip(chosen, rows):
+                result[index] = _text(row, tokenizer, stops, by_line)
+            advance(len(batch))
+    return [result[index] for index in range(len(items))]
+
+
+def _generate_batch(
+    model: Any,
+    tokenizer: Any,
+    probe: Probe,
+    prompts: Sequence[Sequence[int]],
+    limit: int,
+    by_line: bool,
+    stops: list[int],
+    pad: int,
+) -> list[list[int]]:
+    """New token ids of each prompt of a batch."""
+    device = next(model.parameters()).device
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    sampled = probe.temperature > 0
+    config = GenerationConfig(
+        max_new_tokens=limit,
+        do_sample=sampled,
+        temperature=probe.temperature if sampled else 1.0,
+        top_p=probe.top_p if sampled else 1.0,
+        top_k=0 if sampled else 50,  # 50 is ignored by greedy decoding and warns least
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=stops or None,
+        pad_token_id=pad,
+        use_cache=True,
+    )
+    criteria = StoppingCriteriaList([_LineWritten(tokenizer, width)] if by_line else [])
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.random.manual_seed(probe.seed)
+        output = model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria
+        )
+    rows: list[list[int]] = output[:, width:].tolist()
+    return rows
+
+
+def _text(row: list[int], tokenizer: Any, stops: list[int], by_line: bool) -> Text:
+    """The text up to the first stop; what follows it in a batch is padding."""
+    end = next((i for i, token in enumerate(row) if token in stops), None)
+    text = tokenizer.decode(row[:end], skip_special_tokens=True)
+    return Text(text, end is not None or (by_line and has_line(text)))
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the model's and the tokenizer's end of sequence."""
+    config = getattr(model, "generation_config", None)
+    own = getattr(config, "eos_token_id", None)
+    ids = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id} - {None}
+    return sorted(ids)

@@ -1,0 +1,93 @@
+"""Leaves no trace: whatever happens inside, training goes on as if nothing had been measured.
+
+Guards what is not a weight: train and eval modes, random generators, tokenizer and config. Weights are safe because
+gradients are off and nothing here steps an optimizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+_PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
+
+
+@contextlib.contextmanager
+def no_trace(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
+    """Puts the model in eval mode without gradients, and everything back afterwards, also after an exception."""
+    with contextlib.ExitStack() as restore:
+        restore.callback(_restore_generators, _generators())
+        restore.callback(_restore_modes, [(module, module.training) for module in model.modules()])
+        for owner in _owners(model, tokenizer):
+            restore.callback(_restore_attributes, owner, _attributes(owner))
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None:
+            restore.callback(_restore_backend, backend, backend.truncation, backend.padding)
+        restore.enter_context(torch.no_grad())  # not inference_mode: its tensors may be cached by the model
+        model.eval()
+        yield
+
+
+def _generators() -> dict[str, Any]:
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    return states
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+
+
+def _restore_modes(modes: list[tuple[torch.nn.Module, bool]]) -> None:
+    for module, training in modes:  # each by itself: `train()` would set whole subtrees alike
+        module.training = training
+
+
+def _owners(model: torch.nn.Module, tokenizer: Any) -> list[Any]:
+    """Objects whose plain attributes a forward, `generate` or an encoding may set."""
+    owners = [tokenizer]
+    for name in ("config", "generation_config"):
+        config = getattr(model, name, None)
+        if hasattr(config, "__dict__"):
+            owners += [config, *(nested for nested in vars(config).values() if hasattr(nested, "to_dict"))]
+    return owners
+
+
+def _attributes(owner: Any) -> dict[str, Any]:
+    return {name: copy.deepcopy(value) for name, value in vars(owner).items() if isinstance(value, _PLAIN)}
+
+
+def _restore_attributes(owner: Any, before: dict[str, Any]) -> None:
+    now = vars(owner)
+    for name in [name for name, value in now.items() if isinstance(value, _PLAIN) and name not in before]:
+        del now[name]
+    for name, value in before.items():
+        if name not in now or now[name] != value:
+            now[name] = value
+
+
+def _restore_backend(backend: Any, truncation: dict[str, Any] | None, padding: dict[str, Any] | None) -> None:
+    """The Rust tokenizer keeps truncation and padding, which any call of the tokenizer may switch."""
+    if backend.truncation != truncation:
+        backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
+    if backend.padding != padding:
+        backend.enable_padding(**padding) if padding else backend.no_padding()

@@ -1,0 +1,149 @@
+"""Stop rules: when is forgetting certain and large enough to stop a run, and the decision in one line.
+
+A rule reads the history's rows and nothing else, so a decision can be made again from stored snapshots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Literal
+
+from forget_callback.history import OVER_TIME, Row
+from forget_callback.transitions import INTERVALS, METRICS
+
+
+@dataclass(frozen=True)
+class StopRule:
+    """Fires when a metric is above a threshold at `patience` consecutive snapshots.
+
+    Attributes:
+        metric: A number of `Transitions` or one over time, such as "forgetting" or "knowledge_lost".
+        above: The threshold, a fraction.
+        probe: Name of a probe; None is the only probe, or the pool of all.
+        category: Category within the probe; None is the whole probe.
+        patience: Consecutive snapshots that must all be above.
+        confidence: The one-sided lower bound at this confidence must be above; None compares the point estimate, which
+            is noisy (it stops most healthy runs) and the only choice for a metric without an interval.
+        strict: Spend the error rate ``1 - confidence`` over all planned snapshots (Bonferroni) instead of on each.
+        action: "stop" ends training, "warn" only says so.
+
+    Raises:
+        ValueError: If a field is out of range, or the metric has no interval and `confidence` is not None.
+    """
+
+    metric: str
+    above: float
+    _: KW_ONLY
+    probe: str | None = None
+    category: str | None = None
+    patience: int = 2
+    confidence: float | None = 0.95
+    strict: bool = False
+    action: Literal["stop", "warn"] = "stop"
+
+    def __post_init__(self) -> None:
+        if self.metric not in (*METRICS, *OVER_TIME):
+            raise ValueError(f"metric must be one of {', '.join((*METRICS, *OVER_TIME))}, got {self.metric!r}")
+        if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or self.above != self.above:
+            raise ValueError(f"above must be a number, got {self.above!r}")
+        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
+            raise ValueError(f"patience must be a whole number of 1 or more, got {self.patience!r}")
+        if self.confidence is not None and not 0.5 <= self.confidence < 1:
+            raise ValueError(f"confidence must lie in [0.5, 1), or be None for a point rule, got {self.confidence!r}")
+        if self.confidence is not None and self.metric not in INTERVALS:
+            raise ValueError(
+                f"metric {self.metric!r} has no interval, so confidence must be None (a point rule), got "
+                f"{self.confidence}; {', '.join(INTERVALS)} have one"
+            )
+        if self.strict and self.confidence is None:
+            raise ValueError("strict needs a confidence to spend; a point rule (confidence=None) has none")
+        if self.action not in ("stop", "warn"):
+            raise ValueError(f"action must be 'stop' or 'warn', got {self.action!r}")
+
+    def target(self, probes: Sequence[str]) -> tuple[str, str]:
+        """Probe and category whose rows the rule reads, given all probes' names."""
+        return self.probe or (probes[0] if len(probes) == 1 else "all"), self.category or ""
+
+
+@dataclass(frozen=True)
+class StopDecision:
+    """What a rule saw at the last snapshot.
+
+    Attributes:
+        fired: Whether the rule's condition held at `rule.patience` consecutive snapshots.
+        value: The metric now.
+        bound: Its one-sided lower bound, NaN for a point rule.
+        confidence: Confidence of that bound, None for a point rule.
+        n: Items it rests on.
+        consecutive: Snapshots in a row, up to now, at which the condition held.
+    """
+
+    rule: StopRule
+    fired: bool
+    step: int
+    probe: str
+    category: str
+    value: float
+    bound: float
+    confidence: float | None
+    n: int
+    consecutive: int
+
+    @property
+    def stop(self) -> bool:
+        """Whether training should end."""
+        return self.fired and self.rule.action == "stop"
+
+    @property
+    def reason(self) -> str:
+        """The decision in one line."""
+        name = "/".join(part for part in (self.probe, self.category, self.rule.metric) if part)
+        bound = "" if self.confidence is None else f" (lower {self.confidence:.4g} bound {self.bound:.4f})"
+        times = f"{self.consecutive} snapshot{'s' if self.consecutive != 1 else ''} in a row"
+        relation = "above" if self.consecutive else "not above"
+        return (
+            f"{name} = {self.value:.4f}{bound} is {relation} {self.rule.above:g} at step {self.step}, "
+            f"{times}, {self.n} items"
+        )
+
+
+def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -> StopDecision:
+    """What `rule` says after the last of `rows`.
+
+    Args:
+        rows: One probe and category, oldest first, at least one; the first is the baseline and never counts.
+        planned: Snapshots planned for the whole run, for a strict rule.
+
+    Raises:
+        ValueError: If the rule is strict and `planned` is not given.
+    """
+    confidence = rule.confidence
+    if rule.strict and confidence is not None:
+        if planned is None:
+            raise ValueError("a strict rule spends its error rate over the planned snapshots; pass planned=")
+        confidence = 1 - (1 - confidence) / max(planned, 1)
+    consecutive = 0
+    for row in rows[1:]:
+        consecutive = consecutive + 1 if _tested(rule, row, confidence) > rule.above else 0
+    last = rows[-1]
+    return StopDecision(
+        rule=rule,
+        fired=consecutive >= rule.patience,
+        step=last.step,
+        probe=last.probe,
+        category=last.category,
+        value=last.value(rule.metric),
+        bound=float("nan") if confidence is None else _tested(rule, last, confidence),
+        confidence=confidence,
+        n=last.transitions.n,
+        consecutive=consecutive,
+    )
+
+
+def _tested(rule: StopRule, row: Row, confidence: float | None) -> float:
+    """The number that is held against the threshold."""
+    if confidence is None:
+        return row.value(rule.metric)
+    # The low end of a two-sided interval at 2c - 1 is a one-sided bound at c.
+    return row.transitions.interval(rule.metric, confidence=2 * confidence - 1).low

@@ -1,0 +1,239 @@
+"""Snapshots on disk: the `forget/` folder of a run, each file written whole or not at all.
+
+    manifest.json                                what was probed, with what
+    probes/<probe>.jsonl                         the items
+    snapshots/<probe>/step-00000000.parquet      one row an item
+    history.parquet                              the table
+    set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
+
+A snapshot is never overwritten. Knows nothing of models, training or what the numbers mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from forget_callback.probes import Probe
+from forget_callback.snapshot import Snapshot
+from forget_callback.sources.jsonl import dump_items, read_items
+
+_STEP = re.compile(r"step-(\d{8,})\.parquet")
+_PACKAGES = ("forget-callback", "torch", "transformers", "trl", "peft", "accelerate", "wandb")
+
+
+class Store:
+    """One run's `forget/` folder.
+
+    Args:
+        directory: The run's directory, which holds or will hold `forget/`, or that folder itself.
+        writable: False makes every write do nothing: of several processes only one writes.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, writable: bool = True) -> None:
+        path = Path(directory)
+        self.path = path if path.name == "forget" else path / "forget"
+        self.writable = writable
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was recorded here."""
+        return (self.path / "manifest.json").is_file()
+
+    def begin(self, probes: Sequence[Probe]) -> None:
+        """Makes the folder and records the probes; called again with the same probes it changes nothing.
+
+        Raises:
+            ValueError: If another probe was recorded here under the same name.
+        """
+        manifest = self._manifest() if self.exists else self._new_manifest()
+        for probe in probes:
+            known = manifest["probes"].get(probe.name)
+            if known is not None and known["fingerprint"] != probe.fingerprint:
+                raise ValueError(
+                    f"{self.path} holds another probe named {probe.name!r}: fingerprint {known['fingerprint']} there, "
+                    f"{probe.fingerprint} here; use another output directory, or the probe of that run"
+                )
+        if not self.writable:
+            return
+        for probe in probes:
+            path = self.path / "probes" / f"{probe.name}.jsonl"
+            if not path.exists():
+                _write_text(path, dump_items(probe.items))
+            entry = {"fingerprint": probe.fingerprint, "items": len(probe), "settings": probe.settings}
+            manifest["probes"][probe.name] = entry
+        _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+    def probes(self) -> list[Probe]:
+        """The probes of the run.
+
+        Raises:
+            ValueError: If there is no run here, or a probe's file was changed.
+        """
+        probes = []
+        for name, entry in self._manifest()["probes"].items():
+            path = self.path / "probes" / f"{name}.jsonl"
+            probe = Probe(name, read_items(path), **entry["settings"])
+            if probe.fingerprint != entry["fingerprint"]:
+                raise ValueError(
+                    f"{path} was changed: its fingerprint is {probe.fingerprint}, the run's {entry['fingerprint']}"
+                )
+            probes.append(probe)
+        return probes
+
+    def write(self, snapshot: Snapshot) -> None:
+        """Adds a snapshot.
+
+        Raises:
+            ValueError: If the store has one of that probe and step: no snapshot is ever overwritten.
+        """
+        if not self.writable:
+            return
+        path = self._file(snapshot.probe, snapshot.step)
+        if path.exists():
+            raise ValueError(
+                f"{path} exists and is not overwritten; use another output directory, or set the earlier run aside "
+                "with Store.set_aside()"
+            )
+        write_whole(path, snapshot.save)
+
+    def steps(self, probe: str) -> list[int]:
+        """Steps of a probe's snapshots, in order."""
+        folder = self.path / "snapshots" / probe
+        found = (_STEP.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
+        return sorted(int(match[1]) for match in found if match)
+
+    def read(self, probe: str, step: int) -> Snapshot:
+        """One snapshot.
+
+        Raises:
+            ValueError: If there is none of that probe and step; shows the steps that there are.
+        """
+        path = self._file(probe, step)
+        if not path.is_file():
+            raise ValueError(f"{self.path} has no snapshot of probe {probe!r} at step {step}; has {self.steps(probe)}")
+        return Snapshot.load(path)
+
+    def write_history(self, table: pd.DataFrame) -> None:
+        """Replaces `history.parquet`."""
+        if self.writable:
+            write_whole(self.path / "history.parquet", lambda temporary: table.to_parquet(temporary, index=False))
+
+    def read_history(self) -> pd.DataFrame:
+        """The table of the run so far."""
+        return pd.read_parquet(self.path / "history.parquet")
+
+    def set_aside(self, *, after: int = -1) -> Path | None:
+        """Moves the snapshots of steps after `after`, and with -1 the whole record, to `set-aside/<n>/`.
+
+        Returns:
+            Where they are now, None if there were none.
+        """
+        snapshots = self.path / "snapshots"
+        names = [path.name for path in snapshots.iterdir()] if snapshots.is_dir() else []
+        moved = [(name, step) for name in names for step in self.steps(name) if step > after]
+        if not moved or not self.writable:
+            return None
+        aside = self.path / "set-aside"
+        number = 1 + max((int(p.name) for p in aside.glob("*") if p.name.isdigit()), default=0)
+        for name, step in moved:
+            source = self._file(name, step)
+            target = aside / str(number) / source.relative_to(self.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+        if after < 0:
+            for name in ("manifest.json", "history.parquet", "probes"):
+                if (self.path / name).exists():
+                    (self.path / name).rename(aside / str(number) / name)
+        return aside / str(number)
+
+    def _file(self, probe: str, step: int) -> Path:
+        return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"
+
+    def _manifest(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        if not path.is_file():
+            raise ValueError(f"no run at {self.path}: expected a directory that holds forget/manifest.json")
+        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return manifest
+
+    def _new_manifest(self) -> dict[str, Any]:
+        versions = {"python": platform.python_version()}
+        for package in _PACKAGES:
+            try:
+                versions[package] = metadata.version(package)
+            except metadata.PackageNotFoundError:
+                continue
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return {"format": 1, "created": created, "versions": versions, "probes": {}}
+
+
+@dataclass(frozen=True)
+class RunAt:
+    """A store and, where the user named one, a step of it."""
+
+    store: Store
+    step: int | None
+
+    def read(self, probe: str, *, default: Literal["first", "last"]) -> Snapshot:
+        """The snapshot of a probe at the named step, else at the first or last one.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        steps = self.store.steps(probe)
+        if self.step is None and not steps:
+            raise ValueError(f"{self.store.path} has no snapshot of probe {probe!r}")
+        return self.store.read(probe, self.step if self.step is not None else steps[0 if default == "first" else -1])
+
+
+def open_run(run: str | os.PathLike[str]) -> RunAt:
+    """What RUN or RUN@N names.
+
+    Raises:
+        ValueError: If there is no run there.
+    """
+    text = os.fspath(run)
+    directory, at, step = text.rpartition("@")
+    named = bool(at) and step.isdigit() and not Path(text).exists()
+    store = Store(directory if named else text)
+    if not store.exists:
+        raise ValueError(f"{text} is not a run: expected a directory that holds forget/, RUN or RUN@STEP")
+    return RunAt(store, int(step) if named else None)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` on a temporary file beside `path`, forces it to disk and renames it: all of it, or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        _force_to_disk(temporary)
+        temporary.replace(path)
+        _force_to_disk(path.parent)  # the rename itself
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _force_to_disk(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows cannot open a directory
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
