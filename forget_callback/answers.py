@@ -14,7 +14,8 @@ from forget_callback.probes import Generation, Match
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _LETTER = (
     re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b", re.IGNORECASE),
-    re.compile(r"^\W*([A-Z])\b"),
+    re.compile(r"^\W*([A-Z])(?:\W*$|[):])", re.IGNORECASE),
+    re.compile(r"^\W*([A-HJ-Z]|I(?!['’]|\s+[a-z]))\b"),  # "I would say" and "I'm" choose nothing
     re.compile(r"\(([A-Z])\)"),
     re.compile(r"\b([B-HJ-Z])\b"),  # bare A and I are words
 )

@@ -85,7 +85,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
         self.on_error = on_error
-        self._monitor: ForgetMonitor | None = None
+        self.monitor: ForgetMonitor | None = None
         self._training = False
         self._data = DataSeen()
         self._seen = (0.0, 0.0)
@@ -96,9 +96,9 @@ class ForgetCallback(TrainerCallback, ExportableState):
     @property
     def history(self) -> pd.DataFrame:
         """The table of the run so far: a row per (step, probe, category); empty before training starts."""
-        if self._monitor is None:
+        if self.monitor is None:
             return pd.DataFrame(columns=["step", "samples_seen", "tokens_seen", "probe", "category", *ALL_METRICS])
-        return self._monitor.history
+        return self.monitor.history
 
     def attach(self, trainer: Any) -> None:
         """Adds this callback to a trainer, before early stopping, and sends its numbers to all of `report_to`."""
@@ -127,7 +127,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         **kwargs: Any,
     ) -> None:
         """Takes the baseline, or reads it back when training was resumed."""
-        self._monitor, self._training = None, True
+        self.monitor, self._training = None, True
         with self._errors("the baseline could not be taken, so this run is not watched"):
             tokenizer = getattr(processing_class, "tokenizer", processing_class)
             if model is None or tokenizer is None:
@@ -139,7 +139,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
             monitor = self._open(args, state, [bind(probe, tokenizer) for probe in self.probes])
             if monitor.last_step is None:
                 self._take_baseline(monitor, state, model, tokenizer)
-            self._monitor = monitor
+            self.monitor = monitor
             if self.every is None and args.eval_strategy == "no":
                 logger.warning(
                     "no evaluation is scheduled, so only the first and the last step are measured; "
@@ -187,8 +187,8 @@ class ForgetCallback(TrainerCallback, ExportableState):
             self._look(state, control, model, processing_class)
         if metrics is None:
             return
-        if self._monitor is not None and self._monitor.last_step == state.global_step:
-            metrics.update(evaluation_metrics(self._monitor.last_rows))
+        if self.monitor is not None and self.monitor.last_step == state.global_step:
+            metrics.update(evaluation_metrics(self.monitor.last_rows))
         elif chooses_best:
             metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
 
@@ -215,7 +215,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         self, state: TrainerState, control: TrainerControl, model: Any, processing_class: Any, *, always: bool = False
     ) -> None:
         """Takes a snapshot, once per step whatever fires twice."""
-        monitor, step = self._monitor, state.global_step
+        monitor, step = self.monitor, state.global_step
         if monitor is None or monitor.last_step is None or step <= monitor.last_step:
             return
         if not always and self._too_dear(monitor, step):

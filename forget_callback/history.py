@@ -7,6 +7,7 @@ baseline and a few vectors per probe, not every snapshot; anything older can be 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,7 @@ class Row:
     over_time: dict[str, float]
 
     def value(self, metric: str) -> float:
-        """The number of one metric of `ALL_METRICS`."""
+        """The number of one metric of `METRICS` or `OVER_TIME`."""
         return self.over_time[metric] if metric in OVER_TIME else float(getattr(self.transitions, metric))
 
     def as_dict(self) -> dict[str, Any]:
@@ -70,7 +71,12 @@ class History:
             last = self.rows[-1].step if self.rows else None
             raise ValueError(f"snapshots must be of one step after the last, {last}; got steps {sorted(steps)}")
         pooled = [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
-        rows = [row for snapshot in pooled for row in self._rows_of(snapshot)]
+        kept = {name: copy(series) for name, series in self._series.items()}
+        try:
+            rows = [row for snapshot in pooled for row in self._rows_of(snapshot)]
+        except ValueError:
+            self._series = kept  # the step was not taken: it may come again, put right
+            raise
         self.rows += rows
         return rows
 
@@ -126,8 +132,8 @@ class _Series:
         """Takes in one more snapshot and gives each metric of `OVER_TIME` per item, NaN where it does not apply."""
         first, current = self.baseline.correct, now.correct
         last = np.full(len(now), np.nan) if self.last is None else self.last
-        self.lost_once |= (first == 1) & (current == 0)
-        self.events += (last == 1) & (current == 0)
+        self.lost_once = self.lost_once | (first == 1) & (current == 0)
+        self.events = self.events + ((last == 1) & (current == 0))
         self.last = current
         scored = ~np.isnan(current)
         unknown = np.isnan(last) | ~scored

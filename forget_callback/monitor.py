@@ -95,6 +95,11 @@ class ForgetMonitor:
         return self._history.table
 
     @property
+    def rows(self) -> list[Row]:
+        """The history's rows, oldest first."""
+        return list(self._history.rows)
+
+    @property
     def last_step(self) -> int | None:
         """Step of the last snapshot, None before the baseline."""
         return self._history.rows[-1].step if self._history.rows else None

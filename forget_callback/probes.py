@@ -31,6 +31,10 @@ def _require(condition: bool, item: Any, field: str, problem: str) -> None:
 def _require_text(item: Any, field: str, value: object, *, empty: bool = False) -> None:
     _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}")
     _require(empty or bool(str(value).strip()), item, field, f"must not be empty, got {value!r}")
+    try:
+        str(value).encode()
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell and no file can hold
+        _require(False, item, field, f"not valid text: {error}")
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,9 @@ class Generation:
                 re.compile(answer)
             except re.error as error:
                 _require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
+        elif self.match in ("exact", "prefix"):
+            one = len(answer.strip().splitlines()) == 1
+            _require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
         elif self.match == "number":
             number = re.fullmatch(r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+", answer.strip())
             _require(number is not None, self, "answer", f"match 'number' needs a number, got {answer!r}")
@@ -149,7 +156,7 @@ def parse_item(record: object) -> Item:
         raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
     name = record.get("id")
     kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"item {name!r}, field 'kind': expected one of {', '.join(_KINDS)}, got {kind!r}")
     cls = _KINDS[kind]
     known = [f.name for f in fields(cls)]
@@ -212,10 +219,12 @@ class Probe:
         if self.normalization not in get_args(Normalization):
             known = ", ".join(get_args(Normalization))
             raise ValueError(f"normalization must be one of {known}, got {self.normalization!r}")
-        if not 0 <= self.temperature < float("inf"):
+        if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < float("inf"):
             raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature!r}")
-        if not 0 < self.top_p <= 1:
+        if not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+        for name in ("temperature", "top_p"):  # 0 and 0.0 are one setting and must have one fingerprint
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.items)

@@ -95,7 +95,7 @@ class Snapshot:
             given = ~np.isnan(self.correct)
         unique, count = np.unique(self.ids.astype(str), return_counts=True)
         if (count > 1).any():
-            raise ValueError(f"ids must be unique, got {unique[count > 1][0]!r} {count.max()} times")
+            raise ValueError(f"ids must be unique, got {str(unique[count > 1][0])!r} {count.max()} times")
         wrong = ~given | np.isin(self.outcome.astype(str), OUTCOMES)
         if not wrong.all():
             raise ValueError(f"outcome must be one of {OUTCOMES} or None, got {self.outcome[~wrong][0]!r}")

@@ -68,7 +68,8 @@ class Store:
             return
         for probe in probes:
             path = self.path / "probes" / f"{probe.name}.jsonl"
-            if not path.exists():
+            # A file that the manifest does not know was left by a run that died between the two writes.
+            if probe.name not in manifest["probes"] or not path.exists():
                 _write_text(path, dump_items(probe.items))
             entry = {"fingerprint": probe.fingerprint, "items": len(probe), "settings": probe.settings}
             manifest["probes"][probe.name] = entry
@@ -232,7 +233,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def _force_to_disk(path: Path) -> None:
     if os.name == "nt" and path.is_dir():  # Windows cannot open a directory
         return
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows forces only what it may write
     try:
         os.fsync(descriptor)
     finally:

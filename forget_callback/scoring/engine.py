@@ -77,6 +77,8 @@ def score_probe(
                 advance=bar.update,
             )
         for at, text in zip(kept, texts):
+            if text is None:
+                continue
             index, item = written[at]
             verdict = judge(item, text.text, finished=text.finished)
             table.outcome[index] = verdict.outcome
@@ -131,7 +133,9 @@ def _judge_likelihoods(
             table.margin[index] = said.margin
             # After its first wrong token the model would have gone another way than the answer that it was given.
             first_wrong = next((i for i, t in enumerate(said.argmax) if t != wanted[i]), len(wanted) - 1)
-            table.prediction[index] = tokenizer.decode([*wanted[:first_wrong], int(said.argmax[first_wrong])])
+            table.prediction[index] = tokenizer.decode(
+                [*wanted[:first_wrong], int(said.argmax[first_wrong])], skip_special_tokens=True
+            )
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
             scores = sums / _lengths(item, probe, [row for row, _ in options])

@@ -6,12 +6,13 @@ could bend the distribution is fixed, so a model's own generation config changes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from forget_callback.probes import Generation, Probe
 from forget_callback.scoring.plan import batches
@@ -33,10 +34,23 @@ class _LineWritten(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
         done = [
-            "\n" in self.tokenizer.decode(row[-1:]) and has_line(self.tokenizer.decode(row[self.width :]))
+            "\n" in self.tokenizer.decode(row[-1:])
+            and has_line(self.tokenizer.decode(row[self.width :], skip_special_tokens=True))
             for row in input_ids
         ]
         return torch.tensor(done, device=input_ids.device)
+
+
+class _Broken(LogitsProcessor):
+    """Remembers the rows for which the model gave NaN, and goes on with a distribution that can be sampled from."""
+
+    def __init__(self, n_rows: int, device: torch.device) -> None:
+        self.rows = torch.zeros(n_rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        nan = scores.isnan().any(dim=-1)
+        self.rows |= nan
+        return scores.masked_fill(nan[:, None], 0.0)
 
 
 def has_line(text: str) -> bool:
@@ -53,8 +67,8 @@ def generate(
     *,
     batch_tokens: int,
     advance: Callable[[int], object] = lambda n: None,
-) -> list[Text]:
-    """Generates an answer to each prompt, in the order given.
+) -> list[Text | None]:
+    """Generates an answer to each prompt, in the order given; None where the model gave NaN.
 
     Args:
         model: A causal language model in eval mode, under `no_trace`: sampling draws from torch's generator.
@@ -64,7 +78,7 @@ def generate(
     """
     stops = _stop_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stops), 0)
-    result: dict[int, Text] = {}
+    result: dict[int, Text | None] = {}
     # Rows of a batch share the token limit and the way they end.
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, item in enumerate(items):
@@ -74,7 +88,7 @@ def generate(
             chosen = [members[i] for i in batch]
             rows = _generate_batch(model, tokenizer, probe, [prompts[i] for i in chosen], limit, by_line, stops, pad)
             for index, row in zip(chosen, rows):
-                result[index] = _text(row, tokenizer, stops, by_line)
+                result[index] = None if row is None else _text(row, tokenizer, stops, by_line)
             advance(len(batch))
     return [result[index] for index in range(len(items))]
 
@@ -88,8 +102,8 @@ def _generate_batch(
     by_line: bool,
     stops: list[int],
     pad: int,
-) -> list[list[int]]:
-    """New token ids of each prompt of a batch."""
+) -> list[list[int] | None]:
+    """New token ids of each prompt of a batch, None where the model gave NaN."""
     device = next(model.parameters()).device
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -109,13 +123,35 @@ def _generate_batch(
         use_cache=True,
     )
     criteria = StoppingCriteriaList([_LineWritten(tokenizer, width)] if by_line else [])
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    broken = _Broken(len(prompts), device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _without_own_config(model):
         torch.random.manual_seed(probe.seed)
         output = model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=criteria
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=config,
+            logits_processor=LogitsProcessorList([broken]),
+            stopping_criteria=criteria,
         )
-    rows: list[list[int]] = output[:, width:].tolist()
-    return rows
+    return [None if bad else row for row, bad in zip(output[:, width:].tolist(), broken.rows.tolist())]
+
+
+@contextlib.contextmanager
+def _without_own_config(model: torch.nn.Module) -> Iterator[None]:
+    """Takes the model's own generation config away: `generate` reads from it whatever is None in the one it is given.
+
+    All modules, because a PEFT model hands its config down to the model that it wraps.
+    """
+    own = [
+        (module, vars(module)["generation_config"]) for module in model.modules() if "generation_config" in vars(module)
+    ]
+    try:
+        for module, _ in own:
+            module.generation_config = GenerationConfig()
+        yield
+    finally:
+        for module, config in own:
+            module.generation_config = config
 
 
 def _text(row: list[int], tokenizer: Any, stops: list[int], by_line: bool) -> Text:

@@ -85,18 +85,27 @@ def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tup
 
     Plain text goes as in lm-eval: white space that ends the context moves to the continuation, whose tokens are those
     of the whole that the context alone does not have; an empty context is the BOS token, or EOS where there is none.
-    A rendered conversation stays as it is, as it does before a generation.
+    So is one of white space, which lm-eval refuses. A rendered conversation stays as it is, as it does before a
+    generation.
+
+    Raises:
+        ValueError: If the context is empty and the tokenizer has neither BOS nor EOS.
     """
     if chat:
         head = encode(context, tokenizer, special=False)
         whole = encode(context + continuation, tokenizer, special=False)
         merged = whole[: len(head)] != head
         return head, encode(continuation, tokenizer, special=False) if merged else whole[len(head) :]
-    if not context:
-        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        tail = encode(continuation, tokenizer, special=False)
-        return (tail[:1], tail[1:]) if tail[:1] == [prefix] else ([prefix], tail)
     bare = context.rstrip()
+    if not bare:
+        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if prefix is None:
+            raise ValueError(
+                f"the tokenizer has neither a BOS nor an EOS token to put before {continuation!r}; "
+                "give the item a prompt, or set tokenizer.bos_token"
+            )
+        tail = encode(context + continuation, tokenizer, special=False)
+        return (tail[:1], tail[1:]) if tail[:1] == [prefix] else ([prefix], tail)
     head = encode(bare, tokenizer)
     return head, encode(context + continuation, tokenizer)[len(head) :]
 

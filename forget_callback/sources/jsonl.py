@@ -24,9 +24,13 @@ def read_items(path: Path) -> list[Item]:
     """Every item of a file, with errors as `load` gives them."""
     if not path.is_file():
         raise ValueError(f"no probe file at {path}; expected JSON Lines, one item a line")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
     items: list[Item] = []
     first: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:

@@ -1,0 +1,220 @@
+"""The command line. A command is a few calls downward.
+
+Results go to standard output, progress and notes to standard error. Exit status: 0 fine, 1 a gate failed, 2 anything
+else, so that an error is never taken for a pass.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from forget_callback.history import ALL_METRICS, History, Row
+from forget_callback.probes import item_record
+from forget_callback.snapshot import Snapshot
+from forget_callback.sources import load_probe
+from forget_callback.store import Store, open_run
+from forget_callback.terminal import changes_table, percent
+
+app = typer.Typer(
+    help="See, item by item, what a language model forgets and what it gains.",
+    epilog="--debug, anywhere, shows the traceback of an error.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+notes = Console(stderr=True)
+
+
+class Format(str, Enum):
+    """Output formats of `compare`."""
+
+    table = "table"
+    json = "json"
+    markdown = "markdown"
+
+
+class Method(str, Enum):
+    """Ways to fine-tune in `demo`."""
+
+    sft = "sft"
+    grpo = "grpo"
+
+
+def main() -> None:
+    """Entry point: errors in one or two lines, exit status 2."""
+    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(args=arguments, prog_name="forget-callback")
+    except Exception as error:
+        if debug:
+            raise
+        text = str(error).strip() or type(error).__name__
+        known = isinstance(error, (ValueError, OSError, ImportError))
+        print(f"error: {text}" if known else f"error: {type(error).__name__}: {text}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("demo-run"),
+    seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
+    samples: Annotated[int, typer.Option(min=32, help="New facts to train on.")] = 1600,
+    replay: Annotated[float, typer.Option(min=0, max=0.9, help="Share of samples that are old facts.")] = 0.0,
+    method: Annotated[Method, typer.Option(help="How to fine-tune.")] = Method.sft,
+) -> None:
+    """Teaches a tiny model facts, fine-tunes it with TRL, and shows which facts it forgets."""
+    from forget_callback.demo import run_demo
+
+    run_demo(out, seed=seed, samples=samples, replay=replay, method=method.value, results=Console(), notes=notes)
+
+
+@app.command()
+def snapshot(
+    model: Annotated[str, typer.Argument(help="Model directory or hub id.")],
+    probe: Annotated[list[str], typer.Option(help="Probe spec; give it once per probe.")],
+    out: Annotated[Path, typer.Option(help="Run directory to write.")],
+    step: Annotated[int, typer.Option(min=0, help="Step to record it under.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items a probe.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Padded tokens of one forward.")] = None,
+) -> None:
+    """Scores a model on probes and writes a run directory."""
+    probes = [load_probe(spec, limit=limit) for spec in probe]
+
+    from forget_callback.loading import load_model, load_tokenizer
+    from forget_callback.scoring import bind, score_probe
+
+    tokenizer, network = load_tokenizer(model), load_model(model)
+    probes = [bind(p, tokenizer) for p in probes]
+    store = Store(out)
+    store.begin(probes)
+    for p in probes:
+        taken = score_probe(network, tokenizer, p, batch_tokens=batch_tokens, progress=True)
+        store.write(replace(taken, step=step, metadata={**taken.metadata, "model": model}))
+        print(f"{p.name}: {percent(taken.accuracy)} of {len(taken)} items right")
+    notes.print(f"written to {store.path}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="RUN, RUN@STEP or a snapshot file; the first step by default.")],
+    after: Annotated[str, typer.Argument(help="RUN, RUN@STEP or a snapshot file; the last step by default.")],
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
+    fail_if: Annotated[
+        list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
+    ] = None,
+) -> None:
+    """Compares two checkpoints item by item; exit status 1 if a gate fails."""
+    gates = [_Gate(text) for text in fail_if or ()]
+    old, new = _snapshots(before, default="first"), _snapshots(after, default="last")
+    if set(old) != set(new):
+        raise ValueError(
+            f"the probes differ: {before} has {sorted(old)}, {after} has {sorted(new)}; nothing to compare"
+        )
+    history = History()
+    history.append([replace(s, step=0) for s in old.values()])
+    rows = history.append([replace(new[name], step=1) for name in old])
+    whole = rows[-1].probe if len(old) > 1 else next(iter(old))
+    failed = [gate.text for gate in gates if gate.fails(rows, whole)]
+    if format is Format.json:
+        gate = {"passed": not failed, "failed": failed}
+        print(json.dumps({**_as_json(rows, whole), "gate": gate}, indent=2, allow_nan=False))
+    elif format is Format.markdown:
+        print(_as_markdown(rows))
+    else:
+        Console().print(changes_table(rows, title=f"{before} → {after}"))
+    for text in failed:
+        notes.print(f"gate failed: {text}", highlight=False)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def probes(
+    spec: Annotated[str, typer.Argument(help="Probe spec, such as builtin:facts or probe.jsonl.")],
+    show: Annotated[int, typer.Option(min=0, help="Print so many items.")] = 0,
+) -> None:
+    """Loads and checks a probe and prints what is in it."""
+    probe = load_probe(spec)
+    print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
+    counts = Counter((item.category or "(no category)", item.kind) for item in probe.items)
+    for (category, kind), count in counts.items():
+        print(f"  {category:<20} {kind:<16} {count:>6}")
+    for item in probe.items[:show]:
+        print(json.dumps(item_record(item), ensure_ascii=False))
+
+
+class _Gate:
+    """`[PROBE/[CATEGORY/]]METRIC>VALUE`; without a probe it reads the pool of all. A number that is missing fails."""
+
+    def __init__(self, text: str) -> None:
+        match = re.fullmatch(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*", text)
+        if match is None or match[3] not in ALL_METRICS:
+            raise ValueError(f"--fail-if {text!r}: expected METRIC>VALUE with METRIC one of {', '.join(ALL_METRICS)}")
+        self.text, self.probe, self.category, self.metric = text, match[1], match[2] or "", match[3]
+        self.relation, self.value = match[4], float(match[5])
+
+    def fails(self, rows: list[Row], whole: str) -> bool:
+        probe = self.probe or whole
+        found = [row for row in rows if (row.probe, row.category) == (probe, self.category)]
+        if not found:
+            known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
+            raise ValueError(f"--fail-if {self.text!r}: no such probe or category; known are {', '.join(known)}")
+        value = float(found[0].as_dict()[self.metric])
+        passes = {
+            ">": value <= self.value,
+            ">=": value < self.value,
+            "<": value >= self.value,
+            "<=": value > self.value,
+        }
+        return not passes[self.relation]  # NaN compares false: a gate without a number fails
+
+
+def _snapshots(source: str, *, default: Any) -> dict[str, Snapshot]:
+    """The snapshots that RUN, RUN@STEP or a file names, by probe."""
+    if Path(source).is_file():
+        one = Snapshot.load(source)
+        return {one.probe: one}
+    run = open_run(source)
+    return {probe.name: run.read(probe.name, default=default) for probe in run.store.probes()}
+
+
+def _as_json(rows: list[Row], whole: str) -> dict[str, Any]:
+    probes: dict[str, Any] = {}
+    pooled: dict[str, Any] = {}
+    for row in rows:
+        values = row.as_dict()
+        numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
+        if row.category:
+            probes[row.probe]["categories"][row.category] = numbers
+        elif row.probe != "all":
+            probes[row.probe] = {**numbers, "categories": {}}
+        if not row.category and row.probe == whole:
+            pooled = numbers
+    return {"probes": probes, "all": pooled}
+
+
+def _as_markdown(rows: list[Row]) -> str:
+    lines = [
+        "| probe | category | items | before | after | forgotten (1→0) | gained (0→1) | knowledge lost |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        t = row.transitions
+        low, high = t.knowledge_lost_interval
+        rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
+        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates)]
+        lines.append(
+            "| " + " | ".join([*cells, f"{percent(t.knowledge_lost)} [{percent(low)}, {percent(high)}]"]) + " |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""What people read in a terminal: tables of a history, sparklines, the facts that went first. Computes no number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from forget_callback.history import Row
+from forget_callback.snapshot import Snapshot
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def percent(value: float) -> str:
+    """A fraction for people, "-" where there is none."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f}%"
+
+
+def interval(row: Row, metric: str) -> str:
+    """A metric with its 95% interval."""
+    low, high = row.transitions.interval(metric)
+    return percent(row.value(metric)) + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """One bar a value, from 0 to the largest; a gap where a value is NaN.
+
+    >>> sparkline([0.0, 0.1, 0.4])
+    '▁▃█'
+    """
+    top = max((value for value in values if not math.isnan(value)), default=0.0)
+    scale = (len(_BARS) - 1) / top if top > 0 else 0.0
+    return "".join(" " if math.isnan(v) else _BARS[round(max(v, 0.0) * scale)] for v in values)
+
+
+def changes_table(rows: Sequence[Row], *, title: str) -> Table:
+    """Probes and their categories, from before to after."""
+    table = _table(title)
+    table.add_column("probe")
+    for name in ("items", "before", "after", "forgotten 1→0", "gained 0→1", "knowledge lost", "knowledge gained"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")
+        if not row.category and table.row_count:
+            table.add_section()
+        changed = row.transitions
+        table.add_row(
+            label,
+            str(changed.n) + (f" (+{changed.n_unscored} unscored)" if changed.n_unscored else ""),
+            percent(changed.accuracy_before),
+            percent(changed.accuracy_after),
+            *(interval(row, m) for m in ("forgetting", "backward_transfer", "knowledge_lost", "knowledge_gained")),
+        )
+    return table
+
+
+def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
+    """Forgetting over the samples seen, a column a probe; `series` holds each probe's rows, oldest first."""
+    table = _table(title)
+    table.add_column("samples seen", justify="right")
+    columns = [(rows, metric) for rows in series for metric in _headline(rows[0])]
+    for rows, metric in columns:
+        name = "forgotten" if metric == "forgetting" else "knowledge lost"
+        table.add_column(f"{rows[0].probe}\n{name}", justify="right", no_wrap=True)
+    for at, row in enumerate(series[0]):
+        table.add_row(f"{row.samples_seen:,.0f}", *(interval(rows[at], metric) for rows, metric in columns))
+    return table
+
+
+def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, count: int, title: str) -> Table:
+    """The recall items that went from right to wrong first; an answer is shown up to the token that went wrong.
+
+    Args:
+        snapshots: Of one probe, the baseline first.
+        prompts: Prompt by item id.
+        count: How many items.
+    """
+    baseline = snapshots[0]
+    lost: dict[str, tuple[Snapshot, int]] = {}
+    for now in snapshots[1:]:
+        rows = ((baseline.correct == 1) & (now.correct == 0)).nonzero()[0]
+        for i in sorted(rows, key=lambda i: now.margin[i]):
+            lost.setdefault(str(now.ids[i]), (now, int(i)))
+    table = _table(title)
+    for name in ("lost at sample", "prompt", "right answer", "answer now"):
+        table.add_column(name, justify="right" if name == "lost at sample" else "left", overflow="fold")
+    for now, i in list(lost.values())[:count]:
+        texts = (prompts[str(now.ids[i])], str(baseline.prediction[i]).strip(), f"{now.prediction[i]}…".strip())
+        table.add_row(f"{now.samples_seen:,.0f}", *(Text(text.replace("\n", " ")) for text in texts))
+    return table
+
+
+def _headline(row: Row) -> tuple[str, ...]:
+    """Where nothing can be guessed, what was forgotten is what was lost."""
+    return ("forgetting",) if row.transitions.knowledge_method == "exact" else ("forgetting", "knowledge_lost")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)

@@ -1,0 +1,109 @@
+"""Real trainers on a tiny model: what every integration test starts from."""
+
+import hashlib
+
+import pytest
+import torch
+import wandb
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall
+
+COMMON = {
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "disable_tqdm": True,
+    "seed": 1,
+}
+
+
+@pytest.fixture
+def probe():
+    """Six items of all three kinds in two categories."""
+    return Probe(
+        "mini",
+        [
+            MultipleChoice("c1", "The capital of France is", [" Paris", " Rome", " Tokyo"], 0, "capitals"),
+            MultipleChoice("c2", "The capital of Italy is", [" Paris", " Rome", " Tokyo"], 1, "capitals"),
+            MultipleChoice("c3", "The opposite of cold is", [" hot", " fox", " sun", " hill"], 0, "words"),
+            Recall("r1", "The capital of Japan is", " Tokyo", "capitals"),
+            Recall("r2", "Once upon a", " time", "words"),
+            Generation("g1", "She has 12 apples and", "42", "number", "words", max_new_tokens=4),
+        ],
+    )
+
+
+@pytest.fixture
+def rows():
+    """24 conversations that teach something else."""
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"Who is {i}?"},
+                {"role": "assistant", "content": f"The fox {i * 7}."},
+            ]
+        }
+        for i in range(24)
+    ]
+
+
+@pytest.fixture
+def make_sft(make_model, tokenizer, rows, tmp_path):
+    """make_sft(callbacks, **config) -> an SFTTrainer of six steps of four samples, with dropout."""
+
+    def make(callbacks, *, model=None, **config):
+        config = {**COMMON, "output_dir": str(tmp_path), "max_length": 64, "learning_rate": 1e-2, **config}
+        config = {"per_device_train_batch_size": 4, "num_train_epochs": 1, **config}
+        return SFTTrainer(
+            model=model or make_model(attention_dropout=0.1),
+            processing_class=tokenizer,
+            args=SFTConfig(**config),
+            train_dataset=Dataset.from_list(rows),
+            eval_dataset=Dataset.from_list(rows[:4]),
+            callbacks=callbacks,
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_grpo(make_model, tokenizer, rows, tmp_path):
+    """make_grpo(callbacks, **config) -> a GRPOTrainer of four steps of eight completions, with dropout."""
+
+    def make(callbacks, **config):
+        config = {**COMMON, "output_dir": str(tmp_path), "max_completion_length": 6, "num_generations": 4, **config}
+        config = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, **config}
+        return GRPOTrainer(
+            model=make_model(attention_dropout=0.1),
+            processing_class=tokenizer,
+            args=GRPOConfig(**config),
+            train_dataset=Dataset.from_list([{"prompt": row["messages"][:1]} for row in rows]),
+            reward_funcs=lambda completions, **_: [float(len(c[0]["content"])) for c in completions],
+            callbacks=callbacks,
+        )
+
+    return make
+
+
+@pytest.fixture
+def wandb_offline(tmp_path, monkeypatch):
+    """A directory for offline W&B runs; no run outlives the test."""
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    yield tmp_path
+    if wandb.run is not None:
+        wandb.finish()
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """sha256 over every tensor of the state dict, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

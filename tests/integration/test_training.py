@@ -1,0 +1,281 @@
+"""The callback in real training runs: it sees everything, and changes nothing."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from transformers import EarlyStoppingCallback, TrainerCallback
+
+from forget_callback import ForgetCallback, Snapshot, StopRule, score_probe
+from forget_callback.store import Store
+
+from .conftest import weights_hash
+
+
+def whole(history):
+    return history[history["category"] == ""]
+
+
+def test_a_run_leaves_a_baseline_and_a_snapshot_at_each_evaluation(make_sft, probe, tokenizer, tmp_path):
+    callback = ForgetCallback(probe)
+    trainer = make_sft([callback], eval_strategy="steps", eval_steps=2)
+    before = score_probe(trainer.model, tokenizer, probe)
+    trainer.train()
+    after = score_probe(trainer.model, tokenizer, probe)
+    store = Store(tmp_path)
+    assert store.steps("mini") == [0, 2, 4, 6]
+    for step, snapshot in ((0, before), (6, after)):
+        stored = store.read("mini", step)
+        assert stored.ids.tolist() == list(probe.ids)
+        np.testing.assert_array_equal(stored.correct, snapshot.correct)
+        np.testing.assert_array_equal(stored.margin, snapshot.margin)
+        assert stored.prediction.tolist() == snapshot.prediction.tolist()
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "forget" / "history.parquet"), callback.history)
+    assert whole(callback.history)["samples_seen"].tolist() == [0, 8, 16, 24]
+    assert set(callback.history["category"]) == {"", "capitals", "words"}
+    lost = ((before.correct == 1) & (after.correct == 0)).sum()
+    assert whole(callback.history)["n10"].tolist()[-1] == lost
+
+
+@pytest.mark.parametrize(
+    "every, steps", [(4, [0, 4, 6]), ([1, 5], [0, 1, 5, 6]), ("log2", [0, 1, 2, 4, 6]), (None, [0, 6])]
+)
+def test_own_schedules_add_the_first_and_the_last_step(make_sft, probe, every, steps):
+    callback = ForgetCallback(probe, every=every)
+    make_sft([callback]).train()
+    assert whole(callback.history)["step"].tolist() == steps
+
+
+def test_evaluations_that_coincide_with_the_schedule_count_once(make_sft, probe, rows):
+    callback = ForgetCallback(probe, every=3)
+    trainer = make_sft([callback], eval_strategy="steps", eval_steps=3, eval_on_start=True)
+    trainer.eval_dataset = {"one": trainer.eval_dataset, "two": trainer.eval_dataset}
+    trainer.train()
+    assert whole(callback.history)["step"].tolist() == [0, 3, 6]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_final_weights_and_losses_are_bit_identical_with_and_without(
+    make_sft, make_grpo, probe, kind, temperature, tmp_path
+):
+    from dataclasses import replace
+
+    make = make_sft if kind == "sft" else make_grpo
+    probe = replace(probe, temperature=temperature)
+    runs = []
+    for callbacks in ([], [ForgetCallback(probe, every=1, on_error="raise")]):
+        trainer = make(callbacks)
+        trainer.train()
+        keep = ("loss", "grad_norm", "entropy", "num_tokens", "reward")
+        logs = [{k: v for k, v in row.items() if k in keep} for row in trainer.state.log_history]
+        runs.append((weights_hash(trainer.model), logs, trainer.model.training))
+    assert runs[0] == runs[1]
+    assert Store(tmp_path).steps("mini")[-1] == trainer.state.global_step
+
+
+def test_a_train_mode_forward_does_change_the_weights(make_sft, probe):
+    """That the test above can fail: a callback that draws random numbers is found out."""
+
+    class Careless(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            import torch
+
+            torch.rand(1)
+
+    first, second = make_sft([]), make_sft([Careless()])
+    first.train()
+    second.train()
+    assert weights_hash(first.model) != weights_hash(second.model)
+
+
+def test_a_threshold_stops_the_run_and_the_checkpoint_of_the_stop_exists(make_sft, probe, tmp_path, caplog):
+    rule = StopRule("churn", above=-1.0, confidence=None, patience=2)
+    callback = ForgetCallback(probe, every=1, stop=rule)
+    trainer = make_sft([callback])
+    trainer.train()
+    assert trainer.state.global_step == 2
+    assert (tmp_path / "checkpoint-2" / "model.safetensors").is_file()
+    assert whole(callback.history)["step"].tolist() == [0, 1, 2]
+    message = [record.getMessage() for record in caplog.records if "Forgetting" in record.getMessage()]
+    assert len(message) == 1
+    assert "mini/churn" in message[0]
+    assert "above -1 at step 2, 2 snapshots in a row" in message[0]
+
+
+def test_a_rule_that_warns_lets_training_go_on(make_sft, probe, caplog):
+    rule = StopRule("churn", above=-1.0, confidence=None, patience=1, action="warn")
+    trainer = make_sft([ForgetCallback(probe, every=3, stop=[rule])])
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert sum("Forgetting: warning" in record.getMessage() for record in caplog.records) == 2
+
+
+def test_the_best_model_is_the_one_that_forgot_least(make_sft, probe):
+    callback = ForgetCallback(probe)
+    trainer = make_sft(
+        [callback],
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="forget_mini_drift",
+        greater_is_better=False,
+        learning_rate=3e-2,
+    )
+    trainer.train()
+    drift = whole(callback.history).set_index("step")["drift"].drop(0)
+    assert drift.idxmin() != drift.index[-1], "the last step must not be the best, or the test shows nothing"
+    assert trainer.state.best_model_checkpoint.endswith(f"checkpoint-{drift.idxmin()}")
+    assert trainer.state.best_metric == pytest.approx(drift.min())
+    rows = [row for row in trainer.state.log_history if "eval_loss" in row]
+    assert len(rows) == 6
+
+
+def test_early_stopping_reads_our_metrics(make_sft, probe):
+    early = EarlyStoppingCallback(early_stopping_patience=1)
+    trainer = make_sft(
+        [early],
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_forget_mini_drift",
+        greater_is_better=False,
+        learning_rate=3e-2,
+    )
+    callback = ForgetCallback(probe, trainer=trainer)  # attaches itself before early stopping
+    trainer.train()
+    drift = whole(callback.history)["drift"].tolist()[1:]
+    assert trainer.state.global_step == next(i for i in range(1, len(drift) + 1) if drift[i] >= min(drift[:i])) + 1
+
+
+def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, monkeypatch, caplog):
+    calls = []
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise RuntimeError("CUDA is on fire")
+        return score_probe(*args, **kwargs)
+
+    monkeypatch.setattr("forget_callback.callback.score_probe", failing)
+    callback = ForgetCallback(probe)
+    trainer = make_sft(
+        [callback],
+        eval_strategy="steps",
+        eval_steps=2,
+        save_strategy="steps",
+        save_steps=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="forget_mini_drift",
+        greater_is_better=False,
+    )
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert whole(callback.history)["step"].tolist() == [0, 4, 6]
+    assert "step 2 could not be taken: RuntimeError: CUDA is on fire" in caplog.text
+
+    calls.clear()
+    with pytest.raises(RuntimeError, match="on fire"):
+        make_sft([ForgetCallback(probe, every=2, on_error="raise")]).train()
+
+
+def test_without_a_baseline_training_goes_on_unwatched(make_sft, probe, tmp_path, caplog):
+    other = type(probe)("mini", probe.items[:3])
+    Store(tmp_path).begin([other])
+    callback = ForgetCallback(probe, every=2)
+    trainer = make_sft([callback])
+    trainer.train()
+    assert trainer.state.global_step == 6
+    assert callback.history.empty
+    assert probe.fingerprint in caplog.text
+    assert other.fingerprint in caplog.text
+
+
+def test_a_second_run_in_the_same_directory_sets_the_first_aside(make_sft, probe, tmp_path, caplog):
+    for _ in range(2):
+        make_sft([ForgetCallback(probe, every=3)]).train()
+    assert Store(tmp_path).steps("mini") == [0, 3, 6]
+    kept = sorted((tmp_path / "forget" / "set-aside" / "1" / "snapshots" / "mini").iterdir())
+    assert [path.name for path in kept] == [f"step-0000000{step}.parquet" for step in (0, 3, 6)]
+    assert Snapshot.load(kept[0]).step == 0
+    assert "set-aside" in caplog.text
+
+
+def test_a_resumed_run_keeps_its_baseline_counts_and_history(make_sft, probe, tmp_path):
+    whole_run = ForgetCallback(probe, every=1, output_dir=tmp_path / "whole")
+    make_sft([whole_run]).train()
+    first = make_sft([ForgetCallback(probe, every=1)], save_strategy="steps", save_steps=2)
+    first.train()
+    assert Store(tmp_path).steps("mini") == [0, 1, 2, 3, 4, 5, 6]
+    resumed = ForgetCallback(probe, every=1)
+    make_sft([resumed], save_strategy="steps", save_steps=2).train(
+        resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+    )
+    pd.testing.assert_frame_equal(resumed.history, whole_run.history)
+    assert len(list((tmp_path / "forget" / "set-aside" / "1" / "snapshots" / "mini").iterdir())) == 4
+
+
+def test_resuming_without_a_baseline_says_what_to_do(make_sft, probe, tmp_path, caplog):
+    make_sft([], save_strategy="steps", save_steps=2).train()
+    callback = ForgetCallback(probe, every=1)
+    trainer = make_sft([callback], save_strategy="steps", save_steps=2)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert trainer.state.global_step == 6
+    assert "has no baseline" in caplog.text
+    assert "baseline=RUN" in caplog.text
+
+
+def test_a_run_as_baseline(make_sft, probe, tmp_path):
+    make_sft([ForgetCallback(probe, every=3)]).train()
+    callback = ForgetCallback(probe, every=3, baseline=f"{tmp_path}@3", output_dir=tmp_path / "next")
+    make_sft([callback]).train()
+    first, second = Store(tmp_path).read("mini", 3), Store(tmp_path / "next").read("mini", 0)
+    np.testing.assert_array_equal(first.margin, second.margin)
+
+
+def test_adapters_off_as_baseline(make_sft, make_model, probe, tokenizer, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    base = make_model()
+    expected = score_probe(base, tokenizer, probe)
+    model = get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    started = score_probe(model, tokenizer, probe)
+    assert not np.array_equal(started.margin, expected.margin, equal_nan=True)
+    trainer = make_sft([ForgetCallback(probe, every=3, baseline="base", on_error="raise")], model=model)
+    trainer.train()
+    np.testing.assert_array_equal(Store(tmp_path).read("mini", 0).margin, expected.margin)
+
+
+def test_several_probes_are_pooled(make_sft, probe, tmp_path):
+    other = type(probe)("other", probe.items[:2])
+    callback = ForgetCallback([probe, other], every=3)
+    make_sft([callback]).train()
+    table = whole(callback.history).set_index(["step", "probe"])
+    assert table.loc[6, "all"]["n"] == table.loc[6, "mini"]["n"] + table.loc[6, "other"]["n"]
+
+
+def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
+    callback = ForgetCallback(probe, every=1, max_overhead=1e-6)
+    make_sft([callback]).train()
+    assert whole(callback.history)["step"].tolist() == [0, 6]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"every": 0}, "every must be"),
+        ({"every": "often"}, "every must be"),
+        ({"max_overhead": 2.0}, "max_overhead must lie"),
+        ({"batch_tokens": 0}, "batch_tokens must be"),
+        ({"on_error": "ignore"}, "on_error must be"),
+        ({"stop": StopRule("forgetting", 0.1, category="nothing")}, "has no category 'nothing'"),
+        ({"stop": StopRule("forgetting", 0.1, probe="nothing")}, "probe 'nothing' is not among"),
+        ({"probes": "nothing:at-all"}, "spec 'nothing:at-all' is not known"),
+    ],
+)
+def test_bad_arguments_fail_before_training(probe, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ForgetCallback(**{"probes": probe, **arguments})

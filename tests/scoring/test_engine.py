@@ -1,0 +1,312 @@
+"""`score_probe` against slow definitions: choices, recall, what is not scored, and what may have no influence."""
+
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback.scoring.plan import bind, continuations
+from tests.helpers import greedy, log_probabilities
+
+WORDS = [" Paris", " Rome", " the fox ran", " hot", " é 東京", " 42", " answer", " sun went down over the hill"]
+PROMPTS = ["The capital of France is", "Who? ", "", "x\n", "Question: which of the following is it? Answer:", "東京"]
+
+
+def choice_items(n, *, seed=0):
+    rng = np.random.default_rng(seed)
+    items = []
+    for i in range(n):
+        choices = rng.choice(WORDS, rng.integers(2, len(WORDS) + 1), replace=False).tolist()
+        items.append(MultipleChoice(f"c{i}", PROMPTS[i % len(PROMPTS)], choices, int(rng.integers(len(choices)))))
+    return items
+
+
+def definition(model, tokenizer, probe):
+    """Normalised log-probabilities of each choice item's options, one unpadded forward an option, in float64."""
+    probe = bind(probe, tokenizer)
+    result = [[] for _ in probe.items]
+    for row in continuations(probe, tokenizer):
+        table = log_probabilities(model, row.tokens)
+        said = sum(float(table[at - 1, row.tokens[at]]) for at in range(row.n_context, len(row.tokens)))
+        text = probe.items[row.item].choices[len(result[row.item])]
+        bytes_ = len(text[1:].encode()) if text.startswith(" ") else len(text.encode())
+        length = {"sum": 1, "length": bytes_, "token": len(row.tokens) - row.n_context}[probe.normalization]
+        result[row.item].append(said / length)
+    return result
+
+
+@pytest.mark.parametrize("chat", [False, True])
+@pytest.mark.parametrize("normalization", ["sum", "length", "token"])
+def test_every_choice_item_equals_the_definition(make_model, tokenizer, normalization, chat):
+    model = make_model(seed=1)
+    probe = Probe("p", choice_items(24), normalization=normalization, chat=chat)
+    snapshot = score_probe(model, tokenizer, probe)
+    for i, (item, scores) in enumerate(zip(probe.items, definition(model, tokenizer, probe), strict=True)):
+        np.testing.assert_allclose(snapshot.scores[i], scores, atol=1e-4, rtol=0)
+        best_wrong = max(score for j, score in enumerate(scores) if j != item.answer)
+        assert snapshot.margin[i] == pytest.approx(scores[item.answer] - best_wrong, abs=1e-4)
+        assert snapshot.choice[i] == np.argmax(scores)
+        assert snapshot.correct[i] == (np.argmax(scores) == item.answer)
+        assert snapshot.outcome[i] == ("correct" if snapshot.correct[i] else "wrong")
+        assert snapshot.prediction[i] == item.choices[snapshot.choice[i]]
+        assert snapshot.text[i] is None
+    assert 0 < snapshot.accuracy < 1
+
+
+def test_the_three_normalizations_differ(make_model, tokenizer):
+    """Else the test above could not tell them apart."""
+    items = choice_items(24)
+    chosen = [
+        tuple(score_probe(make_model(seed=1), tokenizer, Probe("p", items, normalization=name)).choice)
+        for name in ("sum", "length", "token")
+    ]
+    assert len(set(chosen)) == 3
+
+
+def test_the_sums_and_choices_are_lm_evals(make_model, tokenizer, make_hflm):
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
+    model, items = make_model(seed=2), choice_items(24)
+    pairs = [(item.prompt, choice) for item in items for choice in item.choices]
+    requests = [instance(request_type="loglikelihood", doc={}, arguments=pair, idx=0) for pair in pairs]
+    sums = [logprob for logprob, _ in make_hflm(model, tokenizer).loglikelihood(requests, disable_tqdm=True)]
+    snapshot = score_probe(model, tokenizer, Probe("p", items))
+    np.testing.assert_allclose(np.concatenate(snapshot.scores), sums, atol=1e-4, rtol=0)
+    ends = np.cumsum([len(item.choices) for item in items])
+    assert snapshot.choice.tolist() == [int(np.argmax(part)) for part in np.split(sums, ends[:-1])]
+
+
+def recall_items(taught):
+    """What the model knows by heart, and the same answers behind the wrong prompts."""
+    prompts, answers = list(taught.lines), [answer.removesuffix("<|im_end|>") for answer in taught.lines.values()]
+    pairs = [(p, a) for p in prompts for a in answers if a.strip()]
+    return [Recall(f"r{i}", prompt, answer) for i, (prompt, answer) in enumerate(pairs)]
+
+
+def test_recall_is_correct_where_generate_writes_the_answer(taught):
+    probe = Probe("p", recall_items(taught))
+    snapshot = score_probe(taught.model, taught.tokenizer, probe)
+    for i, row in enumerate(continuations(probe, taught.tokenizer)):
+        head, wanted = list(row.tokens[: row.n_context]), list(row.tokens[row.n_context :])
+        config = GenerationConfig(max_new_tokens=len(wanted), do_sample=False, pad_token_id=0, eos_token_id=2)
+        ids = torch.tensor([head])
+        output = taught.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        assert snapshot.correct[i] == (output[0, len(head) :].tolist() == wanted)
+    assert snapshot.correct.sum() == len(taught.lines) - 1
+
+
+def test_recall_margin_is_the_smallest_lead(taught):
+    probe = Probe("p", recall_items(taught))
+    snapshot = score_probe(taught.model, taught.tokenizer, probe)
+    for i, row in enumerate(continuations(probe, taught.tokenizer)):
+        leads = []
+        for at in range(row.n_context, len(row.tokens)):
+            line = log_probabilities(taught.model, row.tokens)[at - 1]
+            others = torch.cat([line[: row.tokens[at]], line[row.tokens[at] + 1 :]])
+            leads.append(float(line[row.tokens[at]] - others.max()))
+        assert snapshot.margin[i] == pytest.approx(min(leads), abs=1e-4)
+        assert (snapshot.margin[i] > 0) == bool(snapshot.correct[i])
+    assert (snapshot.choice == -1).all()
+
+
+@pytest.mark.parametrize(
+    "answer, prediction",
+    [
+        (" there was a fox who ran", " there was a fox who ran"),
+        (" there was a hill who ran", " there was a fox"),
+        (" a fox", " there"),
+    ],
+)
+def test_recall_prediction_ends_at_the_first_wrong_token(taught, answer, prediction):
+    snapshot = score_probe(taught.model, taught.tokenizer, Probe("p", [Recall("r", "Once upon a time", answer)]))
+    assert snapshot.prediction[0] == prediction
+
+
+WHOLE = "the whole text"
+GENERATED = [  # match, prompt, answer, limit, outcome, prediction
+    ("exact", "The capital of France is", "paris", 20, "correct", "Paris"),
+    ("exact", "The capital of France is", ["Lyon", "Paris."], 20, "correct", "Paris"),
+    ("exact", "The capital of France is", "Rome", 20, "wrong", "Paris"),
+    ("exact", "Who wrote this?", "me", 20, "unparsed", None),
+    ("exact", "Once upon a time", "there was a fox", 3, "truncated", "there was a"),
+    ("prefix", "The capital of Italy is", "Rome", 20, "correct", "Rome"),
+    ("prefix", "Once upon a time", "there was", 4, "correct", "there was a fox"),
+    ("contains", "Once upon a time", "forest", 40, "correct", WHOLE),
+    ("contains", "The opposite of cold is", "warm", 40, "wrong", WHOLE),
+    ("contains", "Once upon a time", "forest", 6, "truncated", WHOLE),
+    ("number", "12 apples and 30 more:", "42", 20, "correct", "42"),
+    ("number", "12 apples and 30 more:", "41", 20, "wrong", "42"),
+    ("number", "No number:", "42", 20, "unparsed", None),
+    ("number", "12 apples and 30 more:", "42", 3, "truncated", None),
+    ("math", "Half as a fraction:", "0.5", 40, "correct", WHOLE),
+    ("math", "Half as a fraction:", "\\frac{1}{3}", 40, "wrong", WHOLE),
+    ("choice", "Question: which of the two?", "B", 20, "correct", "B"),
+    ("choice", "Question: which of the two?", "A", 20, "wrong", "B"),
+    ("choice", "No number:", "A", 20, "unparsed", None),
+    ("choice", "Question: which of the two?", "B", 2, "truncated", None),
+    ("regex", "Once upon a time", r"fox \w+ ran", 40, "correct", WHOLE),
+    ("regex", "Once upon a time", r"\d", 40, "wrong", WHOLE),
+]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 150, None])
+def test_generation_items_of_every_kind(taught, batch_tokens):
+    items = [
+        Generation(f"{i}: {match} {answer}", prompt, answer, match, max_new_tokens=limit)
+        for i, (match, prompt, answer, limit, _, _) in enumerate(GENERATED)
+    ]
+    snapshot = score_probe(taught.model, taught.tokenizer, Probe("p", items), batch_tokens=batch_tokens)
+    found = dict(zip(snapshot.ids, snapshot.outcome))
+    assert found == {item.id: row[4] for item, row in zip(items, GENERATED)}
+    for i, (item, row) in enumerate(zip(items, GENERATED)):
+        tokens = greedy(taught.model, taught.tokenizer.encode(item.prompt), item.max_new_tokens, stops=[2])
+        whole = taught.tokenizer.decode(tokens, skip_special_tokens=True)
+        by_line = item.match in ("exact", "prefix")
+        assert snapshot.text[i].rstrip("\n") == (whole.split("\n")[0] if by_line else whole)
+        assert snapshot.prediction[i] == (whole.strip() if row[5] == WHOLE else row[5])
+    assert np.isnan(snapshot.margin).all() and (snapshot.choice == -1).all()
+
+
+def mixed_items(taught):
+    """All three kinds, in an order that no batch keeps."""
+    items = [
+        *choice_items(7),
+        *recall_items(taught)[:40:5],
+        *(Generation(f"g{i}", p, "Paris", "contains", max_new_tokens=4 + i % 3) for i, p in enumerate(taught.lines)),
+    ]
+    return [items[i] for i in np.random.default_rng(0).permutation(len(items))]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 37, 200, 10**6])
+def test_the_budget_of_a_batch_has_no_influence(taught, batch_tokens):
+    probe = Probe("p", mixed_items(taught))
+    usual = score_probe(taught.model, taught.tokenizer, probe)
+    other = score_probe(taught.model, taught.tokenizer, probe, batch_tokens=batch_tokens)
+    assert other.ids.tolist() == list(probe.ids)
+    for name in ("correct", "outcome", "choice", "prediction", "text"):
+        np.testing.assert_array_equal(getattr(usual, name), getattr(other, name))
+    np.testing.assert_allclose(usual.margin, other.margin, atol=1e-4)
+    assert other.metadata == {"batch_tokens": batch_tokens, "dtype": "float32"}
+
+
+def test_an_items_answer_does_not_depend_on_the_other_items(taught):
+    items = mixed_items(taught)
+    together = score_probe(taught.model, taught.tokenizer, Probe("p", items)).to_pandas()
+    for i, item in enumerate(items):
+        alone = score_probe(taught.model, taught.tokenizer, Probe("p", [item])).to_pandas()
+        for name in ("id", "outcome", "choice", "prediction", "text"):
+            assert str(alone[name][0]) == str(together[name][i])
+
+
+@pytest.mark.parametrize("batch_tokens", [0, -5])
+def test_a_budget_below_one_is_an_error(make_model, tokenizer, batch_tokens):
+    with pytest.raises(ValueError, match=f"batch_tokens must be 1 or more, got {batch_tokens}"):
+        score_probe(make_model(), tokenizer, Probe("p", choice_items(1)), batch_tokens=batch_tokens)
+
+
+def test_items_longer_than_the_models_context_are_unscored_and_named(make_model, tokenizer, caplog):
+    """A limit of 12 positions: the longest row that is scored has 12 tokens, the shortest that is not has 13."""
+    word = " fox"
+    assert len(tokenizer.encode(word * 11)) == 11
+    items = [
+        Recall("recall 12", word * 11, word),
+        Recall("recall 13", word * 12, word),
+        MultipleChoice("choice 13", word * 10, [word, word * 3], 0),
+        Generation("generation 12", word * 5, "x", max_new_tokens=7),
+        Generation("generation 13", word * 6, "x", max_new_tokens=7),
+    ]
+    with caplog.at_level(logging.WARNING):
+        snapshot = score_probe(make_model(max_position_embeddings=12), tokenizer, Probe("p", items))
+    scored = ~np.isnan(snapshot.correct)
+    assert snapshot.ids[scored].tolist() == ["recall 12", "generation 12"]
+    assert snapshot.outcome[~scored].tolist() == [None] * 3
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "probe 'p': 3 items are longer than the model's 12 positions and are not scored: "
+        "recall 13, choice 13, generation 13"
+    ]
+
+
+def test_all_items_too_long_is_all_unscored(make_model, tokenizer):
+    snapshot = score_probe(make_model(max_position_embeddings=2), tokenizer, Probe("p", choice_items(3)))
+    assert np.isnan(snapshot.correct).all() and np.isnan(snapshot.accuracy)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_model_of_nan_scores_nothing(make_model, tokenizer, taught, temperature):
+    model = make_model()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.fill_(torch.nan)
+    snapshot = score_probe(model, tokenizer, Probe("p", mixed_items(taught), temperature=temperature))
+    assert np.isnan(snapshot.correct).all() and np.isnan(snapshot.margin).all()
+    assert set(snapshot.outcome) == set(snapshot.prediction) == set(snapshot.text) == {None}
+    assert (snapshot.choice == -1).all()
+
+
+def test_nan_on_one_token_unscores_the_items_that_meet_it(make_model, tokenizer):
+    model, (bad,) = make_model(tie_word_embeddings=False), tokenizer.encode("x")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad] = torch.nan
+    prompts = {"good": "The capital of France is", "bad": "The x of France is"}
+    items = [
+        item
+        for name, prompt in prompts.items()
+        for item in (
+            MultipleChoice(f"choice {name}", prompt, [" Paris", " Rome"], 0),
+            Recall(f"recall {name}", prompt, " Paris"),
+            Generation(f"generation {name}", prompt, "Paris", max_new_tokens=2),
+        )
+    ]
+    snapshot = score_probe(model, tokenizer, Probe("p", items))
+    assert [name for name in snapshot.ids if name.endswith("bad")] == snapshot.ids[np.isnan(snapshot.correct)].tolist()
+
+
+def test_a_chat_probe_takes_the_template_into_its_fingerprint(make_model, tokenizer):
+    probe = Probe("p", choice_items(2), chat=True)
+    first = score_probe(make_model(), tokenizer, probe)
+    assert first.fingerprint == replace(probe, template=tokenizer.chat_template).fingerprint != probe.fingerprint
+    tokenizer.chat_template = tokenizer.chat_template.replace("\n", " ")
+    second = score_probe(make_model(), tokenizer, probe)
+    assert second.fingerprint not in (first.fingerprint, probe.fingerprint)
+    assert not np.allclose(first.scores[0], second.scores[0], atol=1e-4)
+    bound = replace(probe, template=tokenizer.chat_template)
+    tokenizer.chat_template = None
+    np.testing.assert_array_equal(score_probe(make_model(), tokenizer, bound).scores[0], second.scores[0])
+
+
+def test_a_plain_probe_keeps_its_fingerprint(make_model, tokenizer):
+    probe = Probe("p", choice_items(2))
+    assert score_probe(make_model(), tokenizer, probe).fingerprint == probe.fingerprint
+
+
+def test_a_missing_chat_template_is_an_error(make_model, tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="probe 'p' has chat=True, but the tokenizer has no chat template; set"):
+        score_probe(make_model(), tokenizer, Probe("p", choice_items(2), chat=True))
+
+
+def test_a_processor_is_as_good_as_its_tokenizer(make_model, tokenizer):
+    probe = Probe("p", choice_items(3))
+    processor = SimpleNamespace(tokenizer=tokenizer, image_processor=None)
+    of_processor, of_tokenizer = (score_probe(make_model(), t, probe) for t in (processor, tokenizer))
+    np.testing.assert_array_equal(of_processor.margin, of_tokenizer.margin)
+
+
+def test_a_tokenizer_without_padding_token_will_do(make_model, tokenizer, taught):
+    probe = Probe("p", mixed_items(taught))
+    padded = score_probe(taught.model, tokenizer, probe)
+    tokenizer.pad_token = None
+    bare = score_probe(taught.model, tokenizer, probe)
+    assert bare.outcome.tolist() == padded.outcome.tolist() and bare.text.tolist() == padded.text.tolist()
+
+
+def test_a_snapshot_carries_what_the_probe_knows(taught):
+    probe = Probe("p", [replace(item, category=item.kind) for item in mixed_items(taught)])
+    snapshot = score_probe(taught.model, taught.tokenizer, probe)
+    assert (snapshot.probe, snapshot.fingerprint, snapshot.step) == ("p", probe.fingerprint, 0)
+    assert snapshot.category.tolist() == [item.kind for item in probe.items]
+    np.testing.assert_array_equal(snapshot.n_choices, probe.n_choices)
+    np.testing.assert_array_equal(snapshot.answer, probe.answer)

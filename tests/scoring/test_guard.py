@@ -1,0 +1,228 @@
+"""A probe leaves no trace, whatever happens inside: the next training step is bit for bit the same."""
+
+import contextlib
+import random
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import GenerationConfig, Qwen2Config
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback.scoring.guard import no_trace
+from tests.helpers import digest, generators
+
+ITEMS = [
+    MultipleChoice("a", "The capital of France is", [" Paris", " Rome"], 0),
+    Recall("b", "Once upon a time", " there was"),
+    Generation("c", "Who?", "me", max_new_tokens=4),
+    Generation("d", "x", "1", "number", max_new_tokens=3),
+]
+PROBES = {
+    "greedy": Probe("p", ITEMS),
+    "sampled": Probe("p", ITEMS, temperature=1.0),
+    "chat": Probe("p", ITEMS, chat=True, temperature=1.0, normalization="length"),
+}
+
+
+@pytest.fixture(params=["full", "PEFT"])
+def model(request, make_model):
+    """In train mode but for one layer and one module in a layer that trains."""
+    model = make_model(attention_dropout=0.5)
+    if request.param == "PEFT":
+        with torch.random.fork_rng(devices=[]):
+            model = get_peft_model(model, LoraConfig(r=2, lora_dropout=0.5, task_type="CAUSAL_LM"))
+    model.train()
+    layers = model.get_base_model().model.layers if request.param == "PEFT" else model.model.layers
+    layers[0].eval()
+    layers[1].mlp.training = False
+    return model
+
+
+def flags(model):
+    return {name: module.training for name, module in model.named_modules()}
+
+
+def backend(tokenizer):
+    return tokenizer.backend_tokenizer.truncation, tokenizer.backend_tokenizer.padding
+
+
+def everything(model, tokenizer):
+    """All that a training run would notice."""
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return {
+        "weights": digest(model.state_dict()),
+        "gradients": digest(gradients),
+        "flags": flags(model),
+        "generators": generators(),
+        "grad mode": torch.is_grad_enabled(),
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "config": repr(sorted(vars(model.config).items(), key=str)),
+        "generation config": repr(sorted(vars(model.generation_config).items(), key=str)),
+        "generation config object": id(model.generation_config),
+        "tokenizer": repr(sorted(vars(tokenizer).items(), key=str)),
+        "special tokens": tokenizer.special_tokens_map,
+        "backend": backend(tokenizer),
+    }
+
+
+def step(model, ids, optimizer):
+    model(input_ids=ids, labels=ids).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_changes_nothing(model, tokenizer, name):
+    ids = torch.tensor([tokenizer.encode("The capital of Italy is Rome")])
+    model(input_ids=ids, labels=ids).loss.backward()  # a probe between two steps of gradient accumulation
+    tokenizer(["a", "b c d e f"], padding=True, truncation=True, max_length=3)
+    assert tokenizer.backend_tokenizer.padding and len(set(flags(model).values())) == 2
+    before = everything(model, tokenizer)
+    score_probe(model, tokenizer, PROBES[name])
+    assert everything(model, tokenizer) == before
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_training_with_dropout_goes_on_bit_for_bit(make_model, tokenizer, name):
+    def train(probe):
+        model = make_model(attention_dropout=0.5).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        random.seed(0), np.random.seed(0), torch.manual_seed(0)
+        digests = []
+        for _ in range(3):
+            ids = torch.randint(3, len(tokenizer), (4, 12))
+            step(model, ids, optimizer)
+            digests.append(digest(model.state_dict()))
+            if probe is not None:
+                score_probe(model, tokenizer, probe)
+        return digests, random.random(), np.random.rand(), float(torch.rand(()))
+
+    with torch.random.fork_rng(devices=[]):
+        assert train(PROBES[name]) == train(None)
+
+
+def test_dropout_is_what_makes_the_test_above_hard(make_model, tokenizer):
+    """Two forwards in train mode differ, so a generator that was not put back would show."""
+    model = make_model(attention_dropout=0.5).train()
+    ids = torch.tensor([tokenizer.encode("The capital of Italy is Rome")])
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        assert not torch.equal(model(input_ids=ids).logits, model(input_ids=ids).logits)
+
+
+def meddle(model, tokenizer):
+    """What a careless evaluation does."""
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    model.train()
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.chat_template = "another"
+    tokenizer.new_attribute = 1
+    tokenizer(["a", "b c d e"], padding="max_length", truncation=True, max_length=2)
+    model.config.use_cache = not model.config.use_cache
+    model.config.layer_types.append("another")
+    model.config.nested.hidden_size = 7
+    model.config.nested.new_attribute = [1]
+    model.config.new_attribute = {"a": 1}
+    del model.config.vocab_size
+    model.generation_config.temperature = 9.0
+    model.generation_config.new_attribute = True
+
+
+@pytest.mark.parametrize("exit_by", [None, ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("padded_before", [False, True])
+def test_everything_is_put_back(model, tokenizer, exit_by, padded_before):
+    model.config.nested = Qwen2Config(hidden_size=32)
+    if padded_before:
+        tokenizer(["a", "b c d e f"], padding="max_length", truncation=True, max_length=5)
+    assert (backend(tokenizer) == (None, None)) != padded_before
+
+    def state():
+        return {**everything(model, tokenizer), "nested": repr(sorted(vars(model.config.nested).items(), key=str))}
+
+    before = state()
+    with torch.random.fork_rng(devices=[]):
+        with contextlib.suppress(KeyboardInterrupt, ValueError, SystemExit), no_trace(model, tokenizer):
+            meddle(model, tokenizer)
+            if exit_by is not None:
+                raise exit_by
+        assert state() == before
+
+
+def test_meddling_shows_without_the_guard(model, tokenizer):
+    """Else the test above could not fail."""
+    model.config.nested = Qwen2Config(hidden_size=32)
+    before, nested, state = everything(model, tokenizer), vars(model.config.nested).copy(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        numpy_state = np.random.get_state()
+        meddle(model, tokenizer)
+        after = everything(model, tokenizer)
+    random.setstate(state), np.random.set_state(numpy_state)
+    touched = {"flags", "generators", "config", "generation config", "tokenizer", "special tokens", "backend"}
+    assert {name for name in before if before[name] != after[name]} == touched
+    assert nested != vars(model.config.nested)
+
+
+def test_inside_the_model_is_in_eval_mode_without_gradients(model, tokenizer):
+    ids = torch.tensor([[5, 6, 7]])
+    with no_trace(model, tokenizer):
+        assert not any(flags(model).values())
+        logits = model(input_ids=ids).logits
+        assert not logits.requires_grad and not logits.is_inference()
+        torch.testing.assert_close(logits, model(input_ids=ids).logits, rtol=0, atol=0)
+    assert model(input_ids=ids).logits.requires_grad
+
+
+def test_a_guard_within_a_guard(model, tokenizer):
+    before = everything(model, tokenizer)
+    with no_trace(model, tokenizer):
+        score_probe(model, tokenizer, PROBES["sampled"])
+        assert not any(flags(model).values()) and not torch.is_grad_enabled()
+    assert everything(model, tokenizer) == before
+
+
+class Interrupted(torch.nn.Module):
+    """A layer in which the user presses Ctrl-C, or memory ends."""
+
+    def __init__(self, layer, error):
+        super().__init__()
+        self.layer, self.error = layer, error
+
+    def forward(self, *args, **kwargs):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("items", [ITEMS[:1], ITEMS[2:]], ids=["likelihood", "generation"])
+def test_a_probe_that_fails_changes_nothing_either(make_model, tokenizer, error, items):
+    model = make_model().train()
+    model.generation_config = GenerationConfig(repetition_penalty=3.0)
+    model.model.layers[1] = Interrupted(model.model.layers[1], error)
+    before = everything(model, tokenizer)
+    with pytest.raises(error):
+        score_probe(model, tokenizer, Probe("p", items, temperature=1.0))
+    assert everything(model, tokenizer) == before
+
+
+def test_a_tokenizer_that_cannot_render_changes_nothing(make_model, tokenizer):
+    model = make_model().train()
+    tokenizer.chat_template = None
+    before = everything(model, tokenizer)
+    with pytest.raises(ValueError, match="no chat template"):
+        score_probe(model, tokenizer, PROBES["chat"])
+    assert everything(model, tokenizer) == before
+
+
+def test_a_model_without_generation_config_and_a_plain_tokenizer(make_model):
+    """Only what is there is guarded: any module and any object will do."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Dropout()).train()
+
+    class Plain:
+        side = "right"
+
+    tokenizer = Plain()
+    with no_trace(module, tokenizer):
+        assert not module.training
+        tokenizer.side = "left"
+    assert module.training and module[1].training and tokenizer.side == "right"

@@ -1,0 +1,118 @@
+"""What extraction and matching promise: right, wrong, not an answer at all, and cut short are told apart."""
+
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forget_callback.answers import Judgement, extract, judge, matches
+from forget_callback.probes import Generation
+
+
+@pytest.mark.parametrize(
+    "match, text, expected",
+    [
+        *[(match, "  \n\t", None) for match in ("exact", "prefix", "contains", "number", "math", "choice", "regex")],
+        ("exact", "\n Paris \nis the capital", "Paris"),
+        ("prefix", "Paris, France\nmore", "Paris, France"),
+        ("contains", " It is Paris.\nYes. ", "It is Paris.\nYes."),
+        ("regex", " a\nb ", "a\nb"),
+        ("math", " $x^2$ ", "$x^2$"),
+        ("number", "He has 3 apples and pays $1,200.50.", "1200.50"),
+        ("number", "from 7 to -2", "-2"),
+        ("number", "that is -$5", "-5"),
+        ("number", "about .5", ".5"),
+        ("number", "50%", "50"),
+        ("number", "I do not know", None),
+        ("choice", "The answer is (b).", "B"),
+        ("choice", "Answer: C because A is wrong", "C"),
+        ("choice", "option d", "D"),
+        ("choice", "B) Rome", "B"),
+        ("choice", "b", "B"),
+        ("choice", "(c) Rome", "C"),
+        ("choice", "e.g. Rome", None),
+        ("choice", "(C) Rome, not (D)", "C"),
+        ("choice", "It must be (A), not B", "A"),
+        ("choice", "It is D", "D"),
+        ("choice", "I", "I"),
+        ("choice", "I) iodine", "I"),
+        ("choice", "I would say B.", "B"),
+        ("choice", "I'm not sure.", None),
+        ("choice", "Rome, of course", None),
+    ],
+)
+def test_extract_finds_the_answer_in_its_form(match, text, expected):
+    assert extract(text, match) == expected
+
+
+@pytest.mark.parametrize(
+    "match, prediction, answer, right",
+    [
+        ("exact", "PARIS.", " Paris", True),
+        ("exact", "Paris, France", "Paris", False),
+        ("prefix", "paris, France", "Paris", True),
+        ("prefix", "Parisian", "Paris", False),
+        ("prefix", "In Paris", "Paris", False),
+        ("contains", "It is paris!", "Paris", True),
+        ("contains", "a comparison", "paris", False),
+        ("contains", "cost: $5.", "$5", True),
+        ("contains", "a.c", "abc", False),
+        ("number", "1200", "$1,200.00", True),
+        ("number", "50", "50%", True),
+        ("number", "-5", "5", False),
+        ("choice", "B", "(b)", True),
+        ("choice", "B", "C", False),
+        ("regex", "It took 42 days", r"\b4\d\b", True),
+        ("regex", "PARIS", "Paris", False),
+        ("math", r"The result is $\frac{1}{2}$.", "0.5", True),
+        ("math", "$x + 1$", "x + 2", False),
+    ],
+)
+def test_matches(match, prediction, answer, right):
+    assert matches(prediction, answer, match) is right
+
+
+@pytest.mark.parametrize(
+    "text, finished, expected",
+    [
+        ("So 7 + 5 = 12", True, Judgement("correct", "12")),
+        ("So 7 + 5 = 12", False, Judgement("correct", "12")),
+        ("thirteen: 13", True, Judgement("correct", "13")),
+        ("14", True, Judgement("wrong", "14")),
+        ("First, 7", False, Judgement("truncated", "7")),
+        ("Let me think", False, Judgement("truncated", None)),
+        ("no idea", True, Judgement("unparsed", None)),
+        ("", True, Judgement("unparsed", None)),
+        ("", False, Judgement("truncated", None)),
+    ],
+)
+def test_judge_tells_the_four_outcomes_apart(text, finished, expected):
+    assert judge(Generation("q", "Q", ["12", "13"], "number"), text, finished=finished) == expected
+
+
+line = st.text(st.characters(blacklist_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(str.strip)
+ANSWERS = {
+    "exact": line,
+    "prefix": line,
+    "contains": line,
+    "number": st.from_regex(r"[-+]?[$€£]?([1-9]\d{0,2}(,\d{3})*|\d{1,9})(\.\d{1,3})?%?", fullmatch=True),
+    "choice": st.from_regex(r"\(?[A-Za-z]\)?", fullmatch=True),
+}
+
+
+@pytest.mark.parametrize("match", ANSWERS)
+def test_an_answer_given_word_for_word_is_right(match):
+    @settings(deadline=None, derandomize=True, database=None, max_examples=200)
+    @given(ANSWERS[match])
+    def check(answer):
+        item = Generation("q", "Q", answer, match)
+        assert judge(item, f"\n {answer} \n", finished=True).outcome == "correct"
+
+    check()
+
+
+def test_math_without_math_verify_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "math_verify", None)
+    with pytest.raises(ImportError, match=r"pip install 'forget-callback\[math\]'"):
+        matches("1", "1", "math")

@@ -1,0 +1,319 @@
+"""What the monitor promises: a run's history in memory and on disk, whatever trackers and disks do. No model here."""
+
+import logging
+from math import inf, isnan, nan
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from forget_callback.history import ALL_METRICS
+from forget_callback.monitor import ForgetMonitor
+from forget_callback.probes import MultipleChoice, Probe, Recall
+from forget_callback.snapshot import Snapshot
+from forget_callback.stopping import StopRule
+from forget_callback.store import Store
+from forget_callback.trackers import RUN_METRICS, evaluation_metrics, scalars
+
+N = 40
+FACTS = Probe("facts", [Recall(f"r{i}", "Q", "A", "geo" if i % 2 else "art") for i in range(N)])
+SUMS = Probe("sums", [MultipleChoice(f"m{i}", "Q", [" 1", " 2", " 3"], 1) for i in range(N)])
+
+
+def knows(n_right):
+    """A score function: the first `n_right` items of every probe are right."""
+
+    def score(probe):
+        correct = [float(i < n_right) for i in range(len(probe))]
+        choice = [1 if c else 2 for c in correct] if probe is SUMS else None
+        return Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=correct, choice=choice)
+
+    return score
+
+
+class Recorder:
+    """A tracker that keeps what it gets."""
+
+    def __init__(self):
+        self.rows, self.alerts = [], []
+
+    def log(self, row):
+        self.rows.append(dict(row))
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+
+class Broken:
+    """A tracker that is down."""
+
+    def log(self, row):
+        raise ConnectionError("no network")
+
+    alert = property(log)
+
+
+def run(monitor, *n_right, start=0, by=10):
+    return [
+        monitor.observe(start + by * i, knows(n), samples_seen=80.0 * (start + by * i)) for i, n in enumerate(n_right)
+    ]
+
+
+def test_the_first_snapshot_is_the_baseline(tmp_path):
+    monitor = ForgetMonitor(FACTS, tmp_path, stop=[StopRule("forgetting", -1, confidence=None, patience=1)])
+    assert monitor.last_step is None and monitor.history.empty and monitor.last_rows == []
+    seen = monitor.observe(0, knows(30))
+    assert seen.decisions == () and not seen.stop and seen.seconds >= 0
+    assert [row.transitions.forgetting for row in seen.rows] == [0, 0, 0] and monitor.last_step == 0
+    assert Store(tmp_path).steps("facts") == [0]
+
+
+def test_each_row_compares_with_the_baseline(tmp_path):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    seen = run(monitor, 30, 20, 36)
+    table = monitor.history
+    assert (
+        list(zip(table["probe"], table["category"]))
+        == [*[("facts", ""), ("facts", "art"), ("facts", "geo"), ("sums", ""), ("all", "")]] * 3
+    )
+    whole = table[table["category"] == ""]
+    assert whole["forgetting"].tolist() == [0, 0, 0, 0.25, 0.25, 0.25, 0, 0, 0]
+    assert whole["backward_transfer"].tolist()[-3:] == [0.15, 0.15, 0.15]
+    assert whole["churn"].tolist()[-3:] == [0.4, 0.4, 0.4]
+    assert seen[1].rows == tuple(row for row in monitor._history.rows if row.step == 10)
+    assert [row.step for row in monitor.last_rows] == [20] * 5
+    assert table["samples_seen"].unique().tolist() == [0, 800, 1600] and table["tokens_seen"].isna().all()
+    pd.testing.assert_frame_equal(Store(tmp_path).read_history(), table, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    "rule, n_right, stops",
+    [
+        (StopRule("forgetting", 0.10, confidence=None), [40, 30, 38, 30, 30, 30], [0, 0, 0, 0, 1, 1]),
+        (StopRule("forgetting", 0.10, confidence=None, patience=1), [40, 30, 36, 35], [0, 1, 0, 1]),
+        (StopRule("forgetting", 0.10), [40, 33, 33, 32, 31, 31], [0, 0, 0, 0, 0, 1]),
+        (StopRule("knowledge_lost", 0.5), [40, 10, 10], [0, 0, 1]),
+        (StopRule("forgetting", 0.10, confidence=None, category="geo", patience=1), [40, 33, 20], [0, 1, 1]),
+        (StopRule("forgetting", 0.10, confidence=None, patience=1, action="warn"), [40, 10], [0, 0]),
+    ],
+)
+def test_stop_rules(tmp_path, rule, n_right, stops):
+    seen = run(ForgetMonitor(FACTS, tmp_path, stop=[rule]), *n_right)
+    assert [observation.stop for observation in seen] == [bool(stop) for stop in stops]
+
+
+@pytest.mark.parametrize("action, title", [("stop", "Forgetting: stopping"), ("warn", "Forgetting: warning")])
+def test_a_rule_that_fires_is_said_everywhere(tmp_path, caplog, action, title):
+    recorder = Recorder()
+    rule = StopRule("forgetting", 0.1, confidence=None, patience=1, action=action)
+    with caplog.at_level(logging.WARNING):
+        _, seen = run(ForgetMonitor(FACTS, tmp_path, [recorder], [rule]), 40, 30)
+    reason = seen.decisions[0].reason
+    assert seen.decisions[0].fired and recorder.alerts == [(title, reason)]
+    assert caplog.messages == [f"{title}: {reason}"]
+
+
+def test_a_rule_without_a_probe_reads_the_pool_of_several(tmp_path):
+    rule = StopRule("forgetting", 0.1, confidence=None, patience=1)
+    _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path, stop=[rule]), 40, 30)
+    assert (seen.decisions[0].probe, seen.decisions[0].n) == ("all", 2 * N)
+
+
+def test_a_strict_rule_needs_the_number_of_planned_snapshots(tmp_path):
+    rule = StopRule("forgetting", 0.1, strict=True)
+    with pytest.raises(ValueError, match="a strict stop rule needs planned="):
+        ForgetMonitor(FACTS, tmp_path, stop=[rule])
+    _, seen = run(ForgetMonitor(FACTS, tmp_path, stop=[rule], planned=10), 40, 30)
+    assert seen.decisions[0].confidence == pytest.approx(0.995)
+
+
+@pytest.mark.parametrize(
+    "probes, rule, problem",
+    [
+        ([], {}, r"one or more with different names, got \[\]"),
+        ([FACTS, FACTS], {}, r"different names, got \['facts', 'facts'\]"),
+        ([FACTS], {"probe": "fact"}, r"probe 'fact' is not among \['facts'\]"),
+        ([FACTS], {"probe": "all"}, r"probe 'all' is not among \['facts'\]"),
+        ([FACTS], {"category": "maths"}, r"no category 'maths'; has \['art', 'geo'\]"),
+        ([FACTS, SUMS], {"category": "geo"}, r"probe 'all' has no category 'geo'"),
+    ],
+)
+def test_what_a_rule_cannot_read_is_refused_before_anything_is_written(tmp_path, probes, rule, problem):
+    with pytest.raises(ValueError, match=problem):
+        ForgetMonitor(probes, tmp_path, stop=[StopRule("forgetting", 0.1, **rule)])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
+    recorder = Recorder()
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path, [recorder])
+    monitor.observe(0, knows(30))
+    seen = monitor.observe(5, knows(20), samples_seen=40.0, tokens_seen=900.0)
+    baseline, row = recorder.rows
+    assert "forget/overhead" not in baseline and "forget/samples_seen" not in baseline
+    assert set(RUN_METRICS) | {"train/global_step"} < set(row)
+    assert (row["forget/step"], row["forget/samples_seen"], row["forget/tokens_seen"]) == (5, 40, 900)
+    assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds
+    assert row["forget/facts/forgetting"] == row["forget/all/forgetting"] == 0.25
+    assert row["forget/facts/geo/n10"] == 5.0
+    assert scalars(seen.rows).items() <= row.items()
+
+
+def test_scalars_names_every_number_that_exists(tmp_path):
+    _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path), 30, 20)
+    names = set(scalars(seen.rows))
+    places = ["facts", "facts/art", "facts/geo", "sums", "all"]
+    without = {"margin", "drift"}  # the score functions above give neither
+    assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
+    assert all(isinstance(value, float) and not isnan(value) for value in scalars(seen.rows).values())
+
+
+def test_evaluation_metrics_hold_every_metric_of_whole_probes(tmp_path):
+    _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path), 30, 20)
+    metrics = evaluation_metrics(seen.rows)
+    places = ("facts", "sums", "all")
+    assert set(metrics) == {f"eval_forget_{place}_{metric}" for place in places for metric in ALL_METRICS}
+    assert metrics["eval_forget_sums_forgetting"] == 0.25 and isnan(metrics["eval_forget_all_drift"])
+
+
+def test_a_tracker_that_fails_costs_nothing_but_its_own_row(tmp_path, caplog):
+    recorder = Recorder()
+    rule = StopRule("forgetting", 0.1, confidence=None, patience=1)
+    monitor = ForgetMonitor(FACTS, tmp_path, [Broken(), recorder], [rule])
+    with caplog.at_level(logging.WARNING):
+        seen = run(monitor, 40, 30)
+    assert seen[1].stop and len(recorder.rows) == 2 and len(recorder.alerts) == 1
+    assert sum(message.startswith("Broken failed") for message in caplog.messages) == 3
+    assert Store(tmp_path).steps("facts") == [0, 10]
+
+
+def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch):
+    store, recorder = Store(tmp_path), Recorder()
+    monitor = ForgetMonitor([FACTS, SUMS], store, [recorder])
+    monitor.observe(0, knows(40))
+    write, calls = store.write, []
+
+    def fails_once(snapshot):
+        calls.append(snapshot.probe)
+        if calls == ["facts", "sums"]:
+            raise OSError("no space left")
+        write(snapshot)
+
+    monkeypatch.setattr(store, "write", fails_once)
+    with pytest.raises(OSError, match="no space left"):
+        monitor.observe(10, knows(30))
+    assert store.steps("facts") == [0, 10] and store.steps("sums") == [0]
+    assert monitor.last_step == 10 and len(recorder.rows) == 2
+    monitor.observe(20, knows(20))
+    assert store.steps("facts") == store.steps("sums") == [0, 10, 20]
+    assert calls == ["facts", "sums", "sums", "facts", "sums"]
+    pd.testing.assert_frame_equal(ForgetMonitor([FACTS, SUMS], tmp_path).history, monitor.history)
+
+
+@pytest.mark.parametrize("probes", [[FACTS], [FACTS, SUMS]])
+def test_a_resumed_run_goes_on_where_it_was(tmp_path, probes):
+    rule = StopRule("forgetting", 0.1, confidence=None)
+    straight = ForgetMonitor(probes, tmp_path / "straight", stop=[rule])
+    expected = run(straight, 40, 38, 30, 32, 36)
+    run(ForgetMonitor(probes, tmp_path / "resumed", stop=[rule]), 40, 38, 30)
+    resumed = ForgetMonitor(probes, tmp_path / "resumed", stop=[rule])
+    assert resumed.last_step == 20
+    seen = run(resumed, 32, 36, start=30)
+    pd.testing.assert_frame_equal(resumed.history, straight.history)
+    assert [o.decisions for o in seen] == [o.decisions for o in expected[3:]] and seen[0].stop
+    pd.testing.assert_frame_equal(
+        Store(tmp_path / "resumed").read_history(), Store(tmp_path / "straight").read_history()
+    )
+
+
+def test_another_probe_of_that_name_cannot_take_over_a_run(tmp_path):
+    run(ForgetMonitor(FACTS, tmp_path), 40)
+    with pytest.raises(ValueError, match="holds another probe named 'facts'"):
+        ForgetMonitor(Probe("facts", SUMS.items), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"probe": "sums"},
+        {"fingerprint": SUMS.fingerprint},
+        {"ids": [f"x{i}" for i in range(N)]},
+        {"ids": FACTS.ids[:-1], "correct": [1] * (N - 1)},
+    ],
+    ids=["name", "fingerprint", "ids", "missing item"],
+)
+def test_a_snapshot_of_another_probe_is_refused_and_leaves_no_trace(tmp_path, change):
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    given = {
+        "probe": "facts",
+        "fingerprint": FACTS.fingerprint,
+        "step": 0,
+        "ids": FACTS.ids,
+        "correct": [1] * N,
+        **change,
+    }
+    with pytest.raises(ValueError, match="probe 'facts'"):
+        monitor.observe(0, lambda probe: Snapshot(**{**given, "ids": list(given["ids"])}))
+    assert monitor.last_step is None and Store(tmp_path).steps("facts") == []
+    run(monitor, 40)
+    assert monitor.last_step == 0
+
+
+def test_a_score_that_fails_leaves_the_step_to_be_taken_again(tmp_path):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    run(monitor, 40)
+
+    def score(probe):
+        return knows(30)(probe) if probe is FACTS else 1 / 0
+
+    with pytest.raises(ZeroDivisionError):
+        monitor.observe(10, score)
+    assert monitor.last_step == 0 and Store(tmp_path).steps("facts") == [0]
+    assert monitor.observe(10, knows(30)).rows[0].transitions.n10 == 10
+
+
+@pytest.mark.parametrize("step", [-1, 0, 10])
+def test_steps_must_grow(tmp_path, step):
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    run(monitor, 40, 30)
+    with pytest.raises(ValueError, match=rf"step must be above the last snapshot's, 10, got {step}"):
+        monitor.observe(step, knows(40))
+    assert len(monitor.history) == 6
+
+
+def test_the_order_in_which_a_score_gives_items_does_not_matter(tmp_path):
+    monitor = ForgetMonitor(SUMS, tmp_path)
+    monitor.observe(0, knows(40))
+    seen = monitor.observe(1, lambda probe: knows(30)(probe).select(slice(None, None, -1)))
+    assert seen.rows[0].transitions.n10 == 10 and seen.snapshots[0].ids.tolist() == list(SUMS.ids)
+    assert seen.snapshots[0].n_choices.tolist() == [3] * N and knows(1)(SUMS).n_choices.tolist() == [inf] * N
+    assert seen.rows[0].transitions.knowledge_method == "choice"
+
+
+def test_unscored_items_are_counted_apart(tmp_path):
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    monitor.observe(0, knows(40))
+    nothing = [nan] * N
+    seen = monitor.observe(
+        1, lambda probe: Snapshot("facts", probe.fingerprint, 0, ids=list(probe.ids), correct=nothing)
+    )
+    assert seen.rows[0].transitions.n == 0 and seen.rows[0].transitions.n_unscored == N
+
+
+def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("forget_callback.monitor.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    recorder = Recorder()
+    monitor = ForgetMonitor(FACTS, tmp_path, [recorder])
+
+    def slow(probe):
+        now[0] += 2.0
+        return knows(40)(probe)
+
+    monitor.observe(0, slow)
+    now[0] += 14.0
+    monitor.observe(1, slow)
+    assert recorder.rows[1]["forget/probe_seconds"] == 2.0
+    assert recorder.rows[1]["forget/overhead"] == pytest.approx(4 / 18)
+    now[0] += 10.0
+    assert monitor.overhead_after_next() == pytest.approx(6 / 30)

@@ -1,0 +1,177 @@
+"""What items and probes promise: nothing bad gets in, and a fingerprint is the same everywhere and for nothing else."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from forget_callback.probes import Generation, MultipleChoice, Probe, Recall, item_record, parse_item
+
+CHOICE = {"id": "q1", "prompt": "2 + 2 =", "choices": [" 3", " 4", " 5"], "answer": 1, "category": "sums"}
+RECALL = {"kind": "recall", "id": "q2", "prompt": "The capital of France is", "answer": " Paris", "category": "cities"}
+GENERATION = {"id": "q3", "prompt": "Name a prime.", "answer": ["2", "3"], "match": "number", "max_new_tokens": 8}
+RECORDS = {"multiple_choice": CHOICE, "recall": RECALL, "generation": GENERATION}
+
+
+def probe(*records, **settings):
+    return Probe("p", [parse_item(record) for record in records or (CHOICE, RECALL, GENERATION)], **settings)
+
+
+@pytest.mark.parametrize(
+    "record, expected",
+    [
+        (CHOICE, MultipleChoice("q1", "2 + 2 =", (" 3", " 4", " 5"), 1, "sums")),
+        (RECALL, Recall("q2", "The capital of France is", " Paris", "cities")),
+        (GENERATION, Generation("q3", "Name a prime.", ("2", "3"), "number", max_new_tokens=8)),
+        ({"id": "q", "prompt": "Q", "answer": "yes"}, Generation("q", "Q", ("yes",), "exact", "", 64)),
+    ],
+)
+def test_a_record_becomes_an_item_and_comes_back(record, expected):
+    item = parse_item(record)
+    assert item == expected and parse_item(item_record(item)) == item
+
+
+@pytest.mark.parametrize(
+    "record, field, problem",
+    [
+        ({**CHOICE, "id": 7}, "id", "expected text, got int 7"),
+        ({**CHOICE, "id": " "}, "id", "must not be empty"),
+        ({**CHOICE, "prompt": None}, "prompt", "expected text, got NoneType"),
+        ({**CHOICE, "category": 3}, "category", "expected text, got int"),
+        ({**CHOICE, "category": "\ud800"}, "category", "not valid text"),
+        ({**CHOICE, "choices": " 3"}, "choices", "expected a list of texts"),
+        ({**CHOICE, "choices": [" 4"]}, "choices", "expected two or more, got 1"),
+        ({**CHOICE, "choices": []}, "choices", "expected two or more, got 0"),
+        ({**CHOICE, "choices": [" 3", 4]}, "choices", "expected text, got int 4"),
+        ({**CHOICE, "choices": [" 3", " "]}, "choices", "must not be empty"),
+        ({**CHOICE, "choices": [" 3", " 4", "4"]}, "choices", "choices 1 and 2 are equal"),
+        ({**CHOICE, "answer": 3}, "answer", "expected an index from 0 to 2, got 3"),
+        ({**CHOICE, "answer": -1}, "answer", "expected an index from 0 to 2, got -1"),
+        ({**CHOICE, "answer": True}, "answer", "expected the index of the right choice, got True"),
+        ({**CHOICE, "answer": 1.0}, "answer", "expected the index of the right choice, got 1.0"),
+        ({**CHOICE, "answer": " 4"}, "answer", "expected the index of the right choice, got ' 4'"),
+        ({**CHOICE, "match": "exact"}, "match", "unknown for multiple_choice"),
+        ({**RECALL, "answer": ""}, "answer", "must not be empty"),
+        ({**RECALL, "answer": [" Paris"]}, "answer", "expected text, got list"),
+        ({**RECALL, "choices": [" a", " b"]}, "choices", "unknown for recall"),
+        ({**GENERATION, "prompt": ""}, "prompt", "must not be empty"),
+        ({**GENERATION, "answer": []}, "answer", "must not be an empty list"),
+        ({**GENERATION, "answer": 4}, "answer", "expected text or a list of texts, got 4"),
+        ({**GENERATION, "answer": ["2", ""]}, "answer", "must not be empty"),
+        ({**GENERATION, "answer": ["2", "three"]}, "answer", "match 'number' needs a number, got 'three'"),
+        ({**GENERATION, "match": "choice", "answer": "AB"}, "answer", "match 'choice' needs one letter, got 'AB'"),
+        ({**GENERATION, "match": "regex", "answer": "(4"}, "answer", r"not a regular expression: '\(4'"),
+        ({**GENERATION, "match": "exact", "answer": "a\nb"}, "answer", "match 'exact' reads one line"),
+        ({**GENERATION, "match": "fuzzy"}, "match", "expected one of exact, .*, got 'fuzzy'"),
+        ({**GENERATION, "max_new_tokens": 0}, "max_new_tokens", "a whole number of 1 or more, got 0"),
+        ({**GENERATION, "max_new_tokens": True}, "max_new_tokens", "a whole number of 1 or more, got True"),
+        ({**GENERATION, "answr": "2"}, "answr", "unknown for generation; known are id, prompt, answer"),
+        ({**CHOICE, "kind": "essay"}, "kind", "expected one of multiple_choice, recall, generation, got 'essay'"),
+        ({**CHOICE, "kind": ["recall"]}, "kind", r"expected one of .*, got \['recall'\]"),
+        *[
+            ({key: value for key, value in record.items() if key != missing}, missing, f"missing for {kind}")
+            for kind, record in RECORDS.items()
+            for missing in ("id", "prompt", "answer")
+        ],
+        ({"kind": "multiple_choice", "id": "q1", "prompt": "Q", "answer": 0}, "choices", "missing"),
+    ],
+)
+def test_a_bad_record_is_refused_with_item_and_field(record, field, problem):
+    with pytest.raises(ValueError, match=rf"^item {record.get('id')!r}, field '{field}': .*{problem}"):
+        parse_item(record)
+
+
+@pytest.mark.parametrize("record", [None, 3, "text", [CHOICE]])
+def test_what_is_not_a_mapping_is_refused(record):
+    with pytest.raises(ValueError, match=rf"expected an object .* got {type(record).__name__}"):
+        parse_item(record)
+
+
+@pytest.mark.parametrize(
+    "name, items, settings, problem",
+    [
+        ("p", [], {}, "probe 'p' has no items"),
+        ("p", [Recall("a", "", "x"), Recall("b", "", "x"), Recall("a", "", "y")], {}, "item 'a'.*items 0 and 2"),
+        ("p", [Recall("a", "", "x"), RECALL], {}, "probe 'p', item 1: expected an item"),
+        *[(name, [Recall("a", "", "x")], {}, "name must be") for name in ("", "all", "a/b", ".p", "a b", None, 3)],
+        ("p", [Recall("a", "", "x")], {"normalization": "mean"}, "one of sum, length, token, got 'mean'"),
+        *[
+            ("p", [Recall("a", "", "x")], {"temperature": bad}, "temperature must be 0")
+            for bad in (-1, float("nan"), float("inf"), "warm")
+        ],
+        *[("p", [Recall("a", "", "x")], {"top_p": bad}, r"top_p must lie in \(0, 1\]") for bad in (0, 1.5, None)],
+    ],
+)
+def test_a_bad_probe_is_refused(name, items, settings, problem):
+    with pytest.raises(ValueError, match=problem):
+        Probe(name, items, **settings)
+
+
+def test_the_vectors_follow_the_items_and_open_ended_items_have_no_options():
+    p = probe()
+    assert len(p) == 3 and p.ids == ("q1", "q2", "q3")
+    np.testing.assert_array_equal(p.n_choices, [3, np.inf, np.inf])
+    np.testing.assert_array_equal(p.answer, [1, -1, -1])
+
+
+def test_the_fingerprint_is_a_fixed_number_in_every_process():
+    code = (
+        "from forget_callback.probes import Probe, Recall, parse_item\n"
+        f"print(Probe('p', [parse_item(r) for r in ({CHOICE!r}, {RECALL!r}, {GENERATION!r})]).fingerprint)"
+    )
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == probe().fingerprint
+    # Stored runs compare by this value: whoever changes it makes every earlier run incomparable.
+    assert probe().fingerprint == "a1e4ee5017451dd6e212d338353b1c3cd113753264fb819d3f4a2b008f43529e"
+
+
+def test_the_fingerprint_ignores_name_and_order_but_not_repeated_use():
+    p = probe()
+    assert Probe("other", p.items[::-1]).fingerprint == p.fingerprint
+    assert probe(CHOICE, RECALL).fingerprint != p.fingerprint
+
+
+@pytest.mark.parametrize(
+    "kind, change",
+    [
+        ("multiple_choice", {"id": "other"}),
+        ("multiple_choice", {"prompt": "2 + 2 = "}),
+        ("multiple_choice", {"choices": [" 3", " 4", " 6"]}),
+        ("multiple_choice", {"choices": [" 5", " 4", " 3"]}),
+        ("multiple_choice", {"answer": 2}),
+        ("multiple_choice", {"category": "maths"}),
+        ("recall", {"id": "other"}),
+        ("recall", {"prompt": "The capital of Italy is"}),
+        ("recall", {"answer": "Paris"}),
+        ("recall", {"category": ""}),
+        ("recall", {"kind": "generation"}),
+        ("generation", {"id": "other"}),
+        ("generation", {"prompt": "Name a prime!"}),
+        ("generation", {"answer": ["2"]}),
+        ("generation", {"match": "regex"}),
+        ("generation", {"category": "sums"}),
+        ("generation", {"max_new_tokens": 9}),
+    ],
+)
+def test_every_field_of_every_kind_changes_the_fingerprint(kind, change):
+    assert probe({**RECORDS[kind], **change}).fingerprint != probe(RECORDS[kind]).fingerprint
+
+
+CHANGED = {"chat": True, "normalization": "length", "template": "{{ x }}", "temperature": 0.7, "top_p": 0.9, "seed": 1}
+
+
+@pytest.mark.parametrize("setting", CHANGED)
+def test_every_setting_changes_the_fingerprint(setting):
+    assert probe(**{setting: CHANGED[setting]}).fingerprint != probe().fingerprint
+
+
+def test_no_setting_is_left_out_of_the_test_above():
+    assert probe().settings.keys() == CHANGED.keys()
+
+
+def test_a_whole_number_and_the_same_fraction_are_one_setting():
+    assert probe(temperature=0, top_p=1).fingerprint == probe().fingerprint

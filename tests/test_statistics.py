@@ -1,0 +1,103 @@
+"""Intervals and tests against golden numbers, statsmodels and the definitions."""
+
+import json
+from math import comb, isnan, sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from forget_callback.statistics import SignedShares, mcnemar_midp, mover, signed_shares, wilson
+
+GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]}
+exactly = {"rel": 0, "abs": 1e-12}
+
+
+@pytest.mark.parametrize("column, confidence", [("conf95", 0.95), ("conf90", 0.90)])
+def test_wilson_matches_the_golden_table(column, confidence):
+    case = GOLDEN["E_wilson"]
+    found = [wilson(x, n, confidence=confidence) for x, n in case["inputs"]["x_n"]]
+    np.testing.assert_allclose(found, case["expected"][column], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize("x, n", [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (250, 1000), (2.5, 6.25)])
+def test_wilson_matches_statsmodels(x, n, confidence):
+    expected = proportion_confint(x, n, alpha=1 - confidence, method="wilson")
+    assert wilson(x, n, confidence=confidence) == pytest.approx(expected, **exactly)
+
+
+def test_wilson_ends_are_exact_and_no_items_have_no_interval():
+    assert wilson(0, 3).low == 0.0 and wilson(3, 3).high == 1.0
+    assert all(map(isnan, wilson(0, 0)))
+    assert wilson(2, 8, confidence=0.0) == pytest.approx((0.25, 0.25), **exactly)
+
+
+def test_mcnemar_matches_the_golden_table():
+    case = GOLDEN["E_mcnemar"]
+    found = [mcnemar_midp(*pair) for pair in case["inputs"]["n10_n01"]]
+    np.testing.assert_allclose(found, case["expected"]["midp"], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n10, n01", [(1, 0), (0, 5), (4, 9), (30, 12), (2, 3)])
+def test_mcnemar_is_the_exact_test_less_half_the_chance_of_the_observed_table(n10, n01):
+    exact = mcnemar([[0, n10], [n01, 0]], exact=True).pvalue
+    observed = comb(n10 + n01, n10) / 2 ** (n10 + n01)
+    assert mcnemar_midp(n10, n01) == pytest.approx(exact - observed, **exactly)
+
+
+def test_mcnemar_without_a_difference_is_one():
+    assert mcnemar_midp(0, 0) == 1.0
+    assert mcnemar_midp(6, 6) == pytest.approx(1.0, **exactly)
+
+
+def mover_by_the_formula(p, q, w, scale, n, confidence):
+    """STATISTICS.md section 5, word for word: L = s [p - wq - sqrt(...)], U mirrored."""
+    z = norm.ppf(0.5 + confidence / 2)
+
+    def limits(share):
+        centre, half = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+        return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
+
+    (l1, u1), (l2, u2) = limits(p), limits(q)
+    r = -sqrt(p * q / ((1 - p) * (1 - q)))
+    down = (p - l1) ** 2 + w**2 * (u2 - q) ** 2 - 2 * r * w * (p - l1) * (u2 - q)
+    up = (u1 - p) ** 2 + w**2 * (q - l2) ** 2 - 2 * r * w * (u1 - p) * (q - l2)
+    return scale * (p - w * q - sqrt(down)), scale * (p - w * q + sqrt(up))
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+@pytest.mark.parametrize("n10, n00_different, n, k", [(3, 2, 12, 4), (0, 5, 40, 3), (70, 110, 1000, 5), (9, 0, 10, 10)])
+def test_mover_matches_the_formula(n10, n00_different, n, k, confidence):
+    p, q, scale = n10 / n, n00_different / n, k / (k - 1)
+    expected = mover_by_the_formula(p, q, 1 / (k - 2), scale, n, confidence)
+    found = mover(SignedShares(n, p, scale, q, scale / (k - 2)), confidence=confidence)
+    assert found == pytest.approx(expected, **exactly)
+
+
+@pytest.mark.parametrize("n", [1, 10])
+@pytest.mark.parametrize("p, q", [(0, 0), (1, 0), (0, 1)])
+def test_mover_at_the_edges_holds_its_mean_and_stays_in_range(n, p, q):
+    low, high = mover(SignedShares(n, p, 1.0, q, 1.0))
+    assert -1 <= low <= p - q <= high <= 1 and low < high
+
+
+def test_no_items_have_neither_mean_nor_interval():
+    shares = signed_shares([], positive_weight=1.0, negative_weight=1.0)
+    assert shares.n == 0 and isnan(shares.mean) and all(map(isnan, mover(shares)))
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from([-1.0, -0.25, 0.0, 0.0, 0.5, 4 / 3, 2.0]), min_size=1, max_size=30))
+def test_signed_shares_keep_the_mean_and_the_second_moment(scores):
+    shares, s = signed_shares(scores, positive_weight=7.0, negative_weight=9.0), np.array(scores)
+    assert shares.mean == pytest.approx(s.mean(), **exactly)
+    second = shares.positive * shares.positive_weight**2 + shares.negative * shares.negative_weight**2
+    assert second == pytest.approx((s**2).mean(), **exactly)
+    assert (shares.positive_weight == 7.0) == (not (s > 0).any())
+    assert (shares.negative_weight == 9.0) == (not (s < 0).any())

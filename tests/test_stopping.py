@@ -1,0 +1,136 @@
+"""What stop rules promise: the bound or the point, patience in a row, and a reason in one line."""
+
+from math import isnan, nan
+
+import pytest
+from scipy.stats import norm
+from statsmodels.stats.proportion import proportion_confint
+
+from forget_callback.history import History
+from forget_callback.snapshot import Snapshot
+from forget_callback.stopping import StopRule, decide
+
+N = 200
+
+
+def rows(*lost, n=N):
+    """A history in which `lost` of `n` items, all right at the baseline, are wrong; None is a step without scores."""
+    history = History()
+    for step, count in enumerate((0, *lost)):
+        correct = [nan] * n if count is None else [0] * count + [1] * (n - count)
+        history.append([Snapshot("p", "f", 10 * step, ids=list(range(n)), correct=correct)])
+    return history.select("p")
+
+
+def fired(rule, *lost):
+    return [decide(rule, rows(*lost)[: i + 2]).fired for i in range(len(lost))]
+
+
+POINT = {"confidence": None}
+
+
+@pytest.mark.parametrize(
+    "options, lost, expected",
+    [
+        ({"patience": 1, **POINT}, [20, 21, 0, 30], [False, True, False, True]),
+        ({"patience": 2, **POINT}, [30, 0, 30, 30, 30, 0], [False, False, False, True, True, False]),
+        ({"patience": 2, **POINT}, [30, None, 30, 30], [False, False, False, True]),  # unscored is not forgotten
+        ({"patience": 3, **POINT}, [30, 30, 30], [False, False, True]),
+        ({"patience": 1}, [21, 26, 27, 40], [False, False, True, True]),
+        ({}, [40, 40], [False, True]),
+    ],
+)
+def test_a_rule_fires_after_enough_snapshots_in_a_row(options, lost, expected):
+    assert fired(StopRule("forgetting", 0.10, **options), *lost) == expected
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99])
+def test_the_bound_is_one_sided(confidence):
+    decision = decide(StopRule("forgetting", 0.1, confidence=confidence), rows(30))
+    expected = proportion_confint(30, N, alpha=2 * (1 - confidence), method="wilson")[0]
+    assert decision.bound == pytest.approx(expected, abs=1e-12)
+    assert decision.value == 0.15 and decision.confidence == confidence and decision.n == N
+
+
+def test_above_means_above():
+    assert fired(StopRule("forgetting", 0.15, patience=1, confidence=None), 30, 31) == [False, True]
+
+
+def test_strict_spends_the_error_rate_over_the_planned_snapshots():
+    rule = StopRule("forgetting", 0.05, strict=True, patience=1)
+    decision = decide(rule, rows(30), planned=50)
+    assert decision.confidence == pytest.approx(0.999)
+    z = norm.ppf(0.999)
+    p = 0.15
+    half = z / (1 + z**2 / N) * (p * (1 - p) / N + z**2 / (4 * N**2)) ** 0.5
+    assert decision.bound == pytest.approx((p + z**2 / (2 * N)) / (1 + z**2 / N) - half, abs=1e-12)
+    assert decide(StopRule("forgetting", 0.05), rows(30)).bound > decision.bound
+    assert decide(rule, rows(30), planned=0).confidence == 0.95
+    with pytest.raises(ValueError, match="pass planned="):
+        decide(rule, rows(30))
+
+
+def test_a_strict_rule_needs_more_evidence_than_a_plain_one():
+    plain, strict = (StopRule("forgetting", 0.10, patience=1, strict=strict) for strict in (False, True))
+    assert decide(plain, rows(33)).fired and not decide(strict, rows(33), planned=100).fired
+
+
+def test_the_baseline_alone_never_fires():
+    decision = decide(StopRule("forgetting", -1.0, patience=1, confidence=None), rows())
+    assert not decision.fired and decision.consecutive == 0
+
+
+def test_a_metric_over_time_has_a_point_rule_only():
+    rule = StopRule("ever_forgotten", 0.1, confidence=None, patience=1)
+    decision = decide(rule, rows(30, 0))
+    assert decision.fired and decision.value == 0.15 and isnan(decision.bound)
+    with pytest.raises(ValueError, match="metric 'ever_forgotten' has no interval, so confidence must be None"):
+        StopRule("ever_forgotten", 0.1)
+
+
+@pytest.mark.parametrize("action, stop", [("stop", True), ("warn", False)])
+def test_only_the_stop_action_stops(action, stop):
+    decision = decide(StopRule("forgetting", 0.1, patience=1, confidence=None, action=action), rows(30))
+    assert decision.fired and decision.stop is stop
+
+
+@pytest.mark.parametrize(
+    "options, lost, reason",
+    [
+        ({}, [40, 40], "p/forgetting = 0.2000 (lower 0.95 bound 0.1576) is above 0.1 at step 20, 2 snapshots in a row"),
+        (POINT, [30], "p/forgetting = 0.1500 is above 0.1 at step 10, 1 snapshot in a row, 200 items"),
+        (POINT, [30, 5], "p/forgetting = 0.0250 is not above 0.1 at step 20, 0 snapshots in a row, 200 items"),
+    ],
+)
+def test_the_reason_is_one_line(options, lost, reason):
+    assert decide(StopRule("forgetting", 0.1, **options), rows(*lost)).reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    "options, probes, target",
+    [
+        ({}, ["x"], ("x", "")),
+        ({}, ["x", "y"], ("all", "")),
+        ({"probe": "y"}, ["x", "y"], ("y", "")),
+        ({"category": "geo"}, ["x"], ("x", "geo")),
+        ({"probe": "y", "category": "geo"}, ["x", "y"], ("y", "geo")),
+    ],
+)
+def test_which_rows_a_rule_reads(options, probes, target):
+    assert StopRule("forgetting", 0.1, **options).target(probes) == target
+
+
+@pytest.mark.parametrize(
+    "options, problem",
+    [
+        ({"metric": "forgotten"}, "metric must be one of n, .*, drift, got 'forgotten'"),
+        *[({"above": bad}, "above must be a number") for bad in (nan, "0.1", True, None)],
+        *[({"patience": bad}, "patience must be a whole number of 1 or more") for bad in (0, -1, 1.0, True)],
+        *[({"confidence": bad}, r"confidence must lie in \[0.5, 1\)") for bad in (0.4, 1, 95, nan)],
+        ({"strict": True, "confidence": None}, "strict needs a confidence to spend"),
+        ({"action": "alert"}, "action must be 'stop' or 'warn', got 'alert'"),
+    ],
+)
+def test_a_bad_rule_is_refused(options, problem):
+    with pytest.raises(ValueError, match=problem):
+        StopRule(**{"metric": "forgetting", "above": 0.1, **options})
