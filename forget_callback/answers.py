@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from forget_callback.probes import Generation, Match
 
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _LETTER = (
-    re.compile(r"\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?i:answer|option|choice)\b(?i:\s+is)?\s*:?\s*(?:\(([A-Za-z])\)|([A-Za-z])(?=\W*$|[.,;:)])|([B-HJ-Z])\b)"
+    ),
     re.compile(r"^\W*([A-Z])(?:\W*$|[):])", re.IGNORECASE),
     re.compile(r"^\W*([A-HJ-Z]|I(?!['’]|\s+[a-z]))\b"),  # "I would say" and "I'm" choose nothing
     re.compile(r"\(([A-Z])\)"),
@@ -33,7 +36,11 @@ def extract(text: str, match: Match) -> str | None:
     """The answer that `text` gives, in the form that `match` compares; None if it gives none.
 
     "exact" and "prefix" read the first line that is not empty, "number" the last number (lm-eval's flexible-extract),
-    "choice" the option letter that is stated as the answer, else stands first; the others read the whole text.
+    "choice" the option letter that is stated as the answer, else stands first; the others read the whole text, which
+    for "math" must hold an expression.
+
+    Raises:
+        ImportError: If `match` is "math" and math-verify is not installed.
 
     >>> extract("He has 3 apples, so he pays $1,200.", "number")
     '1200'
@@ -52,16 +59,12 @@ def extract(text: str, match: Match) -> str | None:
         return re.sub(r"[$€£,]", "", numbers[-1]) if numbers else None
     if match == "choice":
         found = next((hit for rule in _LETTER if (hit := rule.search(text))), None)
-        return found.group(1).upper() if found else None
-    return text
+        return found[found.lastindex or 0].upper() if found else None
+    return text if match != "math" or _parse_math(text) else None
 
 
 def matches(prediction: str, answer: str, match: Match) -> bool:
-    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex".
-
-    Raises:
-        ImportError: If `match` is "math" and math-verify is not installed.
-    """
+    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex"."""
     if match == "number":
         return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
     if match == "choice":
@@ -94,10 +97,16 @@ def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
 
 
 def _math_equal(prediction: str, answer: str) -> bool:
+    from math_verify import verify
+
+    return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
+
+
+def _parse_math(text: str) -> list[Any]:
+    """Every expression that math-verify finds in the text."""
     try:
-        from math_verify import parse, verify
+        from math_verify import parse
     except ImportError as error:
         raise ImportError("match 'math' needs math-verify: pip install 'forget-callback[math]'") from error
     # Its time-outs use SIGALRM, which only the main thread may set; the texts are short.
-    gold = parse(f"${answer}$", parsing_timeout=None)
-    return bool(verify(gold, parse(prediction, parsing_timeout=None), timeout_seconds=None))
+    return list(parse(text, parsing_timeout=None))

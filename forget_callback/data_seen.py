@@ -57,8 +57,8 @@ def _samples_and_tokens(ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torc
     if isinstance(mask, torch.Tensor) and mask.dim() == 2:
         return mask.any(dim=-1).sum(), mask.ne(0).sum()
     if isinstance(positions, torch.Tensor) and positions.shape == ids.shape:
-        # Packed or padding-free: a sequence starts where positions go 0, 1. Padding is a tail of zeros.
-        zero = positions == 0
-        starts = (zero[:, :-1] & (positions[:, 1:] == 1)).sum()
-        return starts, (~zero).sum() + starts
+        # Packed or padding-free: a sequence starts at each 0, but a tail of zeros is padding. (A last sequence of one
+        # token looks the same; it has nothing to be trained on.)
+        not_padding = positions.ne(0).flip(-1).cumsum(-1).flip(-1) > 0
+        return (not_padding & (positions == 0)).sum(), not_padding.sum()
     return torch.tensor(len(ids), device=ids.device), torch.tensor(ids.numel(), device=ids.device)

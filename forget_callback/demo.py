@@ -82,8 +82,13 @@ def run_demo(
         model = make_model(tokenizer)
         with _progress(notes) as progress:
             teach(model, tokenizer, [text for fact in facts for text in fact.texts], seed=seed, progress=progress)
-            callback = fine_tune(model, tokenizer, facts, new, probes, Path(out), seed, replay, method, progress)
-        show(callback, probes, Path(out), samples, replay, method, results)
+            trainer, callback = fine_tune(model, tokenizer, facts, new, probes, out, seed, replay, method, progress)
+        old = f", {percent(replay)} of them old facts" if replay else ""
+        task = (
+            f"{samples:,} samples of {'invented facts' if method == 'sft' else 'a new rule'} by {method.upper()}{old}"
+        )
+        results.print(f"\n{task}: {learned(trainer)}", style="bold", highlight=False)
+        show(callback, probes, out, results)
     return callback
 
 
@@ -186,7 +191,7 @@ def fine_tune(
     replay: float,
     method: str,
     progress: Progress,
-) -> ForgetCallback:
+) -> tuple[Any, ForgetCallback]:
     """Trains with TRL while the callback watches."""
     rng = random.Random(seed)
     mixed = [(f.question, f.answer) if rng.random() < replay else pair for pair in new for f in [rng.choice(facts)]]
@@ -227,7 +232,7 @@ def fine_tune(
         trainer.train()
     trainer.save_model(str(out / "model"))
     tokenizer.save_pretrained(str(out / "model"))
-    return callback
+    return trainer, callback
 
 
 def starts_with_s(completions: list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
@@ -235,16 +240,19 @@ def starts_with_s(completions: list[list[dict[str, str]]], **kwargs: Any) -> lis
     return [float(completion[0]["content"].strip().startswith("S")) for completion in completions]
 
 
-def show(
-    callback: ForgetCallback, probes: list[Probe], out: Path, samples: int, replay: float, method: str, results: Console
-) -> None:
+def learned(trainer: Any) -> str:
+    """What the training itself achieved, from its first and last log row."""
+    name = "reward" if isinstance(trainer, GRPOTrainer) else "loss"
+    values = [row[name] for row in trainer.state.log_history if name in row]
+    return f"{name} {values[0]:.2f} → {values[-1]:.2f}"
+
+
+def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Console) -> None:
     """Prints the curve, the facts that went first, and where everything is."""
     assert callback.monitor is not None
     history = callback.monitor.rows
     series = [[row for row in history if (row.probe, row.category) == (probe.name, "")] for probe in probes]
-    task = f"{samples:,} samples of {'invented facts' if method == 'sft' else 'a new rule'} by {method.upper()}"
-    old = f", {percent(replay)} of them old facts" if replay else ""
-    results.print(curve_table(series, title=f"What the model forgot over {task}{old}"))
+    results.print(curve_table(series, title="What the model forgot meanwhile"))
     for rows in series:
         values = [row.transitions.forgetting for row in rows]
         results.print(f"{rows[0].probe:>13} forgotten  {sparkline(values)}  {percent(values[-1])}", highlight=False)

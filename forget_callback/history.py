@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import rel_entr, softmax
 
 from forget_callback.snapshot import Snapshot, align, pool
 from forget_callback.transitions import INTERVALS, METRICS, Transitions, transitions
@@ -140,7 +141,7 @@ class _Series:
         return {
             "ever_forgotten": np.where(first == 1, self.lost_once.astype(float), np.nan),
             "recovered": np.where(self.lost_once & scored, current, np.nan),
-            # Toneva et al. 2019 count 1->0 steps between consecutive looks at an item.
+            # 1->0 steps between consecutive snapshots, after Toneva et al. 2019.
             "forgetting_events": np.where(np.isnan(first), np.nan, self.events),
             "churn": np.where(unknown, np.nan, current != last),
             "unparsed": np.where(scored, now.outcome == "unparsed", np.nan),
@@ -150,20 +151,18 @@ class _Series:
 
 
 def _drift(before: Snapshot, after: Snapshot) -> NDArray[np.float64]:
-    """KL divergence in nats of the choice distribution after from the one before, ``(n,)``, NaN without options."""
+    """KL(after || before) in nats of each item's choice distribution, ``(n,)``, NaN without options.
+
+    The direction of the KL penalty of RL: the model of now against the reference that the baseline is.
+    """
     drift = np.full(len(before), np.nan)
     sizes = np.array([len(s) for s in before.scores], np.int64)
     for k in np.unique(sizes[sizes > 0]):
         rows = np.flatnonzero((sizes == k) & ~np.isnan(after.correct) & ~np.isnan(before.correct))
         if len(rows):
-            p, q = (_log_softmax(np.stack(list(s.scores[rows]))) for s in (before, after))
-            drift[rows] = (np.exp(p) * (p - q)).sum(axis=1)
+            p, q = (softmax(np.stack(list(s.scores[rows])), axis=1) for s in (after, before))
+            drift[rows] = rel_entr(p, q).sum(axis=1)
     return drift
-
-
-def _log_softmax(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = scores - scores.max(axis=1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), float)
 
 
 def _nanmean(values: NDArray[np.float64]) -> float:

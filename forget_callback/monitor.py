@@ -85,8 +85,13 @@ class ForgetMonitor:
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter()
         self.store.begin(self.probes)
-        steps = set.intersection(*(set(self.store.steps(probe.name)) for probe in self.probes))
-        for step in sorted(steps):
+        taken = [self.store.steps(probe.name) for probe in self.probes]
+        steps = sorted(set(taken[0]).intersection(*taken[1:]))
+        if any(own[-1:] != steps[-1:] for own in taken):
+            # Killed between two probes of one step: that step will be measured again.
+            self.store.set_aside(after=steps[-1] if steps else -1)
+            self.store.begin(self.probes)
+        for step in steps:
             self._history.append([complete(self.store.read(probe.name, step), probe) for probe in self.probes])
 
     @property
@@ -148,9 +153,11 @@ class ForgetMonitor:
         self._unsaved += snapshots
         self._last_seconds = seconds
         self._probe_seconds += seconds
-        self._track(rows, seconds)
+        try:
+            self._save()
+        finally:  # a full disk must not keep the numbers from the trackers
+            self._track(rows, seconds)
         decisions = self._decide()
-        self._save()
         return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds)
 
     def alert(self, title: str, text: str) -> None:
@@ -196,7 +203,7 @@ class ForgetMonitor:
             try:
                 send(tracker)
             except Exception as error:  # a tracker that is down must not cost a snapshot or a run
-                logger.warning("%s failed, the numbers are on disk: %s", type(tracker).__name__, error)
+                logger.warning("%s failed, the run's own files have the numbers: %s", type(tracker).__name__, error)
 
 
 def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:

@@ -54,12 +54,12 @@ class Store:
         """Makes the folder and records the probes; called again with the same probes it changes nothing.
 
         Raises:
-            ValueError: If another probe was recorded here under the same name.
+            ValueError: If another probe was measured here under the same name.
         """
         manifest = self._manifest() if self.exists else self._new_manifest()
         for probe in probes:
             known = manifest["probes"].get(probe.name)
-            if known is not None and known["fingerprint"] != probe.fingerprint:
+            if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
                 raise ValueError(
                     f"{self.path} holds another probe named {probe.name!r}: fingerprint {known['fingerprint']} there, "
                     f"{probe.fingerprint} here; use another output directory, or the probe of that run"
@@ -67,10 +67,7 @@ class Store:
         if not self.writable:
             return
         for probe in probes:
-            path = self.path / "probes" / f"{probe.name}.jsonl"
-            # A file that the manifest does not know was left by a run that died between the two writes.
-            if probe.name not in manifest["probes"] or not path.exists():
-                _write_text(path, dump_items(probe.items))
+            _write_text(self.path / "probes" / f"{probe.name}.jsonl", dump_items(probe.items))
             entry = {"fingerprint": probe.fingerprint, "items": len(probe), "settings": probe.settings}
             manifest["probes"][probe.name] = entry
         _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")

@@ -40,9 +40,9 @@ def sparkline(values: Sequence[float]) -> str:
 def changes_table(rows: Sequence[Row], *, title: str) -> Table:
     """Probes and their categories, from before to after."""
     table = _table(title)
-    table.add_column("probe")
-    for name in ("items", "before", "after", "forgotten 1→0", "gained 0→1", "knowledge lost", "knowledge gained"):
-        table.add_column(name, justify="right")
+    table.add_column("probe", no_wrap=True)
+    for name in ("items", "accuracy", "forgotten", "gained", "knowledge lost"):
+        table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")
         if not row.category and table.row_count:
@@ -50,10 +50,11 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Table:
         changed = row.transitions
         table.add_row(
             label,
-            str(changed.n) + (f" (+{changed.n_unscored} unscored)" if changed.n_unscored else ""),
-            percent(changed.accuracy_before),
-            percent(changed.accuracy_after),
-            *(interval(row, m) for m in ("forgetting", "backward_transfer", "knowledge_lost", "knowledge_gained")),
+            f"{changed.n} of {changed.n + changed.n_unscored}" if changed.n_unscored else str(changed.n),
+            f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
+            percent(changed.forgetting),
+            percent(changed.backward_transfer),
+            interval(row, "knowledge_lost"),
         )
     return table
 
@@ -100,4 +101,4 @@ def _headline(row: Row) -> tuple[str, ...]:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -72,8 +72,8 @@ class WandbTracker:
         """
         axis = X_AXIS if X_AXIS in row else "forget/step"
         for name in row:
-            if name not in self._defined and name not in (axis, GLOBAL_STEP):
-                self.run.define_metric(name, step_metric=axis)
+            if name not in self._defined and name != GLOBAL_STEP:
+                self.run.define_metric(name, step_metric=None if name == axis else axis)
                 self._defined.add(name)
         # step_sync would fill in the last logged step otherwise, so the row carries its own. Never step=: W&B drops
         # rows whose step goes back.

@@ -261,7 +261,8 @@ def _checked_choices(
                     f"item {i}: {name}_choice {choice[i]} and answer {right[i]} contradict {name} {correct[i]}"
                 )
     # A right item without a choice: the choices were not stored (an imported log, say).
-    unknown = closed & (((a == 1) & (x < 0)) | ((b == 1) & (y < 0)))
+    scored = ~np.isnan(a) & ~np.isnan(b)
+    unknown = closed & scored & (((a == 1) & (x < 0)) | ((b == 1) & (y < 0)))
     return None if unknown.any() else (x, y)
 
 

@@ -5,6 +5,7 @@ import random
 
 import numpy as np
 import torch
+from tokenizers.processors import TemplateProcessing
 
 
 def teach(model, tokenizer, lines, *, steps=120, lr=5e-3):
@@ -38,6 +39,16 @@ def greedy(model, prompt, n, stops=()):
         if tokens[-1] in stops:
             break
     return tokens[len(prompt) :]
+
+
+def adds_bos(tokenizer):
+    """The tokenizer, made to put its BOS token before every text, as Llama's does."""
+    bos = tokenizer.bos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    assert tokenizer.encode("x")[0] == tokenizer.bos_token_id
+    return tokenizer
 
 
 def digest(state) -> str:

@@ -115,4 +115,4 @@ def test_an_answer_given_word_for_word_is_right(match):
 def test_math_without_math_verify_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "math_verify", None)
     with pytest.raises(ImportError, match=r"pip install 'forget-callback\[math\]'"):
-        matches("1", "1", "math")
+        extract("1", "math")

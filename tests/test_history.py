@@ -68,7 +68,7 @@ def slow_over_time(path):
             if not isnan(now.margin[i]):
                 values["margin"].append(now.margin[i])
             if not isnan(c[0][i]) and len(now.scores[i]):
-                values["drift"].append(entropy(softmax(first.scores[i]), softmax(now.scores[i])))
+                values["drift"].append(entropy(softmax(now.scores[i]), softmax(first.scores[i])))
     return {name: mean(kept) for name, kept in values.items()}
 
 
@@ -145,11 +145,11 @@ def test_nothing_changed_is_zero(correct):
     assert row.value("ever_forgotten") == pytest.approx(0.0 if correct[0] else nan, nan_ok=True)
 
 
-def test_drift_weighs_by_the_baselines_distribution():
+def test_drift_is_the_divergence_of_now_from_the_baseline():
     history = History()
     history.append([bare([1], 0, scores=[[log(0.5), log(0.5)]])])
     history.append([bare([1], 1, scores=[[log(0.9) + 3, log(0.1) + 3]])])  # only differences of scores matter
-    expected = 0.5 * log(0.5 / 0.9) + 0.5 * log(0.5 / 0.1)
+    expected = 0.9 * log(0.9 / 0.5) + 0.1 * log(0.1 / 0.5)
     assert history.rows[-1].value("drift") == pytest.approx(expected, abs=1e-12)
 
 

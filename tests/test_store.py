@@ -85,7 +85,10 @@ def test_the_same_probes_again_change_nothing(store):
     assert content(store.path) == before
 
 
-def test_another_probe_under_the_same_name_is_refused(store):
+def test_another_probe_under_the_same_name_is_refused_once_something_was_measured(store):
+    store.begin([OTHER])
+    store.begin([PROBE])
+    store.write(snapshot(0))
     before = content(store.path)
     with pytest.raises(ValueError, match=f"another probe named 'facts'.*{PROBE.fingerprint}.*{OTHER.fingerprint}"):
         store.begin([SECOND, OTHER])

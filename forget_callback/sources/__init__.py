@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from urllib.parse import parse_qsl
 
 from forget_callback.probes import Item, Probe
 from forget_callback.sources import builtin, jsonl
+from forget_callback.sources.sampling import stratified
 
 
 def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
@@ -40,23 +40,15 @@ def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
         return builtin.load(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
     if spec.endswith(".jsonl"):
         probe = jsonl.load(spec)
-        return probe if limit is None else replace(probe, items=stratified(probe.items, limit, seed))
+        return probe if limit is None else replace(probe, items=_subset(probe.items, limit, seed))
     raise ValueError(f"spec {spec!r} is not known; expected 'builtin:facts' or the path of a .jsonl file")
 
 
-def stratified(items: Sequence[Item], limit: int, seed: int) -> Sequence[Item]:
-    """At most `limit` items in their order, shares of categories kept as closely as whole numbers allow."""
-    if limit >= len(items):
-        return items
-    # A random place for each item, by id, so that the subset does not depend on the order of the file; within a
-    # category the places are spread evenly over (0, 1), and the lowest are taken.
-    draw = {name: random.Random(f"{seed}/{name}").random() for name in sorted(item.id for item in items)}
-    groups: defaultdict[str, list[Item]] = defaultdict(list)
-    for item in items:
-        groups[item.category].append(item)
-    place: dict[str, float] = {}
-    for group in groups.values():
-        for rank, item in enumerate(sorted(group, key=lambda item: draw[item.id])):
-            place[item.id] = (rank + 0.5) / len(group)
-    chosen = set(sorted(place, key=lambda name: (place[name], draw[name]))[:limit])
-    return tuple(item for item in items if item.id in chosen)
+def _subset(items: Sequence[Item], limit: int, seed: int) -> Sequence[Item]:
+    """A stratified subset; an item's draw depends on its id alone, not on the order of the file."""
+    return stratified(
+        items,
+        limit,
+        stratum=lambda item: item.category,
+        draw=lambda item: random.Random(f"{seed}/{item.id}").random(),
+    )

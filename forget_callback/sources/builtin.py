@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from forget_callback.probes import MultipleChoice, Probe, Recall
+from forget_callback.sources.sampling import stratified
 
 _KINDS = ("choice", "recall")
 _SIGNS = {"+": "plus", "-": "minus", "*": "times"}
@@ -132,21 +133,11 @@ def _table() -> tuple[_Fact, ...]:
 
 
 def _draw(facts: Sequence[_Fact], n: int, seed: int) -> list[_Fact]:
-    """Draws `n` facts without replacement, stratified by category (largest remainder), in table order."""
-    if n >= len(facts):
-        return list(facts)
+    """Draws `n` facts without replacement, stratified by category, in table order."""
     rng = random.Random(seed)
     # One draw for every fact of the table: whether a fact comes early must not depend on the other categories.
     rank = {fact: rng.random() for fact in _table()}
-    strata: dict[str, list[_Fact]] = {}
-    for fact in facts:
-        strata.setdefault(fact.category, []).append(fact)
-    whole = {key: n * len(stratum) // len(facts) for key, stratum in strata.items()}
-    by_remainder = sorted(strata, key=lambda key: -(n * len(strata[key]) % len(facts)))
-    for key in by_remainder[: n - sum(whole.values())]:
-        whole[key] += 1
-    drawn = {fact for key, stratum in strata.items() for fact in sorted(stratum, key=rank.__getitem__)[: whole[key]]}
-    return [fact for fact in facts if fact in drawn]
+    return stratified(facts, n, stratum=lambda fact: fact.category, draw=rank.__getitem__)
 
 
 def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterable[MultipleChoice | Recall]:

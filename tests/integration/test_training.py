@@ -182,9 +182,11 @@ def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, mo
         make_sft([ForgetCallback(probe, every=2, on_error="raise")]).train()
 
 
-def test_without_a_baseline_training_goes_on_unwatched(make_sft, probe, tmp_path, caplog):
+def test_without_a_baseline_training_goes_on_unwatched(make_sft, make_model, tokenizer, probe, tmp_path, caplog):
     other = type(probe)("mini", probe.items[:3])
-    Store(tmp_path).begin([other])
+    store = Store(tmp_path)
+    store.begin([other])
+    store.write(score_probe(make_model(), tokenizer, other))
     callback = ForgetCallback(probe, every=2)
     trainer = make_sft([callback])
     trainer.train()

@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationConfig
 
 from forget_callback import Generation, Probe, score_probe
-from tests.helpers import greedy, log_probabilities
+from tests.helpers import adds_bos, greedy, log_probabilities, teach
+from tests.scoring.architectures import MODELS, tiny
 
 STORY = "Once upon a time"
 
@@ -23,12 +24,22 @@ def ask(prompts, *, match="contains", limit=12):
     return [Generation(f"g{i}", prompt, "x", match, max_new_tokens=limit) for i, prompt in enumerate(prompts)]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_greedy_texts_equal_decoding_by_definition(make_model, tokenizer, seed):
-    model = make_model(seed=seed)
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_texts_equal_decoding_by_definition(tokenizer, name):
+    model = tiny(name, vocab_size=len(tokenizer))
     prompts = [STORY, "x", "Who wrote this? What is it?", "東京 ", "The capital of France is Paris.\n"]
     expected = [greedy(model, tokenizer.encode(prompt), 12, stops=[tokenizer.eos_token_id]) for prompt in prompts]
     assert texts(model, tokenizer, ask(prompts)) == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_a_tokenizer_that_adds_bos_adds_it_to_plain_prompts_only(make_model, make_tokenizer, chat):
+    tokenizer = adds_bos(make_tokenizer(bos_token="<s>"))
+    model = make_model(vocab_size=len(tokenizer))
+    prompt = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n" if chat else "<s>Who?"
+    start = tokenizer.encode(prompt, add_special_tokens=False)
+    expected = greedy(model, start, 12, stops=[tokenizer.eos_token_id])
+    assert texts(model, tokenizer, ask(["Who?"]), chat=chat) == [tokenizer.decode(expected, skip_special_tokens=True)]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +73,12 @@ def test_newlines_before_the_first_line_do_not_end_it(taught):
     prompt = "The capital of Italy is Rome\n"
     (text,) = texts(taught.model, taught.tokenizer, ask([prompt], match="exact", limit=8))
     assert text == "\n" * 8
+
+
+def test_a_special_token_is_not_a_line(make_model, tokenizer):
+    model = teach(make_model(), tokenizer, [("Who?", "<|im_start|>\n Paris\n")], steps=40)
+    snapshot = score_probe(model, tokenizer, Probe("p", [Generation("g", "Who?", "Paris", max_new_tokens=20)]))
+    assert (snapshot.text[0], snapshot.outcome[0]) == ("\n Paris\n", "correct")
 
 
 def test_a_finished_row_waits_for_its_batch_in_silence(taught):

@@ -4,10 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from tokenizers.processors import TemplateProcessing
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
 from forget_callback.scoring.plan import Continuation, batches, bind, context_of, continuations, encode, split
+from tests.helpers import adds_bos
 
 CONTEXTS = [
     "The capital of France is",
@@ -31,12 +31,7 @@ def any_tokenizer(request, make_tokenizer):
     if request.param == "no BOS":
         return make_tokenizer()
     tokenizer = make_tokenizer(bos_token="<s>")
-    if request.param == "BOS":
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
-        )
-        assert tokenizer.encode("x")[0] == tokenizer.bos_token_id
-    return tokenizer
+    return adds_bos(tokenizer) if request.param == "BOS" else tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import random
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -10,8 +9,9 @@ from hypothesis import strategies as st
 
 from forget_callback import load_probe
 from forget_callback.probes import Probe, Recall
-from forget_callback.sources import builtin, stratified
+from forget_callback.sources import builtin
 from forget_callback.sources.jsonl import dump_items
+from forget_callback.sources.sampling import stratified
 
 
 def items_of(sizes):
@@ -50,28 +50,25 @@ def test_the_seed_decides_the_draw_and_the_order_of_the_file_does_not(path, tmp_
     assert load_probe(str(turned), limit=20, seed=3).fingerprint == probe.fingerprint
 
 
-def test_the_draw_is_the_same_on_every_machine():
-    assert [item.id for item in stratified(items_of({"a": 9, "b": 3}), 4, seed=0)] == ["a-1", "a-8", "b-1", "a-6"]
-
-
-def test_a_smaller_limit_takes_a_part_of_a_larger_one():
-    items = items_of({"a": 20, "b": 7, "c": 3})
-    chosen = [{item.id for item in stratified(items, limit, seed=1)} for limit in range(1, 31)]
-    assert all(small < large for small, large in pairwise(chosen))
+def test_the_draw_is_the_same_on_every_machine(tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text(dump_items(items_of({"a": 9, "b": 3})), encoding="utf-8")
+    assert load_probe(str(file), limit=4, seed=0).ids == ("a-1", "a-8", "b-1", "a-6")
 
 
 @settings(deadline=None, derandomize=True, database=None)
-@given(
-    st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 25), min_size=1), st.integers(1, 160), st.integers(0, 9)
-)
-def test_no_item_could_move_to_a_category_that_has_a_better_claim(sizes, limit, seed):
-    """Webster's apportionment: (taken - 1/2) / size of one category is never above (taken + 1/2) / size of another."""
-    chosen = stratified(items_of(sizes), limit, seed)
-    taken = Counter(item.category for item in chosen)
-    assert len(chosen) == len({item.id for item in chosen}) == min(limit, sum(sizes.values()))
-    last = max((taken[name] - 0.5) / size for name, size in sizes.items())
-    following = min((taken[name] + 0.5) / size for name, size in sizes.items())
-    assert last <= following + 1e-12
+@given(st.lists(st.integers(1, 25), min_size=1, max_size=6), st.integers(1, 160), st.randoms(use_true_random=False))
+def test_every_category_gets_its_share_rounded_up_or_down(sizes, limit, rng):
+    things = [(name, i) for name, size in enumerate(sizes) for i in range(size)]
+    draw = {thing: rng.random() for thing in things}
+    chosen = stratified(things, limit, stratum=lambda thing: thing[0], draw=draw.__getitem__)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(limit, len(things))
+    for name, size in enumerate(sizes):
+        mine = [thing for thing in things if thing[0] == name]
+        taken = [thing for thing in chosen if thing[0] == name]
+        assert abs(len(taken) - min(limit / len(things), 1) * size) < 1
+        assert sorted(taken, key=draw.__getitem__) == sorted(mine, key=draw.__getitem__)[: len(taken)]
 
 
 @pytest.mark.parametrize(

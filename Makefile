@@ -1,0 +1,33 @@
+# On a fresh machine each target sets up .venv by itself; PYTHON picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= demo-run
+
+.PHONY: demo test check clean
+
+demo: .venv/installed
+	$(BIN)/forget-callback demo --out $(OUT)
+
+test: .venv/dev
+	$(BIN)/python -m pytest --cov=forget_callback --cov-report=term-missing:skip-covered
+
+check: .venv/dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_floors.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet -c constraints.txt -e .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,79 @@
+"""A training script as a user would write one, for tests that need a process of their own."""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+
+import forget_callback.callback
+from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, score_probe
+
+parser = argparse.ArgumentParser()
+parser.add_argument("out", type=Path)
+parser.add_argument("--method", choices=["sft", "packed"], default="sft")
+parser.add_argument("--batch-size", type=int, default=4)
+parser.add_argument("--slow-from", type=int)
+options = parser.parse_args()
+
+torch.manual_seed(0)
+alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+bytes_only = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+bytes_only.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+bytes_only.decoder = decoders.ByteLevel()
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=bytes_only, pad_token="<pad>", eos_token="<eos>")
+sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+model = LlamaForCausalLM(
+    LlamaConfig(vocab_size=len(tokenizer), pad_token_id=0, eos_token_id=1, bos_token_id=None, **sizes)
+)
+
+probe = Probe(
+    "mini",
+    [MultipleChoice(f"c{i}", f"{i} is", [" odd", " even"], i % 2) for i in range(4)]
+    + [Recall("r", "one two", " three"), Generation("g", "one two", "three", max_new_tokens=3)],
+)
+
+if options.slow_from is not None:
+    calls = 0
+
+    def slow(*args, **kwargs):
+        """Scores, and from one step on does not come back, with the result in its hands."""
+        global calls
+        snapshot = score_probe(*args, **kwargs)
+        if calls >= options.slow_from:
+            (options.out / f"in-the-probe-of-step-{calls}").touch()
+            time.sleep(600)
+        calls += 1
+        return snapshot
+
+    forget_callback.callback.score_probe = slow
+
+rows = [{"prompt": f"{i} times {i} is", "completion": f" {i * i}"} for i in range(24)]
+config = SFTConfig(
+    output_dir=str(options.out),
+    per_device_train_batch_size=1 if options.method == "packed" else options.batch_size,
+    num_train_epochs=1,
+    packing=options.method == "packed",
+    max_length=64,
+    report_to="none",
+    save_strategy="no",
+    use_cpu=True,
+    bf16=False,
+    disable_tqdm=True,
+)
+trainer = SFTTrainer(
+    model=model,
+    processing_class=tokenizer,
+    args=config,
+    train_dataset=Dataset.from_list(rows),
+    callbacks=[ForgetCallback(probe, every=1, on_error="raise")],
+)
+trainer.train()
+if trainer.is_world_process_zero():
+    (options.out / "world.json").write_text(json.dumps({"processes": trainer.args.world_size}))

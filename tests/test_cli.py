@@ -1,0 +1,210 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, load_probe, score_probe, transitions
+
+PROBE = Probe(
+    "facts-mini",
+    [MultipleChoice(f"c{i}", f"{i} is", [" odd", " even", " prime", " none"], i % 4, "numbers") for i in range(40)]
+    + [Recall(f"r{i}", f"{i} and", f" {i + 1}", "counting") for i in range(20)],
+)
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capsys):
+    """run_cli(*arguments) -> (exit status, stdout, stderr), through the entry point of the console script."""
+
+    def run(*arguments):
+        from forget_callback.cli import main
+
+        monkeypatch.setattr(sys, "argv", ["forget-callback", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            main()
+        out, err = capsys.readouterr()
+        return exit.value.code or 0, out, err
+
+    return run
+
+
+def taken(step, seed, probe=PROBE):
+    """A snapshot with random answers."""
+    rng = np.random.default_rng(seed)
+    choice = np.where(np.isfinite(probe.n_choices), rng.integers(0, 4, len(probe)), -1)
+    correct = np.where(choice >= 0, choice == probe.answer, rng.integers(0, 2, len(probe))).astype(float)
+    category = np.array([item.category for item in probe.items], object)
+    columns = {"n_choices": probe.n_choices, "answer": probe.answer, "category": category}
+    return Snapshot(probe.name, probe.fingerprint, step, np.array(probe.ids), correct, choice=choice, **columns)
+
+
+@pytest.fixture
+def run_directory(tmp_path):
+    store = Store(tmp_path / "run")
+    store.begin([PROBE])
+    for step in (0, 10, 20):
+        store.write(taken(step, step))
+    return tmp_path / "run"
+
+
+def test_compare_run_with_itself_is_its_first_with_its_last_step(run_cli, run_directory):
+    code, out, err = run_cli("compare", run_directory, run_directory, "--format", "json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    before, after = taken(0, 0), taken(20, 20)
+    expected = transitions(
+        before.correct,
+        after.correct,
+        n_choices=PROBE.n_choices,
+        before_choice=before.choice,
+        after_choice=after.choice,
+        answer=PROBE.answer,
+    ).as_dict()
+    mine = result["probes"]["facts-mini"]
+    for name, value in expected.items():
+        if name != "knowledge_method":
+            assert mine[name] == pytest.approx(value, abs=1e-12), name
+    assert set(mine["categories"]) == {"numbers", "counting"}
+    assert mine["categories"]["counting"]["n"] == 20
+    assert result["all"] == {name: value for name, value in mine.items() if name != "categories"}
+    assert result["gate"] == {"passed": True, "failed": []}
+    assert mine["drift"] is None, "a number that does not exist is null, never NaN, which is not JSON"
+
+
+def test_compare_at_steps_and_with_files(run_cli, run_directory):
+    file = run_directory / "forget" / "snapshots" / "facts-mini" / "step-00000010.parquet"
+    by_step = run_cli("compare", f"{run_directory}@0", f"{run_directory}@10", "--format", "json")
+    by_file = run_cli("compare", run_directory / "forget", file, "--format", "json")
+    assert by_step[1] == by_file[1]
+    same = run_cli("compare", f"{run_directory}@10", f"{run_directory}@10", "--format", "json")
+    assert json.loads(same[1])["all"]["n10"] == 0
+
+
+def test_compare_prints_tables_for_people(run_cli, run_directory):
+    code, out, _ = run_cli("compare", run_directory, run_directory)
+    assert code == 0
+    assert "facts-mini" in out
+    assert "counting" in out
+    code, out, _ = run_cli("compare", run_directory, run_directory, "--format", "markdown")
+    lines = out.strip().splitlines()
+    assert len(lines) == 5
+    assert all(line.count("|") == lines[0].count("|") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "gate, code",
+    [
+        ("forgetting>0.9", 0),
+        ("forgetting>0.01", 1),
+        ("facts-mini/forgetting>0.01", 1),
+        ("facts-mini/counting/forgetting>0.01", 1),
+        ("accuracy_after<0.01", 0),
+        ("accuracy_after<=0.99", 1),
+        ("drift>100", 1),  # there is no drift here: a gate without a number fails
+        ("forgeting>0.1", 2),
+        ("nothing/forgetting>0.1", 2),
+        ("forgetting=0.1", 2),
+    ],
+)
+def test_gates_fail_closed(run_cli, run_directory, gate, code):
+    status, out, err = run_cli("compare", run_directory, run_directory, "--format", "json", "--fail-if", gate)
+    assert status == code
+    if code == 2:
+        assert out == ""
+        assert gate in err
+    else:
+        assert json.loads(out)["gate"] == {"passed": code == 0, "failed": [gate] * code}
+
+
+def test_nothing_to_compare_is_an_error_and_never_a_pass(run_cli, run_directory, tmp_path):
+    other = Store(tmp_path / "other")
+    changed = Probe("facts-mini", PROBE.items[:-1])
+    other.begin([changed])
+    other.write(taken(0, 0, changed))
+    empty = Store(tmp_path / "empty")
+    empty.begin([PROBE])
+    wrong = tmp_path / "wrong.parquet"
+    wrong.write_text("not a parquet file")
+    for after, message in (
+        (tmp_path / "other", changed.fingerprint),
+        (tmp_path / "empty", "has no snapshot"),
+        (tmp_path / "nowhere", "is not a run"),
+        (f"{run_directory}@7", "no snapshot of probe 'facts-mini' at step 7"),
+        (wrong, "arquet"),
+    ):
+        status, out, err = run_cli("compare", run_directory, after, "--fail-if", "forgetting>0.9")
+        assert (status, out) == (2, "")
+        assert message in err
+        assert err.startswith("error: ")
+        assert "Traceback" not in err
+        assert len(err.strip().splitlines()) <= 2
+
+
+def test_debug_shows_the_traceback(run_directory):
+    command = [sys.executable, "-m", "forget_callback", "compare", str(run_directory), "nowhere", "--debug"]
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode != 0
+    assert "Traceback" in shown.stderr
+    hidden = subprocess.run(command[:-1], capture_output=True, text=True)
+    assert hidden.returncode == 2
+    assert hidden.stderr.startswith("error: nowhere is not a run")
+
+
+def test_probes_prints_what_is_in_a_probe(run_cli, tmp_path):
+    code, out, _ = run_cli("probes", "builtin:facts?category=capitals", "--show", "2")
+    probe = load_probe("builtin:facts?category=capitals")
+    assert code == 0
+    assert f"facts-capitals: {len(probe)} items, fingerprint {probe.fingerprint}" in out
+    assert json.loads(out.splitlines()[-1])["id"] == probe.ids[1]
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"id": "a", "prompt": "p", "choices": ["x", "y"], "answer": 2}\n')
+    code, out, err = run_cli("probes", bad)
+    assert (code, out) == (2, "")
+    assert f"{bad}, line 1: item 'a', field 'answer'" in err
+
+
+def test_unknown_commands_and_options_exit_with_2(run_cli):
+    assert run_cli("compare", "only-one")[0] == 2
+    assert run_cli("nothing")[0] == 2
+    assert run_cli("compare", "a", "b", "--format", "xml")[0] == 2
+
+
+def test_snapshot_scores_a_saved_model_as_in_memory(run_cli, make_model, tokenizer, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")  # AutoTokenizer would load another one beside a Qwen2 config
+    spec = "builtin:facts?category=planets"
+    for step in (0, 5):
+        code, _, err = run_cli(
+            "snapshot", tmp_path / "model", "--probe", spec, "--out", tmp_path / "out", "--step", step
+        )
+        assert code == 0, err
+    expected = score_probe(model, tokenizer, load_probe(spec))
+    stored = Store(tmp_path / "out").read("facts-planets", 5)
+    np.testing.assert_allclose(stored.margin, expected.margin, atol=1e-5)
+    assert stored.prediction.tolist() == expected.prediction.tolist()
+    assert stored.metadata["model"] == str(tmp_path / "model")
+    code, _, err = run_cli("snapshot", tmp_path / "model", "--probe", spec, "--out", tmp_path / "out")
+    assert code == 2
+    assert "is not overwritten" in err
+    assert json.loads(run_cli("compare", tmp_path / "out", tmp_path / "out", "--format", "json")[1])["all"]["n10"] == 0
+
+
+def test_two_probes_are_paired_by_name_and_pooled(run_cli, tmp_path):
+    second = Probe("second", PROBE.items[:10])
+    for name, seed in (("a", 1), ("b", 2)):
+        store = Store(tmp_path / name)
+        store.begin([PROBE, second])
+        store.write(taken(0, seed))
+        store.write(replace(taken(0, seed, second)))
+    code, out, _ = run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "json")
+    result = json.loads(out)
+    assert code == 0
+    assert set(result["probes"]) == {"facts-mini", "second"}
+    assert result["all"]["n"] == 70
+    assert result["all"]["n10"] == sum(probe["n10"] for probe in result["probes"].values())

@@ -1,0 +1,197 @@
+"""Counts of true samples and tokens, against the batches' own contents and against real trainers' datasets."""
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import Trainer, TrainingArguments
+from trl import SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from forget_callback.data_seen import DataSeen
+
+QUIET = {
+    "use_cpu": True,
+    "bf16": False,
+    "report_to": "none",
+    "save_strategy": "no",
+    "disable_tqdm": True,
+    "logging_strategy": "no",
+}
+LENGTHS = [3, 7, 2, 5, 11, 4]
+EXAMPLES = [{"input_ids": list(range(5, 5 + n))} for n in LENGTHS]
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model().train()
+
+
+@pytest.fixture
+def seen(model):
+    seen = DataSeen()
+    seen.watch(model)
+    yield seen
+    seen.stop()
+
+
+def collated(**settings):
+    return DataCollatorForLanguageModeling(pad_token_id=0, **settings)
+
+
+def forward(model, batch):
+    names = ("input_ids", "attention_mask", "position_ids")
+    return model(**{name: batch[name] for name in names if name in batch})
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padded_batches(model, seen, tokenizer, side):
+    tokenizer.padding_side = side
+    forward(model, tokenizer.pad(EXAMPLES, return_tensors="pt"))
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+def test_a_row_of_padding_is_no_sample(model, seen):
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
+    model(input_ids=torch.ones_like(mask), attention_mask=mask)
+    assert seen.totals() == (1, 2)
+
+
+@pytest.mark.parametrize("mask", [{}, {"attention_mask": None}])
+def test_without_a_mask_every_token_counts(model, seen, mask):
+    model(input_ids=torch.ones(3, 4, dtype=torch.long), **mask)
+    model(torch.ones(2, 5, dtype=torch.long))
+    assert seen.totals() == (5, 22)
+
+
+@pytest.mark.parametrize("multiple", [None, 8, 64])
+def test_padding_free_batches(model, seen, multiple):
+    batch = collated(padding_free=True, pad_to_multiple_of=multiple)(EXAMPLES)
+    assert batch["input_ids"].shape == (1, sum(LENGTHS) if multiple is None else 32 if multiple == 8 else 64)
+    forward(model, batch)
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+@pytest.mark.parametrize("multiple", [None, 64])
+def test_packed_batches(model, seen, multiple):
+    """Two rows that hold four and two examples, flattened by TRL's own collator."""
+    examples = [
+        {"input_ids": [i for example in part for i in example["input_ids"]], "seq_lengths": lengths}
+        for part, lengths in [(EXAMPLES[:4], LENGTHS[:4]), (EXAMPLES[4:], LENGTHS[4:])]
+    ]
+    forward(model, collated(padding_free=True, pad_to_multiple_of=multiple)(examples))
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 5])
+def test_examples_of_one_token_count_among_others(model, seen, padding):
+    """As `packing_strategy="bfd_split"` makes them."""
+    positions = torch.tensor([[0, 0, 1, 2, 0, 0, 0, 1] + [0] * padding])
+    model(input_ids=torch.ones_like(positions), position_ids=positions)
+    assert seen.totals() == (5, 8)
+
+
+def test_positions_beside_a_mask(model, seen):
+    forward(model, collated(return_position_ids=True)(EXAMPLES))
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+def test_training_forwards_alone_count(model, seen):
+    batch = collated()(EXAMPLES)
+    with torch.no_grad():
+        forward(model, batch)
+    model.eval()
+    forward(model, batch)
+    assert seen.totals() == (0, 0)
+    model.train()
+    forward(model, batch)
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+def test_after_stop_nothing_counts(model, seen):
+    forward(model, collated()(EXAMPLES))
+    seen.stop()
+    forward(model, collated()(EXAMPLES))
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+    seen.stop()  # once more is fine
+    assert not model._forward_pre_hooks
+
+
+def test_counts_go_on_from_where_a_resumed_run_was(model):
+    seen = DataSeen(samples=100, tokens=1000)
+    seen.watch(model)
+    assert seen.totals() == (100, 1000)
+    forward(model, collated()(EXAMPLES))
+    seen.stop()
+    assert seen.totals() == (100 + len(LENGTHS), 1000 + sum(LENGTHS))
+
+
+def test_counting_does_not_change_the_loss_or_the_gradients(make_model):
+    def gradients(watched):
+        model = make_model().train()
+        if watched:
+            DataSeen().watch(model)
+        batch = collated()(EXAMPLES)
+        model(**batch).loss.backward()
+        return [p.grad for p in model.parameters()]
+
+    for plain, watched in zip(gradients(False), gradients(True), strict=True):
+        assert torch.equal(plain, watched)
+
+
+@pytest.mark.parametrize("accumulation, epochs", [(1, 1), (3, 2)])
+def test_a_trainer_run_counts_its_dataset(make_model, tokenizer, tmp_path, seen, model, accumulation, epochs):
+    """13 examples of unlike length: no step count times batch size gives 13, and batches are padded."""
+    texts = ["Who? " * n for n in range(1, 14)]
+    data = Dataset.from_list([{**tokenizer(text), "labels": 0} for text in texts])
+    true_tokens = sum(len(ids) for ids in data["input_ids"])
+
+    def collate(examples):
+        batch = tokenizer.pad([{"input_ids": e["input_ids"]} for e in examples], return_tensors="pt")
+        return {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+
+    args = TrainingArguments(
+        tmp_path,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulation,
+        num_train_epochs=epochs,
+        eval_strategy="epoch",
+        **QUIET,
+    )
+    Trainer(model, args, data_collator=collate, train_dataset=data, eval_dataset=data).train()
+    assert seen.totals() == (13 * epochs, true_tokens * epochs)
+
+
+@pytest.fixture
+def conversations():
+    return Dataset.from_list(
+        [
+            {
+                "prompt": [{"role": "user", "content": "Who? " * (1 + i % 5)}],
+                "completion": [{"role": "assistant", "content": "It is a number. " * (1 + i % 3)}],
+            }
+            for i in range(21)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"padding_free": True, "max_length": None},
+        {"packing": True},
+        {"packing": True, "gradient_accumulation_steps": 2},
+    ],
+    ids=str,
+)
+def test_an_sft_run_counts_true_samples(model, tokenizer, tmp_path, seen, conversations, settings):
+    args = SFTConfig(
+        tmp_path, **{"max_length": 64, "per_device_train_batch_size": 2, "num_train_epochs": 2, **settings, **QUIET}
+    )
+    trainer = SFTTrainer(model, args, train_dataset=conversations, processing_class=tokenizer)
+    data = trainer.train_dataset
+    packed = bool(settings.get("packing"))
+    samples = sum(len(lengths) for lengths in data["seq_lengths"]) if packed else len(data)
+    assert samples == 21 and (len(data) < 21) == packed
+    trainer.train()
+    assert seen.totals() == (2 * 21, 2 * sum(len(ids) for ids in data["input_ids"]))
