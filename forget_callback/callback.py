@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import pandas as pd
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_callback import ExportableState
 
 from forget_callback.data_seen import DataSeen
 from forget_callback.history import ALL_METRICS
@@ -32,8 +31,10 @@ from forget_callback.trackers import Tracker, TrainerTracker, WandbTracker, eval
 
 logger = logging.getLogger(__name__)
 
+_NOTE = "forget_callback"
 
-class ForgetCallback(TrainerCallback, ExportableState):
+
+class ForgetCallback(TrainerCallback):
     """Records which items of a probe a model gets right as it trains, and what changed since training began.
 
     Works with `Trainer` and every TRL trainer. Put it before an `EarlyStoppingCallback` that reads its metrics.
@@ -88,7 +89,6 @@ class ForgetCallback(TrainerCallback, ExportableState):
         self.monitor: ForgetMonitor | None = None
         self._training = False
         self._data = DataSeen()
-        self._seen = (0.0, 0.0)
         self._trainer: Any = None
         if trainer is not None:
             self.attach(trainer)
@@ -110,10 +110,6 @@ class ForgetCallback(TrainerCallback, ExportableState):
         if early:
             callbacks.insert(early[0], callbacks.pop())
         self._trainer = trainer
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the callback: the counts of data, which nothing else has."""
-        return {"args": {}, "attributes": {"_seen": list(self._seen)}}
 
     # Events of the Trainer, in the order in which they come.
 
@@ -158,7 +154,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         """Looks if it is time by `every`, and after the last step: later the best model may stand in its place."""
         last = state.global_step >= state.max_steps
         if control.should_save:
-            self._seen = self._data.totals()
+            self._count(state)
         if last or is_due(self.every, state.global_step):
             self._look(state, control, model, processing_class, always=last)
 
@@ -166,7 +162,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Counts, for the checkpoint that may follow."""
-        self._seen = self._data.totals()
+        self._count(state)
 
     def on_evaluate(
         self,
@@ -181,6 +177,7 @@ class ForgetCallback(TrainerCallback, ExportableState):
         """Looks if evaluations are the schedule, and adds the numbers to the evaluation's own."""
         if not self._training:
             return
+        self._count(state)  # a new best model is saved next
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         chooses_best = wanted in self._evaluation_names()
         if self.every is None or chooses_best:
@@ -222,10 +219,9 @@ class ForgetCallback(TrainerCallback, ExportableState):
             return
         with self._errors(f"the snapshot of step {step} could not be taken"):
             tokenizer = getattr(processing_class, "tokenizer", processing_class)
-            self._seen = self._data.totals()
-            observation = monitor.observe(
-                step, self._scorer(model, tokenizer), samples_seen=self._seen[0], tokens_seen=self._seen[1]
-            )
+            samples, tokens = self._count(state)
+            score = self._scorer(model, tokenizer)
+            observation = monitor.observe(step, score, samples_seen=samples, tokens_seen=tokens)
             if any_of(observation.stop):
                 control.should_training_stop = True
                 control.should_save = True
@@ -279,14 +275,19 @@ class ForgetCallback(TrainerCallback, ExportableState):
             trackers.append(TrainerTracker(self._trainer))
         return trackers
 
+    def _count(self, state: TrainerState) -> tuple[float, float]:
+        """Samples and tokens so far, also noted where every checkpoint keeps them."""
+        samples, tokens = self._data.totals()
+        # Not as an ExportableState: on request the Trainer would rebuild those from JSON, without the user's object.
+        notes: Any = state.stateful_callbacks
+        notes[_NOTE] = {"samples_seen": samples, "tokens_seen": tokens}
+        return samples, tokens
+
     def _resume_counts(self, state: TrainerState) -> None:
-        # A checkpoint saved without the callback lacks the entry, and the next save would raise KeyError.
-        saved: Any = state.stateful_callbacks
-        kept = saved.setdefault(type(self).__name__, self.state())
-        resumed = state.global_step > 0 and isinstance(kept, dict)
-        self._seen = tuple(kept["attributes"]["_seen"]) if resumed else (0.0, 0.0)
+        notes: Any = state.stateful_callbacks
+        kept = notes.get(_NOTE, {}) if state.global_step > 0 else {}
         self._data.stop()
-        self._data = DataSeen(*self._seen)
+        self._data = DataSeen(kept.get("samples_seen", 0.0), kept.get("tokens_seen", 0.0))
 
     def _evaluation_names(self) -> set[str]:
         names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
@@ -321,11 +322,11 @@ def is_due(every: int | frozenset[int] | str | None, step: int) -> bool:
     return step in every if isinstance(every, frozenset) else step & (step - 1) == 0
 
 
-def _planned(every: int | frozenset[int] | str | None, args: TrainingArguments, state: TrainerState) -> int:
+def _planned(every: int | frozenset[int] | str | None, args: Any, state: Any) -> int:
     """Snapshots after the baseline that the run plans, at least one: the last step's."""
     last = state.max_steps
     if every is not None:
         return sum(1 for step in range(1, last + 1) if is_due(every, step) or step == last)
     if args.eval_strategy == "steps":
-        return math.ceil(last / max(int(state.eval_steps or args.eval_steps or last), 1))
+        return math.ceil(last / max(int(state.eval_steps or last), 1))
     return max(math.ceil(args.num_train_epochs), 1) if args.eval_strategy == "epoch" else 1

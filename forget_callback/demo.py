@@ -83,11 +83,11 @@ def run_demo(
         with _progress(notes) as progress:
             teach(model, tokenizer, [text for fact in facts for text in fact.texts], seed=seed, progress=progress)
             trainer, callback = fine_tune(model, tokenizer, facts, new, probes, out, seed, replay, method, progress)
-        old = f", {percent(replay)} of them old facts" if replay else ""
+        old = f", {replay:.0%} of them old facts" if replay else ""
         task = (
             f"{samples:,} samples of {'invented facts' if method == 'sft' else 'a new rule'} by {method.upper()}{old}"
         )
-        results.print(f"\n{task}: {learned(trainer)}", style="bold", highlight=False)
+        results.print(f"\n{task}: {learned(trainer)}", style="bold", highlight=False, soft_wrap=True)
         show(callback, probes, out, results)
     return callback
 

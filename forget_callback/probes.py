@@ -184,7 +184,7 @@ class Probe:
         items: At least one, with unique ids.
         chat: Ask through the tokenizer's chat template, as one user message an item.
         normalization: How choices of unlike length compare: "sum" of log-probabilities, per byte ("length",
-            lm-eval's acc_norm) or per "token".
+            lm-eval's acc_bytes, and its acc_norm for ASCII) or per "token".
         template: The chat template's text, bound when a chat probe is first scored and part of the fingerprint.
         temperature: 0 decodes generation items greedily; above 0 samples, with `top_p` and `seed`.
     """

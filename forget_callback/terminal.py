@@ -41,7 +41,7 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Table:
     """Probes and their categories, from before to after."""
     table = _table(title)
     table.add_column("probe", no_wrap=True)
-    for name in ("items", "accuracy", "forgotten", "gained", "knowledge lost"):
+    for name in ("items", "accuracy", "1→0", "0→1", "knowledge lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")

@@ -147,7 +147,7 @@ def _judge_likelihoods(
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:
-    """What each option's sum is divided by. Bytes do not count the leading space, as in lm-eval's acc_norm."""
+    """What each option's sum is divided by. Bytes do not count the leading space, as in lm-eval."""
     if probe.normalization == "length":
         return np.array([len(choice.lstrip().encode()) for choice in item.choices], float)
     if probe.normalization == "token":

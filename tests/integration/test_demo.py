@@ -1,0 +1,130 @@
+"""The demo as a new user runs it, and every command of the README in the directory that it leaves."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from forget_callback.store import Store
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines()
+    if line.startswith(("forget-callback ", "python "))
+]
+DEMOS = [line for line in COMMANDS if line.startswith("forget-callback demo")]
+
+
+def start(command, directory):
+    """Starts a command of the README, with this interpreter and one thread."""
+    words = shlex.split(command)
+    words = [sys.executable, "-m", "forget_callback", *words[1:]] if words[0] == "forget-callback" else words
+    words = [sys.executable, str(ROOT / words[1]), *words[2:]] if words[0] == "python" else words
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
+    environment = {**kept, "OMP_NUM_THREADS": "1", "HOME": str(directory), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    return subprocess.Popen(
+        words, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="session")
+def demos(tmp_path_factory):
+    """(directory, output by command) after both demos of the README, one of them twice, two at a time."""
+    directory = tmp_path_factory.mktemp("demos")
+    plain, replay = DEMOS
+    outputs = {}
+    for pair in (
+        [plain, replay],
+        [plain.replace("demo-run", "demo-again"), f"{plain}-grpo --method grpo --samples 320"],
+    ):
+        processes = {command: start(command, directory) for command in pair}
+        for command, process in processes.items():
+            out, err = process.communicate(timeout=400)
+            assert process.returncode == 0, err
+            assert "Traceback" not in err
+            outputs[command] = out
+    return directory, outputs
+
+
+def last(directory, probe):
+    history = pd.read_parquet(directory / "forget" / "history.parquet")
+    return history[(history["probe"] == probe) & (history["category"] == "")].iloc[-1]
+
+
+def test_without_replay_it_forgets_and_with_replay_less_than_half_of_that(demos):
+    directory, _ = demos
+    plain, replay = (last(directory / name, "facts-recall") for name in ("demo-run", "demo-replay"))
+    assert plain["samples_seen"] == replay["samples_seen"] == 1600
+    assert plain["accuracy_before"] > 0.95
+    assert plain["forgetting"] >= 0.2
+    assert replay["forgetting"] < plain["forgetting"] / 2
+
+
+def test_the_same_seed_gives_the_same_curve_and_the_same_answers(demos):
+    directory, _ = demos
+    first, second = (pd.read_parquet(directory / n / "forget" / "history.parquet") for n in ("demo-run", "demo-again"))
+    pd.testing.assert_frame_equal(first, second)
+    stores = [Store(directory / name) for name in ("demo-run", "demo-again")]
+    for step in stores[0].steps("facts-recall"):
+        frames = [store.read("facts-recall", step).to_pandas() for store in stores]
+        pd.testing.assert_frame_equal(*frames)
+
+
+def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demos):
+    directory, outputs = demos
+    out = outputs[DEMOS[0]]
+    recall = last(directory / "demo-run", "facts-recall")
+    assert f"{100 * recall['forgetting']:.1f}%" in out
+    assert re.search(r"facts-recall forgotten +[▁▂▃▄▅▆▇█]{11} ", out)
+    store = Store(directory / "demo-run")
+    before, after = (store.read("facts-recall", store.steps("facts-recall")[i]) for i in (0, -1))
+    lost = {str(before.prediction[i]).strip() for i in ((before.correct == 1) & (after.correct == 0)).nonzero()[0]}
+    shown = out[out.index("went first") : out.index("run directory")]
+    assert sum(answer in shown for answer in lost) >= 5
+    run = Path(re.search(r"W&B run +(\S+)", out)[1])
+    assert (directory / run).is_dir()
+    assert "by SFT: loss" in out
+    assert re.search(
+        r"a new rule by GRPO: reward [\d.]+ → [\d.]+", outputs[f"{DEMOS[0]}-grpo --method grpo --samples 320"]
+    )
+
+
+def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
+    directory, _ = demos
+    run = next((directory / "demo-run" / "wandb").glob("offline-run-*"))
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
+    summary = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)[
+        "summary"
+    ]
+    for probe in ("facts-choice", "facts-recall", "all"):
+        row = last(directory / "demo-run", probe)
+        for metric in ("forgetting", "knowledge_lost", "ever_forgotten"):
+            assert summary[f"forget/{probe}/{metric}"] == pytest.approx(row[metric], rel=1e-9)
+    assert summary["forget/samples_seen"] == 1600
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in DEMOS])
+def test_every_other_command_of_the_readme_runs(demos, command):
+    directory, _ = demos
+    process = start(command, directory)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert out.strip()
+
+
+def test_the_readme_shows_output_in_the_form_that_the_demo_prints(demos):
+    _, outputs = demos
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = next(block for block in re.findall(r"```text\n(.*?)```", readme, re.DOTALL) if "went first" in block)
+    for line in shown.splitlines():
+        words = re.findall(r"[A-Za-z&]{4,}", line.split("  ")[0])
+        if line and not line.startswith(" "):
+            assert all(word in outputs[DEMOS[0]] for word in words), line
