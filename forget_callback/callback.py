@@ -324,7 +324,7 @@ def is_due(every: int | frozenset[int] | str | None, step: int) -> bool:
 
 def _planned(every: int | frozenset[int] | str | None, args: Any, state: Any) -> int:
     """Snapshots after the baseline that the run plans, at least one: the last step's."""
-    last = state.max_steps
+    last = int(state.max_steps)
     if every is not None:
         return sum(1 for step in range(1, last + 1) if is_due(every, step) or step == last)
     if args.eval_strategy == "steps":

@@ -206,16 +206,16 @@ def test_a_second_run_in_the_same_directory_sets_the_first_aside(make_sft, probe
     assert "set-aside" in caplog.text
 
 
-def test_a_resumed_run_keeps_its_baseline_counts_and_history(make_sft, probe, tmp_path):
+@pytest.mark.parametrize("restore", [False, True])
+def test_a_resumed_run_keeps_its_baseline_counts_and_history(make_sft, probe, tmp_path, restore):
     whole_run = ForgetCallback(probe, every=1, output_dir=tmp_path / "whole")
     make_sft([whole_run]).train()
     first = make_sft([ForgetCallback(probe, every=1)], save_strategy="steps", save_steps=2)
     first.train()
     assert Store(tmp_path).steps("mini") == [0, 1, 2, 3, 4, 5, 6]
     resumed = ForgetCallback(probe, every=1)
-    make_sft([resumed], save_strategy="steps", save_steps=2).train(
-        resume_from_checkpoint=str(tmp_path / "checkpoint-2")
-    )
+    config = {"save_strategy": "steps", "save_steps": 2, "restore_callback_states_from_checkpoint": restore}
+    make_sft([resumed], **config).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     pd.testing.assert_frame_equal(resumed.history, whole_run.history)
     assert len(list((tmp_path / "forget" / "set-aside" / "1" / "snapshots" / "mini").iterdir())) == 4
 
