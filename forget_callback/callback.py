@@ -12,6 +12,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -26,7 +27,7 @@ from forget_callback.scoring import bind, score_probe
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources import load_probe
 from forget_callback.stopping import StopRule
-from forget_callback.store import Store, open_run
+from forget_callback.store import RunAt, Store, open_run
 from forget_callback.trackers import Tracker, TrainerTracker, WandbTracker, evaluation_metrics
 
 logger = logging.getLogger(__name__)
@@ -250,20 +251,19 @@ class ForgetCallback(TrainerCallback):
         )
 
     def _take_baseline(self, monitor: ForgetMonitor, state: TrainerState, model: Any, tokenizer: Any) -> None:
-        score = self._scorer(model, tokenizer)
-        with contextlib.ExitStack() as stack:
-            if self.baseline == "base":
-                if not hasattr(model, "disable_adapter"):
-                    raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
-                stack.enter_context(model.disable_adapter())
-            elif self.baseline != "start":
-                run = open_run(self.baseline)
-                score = lambda probe: run.read(probe.name, default="first")  # noqa: E731
-            elif state.global_step > 0:
-                raise ValueError(
-                    f"training resumed at step {state.global_step}, but {monitor.store.path} has no baseline; resume "
-                    "in the run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
-                )
+        score, adapters = self._scorer(model, tokenizer), contextlib.nullcontext()
+        if self.baseline == "base":
+            if not hasattr(model, "disable_adapter"):
+                raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
+            adapters = model.disable_adapter()
+        elif self.baseline != "start":
+            score = partial(_first_of, open_run(self.baseline))
+        elif state.global_step > 0:
+            raise ValueError(
+                f"training resumed at step {state.global_step}, but {monitor.store.path} has no baseline; resume "
+                "in the run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
+            )
+        with adapters:
             monitor.observe(0, score, samples_seen=0.0, tokens_seen=0.0)
 
     def _trackers(self) -> list[Tracker]:
@@ -302,6 +302,10 @@ class ForgetCallback(TrainerCallback):
                 raise
             logger.warning("forget_callback: %s: %s: %s", what, type(error).__name__, error)
             logger.debug("the error in full", exc_info=True)
+
+
+def _first_of(run: RunAt, probe: Probe) -> Snapshot:
+    return run.read(probe.name, default="first")
 
 
 def _checked_every(every: int | Iterable[int] | str | None) -> int | frozenset[int] | str | None:
