@@ -10,6 +10,8 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
 
+collect_ignore = ["train_script.py"]  # doctest collection would run it
+
 COMMON = {
     "use_cpu": True,
     "bf16": False,
