@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback
+    from forget_callback.data_scale import DataScaleFit, fit_data_scale
     from forget_callback.history import History
     from forget_callback.monitor import ForgetMonitor, Observation
+    from forget_callback.over_time import Retention, retention
     from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
     from forget_callback.scoring import score_probe
     from forget_callback.snapshot import Snapshot
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from forget_callback.transitions import Transitions, compare, transitions
 
 __all__ = [
+    "DataScaleFit",
     "ForgetCallback",
     "ForgetMonitor",
     "Generation",
@@ -26,18 +29,22 @@ __all__ = [
     "Observation",
     "Probe",
     "Recall",
+    "Retention",
     "Snapshot",
     "StopDecision",
     "StopRule",
     "Store",
     "Transitions",
     "compare",
+    "fit_data_scale",
     "load_probe",
+    "retention",
     "score_probe",
     "transitions",
 ]
 
 _HOME = {
+    "DataScaleFit": "data_scale",
     "ForgetCallback": "callback",
     "ForgetMonitor": "monitor",
     "Generation": "probes",
@@ -46,13 +53,16 @@ _HOME = {
     "Observation": "monitor",
     "Probe": "probes",
     "Recall": "probes",
+    "Retention": "over_time",
     "Snapshot": "snapshot",
     "StopDecision": "stopping",
     "StopRule": "stopping",
     "Store": "store",
     "Transitions": "transitions",
     "compare": "transitions",
+    "fit_data_scale": "data_scale",
     "load_probe": "sources",
+    "retention": "over_time",
     "score_probe": "scoring",
     "transitions": "transitions",
 }

@@ -51,6 +51,8 @@ class ForgetCallback(TrainerCallback):
         trainer: Attach to this trainer at once.
         max_overhead: Share of the wall time of training that probing may take, such as 0.05; looks that would exceed
             it are left out.
+        noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
+            no reason. None does so unless `max_overhead` is given.
         batch_tokens: Padded tokens of one forward, see `score_probe`.
         on_error: "warn" logs an error of the probe and lets training go on; "raise" passes it on.
 
@@ -68,6 +70,7 @@ class ForgetCallback(TrainerCallback):
         output_dir: str | os.PathLike[str] | None = None,
         trainer: Any = None,
         max_overhead: float | None = None,
+        noise_floor: bool | None = None,
         batch_tokens: int | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
@@ -81,6 +84,7 @@ class ForgetCallback(TrainerCallback):
         if max_overhead is not None and not 0 < max_overhead < 1:
             raise ValueError(f"max_overhead must lie in (0, 1), got {max_overhead!r}")
         self.max_overhead = max_overhead
+        self.noise_floor = max_overhead is None if noise_floor is None else noise_floor
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
         self.batch_tokens = batch_tokens
@@ -234,8 +238,10 @@ class ForgetCallback(TrainerCallback):
         logger.info("no snapshot at step %d: it would take more than max_overhead=%g", step, self.max_overhead)
         return True
 
-    def _scorer(self, model: Any, tokenizer: Any) -> Callable[[Probe], Snapshot]:
-        return lambda probe: score_probe(model, tokenizer, probe, batch_tokens=self.batch_tokens, progress=True)
+    def _scorer(self, model: Any, tokenizer: Any, *, variant: int = 0) -> Callable[[Probe], Snapshot]:
+        return lambda probe: score_probe(
+            model, tokenizer, probe, batch_tokens=self.batch_tokens, progress=True, variant=variant
+        )
 
     def _open(self, args: TrainingArguments, state: TrainerState, probes: list[Probe]) -> ForgetMonitor:
         """The monitor of this run, with whatever the run has on disk."""
@@ -252,19 +258,20 @@ class ForgetCallback(TrainerCallback):
 
     def _take_baseline(self, monitor: ForgetMonitor, state: TrainerState, model: Any, tokenizer: Any) -> None:
         score, adapters = self._scorer(model, tokenizer), contextlib.nullcontext()
+        again = self._scorer(model, tokenizer, variant=1) if self.noise_floor else None
         if self.baseline == "base":
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
             adapters = model.disable_adapter()
         elif self.baseline != "start":
-            score = partial(_first_of, open_run(self.baseline))
+            score, again = partial(_first_of, open_run(self.baseline)), None
         elif state.global_step > 0:
             raise ValueError(
                 f"training resumed at step {state.global_step}, but {monitor.store.path} has no baseline; resume "
                 "in the run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
             )
         with adapters:
-            monitor.observe(0, score, samples_seen=0.0, tokens_seen=0.0)
+            monitor.observe(0, score, again=again, samples_seen=0.0, tokens_seen=0.0)
 
     def _trackers(self) -> list[Tracker]:
         trackers: list[Tracker] = []

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import rel_entr, softmax
 
+from forget_callback.over_time import OVER_TIME, Series
 from forget_callback.snapshot import Snapshot, align, pool
-from forget_callback.transitions import INTERVALS, METRICS, Transitions, transitions
+from forget_callback.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item
 
-OVER_TIME = ("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "margin", "drift")
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
 
@@ -59,10 +58,15 @@ class History:
 
     def __init__(self) -> None:
         self.rows: list[Row] = []
-        self._series: dict[str, _Series] = {}
+        self._series: dict[str, Series] = {}
+        self._noise: dict[tuple[str, str], float] = {}
 
-    def append(self, snapshots: Sequence[Snapshot]) -> list[Row]:
+    def append(self, snapshots: Sequence[Snapshot], *, again: Sequence[Snapshot] = ()) -> list[Row]:
         """Adds one step, a snapshot of each probe, and gives its rows; "all" pools several probes.
+
+        Args:
+            again: At the baseline, the same model scored once more: what seems lost between the two is noise, and
+                `knowledge_lost_net` is what later steps lose beyond it.
 
         Raises:
             ValueError: If the steps of the snapshots differ, do not grow, or a snapshot does not fit its baseline.
@@ -71,6 +75,11 @@ class History:
         if len(steps) != 1 or (self.rows and min(steps) <= self.rows[-1].step):
             last = self.rows[-1].step if self.rows else None
             raise ValueError(f"snapshots must be of one step after the last, {last}; got steps {sorted(steps)}")
+        if again:
+            same = History()
+            same.append(snapshots)
+            noise = same.append([replace(snapshot, step=snapshots[0].step + 1) for snapshot in again])
+            self._noise = {(row.probe, row.category): row.transitions.knowledge_lost for row in noise}
         pooled = [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
         kept = {name: copy(series) for name, series in self._series.items()}
         try:
@@ -86,6 +95,24 @@ class History:
         return [row for row in self.rows if (row.probe, row.category) == (probe, category)]
 
     @property
+    def probes(self) -> tuple[str, ...]:
+        """Names of the probes so far, and "all" if there are several."""
+        return tuple(self._series)
+
+    def baseline(self, probe: str) -> Snapshot:
+        """The first snapshot of a probe."""
+        return self._series[probe].baseline
+
+    def lost_scores(self, probe: str, category: str = "") -> NDArray[np.float32]:
+        """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate.
+
+        NaN where an item was not scored both at the baseline and then.
+        """
+        series = self._series[probe]
+        items = slice(None) if category == "" else series.baseline.category.astype(str) == category
+        return np.stack(series.lost_scores)[:, items]
+
+    @property
     def table(self) -> pd.DataFrame:
         """A row per (step, probe, category): step, samples_seen, tokens_seen, probe, category, then every metric."""
         columns = [*KEYS, *ALL_METRICS, "knowledge_method"]
@@ -94,75 +121,25 @@ class History:
     def _rows_of(self, snapshot: Snapshot) -> list[Row]:
         series = self._series.get(snapshot.probe)
         if series is None:
-            series = self._series[snapshot.probe] = _Series(snapshot)
+            series = self._series[snapshot.probe] = Series(snapshot)
         now = align(series.baseline, snapshot)
         items = series.update(now)
-        base, category = series.baseline, series.baseline.category.astype(str)
-        names = [] if snapshot.probe == "all" else sorted(set(category) - {""})
+        series.lost_scores = [*series.lost_scores, lost_by_item(series.baseline, now).astype(np.float32)]
+        base = series.baseline
+        # Sorted once: a mask per category would go through all items again and again.
+        code, found = pd.factorize(base.category.astype(str).astype(object))
+        of_category = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
+        groups: dict[str, Any] = {} if snapshot.probe == "all" else dict(zip(found, of_category))
+        groups[""] = slice(None)
         rows = []
-        for name in ("", *names):
-            mask = slice(None) if name == "" else category == name
-            changed = transitions(
-                base.correct[mask],
-                now.correct[mask],
-                n_choices=base.n_choices[mask],
-                before_choice=base.choice[mask],
-                after_choice=now.choice[mask],
-                answer=base.answer[mask],
-            )
+        for name, changed in sorted(compare_groups(base, now, groups).items()):
+            mask = groups[name]
             over_time = {metric: _nanmean(values[mask]) for metric, values in items.items()}
+            over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
+            over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             rows.append(Row(*key, changed, over_time))
         return rows
-
-
-@dataclass
-class _Series:
-    """What one probe's items went through so far, in the order of the baseline's items."""
-
-    baseline: Snapshot
-    last: NDArray[np.float64] | None = None
-    lost_once: NDArray[np.bool_] = field(init=False)
-    events: NDArray[np.float64] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.lost_once = np.zeros(len(self.baseline), bool)
-        self.events = np.zeros(len(self.baseline))
-
-    def update(self, now: Snapshot) -> dict[str, NDArray[np.float64]]:
-        """Takes in one more snapshot and gives each metric of `OVER_TIME` per item, NaN where it does not apply."""
-        first, current = self.baseline.correct, now.correct
-        last = np.full(len(now), np.nan) if self.last is None else self.last
-        self.lost_once = self.lost_once | (first == 1) & (current == 0)
-        self.events = self.events + ((last == 1) & (current == 0))
-        self.last = current
-        scored = ~np.isnan(current)
-        unknown = np.isnan(last) | ~scored
-        return {
-            "ever_forgotten": np.where(first == 1, self.lost_once.astype(float), np.nan),
-            "recovered": np.where(self.lost_once & scored, current, np.nan),
-            # 1->0 steps between consecutive snapshots, after Toneva et al. 2019.
-            "forgetting_events": np.where(np.isnan(first), np.nan, self.events),
-            "churn": np.where(unknown, np.nan, current != last),
-            "unparsed": np.where(scored, now.outcome == "unparsed", np.nan),
-            "margin": np.where(scored, now.margin, np.nan),
-            "drift": _drift(self.baseline, now),
-        }
-
-
-def _drift(before: Snapshot, after: Snapshot) -> NDArray[np.float64]:
-    """KL(after || before) in nats of each item's choice distribution, ``(n,)``, NaN without options.
-
-    The direction of the KL penalty of RL: the model of now against the reference that the baseline is.
-    """
-    drift = np.full(len(before), np.nan)
-    sizes = np.array([len(s) for s in before.scores], np.int64)
-    for k in np.unique(sizes[sizes > 0]):
-        rows = np.flatnonzero((sizes == k) & ~np.isnan(after.correct) & ~np.isnan(before.correct))
-        if len(rows):
-            p, q = (softmax(np.stack(list(s.scores[rows])), axis=1) for s in (after, before))
-            drift[rows] = rel_entr(p, q).sum(axis=1)
-    return drift
 
 
 def _nanmean(values: NDArray[np.float64]) -> float:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from forget_callback.advice import advice
 from forget_callback.history import History, Row
-from forget_callback.probes import Probe
+from forget_callback.noise import flips
+from forget_callback.probes import Generation, Probe
 from forget_callback.snapshot import Snapshot, complete
-from forget_callback.stopping import StopDecision, StopRule, decide
+from forget_callback.stopping import StopDecision, StopRule, can_fire, decide
 from forget_callback.store import Store
 from forget_callback.trackers import GLOBAL_STEP, Tracker, scalars
 
@@ -82,6 +84,7 @@ class ForgetMonitor:
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
         self._history = History()
         self._unsaved: list[Snapshot] = []
+        self._advised: set[tuple[str, str]] = set()
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter()
         self.store.begin(self.probes)
@@ -92,7 +95,11 @@ class ForgetMonitor:
             self.store.set_aside(after=steps[-1] if steps else -1)
             self.store.begin(self.probes)
         for step in steps:
-            self._history.append([complete(self.store.read(probe.name, step), probe) for probe in self.probes])
+            again = [self.store.read_again(probe.name) for probe in self.probes] if step == steps[0] else []
+            self._history.append(
+                [complete(self.store.read(probe.name, step), probe) for probe in self.probes],
+                again=[snapshot for snapshot in again if snapshot is not None] if None not in again else (),
+            )
 
     @property
     def history(self) -> pd.DataFrame:
@@ -124,6 +131,7 @@ class ForgetMonitor:
         step: int,
         score: Callable[[Probe], Snapshot],
         *,
+        again: Callable[[Probe], Snapshot] | None = None,
         samples_seen: float = math.nan,
         tokens_seen: float = math.nan,
     ) -> Observation:
@@ -132,6 +140,8 @@ class ForgetMonitor:
         Args:
             step: Optimizer steps so far, more than at the last call.
             score: Gives the snapshot of a probe; its `step` and counts are filled in here.
+            again: At the baseline, scores the same model once more in another way (other batches, other samples): the
+                noise floor. If it fails there is none.
             samples_seen: Training samples so far, the x-axis of the curves.
             tokens_seen: Training tokens so far.
 
@@ -149,20 +159,47 @@ class ForgetMonitor:
         snapshots = [complete(score(probe), probe) for probe in self.probes]
         seconds = time.perf_counter() - begun
         snapshots = [replace(s, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen) for s in snapshots]
-        rows = self._history.append(snapshots)
+        first = self.last_step is None
+        same = self._noise(snapshots, again) if first and again is not None else ()
+        rows = self._history.append(snapshots, again=same)
         self._unsaved += snapshots
+        if first:
+            self._report_idle_rules(snapshots)
         self._last_seconds = seconds
         self._probe_seconds += seconds
         try:
-            self._save()
+            self._save(same)
         finally:  # a full disk must not keep the numbers from the trackers
             self._track(rows, seconds)
         decisions = self._decide()
+        self._advise(snapshots)
         return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds)
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
         self._each(lambda tracker: tracker.alert(title, text))
+
+    def _report_idle_rules(self, baseline: Sequence[Snapshot]) -> None:
+        for rule in self.rules:
+            if not can_fire(rule, baseline, planned=self.planned):
+                logger.warning(
+                    "stop rule %s > %g can never fire: even if every item that is right now were forgotten, these "
+                    "items could not show it; lower the threshold or add items",
+                    rule.metric,
+                    rule.above,
+                )
+
+    def _advise(self, snapshots: Sequence[Snapshot]) -> None:
+        """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""
+        for probe, now in zip(self.probes, snapshots if self.store.writable else ()):
+            changed = self._history.select(probe.name)[-1].transitions
+            sampled = probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
+            measured = not math.isnan(self._history.select(probe.name)[0].value("noise_floor"))
+            base = self._history.baseline(probe.name)
+            for one in advice(base, now, changed=changed, sampled=sampled, noise_measured=measured):
+                if (one.probe, one.key) not in self._advised:
+                    self._advised.add((one.probe, one.key))
+                    logger.warning("%s", one)
 
     def _decide(self) -> tuple[StopDecision, ...]:
         names = [probe.name for probe in self.probes]
@@ -178,7 +215,29 @@ class ForgetMonitor:
                 self.alert(title, decision.reason)
         return tuple(decisions)
 
-    def _save(self) -> None:
+    def _noise(self, snapshots: Sequence[Snapshot], again: Callable[[Probe], Snapshot]) -> Sequence[Snapshot]:
+        """The baseline's probes scored once more; says which items flip for no reason."""
+        try:
+            same = [complete(again(probe), probe) for probe in self.probes]
+        except Exception as error:  # the baseline itself is safe
+            logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
+            return ()
+        for once, twice in zip(snapshots, same):
+            table = flips(once, twice)
+            if len(table):
+                named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
+                logger.warning(
+                    "probe %r: %d of %d items flip when the same model is asked again (id and margin in nats): %s",
+                    once.probe,
+                    len(table),
+                    len(once),
+                    named + (", ..." if len(table) > 5 else ""),
+                )
+        return same
+
+    def _save(self, same: Sequence[Snapshot]) -> None:
+        for snapshot in same:
+            self.store.write_again(snapshot)
         while self._unsaved:
             self.store.write(self._unsaved[0])
             self._unsaved.pop(0)

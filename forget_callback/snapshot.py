@@ -88,15 +88,16 @@ class Snapshot:
             object.__setattr__(self, name, _vector(name, getattr(self, name), n, dtype, default))
         if not np.isin(self.correct[~np.isnan(self.correct)], (0.0, 1.0)).all():
             raise ValueError("correct must hold 1, 0 or NaN (not scored) only")
-        derived = np.array([None if np.isnan(c) else "correct" if c else "wrong" for c in self.correct], object)
-        given = np.array([o is not None for o in self.outcome], bool)
+        given = np.fromiter((o is not None for o in self.outcome), bool, n)
         if not given.any():
-            object.__setattr__(self, "outcome", derived)
             given = ~np.isnan(self.correct)
-        unique, count = np.unique(self.ids.astype(str), return_counts=True)
-        if (count > 1).any():
+            derived = np.full(n, None, object)
+            derived[given] = np.where(self.correct[given] == 1, "correct", "wrong")
+            object.__setattr__(self, "outcome", derived)
+        if len(set(map(str, self.ids))) < n:
+            unique, count = np.unique(self.ids.astype(str), return_counts=True)
             raise ValueError(f"ids must be unique, got {str(unique[count > 1][0])!r} {count.max()} times")
-        wrong = ~given | np.isin(self.outcome.astype(str), OUTCOMES)
+        wrong = np.fromiter((o is None or o in OUTCOMES for o in self.outcome), bool, n)
         if not wrong.all():
             raise ValueError(f"outcome must be one of {OUTCOMES} or None, got {self.outcome[~wrong][0]!r}")
         bad = (given == np.isnan(self.correct)) | ((self.outcome == "correct") != (self.correct == 1))
@@ -173,11 +174,13 @@ def _vector(name: str, value: ArrayLike | None, n: int, dtype: type, default: An
         value = [default] * n
     if dtype is not object:
         vector: NDArray[Any] = np.asarray(value, dtype)
+    elif name != "scores" and isinstance(value, np.ndarray) and value.dtype == object:
+        vector = value.copy()
     else:
         entries: Sequence[Any] = value if isinstance(value, (list, tuple)) else list(np.asarray(value, object))
-        vector = np.empty(len(entries), object)
-        for i, entry in enumerate(entries):
-            vector[i] = np.asarray(entry, float) if name == "scores" else entry
+        if name == "scores":
+            entries = [np.asarray(entry, float) for entry in entries]
+        vector = np.fromiter(entries, object, len(entries))
     if vector.shape != (n,):
         raise ValueError(f"{name} must have one value per id, shape ({n},), got {vector.shape}")
     return vector
@@ -205,15 +208,16 @@ def rows_of(snapshot: Snapshot, ids: Sequence[str], owner: str) -> NDArray[np.in
     Raises:
         ValueError: If the two sets of ids differ; shows what is missing on each side.
     """
-    position = {name: i for i, name in enumerate(snapshot.ids)}
-    missing = [name for name in ids if name not in position]
-    extra = set(position).difference(ids)
-    if missing or extra:
+    position = dict(zip(snapshot.ids, range(len(snapshot))))
+    rows = [position.get(name, -1) for name in ids]
+    if len(rows) != len(position) or -1 in rows:
+        missing = [name for name in ids if name not in position]
+        extra = set(position).difference(ids)
         raise ValueError(
             f"items do not match: the snapshot of step {snapshot.step} lacks {len(missing)} of {owner} "
             f"{missing[:3]} and has {len(extra)} more {sorted(extra)[:3]}"
         )
-    return np.array([position[name] for name in ids], np.int64)
+    return np.array(rows, np.int64)
 
 
 def align(before: Snapshot, after: Snapshot) -> Snapshot:
@@ -228,6 +232,8 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
             f"{before.fingerprint}, {after.probe!r} at step {after.step} has {after.fingerprint}; score both models on "
             "the same items, settings and chat template"
         )
+    if np.array_equal(before.ids, after.ids):
+        return after
     return after.select(rows_of(after, list(before.ids), f"the snapshot of step {before.step}"))
 
 

@@ -5,11 +5,13 @@ Pure scipy and numpy: counts and per-item scores in, numbers out. Knows nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special, stats
 
 
 class Interval(NamedTuple):
@@ -32,10 +34,10 @@ def wilson(successes: float, n: float, *, confidence: float = 0.95) -> Interval:
     """
     if n <= 0:
         return NO_INTERVAL
-    z = float(stats.norm.ppf(0.5 + confidence / 2))
+    z = float(special.ndtri(0.5 + confidence / 2))
     p = successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * float(np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)))
+    half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     # The ends at p = 0 and p = 1 are exact; rounding would miss them by 1e-17.
     return Interval(0.0 if p <= 0 else centre - half, 1.0 if p >= 1 else centre + half)
 
@@ -43,7 +45,90 @@ def wilson(successes: float, n: float, *, confidence: float = 0.95) -> Interval:
 def mcnemar_midp(n10: int, n01: int) -> float:
     """Two-sided mid-p value of McNemar's exact test of equal accuracy (Fagerland et al. 2013); 1 if nothing changed."""
     n, smaller = n10 + n01, min(n10, n01)
-    return float(2 * stats.binom.cdf(smaller, n, 0.5) - stats.binom.pmf(smaller, n, 0.5)) if n else 1.0
+    # Twice the mid-p tail: the chance of fewer, and of as many or fewer.
+    return _binomial_cdf(smaller - 1, n) + _binomial_cdf(smaller, n) if n else 1.0
+
+
+def _binomial_cdf(x: int, n: int) -> float:
+    return float(special.bdtr(x, n, 0.5)) if x >= 0 else 0.0
+
+
+class Tail(NamedTuple):
+    """One-sided p-values of a count: of as many or more (`exact`), and with half the chance of as many (`midp`)."""
+
+    exact: float
+    midp: float
+
+
+def upper_tail(successes: int, chance: ArrayLike) -> Tail:
+    """Whether there are more successes than independent trials of known chances give: binomial or Poisson-binomial.
+
+    Trials of one chance are a binomial; several binomials are convolved, the largest one left for the end.
+
+    Args:
+        successes: Their number.
+        chance: Chance of each trial, ``(n_trials,)``; without trials, `exact` is 1 and `midp` 0.5.
+
+    >>> upper_tail(2, [0.5, 0.5, 0.5])
+    Tail(exact=0.5, midp=0.3125)
+    """
+    p = np.asarray(chance, float)
+    if len(p) == 0 or (p == p[0]).all():
+        exact, above = (_binomial_sf(successes + more, len(p), float(p[0]) if len(p) else 0.5) for more in (0, 1))
+        return Tail(exact, (exact + above) / 2)
+    levels, sizes = np.unique(p, return_counts=True)
+    *small, largest = np.argsort(sizes)
+    rest, at = np.ones(1), 0  # distribution of the successes of all but the largest group, from `at` on
+    for group in small:
+        pmf = stats.binom.pmf(np.arange(sizes[group] + 1), sizes[group], levels[group])
+        seen = np.flatnonzero(pmf > 1e-30)  # the rest adds time, and nothing
+        rest, at = np.convolve(rest, pmf[seen[0] : seen[-1] + 1]), at + int(seen[0])
+    n = int(sizes[largest])
+    needed = successes - at - np.arange(-1, len(rest))  # of the largest group's: one more than for `successes`, then so
+    tail = np.where(needed > 0, special.bdtrc(np.clip(needed - 1, 0, n), n, levels[largest]), 1.0)
+    exact, above = float(rest @ tail[1:]), float(rest @ tail[:-1])
+    return Tail(exact, (exact + above) / 2)
+
+
+def _binomial_sf(x: int, n: int, p: float) -> float:
+    """P(X >= x) of X ~ Bin(n, p), any whole `x`."""
+    return 1.0 if x <= 0 else 0.0 if x > n else float(special.bdtrc(x - 1, n, p))
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values adjusted for claims: those below alpha hold all at once, but with chance alpha (Holm 1979).
+
+    Args:
+        p_values: One of each probe or category, ``(n,)``; NaN is no test, and stays NaN.
+
+    >>> holm([0.01, 0.04, 0.03])
+    array([0.03, 0.06, 0.06])
+    """
+    return _adjusted(p_values, lambda p: np.maximum.accumulate(p * np.arange(len(p), 0, -1)))
+
+
+def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
+    """P-values adjusted for exploring: of those below q, say 0.10, a share q is expected to be false (1995).
+
+    Args:
+        p_values: One of each probe or category, ``(n,)``, independent or positively dependent; NaN stays NaN.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03])
+    array([0.03, 0.04, 0.04])
+    """
+    return _adjusted(p_values, lambda p: np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1])
+
+
+def _adjusted(p_values: ArrayLike, adjust: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Applies `adjust` to the tests' p-values, smallest first."""
+    p = np.asarray(p_values, float)
+    odd = p[(p < 0) | (p > 1)]
+    if p.ndim != 1 or len(odd):
+        raise ValueError(f"p_values must be a vector of values in [0, 1], got {odd[0] if len(odd) else p.shape}")
+    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN comes last
+    found = np.full(len(p), np.nan)
+    found[order] = np.minimum(adjust(p[order]), 1.0)
+    return found
 
 
 class SignedShares(NamedTuple):
@@ -95,9 +180,9 @@ def mover(shares: SignedShares, *, confidence: float = 0.95) -> Interval:
         return NO_INTERVAL
     (lp, up), (lq, uq) = wilson(p * n, n, confidence=confidence), wilson(q * n, n, confidence=confidence)
     spread = (1 - p) * (1 - q)
-    r = -float(np.sqrt(p * q / spread)) if spread > 0 else 0.0
+    r = -sqrt(p * q / spread) if spread > 0 else 0.0
 
     def reach(dp: float, dq: float) -> float:
-        return float(np.sqrt(max((wp * dp) ** 2 + (wq * dq) ** 2 - 2 * r * wp * dp * wq * dq, 0.0)))
+        return sqrt(max((wp * dp) ** 2 + (wq * dq) ** 2 - 2 * r * wp * dp * wq * dq, 0.0))
 
     return Interval(shares.mean - reach(p - lp, uq - q), shares.mean + reach(up - p, q - lq))

@@ -6,10 +6,14 @@ A rule reads the history's rows and nothing else, so a decision can be made agai
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
-from forget_callback.history import OVER_TIME, Row
+import numpy as np
+
+from forget_callback.history import History, Row
+from forget_callback.over_time import OVER_TIME
+from forget_callback.snapshot import Snapshot
 from forget_callback.transitions import INTERVALS, METRICS
 
 
@@ -138,6 +142,39 @@ def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -
         confidence=confidence,
         n=last.transitions.n,
         consecutive=consecutive,
+    )
+
+
+def can_fire(rule: StopRule, baseline: Sequence[Snapshot], *, planned: int | None = None) -> bool:
+    """Whether `rule` would fire if every item that is right at the baseline were wrong later: all that items can show.
+
+    Rules on other metrics than forgetting have no such limit and can always fire.
+
+    Args:
+        baseline: The first snapshot of every probe.
+    """
+    if rule.metric not in _WORST:
+        return True
+    history = History()
+    history.append(baseline)
+    history.append([_everything_forgotten(snapshot) for snapshot in baseline])
+    rows = history.select(*rule.target([snapshot.probe for snapshot in baseline]))
+    return decide(replace(rule, patience=1), rows, planned=planned).fired
+
+
+_WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "ever_forgotten")
+
+
+def _everything_forgotten(baseline: Snapshot) -> Snapshot:
+    right = baseline.correct == 1
+    chosen = baseline.choice >= 0
+    options = np.where(chosen, baseline.n_choices, 1)
+    return replace(
+        baseline,
+        step=baseline.step + 1,
+        correct=np.where(right, 0.0, baseline.correct),
+        outcome=np.where(right, "wrong", baseline.outcome),
+        choice=np.where(right & chosen, (baseline.choice + 1) % options, baseline.choice).astype(int),
     )
 
 

@@ -3,6 +3,7 @@
     manifest.json                                what was probed, with what
     probes/<probe>.jsonl                         the items
     snapshots/<probe>/step-00000000.parquet      one row an item
+    again/<probe>.parquet                        the baseline model, scored a second time: the noise floor
     history.parquet                              the table
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
@@ -105,6 +106,16 @@ class Store:
             )
         write_whole(path, snapshot.save)
 
+    def write_again(self, snapshot: Snapshot) -> None:
+        """Keeps the second scoring of the baseline."""
+        if self.writable:
+            write_whole(self.path / "again" / f"{snapshot.probe}.parquet", snapshot.save)
+
+    def read_again(self, probe: str) -> Snapshot | None:
+        """The second scoring of the baseline, None if there was none."""
+        path = self.path / "again" / f"{probe}.parquet"
+        return Snapshot.load(path) if path.is_file() else None
+
     def steps(self, probe: str) -> list[int]:
         """Steps of a probe's snapshots, in order."""
         folder = self.path / "snapshots" / probe
@@ -150,7 +161,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
         if after < 0:
-            for name in ("manifest.json", "history.parquet", "probes"):
+            for name in ("manifest.json", "history.parquet", "probes", "again"):
                 if (self.path / name).exists():
                     (self.path / name).rename(aside / str(number) / name)
         return aside / str(number)

@@ -8,17 +8,27 @@ are not, or the reverse, and are not clipped: slightly negative is possible, and
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forget_callback.knowledge import (
+    Choices,
+    Floats,
+    GuessPersistence,
+    Knowledge,
+    estimate,
+    guess_persistence,
+    lost_scores,
+    nothing_forgotten_by_choice,
+    nothing_forgotten_by_joint,
+)
+from forget_callback.pairs import Pairs, paired
 from forget_callback.snapshot import Snapshot, align
-from forget_callback.statistics import Interval, SignedShares, mcnemar_midp, mover, signed_shares, wilson
-
-Floats = NDArray[np.float64]
+from forget_callback.statistics import Interval, SignedShares, Tail, mcnemar_midp, mover, wilson
 
 
 @dataclass(frozen=True)
@@ -32,9 +42,9 @@ class Transitions:
             backward transfer; per number of options, weighted by share.
         forgetting_max: The paper's ceiling on forgetting, accuracy before without lucky guesses.
         backward_transfer_max: The paper's ceiling on backward transfer, from the accuracy after.
-        lost, gained: Share and weight of the events behind `knowledge_lost` and `knowledge_gained`.
-        knowledge_method: "choice" uses the chosen options and is right whatever the guesses do; "joint" assumes
-            independent guesses; "exact" needs no correction (open-ended items); "mixed" pools items of several kinds.
+        knowledge: What was known before and after, lost and gained: the estimate, its method and its bounds.
+        persistence: How often items wrong both times keep their option; None where options are not known.
+        no_forgetting: The exact test of "no item was lost"; None where no item can be guessed right.
     """
 
     n: int
@@ -46,9 +56,9 @@ class Transitions:
     forgetting_chance: float
     forgetting_max: float
     backward_transfer_max: float
-    lost: SignedShares
-    gained: SignedShares
-    knowledge_method: str
+    knowledge: Knowledge
+    persistence: GuessPersistence | None
+    no_forgetting: Tail | None
 
     @property
     def accuracy_before(self) -> float:
@@ -88,12 +98,50 @@ class Transitions:
     @property
     def knowledge_lost(self) -> float:
         """Estimated share of items known before and not known after; unclipped."""
-        return self.lost.mean
+        return self.knowledge.lost.mean
 
     @property
     def knowledge_gained(self) -> float:
         """Estimated share of items not known before and known after; unclipped."""
-        return self.gained.mean
+        return self.knowledge.gained.mean
+
+    @property
+    def knowledge_method(self) -> str:
+        """How that was estimated: "choice", "joint", "exact" or "mixed", see `Knowledge`."""
+        return self.knowledge.method
+
+    @property
+    def knowledge_lost_bounds(self) -> Interval:
+        """`knowledge_lost` if guesses whose persistence cannot be seen are independent, and if they all persist.
+
+        For items of two options or without stored options; NaN where there are none, so that nothing is assumed.
+        """
+        return self.knowledge.lost_bounds
+
+    @property
+    def knowledge_lost_bounds_low(self) -> float:
+        """Lower of the two bounds."""
+        return self.knowledge.lost_bounds.low
+
+    @property
+    def knowledge_lost_bounds_high(self) -> float:
+        """Upper of the two bounds."""
+        return self.knowledge.lost_bounds.high
+
+    @property
+    def guess_persistence(self) -> float:
+        """How much guesses repeat: 0 is independent, 1 always the same; unclipped, NaN if it cannot be seen."""
+        return self.persistence.rho if self.persistence else float("nan")
+
+    @property
+    def persistence_p_value(self) -> float:
+        """Exact one-sided test of independent guesses; NaN if no item shows it."""
+        return self.persistence.p_value if self.persistence and self.persistence.n else float("nan")
+
+    @property
+    def no_forgetting_p_value(self) -> float:
+        """Exact one-sided test of "nothing forgotten", mid-p; NaN where no item can be guessed right."""
+        return self.no_forgetting.midp if self.no_forgetting else float("nan")
 
     @property
     def p_value(self) -> float:
@@ -133,7 +181,7 @@ class Transitions:
         """
         if metric in ("forgetting", "backward_transfer"):
             return wilson(self.n10 if metric == "forgetting" else self.n01, self.n, confidence=confidence)
-        shares = {"knowledge_lost": self.lost, "knowledge_gained": self.gained}
+        shares = {"knowledge_lost": self.knowledge.lost, "knowledge_gained": self.knowledge.gained}
         n = max(self.n, 1)
         shares["net_change"] = SignedShares(self.n, self.n01 / n, 1.0, self.n10 / n, 1.0)
         if metric not in shares:
@@ -153,6 +201,8 @@ METRICS = (
     *("accuracy_before", "accuracy_after", "net_change", "forgetting", "backward_transfer"),
     *("forgetting_chance", "forgetting_adjusted", "backward_transfer_adjusted"),
     *("forgetting_max", "backward_transfer_max", "knowledge_lost", "knowledge_gained", "p_value"),
+    *("knowledge_lost_bounds_low", "knowledge_lost_bounds_high"),
+    *("guess_persistence", "persistence_p_value", "no_forgetting_p_value"),
 )
 INTERVALS = ("forgetting", "backward_transfer", "net_change", "knowledge_lost", "knowledge_gained")
 
@@ -163,8 +213,44 @@ def compare(before: Snapshot, after: Snapshot) -> Transitions:
     Raises:
         ValueError: If fingerprints or items differ.
     """
+    return compare_groups(before, after, {"": slice(None)})[""]
+
+
+def compare_groups(
+    before: Snapshot, after: Snapshot, groups: Mapping[str, slice | NDArray[np.int64]]
+) -> dict[str, Transitions]:
+    """Transitions of several groups of items, such as categories; checks and joins the items once for all.
+
+    Args:
+        before: The baseline.
+        after: A later snapshot of the probe.
+        groups: Which items of `before` each has, by position there; at least one.
+
+    Raises:
+        ValueError: If fingerprints or items differ.
+    """
+    pairs = _pairs_of(before, after)
+    return {name: _count(pairs.take(rows)) for name, rows in groups.items()}
+
+
+def lost_by_item(before: Snapshot, after: Snapshot) -> Floats:
+    """Each item's part in `knowledge_lost`, ``(n,)`` in the order of `before`: their mean is the estimate.
+
+    NaN where an item was not scored both times.
+
+    Raises:
+        ValueError: If fingerprints or items differ.
+    """
+    pairs = _pairs_of(before, after)
+    found = np.full(len(pairs.a), np.nan)
+    a, b, k, choices, _ = pairs.scored()
+    found[~np.isnan(pairs.a) & ~np.isnan(pairs.b)] = lost_scores(a, b, k, choices)
+    return found
+
+
+def _pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     after = align(before, after)
-    return transitions(
+    return paired(
         before.correct,
         after.correct,
         n_choices=before.n_choices,
@@ -201,75 +287,44 @@ def transitions(
     >>> t.n10, t.n01, t.forgetting, t.net_change
     (1, 1, 0.25, 0.0)
     """
-    a, b = np.asarray(before, float), np.asarray(after, float)
-    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
-        raise ValueError(f"before and after must be vectors of one length of at least 1, got {a.shape} and {b.shape}")
-    for name, values in (("before", a), ("after", b)):
-        odd = values[~np.isnan(values) & (values != 0) & (values != 1)]
-        if len(odd):
-            raise ValueError(f"{name} must hold 1, 0 or NaN (not scored), got {odd[0]}")
-    k = np.broadcast_to(np.asarray(np.inf if n_choices is None else n_choices, float), a.shape)
-    if not (k >= 2).all():
-        raise ValueError(f"n_choices must be 2 or more (None where open-ended), got {k[~(k >= 2)][0]}")
-    choices = _checked_choices(a, b, k, before_choice, after_choice, answer)
-    scored = ~np.isnan(a) & ~np.isnan(b)
-    a, b, k = a[scored], b[scored], k[scored]
-    choices = None if choices is None else (choices[0][scored], choices[1][scored])
-    n10, n01 = int((a * (1 - b)).sum()), int(((1 - a) * b).sum())
-    n11, n00 = int((a * b).sum()), int(((1 - a) * (1 - b)).sum())
-    knowledge = _knowledge(a, b, k, choices)
-    return Transitions(
-        n=len(a),
-        n11=n11,
-        n10=n10,
-        n01=n01,
-        n00=n00,
-        n_unscored=int((~scored).sum()),
-        forgetting_chance=_paper_chance(a, b, k),
-        forgetting_max=_clip(_mean(a - (1 - a) / (k - 1))),
-        backward_transfer_max=_clip(_mean(b - (1 - b) / (k - 1))),
-        lost=knowledge.lost,
-        gained=knowledge.gained,
-        knowledge_method=knowledge.method,
+    return _count(
+        paired(
+            before,
+            after,
+            n_choices=n_choices,
+            before_choice=before_choice,
+            after_choice=after_choice,
+            answer=answer,
+        )
     )
 
 
-def _checked_choices(
-    a: Floats,
-    b: Floats,
-    k: Floats,
-    before_choice: ArrayLike | None,
-    after_choice: ArrayLike | None,
-    answer: ArrayLike | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """Both choices, or None where they are not known for every multiple-choice item that was scored."""
-    if (before_choice is None) != (after_choice is None):
-        raise ValueError("before_choice and after_choice go together: give both, or none")
-    if before_choice is None or after_choice is None:
-        return None
-    x, y = np.asarray(before_choice, np.int64), np.asarray(after_choice, np.int64)
-    if x.shape != a.shape or y.shape != a.shape:
-        raise ValueError(f"choices must have the shape of before {a.shape}, got {x.shape} and {y.shape}")
-    closed = np.isfinite(k)
-    if answer is not None:
-        right = np.asarray(answer, np.int64)
-        for name, choice, correct in (("before", x, a), ("after", y, b)):
-            bad = closed & ~np.isnan(correct) & (choice >= 0) & ((choice == right) != (correct == 1))
-            if bad.any():
-                i = int(np.argmax(bad))
-                raise ValueError(
-                    f"item {i}: {name}_choice {choice[i]} and answer {right[i]} contradict {name} {correct[i]}"
-                )
-    # A right item without a choice: the choices were not stored (an imported log, say).
-    scored = ~np.isnan(a) & ~np.isnan(b)
-    unknown = closed & scored & (((a == 1) & (x < 0)) | ((b == 1) & (y < 0)))
-    return None if unknown.any() else (x, y)
+def _count(pairs: Pairs) -> Transitions:
+    """Transitions of answers that are checked."""
+    a, b, k, choices, n_unscored = pairs.scored()
+    right_before, right_after, n11 = int(a.sum()), int(b.sum()), int(a @ b)
+    return Transitions(
+        n=len(a),
+        n11=n11,
+        n10=right_before - n11,
+        n01=right_after - n11,
+        n00=len(a) - right_before - right_after + n11,
+        n_unscored=n_unscored,
+        forgetting_chance=_paper_chance(a, b, k),
+        forgetting_max=_clip(_mean(a - (1 - a) / (k - 1))),
+        backward_transfer_max=_clip(_mean(b - (1 - b) / (k - 1))),
+        knowledge=estimate(a, b, k, choices),
+        persistence=None if choices is None else guess_persistence(a, b, k, *choices),
+        no_forgetting=_no_forgetting(a, b, k, choices),
+    )
 
 
 def _paper_chance(a: Floats, b: Floats, k: Floats) -> float:
     """The paper's f = (1 - acc_before)(1 - acc_after)/(k - 1), per number of options, weighted by share."""
     if len(a) == 0:
         return float("nan")
+    if (k == k[0]).all():
+        return _mean(1 - a) * _mean(1 - b) / float(k[0] - 1)
     options, stratum = np.unique(k, return_inverse=True)
     size = np.bincount(stratum)
     wrong_before = np.bincount(stratum, 1 - a) / size
@@ -277,61 +332,13 @@ def _paper_chance(a: Floats, b: Floats, k: Floats) -> float:
     return float((size / len(a) * wrong_before * wrong_after / (options - 1)).sum())
 
 
-class _Knowledge(NamedTuple):
-    lost: SignedShares
-    gained: SignedShares
-    method: str
-
-
-def _knowledge(
-    a: Floats, b: Floats, k: Floats, choices: tuple[NDArray[np.int64], NDArray[np.int64]] | None
-) -> _Knowledge:
-    """Estimates of what was lost and gained (STATISTICS sections 2 and 3)."""
-    closed = np.isfinite(k)
-    if choices is not None and (closed & (k > 2)).any():
-        x, y = choices
-        invalid_before, invalid_after = closed & (x < 0), closed & (y < 0)
-        both = closed & (a == 0) & (b == 0)
-        differ = both & (x >= 0) & (y >= 0) & (x != y)
-        lost = _choice_shares(a * (1 - b), differ, both & (x >= 0) & (y < 0), k, 1 - b, invalid_after)
-        gained = _choice_shares(b * (1 - a), differ, both & (y >= 0) & (x < 0), k, 1 - a, invalid_before)
-        return _Knowledge(lost, gained, "choice" if closed.all() else "mixed")
-    c = 1 / k
-    weights = {"positive_weight": _mean(1 / (1 - c)), "negative_weight": _mean(c / (1 - c) ** 2)}
-    lost = signed_shares((a - c) * (1 - b) / (1 - c) ** 2, **weights)
-    gained = signed_shares((b - c) * (1 - a) / (1 - c) ** 2, **weights)
-    return _Knowledge(lost, gained, "joint" if closed.all() else "exact" if not closed.any() else "mixed")
-
-
-def _choice_shares(
-    event: Floats,
-    differ: NDArray[np.bool_],
-    dropped: NDArray[np.bool_],
-    k: Floats,
-    wrong: Floats,
-    invalid: NDArray[np.bool_],
-) -> SignedShares:
-    """Method "choice" for one direction, from the items that went from wrong to another wrong option.
-
-    Args:
-        event: 1 where the item went from right to wrong (or wrong to right), ``(n,)``.
-        differ: Wrong both times, with two different options.
-        dropped: Wrong both times, with no option on the side where `event` is wrong.
-        k: Options, infinite where open-ended. With 2 there is no other wrong option: nothing is subtracted.
-        wrong: 1 where wrong on that side.
-        invalid: No option could be read on that side.
-    """
-    c = 1 / k
-    # Share of an unknown item's answers that are guesses of an option: 1 unless some could not be parsed.
-    guessed = float((wrong * np.isfinite(k) * ~invalid / (1 - c)).sum())
-    g = guessed / (guessed + invalid.sum()) if invalid.any() else 1.0
-    several = np.isfinite(k) & (k > 2)
-    with np.errstate(divide="ignore"):
-        other = np.where(several, 1 / (k - 2), 0.0)
-    scores = (event - differ * other - several * dropped / (k - 1)) / (1 - g * c)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        negative = np.where(several, c / ((1 - c) * (1 - 2 * c)), 0.0)
-    return signed_shares(scores, positive_weight=_mean(1 / (1 - c)), negative_weight=_mean(negative))
+def _no_forgetting(a: Floats, b: Floats, k: Floats, choices: Choices | None) -> Tail | None:
+    """The test that goes with the method, None where all items are open-ended."""
+    if not np.isfinite(k).any():
+        return None
+    if choices is not None and (np.isfinite(k) & (k > 2)).any():
+        return nothing_forgotten_by_choice(a, b, k, *choices)
+    return nothing_forgotten_by_joint(a, b, k)
 
 
 def _share(count: int, n: int) -> float:
@@ -339,7 +346,7 @@ def _share(count: int, n: int) -> float:
 
 
 def _mean(values: Floats) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+    return float(values.sum()) / len(values) if len(values) else float("nan")
 
 
 def _clip(value: float) -> float:

@@ -14,7 +14,22 @@ import forget_callback
 ROOT = Path(forget_callback.__file__).parent
 PACKAGE = ROOT.name
 FLOORS = {
-    0: {"answers", "history", "probes", "snapshot", "statistics", "stopping", "transitions"},
+    0: {
+        "advice",
+        "answers",
+        "data_scale",
+        "history",
+        "knowledge",
+        "noise",
+        "over_time",
+        "pairs",
+        "probes",
+        "repeats",
+        "snapshot",
+        "statistics",
+        "stopping",
+        "transitions",
+    },
     1: {"importers", "report", "sources", "store"},
     2: {"data_seen", "loading", "processes", "scoring"},
     3: {"monitor", "trackers"},

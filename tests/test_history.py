@@ -9,7 +9,8 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from forget_callback.history import ALL_METRICS, KEYS, OVER_TIME, History
+from forget_callback.history import ALL_METRICS, KEYS, History
+from forget_callback.over_time import OVER_TIME
 from forget_callback.snapshot import Snapshot
 from forget_callback.transitions import transitions
 
@@ -65,6 +66,8 @@ def slow_over_time(path):
             values["churn"].append(c[-2][i] != c[-1][i])
         if not isnan(c[-1][i]):
             values["unparsed"].append(now.outcome[i] == "unparsed")
+            if not isnan(c[0][i]):
+                values["format_loss"].append(c[0][i] == 1 and now.outcome[i] == "unparsed")
             if not isnan(now.margin[i]):
                 values["margin"].append(now.margin[i])
             if not isnan(c[0][i]) and len(now.scores[i]):

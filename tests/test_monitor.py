@@ -4,6 +4,7 @@ import logging
 from math import inf, isnan, nan
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -110,7 +111,7 @@ def test_a_rule_that_fires_is_said_everywhere(tmp_path, caplog, action, title):
         _, seen = run(ForgetMonitor(FACTS, tmp_path, [recorder], [rule]), 40, 30)
     reason = seen.decisions[0].reason
     assert seen.decisions[0].fired and recorder.alerts == [(title, reason)]
-    assert caplog.messages == [f"{title}: {reason}"]
+    assert [message for message in caplog.messages if message.startswith("Forgetting")] == [f"{title}: {reason}"]
 
 
 def test_a_rule_without_a_probe_reads_the_pool_of_several(tmp_path):
@@ -164,6 +165,10 @@ def test_scalars_names_every_number_that_exists(tmp_path):
     names = set(scalars(seen.rows))
     places = ["facts", "facts/art", "facts/geo", "sums", "all"]
     without = {"margin", "drift"}  # the score functions above give neither
+    without |= {"knowledge_lost_bounds_low", "knowledge_lost_bounds_high"}  # nothing is assumed of these guesses
+    without |= {"guess_persistence", "persistence_p_value", "no_forgetting_p_value"}  # where items can be guessed
+    without |= {"noise_floor", "knowledge_lost_net"}  # the baseline was scored once
+    names = {name for name in names if name.rpartition("/")[2] not in without}
     assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
     assert all(isinstance(value, float) and not isnan(value) for value in scalars(seen.rows).values())
 
@@ -329,3 +334,66 @@ def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
     assert recorder.rows[1]["forget/overhead"] == pytest.approx(4 / 18)
     now[0] += 10.0
     assert monitor.overhead_after_next() == pytest.approx(6 / 30)
+
+
+@pytest.mark.parametrize(
+    "rule, idle",
+    [
+        (StopRule("knowledge_lost", 0.05), False),
+        (StopRule("knowledge_lost", 0.9), True),
+        (StopRule("knowledge_lost", 0.9, confidence=None), False),
+        (StopRule("forgetting", 0.99), True),
+        (StopRule("forgetting", 0.2, category="rare"), True),
+        (StopRule("churn", 5.0, confidence=None), False),
+    ],
+)
+def test_a_rule_that_can_never_fire_is_said_at_the_baseline(tmp_path, caplog, rule, idle):
+    items = [Recall(f"r{i}", "", "x", "rare" if i < 2 else "many") for i in range(20)]
+    probe = Probe("p", items)
+    right = np.array([False, True] + [True] * 18)
+
+    def score(probe):
+        return Snapshot(probe.name, probe.fingerprint, 0, np.array(probe.ids), right.astype(float))
+
+    ForgetMonitor(probe, tmp_path, stop=[rule]).observe(0, score)
+    assert ("can never fire" in caplog.text) == idle
+
+
+def twice(right, again):
+    """Scores that say `right` first and `again` when the same model is asked once more."""
+
+    def score_as(values):
+        def score(probe):
+            margin = np.where(values, 0.01, -0.01)
+            return Snapshot(probe.name, probe.fingerprint, 0, np.array(probe.ids), values.astype(float), margin=margin)
+
+        return score
+
+    return score_as(np.array(right, bool)), score_as(np.array(again, bool))
+
+
+def test_the_noise_floor_is_measured_once_kept_and_subtracted(tmp_path, caplog):
+    probe = Probe("p", [Recall(f"r{i}", "", "x", "geo" if i < 5 else "art") for i in range(10)])
+    score, again = twice([1] * 10, [0] + [1] * 9)
+    monitor = ForgetMonitor(probe, tmp_path)
+    monitor.observe(0, score, again=again)
+    later, _ = twice([0, 0, 0] + [1] * 7, [])
+    monitor.observe(1, later, again=again)  # there is only one baseline
+    table = monitor.history.set_index(["step", "category"])
+    assert table["noise_floor"].tolist() == [0.1, 0.0, 0.2] * 2
+    assert table.loc[1, "knowledge_lost_net"].tolist() == pytest.approx([0.2, 0.0, 0.4])
+    assert "1 of 10 items flip when the same model is asked again (id and margin in nats): r0 (0.01)" in caplog.text
+    pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
+
+
+def test_a_noise_floor_that_fails_leaves_the_baseline(tmp_path, caplog):
+    score, _ = twice([1] * 40, [])
+
+    def broken(probe):
+        raise RuntimeError("out of memory")
+
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    monitor.observe(0, score, again=broken)
+    assert monitor.store.steps("facts") == [0]
+    assert monitor.history["noise_floor"].isna().all()
+    assert "the noise floor could not be measured: RuntimeError: out of memory" in caplog.text

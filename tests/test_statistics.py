@@ -8,11 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import binom, false_discovery_control, norm
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from forget_callback.statistics import SignedShares, mcnemar_midp, mover, signed_shares, wilson
+from forget_callback.statistics import (
+    SignedShares,
+    benjamini_hochberg,
+    holm,
+    mcnemar_midp,
+    mover,
+    signed_shares,
+    upper_tail,
+    wilson,
+)
 
 GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]}
 exactly = {"rel": 0, "abs": 1e-12}
@@ -101,3 +111,51 @@ def test_signed_shares_keep_the_mean_and_the_second_moment(scores):
     assert second == pytest.approx((s**2).mean(), **exactly)
     assert (shares.positive_weight == 7.0) == (not (s > 0).any())
     assert (shares.negative_weight == 9.0) == (not (s < 0).any())
+
+
+@pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5])
+@pytest.mark.parametrize("successes, n", [(0, 1), (1, 1), (0, 12), (5, 12), (12, 12), (300, 1000)])
+def test_an_upper_tail_of_one_chance_is_binomial(successes, n, p):
+    found = upper_tail(successes, [p] * n)
+    assert found.exact == pytest.approx(binom.sf(successes - 1, n, p), **exactly)
+    assert found.exact - found.midp == pytest.approx(binom.pmf(successes, n, p) / 2, **exactly)
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.25, 1 / 3, 0.5, 1.0]), max_size=40), st.integers(0, 41))
+def test_an_upper_tail_of_several_chances_is_the_sum_over_trials(chances, successes):
+    pmf = np.ones(1)
+    for p in chances:
+        pmf = np.convolve(pmf, [1 - p, p])
+    pmf = np.append(pmf, np.zeros(2 + successes))
+    found = upper_tail(successes, chances)
+    assert found.exact == pytest.approx(pmf[successes:].sum(), **exactly)
+    assert found.midp == pytest.approx(pmf[successes:].sum() - pmf[successes] / 2, **exactly)
+
+
+def test_a_long_upper_tail_of_several_chances_stays_exact_far_out():
+    few, many = upper_tail(700, np.repeat([0.2, 0.5], [1000, 1000])), upper_tail(350, [0.35] * 1000)
+    assert few.exact == pytest.approx(
+        float(binom.pmf(np.arange(1001), 1000, 0.2) @ binom.sf(699 - np.arange(1001), 1000, 0.5)), rel=1e-9
+    )
+    assert many.midp < many.exact < upper_tail(349, [0.35] * 1000).exact
+    assert upper_tail(0, []) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50])
+def test_adjusted_p_values_match_statsmodels_and_scipy(n):
+    rng = np.random.default_rng(n)
+    for p_values in (rng.random(n) ** 3, rng.choice([0.0, 0.01, 0.02, 1.0], n), np.full(n, 0.03)):
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], **exactly)
+        assert benjamini_hochberg(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1], **exactly)
+        assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values), **exactly)
+
+
+@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
+def test_what_was_not_tested_neither_counts_nor_gets_a_p_value(adjust):
+    found = adjust([0.04, float("nan"), 0.01])
+    assert found[[0, 2]] == pytest.approx(adjust([0.04, 0.01]), **exactly) and isnan(found[1])
+    assert len(adjust([])) == 0 and all(map(isnan, adjust([float("nan")])))
+    for bad in ([0.5, 1.1], [-0.1], 0.5):
+        with pytest.raises(ValueError, match=r"p_values must be a vector of values in \[0, 1\], got"):
+            adjust(bad)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forget_callback.snapshot import Snapshot
-from forget_callback.transitions import INTERVALS, METRICS, compare, transitions
+from forget_callback.transitions import INTERVALS, METRICS, compare, compare_groups, transitions
 
 CASES = json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]
 COUNTS = {"n": "n", "n11": "n11", "n10": "n10", "n01": "n01", "n00": "n00", "acc_pre": "accuracy_before"}
@@ -52,6 +52,8 @@ def test_golden_numbers_from_right_and_wrong_alone(case):
         same(getattr(t, ours), expected["transitions"][theirs])
     for theirs, ours in PAPER.items():
         same(getattr(t, ours), expected["paper"][theirs])
+    same(t.forgetting - t.forgetting_chance, expected["paper"]["F_true_raw"])
+    same(t.backward_transfer - t.forgetting_chance, expected["paper"]["BT_true_raw"])
     same(t.knowledge_lost, expected["joint"]["KU_raw"])
     same(t.knowledge_gained, expected["joint"]["UK_raw"])
     same(t.forgetting_interval, expected["wilson_F"])
@@ -60,6 +62,9 @@ def test_golden_numbers_from_right_and_wrong_alone(case):
     same(t.knowledge_lost_interval, expected["KU_joint_interval"])
     same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_joint_lcb95"])
     same(t.p_value, expected["mcnemar_midp"])
+    if np.isfinite(options(case["inputs"])).any():
+        same(t.knowledge_lost_bounds, [expected["joint"]["KU_raw"], expected["joint"]["KU_upper"]])
+    assert isnan(t.guess_persistence) and isnan(t.persistence_p_value)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if "choice" in c["kind"]], ids=lambda case: case["id"])
@@ -73,7 +78,9 @@ def test_golden_numbers_from_the_chosen_options(case):
         answer=inputs["answer"],
     )
     if case["id"] == TWO_OPTIONS_ONLY:
-        assert t.knowledge_method == "joint"
+        assert t.knowledge_method == "joint" and isnan(t.guess_persistence) and isnan(t.persistence_p_value)
+        same(t.knowledge_lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
+        same(t.no_forgetting_p_value, expected["forgetting_test_joint_midp"])
         return
     assert t.knowledge_method == ("choice" if np.isfinite(options(inputs)).all() else "mixed")
     same(t.knowledge_lost, expected["rho_adjusted"]["KU_raw"])
@@ -81,6 +88,14 @@ def test_golden_numbers_from_the_chosen_options(case):
     same(t.knowledge_lost_interval, expected["KU_interval"])
     same(t.knowledge_gained_interval, expected["UK_interval"])
     same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_lcb95"])
+    same(t.guess_persistence, expected["persistence"]["rho_raw"])
+    same(t.persistence_p_value, expected["persistence"]["p_value"])
+    if "forgetting_test_choice_midp" in expected:
+        same(t.no_forgetting_p_value, expected["forgetting_test_choice_midp"])
+    if (options(inputs) == 2).any():
+        same(t.knowledge_lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
+    else:
+        assert all(map(isnan, t.knowledge_lost_bounds))
 
 
 def slow_choice(answer, x, y, k, *, c_sum=0.0, invalid=0):
@@ -222,6 +237,14 @@ def test_lost_knowledge_may_be_negative_and_the_papers_numbers_may_not():
     assert t.knowledge_lost < 0 and t.forgetting_adjusted == 0.0 and t.forgetting_max == 0.0
 
 
+def test_numbers_that_do_not_exist_are_nan():
+    open_ended = transitions([1, 0, 1], [0, 0, 1])
+    assert all(map(isnan, (*open_ended.knowledge_lost_bounds, open_ended.no_forgetting_p_value)))
+    nothing_wrong = transitions([1], [1], n_choices=4, before_choice=[0], after_choice=[0])
+    assert isnan(nothing_wrong.persistence_p_value) and isnan(nothing_wrong.guess_persistence)
+    assert nothing_wrong.no_forgetting_p_value == 0.5  # no trial: half of the chance of what was seen
+
+
 def test_open_ended_items_need_no_correction():
     t = transitions([1, 1, 0, 1], [0, 1, 0, 0])
     assert t.knowledge_method == "exact" and t.knowledge_lost == t.forgetting == 0.5 and t.forgetting_chance == 0.0
@@ -309,7 +332,7 @@ def test_as_dict_holds_every_number_and_the_ends_of_every_interval():
     t = transitions([1, 1, 0], [0, 1, 1], n_choices=3)
     row = t.as_dict()
     assert set(row) == {*METRICS, *(f"{m}_{end}" for m in INTERVALS for end in ("low", "high")), "knowledge_method"}
-    assert all(row[name] == getattr(t, name) for name in METRICS)
+    np.testing.assert_array_equal([row[name] for name in METRICS], [getattr(t, name) for name in METRICS])
     assert (row["net_change_low"], row["net_change_high"]) == t.net_change_interval
     with pytest.raises(FrozenInstanceError):
         t.n = 4
@@ -332,6 +355,26 @@ def test_compare_joins_by_id_and_passes_the_options_on():
     t = compare(before, after)
     assert (t.n, t.n11, t.n10, t.n01, t.n00, t.n_unscored) == (3, 0, 1, 1, 1, 1)
     assert t.knowledge_method == "choice" and t.knowledge_lost == pytest.approx((1 / 3 - 1 / 3 / 2) * 4 / 3)
+
+
+def test_groups_are_compared_as_if_each_were_alone():
+    rng, n = np.random.default_rng(0), 200
+    k, answer = np.where(np.arange(n) % 3 == 0, inf, 4.0), np.zeros(n, int)
+    snapshots = []
+    for step in (0, 1):
+        choice = rng.integers(-1, 4, n)
+        correct = np.where(np.isfinite(k), choice == 0, rng.integers(0, 2, n)).astype(float)
+        correct[rng.random(n) < 0.1] = nan
+        columns = {"choice": np.where(np.isfinite(k), choice, -1), "n_choices": k, "answer": answer}
+        snapshots.append(Snapshot("p", "f", step, ids=list(range(n)), correct=correct, **columns))
+    before, after = snapshots
+    groups = {"some": np.flatnonzero(rng.random(n) < 0.3), "closed": np.flatnonzero(np.isfinite(k)), "": slice(None)}
+    found = compare_groups(before, after.select(rng.permutation(n)), groups)
+    assert [t.knowledge_method for t in found.values()] == ["mixed", "choice", "mixed"]
+    for name, rows in groups.items():
+        index = np.arange(n)[rows]
+        alone, together = compare(before.select(index), after.select(index)).as_dict(), found[name].as_dict()
+        np.testing.assert_array_equal(list(alone.values()), list(together.values()))
 
 
 def test_snapshots_of_different_probes_do_not_compare():

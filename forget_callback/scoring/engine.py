@@ -29,6 +29,7 @@ def score_probe(
     *,
     batch_tokens: int | None = None,
     progress: bool = False,
+    variant: int = 0,
 ) -> Snapshot:
     """Asks a model every item of a probe.
 
@@ -37,6 +38,7 @@ def score_probe(
         tokenizer: Its tokenizer, or a processor that holds one.
         probe: What to ask. A chat probe takes the tokenizer's template, which becomes part of its fingerprint.
         batch_tokens: Padded tokens of one forward; by default as many as keep its logits within about 1 GiB.
+        variant: Another number asks the same in other batches, and samples with another seed: what differs is noise.
         progress: Show a bar on a terminal if it takes longer than two seconds.
 
     Returns:
@@ -64,7 +66,7 @@ def score_probe(
         table = _Table(len(probe))
         with _bar(probe, len(rows) + len(kept), progress) as bar:
             pad = tokenizer.pad_token_id or 0
-            scored = likelihoods(model, rows, batch_tokens=batch_tokens, pad=pad, advance=bar.update)
+            scored = likelihoods(model, rows, batch_tokens=batch_tokens, pad=pad, variant=variant, advance=bar.update)
             _judge_likelihoods(table, probe, rows, scored, tokenizer)
             items = [written[at][1] for at in kept]
             texts = generate(
@@ -74,6 +76,7 @@ def score_probe(
                 items,
                 [prompts[at] for at in kept],
                 batch_tokens=batch_tokens,
+                variant=variant,
                 advance=bar.update,
             )
         for at, text in zip(kept, texts):

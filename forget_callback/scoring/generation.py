@@ -66,6 +66,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     *,
     batch_tokens: int,
+    variant: int = 0,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[Text | None]:
     """Generates an answer to each prompt, in the order given; None where the model gave NaN.
@@ -74,8 +75,10 @@ def generate(
         model: A causal language model in eval mode, under `no_trace`: sampling draws from torch's generator.
         prompts: Token ids of each item's prompt.
         batch_tokens: Tokens of prompts and answers in one batch, at most.
+        variant: Another number, other batches and other samples.
         advance: Called with the number of rows that are done.
     """
+    device = next(model.parameters()).device
     stops = _stop_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stops), 0)
     result: dict[int, Text | None] = {}
@@ -84,9 +87,12 @@ def generate(
     for index, item in enumerate(items):
         groups.setdefault((item.max_new_tokens, item.match in ("exact", "prefix")), []).append(index)
     for (limit, by_line), members in groups.items():
-        for batch in batches([len(prompts[i]) + limit for i in members], batch_tokens):
+        for batch in batches([len(prompts[i]) + limit for i in members], batch_tokens, variant=variant):
             chosen = [members[i] for i in batch]
-            rows = _generate_batch(model, tokenizer, probe, [prompts[i] for i in chosen], limit, by_line, stops, pad)
+            asked = [prompts[i] for i in chosen]
+            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                torch.random.manual_seed(probe.seed + variant)
+                rows = _generate_batch(model, tokenizer, probe, asked, limit, by_line, stops, pad)
             for index, row in zip(chosen, rows):
                 result[index] = None if row is None else _text(row, tokenizer, stops, by_line)
             advance(len(batch))
@@ -124,8 +130,7 @@ def _generate_batch(
     )
     criteria = StoppingCriteriaList([_LineWritten(tokenizer, width)] if by_line else [])
     broken = _Broken(len(prompts), device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), _without_own_config(model):
-        torch.random.manual_seed(probe.seed)
+    with _without_own_config(model):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,

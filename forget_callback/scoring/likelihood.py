@@ -39,6 +39,7 @@ def likelihoods(
     *,
     batch_tokens: int,
     pad: int,
+    variant: int = 0,
     advance: Callable[[int], object] = lambda n: None,
 ) -> list[Likelihood]:
     """Scores continuations, in the order given.
@@ -48,13 +49,14 @@ def likelihoods(
         rows: None longer than the model's context.
         batch_tokens: Padded tokens of one forward, at most.
         pad: A token id to pad with; its value has no effect.
+        variant: Another number, other batches.
         advance: Called with the number of rows that are done.
     """
     device = next(model.parameters()).device
     # The last token predicts nothing that is asked for, so it is not forwarded.
     lengths = [len(row.tokens) - 1 for row in rows]
     result: dict[int, Likelihood] = {}
-    for batch in batches(lengths, batch_tokens):
+    for batch in batches(lengths, batch_tokens, variant=variant):
         width = lengths[batch[0]]
         ids = torch.full((len(batch), width), pad, dtype=torch.long)
         mask = torch.zeros((len(batch), width), dtype=torch.long)

@@ -5,6 +5,7 @@ Context and continuation are split as lm-eval does it (`TemplateLM._encode_pair`
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -117,19 +118,27 @@ def encode(text: str, tokenizer: Any, *, special: bool = True) -> list[int]:
     return ids
 
 
-def batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+def batches(lengths: Sequence[int], batch_tokens: int, *, variant: int = 0) -> list[list[int]]:
     """Indices of rows in batches of at most `batch_tokens` padded tokens, longest first, at least one row a batch.
 
     Depends on the lengths alone, so every snapshot of a run uses the same batches: a flip is never a batching artefact.
+    Another `variant` splits the rows at random in two before, so that rows meet others, and less padding or more.
 
     >>> batches([3, 1, 5, 4], batch_tokens=8)
     [[2], [3, 0], [1]]
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    indices = range(len(lengths))
+    if variant:
+        shuffled = random.Random(variant).sample(indices, len(indices))
+        halves = [shuffled[::2], shuffled[1::2]]
+    else:
+        halves = [list(indices)]
     result: list[list[int]] = []
-    for i in order:
-        if result and lengths[result[-1][0]] * (len(result[-1]) + 1) <= batch_tokens:
-            result[-1].append(i)
-        else:
-            result.append([i])
+    for half in halves:
+        first = len(result)
+        for i in sorted(half, key=lambda i: (-lengths[i], i)):
+            if len(result) > first and lengths[result[-1][0]] * (len(result[-1]) + 1) <= batch_tokens:
+                result[-1].append(i)
+            else:
+                result.append([i])
     return result

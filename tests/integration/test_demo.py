@@ -47,7 +47,7 @@ def demos(tmp_path_factory):
     ):
         processes = {command: start(command, directory) for command in pair}
         for command, process in processes.items():
-            out, err = process.communicate(timeout=400)
+            out, err = process.communicate(timeout=900)
             assert process.returncode == 0, err
             assert "Traceback" not in err
             outputs[command] = out

@@ -1,5 +1,7 @@
 """The callback in real training runs: it sees everything, and changes nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,8 +60,6 @@ def test_evaluations_that_coincide_with_the_schedule_count_once(make_sft, probe,
 def test_final_weights_and_losses_are_bit_identical_with_and_without(
     make_sft, make_grpo, probe, kind, temperature, tmp_path
 ):
-    from dataclasses import replace
-
     make = make_sft if kind == "sft" else make_grpo
     probe = replace(probe, temperature=temperature)
     runs = []
@@ -156,7 +156,7 @@ def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, mo
 
     def failing(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 3:  # after the baseline and its second scoring
             raise RuntimeError("CUDA is on fire")
         return score_probe(*args, **kwargs)
 
@@ -281,3 +281,29 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
 def test_bad_arguments_fail_before_training(probe, arguments, message):
     with pytest.raises(ValueError, match=message):
         ForgetCallback(**{"probes": probe, **arguments})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_the_noise_floor_of_a_real_model(make_sft, probe, tokenizer, tmp_path, temperature):
+    probe = replace(probe, temperature=temperature)
+    callback = ForgetCallback(probe, every=3)
+    trainer = make_sft([callback])
+    again = score_probe(trainer.model, tokenizer, probe, variant=1)
+    trainer.train()
+    store = Store(tmp_path)
+    kept = store.read_again("mini")
+    np.testing.assert_array_equal(kept.margin, again.margin)
+    assert kept.text.tolist() == again.text.tolist()
+    # Other batches move likelihoods by rounding at most; another seed writes another text.
+    first = store.read("mini", 0)
+    np.testing.assert_allclose(kept.margin, first.margin, atol=1e-4)
+    assert (kept.text.tolist() == first.text.tolist()) == (temperature == 0)
+    assert not callback.history["noise_floor"].isna().any()
+
+
+def test_no_noise_floor_where_it_costs_too_much_or_nobody_wants_it(make_sft, probe, tmp_path):
+    for options in ({"max_overhead": 0.5}, {"noise_floor": False}):
+        callback = ForgetCallback(probe, every=3, **options)
+        make_sft([callback]).train()
+        assert callback.history["noise_floor"].isna().all()
+        assert Store(tmp_path).read_again("mini") is None

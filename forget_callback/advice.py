@@ -1,0 +1,188 @@
+"""When not to trust the numbers as they are: what is wrong with a probe or its answers, and what to do about it.
+
+A pure function of a baseline and a later snapshot. Whoever calls it says each advice once per run, by its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from forget_callback.snapshot import Snapshot, align
+from forget_callback.statistics import mcnemar_midp
+from forget_callback.transitions import Transitions, compare
+
+FEW_ITEMS = 200
+LITTLE_KNOWN = 0.15
+# Each is asked at every snapshot of every probe, so that a healthy run must pass it hundreds of times.
+SIGNIFICANT = 0.001
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One thing to know and to do about one probe.
+
+    Attributes:
+        key: What it is about, such as "few_items"; stable.
+        probe: Name of the probe.
+        text: In words, with the numbers behind it and what to do.
+    """
+
+    key: str
+    probe: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"probe {self.probe!r}: {self.text}"
+
+
+def advice(
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    changed: Transitions | None = None,
+    sampled: bool = False,
+    noise_measured: bool = False,
+) -> tuple[Advice, ...]:
+    """All that there is to say about one probe.
+
+    Args:
+        before: The baseline.
+        after: A later snapshot, or the baseline itself.
+        changed: Transitions between the two, where the caller has them.
+        sampled: Whether answers are sampled, so that the same model answers differently twice.
+        noise_measured: Whether the baseline was scored twice, so that this noise is known.
+
+    Raises:
+        ValueError: If the two are of different probes or items.
+
+    >>> [a.key for a in advice(*[Snapshot("p", "f", t, ["x"], [1.0]) for t in (0, 1)])]
+    ['few_items']
+    """
+    after = align(before, after)
+    changed = compare(before, after) if changed is None else changed
+    found = (
+        *_of_the_probe(before, sampled and not noise_measured),
+        *_of_the_baseline(before, changed),
+        *_of_the_answers(before, after, changed),
+    )
+    return tuple(Advice(key, before.probe, text) for key, text in found)
+
+
+def _of_the_probe(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, str]]:
+    n, two = len(before), int((before.n_choices == 2).sum())
+    if n < FEW_ITEMS:
+        yield (
+            "few_items",
+            f"{n} items are fewer than {FEW_ITEMS}: intervals are wide; add items, or use thresholds of 0.10 or more",
+        )
+    if two:
+        yield (
+            "two_choices",
+            f"{two} of {n} items have two options; there, guesses that change cannot be told from knowledge that was "
+            "lost; give them a third option, or ask them as recall",
+        )
+    p_value = _unbalanced(before)
+    if p_value < SIGNIFICANT:
+        yield (
+            "key_unbalanced",
+            f"the right option is not equally often at each position (chi-square test, p = {p_value:.1g}), so a model "
+            "that prefers a position is taken to know or to forget; shuffle the options of every item",
+        )
+    if noise_unknown:
+        yield (
+            "noise_not_measured",
+            "answers are sampled, and the same model would answer differently a second time; score the baseline twice "
+            "with another seed to know how much, or set temperature=0",
+        )
+
+
+def _of_the_baseline(before: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
+    known = changed.knowledge.known_before
+    if known < LITTLE_KNOWN:
+        yield (
+            "little_known",
+            f"the model knew about {max(known, 0):.0%} of the items at the baseline, less than {LITTLE_KNOWN:.0%}: "
+            "there is little to forget and the rest is guessing; use easier items, or a probe that the model knows",
+        )
+    where = _below_chance(before)
+    if where:
+        yield (
+            "below_chance",
+            f"accuracy at the baseline is below chance {where}, so wrong options attract the model more than a guess "
+            "would; knowledge_lost is then too low; use distractors that are as familiar as the answers",
+        )
+
+
+def _of_the_answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
+    scored = ~np.isnan(before.correct) & ~np.isnan(after.correct)
+    several = scored & np.isfinite(before.n_choices) & (before.n_choices > 2)
+    nameless = several & (((before.correct == 1) & (before.choice < 0)) | ((after.correct == 1) & (after.choice < 0)))
+    if nameless.any():
+        yield (
+            "no_choices",
+            f"the chosen option is not stored for {int(nameless.sum())} items, so knowledge_lost assumes that guesses "
+            "never repeat, and is too low where they do; store `choice`, or score the items again",
+        )
+    high = changed.interval("knowledge_lost").high
+    if high < 0 and after.step != before.step:
+        joint = changed.knowledge_method == "joint"
+        yield (
+            "below_zero",
+            f"knowledge_lost is below 0 with its whole 95% interval ({high:.3f} at most, step {after.step}): "
+            + (
+                "guesses repeat, which cannot be taken off without the chosen options of items with three or more"
+                if joint
+                else "if that stays so, wrong options are not guessed evenly; use options that are equally familiar "
+                "and shuffled"
+            ),
+        )
+    u, v = (s.outcome[scored] == "unparsed" for s in (before, after))
+    if mcnemar_midp(int((u & ~v).sum()), int((~u & v).sum())) < SIGNIFICANT:
+        yield (
+            "format_changed",
+            f"unreadable answers went from {u.mean():.1%} at the baseline to {v.mean():.1%} at step {after.step}: that "
+            "is a change of format and not of knowledge; read `format_loss` beside `forgetting`, and the stored texts",
+        )
+
+
+def _unbalanced(snapshot: Snapshot) -> float:
+    """Chi-square test that every position is right equally often, each number of options a stratum; 1 if untestable."""
+    statistic, freedom = 0.0, 0
+    for k in np.unique(snapshot.n_choices[np.isfinite(snapshot.n_choices) & (snapshot.answer >= 0)]):
+        answer = snapshot.answer[(snapshot.n_choices == k) & (snapshot.answer >= 0)]
+        count = np.bincount(answer, minlength=int(k))
+        expected = len(answer) / k
+        if expected >= 5:  # below that the test is not to be trusted
+            statistic += float(((count - expected) ** 2).sum() / expected)
+            freedom += int(k) - 1
+    return float(stats.chi2.sf(statistic, freedom)) if freedom else 1.0
+
+
+def _below_chance(snapshot: Snapshot) -> str:
+    """Where accuracy is significantly below 1/k: on the whole probe or in categories (Bonferroni); "" if nowhere."""
+    asked = np.isfinite(snapshot.n_choices) & ~np.isnan(snapshot.correct) & (snapshot.outcome != "unparsed")
+    category = snapshot.category.astype(str)
+    names = sorted(set(category[asked].tolist()) - {""})
+    groups: list[tuple[str, NDArray[np.bool_]]] = [("", asked)] + [(name, asked & (category == name)) for name in names]
+    for name, rows in groups:
+        right, chance = snapshot.correct[rows], 1 / snapshot.n_choices[rows]
+        if _at_most(int(right.sum()), chance) < SIGNIFICANT / len(groups):
+            where = f"in category {name!r}" if name else "over all items with options"
+            return f"{where} ({right.mean():.3f} of {len(right)} items, chance {chance.mean():.3f})"
+    return ""
+
+
+def _at_most(right: int, chance: NDArray[np.float64]) -> float:
+    """Probability that guesses give at most `right` right answers: binomial, or normal where chances differ."""
+    if len(chance) == 0:
+        return 1.0
+    mean = float(chance.mean())
+    if np.ptp(chance) == 0:
+        return float(stats.binom.cdf(right, len(chance), mean))
+    spread = float(np.sqrt((chance * (1 - chance)).sum()))
+    return float(stats.norm.cdf((right + 0.5 - len(chance) * mean) / spread))
