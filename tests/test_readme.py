@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import DataCollatorForLanguageModeling, TrainingArguments
 from trl import GRPOConfig, SFTConfig
 
-from forget_callback import load_probe
+from forget_callback import ForgetMonitor, Probe, Recall, Snapshot, load_probe
 from forget_callback.history import ALL_METRICS
 from forget_callback.trackers import RUN_METRICS
 
@@ -58,6 +59,21 @@ def test_the_code_runs_as_it_stands(block, names, capsys):
     folder = Path("runs/own-loop" if "ForgetMonitor" in block else "out") / "forget"
     assert len(list(folder.glob("snapshots/*/*.parquet"))) >= 2
     assert (folder / "history.parquet").is_file()
+
+
+def test_the_code_of_the_statistics_page_runs(names):
+    page = (ROOT / "forget_callback" / "STATISTICS.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    probe = Probe("facts", [Recall(f"r{i}", "", "x") for i in range(300)])
+    monitor = ForgetMonitor(probe, "runs/sft")
+    for step in range(8):
+        correct = np.arange(300) >= 10 * step
+        taken = Snapshot("facts", probe.fingerprint, step, np.array(probe.ids), correct.astype(float))
+        monitor.observe(step, lambda _, taken=taken: taken, samples_seen=100.0 * step)
+    found = {}
+    exec(compile(block, "STATISTICS.md", "exec"), found)
+    assert found["curve"].survival[-1] == pytest.approx(230 / 300)
+    assert found["fit"].forecast(1400).knowledge_lost[0] == pytest.approx(140 / 300, abs=0.05)
 
 
 def test_there_are_blocks_for_every_trainer():
