@@ -161,12 +161,12 @@ class ForgetMonitor:
         snapshots = [replace(s, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen) for s in snapshots]
         first = self.last_step is None
         same = self._noise(snapshots, again) if first and again is not None else ()
+        self._probe_seconds += time.perf_counter() - begun
         rows = self._history.append(snapshots, again=same)
         self._unsaved += snapshots
         if first:
             self._report_idle_rules(snapshots)
         self._last_seconds = seconds
-        self._probe_seconds += seconds
         try:
             self._save(same)
         finally:  # a full disk must not keep the numbers from the trackers
