@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from transformers import EarlyStoppingCallback, TrainerCallback
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, Snapshot, StopRule, score_probe
 from forget_callback.store import Store
@@ -307,3 +308,26 @@ def test_no_noise_floor_where_it_costs_too_much_or_nobody_wants_it(make_sft, pro
         make_sft([callback]).train()
         assert callback.history["noise_floor"].isna().all()
         assert Store(tmp_path).read_again("mini") is None
+
+
+def test_a_trainer_without_a_tokenizer_is_told_what_to_pass(make_model, probe, tokenizer, tmp_path, caplog):
+    args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
+    tokens = Dataset.from_list([{**tokenizer("The capital"), "labels": [1, 2]}] * 2)
+    trainer = Trainer(make_model(), args, train_dataset=tokens, callbacks=[ForgetCallback(probe)])
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert "the trainer gave no tokenizer; pass processing_class= to it" in caplog.text
+
+
+def test_only_an_adapter_has_a_base_to_compare_with(make_sft, probe):
+    with pytest.raises(ValueError, match="baseline='base' needs a PEFT model"):
+        make_sft([ForgetCallback(probe, baseline="base", on_error="raise")]).train()
+
+
+def test_attaching_twice_adds_it_once_and_an_evaluation_outside_training_is_left_alone(make_sft, probe):
+    trainer = make_sft([])
+    callback = ForgetCallback(probe, every=3, trainer=trainer)
+    callback.attach(trainer)
+    assert trainer.callback_handler.callbacks.count(callback) == 1
+    trainer.train()
+    assert not [name for name in trainer.evaluate() if "forget" in name]
