@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from forget_callback.history import Row
+from forget_callback.over_time import first_loss
 from forget_callback.snapshot import Snapshot
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -80,16 +81,15 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
         prompts: Prompt by item id.
         count: How many items.
     """
-    baseline = snapshots[0]
-    lost: dict[str, tuple[Snapshot, int]] = {}
-    for now in snapshots[1:]:
-        rows = ((baseline.correct == 1) & (now.correct == 0)).nonzero()[0]
-        for i in sorted(rows, key=lambda i: now.margin[i]):
-            lost.setdefault(str(now.ids[i]), (now, int(i)))
+    baseline, items = snapshots[0], first_loss(snapshots)
+    at = {snapshot.samples_seen: snapshot for snapshot in snapshots}
+    row = {name: i for i, name in enumerate(baseline.ids)}  # one order in all: snapshots of a store are the probe's
+    lost = [(at[seen], row[name]) for name, seen in zip(items.ids[items.lost], items.samples_seen[items.lost])]
+    lost.sort(key=lambda one: (one[0].samples_seen, one[0].margin[one[1]]))
     table = _table(title)
     for name in ("lost at sample", "prompt", "right answer", "answer now"):
         table.add_column(name, justify="right" if name == "lost at sample" else "left", overflow="fold")
-    for now, i in list(lost.values())[:count]:
+    for now, i in lost[:count]:
         texts = (prompts[str(now.ids[i])], str(baseline.prediction[i]).strip(), f"{now.prediction[i]}…".strip())
         table.add_row(f"{now.samples_seen:,.0f}", *(Text(text.replace("\n", " ")) for text in texts))
     return table

@@ -1,7 +1,7 @@
 """Generated answers, greedy or sampled, with the model's own `generate`.
 
-Prompts are padded on the left by hand: the tokenizer's padding side belongs to the training run. Every setting that
-could bend the distribution is fixed, so a model's own generation config changes nothing.
+Prompts are padded on the left by hand: the tokenizer's padding side belongs to the training run. The model's own
+generation config is taken away meanwhile, so nothing in it bends the distribution.
 """
 
 from __future__ import annotations
@@ -114,19 +114,11 @@ def _generate_batch(
     width = max(len(prompt) for prompt in prompts)
     ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    sampled = probe.temperature > 0
+    sampling: dict[str, Any] = {}
+    if probe.temperature > 0:  # top_k is 50 by default: without it the temperature would not be the whole story
+        sampling = {"do_sample": True, "temperature": probe.temperature, "top_p": probe.top_p, "top_k": 0}
     config = GenerationConfig(
-        max_new_tokens=limit,
-        do_sample=sampled,
-        temperature=probe.temperature if sampled else 1.0,
-        top_p=probe.top_p if sampled else 1.0,
-        top_k=0 if sampled else 50,  # 50 is ignored by greedy decoding and warns least
-        num_beams=1,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=stops or None,
-        pad_token_id=pad,
-        use_cache=True,
+        max_new_tokens=limit, eos_token_id=stops or None, pad_token_id=pad, use_cache=True, **sampling
     )
     criteria = StoppingCriteriaList([_LineWritten(tokenizer, width)] if by_line else [])
     broken = _Broken(len(prompts), device)
