@@ -257,12 +257,8 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
         values = [row.transitions.forgetting for row in rows]
         results.print(f"{rows[0].probe:>13} forgotten  {sparkline(values)}  {percent(values[-1])}", highlight=False)
     for rows in series:
-        floor, persistence = rows[-1].value("noise_floor"), rows[-1].value("guess_persistence")
-        guesses = (
-            ""
-            if persistence != persistence
-            else f", guesses repeat {persistence:.2f} beyond chance ({rows[-1].transitions.persistence.n} items)"
-        )
+        floor, guessing = rows[-1].value("noise_floor"), rows[-1].transitions.persistence
+        guesses = f", guesses repeat {guessing.rho:.2f} beyond chance ({guessing.n} items)" if guessing else ""
         results.print(f"{rows[0].probe:>13} noise floor {percent(floor)}{guesses}", highlight=False)
     store = Store(out)
     recall = probes[1]
