@@ -258,7 +258,9 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
         results.print(f"{rows[0].probe:>13} forgotten  {sparkline(values)}  {percent(values[-1])}", highlight=False)
     for rows in series:
         floor, guessing = rows[-1].value("noise_floor"), rows[-1].transitions.persistence
-        guesses = f", guesses repeat {guessing.rho:.2f} beyond chance ({guessing.n} items)" if guessing else ""
+        guesses = ""
+        if guessing is not None and guessing.n:
+            guesses = f", guesses repeat {guessing.rho:.2f} beyond chance ({guessing.n} items)"
         results.print(f"{rows[0].probe:>13} noise floor {percent(floor)}{guesses}", highlight=False)
     store = Store(out)
     recall = probes[1]
