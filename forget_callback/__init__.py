@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from forget_callback.monitor import ForgetMonitor, Observation
     from forget_callback.over_time import Retention, retention
     from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
-    from forget_callback.scoring import score_probe
+    from forget_callback.scoring import Scorer, score_probe, score_repeats
     from forget_callback.snapshot import Snapshot
     from forget_callback.sources import load_probe
     from forget_callback.stopping import StopDecision, StopRule
@@ -30,6 +30,7 @@ __all__ = [
     "Probe",
     "Recall",
     "Retention",
+    "Scorer",
     "Snapshot",
     "StopDecision",
     "StopRule",
@@ -40,6 +41,7 @@ __all__ = [
     "load_probe",
     "retention",
     "score_probe",
+    "score_repeats",
     "transitions",
 ]
 
@@ -54,6 +56,7 @@ _HOME = {
     "Probe": "probes",
     "Recall": "probes",
     "Retention": "over_time",
+    "Scorer": "scoring",
     "Snapshot": "snapshot",
     "StopDecision": "stopping",
     "StopRule": "stopping",
@@ -64,6 +67,7 @@ _HOME = {
     "load_probe": "sources",
     "retention": "over_time",
     "score_probe": "scoring",
+    "score_repeats": "scoring",
     "transitions": "transitions",
 }
 

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from forget_callback.history import ALL_METRICS
 from forget_callback.monitor import ForgetMonitor, check
 from forget_callback.probes import Probe
 from forget_callback.processes import any_of, wait
-from forget_callback.scoring import bind, score_probe
+from forget_callback.scoring import Scorer, bind
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources import load_probe
 from forget_callback.stopping import StopRule
@@ -53,7 +53,7 @@ class ForgetCallback(TrainerCallback):
             it are left out.
         noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
             no reason. None does so unless `max_overhead` is given.
-        batch_tokens: Padded tokens of one forward, see `score_probe`.
+        batch_tokens: Tokens of one forward, see `score_probe`.
         on_error: "warn" logs an error of the probe and lets training go on; "raise" passes it on.
 
     Raises:
@@ -93,6 +93,7 @@ class ForgetCallback(TrainerCallback):
         self.on_error = on_error
         self.monitor: ForgetMonitor | None = None
         self._training = False
+        self._scorer = Scorer(None, [])
         self._data = DataSeen()
         self._trainer: Any = None
         if trainer is not None:
@@ -138,6 +139,7 @@ class ForgetCallback(TrainerCallback):
             self._resume_counts(state)
             self._data.watch(model)
             monitor = self._open(args, state, [bind(probe, tokenizer) for probe in self.probes])
+            self._scorer = Scorer(tokenizer, monitor.probes, batch_tokens=self.batch_tokens)
             if monitor.last_step is None:
                 self._take_baseline(monitor, state, model, tokenizer)
             self.monitor = monitor
@@ -153,7 +155,6 @@ class ForgetCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
-        processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         """Looks if it is time by `every`, and after the last step: later the best model may stand in its place."""
@@ -161,7 +162,7 @@ class ForgetCallback(TrainerCallback):
         if control.should_save:
             self._count(state)
         if last or is_due(self.every, state.global_step):
-            self._look(state, control, model, processing_class, always=last)
+            self._look(state, control, model, always=last)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -176,7 +177,6 @@ class ForgetCallback(TrainerCallback):
         control: TrainerControl,
         metrics: dict[str, float] | None = None,
         model: Any = None,
-        processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         """Looks if evaluations are the schedule, and adds the numbers to the evaluation's own."""
@@ -186,7 +186,7 @@ class ForgetCallback(TrainerCallback):
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         chooses_best = wanted in self._evaluation_names()
         if self.every is None or chooses_best:
-            self._look(state, control, model, processing_class)
+            self._look(state, control, model)
         if metrics is None:
             return
         if self.monitor is not None and self.monitor.last_step == state.global_step:
@@ -200,22 +200,19 @@ class ForgetCallback(TrainerCallback):
         state: TrainerState,
         control: TrainerControl,
         model: Any = None,
-        processing_class: Any = None,
         **kwargs: Any,
     ) -> None:
         """Looks once more if training ended before its last planned step."""
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             logger.info("the best model was loaded, so the last step is not measured again")
         else:
-            self._look(state, control, model, processing_class, always=True)
+            self._look(state, control, model, always=True)
         self._data.stop()
         self._training = False
 
     # What the events share.
 
-    def _look(
-        self, state: TrainerState, control: TrainerControl, model: Any, processing_class: Any, *, always: bool = False
-    ) -> None:
+    def _look(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
         """Takes a snapshot, once per step whatever fires twice."""
         monitor, step = self.monitor, state.global_step
         if monitor is None or monitor.last_step is None or step <= monitor.last_step:
@@ -223,9 +220,8 @@ class ForgetCallback(TrainerCallback):
         if not always and self._too_dear(monitor, step):
             return
         with self._errors(f"the snapshot of step {step} could not be taken"):
-            tokenizer = getattr(processing_class, "tokenizer", processing_class)
             samples, tokens = self._count(state)
-            score = self._scorer(model, tokenizer)
+            score = self._scorer.by_probe(model, progress=True)
             observation = monitor.observe(step, score, samples_seen=samples, tokens_seen=tokens)
             if any_of(observation.stop):
                 control.should_training_stop = True
@@ -237,11 +233,6 @@ class ForgetCallback(TrainerCallback):
             return False
         logger.info("no snapshot at step %d: it would take more than max_overhead=%g", step, self.max_overhead)
         return True
-
-    def _scorer(self, model: Any, tokenizer: Any, *, variant: int = 0) -> Callable[[Probe], Snapshot]:
-        return lambda probe: score_probe(
-            model, tokenizer, probe, batch_tokens=self.batch_tokens, progress=True, variant=variant
-        )
 
     def _open(self, args: TrainingArguments, state: TrainerState, probes: list[Probe]) -> ForgetMonitor:
         """The monitor of this run, with whatever the run has on disk."""
@@ -257,8 +248,9 @@ class ForgetCallback(TrainerCallback):
         )
 
     def _take_baseline(self, monitor: ForgetMonitor, state: TrainerState, model: Any, tokenizer: Any) -> None:
-        score, adapters = self._scorer(model, tokenizer), contextlib.nullcontext()
-        again = self._scorer(model, tokenizer, variant=1) if self.noise_floor else None
+        score, adapters = self._scorer.by_probe(model, progress=True), contextlib.nullcontext()
+        other = Scorer(tokenizer, monitor.probes, batch_tokens=self.batch_tokens, variant=1)
+        again = other.by_probe(model, progress=True) if self.noise_floor else None
         if self.baseline == "base":
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")

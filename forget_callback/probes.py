@@ -42,7 +42,8 @@ class MultipleChoice:
     """Right when the right choice has the highest log-probability given the prompt.
 
     Attributes:
-        choices: At least two different texts, each with its own leading space where the language needs one.
+        choices: At least two texts, each with its own leading space where the language needs one; none may equal the
+            right one.
         answer: Index of the right choice.
     """
 
@@ -63,14 +64,16 @@ class MultipleChoice:
         _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
             _require_text(self, "choices", choice)
-        first: dict[str, int] = {}
-        for i, choice in enumerate(self.choices):
-            j = first.setdefault(choice.strip(), i)
-            _require(j == i, self, "choices", f"choices {j} and {i} are equal: {choice!r}; remove one")
         is_index = isinstance(self.answer, int) and not isinstance(self.answer, bool)
         _require(is_index, self, "answer", f"expected the index of the right choice, got {self.answer!r}")
         last = len(self.choices) - 1
         _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
+        right = self.choices[self.answer]
+        for i, choice in enumerate(self.choices):  # equal wrong ones do occur in benchmarks, and do no harm
+            same = i != self.answer and choice.strip() == right.strip()
+            _require(
+                not same, self, "choices", f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
+            )
         object.__setattr__(self, "choices", tuple(self.choices))
 
 
@@ -94,7 +97,13 @@ class Recall:
 
 @dataclass(frozen=True)
 class Generation:
-    """Right when the answer extracted from the generated text matches one of `answer` (see `answers.py`)."""
+    """Right when the answer extracted from the generated text matches one of `answer` (see `answers.py`).
+
+    Attributes:
+        match: How the answer is read and compared; "exact" and "prefix" read one line.
+        max_new_tokens: Tokens after which the answer is cut.
+        stop: Texts that end the answer and are no part of it, beside the model's own end of sequence.
+    """
 
     id: str
     prompt: str
@@ -102,6 +111,7 @@ class Generation:
     match: Match = "exact"
     category: str = ""
     max_new_tokens: int = 64
+    stop: Sequence[str] = ()
 
     kind: ClassVar[str] = "generation"
 
@@ -123,6 +133,9 @@ class Generation:
         ok = is_int and self.max_new_tokens >= 1
         _require(ok, self, "max_new_tokens", f"expected a whole number of 1 or more, got {self.max_new_tokens!r}")
         object.__setattr__(self, "answer", answers)
+        is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(s, str) and s for s in self.stop)
+        _require(is_list, self, "stop", f"expected a list of texts that are not empty, got {self.stop!r}")
+        object.__setattr__(self, "stop", tuple(self.stop))
 
     def _require_matchable(self, answer: str) -> None:
         """An answer that its own rule can never match would count as forgotten for ever."""
@@ -172,7 +185,10 @@ def parse_item(record: object) -> Item:
 
 def item_record(item: Item) -> dict[str, Any]:
     """The mapping that `parse_item` reads back into an equal item."""
-    return {"kind": item.kind, **asdict(item)}
+    record = {"kind": item.kind, **asdict(item)}
+    if not record.get("stop", True):  # fingerprints are older than this field
+        del record["stop"]
+    return record
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
         ({**CHOICE, "choices": []}, "choices", "expected two or more, got 0"),
         ({**CHOICE, "choices": [" 3", 4]}, "choices", "expected text, got int 4"),
         ({**CHOICE, "choices": [" 3", " "]}, "choices", "must not be empty"),
-        ({**CHOICE, "choices": [" 3", " 4", "4"]}, "choices", "choices 1 and 2 are equal"),
+        ({**CHOICE, "choices": [" 3", " 4", "4"]}, "choices", "choice 2 equals the answer, choice 1"),
         ({**CHOICE, "answer": 3}, "answer", "expected an index from 0 to 2, got 3"),
         ({**CHOICE, "answer": -1}, "answer", "expected an index from 0 to 2, got -1"),
         ({**CHOICE, "answer": True}, "answer", "expected the index of the right choice, got True"),

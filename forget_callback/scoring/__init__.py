@@ -1,6 +1,6 @@
-"""Scoring a model on a probe: needs torch and transformers, nothing else of training."""
+"""Scoring a model on probes: needs torch and transformers, nothing else of training."""
 
-from forget_callback.scoring.engine import score_probe
-from forget_callback.scoring.plan import bind
+from forget_callback.scoring.engine import Scorer, score_probe, score_repeats
+from forget_callback.scoring.tokens import bind
 
-__all__ = ["bind", "score_probe"]
+__all__ = ["Scorer", "bind", "score_probe", "score_repeats"]

@@ -5,7 +5,10 @@ The one place where the three kinds of items come together. Never changes the mo
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,20 @@ from tqdm.auto import tqdm
 
 from forget_callback.answers import judge
 from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring.generation import generate
+from forget_callback.scoring.decoding import Text
+from forget_callback.scoring.generation import Written
 from forget_callback.scoring.guard import no_trace
-from forget_callback.scoring.likelihood import Likelihood, likelihoods
-from forget_callback.scoring.plan import Continuation, bind, context_of, continuations, encode
+from forget_callback.scoring.ladder import Scored
+from forget_callback.scoring.likelihood import Likelihood
+from forget_callback.scoring.memory import halving
+from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
+
+# Tokens of one forward: enough to keep the device busy, few enough to fit beside a training step.
+_BATCH_TOKENS = {"cpu": 2048}
+_BATCH_TOKENS_ELSEWHERE = 8192
 
 
 def score_probe(
@@ -31,62 +41,172 @@ def score_probe(
     progress: bool = False,
     variant: int = 0,
 ) -> Snapshot:
-    """Asks a model every item of a probe.
+    """Asks a model every item of a probe. To ask several times, or several probes, make a `Scorer` once.
 
     Args:
         model: A causal language model of transformers, in any mode, on any device; it is left as it was.
         tokenizer: Its tokenizer, or a processor that holds one.
         probe: What to ask. A chat probe takes the tokenizer's template, which becomes part of its fingerprint.
-        batch_tokens: Padded tokens of one forward; by default as many as keep its logits within about 1 GiB.
+        batch_tokens: Tokens of one forward, padding included; 2,048 on a CPU and 8,192 elsewhere by default. Halved
+            when memory ends.
         variant: Another number asks the same in other batches, and samples with another seed: what differs is noise.
         progress: Show a bar on a terminal if it takes longer than two seconds.
 
     Returns:
         A snapshot at step 0. Items longer than the model's context, and items for which it gave NaN, are not scored.
+        `metadata` says how: `likelihood` is the level of the ladder, `generation` "loop" or "generate".
 
     Raises:
         ValueError: If `batch_tokens` is below 1, an answer has no token of its own, or a chat template is missing.
     """
-    if batch_tokens is not None and batch_tokens < 1:
-        raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
-    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-    config = model.config.get_text_config()
-    batch_tokens = batch_tokens or min(max(2**28 // config.vocab_size, 512), 16384)
-    with no_trace(model, tokenizer):
-        probe = bind(probe, tokenizer)
-        rows = continuations(probe, tokenizer)
-        written = [(i, item) for i, item in enumerate(probe.items) if isinstance(item, Generation)]
-        prompts = [encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat) for _, item in written]
-        limit = getattr(config, "max_position_embeddings", None) or 2**62
-        too_long = {row.item for row in rows if len(row.tokens) > limit}
-        too_long |= {i for (i, item), prompt in zip(written, prompts) if len(prompt) + item.max_new_tokens > limit}
-        _report_too_long(probe, too_long, limit)
-        rows = [row for row in rows if row.item not in too_long]
-        kept = [at for at, (i, _) in enumerate(written) if i not in too_long]
-        table = _Table(len(probe))
-        with _bar(probe, len(rows) + len(kept), progress) as bar:
-            pad = tokenizer.pad_token_id or 0
-            scored = likelihoods(model, rows, batch_tokens=batch_tokens, pad=pad, variant=variant, advance=bar.update)
-            _judge_likelihoods(table, probe, rows, scored, tokenizer)
-            items = [written[at][1] for at in kept]
-            texts = generate(
-                model,
-                tokenizer,
-                probe,
-                items,
-                [prompts[at] for at in kept],
-                batch_tokens=batch_tokens,
-                variant=variant,
-                advance=bar.update,
-            )
-        for at, text in zip(kept, texts):
-            if text is None:
-                continue
-            index, item = written[at]
-            verdict = judge(item, text.text, finished=text.finished)
-            table.outcome[index] = verdict.outcome
-            table.prediction[index], table.text[index] = verdict.prediction, text.text
-    return table.snapshot(probe, {"batch_tokens": batch_tokens, "dtype": str(model.dtype).removeprefix("torch.")})
+    scorer = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, variant=variant)
+    return scorer.score(model, progress=progress)[0]
+
+
+def score_repeats(
+    model: Any,
+    tokenizer: Any,
+    probe: Probe,
+    repeats: int,
+    *,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> list[Snapshot]:
+    """Asks every generation item several times, each time with other samples; prompts are forwarded once.
+
+    Args:
+        repeats: Answers to each item. Choices and recall do not vary: each snapshot has the same.
+
+    Returns:
+        A snapshot for each repeat; the first is that of `score_probe`.
+
+    Raises:
+        ValueError: If `repeats` or `batch_tokens` is below 1, or as `score_probe` does.
+    """
+    scorer = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, repeats=repeats)
+    return [snapshots[0] for snapshots in scorer.score_repeats(model, progress=progress)]
+
+
+class Scorer:
+    """Asks models of one kind the same probes again and again.
+
+    Token ids, plans and the way of forwarding are made once and kept, and every snapshot forwards the same batches: a
+    flip is never a batching artefact. Choices and recall of all probes share their forwards.
+
+    Args:
+        tokenizer: The models' tokenizer, or a processor that holds one.
+        probes: With different names.
+        repeats: Answers to each generation item.
+        batch_tokens, variant: As in `score_probe`.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        probes: Sequence[Probe],
+        *,
+        batch_tokens: int | None = None,
+        repeats: int = 1,
+        variant: int = 0,
+    ) -> None:
+        for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}")
+        self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+        self.probes = tuple(probes)
+        self.batch_tokens = batch_tokens
+        self.repeats, self.variant = repeats, variant
+        self._asked: list[_Asked] | None = None
+        self._scored = Scored([])
+
+    def score(self, model: Any, *, progress: bool = False) -> list[Snapshot]:
+        """A snapshot of each probe at step 0; with several repeats, that of the first."""
+        return self.score_repeats(model, progress=progress)[0]
+
+    def score_repeats(self, model: Any, *, progress: bool = False) -> list[list[Snapshot]]:
+        """For each repeat, a snapshot of each probe."""
+        with no_trace(model, self.tokenizer):
+            budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
+            if self._asked is None:
+                self._prepare(model)
+            assert self._asked is not None
+            total = len(self._scored.rows) + sum(len(asked.written.queries) for asked in self._asked)
+            with _bar(self.probes, total, progress) as advance:
+                found, budget = halving(lambda n: self._scored.score(model, budget=n, advance=advance), budget)
+                texts = []
+                for asked in self._asked:
+                    answers, budget = halving(lambda n: asked.write(model, self.tokenizer, n, advance), budget)  # noqa: B023
+                    texts.append(answers)
+            self.batch_tokens = budget
+        result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
+        for asked, answers in zip(self._asked, texts):
+            own = [(row, found[i]) for i, row in asked.rows]
+            metadata = {
+                "batch_tokens": budget,
+                "dtype": str(model.dtype).removeprefix("torch."),
+                **({"likelihood": str(self._scored.level)} if own else {}),
+                **({"generation": asked.written.level} if answers else {}),
+            }
+            for repeat, snapshots in enumerate(result):
+                table = _Table(len(asked.probe))
+                _judge_likelihoods(table, asked.probe, own, self.tokenizer)
+                _judge_texts(table, asked.probe, asked.kept, [several[repeat] for several in answers])
+                snapshots.append(table.snapshot(asked.probe, metadata))
+        return result
+
+    def by_probe(self, model: Any, *, progress: bool = False) -> Callable[[Probe], Snapshot]:
+        """What `ForgetMonitor.observe` asks: a probe's snapshot. All are scored when the first is asked for."""
+        taken: dict[str, Snapshot] = {}
+
+        def score(probe: Probe) -> Snapshot:
+            if not taken:
+                taken.update((snapshot.probe, snapshot) for snapshot in self.score(model, progress=progress))
+            return taken[probe.name]
+
+        return score
+
+    def _prepare(self, model: Any) -> None:
+        """Everything that depends on the tokenizer and the length of the context."""
+        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
+        rows: list[Continuation] = []
+        asked = []
+        for given in self.probes:
+            probe = bind(given, self.tokenizer)
+            own = continuations(probe, self.tokenizer)
+            written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
+            prompts = {
+                i: encode(context_of(probe.items[i], probe, self.tokenizer), self.tokenizer, special=not probe.chat)
+                for i in written
+            }
+            too_long = {row.item for row in own if len(row.tokens) > limit}
+            too_long |= {i for i in written if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
+            _report_too_long(probe, too_long, limit)
+            kept = [i for i in written if i not in too_long]
+            own = [row for row in own if row.item not in too_long]
+            items: list[Any] = [probe.items[i] for i in kept]
+            answers = Written(probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant)
+            asked.append(_Asked(probe, list(enumerate(own, len(rows))), kept, answers))
+            rows += own
+        self._scored = Scored(rows, variant=self.variant)
+        self._asked = asked
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A probe, its continuations with their places among all, and its generation items that fit the context."""
+
+    probe: Probe
+    rows: list[tuple[int, Continuation]]
+    kept: list[int]
+    written: Written
+
+    def write(
+        self, model: Any, tokenizer: Any, budget: int, advance: Callable[[int], object]
+    ) -> list[list[Text | None]]:
+        return self.written.write(model, tokenizer, budget=budget, advance=advance)
 
 
 class _Table:
@@ -119,12 +239,22 @@ class _Table:
         return complete(snapshot, probe)
 
 
+def _judge_texts(table: _Table, probe: Probe, items: Sequence[int], texts: Sequence[Text | None]) -> None:
+    """Fills the rows of generation items."""
+    for index, text in zip(items, texts):
+        item = probe.items[index]
+        if text is not None and isinstance(item, Generation):
+            verdict = judge(item, text.text, finished=text.finish != "length")
+            table.outcome[index] = verdict.outcome
+            table.prediction[index], table.text[index] = verdict.prediction, text.text
+
+
 def _judge_likelihoods(
-    table: _Table, probe: Probe, rows: list[Continuation], scored: list[Likelihood], tokenizer: Any
+    table: _Table, probe: Probe, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any
 ) -> None:
     """Fills the rows of choice and recall items."""
     by_item: dict[int, list[tuple[Continuation, Likelihood]]] = {}
-    for row, likelihood in zip(rows, scored):
+    for row, likelihood in scored:
         by_item.setdefault(row.item, []).append((row, likelihood))
     for index, options in by_item.items():
         if any(np.isnan(likelihood.logprob) for _, likelihood in options):
@@ -132,6 +262,7 @@ def _judge_likelihoods(
         item = probe.items[index]
         if isinstance(item, Recall):
             (row, said), wanted = options[0], options[0][0].tokens[options[0][0].n_context :]
+            assert said.argmax is not None
             table.outcome[index] = "correct" if said.greedy else "wrong"
             table.margin[index] = said.margin
             # After its first wrong token the model would have gone another way than the answer that it was given.
@@ -170,6 +301,11 @@ def _report_too_long(probe: Probe, too_long: set[int], limit: int) -> None:
         )
 
 
-def _bar(probe: Probe, total: int, progress: bool) -> Any:
+@contextlib.contextmanager
+def _bar(probes: Sequence[Probe], total: int, progress: bool) -> Iterator[Callable[[int], object]]:
+    """A bar that ends at its end, also where something was done twice."""
+    name = ", ".join(probe.name for probe in probes)
     # disable=None: shown on a terminal only, so that a log file gets no bar.
-    return tqdm(total=total, desc=f"probe {probe.name}", delay=2, leave=False, disable=None if progress else True)
+    bar = tqdm(total=total, desc=f"probe {name}", delay=2, leave=False, disable=None if progress else True)
+    with bar:
+        yield lambda n: bar.update(min(n, total - bar.n))

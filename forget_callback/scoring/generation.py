@@ -1,136 +1,218 @@
-"""Generated answers, greedy or sampled, with the model's own `generate`.
+"""Generated answers, greedy or sampled, several to an item.
 
-Prompts are padded on the left by hand: the tokenizer's padding side belongs to the training run. The model's own
-generation config is taken away meanwhile, so nothing in it bends the distribution.
+The loop of `decoding.py` writes them, or the model's own `generate` where the loop does not serve. A few answers show
+that at first use: plain forwards must choose the same tokens. Prompts are padded by hand: the tokenizer's padding
+side belongs to the training run.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from forget_callback.probes import Generation, Probe
-from forget_callback.scoring.plan import batches
+from forget_callback.scoring.choosing import choose
+from forget_callback.scoring.decoding import Decoding, Query, Text, Writer, last_only
+from forget_callback.scoring.guard import no_router_loss
+from forget_callback.scoring.memory import is_out_of_memory
+
+logger = logging.getLogger(__name__)
+
+LEVELS = ("loop", "generate", "generate unpadded")
+# Share of tokens that plain forwards must choose alike in low precision, where ties are many; else all must be.
+_ALIKE = 0.95
 
 
-@dataclass(frozen=True)
-class Text:
-    """What a model wrote: `finished` is False where the token limit cut it."""
+class Written:
+    """The generation items of a probe, answered again and again.
 
-    text: str
-    finished: bool
+    Args:
+        items: With the prompt's token ids each.
+        repeats: Answers to each item.
+        variant: Another number, other samples.
+
+    Attributes:
+        level: "loop", "generate" or "generate unpadded", chosen at first use.
+        passed_over: Levels that were tried before it, with the reason why they do not serve.
+    """
+
+    def __init__(
+        self,
+        probe: Probe,
+        items: Sequence[Generation],
+        prompts: Sequence[Sequence[int]],
+        *,
+        repeats: int = 1,
+        variant: int = 0,
+    ) -> None:
+        self.probe, self.repeats = probe, repeats
+        self.queries = [
+            Query.of(item, prompt, probe, repeat=repeat, variant=variant)
+            for item, prompt in zip(items, prompts)
+            for repeat in range(repeats)
+        ]
+        self.level: str | None = None
+        self.passed_over: dict[str, str] = {}
+        self.decoding = Decoding(self.queries, temperature=probe.temperature, top_p=probe.top_p)
+
+    def write(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        budget: int,
+        advance: Callable[[int], object] = lambda n: None,
+    ) -> list[list[Text | None]]:
+        """The answers to each item, ``(items, repeats)``; None where the model gave NaN.
+
+        Args:
+            model: A causal language model in eval mode.
+            budget: Tokens of one forward; the cache holds a few times as many.
+            advance: Called with the number of answers that are done.
+        """
+        if not self.queries:
+            return []
+        writer = Writer(model, tokenizer)
+        with no_router_loss(model):
+            if self.level is None:
+                found = self._first(model, writer, budget, advance)
+            else:
+                found = self._write(self.level, model, writer, budget, advance)
+        return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
+
+    def _first(self, model: Any, writer: Writer, budget: int, advance: Callable[[int], object]) -> list[Text | None]:
+        for level in LEVELS:
+            try:
+                found = self._write(level, model, writer, budget, advance)
+            except Exception as error:  # any model's code may run here, and the next level may suit it
+                if is_out_of_memory(error) or level == LEVELS[-1]:
+                    raise
+                problem: str | None = f"{type(error).__name__}: {error}"
+            else:
+                problem = _unexplained(model, self.queries, found, self.probe)
+                if problem is None:
+                    self.level = level
+                    return found
+            self.passed_over[level] = str(problem)
+            logger.info("answers cannot be written by %s: %s", level, problem)
+        raise RuntimeError(f"the model writes what its own forward would not: {self.passed_over}")
+
+    def _write(
+        self, level: str, model: Any, writer: Writer, budget: int, advance: Callable[[int], object]
+    ) -> list[Text | None]:
+        if level == "loop":
+            return self.decoding.run(model, writer, budget=budget, advance=advance)
+        pad = level == "generate"
+        return _generate(model, writer, self.queries, self.probe, budget=budget, pad=pad, advance=advance)
+
+
+def _unexplained(model: Any, queries: Sequence[Query], found: Sequence[Text | None], probe: Probe) -> str | None:
+    """What is wrong with the answers, None if plain unpadded forwards would have chosen the same tokens."""
+    device = next(model.parameters()).device
+    written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(queries, found)) if t and t.tokens]
+    order = [i for _, i in sorted(written)]
+    chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
+    precise = model.dtype in (torch.float32, torch.float64)
+    tolerance, needed = (1e-3, 1.0) if precise else (5e-2, _ALIKE)
+    right = total = 0
+    for i in sorted(chosen):
+        text, query = found[i], queries[i]
+        assert text is not None
+        ids = torch.tensor([[*query.prompt, *text.tokens[:-1]]], device=device)
+        with last_only(model, len(text.tokens)):
+            logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
+        said = torch.tensor(text.tokens, device=device)
+        at = None if query.draws is None else torch.tensor(query.draws[: len(said)], device=device)
+        again = choose(logits, at, temperature=probe.temperature, top_p=probe.top_p)
+        near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - tolerance
+        right += int(((again == said) | (near if probe.temperature == 0 else False)).sum())
+        total += len(said)
+    if right < needed * total:
+        return f"plain forwards choose {right} of {total} tokens alike, {needed:.0%} are needed"
+    return None
 
 
 class _LineWritten(StoppingCriteria):
-    """A row is done when it has written a line: "exact" and "prefix" read no further."""
+    """A row is done when its text is."""
 
-    def __init__(self, tokenizer: Any, width: int) -> None:
-        self.tokenizer, self.width = tokenizer, width
+    def __init__(self, writer: Writer, queries: Sequence[Query], width: int) -> None:
+        self.writer, self.queries, self.width = writer, queries, width
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        done = [
-            "\n" in self.tokenizer.decode(row[-1:])
-            and has_line(self.tokenizer.decode(row[self.width :], skip_special_tokens=True))
-            for row in input_ids
-        ]
+        done = [self.writer.ends(query, row[self.width :]) for query, row in zip(self.queries, input_ids.tolist())]
         return torch.tensor(done, device=input_ids.device)
 
 
-class _Broken(LogitsProcessor):
-    """Remembers the rows for which the model gave NaN, and goes on with a distribution that can be sampled from."""
+class _Choice(LogitsProcessor):
+    """Leaves one token to each row, the one that the loop would choose; remembers the rows that became NaN."""
 
-    def __init__(self, n_rows: int, device: torch.device) -> None:
-        self.rows = torch.zeros(n_rows, dtype=torch.bool, device=device)
+    def __init__(self, queries: Sequence[Query], probe: Probe, width: int, device: torch.device) -> None:
+        self.queries, self.probe, self.width = queries, probe, width
+        self.broken = torch.zeros(len(queries), dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         nan = scores.isnan().any(dim=-1)
-        self.rows |= nan
-        return scores.masked_fill(nan[:, None], 0.0)
+        self.broken |= nan
+        step, at = input_ids.shape[1] - self.width, None
+        if self.probe.temperature > 0:
+            at = torch.tensor([query.draw(step) for query in self.queries], device=scores.device)
+        logits = scores.masked_fill(nan[:, None], 0.0)
+        token = choose(logits, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 
-def has_line(text: str) -> bool:
-    """Whether a whole line of text that is not empty has been written."""
-    return "\n" in text.lstrip()
-
-
-def generate(
+def _generate(
     model: Any,
-    tokenizer: Any,
+    writer: Writer,
+    queries: Sequence[Query],
     probe: Probe,
-    items: Sequence[Generation],
-    prompts: Sequence[Sequence[int]],
     *,
-    batch_tokens: int,
-    variant: int = 0,
-    advance: Callable[[int], object] = lambda n: None,
+    budget: int,
+    pad: bool,
+    advance: Callable[[int], object],
 ) -> list[Text | None]:
-    """Generates an answer to each prompt, in the order given; None where the model gave NaN.
-
-    Args:
-        model: A causal language model in eval mode, under `no_trace`: sampling draws from torch's generator.
-        prompts: Token ids of each item's prompt.
-        batch_tokens: Tokens of prompts and answers in one batch, at most.
-        variant: Another number, other batches and other samples.
-        advance: Called with the number of rows that are done.
-    """
-    device = next(model.parameters()).device
-    stops = _stop_ids(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stops), 0)
+    """Answers by the model's own `generate`, in batches of one token limit, and of one length if nothing is padded."""
     result: dict[int, Text | None] = {}
-    # Rows of a batch share the token limit and the way they end.
-    groups: dict[tuple[int, bool], list[int]] = {}
-    for index, item in enumerate(items):
-        groups.setdefault((item.max_new_tokens, item.match in ("exact", "prefix")), []).append(index)
-    for (limit, by_line), members in groups.items():
-        for batch in batches([len(prompts[i]) + limit for i in members], batch_tokens, variant=variant):
-            chosen = [members[i] for i in batch]
-            asked = [prompts[i] for i in chosen]
-            with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                torch.random.manual_seed(probe.seed + variant)
-                rows = _generate_batch(model, tokenizer, probe, asked, limit, by_line, stops, pad)
-            for index, row in zip(chosen, rows):
-                result[index] = None if row is None else _text(row, tokenizer, stops, by_line)
-            advance(len(batch))
-    return [result[index] for index in range(len(items))]
+    order = sorted(range(len(queries)), key=lambda i: (-queries[i].limit, -len(queries[i].prompt), i))
+    while order:
+        limit, widest = queries[order[0]].limit, len(queries[order[0]].prompt)
+        near = order[: max(budget // (widest + limit), 1)]
+        alike = [i for i in near if queries[i].limit == limit and (pad or len(queries[i].prompt) == widest)]
+        order = order[len(alike) :]
+        for i, text in zip(alike, _generate_batch(model, writer, [queries[i] for i in alike], probe)):
+            result[i] = text
+        advance(len(alike))
+    return [result[i] for i in range(len(queries))]
 
 
-def _generate_batch(
-    model: Any,
-    tokenizer: Any,
-    probe: Probe,
-    prompts: Sequence[Sequence[int]],
-    limit: int,
-    by_line: bool,
-    stops: list[int],
-    pad: int,
-) -> list[list[int] | None]:
-    """New token ids of each prompt of a batch, None where the model gave NaN."""
+def _generate_batch(model: Any, writer: Writer, queries: Sequence[Query], probe: Probe) -> list[Text | None]:
     device = next(model.parameters()).device
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
-    sampling: dict[str, Any] = {}
-    if probe.temperature > 0:  # top_k is 50 by default: without it the temperature would not be the whole story
-        sampling = {"do_sample": True, "temperature": probe.temperature, "top_p": probe.top_p, "top_k": 0}
+    width = max(len(query.prompt) for query in queries)
+    padding = [width - len(query.prompt) for query in queries]
+    ids = torch.tensor([[writer.pad] * n + list(q.prompt) for n, q in zip(padding, queries)], device=device)
+    mask = torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=device)
     config = GenerationConfig(
-        max_new_tokens=limit, eos_token_id=stops or None, pad_token_id=pad, use_cache=True, **sampling
+        max_new_tokens=queries[0].limit, eos_token_id=writer.stops or None, pad_token_id=writer.pad, use_cache=True
     )
-    criteria = StoppingCriteriaList([_LineWritten(tokenizer, width)] if by_line else [])
-    broken = _Broken(len(prompts), device)
+    choice = _Choice(queries, probe, width, device)
     with _without_own_config(model):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=LogitsProcessorList([broken]),
-            stopping_criteria=criteria,
+            logits_processor=LogitsProcessorList([choice]),
+            stopping_criteria=StoppingCriteriaList([_LineWritten(writer, queries, width)]),
         )
-    return [None if bad else row for row, bad in zip(output[:, width:].tolist(), broken.rows.tolist())]
+    texts: list[Text | None] = []
+    for query, row, bad in zip(queries, output[:, width:].tolist(), choice.broken.tolist()):
+        end = next((n for n in range(1, len(row)) if writer.ends(query, row[:n])), len(row))  # then comes padding
+        texts.append(None if bad else writer.text(query, row[:end]))
+    return texts
 
 
 @contextlib.contextmanager
@@ -149,18 +231,3 @@ def _without_own_config(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, config in own:
             module.generation_config = config
-
-
-def _text(row: list[int], tokenizer: Any, stops: list[int], by_line: bool) -> Text:
-    """The text up to the first stop; what follows it in a batch is padding."""
-    end = next((i for i, token in enumerate(row) if token in stops), None)
-    text = tokenizer.decode(row[:end], skip_special_tokens=True)
-    return Text(text, end is not None or (by_line and has_line(text)))
-
-
-def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end an answer: the model's and the tokenizer's end of sequence."""
-    config = getattr(model, "generation_config", None)
-    own = getattr(config, "eos_token_id", None)
-    ids = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id} - {None}
-    return sorted(ids)

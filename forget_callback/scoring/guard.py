@@ -34,6 +34,20 @@ def no_trace(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def no_router_loss(model: Any) -> Iterator[None]:
+    """Switches off the auxiliary loss of a mixture of experts, which nobody asks for here and which fails on masks."""
+    config = model.config.get_text_config()
+    own = getattr(config, "output_router_logits", False)
+    if own:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        if own:
+            config.output_router_logits = own
+
+
 def _generators() -> dict[str, Any]:
     states: dict[str, Any] = {
         "python": random.getstate(),

@@ -1,19 +1,43 @@
 """Log-probabilities of continuations: what multiple choice and recall are decided by.
 
-Rows are padded on the right, which a causal model cannot see; log-softmax runs in float32 on the scored positions only,
-sums in float64. Nothing of the size rows x vocabulary outlives its batch.
+Carries out a plan at a given level of the ladder. Log-softmax runs in float32, sums in float64; whether the level
+serves the model is `ladder.py`'s to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from forget_callback.scoring.plan import Continuation, batches
+from forget_callback.scoring import cache as kv
+from forget_callback.scoring.guard import no_router_loss
+from forget_callback.scoring.head import Read, Tap, head_of, read_logits
+from forget_callback.scoring.plan import Batch, Chunk
+
+
+@dataclass(frozen=True)
+class Level:
+    """A way to forward continuations.
+
+    Attributes:
+        body: "tree" forwards each distinct token once; "rows" each continuation for itself, padded on the right;
+            "unpadded" puts only rows of one length together, without any mask.
+        head: "tiles" multiplies the head's matrix in vocabulary tiles; "own" lets the scored tokens alone pass the
+            model's own head; "all" takes the model's logits of every token.
+    """
+
+    body: str
+    head: str
+
+    def __str__(self) -> str:
+        return f"{self.body}, {self.head}"
 
 
 @dataclass(frozen=True)
@@ -23,70 +47,189 @@ class Likelihood:
     Attributes:
         logprob: Summed log-probability of the continuation's tokens, in nats; NaN if the model gave NaN.
         margin: Smallest lead of a right token over the best other token, in nats; 0 or more if all are the argmax.
+            NaN where the continuation does not ask for it, as None for the next two.
         argmax: The model's own token at each position of the continuation, ``(n_tokens,)``.
         greedy: Whether every token of the continuation is the argmax.
     """
 
     logprob: float
-    margin: float
-    argmax: NDArray[np.int64]
-    greedy: bool
+    margin: float = float("nan")
+    argmax: NDArray[np.int64] | None = None
+    greedy: bool | None = None
 
 
 def likelihoods(
-    model: torch.nn.Module,
-    rows: Sequence[Continuation],
-    *,
-    batch_tokens: int,
-    pad: int,
-    variant: int = 0,
+    model: Any,
+    chunks: Sequence[Chunk],
+    level: Level,
     advance: Callable[[int], object] = lambda n: None,
-) -> list[Likelihood]:
-    """Scores continuations, in the order given.
+) -> dict[int, Likelihood]:
+    """Scores the continuations of a plan, by their index.
 
     Args:
         model: A causal language model in eval mode, on the device to use.
-        rows: None longer than the model's context.
-        batch_tokens: Padded tokens of one forward, at most.
-        pad: A token id to pad with; its value has no effect.
-        variant: Another number, other batches.
-        advance: Called with the number of rows that are done.
+        chunks: Planned for the level's body.
+        advance: Called with the number of continuations that are done.
+
+    Raises:
+        Exception: Whatever a model raises that the level does not suit.
     """
-    device = next(model.parameters()).device
-    # The last token predicts nothing that is asked for, so it is not forwarded.
-    lengths = [len(row.tokens) - 1 for row in rows]
     result: dict[int, Likelihood] = {}
-    for batch in batches(lengths, batch_tokens, variant=variant):
-        width = lengths[batch[0]]
-        ids = torch.full((len(batch), width), pad, dtype=torch.long)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        for i, index in enumerate(batch):
-            ids[i, : lengths[index]] = torch.tensor(rows[index].tokens[:-1])
-            mask[i, : lengths[index]] = 1
-        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False).logits
-        for index, likelihood in zip(batch, _read(logits, [rows[index] for index in batch])):
-            result[index] = likelihood
-        advance(len(batch))
-    return [result[index] for index in range(len(rows))]
+    forward = _Tree(model, chunks) if level.body == "tree" else _Rows(model, masked=level.body == "rows")
+    with no_router_loss(model), forward.ready(), _reader(model, level) as tap:
+        for chunk in chunks:
+            read = None
+            for i, batch in enumerate(chunk.batches):
+                last = i == len(chunk.batches) - 1
+                scored = torch.from_numpy(batch.scored).to(forward.device)
+                if tap is None:
+                    assert last, "logits of all tokens are never kept from one batch to the next"
+                    logits = forward(batch)
+                    order = torch.from_numpy(chunk.order).to(forward.device)
+                    read = read_logits(logits.reshape(-1, logits.shape[-1])[scored[order]], chunk)
+                    continue
+                tap.expect(None)
+                forward.prepare(batch)
+                tap.expect(scored, chunk if last else None)
+                logits = forward(batch)
+                if last:
+                    read = tap.read if tap.tiled else _own(logits, chunk)
+            if read is None:
+                raise RuntimeError("the model does not call the module that it names as its head")
+            result.update(_likelihoods(chunk, read))
+            advance(len(chunk.continuations))
+    return result
 
 
-def _read(logits: torch.Tensor, rows: Sequence[Continuation]) -> list[Likelihood]:
-    """The likelihoods of a batch's rows from its logits, ``(rows, width, vocabulary)``."""
-    spans = [range(row.n_context - 1, len(row.tokens) - 1) for row in rows]
-    row_index = torch.tensor([i for i, span in enumerate(spans) for _ in span], device=logits.device)
-    position = torch.tensor([p for span in spans for p in span], device=logits.device)
-    target = torch.tensor([t for row in rows for t in row.tokens[row.n_context :]], device=logits.device)
-    scored = torch.log_softmax(logits[row_index, position].float(), dim=-1)
-    logprob = scored.gather(1, target[:, None]).squeeze(1)
-    argmax = scored.argmax(dim=-1)
-    # The best token other than the target: mask the target, in place, for `scored` is ours.
-    best_other = scored.scatter_(1, target[:, None], float("-inf")).amax(dim=-1)
-    lead = (logprob - best_other).cpu().double().numpy()
-    logprob_, argmax_ = logprob.cpu().double().numpy(), argmax.cpu().numpy()
-    hit = argmax_ == target.cpu().numpy()
-    ends = np.cumsum([len(span) for span in spans])
-    parts = [slice(int(end) - len(span), int(end)) for span, end in zip(spans, ends)]
-    return [
-        Likelihood(float(logprob_[p].sum()), float(lead[p].min()), argmax_[p].astype(np.int64), bool(hit[p].all()))
-        for p in parts
-    ]
+def _reader(model: Any, level: Level) -> contextlib.AbstractContextManager[Tap | None]:
+    head = head_of(model)
+    if level.head == "all" or head is None:
+        return contextlib.nullcontext()
+    return Tap(head, tiled=level.head == "tiles")
+
+
+def _own(logits: torch.Tensor, chunk: Chunk) -> Read:
+    if logits.shape[:2] != (1, len(chunk.order)):
+        raise RuntimeError(f"{len(chunk.order)} scored tokens went into the head, logits came of {tuple(logits.shape)}")
+    return read_logits(logits[0], chunk)
+
+
+class _Rows:
+    """Forwards rows of one continuation each."""
+
+    def __init__(self, model: Any, *, masked: bool) -> None:
+        self.model, self.masked = model, masked
+        self.device = next(model.parameters()).device
+
+    def ready(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def prepare(self, batch: Batch) -> None:
+        """Nothing is shared."""
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        ids = torch.from_numpy(batch.ids).to(self.device)
+        inputs: dict[str, Any] = {}
+        if self.masked:  # a row is a chain: its tokens end where its first one's descendants do
+            at = torch.arange(ids.shape[1], device=self.device)
+            inputs["attention_mask"] = (at < torch.from_numpy(batch.ends[:, :1]).to(self.device)).long()
+        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **inputs).logits
+        return logits
+
+
+class _Tree:
+    """Forwards packed tries behind a cached prefix, with masks and positions of its own."""
+
+    def __init__(self, model: Any, chunks: Sequence[Chunk]) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        config = model.config.get_text_config()
+        self.window = getattr(config, "sliding_window", None)
+        self.layer_types = set(getattr(config, "layer_types", None) or ())
+        # Within the window there is nothing to hide.
+        longest = max((int(b.positions.max()) for c in chunks for b in c.batches if b.ids.size), default=0)
+        if self.window is not None and longest < self.window:
+            self.window = None
+        sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+        for batch in (b for c in chunks for b in c.batches if b.prefix):
+            rows, width = sizes.get(batch.prefix, (0, 0))
+            sizes[batch.prefix] = max(rows, batch.ids.shape[0]), max(width, batch.ids.shape[1])
+        self._sizes = sizes
+        self._prefix: tuple[int, ...] = ()
+        self._cache: Any = None
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator[None]:
+        """Flash and flex attention take no mask of four dimensions."""
+        config = self.model.config.get_text_config()
+        own = config._attn_implementation
+        if own not in ("eager", "sdpa"):
+            capped = getattr(config, "attn_logit_softcapping", None) is not None  # which sdpa cannot do
+            config._attn_implementation = "eager" if capped else "sdpa"
+        try:
+            yield
+        finally:
+            config._attn_implementation = own
+            self._cache = None
+
+    def prepare(self, batch: Batch) -> None:
+        """Forwards a new prefix once, and lays it before every row."""
+        if batch.prefix == self._prefix:
+            return
+        self._prefix, self._cache = batch.prefix, None
+        if batch.prefix:
+            cache = kv.empty()
+            self.model(
+                input_ids=torch.tensor([batch.prefix], device=self.device), past_key_values=cache, use_cache=True
+            )
+            rows, width = self._sizes[batch.prefix]
+            repeated = [
+                (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in kv.pairs(cache)
+            ]
+            self._cache = kv.holding(repeated, len(batch.prefix) + width)
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        ids, positions, ends = (
+            torch.from_numpy(part).to(self.device) for part in (batch.ids, batch.positions, batch.ends)
+        )
+        inputs: dict[str, Any] = {"use_cache": False}
+        if batch.prefix:
+            kv.back_to(self._cache, len(ids), len(batch.prefix))
+            inputs = {"use_cache": True, "past_key_values": self._cache}
+        mask = self._mask(positions, ends, len(batch.prefix))
+        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, **inputs).logits
+        return logits
+
+    def _mask(self, positions: torch.Tensor, ends: torch.Tensor, n_prefix: int) -> Any:
+        """Additive masks, ``(rows, 1, width, n_prefix + width)``: one, or one for each type of layer."""
+        at = torch.arange(ends.shape[1], device=ends.device)
+        seen = (at <= at[:, None]) & (at[:, None] < ends[:, None, :])
+        seen = torch.nn.functional.pad(seen, (n_prefix, 0), value=True)
+        full = self._additive(seen)
+        if self.window is None or self.layer_types == {"full_attention"}:
+            return full
+        before = torch.arange(n_prefix, device=ends.device).expand(len(ends), -1)
+        distance = positions[:, :, None] - torch.cat([before, positions], dim=1)[:, None, :]
+        sliding = self._additive(seen & (distance < self.window))
+        if "full_attention" in self.layer_types:
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+    def _additive(self, seen: torch.Tensor) -> torch.Tensor:
+        # Floats, for eager attention adds whatever it is given.
+        dtype = self.model.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _likelihoods(chunk: Chunk, read: Read) -> Iterator[tuple[int, Likelihood]]:
+    edge, lead, argmax = (part.cpu().numpy() for part in (read.edge, read.lead, read.argmax))
+    logprob = edge.astype(np.float64)[chunk.path]
+    hit = argmax == chunk.wanted
+    for index, (low, high) in zip(chunk.continuations.tolist(), pairwise([0, *chunk.ends.tolist()])):
+        total = float(logprob[low:high].sum())
+        greedy = chunk.greedy[low:high]
+        if greedy[0] < 0:
+            yield index, Likelihood(total)
+        else:
+            yield index, Likelihood(total, float(lead[greedy].min()), argmax[greedy], bool(hit[greedy].all()))

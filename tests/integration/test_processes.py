@@ -8,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from forget_callback import ForgetMonitor, Snapshot
+from forget_callback import ForgetMonitor, Snapshot, score_probe
+from forget_callback.probes import item_record
 from forget_callback.store import Store
 
 SCRIPT = Path(__file__).with_name("train_script.py")
@@ -59,3 +61,21 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
     files = sorted((tmp_path / "two" / "forget" / "snapshots" / "mini").iterdir())
     assert len(files) == len(set(two["step"]))
     assert all(len(Snapshot.load(file)) == 6 for file in files)
+
+
+def test_weights_that_are_sharded_over_two_processes_score_as_in_one(tmp_path, make_model, tokenizer, probe):
+    """FSDP 2: every forward goes through the root module, and both processes do the same ones."""
+    model = make_model(seed=3)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "mini.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in probe.items))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*torchrun, SCRIPT.with_name("score_script.py"), tmp_path / "model", tmp_path / "mini.jsonl", tmp_path]
+    subprocess.run(command, env=environment(), check=True, timeout=120)
+    expected = score_probe(model, tokenizer, probe)
+    for rank in range(2):
+        found = Snapshot.load(tmp_path / f"rank-{rank}.parquet")
+        assert found.metadata["likelihood"] == "tree, own" and found.metadata["generation"] == "loop"
+        for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+        np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)

@@ -9,6 +9,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, Snapshot, StopRule, score_probe
+from forget_callback.scoring import Scorer
 from forget_callback.store import Store
 
 from .conftest import weights_hash
@@ -155,13 +156,15 @@ def test_early_stopping_reads_our_metrics(make_sft, probe):
 def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, monkeypatch, caplog):
     calls = []
 
+    score = Scorer.score
+
     def failing(*args, **kwargs):
         calls.append(1)
         if len(calls) == 3:  # after the baseline and its second scoring
             raise RuntimeError("CUDA is on fire")
-        return score_probe(*args, **kwargs)
+        return score(*args, **kwargs)
 
-    monkeypatch.setattr("forget_callback.callback.score_probe", failing)
+    monkeypatch.setattr(Scorer, "score", failing)
     callback = ForgetCallback(probe)
     trainer = make_sft(
         [callback],

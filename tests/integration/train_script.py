@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-import forget_callback.callback
-from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall
+from forget_callback.scoring import Scorer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=Path)
@@ -40,21 +40,21 @@ probe = Probe(
 )
 
 if options.slow_from is not None:
-    calls = 0
+    calls, score = 0, Scorer.score
 
-    def slow(*args, **kwargs):
+    def slow(scorer, *args, **kwargs):
         """Scores, and from one step on does not come back, with the result in its hands."""
         global calls
-        snapshot = score_probe(*args, **kwargs)
-        if kwargs.get("variant"):
-            return snapshot
+        snapshots = score(scorer, *args, **kwargs)
+        if scorer.variant:
+            return snapshots
         if calls >= options.slow_from:
             (options.out / f"in-the-probe-of-step-{calls}").touch()
             time.sleep(600)
         calls += 1
-        return snapshot
+        return snapshots
 
-    forget_callback.callback.score_probe = slow
+    Scorer.score = slow
 
 rows = [{"prompt": f"{i} times {i} is", "completion": f" {i * i}"} for i in range(24)]
 config = SFTConfig(

@@ -1,5 +1,6 @@
 """`score_probe` against slow definitions: choices, recall, what is not scored, and what may have no influence."""
 
+import contextlib
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,7 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring.plan import bind, continuations
+from forget_callback.scoring import Scorer, score_repeats
+from forget_callback.scoring.tokens import bind, continuations
 from tests.helpers import greedy, log_probabilities
 
 WORDS = [" Paris", " Rome", " the fox ran", " hot", " é 東京", " 42", " answer", " sun went down over the hill"]
@@ -190,7 +192,8 @@ def test_the_budget_of_a_batch_has_no_influence(taught, batch_tokens):
     for name in ("correct", "outcome", "choice", "prediction", "text"):
         np.testing.assert_array_equal(getattr(usual, name), getattr(other, name))
     np.testing.assert_allclose(usual.margin, other.margin, atol=1e-4)
-    assert other.metadata == {"batch_tokens": batch_tokens, "dtype": "float32"}
+    how = {"likelihood": "tree, tiles", "generation": "loop"}
+    assert other.metadata == {"batch_tokens": batch_tokens, "dtype": "float32", **how}
 
 
 def test_an_items_answer_does_not_depend_on_the_other_items(taught):
@@ -310,3 +313,146 @@ def test_a_snapshot_carries_what_the_probe_knows(taught):
     assert snapshot.category.tolist() == [item.kind for item in probe.items]
     np.testing.assert_array_equal(snapshot.n_choices, probe.n_choices)
     np.testing.assert_array_equal(snapshot.answer, probe.answer)
+
+
+# --- several probes, again and again ------------------------------------------------------------------------------
+
+
+def several_probes(taught):
+    """Of all kinds and settings; the first two have items in common."""
+    items = mixed_items(taught)
+    return [
+        Probe("one", items[:15]),
+        Probe("two", items[10:], normalization="token", temperature=1.0),
+        Probe("chat", choice_items(5, seed=2), chat=True, normalization="length"),
+        Probe("written", [item for item in items if item.kind == "generation"][:3]),
+    ]
+
+
+def same(one, other, *, atol=1e-4):
+    """Two snapshots, but for rounding."""
+    assert (one.probe, one.fingerprint) == (other.probe, other.fingerprint)
+    for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    np.testing.assert_allclose(one.margin, other.margin, atol=atol)
+    for scores, others in zip(one.scores, other.scores, strict=True):
+        np.testing.assert_allclose(scores, others, atol=atol)
+
+
+@contextlib.contextmanager
+def forwards(model):
+    """The sizes of all forwards within."""
+    seen = []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
+
+
+def test_a_scorers_snapshots_are_those_of_each_probe_alone(taught):
+    probes = several_probes(taught)
+    snapshots = Scorer(taught.tokenizer, probes).score(taught.model)
+    assert [snapshot.probe for snapshot in snapshots] == [probe.name for probe in probes]
+    for probe, snapshot in zip(probes, snapshots):
+        alone = score_probe(taught.model, taught.tokenizer, probe)
+        same(snapshot, alone)
+        assert snapshot.metadata == alone.metadata
+    assert "likelihood" not in snapshots[3].metadata and "generation" not in snapshots[2].metadata
+
+
+def test_probes_share_their_forwards(taught):
+    """Probes of one item each, on one subject: a forward for all, and their common beginning once."""
+    beginning = "The capital of Italy is Rome. The capital of Japan is Tokyo. "
+    probes = [
+        Probe(f"p{i}", [MultipleChoice("a", f"{beginning}{i} The capital of France is", [" Paris", " hot"], 0)])
+        for i in range(4)
+    ]
+    scorer = Scorer(taught.tokenizer, probes)
+    scorer.score(taught.model)  # the first time it is also checked
+    with forwards(taught.model) as together:
+        scorer.score(taught.model)
+    apart = []
+    for probe in probes:
+        alone = Scorer(taught.tokenizer, [probe])
+        alone.score(taught.model)
+        with forwards(taught.model) as seen:
+            alone.score(taught.model)
+        apart += seen
+    assert len(together) == 1 < len(apart) == len(probes)
+    assert sum(together) < sum(apart)
+
+
+def test_one_scorer_scores_every_state_of_a_model(make_model, taught):
+    """Weights that change in between, and an object that did not exist when it was made."""
+    probes = several_probes(taught)
+    scorer = Scorer(taught.tokenizer, probes)
+    model = make_model()
+    for state in (make_model(seed=1).state_dict(), taught.model.state_dict()):
+        model.load_state_dict(state)
+        for probe, snapshot in zip(probes, scorer.score(model)):
+            same(snapshot, score_probe(model, taught.tokenizer, probe))
+    for probe, snapshot in zip(probes, scorer.score(taught.model)):
+        same(snapshot, score_probe(taught.model, taught.tokenizer, probe))
+
+
+def test_the_same_model_gives_the_same_bits(taught):
+    probes = several_probes(taught)
+    scorer = Scorer(taught.tokenizer, probes)
+    first, *others = (scorer.score(taught.model) for _ in range(3))
+    again = Scorer(taught.tokenizer, probes).score(taught.model)
+    for snapshots in (*others, again):
+        for one, other in zip(first, snapshots, strict=True):
+            same(one, other, atol=0)
+
+
+def test_tokens_and_plans_are_made_once(taught, monkeypatch):
+    scorer = Scorer(taught.tokenizer, several_probes(taught))
+    first = scorer.score(taught.model)
+    tokenizer = type(taught.tokenizer)
+    monkeypatch.setattr(tokenizer, "encode", lambda *args, **kwargs: pytest.fail("tokenised again"))
+    monkeypatch.setattr(tokenizer, "apply_chat_template", lambda *args, **kwargs: pytest.fail("rendered again"))
+    for one, other in zip(first, scorer.score(taught.model), strict=True):
+        same(one, other, atol=0)
+
+
+def test_repeats_of_several_probes(taught):
+    probes = several_probes(taught)
+    found = Scorer(taught.tokenizer, probes, repeats=3).score_repeats(taught.model)
+    assert [[snapshot.probe for snapshot in snapshots] for snapshots in found] == [[p.name for p in probes]] * 3
+    for at, probe in enumerate(probes):
+        for snapshots, alone in zip(found, score_repeats(taught.model, taught.tokenizer, probe, 3), strict=True):
+            same(snapshots[at], alone)
+    for one, other in zip(found[0], Scorer(taught.tokenizer, probes).score(taught.model), strict=True):
+        same(one, other)
+
+
+def test_by_probe_scores_all_at_the_first_question(taught):
+    probes = several_probes(taught)
+    scorer = Scorer(taught.tokenizer, probes)
+    expected = scorer.score(taught.model)
+    score = scorer.by_probe(taught.model)
+    with forwards(taught.model) as seen:
+        for probe, wanted in reversed(list(zip(probes, expected))):
+            same(score(probe), wanted)
+            first = len(seen)
+        assert first == len(seen) > 0
+    with forwards(taught.model) as later:
+        same(score(probes[2]), expected[2])
+    assert not later
+    with forwards(taught.model) as again:
+        scorer.by_probe(taught.model)(probes[0])
+    assert again == seen
+
+
+@pytest.mark.parametrize("name, value", [("batch_tokens", 0), ("repeats", 0), ("repeats", -2)])
+def test_a_scorer_refuses_numbers_below_one(tokenizer, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be 1 or more, got {value}"):
+        Scorer(tokenizer, [Probe("p", choice_items(1))], **{name: value})
+
+
+def test_another_variant_asks_the_same(taught):
+    probe = Probe("p", mixed_items(taught))
+    one, other = (score_probe(taught.model, taught.tokenizer, probe, variant=variant) for variant in (0, 1))
+    same(one, other)
+    assert not np.array_equal(one.margin, other.margin, equal_nan=True)  # other batches round otherwise

@@ -1,4 +1,7 @@
-"""How a generation ends, what sampling depends on, and that a model's own generation config has no say."""
+"""Texts by definition and by others, how they end, what samples depend on, and what a model's own config has no say in.
+
+`test_decoding.py` has the loop itself: batches, prefixes that are shared, and how many rows it forwards.
+"""
 
 import random
 from collections import Counter
@@ -8,9 +11,10 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from forget_callback import Generation, Probe, score_probe
+from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback.scoring import Scorer, score_repeats
 from tests.helpers import adds_bos, greedy, log_probabilities, teach
-from tests.scoring.architectures import MODELS, tiny
+from tests.scoring.architectures import MODELS, lively, tiny
 
 STORY = "Once upon a time"
 
@@ -24,12 +28,30 @@ def ask(prompts, *, match="contains", limit=12):
     return [Generation(f"g{i}", prompt, "x", match, max_new_tokens=limit) for i, prompt in enumerate(prompts)]
 
 
+# Caches of these are no keys and values, or not all of them.
+GENERATE = dict.fromkeys(["Mamba", "Mamba2", "Qwen3Next", "Lfm2", "Jamba"], "generate")
+GENERATE["RecurrentGemma"] = "generate unpadded"  # its `generate` lets a text see the padding
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_greedy_texts_equal_decoding_by_definition(tokenizer, name):
-    model = tiny(name, vocab_size=len(tokenizer))
-    prompts = [STORY, "x", "Who wrote this? What is it?", "東京 ", "The capital of France is Paris.\n"]
-    expected = [greedy(model, tokenizer.encode(prompt), 12, stops=[tokenizer.eos_token_id]) for prompt in prompts]
-    assert texts(model, tokenizer, ask(prompts)) == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
+    model = lively(name, vocab_size=len(tokenizer))
+    prompts = ["x y", STORY, "Who wrote this? What is it?", "東京 "]
+    expected = [greedy(model, tokenizer.encode(prompt), 9, stops=[tokenizer.eos_token_id]) for prompt in prompts]
+    snapshot = score_probe(model, tokenizer, Probe("p", ask(prompts, limit=9)))
+    assert snapshot.text.tolist() == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
+    assert snapshot.metadata["generation"] == GENERATE.get(name, "loop")
+
+
+def test_a_loop_that_was_right_by_chance_is_not_kept(tokenizer):
+    """Mamba ignores the cache, and this one writes what a model without memory would write. Then it learns."""
+    model, other = (make("Mamba", vocab_size=len(tokenizer)) for make in (tiny, lively))
+    prompts = ["x", "Who", STORY]
+    scorer = Scorer(tokenizer, [Probe("p", ask(prompts, limit=6))])
+    scorer.score(model)
+    model.load_state_dict(other.state_dict())
+    expected = [greedy(model, tokenizer.encode(prompt), 6, stops=[2]) for prompt in prompts]
+    assert scorer.score(model)[0].text.tolist() == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
 
 
 @pytest.mark.parametrize("chat", [False, True])
@@ -129,11 +151,210 @@ def test_sampling_follows_the_models_distribution(make_model, tokenizer, tempera
     for token, share in enumerate(p.tolist()):
         expected[tokenizer.decode([token], skip_special_tokens=True)] += share
     probe = Probe("p", ask([STORY] * n, limit=1), temperature=temperature)
-    # One batch, for every batch starts from the same seed.
-    found = Counter(score_probe(model, tokenizer, probe, batch_tokens=10**6).text)
+    found = Counter(score_probe(model, tokenizer, probe).text)
     for text, share in expected.most_common(10):
         assert found[text] / n == pytest.approx(share, abs=4.5 * (share * (1 - share) / n) ** 0.5)
 
+
+# --- texts that end an answer ------------------------------------------------------------------------------------
+
+SAYS = " there was a fox who ran over the hill and through the forest until it was gone"
+
+
+def with_stop(taught, stop, *, match="contains", limit=40, prompt=STORY):
+    item = Generation("g", prompt, "x", match, max_new_tokens=limit, stop=stop)
+    snapshot = score_probe(taught.model, taught.tokenizer, Probe("p", [item]))
+    return snapshot.text[0], snapshot.outcome[0]
+
+
+@pytest.mark.parametrize(
+    "stop, text",
+    [
+        ([" who"], " there was a fox"),  # one token
+        (["fox"], " there was a "),  # inside a token
+        (["x w"], " there was a fo"),  # from one token into the next
+        ([" ran over the hill"], " there was a fox who"),  # several tokens
+        (["h"], " t"),
+        ([" t"], ""),
+        (["forest", "hill", " until"], " there was a fox who ran over the "),  # whatever comes first
+        (["hill and", "the hill"], " there was a fox who ran over "),
+        (["gone"], SAYS[: -len("gone")]),
+        (["cat"], SAYS),
+        (["goneX"], SAYS),
+    ],
+)
+def test_a_stop_ends_the_text_and_is_no_part_of_it(taught, stop, text):
+    assert with_stop(taught, stop) == (text, "wrong" if text else "unparsed")
+
+
+def test_a_stop_that_does_not_come_leaves_a_truncated_text(taught):
+    assert with_stop(taught, ["hill"], limit=3) == (" there was a", "truncated")
+    n = len(taught.tokenizer.encode(" there was a fox who ran over the hill"))
+    assert with_stop(taught, ["hill"], limit=n) == (" there was a fox who ran over the ", "wrong")
+
+
+def test_a_stop_and_the_end_of_a_line_whichever_comes_first(taught):
+    prompt = "The capital of France is"
+    assert with_stop(taught, ["ris"], match="exact", prompt=prompt)[0] == " Pa"
+    # With stops the line's end is no part of the text either.
+    assert with_stop(taught, ["Rome"], match="exact", prompt=prompt)[0] == " Paris"
+
+
+@pytest.mark.parametrize("stop, text", [("🦊", " a "), ("é 🦊 b", " a "), ("東", " a é 🦊 b "), ("京", " a é 🦊 b 東")])
+def test_stops_of_letters_that_are_several_tokens(make_model, tokenizer, stop, text):
+    says = " a é 🦊 b 東京 end"
+    says = says.replace(" é", "") if stop == "🦊" else says
+    text = text.replace(" é", "") if stop == "🦊" else text
+    assert len(tokenizer.encode("🦊")) > 1 < len(tokenizer.encode("京"))
+    model = teach(make_model(), tokenizer, [("Who?", says + "<|im_end|>")], steps=60)
+    whole = Generation("whole", "Who?", "x", "contains", max_new_tokens=60)
+    item = Generation("g", "Who?", "x", "contains", max_new_tokens=60, stop=[stop])
+    assert score_probe(model, tokenizer, Probe("p", [whole, item])).text.tolist() == [says, text]
+
+
+def test_a_special_token_may_be_a_stop(make_model, tokenizer):
+    """Tasks of lm-eval have such stops, which end the text there: `until: ["</s>", "<|im_end|>"]`."""
+    model = teach(make_model(), tokenizer, [("Who?", " me<|im_start|> you<|im_end|>")], steps=60)
+    item = Generation("g", "Who?", "x", "contains", max_new_tokens=20, stop=["<|im_start|>"])
+    assert score_probe(model, tokenizer, Probe("p", [item])).text[0] == " me"
+
+
+def test_each_item_has_its_own_stops(taught):
+    stops = {"fox": " there was a ", "hill": " there was a fox who ran over the ", "cat": SAYS}
+    items = [Generation(s, STORY, "x", "contains", max_new_tokens=40, stop=[s]) for s in stops]
+    snapshot = score_probe(taught.model, taught.tokenizer, Probe("p", items))
+    assert snapshot.text.tolist() == list(stops.values())
+
+
+# --- what others write -------------------------------------------------------------------------------------------
+
+FEW_SHOT = (
+    "Question: Once upon a time? Answer: the sun went down. Question: Who? Answer: fox. Question: What is it? "
+    "Answer: a number. Question: of cold? Answer: hot.\n"
+)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Mistral, window", "Qwen3Moe", "Mamba"])
+def test_texts_equal_generate_of_transformers(tokenizer, name, shared):
+    longer = {"n_positions": 256} if name == "GPT-2" else {"max_position_embeddings": 256}
+    model = lively(name, vocab_size=len(tokenizer), **longer)
+    prompts = [(FEW_SHOT if shared else "") + f"{word}{i}" for i, word in enumerate(["x", STORY, " Who?", "sun"] * 3)]
+    assert len(tokenizer.encode(FEW_SHOT)) >= 40
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([tokenizer.encode(prompt)])
+        config = GenerationConfig(max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=2)
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        expected.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
+    assert texts(model, tokenizer, ask(prompts, limit=10)) == expected
+
+
+@pytest.mark.parametrize("stop", [["\n"], ["fox", " 4"], ["the", "."]])
+def test_texts_equal_lm_evals(taught, make_hflm, stop):
+    instance = pytest.importorskip("lm_eval.api.instance").Instance
+    prompts = [*taught.lines, *(f"{i} {line}" for i, line in enumerate(taught.lines))]
+    requests = [
+        instance(
+            request_type="generate_until",
+            doc={},
+            arguments=(prompt, {"until": stop, "max_gen_toks": 20, "do_sample": False}),
+            idx=i,
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    expected = make_hflm(taught.model, taught.tokenizer).generate_until(requests, disable_tqdm=True)
+    items = [Generation(f"{i}", p, "x", "contains", max_new_tokens=20, stop=stop) for i, p in enumerate(prompts)]
+    assert texts(taught.model, taught.tokenizer, items) == expected
+
+
+# --- several samples of an item ----------------------------------------------------------------------------------
+
+
+def sampled(model, tokenizer, items, repeats, **settings):
+    """The texts of each item's samples, by id."""
+    probe = Probe("p", items, temperature=1.0, **settings)
+    snapshots = score_repeats(model, tokenizer, probe, repeats)
+    assert len(snapshots) == repeats and all(snapshot.ids.tolist() == list(probe.ids) for snapshot in snapshots)
+    return {name: [snapshot.text[i] for snapshot in snapshots] for i, name in enumerate(probe.ids)}
+
+
+def test_repeats_are_other_samples_and_the_first_is_that_of_score_probe(make_model, tokenizer):
+    model, items = make_model(), ask([STORY, "Who?", "x", "x"], limit=8)
+    found = sampled(model, tokenizer, items, 4, seed=3)
+    assert all(len(set(several)) == 4 for several in found.values())
+    assert found["g2"] != found["g3"]  # one prompt, two items
+    first = texts(model, tokenizer, items, temperature=1.0, seed=3)
+    assert [several[0] for several in found.values()] == first
+    # Fewer repeats are the first of more.
+    assert {name: several[:2] for name, several in found.items()} == sampled(model, tokenizer, items, 2, seed=3)
+    assert sampled(model, tokenizer, items, 2, seed=4) != sampled(model, tokenizer, items, 2, seed=3)
+
+
+def test_an_items_samples_depend_neither_on_the_others_nor_on_the_budget(make_model, tokenizer):
+    model = make_model()
+    items = ask([STORY, "Who?", *(FEW_SHOT + f"{i}" for i in range(10)), "x"], limit=8)
+    together = sampled(model, tokenizer, items, 3)
+    for item in items[::4]:
+        assert sampled(model, tokenizer, [item], 3) == {item.id: together[item.id]}
+    assert sampled(model, tokenizer, items[::-1], 3) == dict(reversed(together.items()))
+    probe = Probe("p", items, temperature=1.0)
+    for batch_tokens in (1, 60, 10**6):
+        snapshots = score_repeats(model, tokenizer, probe, 3, batch_tokens=batch_tokens)
+        assert [list(several) for several in zip(*(s.text for s in snapshots))] == list(together.values())
+
+
+def test_another_variant_is_other_samples(make_model, tokenizer):
+    model, probe = make_model(), Probe("p", ask([STORY, "Who?"], limit=8), temperature=1.0)
+    one, other = (score_probe(model, tokenizer, probe, variant=variant).text.tolist() for variant in (0, 1))
+    assert one[0] != other[0] and one[1] != other[1]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_repeats_of_choices_and_of_greedy_answers_are_all_the_same(make_model, tokenizer, temperature):
+    items = [MultipleChoice("c", "Who?", [" fox", " sun"], 0), Recall("r", "Who?", " fox"), *ask([STORY], limit=8)]
+    first, second = score_repeats(make_model(), tokenizer, Probe("p", items, temperature=temperature), 2)
+    np.testing.assert_array_equal(first.margin, second.margin)
+    assert first.correct[:2].tolist() == second.correct[:2].tolist()
+    assert (first.text[2] == second.text[2]) == (temperature == 0)
+
+
+@pytest.mark.parametrize("repeats", [0, -1])
+def test_no_repeats_are_an_error(make_model, tokenizer, repeats):
+    with pytest.raises(ValueError, match=f"repeats must be 1 or more, got {repeats}"):
+        score_repeats(make_model(), tokenizer, Probe("p", ask(["x"])), repeats)
+
+
+def test_samples_follow_the_model_given_what_was_sampled_before(make_model, tokenizer):
+    """Second tokens: what the first one was decides their distribution, and the draws of a row are independent."""
+    model = make_model(initializer_range=0.3)
+    n, start = 4000, tokenizer.encode(STORY)
+    probe = Probe("p", [Generation("g", STORY, "x", "contains", max_new_tokens=2)], temperature=1.0, top_p=0.6)
+    found = Counter(s.text[0] for s in score_repeats(model, tokenizer, probe, n))
+    expected = Counter()
+    for first, p in nucleus(log_probabilities(model, start)[-1].exp(), 0.6).items():
+        if first == tokenizer.eos_token_id:
+            expected[""] += p
+            continue
+        for second, q in nucleus(log_probabilities(model, [*start, first])[-1].exp(), 0.6).items():
+            expected[tokenizer.decode([first, second], skip_special_tokens=True)] += p * q
+    assert set(found) <= set(expected)
+    for text, share in expected.most_common(10):
+        assert found[text] / n == pytest.approx(share, abs=4.5 * (share * (1 - share) / n) ** 0.5)
+
+
+def nucleus(p, top_p):
+    """The fewest tokens of this probability together, by a loop, with their shares."""
+    chosen, total = {}, 0.0
+    for share, token in sorted(((share, token) for token, share in enumerate(p.tolist())), reverse=True):
+        if total >= top_p:
+            break
+        chosen[token] = share
+        total += share
+    return {token: share / total for token, share in chosen.items()}
+
+
+# --- the model's own config --------------------------------------------------------------------------------------
 
 # Each of these would change, lengthen, shorten or break the texts if `generate` took it over.
 OWN_CONFIGS = [

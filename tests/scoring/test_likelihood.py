@@ -1,45 +1,59 @@
-"""Padded batches give what one unpadded forward per row gives, on several architectures, and what lm-eval gives."""
+"""Every level of the ladder gives what one unpadded forward a row gives, on many architectures, and lm-eval's sums."""
+
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
-from forget_callback.scoring.likelihood import likelihoods
-from forget_callback.scoring.plan import Continuation, split
+from forget_callback.scoring.ladder import LADDER, Scored
+from forget_callback.scoring.likelihood import Level, likelihoods
+from forget_callback.scoring.plan import plan
+from forget_callback.scoring.tokens import Continuation, split
 from tests.helpers import log_probabilities
-from tests.scoring.architectures import MODELS, tiny
+from tests.scoring.architectures import LEVELS, MODELS, TREE, tiny
+from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
+
+ROWS = mixed_rows(90)
 
 
-def random_rows(n, vocabulary, *, seed=0):
-    """Rows of 2 to 40 tokens, with 1 to 8 of them scored."""
-    rng = np.random.default_rng(seed)
-    rows = []
-    for i in range(n):
-        tokens = tuple(rng.integers(3, vocabulary, rng.integers(2, 41)).tolist())
-        rows.append(Continuation(i, tokens, len(tokens) - int(rng.integers(1, min(len(tokens), 9)))))
-    return rows
-
-
-def check(model, rows, found):
-    """Against the definition, one unpadded forward in float64 a row."""
-    for row, likelihood in zip(rows, found, strict=True):
-        table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
-        wanted = torch.tensor(row.tokens[row.n_context :])
-        said = table.gather(1, wanted[:, None]).squeeze(1)
-        best_other = table.scatter(1, wanted[:, None], -torch.inf).max(dim=1).values
-        assert likelihood.logprob == pytest.approx(float(said.sum()), abs=1e-4)
-        assert likelihood.margin == pytest.approx(float((said - best_other).min()), abs=1e-4)
-        assert likelihood.argmax.tolist() == table.argmax(dim=1).tolist()
-        assert likelihood.greedy == (table.argmax(dim=1) == wanted).all()
-
-
-@pytest.mark.parametrize("batch_tokens", [1, 100, 10**6])
-@pytest.mark.parametrize("name", MODELS)
-def test_equals_one_unpadded_forward_per_row(name, batch_tokens):
+@cache
+def with_definition(name):
+    """A model and what it thinks of ROWS."""
     model = tiny(name)
-    rows = random_rows(20, 90)
-    with torch.no_grad():
-        check(model, rows, likelihoods(model, rows, batch_tokens=batch_tokens, pad=0))
+    return model, [by_definition(model, row) for row in ROWS]
+
+
+@torch.no_grad()
+def score(model, rows, *, budget=2048, level=None):
+    """Likelihoods at a level that is forced, or at the one that is found."""
+    scored = Scored(rows)
+    scored.level = level
+    return scored.score(model, budget=budget)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_one_unpadded_forward_a_row(name):
+    """At the level of the table, whatever fits into a batch."""
+    model, expected = with_definition(name)
+    scored = Scored(ROWS)
+    for budget in (10**6, 100, *((1,) if LEVELS.get(name, TREE).startswith("tree") else ())):
+        with torch.no_grad():
+            check(ROWS, scored.score(model, budget=budget), expected)
+        assert str(scored.level) == LEVELS.get(name, TREE)
+    # Nothing was tried in vain but a tree, where the model's make does not say that it masks by itself.
+    assert all(tried.startswith("tree") for tried in scored.passed_over)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_level_below_gives_the_same(name):
+    """The levels that the ladder would go on to: each is right by itself, so a fall costs time alone."""
+    model, expected = with_definition(name)
+    best = LEVELS.get(name, TREE)
+    at = [str(level) for level in LADDER].index(best)
+    for level in LADDER[at + 1 :]:
+        if level.head != "tiles" or best.endswith("tiles"):
+            check(ROWS, score(model, ROWS, budget=200, level=level), expected)
 
 
 def test_the_window_of_the_window_models_matters():
@@ -51,7 +65,21 @@ def test_the_window_of_the_window_models_matters():
     assert not torch.allclose(log_probabilities(narrow, tokens), log_probabilities(wide, tokens), atol=1e-2)
 
 
-def test_greedy_rows_are_told_from_others():
+def test_the_prefix_that_is_shared_is_cached():
+    """Else no test above would have gone through the cache."""
+    prefixes = {batch.prefix for chunk in plan(ROWS, 2048) for batch in chunk.batches}
+    assert sorted(map(len, prefixes)) == [0, 35]
+
+
+@pytest.mark.parametrize("window", [36, 38, 43, 60])
+@pytest.mark.parametrize("name", ["Mistral, window", "Mistral, window, eager", "Gemma3, window", "Phi3, window"])
+def test_a_window_that_ends_within_or_behind_the_prefix(name, window):
+    model, rows = tiny(name, sliding_window=window), shared_rows(9, 90)
+    check(rows, score(model, rows), [by_definition(model, row) for row in rows])
+
+
+@pytest.mark.parametrize("level", LADDER, ids=str)
+def test_greedy_rows_are_told_from_others(level):
     """Continuations that the model itself would write, and the same with one token changed."""
     model = tiny("Llama")
     rows = []
@@ -60,49 +88,126 @@ def test_greedy_rows_are_told_from_others():
         for _ in range(4):
             head.append(int(log_probabilities(model, head)[-1].argmax()))
         changed = [*head[:-2], (head[-2] + 1) % 90, head[-1]]
-        rows += [Continuation(0, tuple(head), row.n_context), Continuation(0, tuple(changed), row.n_context)]
-    with torch.no_grad():
-        found = likelihoods(model, rows, batch_tokens=200, pad=0)
-    check(model, rows, found)
+        rows += [Continuation(0, tuple(tokens), row.n_context, True) for tokens in (head, changed)]
+    found = score(model, rows, budget=200, level=level)
+    check(rows, found, [by_definition(model, row) for row in rows])
     assert [likelihood.greedy for likelihood in found] == [True, False] * 8
     assert all((likelihood.margin > 0) == likelihood.greedy for likelihood in found)
 
 
-@pytest.mark.parametrize("pad", [0, 7])
-def test_the_padding_token_has_no_effect(pad):
-    model, rows = tiny("Gemma2, window, capped"), random_rows(20, 90)
+@pytest.mark.parametrize("level", LADDER, ids=str)
+@pytest.mark.parametrize("vocabulary", [2048, 2049, 5000])
+def test_vocabularies_of_several_tiles(vocabulary, level):
+    model = tiny("Llama", vocab_size=vocabulary)
+    rows = [*random_rows(12, vocabulary), *shared_rows(8, vocabulary)]
+    edges = [Continuation(50 + i, (7, 8, token), 2, True) for i, token in enumerate((3, 2046, vocabulary - 1))]
+    rows += edges
+    check(rows, score(model, rows, level=level), [by_definition(model, row) for row in rows])
+
+
+@pytest.mark.parametrize("level", [LADDER[0], LADDER[1], LADDER[4]], ids=str)
+@pytest.mark.parametrize("twins", [(10, 11), (10, 2500), (2100, 4999)])
+def test_in_a_tie_the_lower_token_is_the_argmax(twins, level):
+    """As `torch.argmax` has it, and so what greedy decoding would write; both leads are 0."""
+    model = tiny("Llama", vocab_size=5000)
+    likely = [int(log_probabilities(model, (7, 8, 9))[-1].argmax()), *twins]
     with torch.no_grad():
-        check(model, rows, likelihoods(model, rows, batch_tokens=10**6, pad=pad))
+        for twin in twins:
+            model.lm_head.weight[twin] = 1.5 * model.lm_head.weight[likely[0]]
+    rows = [Continuation(i, (7, 8, 9, twin), 3, True) for i, twin in enumerate(twins)]
+    low, high = score(model, rows, level=level)
+    assert (low.margin, high.margin) == (0, 0) and low.logprob == high.logprob
+    assert (low.greedy, high.greedy) == (True, False)
+    assert low.argmax.tolist() == high.argmax.tolist() == [min(twins)]
 
 
-def test_bfloat16_logits_are_read_in_float32():
-    model = tiny("Llama").to(torch.bfloat16)
-    rows = random_rows(10, 90)
+@pytest.mark.parametrize("level", LADDER, ids=str)
+def test_logits_of_minus_infinity_are_no_nan(level):
+    """A vocabulary that is padded with -inf, a whole tile of it in the middle."""
+    model = tiny("Llama", vocab_size=5000)
+    head = model.lm_head
+    biased = torch.nn.Linear(head.in_features, head.out_features)
     with torch.no_grad():
-        check(model, rows, likelihoods(model, rows, batch_tokens=1, pad=0))
+        biased.weight.copy_(head.weight)
+        biased.bias.zero_()
+        biased.bias[2048:4096] = biased.bias[4900:] = -torch.inf
+    model.lm_head = biased.eval()
+    inside = [row for row in random_rows(8, 2000) if len(row.tokens) < 30]
+    outside = [Continuation(60, (7, 8, 3000), 2), Continuation(61, (7, 8, 4950, 5), 2, True)]
+    rows = [*inside, *outside]
+    found = score(model, rows, level=level)
+    check(inside, found[:-2], [by_definition(model, row) for row in inside])
+    assert [f.logprob for f in found[-2:]] == [-np.inf, -np.inf]
+    assert found[-1].margin == -np.inf and not found[-1].greedy
 
 
-def test_a_row_of_nan_is_nan_and_its_neighbours_are_not():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["Llama", "Mistral, window", "GPT-2", "Granite, scaled"])
+def test_half_precision_is_read_in_float32(name, dtype):
+    """Rounding differs with the batch, so the definition in float64 is met within it."""
+    model = tiny(name, initializer_range=0.1).to(dtype)
+    scored = Scored(ROWS)
+    with torch.no_grad():
+        found = scored.score(model, budget=200)
+    assert str(scored.level) == LEVELS.get(name, TREE)
+    exact = tiny(name, initializer_range=0.1).to(dtype).double()
+    for row, likelihood in zip(ROWS, found, strict=True):
+        n = len(row.tokens) - row.n_context
+        assert likelihood.logprob == pytest.approx(by_definition(exact, row).logprob, abs=0.05 * n)
+
+
+@pytest.mark.parametrize("level", LADDER, ids=str)
+def test_one_token_of_nan_is_nan_where_it_is_met_and_nowhere_else(level):
+    """Rows that hold it in the context, in the continuation, or as its last token, which is not forwarded."""
+    model, bad = tiny("Llama"), 88
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad] = torch.nan
+    clean = [row for row in mixed_rows(88) if bad not in row.tokens]
+    poisoned = [
+        Continuation(70, (bad, 8, 7), 1, True),
+        Continuation(71, (9, bad, 7), 2),
+        Continuation(72, (9, 8, bad, 7), 2, True),
+        Continuation(73, (*clean[20].tokens, bad, 7), 10),
+    ]
+    last = [Continuation(74, (9, 8, bad), 1), Continuation(75, (*clean[20].tokens, bad), 5, True)]
+    rows = [*clean, *last, *poisoned]
+    order = np.random.default_rng(0).permutation(len(rows))
+    found = score(model, [rows[i] for i in order], budget=200, level=level)
+    found = [found[at] for at in np.argsort(order)]
+    n = len(rows) - len(poisoned)
+    check(rows[:n], found[:n], [by_definition(model, row) for row in rows[:n]])
+    assert all(np.isnan(likelihood.logprob) for likelihood in found[n:])
+
+
+@pytest.mark.parametrize("level", [None, *LADDER], ids=str)
+def test_a_model_of_nan_gives_nan(level):
     model = tiny("Llama")
     with torch.no_grad():
-        model.model.embed_tokens.weight[5] = torch.nan
-        rows = [Continuation(0, (9, 8, 7), 1), Continuation(1, (9, 5, 7), 1), Continuation(2, (9, 8), 1)]
-        found = likelihoods(model, rows, batch_tokens=100, pad=0)
-    assert [bool(np.isnan(likelihood.logprob)) for likelihood in found] == [False, True, False]
+        model.model.norm.weight.fill_(torch.nan)
+    assert all(np.isnan(likelihood.logprob) for likelihood in score(model, ROWS, level=level))
 
 
 def test_no_rows_are_no_forward():
-    assert likelihoods(tiny("Llama"), [], batch_tokens=100, pad=0) == []
+    model = tiny("Llama")
+    model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
+    assert score(model, []) == []
+    assert likelihoods(model, [], Level("tree", "tiles")) == {}
 
 
-def test_advance_counts_every_row_once():
+@pytest.mark.parametrize("level", [None, *LADDER], ids=str)
+def test_advance_counts_every_row_once(level):
     seen = []
+    scored = Scored(ROWS)
+    scored.level = level
     with torch.no_grad():
-        likelihoods(tiny("Llama"), random_rows(20, 90), batch_tokens=100, pad=0, advance=seen.append)
-    assert sum(seen) == 20 and len(seen) > 1
+        scored.score(tiny("Llama"), budget=100, advance=seen.append)
+        first = sum(seen)
+        scored.score(tiny("Llama"), budget=100, advance=seen.append)
+    assert first == len(ROWS) and sum(seen) == 2 * len(ROWS)
 
 
-def test_equals_lm_eval(tokenizer, taught, make_hflm):
+@pytest.mark.parametrize("level", [None, LADDER[-1]], ids=str)
+def test_equals_lm_eval(tokenizer, taught, make_hflm, level):
     instance = pytest.importorskip("lm_eval.api.instance").Instance
     contexts = [*taught.lines, "The capital of France is ", "", "Größe 東京"]
     answers = [answer for answer in taught.lines.values() if answer != "<|im_end|>"]
@@ -112,9 +217,8 @@ def test_equals_lm_eval(tokenizer, taught, make_hflm):
     rows = []
     for i, pair in enumerate(pairs):
         head, tail = split(*pair, tokenizer, chat=False)
-        rows.append(Continuation(i, (*head, *tail), len(head)))
-    with torch.no_grad():
-        found = likelihoods(taught.model, rows, batch_tokens=500, pad=0)
+        rows.append(Continuation(i, (*head, *tail), len(head), True))
+    found = score(taught.model, rows, budget=500, level=level)
     np.testing.assert_allclose([f.logprob for f in found], [sum_ for sum_, _ in expected], rtol=1e-6, atol=1e-4)
     assert [f.greedy for f in found] == [greedy for _, greedy in expected]
     assert sum(f.greedy for f in found) >= len(answers)

@@ -1,165 +1,482 @@
-"""Token ids are lm-eval's own, conversations end where the answer begins, and batches hold every row once."""
+"""Every continuation is found again in its plan, nothing is forwarded twice, and little is forwarded for nothing."""
 
-from itertools import pairwise
+import json
+import random
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring.plan import Continuation, batches, bind, context_of, continuations, encode, split
-from tests.helpers import adds_bos
+from forget_callback import MultipleChoice, Probe, Recall, load_probe
+from forget_callback.probes import parse_item
+from forget_callback.scoring.ladder import Scored
+from forget_callback.scoring.plan import common, plan, prefix_groups
+from forget_callback.scoring.tokens import Continuation, continuations
 
-CONTEXTS = [
-    "The capital of France is",
-    "The capital of France is ",
-    "The capital of France is  \n",
-    "Question: who?\nAnswer:",
-    "Größe 東京 🦊 ",
-    "x",
-    "2 + 2 =\t",
-    "The capital of France is Pa",
-    "<s>The capital of France is",
-    "<s>",
-    "<|im_end|>",
-    "",
-]
-CONTINUATIONS = [" Paris", "Paris", " the sun went down", "é", " 🦊🦊", "ris is", "\n", "<s> Paris", "<|im_end|> hot"]
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
-@pytest.fixture(scope="module", params=["no BOS", "BOS", "BOS that is not added"])
-def any_tokenizer(request, make_tokenizer):
-    if request.param == "no BOS":
-        return make_tokenizer()
-    tokenizer = make_tokenizer(bos_token="<s>")
-    return adds_bos(tokenizer) if request.param == "BOS" else tokenizer
+# --- what a plan forwards, by definition -------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def hflm(any_tokenizer, make_model, make_hflm):
-    return make_hflm(make_model(vocab_size=len(any_tokenizer)), any_tokenizer)
+def paths_of(batch):
+    """Of each token of a batch, the tokens that it sees, itself included, and their positions: from `ends` alone."""
+    rows, width = batch.ids.shape
+    before = list(range(len(batch.prefix)))
+    result = []
+    for row in range(rows):
+        for at in range(width):
+            seen = [i for i in range(at + 1) if batch.ends[row, i] > at]
+            tokens = (*batch.prefix, *batch.ids[row, seen].tolist())
+            result.append((tokens, [*before, *batch.positions[row, seen].tolist()]))
+    return result
 
 
-def lm_eval_pair(hflm, context, continuation):
-    """What lm-eval would forward: `TemplateLM.loglikelihood` up to the forward."""
-    if context:
-        return hflm._encode_pair(context, continuation)
-    seen = []
-    hflm._loglikelihood_tokens = lambda requests, **kwargs: seen.extend(requests)
-    hflm.loglikelihood([type("Request", (), {"args": (context, continuation)})], disable_tqdm=True)
-    del hflm._loglikelihood_tokens
-    return seen[0][1:]
+def check(rows, chunks, budget):
+    """Every property that a plan promises; returns its batches."""
+    found = Counter()
+    for chunk in chunks:
+        paths = [paths_of(batch) for batch in chunk.batches]
+        # A scored token: its batch and its place there.
+        scored = [(b, at) for b, batch in enumerate(chunk.batches) for at in batch.scored.tolist()]
+        assert len(set(scored)) == len(scored)
+        used = set()
+        wanted_at = {}
+        for index, low, high in zip(chunk.continuations.tolist(), [0, *chunk.ends.tolist()], chunk.ends.tolist()):
+            found[index] += 1
+            row = rows[index]
+            assert high - low == len(row.tokens) - row.n_context
+            for place, entry in enumerate(range(low, high), row.n_context):
+                edge = chunk.path[entry]
+                node = chunk.order[chunk.edge_row[edge]]
+                batch, at = scored[node]
+                tokens, positions = paths[batch][at]
+                assert tokens == row.tokens[:place]
+                assert positions == list(range(place))
+                assert chunk.edge_token[edge] == row.tokens[place]
+                if row.greedy:
+                    assert chunk.wanted[chunk.greedy[entry]] == row.tokens[place]
+                    assert chunk.order[chunk.greedy[entry]] == node
+                    wanted_at.setdefault(int(node), set()).add(row.tokens[place])
+                else:
+                    assert chunk.greedy[entry] == -1
+            # The last of these paths is the whole continuation but for its last token.
+            width = chunk.batches[batch].ids.shape[1]
+            used |= {(batch, at // width * width + i) for i in range(at % width + 1) if sees(chunk, batch, at, i)}
+        check_order(chunk, len(scored), wanted_at)
+        for b, batch in enumerate(chunk.batches):
+            check_batch(batch, {at for own, at in used if own == b}, budget)
+    assert found == Counter(range(len(rows)))
+    return [batch for chunk in chunks for batch in chunk.batches]
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_split_is_lm_evals(any_tokenizer, hflm, context):
-    for continuation in CONTINUATIONS:
-        assert split(context, continuation, any_tokenizer, chat=False) == lm_eval_pair(hflm, context, continuation)
+def sees(chunk, batch, at, i):
+    width = chunk.batches[batch].ids.shape[1]
+    return chunk.batches[batch].ends[at // width, i] > at % width
 
 
-def test_split_is_lm_evals_on_random_texts(any_tokenizer, hflm):
+def check_order(chunk, n_scored, wanted_at):
+    """A scored token stands in `order` once, and once more for each further token that it would have to say."""
+    expected = {node: max(len(wanted_at.get(node, ())), 1) for node in range(n_scored)}
+    assert Counter(chunk.order.tolist()) == expected
+    pairs = list(zip(chunk.order[: len(chunk.wanted)].tolist(), chunk.wanted.tolist()))
+    assert sorted(pairs) == sorted((node, token) for node, tokens in wanted_at.items() for token in tokens)
+    assert (np.diff(chunk.edge_token) >= 0).all()
+    edges = list(zip(chunk.edge_row.tolist(), chunk.edge_token.tolist()))
+    assert len(set(edges)) == len(edges) and set(chunk.path.tolist()) == set(range(len(edges)))
+
+
+def check_batch(batch, used, budget):
+    rows, width = batch.ids.shape
+    assert batch.n_tokens == len(used)
+    padded = set(range(rows * width)) - used
+    for at in padded:
+        row, column = divmod(at, width)
+        seeing = [i for i in range(column + 1) if batch.ends[row, i] > column]
+        assert seeing == [column] and batch.ends[row, column] == column + 1
+    # Descendants come right after a token: spans nest, and none leaves its row.
+    assert (batch.ends > np.arange(width)).all() and (batch.ends <= width).all()
+    for row in range(rows):
+        for at in range(width):
+            inside = batch.ends[row, at : batch.ends[row, at]]
+            assert (inside <= batch.ends[row, at]).all()
+    # Within a trie each prefix is one token: no two children of a token are alike.
+    for row in range(rows):
+        children = Counter()
+        for at in range(width):
+            if row * width + at in used:
+                above = [i for i in range(at) if batch.ends[row, i] > at]
+                if above:
+                    children[above[-1], batch.ids[row, at]] += 1
+        assert all(n == 1 for n in children.values())
+    assert rows * width <= budget or rows == 1 or width > budget
+
+
+# --- inputs in which much is shared ------------------------------------------------------------------------------
+
+LONG = tuple(np.random.default_rng(0).integers(3, 90, 150).tolist())
+
+
+@st.composite
+def many(draw):
+    """Continuations over a few tokens, some behind long prefixes that are shared."""
+    alphabet = st.integers(0, draw(st.integers(0, 3)))
+    prefixes = [(), LONG[: draw(st.integers(30, 40))], LONG[: draw(st.integers(64, 80))], LONG[40:100]]
+    rows = []
+    for item in range(draw(st.integers(0, 14))):
+        context = (*draw(st.sampled_from(prefixes)), *draw(st.lists(alphabet, min_size=1, max_size=6)))
+        greedy = draw(st.booleans())
+        for _ in range(draw(st.integers(1, 4))):
+            tail = draw(st.lists(alphabet, min_size=1, max_size=5))
+            rows.append(Continuation(item, (*context, *tail), len(context), greedy))
+    return rows
+
+
+def behind(prefix, n, *, seed=0, tail=12):
+    """`n` items with three options behind one prefix; the third and the last option are one text."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for item in range(n):
+        context = (*prefix, *rng.integers(3, 90, rng.integers(1, tail)).tolist())
+        for option in range(3):
+            more = tuple(rng.integers(3, 90, rng.integers(1, 5)).tolist())
+            rows.append(Continuation(item, context + more, len(context), option == 0))
+    return rows
+
+
+BUDGETS = st.sampled_from([1, 7, 40, 200, 2048])
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=many(), budget=BUDGETS, join=st.booleans(), variant=st.integers(0, 2))
+def test_every_continuation_is_in_a_tree_once(rows, budget, join, variant):
+    check(rows, plan(rows, budget, join=join, variant=variant), budget)
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=many(), budget=BUDGETS, pad=st.booleans(), variant=st.integers(0, 2))
+def test_unshared_every_continuation_has_a_row_of_its_own(rows, budget, pad, variant):
+    batches = check(rows, plan(rows, budget, share=False, pad=pad, variant=variant), budget)
+    assert sum(len(batch.ids) for batch in batches) == len(rows)
+    for batch in batches:
+        lengths = (batch.ends[:, 0]).tolist()
+        assert batch.prefix == () and max(lengths) == batch.ids.shape[1]
+        assert pad or set(lengths) == {batch.ids.shape[1]}
+
+
+@pytest.mark.parametrize("budget", [1, 64, 300, 2048])
+@pytest.mark.parametrize("depth", [0, 31, 32, 100])
+def test_a_long_prefix_is_forwarded_once_and_not_in_rows(depth, budget):
+    rows = behind(LONG[:depth], 40)
+    batches = check(rows, plan(rows, budget), budget)
+    prefixes = {batch.prefix for batch in batches}
+    assert prefixes == ({LONG[:depth]} if depth >= 32 else {()})
+    if depth >= 32 and budget >= 300:
+        assert sum(batch.n_tokens for batch in batches) == distinct_prefixes([row.tokens[depth:-1] for row in rows])
+
+
+@pytest.mark.parametrize("n, cached", [(7, False), (8, True)])
+def test_fewer_than_eight_contexts_are_not_cached(n, cached):
+    rows = [Continuation(i, (*LONG[:80], 3 + i, 4, 5), 82) for i in range(n)]
+    batches = check(rows, plan(rows, 2048), 2048)
+    assert {batch.prefix for batch in batches} == ({LONG[:80]} if cached else {()})
+
+
+def test_repeats_of_few_contexts_are_no_reason_to_cache():
+    """The same prompt under many items is one trie anyway."""
+    rows = [Continuation(i, (*LONG[:60], 5, 6 + i), 61, False) for i in range(50)]
+    batches = check(rows, plan(rows, 2048), 2048)
+    assert {batch.prefix for batch in batches} == {()}
+    assert sum(batch.n_tokens for batch in batches) == 61
+
+
+def test_equal_prompts_of_different_items_are_forwarded_once():
+    """Recall and choices often ask by the same prompt."""
+    options = [Continuation(0, (7, 8, 9, n), 3) for n in (10, 11, 12)]
+    rows = [*options, Continuation(1, (7, 8, 9, 10), 3, True)]
+    (batch,) = check(rows, plan(rows, 2048), 2048)
+    assert batch.n_tokens == 3 and batch.scored.tolist() == [2]
+
+
+def test_a_token_that_two_items_want_otherwise_is_read_twice():
+    rows = [Continuation(0, (7, 8, 9), 2, True), Continuation(1, (7, 8, 10), 2, True), Continuation(2, (7, 8, 9), 2)]
+    (chunk,) = plan(rows, 2048)
+    check(rows, [chunk], 2048)
+    assert chunk.order.tolist() == [0, 0] and sorted(chunk.wanted.tolist()) == [9, 10]
+
+
+def test_no_continuations_are_no_batches():
+    assert [batch for chunk in plan([], 100) for batch in chunk.batches] == []
+
+
+def flat(chunks):
+    """A plan as text that compares."""
+    return repr([{name: getattr(chunk, name) for name in vars(chunk)} for chunk in chunks])
+
+
+@pytest.mark.parametrize("settings_", [{}, {"share": False}, {"share": False, "pad": False}, {"variant": 3}])
+def test_the_same_input_is_the_same_plan(settings_):
+    rows = behind(LONG[:50], 30)
+    first = flat(plan(rows, 300, **settings_))
+    random.seed(99), np.random.seed(99)
+    plan(behind(LONG[:9], 12, seed=5), 77, variant=9)
+    assert flat(plan(list(rows), 300, **settings_)) == first
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("depth", [0, 50])
+def test_another_variant_is_the_same_continuations_in_other_batches(depth, share):
+    rows = behind(LONG[:depth], 40)
+    seen = set()
+    for variant in range(3):
+        batches = check(rows, plan(rows, 300, share=share, variant=variant), 300)
+        seen.add(repr([batch.ids.tolist() for batch in batches]))
+    assert len(seen) == 3
+
+
+def is_chain(batch):
+    """Whether a batch is a single continuation."""
+    return len(batch.ids) == 1 and (batch.ends == batch.ids.shape[1]).all()
+
+
+@pytest.mark.parametrize("budget, depth", [(50, 0), (20, 0), (1, 0), (100, 60), (150, 400)])
+def test_only_a_single_continuation_is_larger_than_the_budget(budget, depth):
+    prefix = (LONG * 3)[:depth]
+    context = (*prefix, *LONG[:20])
+    one = [Continuation(0, (*context, 5 + n, 3, 4, 5, 6, 7, 8, 9), len(context)) for n in range(30)]
+    rows = one + behind(prefix, 20)
+    batches = check(rows, plan(rows, budget), budget)
+    assert all(batch.ids.size <= budget or is_chain(batch) for batch in batches)
+
+
+def test_a_continuation_longer_than_the_budget_is_forwarded_all_the_same():
+    rows = [Continuation(0, LONG, 100)]
+    (batch,) = check(rows, plan(rows, 50), 50)
+    assert batch.ids.shape == (1, len(LONG) - 1)
+
+
+@given(a=st.lists(st.integers(0, 1), max_size=12), b=st.lists(st.integers(0, 1), max_size=12))
+def test_common_is_the_length_of_the_shared_prefix(a, b):
+    expected = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
+    assert common(tuple(a), tuple(b)) == expected
+    assert common((7,) * 200 + tuple(a), (7,) * 200 + tuple(b)) == 200 + expected
+
+
+# --- prefixes that are cached ------------------------------------------------------------------------------------
+
+
+def best_saving(contexts, depth=0):
+    """Tokens saved at best by disjoint groups of 8 or more contexts that share 32 tokens or more, by trying all.
+
+    A group is cached at the depth where its contexts part; whatever does not belong to it is looked at further down.
+    """
+    if len(contexts) < 8:
+        return 0
+    shared = depth
+    while all(len(context) > shared for context in contexts) and len({context[shared] for context in contexts}) == 1:
+        shared += 1
+    own = (len(contexts) - 1) * shared if shared >= 32 else 0
+    children = {}
+    for context in contexts:
+        if len(context) > shared:
+            children.setdefault(context[shared], []).append(context)
+    return max(own, sum(best_saving(child, shared + 1) for child in children.values()))
+
+
+def saving(contexts, groups):
+    """Tokens saved by groups, with all that must hold for them."""
+    assert sorted(i for _, members in groups for i in members) == list(range(len(contexts)))
+    *cached, (rest_depth, _) = groups
+    assert rest_depth == 0
+    saved = 0
+    for depth, members in cached:
+        own = {contexts[i] for i in members}
+        assert depth >= 32 and len(own) >= 8
+        assert all(len(context) >= depth for context in own) and len({context[:depth] for context in own}) == 1
+        assert [contexts[i] for i in members] == sorted(contexts[i] for i in members)
+        saved += (len(own) - 1) * depth
+    return saved
+
+
+@st.composite
+def spelled(draw, size):
+    """Contexts of a few words of `size` tokens, so that they part where a word ends; and a tail of their own."""
+    words = st.lists(st.integers(0, 2), max_size=4)
+    n = draw(st.integers(0, 40))
+    contexts = []
+    for i in range(n):
+        spell = [token for word in draw(words) for token in range(100 + 100 * word, 100 + 100 * word + size)]
+        contexts.append((*spell, *[1000 + i] * draw(st.integers(0, 2))))
+    return contexts
+
+
+@settings(max_examples=100, deadline=None)
+@given(contexts=spelled(32))
+def test_prefix_groups_save_the_most_where_contexts_part_at_multiples_of_32(contexts):
+    assert saving(contexts, prefix_groups(contexts)) == best_saving(sorted(set(contexts)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(contexts=spelled(11))
+def test_prefix_groups_never_save_less_than_nothing_or_one_prefix_for_all(contexts):
+    saved = saving(contexts, prefix_groups(contexts))
+    distinct = sorted(set(contexts))
+    depth = common(distinct[0], distinct[-1]) if distinct else 0
+    one_for_all = (len(distinct) - 1) * depth if depth >= 32 and len(distinct) >= 8 else 0
+    assert max(one_for_all, 0) <= saved <= best_saving(distinct)
+
+
+def test_nested_prefixes_are_cached_at_the_subject():
+    """57 subjects with five examples each behind one instruction, as MMLU asks: the longer prefix saves more."""
     rng = np.random.default_rng(0)
-    pieces = ["The", " capital", " ", "\n", "Pa", "ris", "é", "🦊", "1", " <s>", "\t", "is"]
-    checked = 0
-    for _ in range(300):
-        context, continuation = ("".join(rng.choice(pieces, rng.integers(1, 8))) for _ in range(2))
-        if context.strip():
-            assert split(context, continuation, any_tokenizer, chat=False) == lm_eval_pair(hflm, context, continuation)
-            checked += 1
-    assert checked > 200
+    contexts = []
+    for _ in range(57):
+        examples = tuple(rng.integers(3, 900, 300).tolist())
+        contexts += [(*LONG[:40], *examples, *rng.integers(3, 900, 20).tolist()) for _ in range(12)]
+    groups = prefix_groups(contexts)
+    assert saving(contexts, groups) == 57 * 11 * 340
+    assert [depth for depth, _ in groups] == [340] * 57 + [0] and groups[-1][1] == []
 
 
-@pytest.mark.parametrize("context", [" ", "\n\n", " \t "])
-def test_a_context_of_white_space_is_an_empty_one(any_tokenizer, context):
-    head, tail = split(context, "Paris", any_tokenizer, chat=False)
-    assert head == split("", "Paris", any_tokenizer, chat=False)[0] and len(head) == 1
-    assert tail == any_tokenizer.encode(context + "Paris", add_special_tokens=False)
+def test_an_instruction_is_cached_where_the_subjects_are_too_small():
+    rng = np.random.default_rng(0)
+    contexts = []
+    for _ in range(20):
+        examples = tuple(rng.integers(3, 900, 50).tolist())
+        contexts += [(*LONG[:40], *examples, *rng.integers(3, 900, 20).tolist()) for _ in range(3)]
+    assert [depth for depth, _ in prefix_groups(contexts)] == [40, 0]
 
 
-def test_a_text_that_brings_its_bos_gets_no_second_one(any_tokenizer):
-    ids = encode("<s>The capital", any_tokenizer)
-    assert any_tokenizer.bos_token is None or ids.count(any_tokenizer.bos_token_id) == 1
-    assert any_tokenizer.decode(ids) == "<s>The capital"
+def test_a_stranger_does_not_cost_the_others_their_prefix():
+    contexts = [(*LONG[:64], 1000 + i) for i in range(20)] + [(5, 6, 7), (9,)]
+    (depth, members), (_, rest) = prefix_groups(contexts)
+    assert depth == 64 and sorted(members) == list(range(20)) and sorted(rest) == [20, 21]
 
 
-def test_without_bos_and_eos_an_empty_prompt_is_an_error(make_tokenizer):
-    tokenizer = make_tokenizer()
-    tokenizer.eos_token = None
-    with pytest.raises(ValueError, match=r"neither a BOS nor an EOS token .*; give the item a prompt"):
-        split("", "Paris", tokenizer, chat=False)
+# --- the gate: what is forwarded on real items --------------------------------------------------------------------
 
 
-def test_rows_are_in_item_order_with_their_options(tokenizer):
-    items = [
-        MultipleChoice("a", "The capital of France is", [" Paris", " Rome", " the sun"], 0),
-        Generation("b", "Who?", "me"),
-        Recall("c", "The capital of Italy is", " Rome"),
-    ]
+def distinct_prefixes(sequences):
+    """Nodes of the trie of some sequences, counted by listing every prefix."""
+    return len({tuple(sequence[:n]) for sequence in sequences for n in range(1, len(sequence) + 1)})
+
+
+def least_work(rows):
+    """Tokens and scored rows that no plan over single items can do without: (unique tokens, scored rows).
+
+    A trie an item over context and options without their last token; a prefix that all items share counts once.
+    """
+    by_item = {}
+    for row in rows:
+        by_item.setdefault(row.item, []).append(row)
+    everyone = [row.tokens[: row.n_context - 1] for row in rows]
+    shared = min(common(everyone[0], other) for other in everyone)
+    unique = shared + sum(distinct_prefixes([r.tokens[:-1] for r in own]) - shared for own in by_item.values())
+    scored = sum(
+        len({r.tokens[:at] for r in own for at in range(r.n_context, len(r.tokens))}) for own in by_item.values()
+    )
+    return unique, scored
+
+
+def few_shot(items, n):
+    """The first `n` items with their answers before each of the others."""
+    examples = "".join(f"{item.prompt}{item.choices[item.answer]}\n\n" for item in items[:n])
+    return [MultipleChoice(i.id, examples + i.prompt, i.choices, i.answer) for i in items[n:]]
+
+
+def real_items(name):
+    file = DATA / f"{name}.jsonl"
+    if not file.is_file():
+        pytest.skip(f"no real items at hand: {file} does not exist")
+    found = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        if len({choice.strip() for choice in record["choices"]}) == len(record["choices"]):
+            found.append(parse_item(record))
+    return found
+
+
+@pytest.fixture(params=["facts", "facts of one kind", "arc_easy", "commonsense_qa", "arc_easy, 5-shot"])
+def gate_rows(request, tokenizer):
+    name = request.param.split(",")[0]
+    if name.startswith("facts"):
+        items = [i for i in load_probe("builtin:facts").items if name == "facts" or isinstance(i, MultipleChoice)]
+    else:
+        items = real_items(name)
+    if "5-shot" in request.param:
+        items = few_shot(items, 5)[:200]
+    return continuations(Probe("p", items), tokenizer)
+
+
+def test_little_more_is_forwarded_than_must_be(gate_rows):
+    """The gate of continuous integration: at most 1.10 of the unique tokens, and the head on scored rows alone."""
+    unique, scored = least_work(gate_rows)
+    chunks = plan(gate_rows, 2048)
+    batches = [batch for chunk in chunks for batch in chunk.batches]
+    prefixes = sum(map(len, {batch.prefix for batch in batches}))
+    forwarded = sum(batch.ids.size for batch in batches) + prefixes
+    # Items with one prompt, or with a prefix that is not everyone's, share more than this denominator knows.
+    assert forwarded <= 1.10 * unique
+    head_rows = sum(len(chunk.order) for chunk in chunks)
+    assert head_rows == sum(len(batch.scored) for batch in batches)
+    assert head_rows <= scored  # items with one prompt share even these
+
+
+class _HeadProducts(TorchDispatchMode):
+    """Counts the logits that come of products with one weight."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = weight.untyped_storage().data_ptr()
+        self.logits = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul"):
+            tensors = [arg for arg in args if isinstance(arg, torch.Tensor)]
+            if any(tensor.untyped_storage().data_ptr() == self.weight for tensor in tensors):
+                self.logits += output.numel()
+        return output
+
+
+def counted(model, scored, budget):
+    """What a scoring really does: tokens through the embedding, rows through the head, forwards."""
+    seen = []
+    handle = model.get_input_embeddings().register_forward_hook(
+        lambda module, args, output: seen.append(args[0].numel())
+    )
+    head = model.get_output_embeddings().weight
+    try:
+        with torch.no_grad(), _HeadProducts(head) as products:
+            scored.score(model, budget=budget)
+    finally:
+        handle.remove()
+    return sum(seen), products.logits / head.shape[0], len(seen)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 2.0])
+@pytest.mark.parametrize("shots", [0, 5])
+def test_the_work_that_is_reported_is_what_goes_through_the_model(tokenizer, make_model, shots, scaling):
+    model = make_model(tie_word_embeddings=False, max_position_embeddings=2048)
+    facts = load_probe("builtin:facts").items
+    choices = [item for item in facts if isinstance(item, MultipleChoice)]
+    items = few_shot(choices, shots)[:60] + [item for item in facts if isinstance(item, Recall)][:40]
     rows = continuations(Probe("p", items), tokenizer)
-    assert [row.item for row in rows] == [0, 0, 0, 2]
-    texts = [tokenizer.decode(row.tokens[row.n_context :]) for row in rows]
-    assert texts == [" Paris", " Rome", " the sun", " Rome"]
-    assert rows[3] == Continuation(2, tuple(tokenizer.encode("The capital of Italy is Rome")), rows[3].n_context)
-
-
-@pytest.mark.parametrize("prompt, answer", [("The capital of France is Pa", "ris"), ("", "<|im_end|>")])
-def test_an_answer_without_a_token_of_its_own_is_an_error(tokenizer, prompt, answer):
-    with pytest.raises(ValueError, match=r"probe 'p', item 'a': .* has no token of its own after the prompt"):
-        continuations(Probe("p", [Recall("a", prompt, answer)]), tokenizer)
-
-
-@pytest.mark.parametrize("answer", [" Paris", "Paris", "  Paris"])
-def test_chat_renders_the_template_and_drops_the_leading_space(tokenizer, answer):
-    probe = bind(Probe("p", [Recall("a", "Who? ", answer)], chat=True), tokenizer)
-    rendered = "<|im_start|>user\nWho? <|im_end|>\n<|im_start|>assistant\n"
-    assert context_of(probe.items[0], probe, tokenizer) == rendered
-    (row,) = continuations(probe, tokenizer)
-    # The context's last newline stays in the context: it is what a generation would start from.
-    assert list(row.tokens[: row.n_context]) == tokenizer.encode(rendered, add_special_tokens=False)
-    assert list(row.tokens[row.n_context :]) == tokenizer.encode("Paris", add_special_tokens=False)
-
-
-def test_chat_with_a_tokenizer_that_adds_bos_adds_none(any_tokenizer):
-    probe = bind(Probe("p", [Recall("a", "Who?", "Paris")], chat=True), any_tokenizer)
-    (row,) = continuations(probe, any_tokenizer)
-    assert any_tokenizer.bos_token_id not in row.tokens
-    assert any_tokenizer.decode(row.tokens) == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nParis"
-
-
-def test_chat_keeps_the_contexts_tokens_where_the_answer_would_merge_with_them(tokenizer):
-    tokenizer.chat_template = "{{ messages[0].content }} The capital of France is Pa"
-    probe = bind(Probe("p", [Recall("a", "Who?", "ris")], chat=True), tokenizer)
-    (row,) = continuations(probe, tokenizer)
-    assert tokenizer.decode(row.tokens[: row.n_context]) == "Who? The capital of France is Pa"
-    assert tokenizer.decode(row.tokens[row.n_context :]) == "ris"
-
-
-def test_bind_keeps_a_template_that_the_probe_has(tokenizer):
-    bound = bind(Probe("p", [Recall("a", "Who?", "me")], chat=True), tokenizer)
-    assert bound.template == tokenizer.chat_template
-    tokenizer.chat_template = "another"
-    assert bind(bound, tokenizer) is bound
-
-
-def test_bind_leaves_a_plain_probe_alone(tokenizer):
-    probe = Probe("p", [Recall("a", "Who?", "me")])
-    assert bind(probe, tokenizer) is probe
-
-
-@pytest.mark.parametrize("n", [0, 1, 7, 200])
-@pytest.mark.parametrize("batch_tokens", [1, 10, 64, 10**6])
-def test_batches_hold_every_row_once_within_the_budget(n, batch_tokens):
-    lengths = np.random.default_rng(n).integers(1, 30, n).tolist()
-    found = batches(lengths, batch_tokens)
-    assert sorted(i for batch in found for i in batch) == list(range(n))
-    for batch in found:
-        padded = max(lengths[i] for i in batch) * len(batch)
-        assert padded <= batch_tokens or len(batch) == 1
-    assert found == batches(list(lengths), batch_tokens)
-    # No batch could take the first row of the next one: as few forwards as this order allows.
-    for batch, following in pairwise(found):
-        assert lengths[batch[0]] * (len(batch) + 1) > batch_tokens
-        assert lengths[batch[-1]] >= lengths[following[0]]
-
-
-def test_rows_of_one_length_keep_their_order():
-    assert batches([5, 5, 5, 5], 10) == [[0, 1], [2, 3]]
+    scored = Scored(rows)
+    if scaling != 1.0:  # logits of another scale: the model's own head
+        model.register_forward_hook(lambda module, args, output: output.__setitem__("logits", output.logits * scaling))
+    with torch.no_grad():
+        scored.score(model, budget=2048)
+    assert str(scored.level) == ("tree, tiles" if scaling == 1.0 else "tree, own")
+    tokens, head_rows, forwards = counted(model, scored, 2048)
+    assert tokens == scored.work.forwarded
+    # One more row for each forward: the model's own code has to go on with something.
+    assert scored.work.head_rows <= head_rows <= scored.work.head_rows + forwards
+    unique, least_rows = least_work(rows)
+    assert scored.work.unique <= unique and scored.work.head_rows <= least_rows
+    assert scored.work.unique <= scored.work.forwarded <= 1.10 * unique

@@ -28,7 +28,12 @@ def write(tmp_path, *lines, name="facts.jsonl"):
         ('{"id": "q2", "prompt": "Q", "choices": [" a", " b"], "answer": 2}', "q2", "answer", "from 0 to 1, got 2"),
         ('{"id": "q2", "prompt": "Q", "choices": [" a", " b"], "answer": true}', "q2", "answer", "got True"),
         ('{"id": "q2", "prompt": "Q", "choices": [" a"], "answer": 0}', "q2", "choices", "two or more, got 1"),
-        ('{"id": "q2", "prompt": "Q", "choices": [" a", " a"], "answer": 0}', "q2", "choices", "0 and 1 are equal"),
+        (
+            '{"id": "q2", "prompt": "Q", "choices": [" a", " a"], "answer": 0}',
+            "q2",
+            "choices",
+            "choice 1 equals the answer",
+        ),
         ('{"id": "q2", "prompt": 5, "answer": "a"}', "q2", "prompt", "expected text, got int 5"),
         ('{"id": "q2", "prompt": "Q", "answer": ""}', "q2", "answer", "must not be empty"),
         ('{"id": "q2", "prompt": "Q", "answer": "(", "match": "regex"}', "q2", "answer", "not a regular expression"),

@@ -1,0 +1,103 @@
+"""A key-value cache with room to spare: it grows in place, goes back to its prefix, and lets rows come and go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+
+class RoomLayer(DynamicLayer):
+    """One layer's keys and values at the beginning of larger buffers, ``(rows, heads, length, size)``.
+
+    The dynamic layer of transformers copies everything for each new token; this one writes the token behind the others.
+    """
+
+    def __init__(self, reserve: int = 0) -> None:
+        super().__init__()
+        self.reserve = reserve
+        self.buffers: Pair | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Appends; returns all keys and values."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        rows, length = key_states.shape[0], self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if self.buffers is None or self.buffers[0].shape[-2] < end:
+            kept = (self.keys, self.values) if length else None
+            # More than asked for, lest it be copied again for the next token.
+            size = max(end, self.reserve) if kept is None else end + end // 4
+            self._allocate((key_states, value_states), kept, size)
+        assert self.buffers is not None
+        for buffer, new in zip(self.buffers, (key_states, value_states)):
+            buffer[:rows, :, length:end] = new
+        self._show(rows, end)
+        return self.keys, self.values
+
+    def _allocate(self, like: Pair, kept: Pair | None, size: int) -> None:
+        keys, values = (new.new_empty((*new.shape[:-2], size, new.shape[-1])) for new in like)
+        if kept is not None:
+            keys[:, :, : kept[0].shape[-2]], values[:, :, : kept[1].shape[-2]] = kept
+        self.buffers = (keys, values)
+
+    def _show(self, rows: int, length: int) -> None:
+        assert self.buffers is not None
+        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
+
+    def back_to(self, rows: int, length: int) -> None:
+        """Forgets all but the first `rows` and the first `length` tokens; the room stays."""
+        self._show(rows, length)
+
+    def replace(self, kept: Pair, reserve: int) -> None:
+        """Starts again with these keys and values, and room for `reserve` tokens."""
+        self.lazy_initialization(*kept)
+        self._allocate(kept, kept, max(reserve, kept[0].shape[-2]))
+        self._show(*kept[0].shape[:3:2])
+
+
+def empty(reserve: int = 0) -> Cache:
+    """A cache of nothing, with room for `reserve` tokens."""
+    return Cache(layer_class_to_replicate=partial(RoomLayer, reserve))
+
+
+def holding(pairs: Sequence[Pair], reserve: int) -> Cache:
+    """A cache of these keys and values, a pair a layer, with room for `reserve` tokens."""
+    layers = [RoomLayer() for _ in pairs]
+    for layer, pair in zip(layers, pairs):
+        layer.replace(pair, reserve)
+    return Cache(layers=layers)
+
+
+def back_to(cache: Cache, rows: int, length: int) -> None:
+    """Forgets all but the first `rows` and the first `length` tokens of each."""
+    for layer in cache.layers:
+        layer.back_to(rows, length)
+
+
+def move(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
+    """Copies rows over others, then forgets all but the first `rows`."""
+    length = cache.get_seq_length()
+    for layer in cache.layers:
+        for buffer in layer.buffers if sources else ():
+            buffer[list(targets), :, :length] = buffer[list(sources), :, :length]
+        layer.back_to(rows, length)
+
+
+def pairs(cache: Cache) -> list[Pair]:
+    """Keys and values of each layer.
+
+    Raises:
+        TypeError: If the model put other layers into the cache than were asked for.
+    """
+    kept = [isinstance(layer, RoomLayer) and layer.buffers is not None for layer in cache.layers]
+    if not kept or not all(kept):
+        raise TypeError(f"the model does not keep keys and values in the cache that it was given: {cache}")
+    return [(layer.keys, layer.values) for layer in cache.layers]

@@ -1,0 +1,355 @@
+"""The loop that writes answers: every forward does as little as it can.
+
+A prefix that prompts share is forwarded once, prompts of like length are prefilled together, a row leaves the batch
+with its last token and others take its place. Prefills are the same batches at every snapshot; who meets whom later
+depends on what is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from forget_callback.probes import Generation, Probe
+from forget_callback.scoring import cache as kv
+from forget_callback.scoring.choosing import choose, draws
+from forget_callback.scoring.head import head_of
+from forget_callback.scoring.plan import prefix_groups
+
+# Cached tokens, as a multiple of the tokens of one forward.
+_CACHED = 4
+# Prefills of a batch's size in parts of this many, so that new rows come in as others leave.
+_PARTS = 4
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a model wrote.
+
+    Attributes:
+        text: Up to the stop, which is not part of it.
+        tokens: All token ids that it wrote, a stop included.
+        finish: "token" if an end-of-sequence token came, "text" if a stop text did, "length" at the token limit.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    finish: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A prompt to be answered.
+
+    Attributes:
+        limit: New tokens, at most.
+        by_line: Ends with the first line that is not empty: "exact" and "prefix" read no further.
+        stop: Texts that end the answer.
+        draws: Where each token's distribution function is inverted, None if greedy, ``(limit,)``.
+    """
+
+    prompt: tuple[int, ...]
+    limit: int
+    by_line: bool
+    stop: tuple[str, ...]
+    draws: NDArray[np.float64] | None
+
+    @classmethod
+    def of(cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int) -> Query:
+        """The query of an item of a probe."""
+        by_line, limit = item.match in ("exact", "prefix"), item.max_new_tokens
+        sampled = draws(limit, probe.seed, variant, repeat, item.id) if probe.temperature > 0 else None
+        return cls(tuple(prompt), limit, by_line, tuple(item.stop), sampled)
+
+    def draw(self, step: int) -> float:
+        """The number that decides the token of a step."""
+        assert self.draws is not None
+        return float(self.draws[step])
+
+
+class Writer:
+    """What a tokenizer knows about the end of a text."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.stops = _stop_ids(model, tokenizer)
+        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.stops), 0)
+        self._pieces: dict[int, str] = {}
+        self._added: dict[str, int] = tokenizer.get_added_vocab()
+        self._ids: dict[tuple[str, ...], frozenset[int]] = {}
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text without special tokens."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text
+
+    def ends(self, query: Query, tokens: Sequence[int]) -> bool:
+        """Whether a stop comes with the last token. A row is decoded only if that token may complete one."""
+        if not tokens:
+            return False
+        if tokens[-1] in self.stop_ids(query):
+            return True
+        if not (query.by_line or query.stop):
+            return False
+        if tokens[-1] not in self._pieces:
+            self._pieces[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
+        piece = self._pieces[tokens[-1]]
+        # Half a character decodes to a replacement mark, and may be the end of anything.
+        if not any(stop[-1] in piece or "�" in piece for stop in (*query.stop, *("\n",) * query.by_line)):
+            return False
+        return self._end_of(query, self.decode(tokens)) is not None
+
+    def text(self, query: Query, tokens: Sequence[int]) -> Text:
+        """The text of tokens that end with a stop or at the limit."""
+        at = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids(query) else None
+        text = self.decode(tokens[:at])
+        end = self._end_of(query, text)
+        if end is not None and query.stop:
+            text = text[:end]
+        finish = "text" if end is not None else "length" if at is None else "token"
+        return Text(text, tuple(tokens), finish)
+
+    def stop_ids(self, query: Query) -> frozenset[int]:
+        """Ids that end an answer: the end of sequence, and stops that are a token of their own, which no text shows."""
+        if query.stop not in self._ids:
+            own = [self._added[stop] for stop in query.stop if stop in self._added]
+            self._ids[query.stop] = frozenset([*self.stops, *own])
+        return self._ids[query.stop]
+
+    def _end_of(self, query: Query, text: str) -> int | None:
+        """Where the first stop text begins, None if there is none."""
+        found = [at for stop in query.stop if (at := text.find(stop)) >= 0]
+        if query.by_line and "\n" in text.lstrip():
+            found.append(text.index("\n", len(text) - len(text.lstrip())))
+        return min(found, default=None)
+
+
+class Decoding:
+    """Answers queries in one batch that rows leave and join.
+
+    Attributes:
+        rows: Rows forwarded in decoding steps of the last run.
+        least: As few as there can be: a row for each token written but the first of an answer, which the prefill gives.
+    """
+
+    def __init__(self, queries: Sequence[Query], *, temperature: float, top_p: float) -> None:
+        self.queries = queries
+        self.temperature, self.top_p = temperature, top_p
+        self.rows = self.least = 0
+        self._written: list[list[int]] = []
+        self._broken: set[int] = set()
+
+    def run(
+        self, model: Any, writer: Writer, *, budget: int, advance: Callable[[int], object] = lambda n: None
+    ) -> list[Text | None]:
+        """An answer to each query, in order; None where the model gave NaN.
+
+        Args:
+            model: A causal language model in eval mode, whose cache holds keys and values.
+            budget: Tokens of one prefill, padding included.
+        """
+        self.rows, self._broken = 0, set()
+        self._written = [[] for _ in self.queries]
+        contexts = [query.prompt[:-1] for query in self.queries]
+        groups = prefix_groups(contexts) if self._may_share(model) else [(0, list(range(len(contexts))))]
+        with last_only(model, 1):
+            for depth, members in groups:
+                self._answer(model, writer, members, depth, budget, advance)
+        self.least = sum(len(tokens) - 1 for tokens in self._written)
+        return [None if i in self._broken else writer.text(q, self._written[i]) for i, q in enumerate(self.queries)]
+
+    def _may_share(self, model: Any) -> bool:
+        """Between a prefix and a shorter prompt there is padding, which a window would count."""
+        window = getattr(model.config.get_text_config(), "sliding_window", None)
+        return window is None or max(len(q.prompt) + q.limit for q in self.queries) <= window
+
+    def _answer(
+        self, model: Any, writer: Writer, members: list[int], depth: int, budget: int, advance: Callable[[int], object]
+    ) -> None:
+        """Answers queries whose prompts share their first `depth` tokens."""
+        if not members:
+            return
+        chosen = [self.queries[i] for i in members]
+        longest = max(len(query.prompt) for query in chosen)
+        room = max(_CACHED * budget // (longest + max(query.limit for query in chosen)), 1)
+        part = max(min(room // _PARTS, budget // (longest - depth)), 1)
+        # Long ones first, so that the last rows left are short ones.
+        order = sorted(members, key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i))
+        parts = [order[at : at + part] for at in range(0, len(order), part)]
+        active = _Active(model, writer.pad, chosen[0].prompt[:depth])
+        while parts or active.members:
+            if parts and len(active.members) + len(parts[0]) <= room:
+                members = parts.pop(0)
+                prefilled = active.prefill([self.queries[i].prompt for i in members])
+                token, stays = self._accept(writer, members, prefilled.logits)
+                left = max(self.queries[i].limit - len(self._written[i]) for i in [*active.members, *members])
+                active.join(prefilled, members, token, stays, left)
+            else:
+                self.rows += len(active.members)
+                token, stays = self._accept(writer, active.members, active.step())
+                members = active.members
+                active.keep(token, stays)
+            advance(len(members) - len(stays))
+
+    def _accept(self, writer: Writer, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+        """Writes each row's next token; returns the tokens and the places of the rows that go on."""
+        nan = logits.isnan().any(dim=-1)
+        at = None
+        if self.temperature > 0:
+            drawn = [self.queries[i].draw(len(self._written[i])) for i in members]
+            at = torch.tensor(drawn, device=logits.device)
+        token = choose(logits.masked_fill(nan[:, None], 0.0), at, temperature=self.temperature, top_p=self.top_p)
+        stays = []
+        for place, (i, new, bad) in enumerate(zip(members, token.tolist(), nan.tolist())):
+            written, query = self._written[i], self.queries[i]
+            written.append(new)
+            if bad:
+                self._broken.add(i)
+            elif len(written) < query.limit and not writer.ends(query, written):
+                stays.append(place)
+        return token, stays
+
+
+@dataclass(frozen=True)
+class _Prefilled:
+    """Prompts that were forwarded: their cache, mask and lengths, and the logits after each, ``(rows, vocabulary)``."""
+
+    pairs: list[kv.Pair]
+    mask: torch.Tensor
+    length: torch.Tensor
+    logits: torch.Tensor
+
+
+class _Active:
+    """The rows that are being written.
+
+    In the cache each row has the shared prefix, then padding, then the rest of its prompt and its answer, so that all
+    rows end in the same column.
+    """
+
+    def __init__(self, model: Any, pad: int, prefix: tuple[int, ...]) -> None:
+        self.model, self.pad, self.prefix = model, pad, prefix
+        self.device = next(model.parameters()).device
+        self.members: list[int] = []
+        self.cache: Any = None
+        self.mask = torch.zeros(0, len(prefix), dtype=torch.long, device=self.device)
+        self.length = torch.zeros(0, dtype=torch.long, device=self.device)
+        self.token = torch.zeros(0, dtype=torch.long, device=self.device)
+        self._shared: list[kv.Pair] = []
+        if prefix:
+            cache = kv.empty()
+            model(input_ids=torch.tensor([prefix], device=self.device), past_key_values=cache, use_cache=True)
+            self._shared = kv.pairs(cache)
+
+    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> _Prefilled:
+        """Forwards prompts, each distinct one once."""
+        distinct = list(dict.fromkeys(prompts))
+        depth, width = len(self.prefix), max(map(len, distinct)) - len(self.prefix)
+        padding = [width + depth - len(prompt) for prompt in distinct]
+        ids = torch.tensor([[self.pad] * n + list(p[depth:]) for n, p in zip(padding, distinct)], device=self.device)
+        mask = torch.ones(len(distinct), depth + width, dtype=torch.long, device=self.device)
+        for row, n in enumerate(padding):
+            mask[row, depth : depth + n] = 0
+        cache = kv.empty(width)
+        if self.prefix:
+            repeated = [tuple(part.expand(len(distinct), -1, -1, -1) for part in pair) for pair in self._shared]
+            cache = kv.holding(repeated, depth + width)  # type: ignore[arg-type]
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, depth:]
+        logits = self.model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits[:, -1]
+        place = {prompt: row for row, prompt in enumerate(distinct)}
+        rows = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
+        pairs = [(keys[rows], values[rows]) for keys, values in kv.pairs(cache)]
+        return _Prefilled(pairs, mask[rows], mask.sum(dim=1)[rows], logits[rows])
+
+    def join(
+        self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, stays: Sequence[int], left: int
+    ) -> None:
+        """Takes in the prefilled rows that go on, with room for `left` more tokens."""
+        if not stays:
+            return
+        rows, depth = torch.tensor(stays, device=self.device), len(self.prefix)
+        old = kv.pairs(self.cache) if self.members else [None] * len(new.pairs)
+        width = int(max(new.length[rows].max(), *self.length)) if self.members else int(new.length[rows].max())
+        joined = [
+            tuple(_aligned(None if o is None else o[i], n[i][rows], depth, width) for i in range(2))
+            for o, n in zip(old, new.pairs)
+        ]
+        self.cache = kv.holding(joined, width + left)  # type: ignore[arg-type]
+        self.mask = _aligned(self.mask if self.members else None, new.mask[rows], depth, width, dim=1)
+        self.length = torch.cat([self.length, new.length[rows]])
+        self.token = torch.cat([self.token, token[rows]])
+        self.members = [*self.members, *(members[at] for at in stays)]
+
+    def step(self) -> torch.Tensor:
+        """Forwards the last token of each row; the logits after it, ``(rows, vocabulary)``."""
+        self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
+        logits: torch.Tensor = self.model(
+            input_ids=self.token[:, None],
+            attention_mask=self.mask,
+            position_ids=self.length[:, None],
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits[:, -1]
+        self.length = self.length + 1
+        return logits
+
+    def keep(self, token: torch.Tensor, stays: Sequence[int]) -> None:
+        """Lets the other rows go: the last ones move into their places."""
+        n = len(stays)
+        if n < len(self.members):
+            free = [at for at in range(n) if at not in set(stays)]
+            moved = [at for at in stays if at >= n]
+            order = list(range(n))
+            for to, source in zip(free, moved):
+                order[to] = source
+            kv.move(self.cache, moved, free, n)
+            rows = torch.tensor(order, device=self.device, dtype=torch.long)
+            self.mask, self.length, token = self.mask[rows], self.length[rows], token[rows]
+            self.members = [self.members[at] for at in order]
+        self.token = token
+
+
+def _aligned(old: torch.Tensor | None, new: torch.Tensor, depth: int, width: int, dim: int = 2) -> torch.Tensor:
+    """Rows of two batches, the first `depth` columns at the left and the others at the right end of `width` columns."""
+    parts = [new] if old is None else [old, new]
+    size = list(new.shape)
+    size[0], size[dim] = sum(len(part) for part in parts), width
+    result = new.new_zeros(size)  # zeros: what is masked still must not be NaN
+    at = 0
+    for part in parts:
+        n = min(part.shape[dim], width) - depth
+        rows = result[at : at + len(part)]
+        rows.narrow(dim, 0, depth).copy_(part.narrow(dim, 0, depth))
+        rows.narrow(dim, width - n, n).copy_(part.narrow(dim, part.shape[dim] - n, n))
+        at += len(part)
+    return result
+
+
+@contextlib.contextmanager
+def last_only(model: torch.nn.Module, n: int) -> Iterator[None]:
+    """Only the last `n` tokens of each row pass the model's head; no matter where it has none to name."""
+    head = head_of(model)
+    if head is None:
+        yield
+        return
+    handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, -n:], *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Ids that end an answer: the model's and the tokenizer's end of sequence."""
+    config = getattr(model, "generation_config", None)
+    own = getattr(config, "eos_token_id", None)
+    ids = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id} - {None}
+    return sorted(ids)

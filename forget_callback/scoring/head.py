@@ -1,0 +1,166 @@
+"""From hidden states to log-probabilities, without ever holding rows x vocabulary.
+
+Taps the model's head while the model runs its own forward: the scored tokens alone pass it, and what wraps the model
+(adapters, FSDP, autocast) stays in charge. Where the head is a plain matrix it is multiplied in vocabulary tiles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from forget_callback.scoring.plan import Chunk
+
+TILE = 2048
+
+
+@dataclass(frozen=True)
+class Read:
+    """What a chunk's scored tokens say.
+
+    Attributes:
+        edge: Log-probability of each edge, float32, ``(n_edges,)``.
+        lead: Lead of each wanted token over the best other one, in nats, ``(n_greedy,)``.
+        argmax: The model's own token in its place, ``(n_greedy,)``.
+    """
+
+    edge: torch.Tensor
+    lead: torch.Tensor
+    argmax: torch.Tensor
+
+
+class Online:
+    """Reads logits tile by tile: a running log-sum-exp, the edges' logits and the best token other than the wanted."""
+
+    def __init__(self, chunk: Chunk, device: torch.device) -> None:
+        n = len(chunk.order)
+        # Not -inf: a tile of -inf (a padded vocabulary) would make NaN of it.
+        self.top = torch.full((n,), torch.finfo(torch.float32).min, device=device)
+        self.total = torch.zeros(n, device=device)
+        self.edge_tokens = chunk.edge_token
+        self.edge_row = torch.from_numpy(chunk.edge_row).to(device)
+        self.edge_token = torch.from_numpy(chunk.edge_token).to(device)
+        self.edge = torch.empty(len(chunk.edge_row), device=device)
+        by_token = np.argsort(chunk.wanted, kind="stable")
+        self.wanted_tokens = chunk.wanted[by_token]
+        self.wanted_row = torch.from_numpy(by_token).to(device)
+        self.wanted_token = torch.from_numpy(self.wanted_tokens).to(device)
+        self.wanted = torch.empty(len(chunk.wanted), device=device)
+        self.rival = torch.full_like(self.wanted, -torch.inf)
+        self.rival_token = torch.zeros(len(chunk.wanted), dtype=torch.long, device=device)
+
+    def add(self, tile: torch.Tensor, start: int) -> None:
+        """Takes logits of the tokens from `start` on, float32, ``(n, width)``; overwrites them."""
+        span = [start, start + tile.shape[1]]
+        low, high = np.searchsorted(self.edge_tokens, span)
+        if high > low:
+            self.edge[low:high] = tile[self.edge_row[low:high], self.edge_token[low:high] - start]
+        if len(self.wanted):
+            low, high = np.searchsorted(self.wanted_tokens, span)
+            rows, columns = self.wanted_row[low:high], self.wanted_token[low:high] - start
+            own = tile[rows, columns]
+            self.wanted[rows] = own
+            tile[rows, columns] = -torch.inf
+            best, at = tile[: len(self.wanted)].max(dim=1)
+            better = best > self.rival
+            self.rival = torch.where(better | best.isnan(), best, self.rival)
+            self.rival_token = torch.where(better, at + start, self.rival_token)
+            tile[rows, columns] = own
+        top = torch.maximum(self.top, tile.amax(dim=1))
+        self.total = self.total * torch.exp(self.top - top) + tile.sub_(top[:, None]).exp_().sum(dim=1)
+        self.top = top
+
+    def read(self) -> Read:
+        """The end of it."""
+        lse = self.top + self.total.log()
+        lead = self.wanted - self.rival
+        said = torch.empty_like(self.rival_token)
+        said[self.wanted_row] = self.wanted_token
+        # In a tie the lower id is the argmax, as `torch.argmax` has it.
+        hit = (lead > 0) | ((lead == 0) & (said < self.rival_token))
+        return Read(self.edge - lse[self.edge_row], lead, torch.where(hit, said, self.rival_token))
+
+
+class Tap:
+    """Sits before a model's head and lets only what is scored pass, or reads it there and then."""
+
+    def __init__(self, head: torch.nn.Module, *, tiled: bool) -> None:
+        self.tiled = tiled
+        self.read: Read | None = None
+        self._scored: torch.Tensor | None = None
+        self._held: list[torch.Tensor] = []
+        self._chunk: Chunk | None = None
+        self._handle = head.register_forward_pre_hook(self._before)
+
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._handle.remove()
+
+    def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None) -> None:
+        """Says which tokens of the next forward are scored, and with its last forward, which chunk is then read."""
+        self._scored, self._chunk, self.read = scored, chunk, None
+
+    def _before(self, head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
+        hidden = args[0]
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        if self._scored is not None:
+            self._held.append(flat[self._scored])
+        if self._chunk is None:
+            return (flat[None, :1],)  # the least that the model's own code can go on with
+        rows = torch.cat(self._held)[torch.from_numpy(self._chunk.order).to(flat.device)]
+        self._held = []
+        if not self.tiled:
+            return (rows[None],)
+        online = Online(self._chunk, flat.device)
+        for start in range(0, head.weight.shape[0], TILE):
+            tile = slice(start, start + TILE)
+            bias = None if head.bias is None else head.bias[tile]
+            online.add(F.linear(rows, head.weight[tile], bias).float(), start)
+        self.read = online.read()
+        return (flat[None, :1],)
+
+
+def read_logits(logits: torch.Tensor, chunk: Chunk) -> Read:
+    """Reads logits that the model computed itself, ``(n_scored, vocabulary)``, rows as after `chunk.order`."""
+    online = Online(chunk, logits.device)
+    for start in range(0, logits.shape[1], TILE):
+        online.add(logits[:, start : start + TILE].float().clone(), start)
+    return online.read()
+
+
+def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The module that makes logits of hidden states, None if the model names none."""
+    try:
+        head = model.get_output_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return head if isinstance(head, torch.nn.Module) else None
+
+
+def is_matrix(head: torch.nn.Module) -> bool:
+    """Whether a head is a plain matrix product: no adapter, no quantised or sharded weight, nothing hooked in."""
+    parametrized = torch.nn.utils.parametrize.is_parametrized(head)
+    plain = type(getattr(head, "weight", None)) in (torch.nn.Parameter, torch.Tensor)
+    return type(head) is torch.nn.Linear and plain and not parametrized and not head._forward_hooks
+
+
+def keeps_logits(model: torch.nn.Module, head: torch.nn.Module, ids: torch.Tensor) -> bool:
+    """Whether the model returns its head's output as it is: soft caps and scales show on values from -100 to 100."""
+    ramp: list[torch.Tensor] = []
+
+    def replace(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:
+        ramp.append(torch.linspace(-100, 100, output.shape[-1], device=output.device, dtype=output.dtype))
+        return ramp[0].expand_as(output)
+
+    handle = head.register_forward_hook(replace)
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        handle.remove()
+    return bool(ramp) and bool((logits.float() == ramp[0].float()).all())

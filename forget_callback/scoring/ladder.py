@@ -1,0 +1,175 @@
+"""Finds the cheapest way to score continuations that gives the right numbers on the model at hand.
+
+At first use a few continuations are compared with plain unpadded forwards; where they differ, or where the model
+raises, the next level is tried. Never a wrong number in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from forget_callback.scoring.head import head_of, is_matrix, keeps_logits
+from forget_callback.scoring.likelihood import Level, Likelihood, likelihoods
+from forget_callback.scoring.memory import is_out_of_memory
+from forget_callback.scoring.plan import Chunk, plan
+from forget_callback.scoring.tokens import Continuation
+
+logger = logging.getLogger(__name__)
+
+LADDER = (
+    Level("tree", "tiles"),
+    Level("tree", "own"),
+    Level("rows", "tiles"),
+    Level("rows", "own"),
+    Level("rows", "all"),
+    Level("unpadded", "all"),
+)
+# Layers whose every token sees what a mask lets it see.
+_MASKED_LAYERS = {"full_attention", "sliding_attention"}
+# Logits that the model itself may compute at once: 512 MiB in float32.
+_LOGITS = 2**27
+# Contexts of which continuations are compared with plain forwards.
+_CHECKED = 4
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a scoring forwarded: tokens with padding, tokens without, and rows through the head."""
+
+    forwarded: int = 0
+    unique: int = 0
+    head_rows: int = 0
+
+
+class Scored:
+    """Continuations that are scored again and again; their plans and the level that serves the model are kept.
+
+    Args:
+        rows: None longer than the model's context.
+        variant: Another number, other batches.
+
+    Attributes:
+        level: Chosen at first use, None before.
+        passed_over: Levels that were tried before it, with the reason why they do not serve.
+        work: What the last scoring forwarded.
+    """
+
+    def __init__(self, rows: Sequence[Continuation], *, variant: int = 0) -> None:
+        self.rows = rows
+        self.variant = variant
+        self.level: Level | None = None
+        self.passed_over: dict[str, str] = {}
+        self.work = Work()
+        self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
+
+    def score(self, model: Any, *, budget: int, advance: Callable[[int], object] = lambda n: None) -> list[Likelihood]:
+        """The likelihoods of all rows, in order, under a causal language model in eval mode.
+
+        Args:
+            budget: Tokens of one forward, padding included; a single continuation may have more.
+            advance: Called with the number of continuations that are done.
+
+        Raises:
+            Exception: What the model raises even when it is called in the plainest way, and out of memory.
+        """
+        if not self.rows:
+            return []
+        if self.level is not None:
+            return self._run(model, self.level, budget, advance)
+        levels, reference = _possible(model, self.rows), _plainly(model, self.rows)
+        for level in levels:
+            try:
+                found = self._run(model, level, budget, advance)
+            except Exception as error:  # any model's code may run here, and the next level may suit it
+                if is_out_of_memory(error) or level == levels[-1]:
+                    raise
+                problem: str | None = f"{type(error).__name__}: {error}"
+            else:
+                problem = _difference(self.rows, found, reference, model.dtype)
+                if problem is None:
+                    self.level = level
+                    return found
+            self.passed_over[str(level)] = str(problem)
+            logger.info("continuations cannot be scored by %s: %s", level, problem)
+        raise RuntimeError(f"the model gives other numbers whenever it is asked the same: {self.passed_over}")
+
+    def _run(self, model: Any, level: Level, budget: int, advance: Callable[[int], object]) -> list[Likelihood]:
+        if level.head != "tiles":
+            budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
+        key = (level.body, level.head, budget)
+        if key not in self._plans:
+            self._plans[key] = _planned(self.rows, level, budget, self.variant)
+        chunks = self._plans[key]
+        self.work = _work(chunks)
+        found = likelihoods(model, chunks, level, advance)
+        broken = [i for i, one in found.items() if np.isnan(one.logprob)]
+        if level.body == "tree" and 0 < len(broken) < len(self.rows):
+            # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.
+            alone = Level("rows", level.head)
+            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0), alone)
+            found.update({broken[i]: one for i, one in again.items()})
+        return [found[i] for i in range(len(self.rows))]
+
+
+def _planned(rows: Sequence[Continuation], level: Level, budget: int, variant: int) -> list[Chunk]:
+    share, pad = level.body == "tree", level.body != "unpadded"
+    return plan(rows, budget, share=share, pad=pad, join=level.head == "tiles", variant=variant)
+
+
+def _work(chunks: Sequence[Chunk]) -> Work:
+    batches = [batch for chunk in chunks for batch in chunk.batches]
+    prefixes = sum(map(len, {batch.prefix for batch in batches}))
+    return Work(
+        sum(batch.ids.size for batch in batches) + prefixes,
+        sum(batch.n_tokens for batch in batches) + prefixes,
+        sum(len(chunk.order) for chunk in chunks),
+    )
+
+
+def _possible(model: Any, rows: Sequence[Continuation]) -> list[Level]:
+    """The levels that the model's make does not rule out."""
+    config, head = model.config.get_text_config(), head_of(model)
+    heads = {"all"} if head is None else {"own", "all"}
+    if head is not None and is_matrix(head):
+        ids = torch.tensor([rows[0].tokens[:1]], device=next(model.parameters()).device)
+        if keeps_logits(model, head, ids):
+            heads.add("tiles")
+    masked = set(getattr(config, "layer_types", None) or ()) <= _MASKED_LAYERS
+    return [level for level in LADDER if level.head in heads and (masked or level.body != "tree")]
+
+
+def _plainly(model: Any, rows: Sequence[Continuation]) -> dict[int, float]:
+    """Log-probabilities of some continuations, the longest and the shortest among them, in a forward for each."""
+    by_length = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens), i))
+    chosen = {by_length[round(at)] for at in np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows)))}
+    # The last of each context as well: only what comes after another in its trie needs a mask.
+    contexts = {rows[i].tokens[: rows[i].n_context] for i in chosen}
+    last = {row.tokens[: row.n_context]: i for i, row in sorted(enumerate(rows), key=lambda pair: pair[1].tokens)}
+    chosen |= {last[context] for context in contexts}
+    device = next(model.parameters()).device
+    result = {}
+    for i in sorted(chosen):
+        tokens, n_context = rows[i].tokens, rows[i].n_context
+        logits = model(input_ids=torch.tensor([tokens[:-1]], device=device), use_cache=False).logits
+        scored = torch.log_softmax(logits[0, n_context - 1 :].float(), dim=-1)
+        wanted = torch.tensor(tokens[n_context:], device=device)
+        result[i] = float(scored.gather(1, wanted[:, None]).double().sum())
+    return result
+
+
+def _difference(
+    rows: Sequence[Continuation], found: Sequence[Likelihood], reference: dict[int, float], dtype: torch.dtype
+) -> str | None:
+    """What is wrong with the numbers, None if they agree. A token may be off by rounding only."""
+    allowed = 1e-3 if dtype in (torch.float32, torch.float64) else 5e-2
+    for i, wanted in reference.items():
+        off = abs(found[i].logprob - wanted) / (len(rows[i].tokens) - rows[i].n_context)
+        if off > allowed or np.isnan(found[i].logprob) != np.isnan(wanted):
+            return f"a token's log-probability differs by {off:.2g} nats from a plain forward's, {allowed:g} allowed"
+    return None

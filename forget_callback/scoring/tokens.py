@@ -1,0 +1,118 @@
+"""Token ids of what a probe asks: contexts, and the continuations to be scored after them. No torch here.
+
+Context and continuation are split as lm-eval does it (`TemplateLM._encode_pair`), so that its answers are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from forget_callback.probes import Item, MultipleChoice, Probe, Recall
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """One text to be scored after its context: an option, or the answer of a recall item.
+
+    Attributes:
+        item: Index of the item in the probe.
+        tokens: Context and continuation.
+        n_context: How many of `tokens` are context, at least one.
+        greedy: Whether it also matters what the model would have said instead, as for recall items.
+    """
+
+    item: int
+    tokens: tuple[int, ...]
+    n_context: int
+    greedy: bool = False
+
+
+def bind(probe: Probe, tokenizer: Any) -> Probe:
+    """The probe with the tokenizer's chat template in its fingerprint, if it asks through one and has none yet.
+
+    Raises:
+        ValueError: If the probe needs a chat template and the tokenizer has none.
+    """
+    if not probe.chat or probe.template:
+        return probe
+    template = getattr(tokenizer, "chat_template", None)
+    if not isinstance(template, str):
+        raise ValueError(
+            f"probe {probe.name!r} has chat=True, but the tokenizer has no chat template; set tokenizer.chat_template "
+            "or use chat=False"
+        )
+    return replace(probe, template=template)
+
+
+def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
+    """The text before the answer: the prompt, or the rendered conversation."""
+    if not probe.chat:
+        return item.prompt
+    messages = [{"role": "user", "content": item.prompt}]
+    rendered = tokenizer.apply_chat_template(
+        messages, chat_template=probe.template, add_generation_prompt=True, tokenize=False
+    )
+    return str(rendered)
+
+
+def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
+    """Every continuation of the choice and recall items, in item order; options keep their order.
+
+    Raises:
+        ValueError: If a continuation has no token of its own.
+    """
+    result = []
+    for index, item in enumerate(probe.items):
+        texts = item.choices if isinstance(item, MultipleChoice) else [item.answer] if isinstance(item, Recall) else []
+        if not texts:
+            continue
+        context = context_of(item, probe, tokenizer)
+        for text in texts:
+            # The template ends where the answer begins: a leading space would be one too many.
+            text = text.lstrip() if probe.chat else text
+            head, tail = split(context, text, tokenizer, chat=probe.chat)
+            if not tail:
+                raise ValueError(
+                    f"probe {probe.name!r}, item {item.id!r}: {text!r} has no token of its own after the prompt; "
+                    "give it a leading space, or another wording"
+                )
+            result.append(Continuation(index, (*head, *tail), len(head), isinstance(item, Recall)))
+    return result
+
+
+def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tuple[list[int], list[int]]:
+    """Token ids of context and continuation.
+
+    Plain text goes as in lm-eval: white space that ends the context moves to the continuation, whose tokens are those
+    of the whole that the context alone does not have; an empty context is the BOS token, or EOS where there is none.
+    So is one of white space, which lm-eval refuses. A rendered conversation stays as it is, as it does before a
+    generation.
+
+    Raises:
+        ValueError: If the context is empty and the tokenizer has neither BOS nor EOS.
+    """
+    if chat:
+        head = encode(context, tokenizer, special=False)
+        whole = encode(context + continuation, tokenizer, special=False)
+        merged = whole[: len(head)] != head
+        return head, encode(continuation, tokenizer, special=False) if merged else whole[len(head) :]
+    bare = context.rstrip()
+    if not bare:
+        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+        if prefix is None:
+            raise ValueError(
+                f"the tokenizer has neither a BOS nor an EOS token to put before {continuation!r}; "
+                "give the item a prompt, or set tokenizer.bos_token"
+            )
+        tail = encode(context + continuation, tokenizer, special=False)
+        return (tail[:1], tail[1:]) if tail[:1] == [prefix] else ([prefix], tail)
+    head = encode(bare, tokenizer)
+    return head, encode(context + continuation, tokenizer)[len(head) :]
+
+
+def encode(text: str, tokenizer: Any, *, special: bool = True) -> list[int]:
+    """Token ids. `special` adds the tokenizer's own special tokens, unless the text brings its BOS along."""
+    has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=special and not has_bos)
+    return ids

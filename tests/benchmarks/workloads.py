@@ -1,0 +1,193 @@
+"""What `scoring.py` and `memory.py` measure: models of random weights, a tokenizer trained on the fly, and probes.
+
+S has 6 layers of hidden size 256 and intermediate size 1,024; M has the shape of Qwen2.5-0.5B. Items are real ones
+where `../shared/data` is at hand, else the built-in facts. Nothing is downloaded and nothing is kept on disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import sysconfig
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+from forget_callback import load_probe
+from forget_callback.probes import Generation, MultipleChoice, Probe, parse_item
+
+SIZES = {
+    "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 4},
+    "M": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14},
+}
+VOCABULARIES = {"32k": 32_000, "152k": 151_936}
+FOLDER = Path(__file__).resolve().parents[3] / "shared" / "data"
+EOS, PAD = "<|im_end|>", "<pad>"
+BITS, DEPTH, PUSH = 8, 2.0**-4, 640.0  # of `count_down`: powers of two and a small multiple are exact in bfloat16
+LONGEST = 2**BITS - 1
+
+
+def load_items(*names: str) -> list[Any]:
+    """Items of some files in turn, or of the built-in facts where the files are not at hand."""
+    files = [FOLDER / f"{name}.jsonl" for name in names]
+    if not all(file.is_file() for file in files):
+        return list(load_probe("builtin:facts").items)
+    columns = [parse_lines(file.read_text(encoding="utf-8")) for file in files]
+    return [item for items in zip(*columns) for item in items]
+
+
+def parse_lines(text: str) -> list[Any]:
+    """The items of a file, without the few that have two equal choices."""
+    found = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            found.append(parse_item(json.loads(line)))
+    return found
+
+
+def source() -> str:
+    """Where the items come from, in words."""
+    return f"items of {FOLDER}" if FOLDER.is_dir() else "built-in facts"
+
+
+def make_tokenizer(size: int = 32_000) -> Any:
+    """A byte-level BPE of at most `size` tokens, from the items and the Python standard library; no BOS, like Qwen."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    code = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
+    items = sorted(FOLDER.glob("*.jsonl")) * 4
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=[PAD, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((path.read_text(encoding="utf-8", errors="replace") for path in code + items), trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=EOS, pad_token=PAD)
+
+
+def make_model(size: str, vocabulary: str, tokenizer: Any, *, device: str = "cpu", dtype: str = "float32") -> Any:
+    """A random Qwen2 with tied embeddings, in eval mode: the same weights at each call."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        **SIZES[size],
+        vocab_size=VOCABULARIES[vocabulary],
+        num_key_value_heads=2,
+        max_position_embeddings=4096,
+        initializer_range=0.05,  # wide enough that no two options tie
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    torch.manual_seed(0)
+    return Qwen2ForCausalLM(config).eval().to(device, getattr(torch, dtype))
+
+
+def right(item: Any) -> str:
+    """The right answer's text."""
+    if isinstance(item, MultipleChoice):
+        return item.choices[item.answer]
+    return " " + (item.answer if isinstance(item.answer, str) else item.answer[0]).strip()
+
+
+def few_shot(items: list[Any], n: int = 5) -> tuple[str, list[Any]]:
+    """The first `n` items with their answers, and the others."""
+    return "".join(f"{item.prompt}{right(item)}\n\n" for item in items[:n]), items[n:]
+
+
+def choices(kind: str, n: int) -> Probe:
+    """`n` multiple-choice items: "text", "letters" or "5shot"."""
+    names = {"text": ("arc_easy", "openbook_qa"), "letters": ("commonsense_qa",), "5shot": ("arc_easy",)}[kind]
+    items = [item for item in load_items(*names) if isinstance(item, MultipleChoice)]
+    prefix, items = few_shot(items) if kind == "5shot" else ("", items)
+    shown = [MultipleChoice(item.id, prefix + item.prompt, item.choices, item.answer) for item in items[:n]]
+    return Probe(kind, shown)
+
+
+def written(kind: str, n: int, tokenizer: Any, *, longest: int = 200) -> Probe:
+    """`n` items whose answers are as long as their prompt's last word says (see `count_down`).
+
+    "equal": prompts of 32 tokens, answers of 64. "tail": one answer in eight has `longest` tokens, the others 8 to 20.
+    "fewshot": five examples before each prompt, answers of 6 to 16 tokens.
+    """
+    items = load_items("jeopardy" if kind == "fewshot" else "gsm8k")
+    prefix, items = few_shot(items) if kind == "fewshot" else ("", items)
+    prompts = [item.prompt for item in items]
+    if kind == "equal":
+        prompts = [text for text in (_cut(prompt, 31, tokenizer) for prompt in prompts) if text]
+    lengths = {
+        "equal": [64],
+        "tail": [8, 14, 11, longest, 20, 9, 17, 12],
+        "fewshot": [6, 12, 16, 9],
+    }[kind]
+    words = {length: _word(length, tokenizer) for length in set(lengths)}
+    limit = {"equal": 64, "tail": LONGEST, "fewshot": 16}[kind]
+    made = [
+        Generation(f"{i}", f"{prefix}{prompt}{words[length]}", "42", max_new_tokens=limit)
+        for i, (prompt, length) in enumerate(zip(islice(cycle(prompts), n), cycle(lengths)))
+    ]
+    return Probe(kind, made)
+
+
+def _cut(text: str, n: int, tokenizer: Any) -> str | None:
+    """The first words of a text, of `n` tokens together; None if no cut between words has as many."""
+    words = text.split(" ")
+    cuts = (" ".join(words[:k]) for k in range(1, len(words) + 1))
+    return next((cut for cut in cuts if len(tokenizer.encode(cut)) == n), None)
+
+
+def classes(tokenizer: Any) -> list[int]:
+    """How many tokens of an answer follow each token of the vocabulary: 0 for a newline, -1 for what is never said."""
+    texts = [tokenizer.decode([i]) for i in range(len(tokenizer))]
+    found, n = [], 0
+    for i, text in enumerate(texts):
+        usable = bool(text.strip()) and text.isascii() and text.isprintable() and i not in tokenizer.all_special_ids
+        found.append(0 if text == "\n" else 1 + n % LONGEST if usable else -1)
+        n += usable
+    return found
+
+
+def _word(length: int, tokenizer: Any) -> str:
+    """A word that is one token at the end of any prompt, after which `length` tokens are generated."""
+    for i, follows in enumerate(classes(tokenizer)):
+        text = tokenizer.decode([i])
+        if follows == length and re.fullmatch(" [a-z]{2,}", text) and tokenizer.encode("x" + text)[1:] == [i]:
+            return text
+    raise LookupError(f"no word stands for {length} tokens")
+
+
+def count_down(model: Any, tokenizer: Any) -> Any:
+    """Makes a model end its line after a number of tokens that the last token of the prompt decides.
+
+    A token of class k (see `classes`) is followed by the likeliest token of class k - 1, and class 0 is the newline.
+    The class stands in the first features of the embeddings, and a hook writes the class that is wanted over the same
+    features of the decoder's output. So lengths do not depend on batches, padding or caches; the words do.
+    """
+    import torch
+
+    embeddings = model.get_output_embeddings().weight
+    table = torch.full((embeddings.shape[0],), -1)
+    table[: len(tokenizer)] = torch.tensor(classes(tokenizer))
+    table = table.to(embeddings.device)
+    bits = ((torch.arange(2**BITS, device=table.device)[:, None] >> torch.arange(BITS, device=table.device)) & 1).bool()
+    wrong = torch.cat([~bits, bits], dim=1)  # the features that must not be asked for
+    with torch.no_grad():
+        embeddings[:, : 2 * BITS] = -DEPTH
+        known = table >= 0
+        embeddings[known, : 2 * BITS] = -DEPTH * wrong[table[known]].to(embeddings.dtype)
+    wanted = (PUSH * ~wrong).to(embeddings.dtype)
+
+    def overwrite(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        follows = table[kwargs["input_ids"] if "input_ids" in kwargs else args[0]]
+        output.last_hidden_state[..., : 2 * BITS] = wanted[(follows - 1).clamp(min=0)]
+
+    model.model.register_forward_hook(overwrite, with_kwargs=True)
+    return model

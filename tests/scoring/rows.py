@@ -1,0 +1,68 @@
+"""Continuations to be scored, and their likelihoods by definition."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from forget_callback.scoring.tokens import Continuation
+from tests.helpers import log_probabilities
+
+
+def random_rows(n, vocabulary, *, seed=0):
+    """Rows of 2 to 40 tokens, with 1 to 8 of them scored; every other one asks for the argmax."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        tokens = tuple(rng.integers(3, vocabulary, rng.integers(2, 41)).tolist())
+        rows.append(Continuation(i, tokens, len(tokens) - int(rng.integers(1, min(len(tokens), 9))), i % 2 == 0))
+    return rows
+
+
+def shared_rows(n, vocabulary, *, depth=35, options=3, seed=0):
+    """Items of some options behind a prefix that all share; the first option asks for the argmax."""
+    rng = np.random.default_rng(seed)
+    prefix = tuple(rng.integers(3, vocabulary, depth).tolist())
+    rows = []
+    for i in range(n):
+        context = (*prefix, *rng.integers(3, vocabulary, rng.integers(1, 8)).tolist())
+        for option in range(options):
+            tail = tuple(rng.integers(3, vocabulary, rng.integers(1, 5)).tolist())
+            rows.append(Continuation(i, context + tail, len(context), option == 0))
+    return rows
+
+
+def mixed_rows(vocabulary):
+    """Some of both, and of what they must not mix up: equal rows, rows within others, equal contexts that ask more."""
+    rows = [*random_rows(10, vocabulary), *shared_rows(9, vocabulary), *shared_rows(3, vocabulary, depth=5, seed=1)]
+    long = rows[-1].tokens
+    extra = [Continuation(90, long, 3, True), Continuation(91, long[:4], 3, True), Continuation(92, (5, 6), 1, True)]
+    return [*rows, rows[0], *extra]
+
+
+def by_definition(model, row):
+    """The likelihood of a row by one unpadded forward, summed in float64."""
+    table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
+    wanted = torch.tensor(row.tokens[row.n_context :])
+    said = table.gather(1, wanted[:, None]).squeeze(1)
+    best_other = table.scatter(1, wanted[:, None], -torch.inf).max(dim=1).values
+    argmax = table.argmax(dim=1)
+    return SimpleNamespace(
+        logprob=float(said.sum()),
+        margin=float((said - best_other).min()),
+        argmax=argmax.tolist(),
+        greedy=bool((argmax == wanted).all()),
+    )
+
+
+def check(rows, found, expected, *, tolerance=1e-4):
+    """Likelihoods against the definition, one of each a row."""
+    for row, likelihood, wanted in zip(rows, found, expected, strict=True):
+        assert likelihood.logprob == pytest.approx(wanted.logprob, abs=tolerance)
+        if row.greedy:
+            assert likelihood.margin == pytest.approx(wanted.margin, abs=tolerance)
+            assert likelihood.argmax.tolist() == wanted.argmax
+            assert likelihood.greedy == wanted.greedy
+        else:
+            assert np.isnan(likelihood.margin) and likelihood.argmax is None and likelihood.greedy is None

@@ -1,0 +1,129 @@
+"""A cache with room to spare holds what transformers' own holds, and gives back what it is asked for."""
+
+import pytest
+import torch
+from transformers.cache_utils import DynamicCache
+
+from forget_callback.scoring import cache as kv
+from tests.scoring.architectures import tiny
+
+ROWS, HEADS, SIZE, LAYERS = 3, 2, 4, 2
+
+
+def tokens(n, *, rows=ROWS, seed=0):
+    """Keys and values of `n` new tokens, of each layer."""
+    generator = torch.Generator().manual_seed(seed)
+    return [tuple(torch.randn(rows, HEADS, n, SIZE, generator=generator) for _ in range(2)) for _ in range(LAYERS)]
+
+
+def append(cache, new):
+    return [cache.update(keys, values, layer) for layer, (keys, values) in enumerate(new)]
+
+
+def equal(one, other):
+    assert len(one) == len(other)
+    for (keys, values), (other_keys, other_values) in zip(one, other):
+        assert torch.equal(keys, other_keys) and torch.equal(values, other_values)
+
+
+@pytest.mark.parametrize("reserve", [0, 1, 9, 100])
+def test_updates_are_those_of_the_dynamic_cache(reserve):
+    ours, theirs = kv.empty(reserve), DynamicCache()
+    length = 0
+    for step, n in enumerate([5, 1, 1, 3, 1, 20, 1]):
+        new = tokens(n, seed=step)
+        equal(append(ours, new), append(theirs, new))
+        length += n
+        assert ours.get_seq_length() == theirs.get_seq_length() == length
+    equal(kv.pairs(ours), [(layer.keys, layer.values) for layer in theirs.layers])
+
+
+def test_tokens_within_the_reserve_are_not_copied():
+    cache = kv.empty(40)
+    append(cache, tokens(5))
+    at = [keys.data_ptr() for keys, _ in kv.pairs(cache)]
+    for step in range(35):
+        append(cache, tokens(1, seed=step))
+    assert [keys.data_ptr() for keys, _ in kv.pairs(cache)] == at
+    append(cache, tokens(1))
+    assert [keys.data_ptr() for keys, _ in kv.pairs(cache)] != at
+
+
+def test_it_goes_back_to_its_prefix():
+    prefix, cache = tokens(6), kv.empty(20)
+    append(cache, prefix)
+    for step, rows in enumerate([3, 1, 2, 3]):
+        kv.back_to(cache, rows, 6)
+        equal(kv.pairs(cache), [(keys[:rows], values[:rows]) for keys, values in prefix])
+        new = tokens(4, rows=rows, seed=step + 1)
+        expected = [
+            (torch.cat([k[:rows], more_k], dim=2), torch.cat([v[:rows], more_v], dim=2))
+            for (k, v), (more_k, more_v) in zip(prefix, new)
+        ]
+        equal(append(cache, new), expected)
+
+
+def test_holding_is_a_copy_with_room():
+    pairs = tokens(6)
+    kept = [(keys.clone(), values.clone()) for keys, values in pairs]
+    cache = kv.holding(pairs, 10)
+    equal(kv.pairs(cache), kept)
+    assert cache.get_seq_length() == 6
+    for keys, values in pairs:
+        keys.zero_(), values.zero_()
+    equal(kv.pairs(cache), kept)
+    new = tokens(4, seed=1)
+    append(cache, new)
+    equal(kv.pairs(cache), [(torch.cat([k, a], 2), torch.cat([v, b], 2)) for (k, v), (a, b) in zip(kept, new)])
+
+
+def test_holding_takes_one_row_for_many():
+    """An expanded prefix, whose rows are one and the same memory until they are copied."""
+    (one,) = [tokens(6, rows=1)]
+    cache = kv.holding([(k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1)) for k, v in one], 8)
+    append(cache, tokens(2, rows=5, seed=1))
+    for keys, values in kv.pairs(cache):
+        assert keys.shape == values.shape == (5, HEADS, 8, SIZE)
+    equal([(k[:1, :, :6], v[:1, :, :6]) for k, v in kv.pairs(cache)], one)
+    assert not torch.equal(kv.pairs(cache)[0][0][0], kv.pairs(cache)[0][0][1])
+
+
+@pytest.mark.parametrize(
+    "sources, targets, rows, order",
+    [([2], [0], 2, [2, 1]), ([], [], 2, [0, 1]), ([2], [1], 2, [0, 2])],
+)
+def test_rows_move_and_leave(sources, targets, rows, order):
+    cache, new = kv.empty(9), tokens(6)
+    append(cache, new)
+    kv.move(cache, sources, targets, rows)
+    equal(kv.pairs(cache), [(keys[order], values[order]) for keys, values in new])
+    more = tokens(1, rows=rows, seed=1)
+    append(cache, more)
+    expected = [(torch.cat([k[order], a], 2), torch.cat([v[order], b], 2)) for (k, v), (a, b) in zip(new, more)]
+    equal(kv.pairs(cache), expected)
+
+
+def test_another_models_cache_is_refused():
+    cache = DynamicCache()
+    append(cache, tokens(3))
+    with pytest.raises(TypeError, match="does not keep keys and values in the cache that it was given"):
+        kv.pairs(cache)
+
+
+def test_a_cache_that_stayed_empty_is_refused():
+    """A state-space model takes the cache and leaves it as it was."""
+    with pytest.raises(TypeError, match="does not keep keys and values in the cache that it was given"):
+        kv.pairs(kv.empty())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Llama", "GPT-2", "Mistral, window", "Gemma3, window", "DeepseekV3", "OPT"])
+def test_a_model_writes_the_same_with_either(name):
+    model = tiny(name)
+    ids = torch.randint(3, 90, (2, 20), generator=torch.Generator().manual_seed(0))
+    ours, theirs = kv.empty(12), DynamicCache(config=model.config)
+    for start, end in ((0, 9), (9, 10), (10, 11), (11, 12), (12, 13), (13, 20)):
+        logits = [
+            model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True).logits for cache in (ours, theirs)
+        ]
+        torch.testing.assert_close(*logits)

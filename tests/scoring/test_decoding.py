@@ -1,0 +1,239 @@
+"""The loop that writes answers: right whatever shares a batch, and little is forwarded for nothing."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+import torch
+
+from forget_callback import Generation, Probe
+from forget_callback.scoring.generation import Written
+from tests.helpers import greedy
+from tests.scoring.architectures import lively, tiny
+
+PREFIX = "Question: which of the following is the opposite of cold? Answer: hot, because the answer is not cold.\n" * 2
+WORDS = ["The sun", " fox", "12 apples and 30", "Who?", "over the hill and through the forest", "東京 é", "x y z"]
+
+
+def items_of(n, *, prefix="", limits=(5, 9, 40, 3, 7, 2, 6, 1), stop=(), match="contains"):
+    """Prompts of unlike length, and limits with a long tail."""
+    return [
+        Generation(f"{i}", f"{prefix}{WORDS[i % 7]}{i}", "x", match, max_new_tokens=limits[i % len(limits)], stop=stop)
+        for i in range(n)
+    ]
+
+
+def written(items, tokenizer, *, repeats=1, **settings):
+    probe = Probe("p", items, **settings)
+    return Written(probe, items, [tokenizer.encode(item.prompt) for item in items], repeats=repeats)
+
+
+@torch.no_grad()
+def answers(model, tokenizer, items, *, level=None, budget=2048, repeats=1, **settings):
+    """The answers at a level that is forced, or the one that is found."""
+    asked = written(items, tokenizer, repeats=repeats, **settings)
+    asked.level = level
+    return asked.write(model, tokenizer, budget=budget)
+
+
+@pytest.fixture(params=["Llama", "GPT-2", "Mistral, window"])
+def model(request, tokenizer):
+    longer = {"n_positions": 256} if request.param == "GPT-2" else {"max_position_embeddings": 256}
+    return lively(request.param, vocab_size=len(tokenizer), **longer)
+
+
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["", "shared prefix"])
+def test_tokens_are_those_of_the_definition_at_every_budget(model, tokenizer, prefix):
+    items = items_of(18, prefix=prefix)
+    assert not prefix or len(tokenizer.encode(prefix)) >= 32
+    expected = [greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2]) for i in items]
+    for budget in (1, 300):
+        found = answers(model, tokenizer, items, level="loop", budget=budget)
+        assert [list(text.tokens) for (text,) in found] == expected
+    for (text,), tokens, item in zip(found, expected, items):
+        assert text.finish == ("token" if tokens[-1] == 2 else "length")
+        assert text.text == tokenizer.decode(tokens, skip_special_tokens=True)
+        assert len(tokens) == item.max_new_tokens or tokens[-1] == 2
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_p": 0.8}], ids=str)
+@pytest.mark.parametrize("stop", [(), ("e", " the")], ids=["", "stops"])
+def test_generate_of_the_model_draws_the_same(model, tokenizer, settings, stop):
+    items = items_of(14, stop=stop)
+    settings = {"budget": 300, "repeats": 3, **settings}
+    loop, own = (answers(model, tokenizer, items, level=level, **settings) for level in ("loop", "generate"))
+    assert [[(text.text, text.finish) for text in s] for s in loop] == [[(t.text, t.finish) for t in s] for s in own]
+    for one, other in zip(chain(*loop), chain(*own), strict=True):
+        assert other.tokens[: len(one.tokens)] == one.tokens
+    finishes = {text.finish for several in loop for text in several}
+    assert ("text" in finishes) <= bool(stop) and "length" in finishes
+    assert all((len({t.tokens for t in s}) > 1) == ("temperature" in settings) for s in loop if len(s[0].tokens) > 6)
+
+
+def test_generate_of_the_model_has_the_same_tokens_where_a_text_ends_them(tokenizer):
+    model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(14, stop=("e", " the"))
+    loop, own = (answers(model, tokenizer, items, level=level) for level in ("loop", "generate"))
+    assert [text.tokens for (text,) in loop] == [text.tokens for (text,) in own]
+
+
+@pytest.mark.parametrize("name", ["Mamba", "Qwen3Next", "Lfm2"])
+def test_the_loop_gives_way_where_it_does_not_serve(tokenizer, name):
+    model, items = lively(name, vocab_size=len(tokenizer)), items_of(6, limits=(5, 9))
+    asked = written(items, tokenizer)
+    with torch.no_grad():
+        first = asked.write(model, tokenizer, budget=200)
+        second = asked.write(model, tokenizer, budget=200)
+    assert asked.level == "generate" and list(asked.passed_over) == ["loop"]
+    expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
+    for found in (first, second):
+        assert [text.tokens for (text,) in found] == expected
+
+
+@torch.no_grad()
+def test_the_loop_is_checked_at_first_use_alone(tokenizer):
+    model, items, seen = lively("Llama", vocab_size=len(tokenizer)), items_of(14), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    asked = written(items, tokenizer)
+    asked.write(model, tokenizer, budget=2048)
+    first, seen[:] = list(seen), []
+    asked.write(model, tokenizer, budget=2048)
+    assert asked.level == "loop" and len(first) == len(seen) + 3 and first[: len(seen)] == seen
+
+
+def ending(tokenizer, share):
+    """A model that ends each answer with about this probability at each token."""
+    model = lively("Llama", vocab_size=len(tokenizer), max_position_embeddings=512)
+    head = torch.nn.Linear(32, len(tokenizer))
+    with torch.no_grad():
+        head.weight.copy_(0.02 * model.lm_head.weight)
+        head.bias.zero_()
+        head.bias[2] = float(np.log(share * len(tokenizer)))
+    model.lm_head = head.eval()
+    return model
+
+
+def counted(model, asked, tokenizer, budget):
+    """What a run of the loop forwards: tokens of prefills, rows of steps, and rows through the head."""
+    prefills, steps, head_rows = [], [], []
+
+    def look(module, args, kwargs):
+        ids, cache = kwargs["input_ids"], kwargs.get("past_key_values")
+        step = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
+        (steps if step else prefills).append(ids.numel())
+
+    handles = [
+        model.register_forward_pre_hook(look, with_kwargs=True),
+        model.get_output_embeddings().register_forward_hook(
+            lambda module, args, output: head_rows.append(output.shape[:-1].numel())
+        ),
+    ]
+    with torch.no_grad():
+        found = asked.write(model, tokenizer, budget=budget)
+    for handle in handles:
+        handle.remove()
+    return found, prefills, steps, head_rows
+
+
+@pytest.mark.parametrize("budget", [300, 2048])
+@pytest.mark.parametrize("prefix", ["", PREFIX], ids=["", "shared prefix"])
+def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
+    """The gate of continuous integration: at most 1.15 of the rows that a long tail of answers needs."""
+    model, items = ending(tokenizer, 0.08), items_of(48, prefix=prefix, limits=(120,))
+    asked = written(items, tokenizer, temperature=1.0)
+    asked.level = "loop"
+    found, prefills, steps, head_rows = counted(model, asked, tokenizer, budget)
+    lengths = sorted(len(text.tokens) for (text,) in found)
+    assert lengths[-1] > 3 * lengths[len(lengths) // 2]  # a long tail
+    least = sum(lengths) - len(lengths)
+    assert asked.decoding.rows == sum(steps) and asked.decoding.least == least
+    assert least <= asked.decoding.rows <= 1.15 * least
+    # Prefills: each prompt once, in rows of like length; the prefix once; the head on last tokens alone.
+    depth = len(tokenizer.encode(prefix))
+    bare = sum(len(tokenizer.encode(item.prompt)) - depth for item in items)
+    assert sum(prefills) <= depth + (1.15 if budget == 300 else 1.6) * bare + 16
+    assert sum(head_rows) <= sum(steps) + len(items) + len(prefills)
+
+
+def test_rows_that_leave_make_room_for_others(tokenizer):
+    """With a cache for a few rows only, the forwards are far fewer than batch by batch."""
+    model, items = ending(tokenizer, 0.08), items_of(48, limits=(120,))
+    asked = written(items, tokenizer, temperature=1.0)
+    asked.level = "loop"
+    found, _, steps, _ = counted(model, asked, tokenizer, 300)
+    lengths = [len(text.tokens) for (text,) in found]
+    rows = max(steps)
+    assert rows < 24
+    in_turn = sum(max(lengths[at : at + rows]) for at in range(0, len(lengths), rows))
+    assert len(steps) < 0.8 * in_turn
+
+
+def test_samples_of_a_prompt_are_prefilled_once(tokenizer):
+    model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(4, limits=(4,))
+    asked = written(items, tokenizer, temperature=1.0, repeats=8)
+    asked.level = "loop"
+    _, prefills, _, _ = counted(model, asked, tokenizer, 2048)
+    once = written(items, tokenizer, temperature=1.0)
+    once.level = "loop"
+    assert sum(prefills) <= 1.5 * sum(counted(model, once, tokenizer, 2048)[1])
+
+
+def test_prefills_are_the_same_at_every_run(tokenizer):
+    """Whatever the model writes: so that a flip is never an artefact of a prefill's batch."""
+    seen = []
+    for share in (0.02, 0.3):
+        asked = written(items_of(30, limits=(40,)), tokenizer, temperature=1.0)
+        asked.level = "loop"
+        seen.append(sorted(counted(ending(tokenizer, share), asked, tokenizer, 300)[1]))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize("level", ["loop", "generate"])
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.9}], ids=str)
+def test_nan_in_one_row_leaves_the_others_alone(tokenizer, level, settings):
+    model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(14, limits=(6, 3))
+    usual = answers(model, tokenizer, items, level=level, **settings)
+    (bad,) = tokenizer.encode("!")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[bad] = torch.nan
+    broken = [Generation("bad", "x!x", "x", "contains", max_new_tokens=5)]
+    found = answers(model, tokenizer, [*items[:7], *broken, *items[7:]], level=level, **settings)
+    assert found.pop(7) == [None]
+    for (text,), (before,) in zip(found, usual, strict=True):
+        assert (text is None and bad in before.tokens) or text == before
+
+
+@pytest.mark.parametrize("level", [None, "loop", "generate"])
+def test_advance_counts_every_answer_once(tokenizer, level):
+    seen = []
+    asked = written(items_of(14), tokenizer, repeats=2, temperature=1.0)
+    asked.level = level
+    with torch.no_grad():
+        asked.write(tiny("Llama", vocab_size=len(tokenizer)), tokenizer, budget=200, advance=seen.append)
+    assert sum(seen) == 28
+
+
+def test_no_items_are_no_forward(tokenizer):
+    model = tiny("Llama", vocab_size=len(tokenizer))
+    model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
+    asked = Written(Probe("p", items_of(1)), [], [])
+    assert asked.write(model, tokenizer, budget=10) == []
+
+
+def test_the_head_and_the_config_are_put_back_after_an_error(tokenizer):
+    model = tiny("Llama", vocab_size=len(tokenizer))
+    asked = written(items_of(3), tokenizer)
+    asked.level = "loop"
+    config = model.generation_config
+
+    def fail(*args):
+        raise KeyError("broken")
+
+    handle = model.model.register_forward_pre_hook(fail)
+    for level in ("loop", "generate"):
+        asked.level = level
+        with pytest.raises(KeyError, match="broken"), torch.no_grad():
+            asked.write(model, tokenizer, budget=100)
+    handle.remove()
+    assert not model.lm_head._forward_pre_hooks and model.generation_config is config

@@ -1,0 +1,376 @@
+"""The best level that is right is found, a wrong one never goes by in silence, and the model is put back as it was."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface
+
+from forget_callback.scoring.ladder import LADDER, Scored
+from forget_callback.scoring.tokens import Continuation
+from tests.scoring.architectures import SMALL, tiny
+from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
+
+ROWS = mixed_rows(90)
+
+
+def made(cls, **more):
+    """A tiny Llama of another class."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return cls(LlamaConfig(**{**SMALL, **more})).eval()
+
+
+@torch.no_grad()
+def found_level(model, rows=ROWS, *, budget=200, tolerance=1e-4):
+    """Scores twice and compares with the definition; the levels."""
+    expected = [by_definition(model, row) for row in rows]
+    scored = Scored(rows)
+    for _ in range(2):
+        check(rows, scored.score(model, budget=budget), expected, tolerance=tolerance)
+    return scored
+
+
+# --- models that do not do as they are told ----------------------------------------------------------------------
+
+
+class Deaf(LlamaForCausalLM):
+    """Drops a mask of four dimensions and says nothing."""
+
+    def forward(self, attention_mask=None, **inputs):
+        if attention_mask is not None and attention_mask.ndim == 4:
+            attention_mask = None
+        return super().forward(attention_mask=attention_mask, **inputs)
+
+
+class NoPositions(LlamaForCausalLM):
+    """Takes no position ids."""
+
+    def forward(self, input_ids, attention_mask=None, use_cache=None, past_key_values=None):
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache, past_key_values=past_key_values
+        )
+
+
+class OwnPositions(LlamaForCausalLM):
+    """Counts positions itself, whatever it is told."""
+
+    def forward(self, position_ids=None, **inputs):
+        return super().forward(**inputs)
+
+
+class NoMask(LlamaForCausalLM):
+    """Takes no mask at all, like a model that was written for one row."""
+
+    def forward(self, input_ids, use_cache=None):
+        return super().forward(input_ids=input_ids, use_cache=use_cache)
+
+
+class NoHead(LlamaForCausalLM):
+    """Does not name its head."""
+
+    def get_output_embeddings(self):
+        return None
+
+
+class WrongHead(LlamaForCausalLM):
+    """Names a head that it does not call."""
+
+    def get_output_embeddings(self):
+        if not hasattr(self, "other"):
+            self.other = torch.nn.Linear(32, 90, bias=False)
+        return self.other
+
+
+class Capped(LlamaForCausalLM):
+    """A soft cap that no logit of the items comes near: 30 where they are below 0.1."""
+
+    def forward(self, *args, **inputs):
+        output = super().forward(*args, **inputs)
+        output.logits = 30.0 * torch.tanh(output.logits / 30.0)
+        return output
+
+
+class Noisy(LlamaForCausalLM):
+    """Other numbers whenever it is asked."""
+
+    def forward(self, *args, **inputs):
+        output = super().forward(*args, **inputs)
+        output.logits = output.logits + torch.randn_like(output.logits)
+        return output
+
+
+@pytest.mark.parametrize(
+    "cls, level, reason",
+    [
+        (Deaf, "rows, tiles", "differs by"),
+        (NoPositions, "rows, tiles", "TypeError"),
+        (OwnPositions, "rows, tiles", "differs by"),
+        (NoMask, "unpadded, all", "TypeError"),
+        (NoHead, "rows, all", None),
+        (WrongHead, "rows, all", None),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_falls_to_the_first_level_that_is_right(cls, level, reason):
+    scored = found_level(made(cls))
+    assert str(scored.level) == level
+    assert cls is WrongHead or bool(scored.passed_over) == (reason is not None)
+    assert reason is None or reason in next(iter(scored.passed_over.values()))
+
+
+def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
+    """The numbers of today would be right within rounding, those of a trained model would not."""
+    model = made(Capped, initializer_range=0.005)
+    assert str(found_level(model).level) == "tree, own"
+    with torch.no_grad():
+        model.lm_head.weight *= 5000.0
+    found_level(model, tolerance=1e-3)
+
+
+def test_what_is_passed_over_is_logged(caplog):
+    with caplog.at_level(logging.INFO):
+        found_level(made(Deaf))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 2
+    assert all(s.startswith("continuations cannot be scored by tree, ") for s in said)
+    assert all("differs by" in s and "0.001 allowed" in s for s in said)
+
+
+@torch.no_grad()
+def test_a_model_that_never_says_the_same_is_an_error():
+    scored = Scored(ROWS)
+    with pytest.raises(RuntimeError, match="the model gives other numbers whenever it is asked the same"):
+        scored.score(made(Noisy), budget=200)
+    assert scored.level is None and list(scored.passed_over) == [
+        str(level) for level in LADDER if level.head != "tiles"
+    ]
+
+
+@torch.no_grad()
+def test_what_the_plainest_way_raises_is_raised():
+    model = tiny("Llama")
+    model.register_forward_pre_hook(_raise(KeyError("broken")))
+    with pytest.raises(KeyError, match="broken"):
+        Scored(ROWS).score(model, budget=200)
+
+
+def _raise(error):
+    def hook(*args):
+        raise error
+
+    return hook
+
+
+@torch.no_grad()
+def test_the_check_looks_at_rows_that_need_the_mask():
+    """Two options an item; a check of the options that come first in a trie would see nothing of a missing mask."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for item in range(10):
+        context = tuple(rng.integers(3, 90, 45).tolist())
+        first, second = (5, 60) if item < 5 else (60, 5)  # the lower token comes first
+        rows += [Continuation(item, (*context, t, 7), 45) for t in (first, second)]
+    model = made(Deaf)
+    scored = Scored(rows)
+    # A budget for one trie a row, so that no row needs the mask against another.
+    check(rows, scored.score(model, budget=50), [by_definition(model, row) for row in rows])
+
+
+# --- heads -------------------------------------------------------------------------------------------------------
+
+
+def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
+    torch.manual_seed(0)
+    config = LoraConfig(target_modules=["lm_head", "q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    model = get_peft_model(tiny("Llama"), config).eval()
+    scored = found_level(model)
+    assert str(scored.level) == "tree, own" and not scored.passed_over
+    on = [by_definition(model, row).logprob for row in ROWS]
+    with model.disable_adapter(), torch.no_grad():
+        off = [by_definition(model, row) for row in ROWS]
+        check(ROWS, scored.score(model, budget=200), off)
+    assert not np.allclose(on, [one.logprob for one in off], atol=0.1)
+
+
+def test_adapters_elsewhere_leave_the_head_a_matrix():
+    torch.manual_seed(0)
+    model = get_peft_model(tiny("Llama"), LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM")).eval()
+    scored = found_level(model)
+    assert str(scored.level) == "tree, tiles"
+    with model.disable_adapter(), torch.no_grad():
+        check(ROWS, scored.score(model, budget=200), [by_definition(model, row) for row in ROWS])
+
+
+class _Doubled(torch.nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_a_head_with_a_parametrization_is_the_models_own():
+    model = tiny("Llama")
+    torch.nn.utils.parametrize.register_parametrization(model.lm_head, "weight", _Doubled())
+    assert str(found_level(model).level) == "tree, own"
+
+
+def test_a_head_with_a_hook_is_the_models_own():
+    model = tiny("Llama")
+    model.lm_head.register_forward_hook(lambda module, args, output: output * 2)
+    assert str(found_level(model).level) == "tree, own"
+
+
+def test_a_head_of_another_class_is_the_models_own():
+    class Scaled(torch.nn.Linear):
+        def forward(self, x):
+            return 0.5 * super().forward(x)
+
+    model = tiny("Llama")
+    head = Scaled(32, 90, bias=False)
+    head.weight = model.lm_head.weight
+    model.lm_head = head
+    assert str(found_level(model).level) == "tree, own"
+
+
+@pytest.mark.parametrize("name", ["Llama", "Qwen2", "GPT-2"])
+def test_tied_embeddings_are_a_matrix(name):
+    model = tiny(name, tie_word_embeddings=True)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert str(found_level(model).level) == "tree, tiles"
+
+
+def test_a_head_of_another_dtype_than_the_body():
+    """As where a trainer keeps the head in float32: the model casts, or its own code is what is called."""
+    model = tiny("Llama", initializer_range=0.1).to(torch.bfloat16)
+    model.lm_head.to(torch.float32)
+    model.lm_head.register_forward_pre_hook(lambda module, args: (args[0].float(),))
+    scored = Scored(ROWS)
+    with torch.no_grad():
+        found = scored.score(model, budget=200)
+        for row, likelihood in zip(ROWS, found, strict=True):
+            n = len(row.tokens) - row.n_context
+            assert likelihood.logprob == pytest.approx(by_definition(model, row).logprob, abs=0.05 * n)
+
+
+# --- attention that takes no mask of four dimensions --------------------------------------------------------------
+
+
+def picky(module, query, key, value, attention_mask, **more):
+    """Stands for flash attention."""
+    if attention_mask is not None and attention_mask.ndim == 4:
+        raise ValueError("no mask of four dimensions, please")
+    return sdpa_attention_forward(module, query, key, value, _causal(query, attention_mask), is_causal=False, **more)
+
+
+def _causal(query, attention_mask):
+    n = query.shape[2]
+    seen = torch.ones(n, n, dtype=torch.bool).tril()[None, None]
+    return seen if attention_mask is None else seen & attention_mask[:, None, None, :].bool()
+
+
+def two_dimensional(*args, attention_mask=None, **more):
+    """The mask that flash attention is given."""
+    return attention_mask
+
+
+@pytest.fixture
+def picky_attention():
+    AttentionInterface.register("picky", picky)
+    AttentionMaskInterface.register("picky", two_dimensional)
+    yield "picky"
+    for interface in (AttentionInterface, AttentionMaskInterface):
+        interface._global_mapping.pop("picky")
+
+
+def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
+    model = tiny("Llama", attn_implementation=picky_attention)
+    assert model.config._attn_implementation == "picky"
+    with pytest.raises(ValueError, match="no mask of four dimensions"):
+        model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
+    scored = found_level(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
+    assert str(scored.level) == "tree, tiles" and not scored.passed_over
+    assert model.config._attn_implementation == "picky"
+
+
+@pytest.mark.parametrize("name, value", [("_attn_implementation", "picky"), ("output_router_logits", True)])
+def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
+    model = tiny("Mixtral, router logits", attn_implementation=picky_attention)
+    scored = Scored(ROWS)
+    with torch.no_grad():
+        scored.score(model, budget=200)
+    assert str(scored.level) == "tree, tiles" and getattr(model.config, name) == value
+    during = []
+
+    def fail(module, args, kwargs):
+        during.append(getattr(module.config, name))
+        raise KeyError("broken")
+
+    model.register_forward_pre_hook(fail, with_kwargs=True)
+    with pytest.raises(KeyError, match="broken"), torch.no_grad():
+        scored.score(model, budget=200)
+    assert getattr(model.config, name) == value and during[0] != value
+    assert not model.lm_head._forward_pre_hooks and not model.lm_head._forward_hooks
+
+
+# --- what is done when -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_the_check_runs_at_first_use_alone():
+    model, scored, seen = tiny("Llama"), Scored(ROWS), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
+    )
+    scored.score(model, budget=10**6)
+    first, seen[:] = list(seen), []
+    scored.score(model, budget=10**6)
+    second = list(seen)
+    # Some plain forwards and one to see what becomes of logits, and then what is done every time.
+    extra = first[: len(first) - len(second)]
+    assert first[len(extra) :] == second and 2 <= len(extra) <= 9
+    assert max(extra) == (1, max(len(row.tokens) for row in ROWS) - 1)
+
+
+@torch.no_grad()
+def test_another_state_of_the_model_is_scored_as_it_is():
+    """Plans and level are kept, numbers are not."""
+    model, scored = tiny("Llama"), Scored(ROWS)
+    before = scored.score(model, budget=200)
+    for p in model.parameters():
+        p.mul_(1.3)
+    after = scored.score(model, budget=200)
+    check(ROWS, after, [by_definition(model, row) for row in ROWS])
+    assert not np.allclose([x.logprob for x in before], [x.logprob for x in after], atol=0.1)
+
+
+@torch.no_grad()
+def test_a_variant_forwards_other_batches_and_gives_the_same():
+    model, seen = tiny("Llama"), []
+    handle = model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(repr(kwargs["input_ids"].tolist())), with_kwargs=True
+    )
+    forwards, expected = [], [by_definition(model, row) for row in ROWS]
+    for variant in (0, 0, 1, 2):
+        seen.clear()
+        check(ROWS, Scored(ROWS, variant=variant).score(model, budget=200), expected)
+        forwards.append(tuple(seen))
+    handle.remove()
+    assert forwards[0] == forwards[1] and len(set(forwards)) == 3
+
+
+@torch.no_grad()
+def test_the_same_numbers_bit_for_bit_at_every_scoring():
+    model, scored = tiny("Llama"), Scored(ROWS)
+    first, second = scored.score(model, budget=200), scored.score(model, budget=200)
+    assert [x.logprob for x in first] == [x.logprob for x in second]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Llama", "Mamba"])
+def test_rows_of_one_token_of_context(name):
+    rows = [Continuation(i, (5 + i, 6), 1, True) for i in range(20)]
+    model = tiny(name)
+    check(rows, Scored(rows).score(model, budget=7), [by_definition(model, row) for row in rows])

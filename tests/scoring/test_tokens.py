@@ -1,0 +1,146 @@
+"""Token ids are lm-eval's own, and conversations end where the answer begins."""
+
+import numpy as np
+import pytest
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall
+from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode, split
+from tests.helpers import adds_bos
+
+CONTEXTS = [
+    "The capital of France is",
+    "The capital of France is ",
+    "The capital of France is  \n",
+    "Question: who?\nAnswer:",
+    "Größe 東京 🦊 ",
+    "x",
+    "2 + 2 =\t",
+    "The capital of France is Pa",
+    "<s>The capital of France is",
+    "<s>",
+    "<|im_end|>",
+    "",
+]
+CONTINUATIONS = [" Paris", "Paris", " the sun went down", "é", " 🦊🦊", "ris is", "\n", "<s> Paris", "<|im_end|> hot"]
+
+
+@pytest.fixture(scope="module", params=["no BOS", "BOS", "BOS that is not added"])
+def any_tokenizer(request, make_tokenizer):
+    if request.param == "no BOS":
+        return make_tokenizer()
+    tokenizer = make_tokenizer(bos_token="<s>")
+    return adds_bos(tokenizer) if request.param == "BOS" else tokenizer
+
+
+@pytest.fixture(scope="module")
+def hflm(any_tokenizer, make_model, make_hflm):
+    return make_hflm(make_model(vocab_size=len(any_tokenizer)), any_tokenizer)
+
+
+def lm_eval_pair(hflm, context, continuation):
+    """What lm-eval would forward: `TemplateLM.loglikelihood` up to the forward."""
+    if context:
+        return hflm._encode_pair(context, continuation)
+    seen = []
+    hflm._loglikelihood_tokens = lambda requests, **kwargs: seen.extend(requests)
+    hflm.loglikelihood([type("Request", (), {"args": (context, continuation)})], disable_tqdm=True)
+    del hflm._loglikelihood_tokens
+    return seen[0][1:]
+
+
+@pytest.mark.parametrize("context", CONTEXTS)
+def test_split_is_lm_evals(any_tokenizer, hflm, context):
+    for continuation in CONTINUATIONS:
+        assert split(context, continuation, any_tokenizer, chat=False) == lm_eval_pair(hflm, context, continuation)
+
+
+def test_split_is_lm_evals_on_random_texts(any_tokenizer, hflm):
+    rng = np.random.default_rng(0)
+    pieces = ["The", " capital", " ", "\n", "Pa", "ris", "é", "🦊", "1", " <s>", "\t", "is"]
+    checked = 0
+    for _ in range(300):
+        context, continuation = ("".join(rng.choice(pieces, rng.integers(1, 8))) for _ in range(2))
+        if context.strip():
+            assert split(context, continuation, any_tokenizer, chat=False) == lm_eval_pair(hflm, context, continuation)
+            checked += 1
+    assert checked > 200
+
+
+@pytest.mark.parametrize("context", [" ", "\n\n", " \t "])
+def test_a_context_of_white_space_is_an_empty_one(any_tokenizer, context):
+    head, tail = split(context, "Paris", any_tokenizer, chat=False)
+    assert head == split("", "Paris", any_tokenizer, chat=False)[0] and len(head) == 1
+    assert tail == any_tokenizer.encode(context + "Paris", add_special_tokens=False)
+
+
+def test_a_text_that_brings_its_bos_gets_no_second_one(any_tokenizer):
+    ids = encode("<s>The capital", any_tokenizer)
+    assert any_tokenizer.bos_token is None or ids.count(any_tokenizer.bos_token_id) == 1
+    assert any_tokenizer.decode(ids) == "<s>The capital"
+
+
+def test_without_bos_and_eos_an_empty_prompt_is_an_error(make_tokenizer):
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"neither a BOS nor an EOS token .*; give the item a prompt"):
+        split("", "Paris", tokenizer, chat=False)
+
+
+def test_rows_are_in_item_order_with_their_options(tokenizer):
+    items = [
+        MultipleChoice("a", "The capital of France is", [" Paris", " Rome", " the sun"], 0),
+        Generation("b", "Who?", "me"),
+        Recall("c", "The capital of Italy is", " Rome"),
+    ]
+    rows = continuations(Probe("p", items), tokenizer)
+    assert [row.item for row in rows] == [0, 0, 0, 2]
+    texts = [tokenizer.decode(row.tokens[row.n_context :]) for row in rows]
+    assert texts == [" Paris", " Rome", " the sun", " Rome"]
+    whole = tuple(tokenizer.encode("The capital of Italy is Rome"))
+    assert rows[3] == Continuation(2, whole, rows[3].n_context, greedy=True)
+    # An option's own argmax decides nothing, so it is not asked for.
+    assert [row.greedy for row in rows] == [False, False, False, True]
+
+
+@pytest.mark.parametrize("prompt, answer", [("The capital of France is Pa", "ris"), ("", "<|im_end|>")])
+def test_an_answer_without_a_token_of_its_own_is_an_error(tokenizer, prompt, answer):
+    with pytest.raises(ValueError, match=r"probe 'p', item 'a': .* has no token of its own after the prompt"):
+        continuations(Probe("p", [Recall("a", prompt, answer)]), tokenizer)
+
+
+@pytest.mark.parametrize("answer", [" Paris", "Paris", "  Paris"])
+def test_chat_renders_the_template_and_drops_the_leading_space(tokenizer, answer):
+    probe = bind(Probe("p", [Recall("a", "Who? ", answer)], chat=True), tokenizer)
+    rendered = "<|im_start|>user\nWho? <|im_end|>\n<|im_start|>assistant\n"
+    assert context_of(probe.items[0], probe, tokenizer) == rendered
+    (row,) = continuations(probe, tokenizer)
+    # The context's last newline stays in the context: it is what a generation would start from.
+    assert list(row.tokens[: row.n_context]) == tokenizer.encode(rendered, add_special_tokens=False)
+    assert list(row.tokens[row.n_context :]) == tokenizer.encode("Paris", add_special_tokens=False)
+
+
+def test_chat_with_a_tokenizer_that_adds_bos_adds_none(any_tokenizer):
+    probe = bind(Probe("p", [Recall("a", "Who?", "Paris")], chat=True), any_tokenizer)
+    (row,) = continuations(probe, any_tokenizer)
+    assert any_tokenizer.bos_token_id not in row.tokens
+    assert any_tokenizer.decode(row.tokens) == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nParis"
+
+
+def test_chat_keeps_the_contexts_tokens_where_the_answer_would_merge_with_them(tokenizer):
+    tokenizer.chat_template = "{{ messages[0].content }} The capital of France is Pa"
+    probe = bind(Probe("p", [Recall("a", "Who?", "ris")], chat=True), tokenizer)
+    (row,) = continuations(probe, tokenizer)
+    assert tokenizer.decode(row.tokens[: row.n_context]) == "Who? The capital of France is Pa"
+    assert tokenizer.decode(row.tokens[row.n_context :]) == "ris"
+
+
+def test_bind_keeps_a_template_that_the_probe_has(tokenizer):
+    bound = bind(Probe("p", [Recall("a", "Who?", "me")], chat=True), tokenizer)
+    assert bound.template == tokenizer.chat_template
+    tokenizer.chat_template = "another"
+    assert bind(bound, tokenizer) is bound
+
+
+def test_bind_leaves_a_plain_probe_alone(tokenizer):
+    probe = Probe("p", [Recall("a", "Who?", "me")])
+    assert bind(probe, tokenizer) is probe
