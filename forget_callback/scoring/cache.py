@@ -4,12 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+# Memory of a cache for each token that a forward may have: 1 GiB beside forwards of 8,192 tokens.
+_BYTES = 2**17
+
+
+def fits(model: Any, budget: int) -> int:
+    """Tokens that may be cached beside forwards of `budget` tokens."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None) or 1
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads = getattr(config, "num_key_value_heads", None) or heads
+    own = 2 * config.num_hidden_layers * heads * size * torch.finfo(model.dtype).bits // 8
+    return int(budget * _BYTES // own)
 
 
 class RoomLayer(DynamicLayer):

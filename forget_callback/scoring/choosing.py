@@ -22,17 +22,27 @@ def draws(n: int, *key: object) -> NDArray[np.float64]:
     return np.random.default_rng(list(seed)).random(n)
 
 
+def best(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest value of each row, NaN if there is one, and the first place where it stands, ``(rows,)`` each."""
+    if values.device.type == "cpu":  # where numpy is six times as fast
+        at = torch.from_numpy(values.float().numpy().argmax(axis=-1))
+        return values.gather(-1, at[:, None]).squeeze(1), at
+    largest, at = values.max(dim=-1)
+    return largest, at
+
+
 def choose(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float, top_p: float) -> torch.Tensor:
-    """The next token of each row, ``(rows,)``.
+    """The next token of each row, -1 for a row with NaN, ``(rows,)``.
 
     Args:
-        logits: ``(rows, vocabulary)``, without NaN.
+        logits: ``(rows, vocabulary)``.
         at: Where each row's distribution function is inverted, in [0, 1), ``(rows,)``; ignored at temperature 0.
         temperature: 0 takes the argmax.
         top_p: Draws among the fewest tokens that have this probability together.
     """
     if temperature == 0:
-        return logits.argmax(dim=-1)
+        largest, token = best(logits)
+        return torch.where(largest.isnan(), -1, token)
     assert at is not None
     probability = torch.softmax(logits.float() / temperature, dim=-1)
     if top_p < 1:
@@ -40,7 +50,7 @@ def choose(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float,
     upto = probability.double().cumsum(dim=-1)  # in the order of the vocabulary: rounding never reorders it
     token = torch.searchsorted(upto, (at.to(upto) * upto[:, -1])[:, None], right=True).squeeze(1)
     last = logits.shape[-1] - 1 - (probability > 0).flip(-1).int().argmax(dim=-1)  # rounding at the very end
-    return torch.minimum(token, last)
+    return torch.where(upto[:, -1].isnan(), -1, torch.minimum(token, last))
 
 
 def _threshold(probability: torch.Tensor, top_p: float) -> torch.Tensor:

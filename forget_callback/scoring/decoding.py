@@ -8,6 +8,7 @@ depends on what is written.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +23,7 @@ from forget_callback.scoring.choosing import choose, draws
 from forget_callback.scoring.head import head_of
 from forget_callback.scoring.plan import prefix_groups
 
-# Cached tokens, as a multiple of the tokens of one forward.
-_CACHED = 4
-# Prefills of a batch's size in parts of this many, so that new rows come in as others leave.
+# If not all rows fit, they come in parts of which so many fit, as others leave.
 _PARTS = 4
 
 
@@ -177,8 +176,9 @@ class Decoding:
             return
         chosen = [self.queries[i] for i in members]
         longest = max(len(query.prompt) for query in chosen)
-        room = max(_CACHED * budget // (longest + max(query.limit for query in chosen)), 1)
-        part = max(min(room // _PARTS, budget // (longest - depth)), 1)
+        room = max(min(kv.fits(model, budget) // (longest + max(query.limit for query in chosen)), budget), 1)
+        part = max(min(room // _PARTS if len(members) > room else room, budget // (longest - depth)), 1)
+        part = math.ceil(len(members) / math.ceil(len(members) / part))
         # Long ones first, so that the last rows left are short ones.
         order = sorted(members, key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i))
         parts = [order[at : at + part] for at in range(0, len(order), part)]
@@ -199,17 +199,16 @@ class Decoding:
 
     def _accept(self, writer: Writer, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Writes each row's next token; returns the tokens and the places of the rows that go on."""
-        nan = logits.isnan().any(dim=-1)
         at = None
         if self.temperature > 0:
             drawn = [self.queries[i].draw(len(self._written[i])) for i in members]
             at = torch.tensor(drawn, device=logits.device)
-        token = choose(logits.masked_fill(nan[:, None], 0.0), at, temperature=self.temperature, top_p=self.top_p)
+        token = choose(logits, at, temperature=self.temperature, top_p=self.top_p)
         stays = []
-        for place, (i, new, bad) in enumerate(zip(members, token.tolist(), nan.tolist())):
+        for place, (i, new) in enumerate(zip(members, token.tolist())):
             written, query = self._written[i], self.queries[i]
             written.append(new)
-            if bad:
+            if new < 0:
                 self._broken.add(i)
             elif len(written) < query.limit and not writer.ends(query, written):
                 stays.append(place)

@@ -156,13 +156,12 @@ class _Choice(LogitsProcessor):
         self.broken = torch.zeros(len(queries), dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        nan = scores.isnan().any(dim=-1)
-        self.broken |= nan
         step, at = input_ids.shape[1] - self.width, None
         if self.probe.temperature > 0:
             at = torch.tensor([query.draw(step) for query in self.queries], device=scores.device)
-        logits = scores.masked_fill(nan[:, None], 0.0)
-        token = choose(logits, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        token = choose(scores, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        self.broken |= token < 0
+        token = token.clamp(min=0)
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from forget_callback.scoring.choosing import best
 from forget_callback.scoring.plan import Chunk
 
 TILE = 2048
@@ -65,9 +66,9 @@ class Online:
             own = tile[rows, columns]
             self.wanted[rows] = own
             tile[rows, columns] = -torch.inf
-            best, at = tile[: len(self.wanted)].max(dim=1)
-            better = best > self.rival
-            self.rival = torch.where(better | best.isnan(), best, self.rival)
+            largest, at = best(tile[: len(self.wanted)])
+            better = largest > self.rival
+            self.rival = torch.where(better | largest.isnan(), largest, self.rival)
             self.rival_token = torch.where(better, at + start, self.rival_token)
             tile[rows, columns] = own
         top = torch.maximum(self.top, tile.amax(dim=1))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from forget_callback.scoring import cache as kv
 from forget_callback.scoring.head import head_of, is_matrix, keeps_logits
 from forget_callback.scoring.likelihood import Level, Likelihood, likelihoods
 from forget_callback.scoring.memory import is_out_of_memory
@@ -104,7 +105,7 @@ class Scored:
             budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
         key = (level.body, level.head, budget)
         if key not in self._plans:
-            self._plans[key] = _planned(self.rows, level, budget, self.variant)
+            self._plans[key] = _planned(self.rows, level, budget, kv.fits(model, budget), self.variant)
         chunks = self._plans[key]
         self.work = _work(chunks)
         found = likelihoods(model, chunks, level, advance)
@@ -112,14 +113,14 @@ class Scored:
         if level.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.
             alone = Level("rows", level.head)
-            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0), alone)
+            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone)
             found.update({broken[i]: one for i, one in again.items()})
         return [found[i] for i in range(len(self.rows))]
 
 
-def _planned(rows: Sequence[Continuation], level: Level, budget: int, variant: int) -> list[Chunk]:
+def _planned(rows: Sequence[Continuation], level: Level, budget: int, cached: int, variant: int) -> list[Chunk]:
     share, pad = level.body == "tree", level.body != "unpadded"
-    return plan(rows, budget, share=share, pad=pad, join=level.head == "tiles", variant=variant)
+    return plan(rows, budget, cached=cached, share=share, pad=pad, join=level.head == "tiles", variant=variant)
 
 
 def _work(chunks: Sequence[Chunk]) -> Work:

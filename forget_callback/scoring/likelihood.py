@@ -79,25 +79,24 @@ def likelihoods(
     with no_router_loss(model), forward.ready(), _reader(model, level) as tap:
         for chunk in chunks:
             read = None
-            for i, batch in enumerate(chunk.batches):
-                last = i == len(chunk.batches) - 1
+            for batch in chunk.batches:
+                last = batch is chunk.batches[-1]
                 scored = torch.from_numpy(batch.scored).to(forward.device)
                 if tap is None:
                     assert last, "logits of all tokens are never kept from one batch to the next"
-                    logits = forward(batch)
                     order = torch.from_numpy(chunk.order).to(forward.device)
-                    read = read_logits(logits.reshape(-1, logits.shape[-1])[scored[order]], chunk)
-                    continue
-                tap.expect(None)
-                forward.prepare(batch)
-                tap.expect(scored, chunk if last else None)
-                logits = forward(batch)
-                if last:
-                    read = tap.read if tap.tiled else _own(logits, chunk)
+                    read = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk)
+                else:
+                    tap.expect(None)
+                    forward.prepare(batch)
+                    tap.expect(scored, chunk if last else None)
+                    logits = forward(batch)
+                    if last:
+                        read = tap.read if tap.tiled else _own(logits, chunk)
+                advance(batch.n_continuations)
             if read is None:
                 raise RuntimeError("the model does not call the module that it names as its head")
             result.update(_likelihoods(chunk, read))
-            advance(len(chunk.continuations))
     return result
 
 

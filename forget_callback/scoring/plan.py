@@ -27,11 +27,9 @@ _ATTENTION = 256
 # A prefix is cached if it has as many tokens, and as many contexts share it. Fewer are better off in one trie.
 _PREFIX_TOKENS, _PREFIX_CONTEXTS = 32, 8
 # Rows are filled up to this many tokens, or to the longest trie in their batch.
-_WIDTH = 160
+_WIDTH = 128
 # Scored rows that go through the head together: enough for a product that runs at full speed.
 _HEAD_ROWS = 1024
-# Cached tokens beside those of one forward, as a multiple of the budget.
-_CACHED = 4
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class Batch:
             tokens j to ends[j] - 1. Padding sees itself. ``(rows, width)``.
         scored: Tokens that predict something that is asked for, as indices into the flattened rows.
         n_tokens: Tokens that are no padding.
+        n_continuations: Continuations that end in it.
     """
 
     prefix: tuple[int, ...]
@@ -54,6 +53,7 @@ class Batch:
     ends: Ints
     scored: Ints
     n_tokens: int
+    n_continuations: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def plan(
     rows: Sequence[Continuation],
     budget: int,
     *,
+    cached: int = 2**62,
     share: bool = True,
     pad: bool = True,
     join: bool = True,
@@ -95,6 +96,7 @@ def plan(
 
     Args:
         budget: Tokens of one forward, padding included; a single continuation may have more.
+        cached: Tokens that the cache of a forward may hold, with the prefix of each row; as many as wanted by default.
         share: False forwards each continuation in a row of its own, with nothing shared: for models that cannot mask.
         pad: False puts only rows of one length into a batch; needs `share` to be False.
         join: False reads every batch by itself, for heads that take all the memory there is.
@@ -113,7 +115,7 @@ def plan(
             tries = _tries(rows, members, depth, budget if share else 0)
             prefix = rows[members[0]].tokens[:depth] if members else ()
             width = min(max(_WIDTH, depth // 2), budget) if share else 0
-            found += _batches(tries, prefix, width, budget, pad=pad)
+            found += _batches(tries, prefix, width, budget, cached=cached, pad=pad)
     return _chunks(rows, found, _HEAD_ROWS if join else 1)
 
 
@@ -232,7 +234,7 @@ def _tries(rows: Sequence[Continuation], members: Sequence[int], depth: int, bud
 
 
 def _batches(
-    tries: list[_Trie], prefix: tuple[int, ...], width: int, budget: int, *, pad: bool
+    tries: list[_Trie], prefix: tuple[int, ...], width: int, budget: int, *, cached: int, pad: bool
 ) -> list[tuple[Batch, list[_Trie]]]:
     """Packs tries into rows of about `width`, longest first, and rows into batches of like length."""
     bins: list[list[_Trie]] = []
@@ -252,7 +254,7 @@ def _batches(
     at = 0
     while at < len(sized):
         widest = max(sized[at][0], 1)
-        n = max(min(budget // widest, _CACHED * budget // (len(prefix) + widest)), 1)
+        n = max(min(budget // widest, cached // (len(prefix) + widest) if prefix else budget), 1)
         chosen = [i for size, i in sized[at : at + n] if pad or size == sized[at][0]]
         result.append(_batch([bins[i] for i in chosen], widest, prefix))
         at += len(chosen)
@@ -271,7 +273,8 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
             scored += sorted({i * width + at + node for path in trie.paths for node in path})
             at += len(trie)
     tries = [trie for row in rows for trie in row]
-    return Batch(prefix, ids, positions, ends, np.array(scored, np.int64), sum(map(len, tries))), tries
+    n_tokens, n_continuations = sum(map(len, tries)), sum(len(trie.members) for trie in tries)
+    return Batch(prefix, ids, positions, ends, _ints(scored), n_tokens, n_continuations), tries
 
 
 def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:

@@ -1,10 +1,14 @@
 """Runs that are killed, and runs of several processes: real processes, not simulated ones."""
 
+import contextlib
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -61,6 +65,27 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
     files = sorted((tmp_path / "two" / "forget" / "snapshots" / "mini").iterdir())
     assert len(files) == len(set(two["step"]))
     assert all(len(Snapshot.load(file)) == 6 for file in files)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, terminal):
+    """A pseudo-terminal is a terminal to the process; a pipe is what a log file is."""
+    command = [sys.executable, SCRIPT.with_name("slow_script.py")]
+    if not terminal:
+        said = subprocess.run(command, env=environment(), check=True, timeout=120, stderr=subprocess.PIPE).stderr
+        assert b"probe" not in said
+        return
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(command, env=environment(), stderr=writer)
+    os.close(writer)
+    said = b""
+    with contextlib.suppress(OSError):  # how Linux says that the other end was closed
+        while part := os.read(reader, 4096):
+            said += part
+    os.close(reader)
+    assert process.wait(timeout=120) == 0
+    assert b"probe slow" in said and b"probe quick" not in said
 
 
 def test_weights_that_are_sharded_over_two_processes_score_as_in_one(tmp_path, make_model, tokenizer, probe):
