@@ -19,6 +19,7 @@ from forget_callback.probes import Generation, Probe
 from forget_callback.scoring.choosing import choose
 from forget_callback.scoring.decoding import Decoding, Query, Text, Writer, last_only
 from forget_callback.scoring.guard import no_router_loss
+from forget_callback.scoring.head import computes_in
 from forget_callback.scoring.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def _unexplained(model: Any, queries: Sequence[Query], found: Sequence[Text | No
     written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(queries, found)) if t and t.tokens]
     order = [i for _, i in sorted(written)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
-    precise = model.dtype in (torch.float32, torch.float64)
+    precise = computes_in(model) in (torch.float32, torch.float64)
     tolerance, needed = (1e-3, 1.0) if precise else (5e-2, _ALIKE)
     right = total = 0
     for i in sorted(chosen):

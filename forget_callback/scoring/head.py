@@ -144,6 +144,24 @@ def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
     return head if isinstance(head, torch.nn.Module) else None
 
 
+@torch.no_grad()
+def computes_in(model: Any) -> torch.dtype:
+    """The precision in which a model computes; under autocast that is not the one of its weights.
+
+    A Trainer with bf16=True wraps the forward of float32 weights so, and makes float32 of the logits again.
+    """
+    seen: list[torch.dtype] = []
+    layer = head_of(model) or next((m for m in model.modules() if isinstance(m, torch.nn.Linear)), None)
+    if layer is None:
+        return model.dtype  # type: ignore[no-any-return]
+    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    try:
+        model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
+    finally:
+        handle.remove()
+    return seen[0] if seen else model.dtype
+
+
 def is_matrix(head: torch.nn.Module) -> bool:
     """Whether a head is a plain matrix product: no adapter, no quantised or sharded weight, nothing hooked in."""
     parametrized = torch.nn.utils.parametrize.is_parametrized(head)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.head import head_of, is_matrix, keeps_logits
+from forget_callback.scoring.head import computes_in, head_of, is_matrix, keeps_logits
 from forget_callback.scoring.likelihood import Level, Likelihood, likelihoods
 from forget_callback.scoring.memory import is_out_of_memory
 from forget_callback.scoring.plan import Chunk, plan
@@ -58,6 +58,7 @@ class Scored:
     Attributes:
         level: Chosen at first use, None before.
         passed_over: Levels that were tried before it, with the reason why they do not serve.
+        dtype: The precision in which the model computes, known after first use.
         work: What the last scoring forwarded.
     """
 
@@ -67,6 +68,7 @@ class Scored:
         self.level: Level | None = None
         self.passed_over: dict[str, str] = {}
         self.work = Work()
+        self.dtype = torch.float32
         self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
 
     def score(self, model: Any, *, budget: int, advance: Callable[[int], object] = lambda n: None) -> list[Likelihood]:
@@ -83,6 +85,7 @@ class Scored:
             return []
         if self.level is not None:
             return self._run(model, self.level, budget, advance)
+        self.dtype = computes_in(model)
         levels, reference = _possible(model, self.rows), _plainly(model, self.rows)
         for level in levels:
             try:
@@ -92,7 +95,7 @@ class Scored:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = _difference(self.rows, found, reference, model.dtype)
+                problem = _difference(self.rows, found, reference, self.dtype)
                 if problem is None:
                     self.level = level
                     return found
@@ -108,12 +111,12 @@ class Scored:
             self._plans[key] = _planned(self.rows, level, budget, kv.fits(model, budget), self.variant)
         chunks = self._plans[key]
         self.work = _work(chunks)
-        found = likelihoods(model, chunks, level, advance)
+        found = likelihoods(model, chunks, level, self.dtype, advance)
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
         if level.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.
             alone = Level("rows", level.head)
-            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone)
+            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone, self.dtype)
             found.update({broken[i]: one for i, one in again.items()})
         return [found[i] for i in range(len(self.rows))]
 

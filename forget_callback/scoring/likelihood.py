@@ -62,6 +62,7 @@ def likelihoods(
     model: Any,
     chunks: Sequence[Chunk],
     level: Level,
+    dtype: torch.dtype,
     advance: Callable[[int], object] = lambda n: None,
 ) -> dict[int, Likelihood]:
     """Scores the continuations of a plan, by their index.
@@ -69,13 +70,14 @@ def likelihoods(
     Args:
         model: A causal language model in eval mode, on the device to use.
         chunks: Planned for the level's body.
+        dtype: The precision in which the model computes.
         advance: Called with the number of continuations that are done.
 
     Raises:
         Exception: Whatever a model raises that the level does not suit.
     """
     result: dict[int, Likelihood] = {}
-    forward = _Tree(model, chunks) if level.body == "tree" else _Rows(model, masked=level.body == "rows")
+    forward = _Tree(model, chunks, dtype) if level.body == "tree" else _Rows(model, masked=level.body == "rows")
     with no_router_loss(model), forward.ready(), _reader(model, level) as tap:
         for chunk in chunks:
             read = None
@@ -139,9 +141,10 @@ class _Rows:
 class _Tree:
     """Forwards packed tries behind a cached prefix, with masks and positions of its own."""
 
-    def __init__(self, model: Any, chunks: Sequence[Chunk]) -> None:
+    def __init__(self, model: Any, chunks: Sequence[Chunk], dtype: torch.dtype) -> None:
         self.model = model
         self.device = next(model.parameters()).device
+        self.dtype = dtype
         config = model.config.get_text_config()
         self.window = getattr(config, "sliding_window", None)
         self.layer_types = set(getattr(config, "layer_types", None) or ())
@@ -216,7 +219,7 @@ class _Tree:
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:
         # Floats, for eager attention adds whatever it is given.
-        dtype = self.model.dtype
+        dtype = self.dtype
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 

@@ -75,6 +75,17 @@ def test_final_weights_and_losses_are_bit_identical_with_and_without(
     assert Store(tmp_path).steps("mini")[-1] == trainer.state.global_step
 
 
+def test_a_run_in_mixed_precision_is_watched_at_the_top_of_the_ladder(make_sft, probe, tmp_path):
+    """The Trainer wraps the forward of float32 weights in autocast; numbers then differ as they do in bfloat16."""
+    callback = ForgetCallback(probe, every=3, on_error="raise")
+    trainer = make_sft([callback], bf16=True)
+    trainer.train()
+    assert whole(callback.history)["step"].tolist() == [0, 3, 6]
+    for step in (0, 3, 6):
+        metadata = Store(tmp_path).read("mini", step).metadata
+        assert (metadata["dtype"], metadata["likelihood"], metadata["generation"]) == ("float32", "tree, tiles", "loop")
+
+
 def test_a_train_mode_forward_does_change_the_weights(make_sft, probe):
     """That the test above can fail: a callback that draws random numbers is found out."""
 
