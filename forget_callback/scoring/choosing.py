@@ -45,12 +45,13 @@ def choose(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float,
         return torch.where(largest.isnan(), -1, token)
     assert at is not None
     probability = torch.softmax(logits.float() / temperature, dim=-1)
+    nan = probability[:, 0].isnan()  # one NaN makes the whole row of it
     if top_p < 1:
         probability = torch.where(probability >= _threshold(probability, top_p), probability, 0.0)
     upto = probability.double().cumsum(dim=-1)  # in the order of the vocabulary: rounding never reorders it
     token = torch.searchsorted(upto, (at.to(upto) * upto[:, -1])[:, None], right=True).squeeze(1)
     last = logits.shape[-1] - 1 - (probability > 0).flip(-1).int().argmax(dim=-1)  # rounding at the very end
-    return torch.where(upto[:, -1].isnan(), -1, torch.minimum(token, last))
+    return torch.where(nan, -1, torch.minimum(token, last))
 
 
 def _threshold(probability: torch.Tensor, top_p: float) -> torch.Tensor:
@@ -62,4 +63,4 @@ def _threshold(probability: torch.Tensor, top_p: float) -> torch.Tensor:
         if size == n or bool((before[:, -1] >= top_p).all()):
             break
     inside = (before < top_p).sum(dim=-1, keepdim=True)
-    return ordered.gather(1, inside - 1)
+    return ordered.gather(1, (inside - 1).clamp(min=0))  # a row of NaN has none inside

@@ -8,7 +8,6 @@ depends on what is written.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from forget_callback.scoring.choosing import choose, draws
 from forget_callback.scoring.head import head_of
 from forget_callback.scoring.plan import prefix_groups
 
-# If not all rows fit, they come in parts of which so many fit, as others leave.
+# Rows come in parts of like length, of which so many fit, and more as others leave.
 _PARTS = 4
 
 
@@ -177,8 +176,7 @@ class Decoding:
         chosen = [self.queries[i] for i in members]
         longest = max(len(query.prompt) for query in chosen)
         room = max(min(kv.fits(model, budget) // (longest + max(query.limit for query in chosen)), budget), 1)
-        part = max(min(room // _PARTS if len(members) > room else room, budget // (longest - depth)), 1)
-        part = math.ceil(len(members) / math.ceil(len(members) / part))
+        part = max(min(min(room, len(members)) // _PARTS, budget // (longest - depth)), 1)
         # Long ones first, so that the last rows left are short ones.
         order = sorted(members, key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i))
         parts = [order[at : at + part] for at in range(0, len(order), part)]

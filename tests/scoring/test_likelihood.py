@@ -191,7 +191,7 @@ def test_no_rows_are_no_forward():
     model = tiny("Llama")
     model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
     assert score(model, []) == []
-    assert likelihoods(model, [], Level("tree", "tiles")) == {}
+    assert likelihoods(model, [], Level("tree", "tiles"), torch.float32) == {}
 
 
 @pytest.mark.parametrize("level", [None, *LADDER], ids=str)
