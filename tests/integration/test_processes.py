@@ -100,7 +100,7 @@ def test_weights_that_are_sharded_over_two_processes_score_as_in_one(tmp_path, m
     expected = score_probe(model, tokenizer, probe)
     for rank in range(2):
         found = Snapshot.load(tmp_path / f"rank-{rank}.parquet")
-        assert found.metadata["likelihood"].startswith("tree") and found.metadata["generation"] == "loop"
+        assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["generation"] == "loop"
         for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
         np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)

@@ -328,9 +328,9 @@ def test_the_check_runs_at_first_use_alone():
     first, seen[:] = list(seen), []
     scored.score(model, budget=10**6)
     second = list(seen)
-    # Some plain forwards and one to see what becomes of logits, and then what is done every time.
+    # One token to see the precision and one to see what becomes of logits, plain forwards, then what is always done.
     extra = first[: len(first) - len(second)]
-    assert first[len(extra) :] == second and 2 <= len(extra) <= 9
+    assert first[len(extra) :] == second and extra[:2] == [(1, 1), (1, 1)] and 4 <= len(extra) - 2 <= 8
     assert max(extra) == (1, max(len(row.tokens) for row in ROWS) - 1)
 
 
