@@ -19,7 +19,7 @@ from forget_callback.probes import Generation, Probe
 from forget_callback.scoring.choosing import choose
 from forget_callback.scoring.decoding import Decoding, Query, Text, Writer, last_only
 from forget_callback.scoring.guard import no_router_loss
-from forget_callback.scoring.head import computes_in
+from forget_callback.scoring.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
 
 logger = logging.getLogger(__name__)
@@ -96,7 +96,10 @@ class Written:
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
                 problem = _unexplained(model, self.queries, found, self.probe)
-                if problem is None:
+                rounded = computes_in(model) not in FULL and level == LEVELS[-1]
+                if problem is not None and rounded:
+                    logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
+                if problem is None or rounded:
                     self.level = level
                     return found
             self.passed_over[level] = str(problem)
@@ -118,8 +121,8 @@ def _unexplained(model: Any, queries: Sequence[Query], found: Sequence[Text | No
     written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(queries, found)) if t and t.tokens]
     order = [i for _, i in sorted(written)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
-    precise = computes_in(model) in (torch.float32, torch.float64)
-    tolerance, needed = (1e-3, 1.0) if precise else (5e-2, _ALIKE)
+    dtype = computes_in(model)
+    needed = 1.0 if dtype in FULL else _ALIKE
     right = total = 0
     for i in sorted(chosen):
         text, query = found[i], queries[i]
@@ -130,7 +133,7 @@ def _unexplained(model: Any, queries: Sequence[Query], found: Sequence[Text | No
         said = torch.tensor(text.tokens, device=device)
         at = None if query.draws is None else torch.tensor(query.draws[: len(said)], device=device)
         again = choose(logits, at, temperature=probe.temperature, top_p=probe.top_p)
-        near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - tolerance
+        near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
         right += int(((again == said) | (near if probe.temperature == 0 else False)).sum())
         total += len(said)
     if right < needed * total:

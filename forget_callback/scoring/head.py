@@ -17,6 +17,8 @@ from forget_callback.scoring.choosing import best
 from forget_callback.scoring.plan import Chunk
 
 TILE = 2048
+# Precisions in which rounding does not decide an item, except at a tie.
+FULL = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,21 @@ def computes_in(model: Any) -> torch.dtype:
     finally:
         handle.remove()
     return seen[0] if seen else model.dtype
+
+
+def rounding(logits: torch.Tensor, dtype: torch.dtype) -> float:
+    """How much a log-probability may differ between two right ways to compute it, in nats.
+
+    In low precision that is one unit in the last place of the largest logits: 0.125 at 16 in bfloat16.
+
+    Args:
+        logits: Of plain forwards, ``(n_tokens, vocabulary)``.
+        dtype: The precision in which the model computes.
+    """
+    if dtype in FULL:
+        return 1e-3
+    top = logits.amax(dim=-1).abs().nan_to_num(posinf=0.0).amax()  # others may be masked, and huge
+    return max(5e-2, torch.finfo(dtype).eps * float(top))
 
 
 def is_matrix(head: torch.nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """What `scoring.py` and `memory.py` measure: models of random weights, a tokenizer trained on the fly, and probes.
 
-S has 6 layers of hidden size 256 and intermediate size 1,024; M has the shape of Qwen2.5-0.5B. Items are real ones
+S has 6 layers of hidden size 256 and the intermediate size that Llama gives it, 688; M has the shape of Qwen2.5-0.5B. Items are real ones
 where `../shared/data` is at hand, else the built-in facts. Nothing is downloaded and nothing is kept on disk.
 """
 
@@ -17,7 +17,7 @@ from forget_callback import load_probe
 from forget_callback.probes import Generation, MultipleChoice, Probe, parse_item
 
 SIZES = {
-    "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 1024, "num_attention_heads": 4},
+    "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 688, "num_attention_heads": 4},
     "M": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14},
 }
 VOCABULARIES = {"32k": 32_000, "152k": 151_936}

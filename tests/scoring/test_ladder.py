@@ -151,6 +151,42 @@ def test_a_model_that_never_says_the_same_is_an_error():
     ]
 
 
+# --- low precision ------------------------------------------------------------------------------------------------
+
+
+def low(cls, dtype):
+    """Logits as large as those of trained models, where a unit in the last place of bfloat16 is an eighth of a nat."""
+    model = made(cls, initializer_range=0.1)
+    with torch.no_grad():
+        model.lm_head.weight *= 6 / float(model(input_ids=torch.arange(3, 60)[None]).logits.std())
+    return model.to(dtype)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cls, level", [(LlamaForCausalLM, "tree, tiles"), (Deaf, "rows, tiles")])
+def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, level, dtype):
+    model = low(cls, dtype)
+    scored = Scored(ROWS)
+    found = scored.score(model, budget=200)
+    assert str(scored.level) == level and bool(scored.passed_over) == (cls is Deaf)
+    for row, likelihood in zip(ROWS, found, strict=True):
+        expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
+        assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
+
+
+@torch.no_grad()
+def test_what_only_rounding_can_explain_is_said_and_taken(caplog):
+    """In the plainest way nothing is left that could be wrong with it."""
+    model = made(Noisy).to(torch.bfloat16)
+    scored = Scored(ROWS)
+    with caplog.at_level(logging.WARNING):
+        scored.score(model, budget=200)
+    assert str(scored.level) == "unpadded, all"
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "differs by" in said and "even in the plainest way, in torch.bfloat16" in said
+
+
 @torch.no_grad()
 def test_what_the_plainest_way_raises_is_raised():
     model = tiny("Llama")

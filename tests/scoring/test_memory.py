@@ -124,10 +124,11 @@ def test_generate_of_the_model_itself_is_halved_too(tokenizer):
     model = tiny("Mamba", vocab_size=len(tokenizer))
     probe = Probe("p", ITEMS[2 * N :])
     usual = score_probe(model, tokenizer, probe)
-    Memory(model, 60)
+    memory = Memory(model, 30)  # four prompts, of the seven or eight to a batch
     snapshot = score_probe(model, tokenizer, probe, batch_tokens=1000)
     assert snapshot.text.tolist() == usual.text.tolist()
     assert snapshot.metadata["generation"] == "generate" and snapshot.metadata["batch_tokens"] < 1000
+    assert max(memory.sizes) > 30
 
 
 def test_another_error_passes_at_once(make_model, tokenizer, caplog):
