@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -250,14 +251,14 @@ class Probe:
         """Everything but the name and the items, as JSON can hold it."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items")}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 of the items and settings: equal on every machine, and for any order of the same items."""
         items = sorted((item_record(item) for item in self.items), key=lambda record: str(record["id"]))
         content = {**self.settings, "items": items}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """The items' ids, in order."""
         return tuple(item.id for item in self.items)

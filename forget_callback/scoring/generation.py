@@ -87,6 +87,7 @@ class Written:
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _first(self, model: Any, writer: Writer, budget: int, advance: Callable[[int], object]) -> list[Text | None]:
+        dtype = computes_in(model)
         for level in LEVELS:
             try:
                 found = self._write(level, model, writer, budget, advance)
@@ -95,8 +96,8 @@ class Written:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = _unexplained(model, self.queries, found, self.probe)
-                rounded = computes_in(model) not in FULL and level == LEVELS[-1]
+                problem = _unexplained(model, self.queries, found, self.probe, dtype)
+                rounded = dtype not in FULL and level == LEVELS[-1]
                 if problem is not None and rounded:
                     logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
                 if problem is None or rounded:
@@ -115,13 +116,14 @@ class Written:
         return _generate(model, writer, self.queries, self.probe, budget=budget, pad=pad, advance=advance)
 
 
-def _unexplained(model: Any, queries: Sequence[Query], found: Sequence[Text | None], probe: Probe) -> str | None:
+def _unexplained(
+    model: Any, queries: Sequence[Query], found: Sequence[Text | None], probe: Probe, dtype: torch.dtype
+) -> str | None:
     """What is wrong with the answers, None if plain unpadded forwards would have chosen the same tokens."""
     device = next(model.parameters()).device
     written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(queries, found)) if t and t.tokens]
     order = [i for _, i in sorted(written)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
-    dtype = computes_in(model)
     needed = 1.0 if dtype in FULL else _ALIKE
     right = total = 0
     for i in sorted(chosen):

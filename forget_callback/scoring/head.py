@@ -6,6 +6,7 @@ Taps the model's head while the model runs its own forward: the scored tokens al
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,9 @@ import torch.nn.functional as F
 from forget_callback.scoring.choosing import best
 from forget_callback.scoring.plan import Chunk
 
-TILE = 2048
+TILE = 1024  # of a thousand rows it stays in the cache of a core
+# Logits up to here can be raised as they are: exp(40) leaves room for another 48 nats, exp(-40) is far from nothing.
+_MODERATE = 40.0
 # Precisions in which rounding does not decide an item, except at a tie.
 FULL = (torch.float32, torch.float64)
 
@@ -37,12 +40,18 @@ class Read:
 
 
 class Online:
-    """Reads logits tile by tile: a running log-sum-exp, the edges' logits and the best token other than the wanted."""
+    """Reads logits tile by tile: a running sum of exponentials, the edges' logits and the best token but the wanted.
 
-    def __init__(self, chunk: Chunk, device: torch.device) -> None:
+    Args:
+        careful: Take each row's largest logit so far off before it is raised, in every tile. Else the largest of the
+            first tile is, and nothing if those are near 0: passes that are needed only where logits lie far apart.
+    """
+
+    def __init__(self, chunk: Chunk, device: torch.device, *, careful: bool = False) -> None:
         n = len(chunk.order)
+        self.careful = careful
         # Not -inf: a tile of -inf (a padded vocabulary) would make NaN of it.
-        self.top = torch.full((n,), torch.finfo(torch.float32).min, device=device)
+        self.top = torch.full((n, 1), torch.finfo(torch.float32).min, device=device)
         self.total = torch.zeros(n, device=device)
         self.edge_tokens = chunk.edge_token
         self.edge_row = torch.from_numpy(chunk.edge_row).to(device)
@@ -73,13 +82,21 @@ class Online:
             self.rival = torch.where(better | largest.isnan(), largest, self.rival)
             self.rival_token = torch.where(better, at + start, self.rival_token)
             tile[rows, columns] = own
-        top = torch.maximum(self.top, tile.amax(dim=1))
-        self.total = self.total * torch.exp(self.top - top) + tile.sub_(top[:, None]).exp_().sum(dim=1)
-        self.top = top
+        if self.careful or start == 0:
+            top = torch.maximum(self.top, tile.amax(dim=1, keepdim=True))
+            if not self.careful and bool((top.abs() < _MODERATE).all()):
+                self.top = torch.zeros_like(top)
+            else:
+                self.total *= torch.exp(self.top - top).squeeze(1)
+                self.top = top
+            self.shifted = bool(self.top.any())
+        if self.shifted:
+            tile.sub_(self.top)
+        self.total += tile.exp_().sum(dim=1)
 
     def read(self) -> Read:
         """The end of it."""
-        lse = self.top + self.total.log()
+        lse = self.top.squeeze(1) + self.total.log()
         lead = self.wanted - self.rival
         said = torch.empty_like(self.rival_token)
         said[self.wanted_row] = self.wanted_token
@@ -115,25 +132,37 @@ class Tap:
         if self._scored is not None:
             self._held.append(flat[self._scored])
         if self._chunk is None:
-            return (flat[None, :1],)  # the least that the model's own code can go on with
+            return (self._rest(flat),)
         rows = torch.cat(self._held)[torch.from_numpy(self._chunk.order).to(flat.device)]
         self._held = []
         if not self.tiled:
             return (rows[None],)
-        online = Online(self._chunk, flat.device)
-        for start in range(0, head.weight.shape[0], TILE):
-            tile = slice(start, start + TILE)
+
+        def logits(tile: slice) -> torch.Tensor:
             bias = None if head.bias is None else head.bias[tile]
-            online.add(F.linear(rows, head.weight[tile], bias).float(), start)
-        self.read = online.read()
-        return (flat[None, :1],)
+            return F.linear(rows, head.weight[tile], bias).float()
+
+        self.read = _read(logits, head.weight.shape[0], self._chunk, flat.device)
+        return (self._rest(flat),)
+
+    def _rest(self, flat: torch.Tensor) -> torch.Tensor:
+        """What the model's own head gets: no token, or one if the head may be anything. One token reads all weights."""
+        return flat[None, : 0 if self.tiled else 1]
 
 
 def read_logits(logits: torch.Tensor, chunk: Chunk) -> Read:
     """Reads logits that the model computed itself, ``(n_scored, vocabulary)``, rows as after `chunk.order`."""
-    online = Online(chunk, logits.device)
-    for start in range(0, logits.shape[1], TILE):
-        online.add(logits[:, start : start + TILE].float().clone(), start)
+    return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device)
+
+
+def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk, device: torch.device) -> Read:
+    """Reads logits, given tile by tile as ``(n_scored, width)`` in float32, which are overwritten."""
+    for careful in (False, True):
+        online = Online(chunk, device, careful=careful)
+        for start in range(0, vocabulary, TILE):
+            online.add(logits(slice(start, start + TILE)), start)
+        if not online.total.isinf().any():
+            break
     return online.read()
 
 

@@ -1,7 +1,7 @@
 """What `scoring.py` and `memory.py` measure: models of random weights, a tokenizer trained on the fly, and probes.
 
-S has 6 layers of hidden size 256 and the intermediate size that Llama gives it, 688; M has the shape of Qwen2.5-0.5B. Items are real ones
-where `../shared/data` is at hand, else the built-in facts. Nothing is downloaded and nothing is kept on disk.
+S has 6 layers of hidden size 256 and Llama's proportion of intermediate size, 688; M has the shape of Qwen2.5-0.5B.
+Items are real ones where `../shared/data` is at hand, else the built-in facts. Nothing is downloaded or kept on disk.
 """
 
 from __future__ import annotations

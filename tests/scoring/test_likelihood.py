@@ -105,6 +105,24 @@ def test_vocabularies_of_several_tiles(vocabulary, level):
     check(rows, score(model, rows, level=level), [by_definition(model, row) for row in rows])
 
 
+@pytest.mark.parametrize("level", [LADDER[0], LADDER[4]], ids=str)
+@pytest.mark.parametrize("first, last", [(0, 300), (300, 0), (60, 0), (-60, 0), (-300, -200), (0, -300)])
+def test_logits_that_lie_far_apart(first, last, level):
+    """Of the first tile and of the last one: exponentials of a wrong scale are infinite or nothing."""
+    model = tiny("Llama", vocab_size=5000)
+    biased = torch.nn.Linear(model.lm_head.in_features, 5000)
+    with torch.no_grad():
+        biased.weight.copy_(model.lm_head.weight)
+        biased.bias.zero_()
+        biased.bias[:1024], biased.bias[4096:] = first, last
+    model.lm_head = biased.eval()
+    rows = [*random_rows(8, 5000), *shared_rows(8, 5000)]
+    rows += [Continuation(50 + i, (7, 8, token), 2, True) for i, token in enumerate((3, 2000, 4999))]
+    expected = [by_definition(model, row) for row in rows]
+    assert np.isfinite([one.logprob for one in expected]).all()
+    check(rows, score(model, rows, level=level), expected, tolerance=1e-3)
+
+
 @pytest.mark.parametrize("level", [LADDER[0], LADDER[1], LADDER[4]], ids=str)
 @pytest.mark.parametrize("twins", [(10, 11), (10, 2500), (2100, 4999)])
 def test_in_a_tie_the_lower_token_is_the_argmax(twins, level):
