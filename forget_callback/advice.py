@@ -69,8 +69,24 @@ def advice(
         *_of_the_probe(before, sampled and not noise_measured),
         *_of_the_baseline(before, changed),
         *_of_the_answers(before, after, changed),
+        *_of_the_way(before, after),
     )
     return tuple(Advice(key, before.probe, text) for key, text in found)
+
+
+def _of_the_way(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
+    names = ("batch_tokens", "processes", "dtype", "likelihood", "generation")
+    known = [name for name in names if name in before.metadata and name in after.metadata]
+    other = [
+        f"{n} {before.metadata[n]} -> {after.metadata[n]}" for n in known if before.metadata[n] != after.metadata[n]
+    ]
+    if other:
+        yield (
+            "scored_otherwise",
+            f"the baseline and the snapshot of step {after.step} were scored in different ways ({', '.join(other)}): "
+            "items near a tie may flip by that alone; keep the number of processes, the precision and batch_tokens= as "
+            "they were",
+        )
 
 
 def _of_the_probe(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, str]]:

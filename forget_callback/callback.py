@@ -1,7 +1,8 @@
 """`ForgetCallback`: the face of the package towards a Hugging Face Trainer.
 
-Decides when to look; everything else is the monitor's. Nothing that goes wrong in here reaches training, unless the
-user asked for it with on_error="raise".
+Decides when to look; everything else is the monitor's, which the main process alone has. All processes score, and all
+get what came of it: whatever fails on one fails on all, so that none waits for another. Nothing that goes wrong in here
+reaches training, unless the user asked for it with on_error="raise".
 """
 
 from __future__ import annotations
@@ -11,28 +12,32 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from forget_callback.budget import LOOKS, affordable, allowance, part_of
 from forget_callback.data_seen import DataSeen
-from forget_callback.history import ALL_METRICS
+from forget_callback.history import ALL_METRICS, Row, Stage, table_of
 from forget_callback.monitor import ForgetMonitor, check
 from forget_callback.probes import Probe
-from forget_callback.processes import any_of, wait
+from forget_callback.processes import index, on_main, together
 from forget_callback.scoring import Scorer, bind
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources import load_probe
 from forget_callback.stopping import StopRule
-from forget_callback.store import RunAt, Store, open_run
+from forget_callback.store import Store, open_run
 from forget_callback.trackers import Tracker, TrainerTracker, WandbTracker, evaluation_metrics
 
 logger = logging.getLogger(__name__)
 
 _NOTE = "forget_callback"
+# Steps after which the time of a step is known; the first ones take longer.
+_STEPS_TO_KNOW = 5
 
 
 class ForgetCallback(TrainerCallback):
@@ -46,11 +51,12 @@ class ForgetCallback(TrainerCallback):
         every: None looks at each evaluation; a number at every so many optimizer steps; a list at those steps; "log2"
             at steps 1, 2, 4, 8, ... The baseline and the last step are always measured.
         baseline: What is compared against: "start", the model when training starts; "base", a PEFT model with its
-            adapters off; or a RUN directory (RUN@N for its step N), whose first snapshot is taken.
+            adapters off; or a RUN directory, of which this run is the next stage: what that run was compared against
+            (RUN@N: its step N). The model when training starts is measured in any case.
         output_dir: Where `forget/` goes; the Trainer's output_dir by default.
         trainer: Attach to this trainer at once.
-        max_overhead: Share of the wall time of training that probing may take, such as 0.05; looks that would exceed
-            it are left out.
+        max_overhead: Share of the wall time of training that probing may take, such as 0.05. Looks that would exceed it
+            are left out; where too few would be left, a fixed random part of the items is scored from then on.
         noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
             no reason. None does so unless `max_overhead` is given.
         batch_tokens: Tokens of one forward, see `score_probe`.
@@ -91,8 +97,12 @@ class ForgetCallback(TrainerCallback):
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {on_error!r}")
         self.on_error = on_error
-        self.monitor: ForgetMonitor | None = None
-        self._training = False
+        self.monitor: ForgetMonitor | None = None  # of the main process
+        self._rows: list[Row] = []
+        self._training = self._watching = False
+        self._part = self._resumed_part = 1.0
+        self._first_step = 0
+        self._begun_with = 0.0  # seconds of probing before the first step
         self._scorer = Scorer(None, [])
         self._data = DataSeen()
         self._trainer: Any = None
@@ -102,9 +112,12 @@ class ForgetCallback(TrainerCallback):
     @property
     def history(self) -> pd.DataFrame:
         """The table of the run so far: a row per (step, probe, category); empty before training starts."""
-        if self.monitor is None:
-            return pd.DataFrame(columns=["step", "samples_seen", "tokens_seen", "probe", "category", *ALL_METRICS])
-        return self.monitor.history
+        return table_of(self._rows)
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last snapshot, None before the first."""
+        return self._rows[-1].step if self._rows else None
 
     def attach(self, trainer: Any) -> None:
         """Adds this callback to a trainer, before early stopping, and sends its numbers to all of `report_to`."""
@@ -129,20 +142,20 @@ class ForgetCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Takes the baseline, or reads it back when training was resumed."""
-        self.monitor, self._training = None, True
+        self.monitor, self._rows, self._part = None, [], 1.0
+        self._training, self._watching = True, False
         with self._errors("the baseline could not be taken, so this run is not watched"):
-            tokenizer = getattr(processing_class, "tokenizer", processing_class)
-            if model is None or tokenizer is None:
-                raise ValueError(
-                    f"the trainer gave no {'model' if model is None else 'tokenizer'}; pass processing_class= to it"
-                )
-            self._resume_counts(state)
+            tokenizer = together(lambda: _tokenizer_of(model, processing_class))
+            self._resume_notes(state)
             self._data.watch(model)
-            monitor = self._open(args, state, [bind(probe, tokenizer) for probe in self.probes])
-            self._scorer = Scorer(tokenizer, monitor.probes, batch_tokens=self.batch_tokens)
-            if monitor.last_step is None:
-                self._take_baseline(monitor, state, model, tokenizer)
-            self.monitor = monitor
+            probes = together(lambda: [bind(probe, tokenizer) for probe in self.probes])
+            self._rows = on_main(lambda: self._open(args, state, probes))
+            self._scorer = self._make_scorer(tokenizer, probes)
+            if not self._rows:
+                self._take_baseline(state, model)
+            self._begun_with = 0.0 if self.monitor is None else self.monitor.probe_seconds[0]
+            self._score_part(self._resumed_part)
+            self._watching = True
             if self.every is None and args.eval_strategy == "no":
                 logger.warning(
                     "no evaluation is scheduled, so only the first and the last step are measured; "
@@ -189,8 +202,8 @@ class ForgetCallback(TrainerCallback):
             self._look(state, control, model)
         if metrics is None:
             return
-        if self.monitor is not None and self.monitor.last_step == state.global_step:
-            metrics.update(evaluation_metrics(self.monitor.last_rows))
+        if self._watching and self.last_step == state.global_step:
+            metrics.update(evaluation_metrics(row for row in self._rows if row.step == self.last_step))
         elif chooses_best:
             metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
 
@@ -214,56 +227,131 @@ class ForgetCallback(TrainerCallback):
 
     def _look(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
         """Takes a snapshot, once per step whatever fires twice."""
-        monitor, step = self.monitor, state.global_step
-        if monitor is None or monitor.last_step is None or step <= monitor.last_step:
-            return
-        if not always and self._too_dear(monitor, step):
+        step = state.global_step
+        if not self._watching or self.last_step is None or step <= self.last_step:
             return
         with self._errors(f"the snapshot of step {step} could not be taken"):
             samples, tokens = self._count(state)
-            score = self._scorer.by_probe(model, progress=True)
-            observation = monitor.observe(step, score, samples_seen=samples, tokens_seen=tokens)
-            if any_of(observation.stop):
+            if self.max_overhead is not None:
+                # Clocks differ between processes, and they must look together.
+                part, too_dear = on_main(lambda: self._afforded(state))
+                self._score_part(part)
+                if too_dear and not always:
+                    logger.info("no snapshot at step %d: it would exceed max_overhead=%g", step, self.max_overhead)
+                    return
+            if self._observe(step, self._scores(self._scorer, model), samples=samples, tokens=tokens):
                 control.should_training_stop = True
                 control.should_save = True
 
-    def _too_dear(self, monitor: ForgetMonitor, step: int) -> bool:
-        # Clocks differ between processes, and they must look together.
-        if self.max_overhead is None or not any_of(monitor.overhead_after_next() > self.max_overhead):
-            return False
-        logger.info("no snapshot at step %d: it would take more than max_overhead=%g", step, self.max_overhead)
-        return True
+    def _observe(self, step: int, taken: _Taken, *, samples: float, tokens: float, again: Any = None) -> bool:
+        """Hands scores to the main process' monitor; whether to stop."""
 
-    def _open(self, args: TrainingArguments, state: TrainerState, probes: list[Probe]) -> ForgetMonitor:
-        """The monitor of this run, with whatever the run has on disk."""
-        main = state.is_world_process_zero
-        store = Store(self.output_dir or args.output_dir or ".", writable=main)
-        store.begin(probes)
-        aside = store.set_aside(after=state.global_step if state.global_step > 0 else -1)
-        if aside is not None:
-            logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
-        wait()  # nobody reads what is still being moved
-        return ForgetMonitor(
-            probes, store, self._trackers() if main else (), self.stop, planned=_planned(self.every, args, state)
+        def observe() -> tuple[tuple[Row, ...], bool]:
+            assert self.monitor is not None
+            seen = self.monitor.observe(
+                step, taken.score, again=again, samples_seen=samples, tokens_seen=tokens, seconds=taken.seconds
+            )
+            if seen.error is not None and self.on_error == "raise":
+                raise seen.error
+            return seen.rows, seen.stop
+
+        rows, stop = on_main(observe)
+        self._rows = [*self._rows, *rows]
+        return stop
+
+    def _scores(self, scorer: Scorer, model: Any) -> _Taken:
+        begun = time.perf_counter()
+        snapshots = {snapshot.probe: snapshot for snapshot in scorer.score(model, progress=index() == 0)}
+        return _Taken(snapshots, time.perf_counter() - begun)
+
+    def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], **more: Any) -> Scorer:
+        return Scorer(tokenizer, probes, batch_tokens=self.batch_tokens, shared=True, **more)
+
+    def _afforded(self, state: TrainerState) -> tuple[float, bool]:
+        """The part of the items to score from here on, and whether even that is too dear now."""
+        monitor, limit = self.monitor, self.max_overhead
+        assert monitor is not None and limit is not None
+        spent, last = monitor.probe_seconds
+        progress = (state.global_step - self._first_step) / (state.max_steps - self._first_step)
+        allowed = allowance(limit, trained=monitor.elapsed - spent, progress=progress)
+        part = self._part
+        if part == 1 and state.global_step - self._first_step >= _STEPS_TO_KNOW:
+            part = affordable(allowed - spent, last)
+        cost = last * part / self._part
+        # What is left after the baseline is spent evenly.
+        return part, spent - self._begun_with + cost > progress * (allowed - self._begun_with)
+
+    def _score_part(self, part: float) -> None:
+        """Goes on with a fixed part of the items, for the rest of the run."""
+        probes = self._scorer.probes
+        only = {probe.name: part_of(probe, part) for probe in probes}
+        if part == self._part or all(len(only[probe.name]) == len(probe) for probe in probes):
+            return
+        self._scorer = self._make_scorer(self._scorer.tokenizer, probes, only=only)
+        self._part = part
+        logger.warning(
+            "scoring all items %d more times would take more than max_overhead=%g of this run; from here on the same "
+            "random part of them is scored, by category: %s",
+            LOOKS,
+            self.max_overhead,
+            ", ".join(f"{len(only[probe.name])} of {len(probe)} of {probe.name!r}" for probe in probes),
         )
 
-    def _take_baseline(self, monitor: ForgetMonitor, state: TrainerState, model: Any, tokenizer: Any) -> None:
-        score, adapters = self._scorer.by_probe(model, progress=True), contextlib.nullcontext()
-        other = Scorer(tokenizer, monitor.probes, batch_tokens=self.batch_tokens, variant=1)
-        again = other.by_probe(model, progress=True) if self.noise_floor else None
+    def _open(self, args: TrainingArguments, state: TrainerState, probes: list[Probe]) -> list[Row]:
+        """Makes the monitor of this run; its rows so far, with whatever the run has on disk."""
+        store = Store(self.output_dir or args.output_dir or ".")
+        after = state.global_step if state.global_step > 0 else -1
+        try:
+            store.begin(probes)
+            aside = store.set_aside(after=after)
+        except OSError:
+            if any(step > after for probe in probes for step in store.steps(probe.name)):
+                raise  # snapshots of two runs must not mix
+            aside = None
+        if aside is not None:
+            logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
+        planned = _planned(self.every, args, state)
+        self.monitor = ForgetMonitor(probes, store, self._trackers(), self.stop, planned=planned)
+        return self.monitor.rows
+
+    def _take_baseline(self, state: TrainerState, model: Any) -> None:
+        """Measures the model that is there, and what it is compared against if that is another one."""
+        resumed = state.global_step > 0
         if self.baseline == "base":
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
-            adapters = model.disable_adapter()
+            with model.disable_adapter():
+                base = self._scores(self._scorer, model)
+            on_main(lambda: self._compare_with(base.score, Stage()))
         elif self.baseline != "start":
-            score, again = partial(_first_of, open_run(self.baseline)), None
-        elif state.global_step > 0:
+            on_main(self._compare_with_run)
+        elif resumed:
             raise ValueError(
-                f"training resumed at step {state.global_step}, but {monitor.store.path} has no baseline; resume "
-                "in the run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
+                f"training resumed at step {state.global_step}, but there is no baseline of its start; resume in the "
+                "run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
             )
-        with adapters:
-            monitor.observe(0, score, again=again, samples_seen=0.0, tokens_seen=0.0)
+        now, again = self._scores(self._scorer, model), None
+        if self.noise_floor and not resumed:
+            again = self._score_again(model)
+        samples, tokens = self._count(state)
+        self._observe(state.global_step, now, samples=samples, tokens=tokens, again=again)
+
+    def _compare_with(self, score: Callable[[Probe], Snapshot], stage: Stage) -> None:
+        assert self.monitor is not None
+        self.monitor.compare_with(score, stage=stage)
+
+    def _compare_with_run(self) -> None:
+        run = open_run(self.baseline)
+        self._compare_with(lambda probe: run.baseline(probe.name), run.next_stage(self.probes[0].name))
+
+    def _score_again(self, model: Any) -> Callable[[Probe], Snapshot] | None:
+        """The model once more, in other batches and with other samples."""
+        try:
+            taken = self._scores(self._make_scorer(self._scorer.tokenizer, self._scorer.probes, variant=1), model)
+        except Exception as error:  # the baseline itself is safe
+            logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
+            return None
+        return taken.score
 
     def _trackers(self) -> list[Tracker]:
         trackers: list[Tracker] = []
@@ -279,14 +367,22 @@ class ForgetCallback(TrainerCallback):
         samples, tokens = self._data.totals()
         # Not as an ExportableState: on request the Trainer would rebuild those from JSON, without the user's object.
         notes: Any = state.stateful_callbacks
-        notes[_NOTE] = {"samples_seen": samples, "tokens_seen": tokens}
+        notes[_NOTE] = {"samples_seen": samples, "tokens_seen": tokens, "part": self._part}
         return samples, tokens
 
-    def _resume_counts(self, state: TrainerState) -> None:
+    def _resume_notes(self, state: TrainerState) -> None:
+        """Goes on with what a checkpoint keeps of the run so far."""
         notes: Any = state.stateful_callbacks
+        self._first_step = state.global_step
         kept = notes.get(_NOTE, {}) if state.global_step > 0 else {}
+        if state.global_step > 0 and not kept:
+            logger.warning(
+                "the checkpoint was saved without ForgetCallback: the samples before step %d are not counted",
+                state.global_step,
+            )
         self._data.stop()
         self._data = DataSeen(kept.get("samples_seen", 0.0), kept.get("tokens_seen", 0.0))
+        self._resumed_part = kept.get("part", 1.0)
 
     def _evaluation_names(self) -> set[str]:
         names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
@@ -303,8 +399,25 @@ class ForgetCallback(TrainerCallback):
             logger.debug("the error in full", exc_info=True)
 
 
-def _first_of(run: RunAt, probe: Probe) -> Snapshot:
-    return run.read(probe.name, default="first")
+@dataclass(frozen=True)
+class _Taken:
+    """What one scoring of all probes gave."""
+
+    snapshots: dict[str, Snapshot]
+    seconds: float
+
+    def score(self, probe: Probe) -> Snapshot:
+        """The snapshot of a probe, as `ForgetMonitor.observe` asks for it."""
+        return self.snapshots[probe.name]
+
+
+def _tokenizer_of(model: Any, processing_class: Any) -> Any:
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    if model is None or tokenizer is None:
+        raise ValueError(
+            f"the trainer gave no {'model' if model is None else 'tokenizer'}; pass processing_class= to it"
+        )
+    return tokenizer
 
 
 def _checked_every(every: int | Iterable[int] | str | None) -> int | frozenset[int] | str | None:

@@ -21,6 +21,20 @@ from forget_callback.transitions import INTERVALS, METRICS, Transitions, compare
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
+STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Which stage of a pipeline a run is, such as SFT and then GRPO; the first one by default.
+
+    Attributes:
+        number: From 1.
+        samples_before: Training samples of the stages before.
+    """
+
+    number: int = 1
+    samples_before: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,12 @@ class Row:
     category: str
     transitions: Transitions
     over_time: dict[str, float]
+    stage: Stage = Stage()
+
+    @property
+    def total_samples_seen(self) -> float:
+        """Training samples of this stage so far and of all stages before it."""
+        return self.stage.samples_before + self.samples_seen
 
     def value(self, metric: str) -> float:
         """The number of one metric of `METRICS` or `OVER_TIME`."""
@@ -42,11 +62,16 @@ class Row:
     def as_dict(self) -> dict[str, Any]:
         """The row of the table."""
         keys = {name: getattr(self, name) for name in KEYS}
-        return {**keys, **self.transitions.as_dict(), **self.over_time}
+        stage = {"stage": self.stage.number, "total_samples_seen": self.total_samples_seen}
+        return {**keys, **self.transitions.as_dict(), **self.over_time, **stage}
 
 
 class History:
     """Grows by one step at a time.
+
+    Args:
+        baseline: A snapshot of each probe, where another model than that of the first step is compared against.
+        stage: Of the run.
 
     >>> import numpy as np
     >>> h = History()
@@ -56,8 +81,10 @@ class History:
     [[0.0, 0.0, 0.0, nan], [1.0, 0.33, 0.5, 0.0], [2.0, 0.0, 0.5, 1.0]]
     """
 
-    def __init__(self) -> None:
+    def __init__(self, baseline: Sequence[Snapshot] = (), *, stage: Stage = Stage()) -> None:
         self.rows: list[Row] = []
+        self.stage = stage
+        self._begun = {s.probe: s for s in _pooled(baseline)}
         self._series: dict[str, Series] = {}
         self._noise: dict[tuple[str, str], float] = {}
 
@@ -80,7 +107,7 @@ class History:
             same.append(snapshots)
             noise = same.append([replace(snapshot, step=snapshots[0].step + 1) for snapshot in again])
             self._noise = {(row.probe, row.category): row.transitions.knowledge_lost for row in noise}
-        pooled = [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
+        pooled = _pooled(snapshots)
         kept = {name: copy(series) for name, series in self._series.items()}
         try:
             rows = [row for snapshot in pooled for row in self._rows_of(snapshot)]
@@ -114,14 +141,15 @@ class History:
 
     @property
     def table(self) -> pd.DataFrame:
-        """A row per (step, probe, category): step, samples_seen, tokens_seen, probe, category, then every metric."""
-        columns = [*KEYS, *ALL_METRICS, "knowledge_method"]
-        return pd.DataFrame([row.as_dict() for row in self.rows], columns=columns)
+        """What `table_of` makes of its rows."""
+        return table_of(self.rows)
 
     def _rows_of(self, snapshot: Snapshot) -> list[Row]:
         series = self._series.get(snapshot.probe)
         if series is None:
-            series = self._series[snapshot.probe] = Series(snapshot)
+            base = self._begun.get(snapshot.probe)
+            new = Series(snapshot) if base is None else Series(base, start=align(base, snapshot))
+            series = self._series[snapshot.probe] = new
         now = align(series.baseline, snapshot)
         items = series.update(now)
         series.lost_scores = [*series.lost_scores, lost_by_item(series.baseline, now).astype(np.float32)]
@@ -131,15 +159,33 @@ class History:
         of_category = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
         groups: dict[str, Any] = {} if snapshot.probe == "all" else dict(zip(found, of_category))
         groups[""] = slice(None)
+        in_stage = {} if series.start is None else compare_groups(series.start, now, groups)
         rows = []
         for name, changed in sorted(compare_groups(base, now, groups).items()):
             mask = groups[name]
             over_time = {metric: _nanmean(values[mask]) for metric, values in items.items()}
             over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
             over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
+            for metric in STAGE:
+                own = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
+                over_time[metric] = own
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
-            rows.append(Row(*key, changed, over_time))
+            rows.append(Row(*key, changed, over_time, self.stage))
         return rows
+
+
+def table_of(rows: Sequence[Row]) -> pd.DataFrame:
+    """The table, a row per (step, probe, category).
+
+    Columns: step, samples_seen, tokens_seen, probe, category, every metric, knowledge_method, and of a pipeline the
+    stage and the samples seen in all stages so far.
+    """
+    columns = [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"]
+    return pd.DataFrame([row.as_dict() for row in rows], columns=columns)
+
+
+def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    return [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
 
 
 def _nanmean(values: NDArray[np.float64]) -> float:

@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 
 from forget_callback.advice import advice
-from forget_callback.history import History, Row
+from forget_callback.history import History, Row, Stage
 from forget_callback.noise import flips
 from forget_callback.probes import Generation, Probe
 from forget_callback.snapshot import Snapshot, complete
@@ -35,6 +36,7 @@ class Observation:
         rows: The history's rows of this step, one per probe and category.
         decisions: One per stop rule, in the order of the rules; empty at the baseline.
         seconds: Time that scoring took.
+        error: Why the snapshots are not on disk yet, None if they are. They are kept and written with the next ones.
     """
 
     step: int
@@ -42,6 +44,7 @@ class Observation:
     rows: tuple[Row, ...]
     decisions: tuple[StopDecision, ...]
     seconds: float
+    error: Exception | None = None
 
     @property
     def stop(self) -> bool:
@@ -83,19 +86,26 @@ class ForgetMonitor:
         if planned is None and any(rule.strict for rule in self.rules):
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
         self._history = History()
-        self._unsaved: list[Snapshot] = []
+        self._unsaved: list[Callable[[], None]] = []
         self._advised: set[tuple[str, str]] = set()
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter()
-        self.store.begin(self.probes)
+        try:
+            self.store.begin(self.probes)
+        except OSError as error:
+            logger.warning("%s cannot be written, so nothing is kept on disk for now: %s", self.store.path, error)
+            self._unsaved.append(lambda: self.store.begin(self.probes))
         taken = [self.store.steps(probe.name) for probe in self.probes]
         steps = sorted(set(taken[0]).intersection(*taken[1:]))
         if any(own[-1:] != steps[-1:] for own in taken):
             # Killed between two probes of one step: that step will be measured again.
             self.store.set_aside(after=steps[-1] if steps else -1)
             self.store.begin(self.probes)
+        base = [self.store.read_beside("baseline", probe.name) for probe in self.probes] if steps else []
+        if base and None not in base:
+            self._history = History([snapshot for snapshot in base if snapshot is not None], stage=self.store.stage)
         for step in steps:
-            again = [self.store.read_again(probe.name) for probe in self.probes] if step == steps[0] else []
+            again = [self.store.read_beside("again", probe.name) for probe in self.probes] if step == steps[0] else []
             self._history.append(
                 [complete(self.store.read(probe.name, step), probe) for probe in self.probes],
                 again=[snapshot for snapshot in again if snapshot is not None] if None not in again else (),
@@ -121,10 +131,32 @@ class ForgetMonitor:
         """The history's rows of the last snapshot."""
         return [row for row in self._history.rows if row.step == self.last_step]
 
-    def overhead_after_next(self) -> float:
-        """Share of the time since this monitor was made that probing will have taken after one more snapshot."""
-        spent = self._probe_seconds + self._last_seconds
-        return spent / (time.perf_counter() - self._started + self._last_seconds)
+    @property
+    def probe_seconds(self) -> tuple[float, float]:
+        """Time that probing took so far, and the last snapshot alone."""
+        return self._probe_seconds, self._last_seconds
+
+    @property
+    def elapsed(self) -> float:
+        """Time since this monitor was made."""
+        return time.perf_counter() - self._started
+
+    def compare_with(self, score: Callable[[Probe], Snapshot], *, stage: Stage = Stage()) -> None:  # noqa: B008 - frozen
+        """Sets what all is compared against, where that is not the first snapshot of this run.
+
+        Args:
+            score: Gives the snapshot of a probe.
+            stage: Of a pipeline: the samples of the stages before are added to this run's.
+
+        Raises:
+            ValueError: If a snapshot was taken already, or one is of another probe.
+        """
+        if self.last_step is not None:
+            raise ValueError(f"the baseline is set before the first snapshot, but step {self.last_step} was taken")
+        base = [complete(score(probe), probe) for probe in self.probes]
+        self._history = History(base, stage=stage)
+        self._unsaved += [partial(self.store.write_beside, "baseline", snapshot) for snapshot in base]
+        self._unsaved.append(partial(self.store.write_stage, stage))
 
     def observe(
         self,
@@ -134,6 +166,7 @@ class ForgetMonitor:
         again: Callable[[Probe], Snapshot] | None = None,
         samples_seen: float = math.nan,
         tokens_seen: float = math.nan,
+        seconds: float | None = None,
     ) -> Observation:
         """Scores every probe, adds the step to the history and asks the rules. The first one is the baseline.
 
@@ -144,11 +177,11 @@ class ForgetMonitor:
                 noise floor. If it fails there is none.
             samples_seen: Training samples so far, the x-axis of the curves.
             tokens_seen: Training tokens so far.
+            seconds: What scoring took, where `score` only hands out what was scored before; measured otherwise.
 
         Raises:
             ValueError: If the step does not grow, or a snapshot is of another probe.
-            Exception: What `score` or the disk raises. Snapshots that could not be written are kept and written with
-                the next ones.
+            Exception: What `score` raises. What the disk refuses is said, and kept for the next call.
         """
         if self.last_step is not None and step <= self.last_step:
             raise ValueError(
@@ -157,29 +190,41 @@ class ForgetMonitor:
             )
         begun = time.perf_counter()
         snapshots = [complete(score(probe), probe) for probe in self.probes]
-        seconds = time.perf_counter() - begun
+        handed = 0.0 if seconds is None else seconds
+        seconds = time.perf_counter() - begun + handed
         snapshots = [replace(s, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen) for s in snapshots]
         first = self.last_step is None
         same = self._noise(snapshots, again) if first and again is not None else ()
-        self._probe_seconds += time.perf_counter() - begun
+        self._probe_seconds += time.perf_counter() - begun + handed
         rows = self._history.append(snapshots, again=same)
-        self._unsaved += snapshots
+        self._unsaved += [partial(self.store.write, snapshot) for snapshot in snapshots]
+        self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
         if first:
-            self._report_idle_rules(snapshots)
+            self._report_start()
         self._last_seconds = seconds
-        try:
-            self._save(same)
-        finally:  # a full disk must not keep the numbers from the trackers
-            self._track(rows, seconds)
+        error = self._save()
+        self._track(rows, seconds)
         decisions = self._decide()
         self._advise(snapshots)
-        return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds)
+        return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds, error)
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
         self._each(lambda tracker: tracker.alert(title, text))
 
-    def _report_idle_rules(self, baseline: Sequence[Snapshot]) -> None:
+    def _report_start(self) -> None:
+        """What there is to say before training."""
+        baseline = [self._history.baseline(probe.name) for probe in self.probes]
+        for row in self.last_rows:
+            if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
+                logger.warning(
+                    "probe %r: the model of step %d differs from the baseline before this run: %d items forgotten, %d "
+                    "gained; stage_forgetting counts from this model on",
+                    row.probe,
+                    row.step,
+                    row.transitions.n10,
+                    row.transitions.n01,
+                )
         for rule in self.rules:
             if not can_fire(rule, baseline, planned=self.planned):
                 logger.warning(
@@ -235,13 +280,22 @@ class ForgetMonitor:
                 )
         return same
 
-    def _save(self, same: Sequence[Snapshot]) -> None:
-        for snapshot in same:
-            self.store.write_again(snapshot)
-        while self._unsaved:
-            self.store.write(self._unsaved[0])
-            self._unsaved.pop(0)
-        self.store.write_history(self.history)
+    def _save(self) -> Exception | None:
+        try:
+            while self._unsaved:
+                self._unsaved[0]()
+                self._unsaved.pop(0)
+            self.store.write_history(self.history)
+        except Exception as error:  # a full disk must not keep the numbers from trackers and stop rules
+            logger.warning(
+                "the snapshot of step %s could not be written to %s; it is kept and written with the next one: %s: %s",
+                self.last_step,
+                self.store.path,
+                type(error).__name__,
+                error,
+            )
+            return error
+        return None
 
     def _track(self, rows: Sequence[Row], seconds: float) -> None:
         first = len(self._history.select(rows[0].probe)) == 1
@@ -249,9 +303,11 @@ class ForgetMonitor:
             "forget/samples_seen": rows[0].samples_seen,
             "forget/tokens_seen": rows[0].tokens_seen,
             "forget/step": float(rows[0].step),
+            "forget/stage": float(rows[0].stage.number) if rows[0].stage.number > 1 else math.nan,
+            "forget/total_samples_seen": rows[0].total_samples_seen if rows[0].stage.number > 1 else math.nan,
             "forget/probe_seconds": seconds,
             # Nothing was trained before the baseline: its share of the time means nothing.
-            "forget/overhead": math.nan if first else self._probe_seconds / (time.perf_counter() - self._started),
+            "forget/overhead": math.nan if first else self._probe_seconds / self.elapsed,
             GLOBAL_STEP: float(rows[0].step),
         }
         row = {name: value for name, value in run.items() if not math.isnan(value)} | scalars(rows)

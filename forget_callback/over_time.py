@@ -19,6 +19,7 @@ from forget_callback.snapshot import Snapshot, align
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
     *("noise_floor", "knowledge_lost_net"),
+    *("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"),
 )
 
 Floats = NDArray[np.float64]
@@ -26,16 +27,32 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Series:
-    """What one probe's items went through so far, in the order of the baseline's items."""
+    """What one probe's items went through so far, in the order of the baseline's items.
+
+    Attributes:
+        baseline: What all is compared against.
+        last: Right or wrong at the last snapshot, ``(n_items,)``.
+        start: The first snapshot of this run, where the baseline is of another one.
+        n: Snapshots so far.
+        lost_once: Items that were right at the baseline and wrong since.
+        watched: Items scored at a later snapshot than the first, and until there is one, those scored at the first:
+            where only a part of the items is scored again, nobody knows about the others.
+        events: 1->0 steps of each item.
+        lost_scores: Each item's part in `knowledge_lost` at each snapshot.
+    """
 
     baseline: Snapshot
     last: Floats | None = None
+    start: Snapshot | None = None
+    n: int = 0
     lost_once: NDArray[np.bool_] = field(init=False)
+    watched: NDArray[np.bool_] = field(init=False)
     events: Floats = field(init=False)
     lost_scores: Sequence[NDArray[np.float32]] = ()
 
     def __post_init__(self) -> None:
         self.lost_once = np.zeros(len(self.baseline), bool)
+        self.watched = np.zeros(len(self.baseline), bool)
         self.events = np.zeros(len(self.baseline))
 
     def update(self, now: Snapshot) -> dict[str, Floats]:
@@ -47,15 +64,16 @@ class Series:
         last = np.full(len(now), np.nan) if self.last is None else self.last
         self.lost_once = self.lost_once | (first == 1) & (current == 0)
         self.events = self.events + ((last == 1) & (current == 0))
-        self.last = current
         scored = ~np.isnan(current)
+        self.watched = scored if self.n < 2 else self.watched | scored
+        self.last, self.n = current, self.n + 1
         unknown = np.isnan(last) | ~scored
         unparsed = now.outcome == "unparsed"
         return {
-            "ever_forgotten": np.where(first == 1, self.lost_once.astype(float), np.nan),
+            "ever_forgotten": np.where((first == 1) & self.watched, self.lost_once.astype(float), np.nan),
             "recovered": np.where(self.lost_once & scored, current, np.nan),
             # 1->0 steps between consecutive snapshots, after Toneva et al. 2019.
-            "forgetting_events": np.where(np.isnan(first), np.nan, self.events),
+            "forgetting_events": np.where(np.isnan(first) | ~self.watched, np.nan, self.events),
             "churn": np.where(unknown, np.nan, current != last),
             "unparsed": np.where(scored, unparsed, np.nan),
             # Of the items scored both times, as `forgetting` is: this much of it is format.

@@ -1,18 +1,34 @@
 """The few things that processes of one training run must do together; with one process they cost nothing.
 
-Each is a collective: all processes call it at the same place, or all of them hang.
+Each is a collective: all processes call it at the same place, or all of them hang. So whatever may fail on one process
+alone runs inside `together` or `on_main`, after which it has failed on all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
 
+T = TypeVar("T")
+_HEARD = "_heard_by_all_processes"
+
 
 def _several() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and count() > 1
+
+
+def index() -> int:
+    """This process' number, 0 is the main one."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+
+
+def count() -> int:
+    """How many processes there are."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def summed(values: Sequence[float] | torch.Tensor) -> list[float]:
@@ -32,7 +48,74 @@ def any_of(flag: bool) -> bool:
     return summed([float(flag)])[0] > 0
 
 
-def wait() -> None:
-    """Until every process is here."""
-    if _several():
-        torch.distributed.barrier()
+def gathered(value: T) -> list[T]:
+    """What every process gave, in the order of the processes."""
+    if not _several():
+        return [value]
+    values: list[Any] = [None] * count()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def together(work: Callable[[], T]) -> T:
+    """What `work` gives here, once it is done everywhere.
+
+    Raises:
+        Exception: What it raised, if this is the first process on which it failed.
+        RuntimeError: What it raised on the first process on which it failed, if that is another one.
+    """
+    if not _several():
+        return work()
+    result: Any = None
+    error: Exception | None = None
+    try:
+        result = work()
+    except Exception as raised:  # whatever it is, the others must hear of it
+        if getattr(raised, _HEARD, False):
+            raise
+        error = raised
+    try:
+        failures = gathered(None if error is None else _said(error))
+        first = next((at for at, failure in enumerate(failures) if failure is not None), None)
+        if first is None:
+            return result  # type: ignore[no-any-return]
+        if first != index() or error is None:
+            error = RuntimeError(f"process {first}: {failures[first]}")
+        raise _heard(error)
+    finally:
+        del error, result  # a traceback holds what a failed forward had allocated
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """Lets the main process alone do something, and gives what came of it to all.
+
+    Raises:
+        Exception: What it raised, on the main process.
+        RuntimeError: What it raised there, on the others.
+    """
+    if not _several():
+        return work()
+    result: Any = None
+    error: Exception | None = None
+    box: list[Any] = [None]
+    if index() == 0:
+        try:
+            result = work()
+            box = [(pickle.dumps(result), None)]
+        except Exception as raised:  # the others wait for an answer
+            error, box = raised, [(None, _said(raised))]
+    torch.distributed.broadcast_object_list(box, src=0)
+    data, failure = box[0]
+    if failure is not None:
+        raise _heard(error or RuntimeError(f"process 0: {failure}"))
+    return result if index() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
+
+
+def _heard(error: Exception) -> Exception:
+    """Marks an error that is raised on all processes, so that nobody tells the others of it again."""
+    setattr(error, _HEARD, True)
+    return error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

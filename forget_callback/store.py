@@ -3,7 +3,8 @@
     manifest.json                                what was probed, with what
     probes/<probe>.jsonl                         the items
     snapshots/<probe>/step-00000000.parquet      one row an item
-    again/<probe>.parquet                        the baseline model, scored a second time: the noise floor
+    baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
+    again/<probe>.parquet                        the first model, scored a second time: the noise floor
     history.parquet                              the table
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
@@ -17,14 +18,16 @@ import os
 import platform
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from forget_callback.history import Stage
 from forget_callback.probes import Probe
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources.jsonl import dump_items, read_items
@@ -106,15 +109,26 @@ class Store:
             )
         write_whole(path, snapshot.save)
 
-    def write_again(self, snapshot: Snapshot) -> None:
-        """Keeps the second scoring of the baseline."""
+    def write_beside(self, kind: Literal["baseline", "again"], snapshot: Snapshot) -> None:
+        """Keeps a baseline that is not this run's first snapshot, or the second scoring of the first model."""
         if self.writable:
-            write_whole(self.path / "again" / f"{snapshot.probe}.parquet", snapshot.save)
+            write_whole(self.path / kind / f"{snapshot.probe}.parquet", snapshot.save)
 
-    def read_again(self, probe: str) -> Snapshot | None:
-        """The second scoring of the baseline, None if there was none."""
-        path = self.path / "again" / f"{probe}.parquet"
+    def read_beside(self, kind: Literal["baseline", "again"], probe: str) -> Snapshot | None:
+        """What `write_beside` kept, None if there is nothing."""
+        path = self.path / kind / f"{probe}.parquet"
         return Snapshot.load(path) if path.is_file() else None
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage of a pipeline this run is."""
+        return Stage(**self._manifest().get("stage", {})) if self.exists else Stage()
+
+    def write_stage(self, stage: Stage) -> None:
+        """Records which stage of a pipeline this run is."""
+        if self.writable:
+            manifest = {**self._manifest(), "stage": asdict(stage)}
+            _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
     def steps(self, probe: str) -> list[int]:
         """Steps of a probe's snapshots, in order."""
@@ -161,7 +175,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
         if after < 0:
-            for name in ("manifest.json", "history.parquet", "probes", "again"):
+            for name in ("manifest.json", "history.parquet", "probes", "baseline", "again"):
                 if (self.path / name).exists():
                     (self.path / name).rename(aside / str(number) / name)
         return aside / str(number)
@@ -204,6 +218,21 @@ class RunAt:
         if self.step is None and not steps:
             raise ValueError(f"{self.store.path} has no snapshot of probe {probe!r}")
         return self.store.read(probe, self.step if self.step is not None else steps[0 if default == "first" else -1])
+
+    def baseline(self, probe: str) -> Snapshot:
+        """What a later stage is compared against: the named step, else what this run was, else its first snapshot.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        own = self.store.read_beside("baseline", probe) if self.step is None else None
+        return self.read(probe, default="first") if own is None else own
+
+    def next_stage(self, probe: str) -> Stage:
+        """The stage that a run is which goes on from here; the same one if nothing was trained yet."""
+        last, before = self.read(probe, default="last"), self.store.stage
+        trained = 0.0 if np.isnan(last.samples_seen) else last.samples_seen
+        return Stage(before.number + (last.step > 0), before.samples_before + trained)
 
 
 def open_run(run: str | os.PathLike[str]) -> RunAt:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import wandb
 
 X_AXIS = "forget/samples_seen"
-RUN_METRICS = (X_AXIS, "forget/tokens_seen", "forget/step", "forget/probe_seconds", "forget/overhead")
+RUN_METRICS = (
+    *(X_AXIS, "forget/tokens_seen", "forget/step", "forget/probe_seconds", "forget/overhead"),
+    *("forget/stage", "forget/total_samples_seen"),
+)
 GLOBAL_STEP = "train/global_step"
 
 

@@ -32,7 +32,7 @@ FLOORS = {
     },
     1: {"importers", "report", "sources", "store"},
     2: {"data_seen", "loading", "processes", "scoring"},
-    3: {"monitor", "trackers"},
+    3: {"budget", "monitor", "trackers"},
     4: {"__init__", "__main__", "callback", "cli", "demo", "terminal"},
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}

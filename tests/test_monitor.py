@@ -152,7 +152,7 @@ def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
     seen = monitor.observe(5, knows(20), samples_seen=40.0, tokens_seen=900.0)
     baseline, row = recorder.rows
     assert "forget/overhead" not in baseline and "forget/samples_seen" not in baseline
-    assert set(RUN_METRICS) | {"train/global_step"} < set(row)
+    assert {*RUN_METRICS, "train/global_step"} - {"forget/stage", "forget/total_samples_seen"} < set(row)
     assert (row["forget/step"], row["forget/samples_seen"], row["forget/tokens_seen"]) == (5, 40, 900)
     assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds
     assert row["forget/facts/forgetting"] == row["forget/all/forgetting"] == 0.25
@@ -168,6 +168,7 @@ def test_scalars_names_every_number_that_exists(tmp_path):
     without |= {"knowledge_lost_bounds_low", "knowledge_lost_bounds_high"}  # nothing is assumed of these guesses
     without |= {"guess_persistence", "persistence_p_value", "no_forgetting_p_value"}  # where items can be guessed
     without |= {"noise_floor", "knowledge_lost_net"}  # the baseline was scored once
+    without |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # there is one stage
     names = {name for name in names if name.rpartition("/")[2] not in without}
     assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
     assert all(isinstance(value, float) and not isnan(value) for value in scalars(seen.rows).values())
@@ -192,11 +193,10 @@ def test_a_tracker_that_fails_costs_nothing_but_its_own_row(tmp_path, caplog):
     assert Store(tmp_path).steps("facts") == [0, 10]
 
 
-def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch):
-    store, recorder = Store(tmp_path), Recorder()
-    monitor = ForgetMonitor([FACTS, SUMS], store, [recorder])
-    monitor.observe(0, knows(40))
-    write, calls = store.write, []
+def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch, caplog):
+    store, recorder, calls = Store(tmp_path), Recorder(), []
+    rule = StopRule("forgetting", 0.1, patience=1)
+    write = store.write
 
     def fails_once(snapshot):
         calls.append(snapshot.probe)
@@ -204,12 +204,15 @@ def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch):
             raise OSError("no space left")
         write(snapshot)
 
+    monitor = ForgetMonitor([FACTS, SUMS], store, [recorder], [rule])
+    monitor.observe(0, knows(40))
     monkeypatch.setattr(store, "write", fails_once)
-    with pytest.raises(OSError, match="no space left"):
-        monitor.observe(10, knows(30))
+    seen = monitor.observe(10, knows(30))
+    assert isinstance(seen.error, OSError) and "no space left" in caplog.text and str(store.path) in caplog.text
     assert store.steps("facts") == [0, 10] and store.steps("sums") == [0]
-    assert monitor.last_step == 10 and len(recorder.rows) == 2
-    monitor.observe(20, knows(20))
+    # The numbers reach trackers and rules all the same.
+    assert monitor.last_step == 10 and len(recorder.rows) == 2 and seen.stop
+    assert monitor.observe(20, knows(20)).error is None
     assert store.steps("facts") == store.steps("sums") == [0, 10, 20]
     assert calls == ["facts", "sums", "sums", "facts", "sums"]
     pd.testing.assert_frame_equal(ForgetMonitor([FACTS, SUMS], tmp_path).history, monitor.history)
@@ -333,7 +336,10 @@ def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
     assert recorder.rows[1]["forget/probe_seconds"] == 2.0
     assert recorder.rows[1]["forget/overhead"] == pytest.approx(4 / 18)
     now[0] += 10.0
-    assert monitor.overhead_after_next() == pytest.approx(6 / 30)
+    assert monitor.probe_seconds == (4.0, 2.0) and monitor.elapsed == 28.0
+    monitor.observe(2, knows(40), seconds=5.0)
+    assert recorder.rows[2]["forget/probe_seconds"] == 5.0
+    assert recorder.rows[2]["forget/overhead"] == pytest.approx(9 / 28)
 
 
 @pytest.mark.parametrize(

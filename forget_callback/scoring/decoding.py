@@ -136,9 +136,9 @@ class Decoding:
         least: As few as there can be: a row for each token written but the first of an answer, which the prefill gives.
     """
 
-    def __init__(self, queries: Sequence[Query], *, temperature: float, top_p: float) -> None:
+    def __init__(self, queries: Sequence[Query], probe: Probe) -> None:
         self.queries = queries
-        self.temperature, self.top_p = temperature, top_p
+        self.temperature, self.top_p = probe.temperature, probe.top_p
         self.rows = self.least = 0
         self._written: list[list[int]] = []
         self._broken: set[int] = set()

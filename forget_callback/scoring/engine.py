@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,14 @@ from tqdm.auto import tqdm
 
 from forget_callback.answers import judge
 from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
+from forget_callback.processes import together
 from forget_callback.scoring.decoding import Text
 from forget_callback.scoring.generation import Written
 from forget_callback.scoring.guard import no_trace
 from forget_callback.scoring.ladder import Scored
 from forget_callback.scoring.likelihood import Likelihood
 from forget_callback.scoring.memory import halving
+from forget_callback.scoring.team import Team
 from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.snapshot import Snapshot, complete
 
@@ -98,6 +100,9 @@ class Scorer:
         probes: With different names.
         repeats: Answers to each generation item.
         batch_tokens, variant: As in `score_probe`.
+        only: By probe, the ids of the items to score, and no others; a probe that is not named is scored whole.
+        shared: Under torch.distributed the processes share the items, and each gets the whole. Every one of them must
+            call then, and what fails on one fails on all.
 
     Raises:
         ValueError: If a number is below 1.
@@ -111,6 +116,8 @@ class Scorer:
         batch_tokens: int | None = None,
         repeats: int = 1,
         variant: int = 0,
+        only: Mapping[str, Collection[str]] | None = None,
+        shared: bool = False,
     ) -> None:
         for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
             if value is not None and value < 1:
@@ -119,6 +126,8 @@ class Scorer:
         self.probes = tuple(probes)
         self.batch_tokens = batch_tokens
         self.repeats, self.variant = repeats, variant
+        self.only = dict(only or {})
+        self.shared = shared
         self._asked: list[_Asked] | None = None
         self._scored = Scored([])
 
@@ -128,17 +137,25 @@ class Scorer:
 
     def score_repeats(self, model: Any, *, progress: bool = False) -> list[list[Snapshot]]:
         """For each repeat, a snapshot of each probe."""
+        if self.shared:
+            return together(lambda: self._score(model, progress))
+        return self._score(model, progress)
+
+    def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
+        team = Team.of(model) if self.shared else Team()
         with no_trace(model, self.tokenizer):
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             if self._asked is None:
                 self._prepare(model)
             assert self._asked is not None
             total = len(self._scored.rows) + sum(len(asked.written.queries) for asked in self._asked)
-            with _bar(self.probes, total, progress) as advance:
-                found, budget = halving(lambda n: self._scored.score(model, budget=n, advance=advance), budget)
+            with _bar(self.probes, total, progress, team.count) as advance:
+                found, budget = halving(
+                    lambda n: self._scored.score(model, budget=n, team=team, advance=advance), budget
+                )
                 texts = []
                 for asked in self._asked:
-                    answers, budget = halving(lambda n: asked.write(model, self.tokenizer, n, advance), budget)  # noqa: B023
+                    answers, budget = halving(lambda n: asked.write(model, self.tokenizer, n, team, advance), budget)  # noqa: B023
                     texts.append(answers)
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
@@ -147,6 +164,7 @@ class Scorer:
             metadata = {
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
+                "processes": team.count,
                 **({"likelihood": str(self._scored.level)} if own else {}),
                 **({"generation": asked.written.level} if answers else {}),
             }
@@ -184,8 +202,10 @@ class Scorer:
             too_long = {row.item for row in own if len(row.tokens) > limit}
             too_long |= {i for i in written if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
             _report_too_long(probe, too_long, limit)
-            kept = [i for i in written if i not in too_long]
-            own = [row for row in own if row.item not in too_long]
+            wanted = self.only.get(probe.name)
+            left_out = too_long | {i for i, name in enumerate(probe.ids) if wanted is not None and name not in wanted}
+            kept = [i for i in written if i not in left_out]
+            own = [row for row in own if row.item not in left_out]
             items: list[Any] = [probe.items[i] for i in kept]
             answers = Written(probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant)
             asked.append(_Asked(probe, list(enumerate(own, len(rows))), kept, answers))
@@ -204,9 +224,9 @@ class _Asked:
     written: Written
 
     def write(
-        self, model: Any, tokenizer: Any, budget: int, advance: Callable[[int], object]
+        self, model: Any, tokenizer: Any, budget: int, team: Team, advance: Callable[[int], object]
     ) -> list[list[Text | None]]:
-        return self.written.write(model, tokenizer, budget=budget, advance=advance)
+        return self.written.write(model, tokenizer, budget=budget, team=team, advance=advance)
 
 
 class _Table:
@@ -302,10 +322,10 @@ def _report_too_long(probe: Probe, too_long: set[int], limit: int) -> None:
 
 
 @contextlib.contextmanager
-def _bar(probes: Sequence[Probe], total: int, progress: bool) -> Iterator[Callable[[int], object]]:
-    """A bar that ends at its end, also where something was done twice."""
+def _bar(probes: Sequence[Probe], total: int, progress: bool, processes: int) -> Iterator[Callable[[int], object]]:
+    """A bar that ends at its end, also where something was done twice. Of several processes each does a share."""
     name = ", ".join(probe.name for probe in probes)
     # disable=None: shown on a terminal only, so that a log file gets no bar.
     bar = tqdm(total=total, desc=f"probe {name}", delay=2, leave=False, disable=None if progress else True)
     with bar:
-        yield lambda n: bar.update(min(n, total - bar.n))
+        yield lambda n: bar.update(min(n * processes, total - bar.n))

@@ -21,6 +21,7 @@ from forget_callback.scoring.decoding import Decoding, Query, Text, Writer, last
 from forget_callback.scoring.guard import no_router_loss
 from forget_callback.scoring.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
+from forget_callback.scoring.team import Team
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ class Written:
     Attributes:
         level: "loop", "generate" or "generate unpadded", chosen at first use.
         passed_over: Levels that were tried before it, with the reason why they do not serve.
+        decoding: The last run of the loop.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Written:
         ]
         self.level: str | None = None
         self.passed_over: dict[str, str] = {}
-        self.decoding = Decoding(self.queries, temperature=probe.temperature, top_p=probe.top_p)
+        self.decoding = Decoding([], probe)
 
     def write(
         self,
@@ -67,6 +69,7 @@ class Written:
         tokenizer: Any,
         *,
         budget: int,
+        team: Team = Team(),  # noqa: B008 - it is frozen
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[list[Text | None]]:
         """The answers to each item, ``(items, repeats)``; None where the model gave NaN.
@@ -74,6 +77,7 @@ class Written:
         Args:
             model: A causal language model in eval mode.
             budget: Tokens of one forward; the cache holds a few times as many.
+            team: The processes that share the items; all of them call this.
             advance: Called with the number of answers that are done.
         """
         if not self.queries:
@@ -81,22 +85,24 @@ class Written:
         writer = Writer(model, tokenizer)
         with no_router_loss(model):
             if self.level is None:
-                found = self._first(model, writer, budget, advance)
+                found = self._first(model, writer, budget, team, advance)
             else:
-                found = self._write(self.level, model, writer, budget, advance)
+                found = self._write(self.level, model, writer, budget, team, advance)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
-    def _first(self, model: Any, writer: Writer, budget: int, advance: Callable[[int], object]) -> list[Text | None]:
+    def _first(
+        self, model: Any, writer: Writer, budget: int, team: Team, advance: Callable[[int], object]
+    ) -> list[Text | None]:
         dtype = computes_in(model)
         for level in LEVELS:
             try:
-                found = self._write(level, model, writer, budget, advance)
+                found = self._write(level, model, writer, budget, team, advance)
             except Exception as error:  # any model's code may run here, and the next level may suit it
                 if is_out_of_memory(error) or level == LEVELS[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = _unexplained(model, self.queries, found, self.probe, dtype)
+                problem = team.agreed(_unexplained(model, self.queries, found, self.probe, dtype))
                 rounded = dtype not in FULL and level == LEVELS[-1]
                 if problem is not None and rounded:
                     logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
@@ -108,12 +114,27 @@ class Written:
         raise RuntimeError(f"the model writes what its own forward would not: {self.passed_over}")
 
     def _write(
-        self, level: str, model: Any, writer: Writer, budget: int, advance: Callable[[int], object]
+        self, level: str, model: Any, writer: Writer, budget: int, team: Team, advance: Callable[[int], object]
     ) -> list[Text | None]:
-        if level == "loop":
-            return self.decoding.run(model, writer, budget=budget, advance=advance)
-        pad = level == "generate"
-        return _generate(model, writer, self.queries, self.probe, budget=budget, pad=pad, advance=advance)
+        # Long ones are dealt first, and the answers to one item together: they share its prompt.
+        firsts = sorted(
+            range(0, len(self.queries), self.repeats),
+            key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i),
+        )
+        own = [i + repeat for i in sorted(team.part(firsts)) for repeat in range(self.repeats)]
+
+        def work() -> dict[int, Text | None]:
+            queries = [self.queries[i] for i in own]
+            if level == "loop":
+                self.decoding = Decoding(queries, self.probe)
+                texts = self.decoding.run(model, writer, budget=budget, advance=advance)
+            else:
+                pad = level == "generate"
+                texts = _generate(model, writer, queries, self.probe, budget=budget, pad=pad, advance=advance)
+            return dict(zip(own, texts))
+
+        found = team.joined(model, work)
+        return [found[i] for i in range(len(self.queries))]
 
 
 def _unexplained(

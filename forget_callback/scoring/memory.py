@@ -14,11 +14,11 @@ T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ended, on an accelerator or on the CPU."""
+    """Whether an error says that memory ended, on an accelerator or on the CPU, here or on another process."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(error)
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+    said = ("out of memory", "can't allocate memory", ": MemoryError:", ": OutOfMemoryError:")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
 def halving(work: Callable[[int], T], budget: int) -> tuple[T, int]:
@@ -33,7 +33,7 @@ def halving(work: Callable[[int], T], budget: int) -> tuple[T, int]:
         except Exception as error:  # torch raises several types for it
             if not is_out_of_memory(error) or budget <= 1:
                 raise
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
         # Out of the except clause, for the traceback there holds what the forward had allocated.
         budget //= 2
         if torch.cuda.is_available():

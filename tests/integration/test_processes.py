@@ -10,17 +10,19 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from forget_callback import ForgetMonitor, Snapshot, score_probe
+from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
 from forget_callback.probes import item_record
 from forget_callback.store import Store
 
 SCRIPT = Path(__file__).with_name("train_script.py")
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 def environment(**more):
@@ -54,8 +56,7 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
     """The same 24 samples on one process and on two; only rank 0 writes."""
     single = [sys.executable, SCRIPT, tmp_path / "one", "--method", method]
     subprocess.run(single, env=environment(), check=True, timeout=120)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, SCRIPT, tmp_path / "two", "--method", method, "--batch-size", "2"]
+    command = [*TORCHRUN, SCRIPT, tmp_path / "two", "--method", method, "--batch-size", "2"]
     subprocess.run(command, env=environment(), check=True, timeout=120)
     one, two = (pd.read_parquet(tmp_path / name / "forget" / "history.parquet") for name in ("one", "two"))
     world = json.loads((tmp_path / "two" / "world.json").read_text())
@@ -88,19 +89,81 @@ def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, 
     assert b"probe slow" in said and b"probe quick" not in said
 
 
-def test_weights_that_are_sharded_over_two_processes_score_as_in_one(tmp_path, make_model, tokenizer, probe):
-    """FSDP 2: every forward goes through the root module, and both processes do the same ones."""
+@pytest.fixture
+def score_on_two(tmp_path, make_model, tokenizer):
+    """score_on_two(probe, *options) -> the snapshot of one process, and those of two that share the items."""
     model = make_model(seed=3)
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    (tmp_path / "mini.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in probe.items))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*torchrun, SCRIPT.with_name("score_script.py"), tmp_path / "model", tmp_path / "mini.jsonl", tmp_path]
-    subprocess.run(command, env=environment(), check=True, timeout=120)
-    expected = score_probe(model, tokenizer, probe)
-    for rank in range(2):
-        found = Snapshot.load(tmp_path / f"rank-{rank}.parquet")
-        assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["generation"] == "loop"
-        for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
-            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-        np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
+
+    def score(probe, *options):
+        (tmp_path / "mini.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in probe.items))
+        paths = [tmp_path / "model", tmp_path / "mini.jsonl", tmp_path]
+        command = [*TORCHRUN, SCRIPT.with_name("score_script.py"), *paths, *options]
+        subprocess.run(command, env=environment(), check=True, timeout=120)
+        found = [Snapshot.load(tmp_path / f"rank-{rank}.parquet") for rank in range(2)]
+        return score_probe(model, tokenizer, load_probe(str(tmp_path / "mini.jsonl"))), found
+
+    return score
+
+
+def several(probe, n):
+    """`n` items, in turn of all kinds."""
+    items = [replace(probe.items[i % len(probe)], id=f"{i}") for i in range(n)]
+    return Probe("mini", [replace(item, prompt=f"{i}. {item.prompt}") for i, item in enumerate(items)])
+
+
+def same(found, expected):
+    assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["processes"] == 2
+    for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 600])
+@pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
+def test_two_processes_share_the_items_and_find_what_one_finds(tmp_path, probe, score_on_two, options, n):
+    """One item leaves the second process nothing to do; under FSDP 2 it must keep step all the same."""
+    expected, found = score_on_two(several(probe, n), *options)
+    for snapshot in found:
+        same(snapshot, expected)
+    if n == 600:
+        counts = [int((tmp_path / f"forwards-{rank}.txt").read_text()) for rank in range(2)]
+        assert min(counts) > 1
+
+
+@pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
+def test_what_fails_on_one_process_fails_on_all_and_nobody_waits(tmp_path, probe, score_on_two, options):
+    begun = time.monotonic()
+    expected, found = score_on_two(several(probe, 50), *options, "--fail", "error")
+    assert time.monotonic() - begun < 60
+    assert (tmp_path / "heard-0.txt").read_text() == "RuntimeError: process 1: ValueError: broken on purpose"
+    assert (tmp_path / "heard-1.txt").read_text() == "ValueError: broken on purpose"
+    for snapshot in found:  # and then it works again
+        same(snapshot, expected)
+
+
+def test_memory_that_ends_on_one_process_halves_the_batch_on_all(tmp_path, probe, score_on_two):
+    expected, found = score_on_two(several(probe, 50), "--fail", "memory")
+    assert not (tmp_path / "heard-0.txt").exists() and not (tmp_path / "heard-1.txt").exists()
+    for snapshot in found:
+        same(snapshot, expected)
+        assert snapshot.metadata["batch_tokens"] == 1024
+
+
+@pytest.mark.parametrize("on_error", ["warn", "raise"])
+def test_a_probe_that_fails_on_one_process_of_a_run(tmp_path, on_error):
+    """Training goes on, or ends on all processes; either way within a minute, and earlier snapshots are there."""
+    begun = time.monotonic()
+    command = [*TORCHRUN, SCRIPT, tmp_path, "--batch-size", "2", "--fail-at", "2", "--on-error", on_error]
+    run = subprocess.run(command, env=environment(), timeout=120, capture_output=True, text=True)
+    assert time.monotonic() - begun < 60
+    said = "the snapshot of step 2 could not be taken: "
+    if on_error == "warn":
+        assert run.returncode == 0, run.stderr
+        assert f"{said}RuntimeError: process 1: ValueError: broken on purpose" in run.stderr
+        assert f"{said}ValueError: broken on purpose" in run.stderr
+        assert Store(tmp_path).steps("mini") == [0, 1, 3, 4, 5, 6]
+    else:
+        assert run.returncode != 0 and "broken on purpose" in run.stderr
+        assert Store(tmp_path).steps("mini") == [0, 1]

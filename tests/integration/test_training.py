@@ -1,5 +1,7 @@
 """The callback in real training runs: it sees everything, and changes nothing."""
 
+import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from forget_callback import ForgetCallback, Snapshot, StopRule, score_probe
+from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
 from forget_callback.scoring import Scorer
 from forget_callback.store import Store
 
@@ -241,15 +243,46 @@ def test_resuming_without_a_baseline_says_what_to_do(make_sft, probe, tmp_path, 
     trainer = make_sft([callback], save_strategy="steps", save_steps=2)
     trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert trainer.state.global_step == 6
-    assert "has no baseline" in caplog.text
+    assert "training resumed at step 2, but there is no baseline of its start" in caplog.text
+    assert callback.history.empty
     assert "baseline=RUN" in caplog.text
 
 
-def test_a_run_as_baseline(make_sft, probe, tmp_path):
+def test_stages_of_a_pipeline_keep_one_baseline(make_sft, make_model, probe, tokenizer, tmp_path, caplog):
+    """Two stages and a third one: against the very first model, and against each stage's own start."""
+    model = make_model()
+    runs = [tmp_path / name for name in ("one", "two", "three")]
+    callbacks = []
+    for stage, out in enumerate(runs):
+        baseline = runs[stage - 1] if stage else "start"
+        callbacks.append(ForgetCallback(probe, every=3, baseline=baseline, output_dir=out, on_error="raise"))
+        make_sft([callbacks[-1]], model=model, learning_rate=5e-2).train()
+    first = Store(runs[0]).read("mini", 0)
+    for number, (callback, out) in enumerate(zip(callbacks, runs), 1):
+        table, store = whole(callback.history), Store(out)
+        assert table["stage"].tolist() == [number] * 3
+        assert table["total_samples_seen"].tolist() == [24 * (number - 1) + seen for seen in (0, 12, 24)]
+        start = store.read("mini", 0)
+        for row in table.itertuples():
+            now = store.read("mini", row.step)
+            assert row.forgetting == compare(first, now).forgetting
+            if number > 1:
+                own = compare(start, now)
+                assert row.stage_forgetting == own.forgetting
+                assert row.stage_backward_transfer == own.backward_transfer
+            else:
+                assert math.isnan(row.stage_forgetting)
+        # Read back from disk it is the same.
+        pd.testing.assert_frame_equal(ForgetMonitor(store.probes(), store).history, callback.history)
+    assert whole(callbacks[0].history)["n10"].iloc[-1] > 0  # something was forgotten, or this test shows nothing
+    assert "the model of step 0 differs from the baseline before this run" in caplog.text
+
+
+def test_a_step_of_a_run_as_baseline(make_sft, probe, tmp_path):
     make_sft([ForgetCallback(probe, every=3)]).train()
     callback = ForgetCallback(probe, every=3, baseline=f"{tmp_path}@3", output_dir=tmp_path / "next")
     make_sft([callback]).train()
-    first, second = Store(tmp_path).read("mini", 3), Store(tmp_path / "next").read("mini", 0)
+    first, second = Store(tmp_path).read("mini", 3), Store(tmp_path / "next").read_beside("baseline", "mini")
     np.testing.assert_array_equal(first.margin, second.margin)
 
 
@@ -263,7 +296,8 @@ def test_adapters_off_as_baseline(make_sft, make_model, probe, tokenizer, tmp_pa
     assert not np.array_equal(started.margin, expected.margin, equal_nan=True)
     trainer = make_sft([ForgetCallback(probe, every=3, baseline="base", on_error="raise")], model=model)
     trainer.train()
-    np.testing.assert_array_equal(Store(tmp_path).read("mini", 0).margin, expected.margin)
+    np.testing.assert_array_equal(Store(tmp_path).read_beside("baseline", "mini").margin, expected.margin)
+    np.testing.assert_array_equal(Store(tmp_path).read("mini", 0).margin, started.margin)
 
 
 def test_several_probes_are_pooled(make_sft, probe, tmp_path):
@@ -272,6 +306,48 @@ def test_several_probes_are_pooled(make_sft, probe, tmp_path):
     make_sft([callback]).train()
     table = whole(callback.history).set_index(["step", "probe"])
     assert table.loc[6, "all"]["n"] == table.loc[6, "mini"]["n"] + table.loc[6, "other"]["n"]
+
+
+class _Slow:
+    """Makes a forward of the probe, and a step of training, take a set time: what is tested is arithmetic of times."""
+
+    def __init__(self, monkeypatch, per_item, per_step):
+        self.scored = []
+        score = Scorer.score
+
+        def slow(scorer, *args, **kwargs):
+            snapshots = score(scorer, *args, **kwargs)
+            self.scored.append(int((~np.isnan(snapshots[0].correct)).sum()))
+            time.sleep(per_item * self.scored[-1])
+            return snapshots
+
+        class Step(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                time.sleep(per_step)
+
+        monkeypatch.setattr(Scorer, "score", slow)
+        self.step = Step()
+
+
+def test_max_overhead_scores_a_part_where_all_is_too_dear(make_sft, probe, tmp_path, monkeypatch, caplog):
+    """A probe that takes half a second every eight steps of a sixteenth of a second: half of the time."""
+    items = [replace(probe.items[i % 3], id=f"{i}", category=f"{i % 2}") for i in range(200)]
+    slow = _Slow(monkeypatch, per_item=1 / 400, per_step=1 / 16)
+    callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.05, on_error="raise")
+    begun = time.perf_counter()
+    make_sft([slow.step, callback], max_steps=480).train()
+    elapsed = time.perf_counter() - begun
+    table = whole(callback.history)
+    assert "random part of them is scored, by category" in caplog.text
+    assert sum(slow.scored) / 400 / elapsed < 0.07
+    assert len(table) >= 4 and table["n"].iloc[0] == 200
+    assert table["n"].iloc[1:].nunique() == 1 and 30 <= table["n"].iloc[-1] < 200  # the same items from then on
+    store = Store(tmp_path)
+    steps = store.steps("mini")[1:]
+    known = [tuple(s.ids[~np.isnan(s.correct)]) for s in (store.read("mini", step) for step in steps)]
+    assert len(set(known)) == 1
+    by_category = np.bincount([int(i) % 2 for i in known[0]])
+    assert abs(by_category[0] - by_category[1]) <= 1
 
 
 def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
@@ -306,7 +382,7 @@ def test_the_noise_floor_of_a_real_model(make_sft, probe, tokenizer, tmp_path, t
     again = score_probe(trainer.model, tokenizer, probe, variant=1)
     trainer.train()
     store = Store(tmp_path)
-    kept = store.read_again("mini")
+    kept = store.read_beside("again", "mini")
     np.testing.assert_array_equal(kept.margin, again.margin)
     assert kept.text.tolist() == again.text.tolist()
     # Other batches move likelihoods by rounding at most; another seed writes another text.
@@ -321,7 +397,7 @@ def test_no_noise_floor_where_it_costs_too_much_or_nobody_wants_it(make_sft, pro
         callback = ForgetCallback(probe, every=3, **options)
         make_sft([callback]).train()
         assert callback.history["noise_floor"].isna().all()
-        assert Store(tmp_path).read_again("mini") is None
+        assert Store(tmp_path).read_beside("again", "mini") is None
 
 
 def test_a_trainer_without_a_tokenizer_is_told_what_to_pass(make_model, probe, tokenizer, tmp_path, caplog):

@@ -12,13 +12,15 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring import Scorer
+from forget_callback.scoring import Scorer, engine
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=Path)
 parser.add_argument("--method", choices=["sft", "packed"], default="sft")
 parser.add_argument("--batch-size", type=int, default=4)
 parser.add_argument("--slow-from", type=int)
+parser.add_argument("--fail-at", type=int)
+parser.add_argument("--on-error", choices=["warn", "raise"], default="raise")
 options = parser.parse_args()
 
 torch.manual_seed(0)
@@ -74,8 +76,18 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     args=config,
     train_dataset=Dataset.from_list(rows),
-    callbacks=[ForgetCallback(probe, every=1, on_error="raise")],
+    callbacks=[ForgetCallback(probe, every=1, on_error=options.on_error, noise_floor=options.fail_at is None)],
 )
+if options.fail_at is not None and trainer.args.process_index == 1:
+    judge = engine.judge
+
+    def broken(*args, **kwargs):
+        """Fails while the step's snapshot is taken, on this process alone."""
+        if trainer.state.global_step == options.fail_at:
+            raise ValueError("broken on purpose")
+        return judge(*args, **kwargs)
+
+    engine.judge = broken
 trainer.train()
 if trainer.is_world_process_zero():
     (options.out / "world.json").write_text(json.dumps({"processes": trainer.args.world_size}))

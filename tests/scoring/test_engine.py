@@ -192,7 +192,7 @@ def test_the_budget_of_a_batch_has_no_influence(taught, batch_tokens):
     for name in ("correct", "outcome", "choice", "prediction", "text"):
         np.testing.assert_array_equal(getattr(usual, name), getattr(other, name))
     np.testing.assert_allclose(usual.margin, other.margin, atol=1e-4)
-    how = {"likelihood": "tree, tiles", "generation": "loop"}
+    how = {"likelihood": "tree, tiles", "generation": "loop", "processes": 1}
     assert other.metadata == {"batch_tokens": batch_tokens, "dtype": "float32", **how}
 
 
