@@ -1,8 +1,9 @@
-"""Scores a probe on all processes together, for tests that need several of them.
+"""Scores probes on all processes together, for tests that need several of them.
 
-    torchrun score_script.py MODEL ITEMS OUT [--sharded] [--fail]
+    torchrun score_script.py MODEL OUT [--sharded] -- PROBE.jsonl ...
 
-With --fail the second process' first forward fails, and what every process hears of it is written down.
+Each probe leaves its snapshot of every process. With the last one two things go wrong on the second process alone, an
+error and the end of memory; what each process hears of it, and what it finds afterwards, is written down.
 """
 
 import argparse
@@ -18,38 +19,52 @@ from forget_callback.scoring import Scorer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")
-parser.add_argument("items")
 parser.add_argument("out", type=Path)
 parser.add_argument("--sharded", action="store_true")
-parser.add_argument("--fail")
+parser.add_argument("probes", nargs="+")
 options = parser.parse_args()
 
 dist.init_process_group("gloo")
 rank = dist.get_rank()
-model = AutoModelForCausalLM.from_pretrained(options.model).eval()
+model, tokenizer = AutoModelForCausalLM.from_pretrained(options.model).eval(), load_tokenizer(options.model)
 if options.sharded:
     for layer in model.model.layers:
         fully_shard(layer)
     fully_shard(model)
 forwards = []
 model.register_forward_pre_hook(lambda module, args: forwards.append(1))
-scorer = Scorer(load_tokenizer(options.model), [load_probe(options.items)], shared=True)
-if options.fail:
-    scorer.score(model)
+
+
+def score(name, scorer):
+    """Leaves a snapshot, or what was heard of why there is none."""
+    forwards.clear()
+    try:
+        (snapshot,) = scorer.score(model)
+    except Exception as error:
+        (options.out / f"{name}-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
+    else:
+        snapshot.save(options.out / f"{name}-{rank}.parquet")
+        (options.out / f"{name}-{rank}.forwards").write_text(str(len(forwards)))
+
+
+def fail_once(error):
+    """The next forward of the second process fails, before it fetches weights."""
 
     def broken(module, args, kwargs):
         handle.remove()
-        raise MemoryError if options.fail == "memory" else ValueError("broken on purpose")
+        raise error
 
     if rank == 1:
         handle = model.register_forward_pre_hook(broken, with_kwargs=True)
-    try:
-        scorer.score(model)
-    except Exception as error:
-        (options.out / f"heard-{rank}.txt").write_text(f"{type(error).__name__}: {error}")
-forwards.clear()
-(snapshot,) = scorer.score(model)
-snapshot.save(options.out / f"rank-{rank}.parquet")
-(options.out / f"forwards-{rank}.txt").write_text(str(len(forwards)))
+
+
+for path in options.probes:
+    scorer = Scorer(tokenizer, [load_probe(path)], shared=True)
+    score(Path(path).stem, scorer)
+fail_once(ValueError("broken on purpose"))
+score("error", scorer)
+score("after", scorer)
+fail_once(MemoryError())
+score("memory", scorer)
 dist.barrier()
 dist.destroy_process_group()

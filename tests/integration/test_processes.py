@@ -4,18 +4,21 @@ import contextlib
 import fcntl
 import json
 import os
+import random
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
 from forget_callback.probes import item_record
@@ -49,6 +52,48 @@ def test_a_run_killed_in_the_middle_of_a_probe_leaves_every_earlier_snapshot_rea
     assert not list(store.path.rglob("*.tmp"))
     # The monitor of a resumed run goes on from there.
     pd.testing.assert_frame_equal(ForgetMonitor(store.probes(), store).history, history)
+
+
+def checkpoints(out):
+    """Whole ones, oldest first: the Trainer writes its state after the weights."""
+    return sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
+
+
+def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path):
+    """At five moments, three of them at random, one within a probe and one within a save."""
+    common = [sys.executable, SCRIPT]
+    options = ["--save-steps", "2", "--slow-moments", "0.15"]
+    subprocess.run([*common, tmp_path / "whole", *options], env=environment(), check=True, timeout=120)
+    history = pd.read_parquet(tmp_path / "whole" / "forget" / "history.parquet")
+    weights = torch.load(tmp_path / "whole" / "weights.pt")
+    moments = [("a probe", 0.0), ("a save", 0.0), *(("anything", random.Random(i).uniform(0, 1)) for i in range(3))]
+
+    def killed_and_resumed(number):
+        (moment, later), out = moments[number], tmp_path / f"{number}"
+        process = subprocess.Popen([*common, out, *options], env=environment())
+        _wait_for(lambda: len(checkpoints(out)) > 0, process)
+        if moment != "anything":
+            _wait_for((out / f"in {moment}").exists, process)
+        time.sleep(later)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        last = random.Random(number).choice(checkpoints(out)).parent
+        subprocess.run([*common, out, *options, "--resume", last], env=environment(), check=True, timeout=120)
+        return out
+
+    with ThreadPoolExecutor(2) as pool:
+        for out in pool.map(killed_and_resumed, range(len(moments))):
+            pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), history)
+            now = torch.load(out / "weights.pt")
+            assert all(torch.equal(now[name], value) for name, value in weights.items())
+
+
+def _wait_for(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("method", ["sft", "packed"])
@@ -89,66 +134,42 @@ def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, 
     assert b"probe slow" in said and b"probe quick" not in said
 
 
-@pytest.fixture
-def score_on_two(tmp_path, make_model, tokenizer):
-    """score_on_two(probe, *options) -> the snapshot of one process, and those of two that share the items."""
-    model = make_model(seed=3)
-    model.save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-
-    def score(probe, *options):
-        (tmp_path / "mini.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in probe.items))
-        paths = [tmp_path / "model", tmp_path / "mini.jsonl", tmp_path]
-        command = [*TORCHRUN, SCRIPT.with_name("score_script.py"), *paths, *options]
-        subprocess.run(command, env=environment(), check=True, timeout=120)
-        found = [Snapshot.load(tmp_path / f"rank-{rank}.parquet") for rank in range(2)]
-        return score_probe(model, tokenizer, load_probe(str(tmp_path / "mini.jsonl"))), found
-
-    return score
-
-
-def several(probe, n):
+def several(probe, name, n):
     """`n` items, in turn of all kinds."""
     items = [replace(probe.items[i % len(probe)], id=f"{i}") for i in range(n)]
-    return Probe("mini", [replace(item, prompt=f"{i}. {item.prompt}") for i, item in enumerate(items)])
+    return Probe(name, [replace(item, prompt=f"{i}. {item.prompt}") for i, item in enumerate(items)])
 
 
-def same(found, expected):
-    assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["processes"] == 2
-    for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
-        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
-
-
-@pytest.mark.parametrize("n", [1, 600])
 @pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
-def test_two_processes_share_the_items_and_find_what_one_finds(tmp_path, probe, score_on_two, options, n):
+def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
+    tmp_path, make_model, tokenizer, probe, options
+):
     """One item leaves the second process nothing to do; under FSDP 2 it must keep step all the same."""
-    expected, found = score_on_two(several(probe, n), *options)
-    for snapshot in found:
-        same(snapshot, expected)
-    if n == 600:
-        counts = [int((tmp_path / f"forwards-{rank}.txt").read_text()) for rank in range(2)]
-        assert min(counts) > 1
-
-
-@pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
-def test_what_fails_on_one_process_fails_on_all_and_nobody_waits(tmp_path, probe, score_on_two, options):
-    begun = time.monotonic()
-    expected, found = score_on_two(several(probe, 50), *options, "--fail", "error")
+    model, paths, begun = make_model(seed=3), [], time.monotonic()
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    for name, n in (("one", 1), ("many", 601)):
+        paths.append(tmp_path / f"{name}.jsonl")
+        items = several(probe, name, n).items
+        paths[-1].write_text("".join(json.dumps(item_record(item)) + "\n" for item in items))
+    command = [*TORCHRUN, SCRIPT.with_name("score_script.py"), tmp_path / "model", tmp_path, *options, "--", *paths]
+    subprocess.run(command, env=environment(), check=True, timeout=120)
     assert time.monotonic() - begun < 60
-    assert (tmp_path / "heard-0.txt").read_text() == "RuntimeError: process 1: ValueError: broken on purpose"
-    assert (tmp_path / "heard-1.txt").read_text() == "ValueError: broken on purpose"
-    for snapshot in found:  # and then it works again
-        same(snapshot, expected)
-
-
-def test_memory_that_ends_on_one_process_halves_the_batch_on_all(tmp_path, probe, score_on_two):
-    expected, found = score_on_two(several(probe, 50), "--fail", "memory")
-    assert not (tmp_path / "heard-0.txt").exists() and not (tmp_path / "heard-1.txt").exists()
-    for snapshot in found:
-        same(snapshot, expected)
-        assert snapshot.metadata["batch_tokens"] == 1024
+    one, many = (score_probe(model, tokenizer, load_probe(str(path))) for path in paths)
+    for rank in range(2):
+        for name, expected in (("one", one), ("many", many), ("after", many), ("memory", many)):
+            found = Snapshot.load(tmp_path / f"{name}-{rank}.parquet")
+            assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["processes"] == 2
+            assert found.metadata["batch_tokens"] == (1024 if name == "memory" else 2048)
+            for column in ("ids", "correct", "outcome", "choice", "prediction", "text"):
+                np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+            np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
+    assert (tmp_path / "error-0.txt").read_text() == "RuntimeError: process 1: ValueError: broken on purpose"
+    assert (tmp_path / "error-1.txt").read_text() == "ValueError: broken on purpose"
+    # Each does its share, and under FSDP 2 as many forwards as the other.
+    forwards = [int((tmp_path / f"after-{rank}.forwards").read_text()) for rank in range(2)]
+    assert min(forwards) > 1
+    assert not options or forwards[0] == forwards[1]
 
 
 @pytest.mark.parametrize("on_error", ["warn", "raise"])

@@ -330,16 +330,16 @@ class _Slow:
 
 
 def test_max_overhead_scores_a_part_where_all_is_too_dear(make_sft, probe, tmp_path, monkeypatch, caplog):
-    """A probe that takes half a second every eight steps of a sixteenth of a second: half of the time."""
+    """A probe that takes a quarter of a second every eight steps of a 32nd: half of the time."""
     items = [replace(probe.items[i % 3], id=f"{i}", category=f"{i % 2}") for i in range(200)]
-    slow = _Slow(monkeypatch, per_item=1 / 400, per_step=1 / 16)
+    slow = _Slow(monkeypatch, per_item=1 / 800, per_step=1 / 32)
     callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.05, on_error="raise")
     begun = time.perf_counter()
     make_sft([slow.step, callback], max_steps=480).train()
     elapsed = time.perf_counter() - begun
     table = whole(callback.history)
     assert "random part of them is scored, by category" in caplog.text
-    assert sum(slow.scored) / 400 / elapsed < 0.07
+    assert sum(slow.scored) / 800 / elapsed < 0.07
     assert len(table) >= 4 and table["n"].iloc[0] == 200
     assert table["n"].iloc[1:].nunique() == 1 and 30 <= table["n"].iloc[-1] < 200  # the same items from then on
     store = Store(tmp_path)

@@ -19,6 +19,9 @@ parser.add_argument("out", type=Path)
 parser.add_argument("--method", choices=["sft", "packed"], default="sft")
 parser.add_argument("--batch-size", type=int, default=4)
 parser.add_argument("--slow-from", type=int)
+parser.add_argument("--save-steps", type=int)
+parser.add_argument("--slow-moments", type=float, help="seconds to stay in a probe and in a save, after saying so")
+parser.add_argument("--resume")
 parser.add_argument("--fail-at", type=int)
 parser.add_argument("--on-error", choices=["warn", "raise"], default="raise")
 options = parser.parse_args()
@@ -66,7 +69,9 @@ config = SFTConfig(
     packing=options.method == "packed",
     max_length=64,
     report_to="none",
-    save_strategy="no",
+    save_strategy="no" if options.save_steps is None else "steps",
+    save_steps=options.save_steps or 500,
+    learning_rate=1e-2,
     use_cpu=True,
     bf16=False,
     disable_tqdm=True,
@@ -88,6 +93,22 @@ if options.fail_at is not None and trainer.args.process_index == 1:
         return judge(*args, **kwargs)
 
     engine.judge = broken
-trainer.train()
+if options.slow_moments is not None:
+
+    def slowly(act, moment):
+        """Stays a while where a run is killed."""
+
+        def stay(*args, **kwargs):
+            if list(options.out.glob("checkpoint-*/trainer_state.json")):
+                (options.out / f"in {moment}").touch()
+                time.sleep(options.slow_moments)
+            return act(*args, **kwargs)
+
+        return stay
+
+    engine.judge = slowly(engine.judge, "a probe")
+    trainer._save_optimizer_and_scheduler = slowly(trainer._save_optimizer_and_scheduler, "a save")
+trainer.train(resume_from_checkpoint=options.resume)
 if trainer.is_world_process_zero():
     (options.out / "world.json").write_text(json.dumps({"processes": trainer.args.world_size}))
+    torch.save(trainer.model.state_dict(), options.out / "weights.pt")
