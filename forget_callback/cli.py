@@ -6,6 +6,7 @@ else, so that an error is never taken for a pass.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -153,6 +154,41 @@ def probes(
         print(f"  {category:<20} {kind:<16} {count:>6}")
     for item in probe.items[:show]:
         print(json.dumps(item_record(item), ensure_ascii=False))
+
+
+@app.command()
+def verify(
+    config: Annotated[Path, typer.Argument(help="A recipe's YAML.")],
+    steps: Annotated[int, typer.Option(min=1, help="Steps to train, three times.")] = 5,
+) -> None:
+    """Trains a few steps with and without the callback and compares everything by hash; exit status 1 if it differs."""
+    import tempfile
+
+    from forget_callback.recipe import Recipe
+    from forget_callback.verify import certify
+
+    recipe = Recipe.read(config)
+    with tempfile.TemporaryDirectory() as out:
+        quiet = {"save_strategy": "no", "report_to": [], "logging_steps": 1, "max_steps": steps, "output_dir": out}
+
+        def callback() -> Any:
+            return recipe.forget.callback(every=1, max_overhead=None, on_error="raise", output_dir=out)
+
+        with contextlib.redirect_stdout(sys.stderr):  # the trainer's own lines
+            found = certify(lambda own: recipe.build(own, **quiet), callback, seed=recipe.training.seed)
+    for title, other in (("without, twice", found.again), ("with and without", found.with_callback)):
+        differing = found.without.differs(other)
+        for name, value in found.without.hashes.items():
+            said = f"differ ({value[:12]}, {other.hashes[name][:12]})" if name in differing else f"equal ({value[:12]})"
+            print(f"{title:<18}{name:<12}{said}")
+    if not found.deterministic:
+        notes.print(
+            "the setup gives something else each time, even without the callback: nothing can be certified",
+            soft_wrap=True,
+        )
+    print(f"{'passed' if found.passed else 'failed'}: {steps} steps, {found.probed} snapshots")
+    if not found.passed:
+        raise typer.Exit(1)
 
 
 class _Gate:

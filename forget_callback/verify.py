@@ -1,0 +1,113 @@
+"""The certificate: a setup trains a few steps with the callback and without it, and everything is compared by hash.
+
+Trains twice without first: a setup that differs from itself cannot be certified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run left, by hash; a name for each thing that can differ."""
+
+    hashes: dict[str, str]
+
+    def differs(self, other: Trace) -> tuple[str, ...]:
+        """Names of what is not equal."""
+        return tuple(name for name, value in self.hashes.items() if other.hashes[name] != value)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Runs without the callback, without it again, and with it.
+
+    Attributes:
+        probed: Snapshots that were taken.
+    """
+
+    without: Trace
+    again: Trace
+    with_callback: Trace
+    probed: int
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the setup gives the same twice, without the callback."""
+        return not self.without.differs(self.again)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the callback changed nothing, and something was probed."""
+        return self.deterministic and not self.without.differs(self.with_callback) and self.probed > 0
+
+
+def certify(
+    make_trainer: Callable[[Sequence[Any]], Any], make_callback: Callable[[], Any], *, seed: int
+) -> Certificate:
+    """Trains three times.
+
+    Args:
+        make_trainer: Gives a trainer with the callbacks that it is handed; each time with fresh weights.
+        make_callback: Gives a `ForgetCallback`, which should raise its errors.
+        seed: Set before each run.
+    """
+    without, again = (_traced(make_trainer, [], seed) for _ in range(2))
+    callback = make_callback()
+    return Certificate(without, again, _traced(make_trainer, [callback], seed), callback.history["step"].nunique())
+
+
+def _traced(make_trainer: Callable[[Sequence[Any]], Any], callbacks: Sequence[Any], seed: int) -> Trace:
+    set_seed(seed)
+    trainer = make_trainer(callbacks)
+    trainer.train()
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    losses = [(row["step"], row["loss"], row.get("grad_norm")) for row in rows]
+    weights = trainer.model.state_dict()
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
+    generators: dict[str, Any] = {
+        "python": repr(random.getstate()),
+        "numpy": pickle.dumps(np.random.get_state()).hex(),
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        generators["cuda"] = torch.cuda.get_rng_state_all()
+    parts = {"losses": losses, "weights": weights, "optimizer": optimizer.state_dict(), "generators": generators}
+    return Trace({name: _hash(part) for name, part in parts.items()})
+
+
+def _hash(thing: Any) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(thing):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(thing: Any) -> Iterator[bytes]:
+    if isinstance(thing, torch.Tensor):
+        yield str((thing.dtype, tuple(thing.shape))).encode()
+        yield (
+            thing.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if thing.dim()
+            else (repr(thing.item()).encode())
+        )
+    elif isinstance(thing, dict):
+        for key in sorted(thing, key=str):
+            yield str(key).encode()
+            yield from _parts(thing[key])
+    elif isinstance(thing, (list, tuple)):
+        for one in thing:
+            yield from _parts(one)
+    else:
+        yield json.dumps(thing, default=repr).encode()
