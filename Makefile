@@ -3,12 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
 
-.PHONY: demo test check clean
+.PHONY: demo test coverage check clean
 
 demo: .venv/installed
 	$(BIN)/forget-callback demo --out $(OUT)
 
 test: .venv/dev
+	$(BIN)/python -m pytest
+
+coverage: .venv/dev
 	$(BIN)/python -m pytest --cov=forget_callback --cov-report=term-missing:skip-covered
 
 check: .venv/dev

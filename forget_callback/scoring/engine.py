@@ -129,6 +129,7 @@ class Scorer:
         self.only = dict(only or {})
         self.shared = shared
         self._asked: list[_Asked] | None = None
+        self._nan_reported: set[str] = set()
         self._scored = Scored([])
 
     def score(self, model: Any, *, progress: bool = False) -> list[Snapshot]:
@@ -168,12 +169,28 @@ class Scorer:
                 **({"likelihood": str(self._scored.level)} if own else {}),
                 **({"generation": asked.written.level} if answers else {}),
             }
+            self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)
             for repeat, snapshots in enumerate(result):
                 table = _Table(len(asked.probe))
                 _judge_likelihoods(table, asked.probe, own, self.tokenizer)
                 _judge_texts(table, asked.probe, asked.kept, [several[repeat] for several in answers])
                 snapshots.append(table.snapshot(asked.probe, metadata))
         return result
+
+    def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[Text | None]]) -> None:
+        """Says once which items a model has no number for."""
+        probe = asked.probe
+        broken = sorted({*items, *(i for i, several in zip(asked.kept, answers) if None in several)})
+        if broken and probe.name not in self._nan_reported:
+            self._nan_reported.add(probe.name)
+            names = ", ".join(probe.items[i].id for i in broken[:5]) + (", ..." if len(broken) > 5 else "")
+            logger.warning(
+                "probe %r: the model gives NaN for %d of %d items, which are not scored: %s",
+                probe.name,
+                len(broken),
+                len(probe),
+                names,
+            )
 
     def by_probe(self, model: Any, *, progress: bool = False) -> Callable[[Probe], Snapshot]:
         """What `ForgetMonitor.observe` asks: a probe's snapshot. All are scored when the first is asked for."""
