@@ -13,29 +13,32 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
+from tqdm.auto import tqdm
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from forget_callback import schedule
 from forget_callback.budget import LOOKS, affordable, allowance, part_of
 from forget_callback.data_seen import DataSeen
 from forget_callback.history import ALL_METRICS, Row, Stage, table_of
 from forget_callback.monitor import ForgetMonitor, check
 from forget_callback.probes import Probe
 from forget_callback.processes import index, on_main, together
+from forget_callback.resume import Notes, SameWandbRun, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.scoring import Scorer, bind
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources import load_probe
 from forget_callback.stopping import StopRule
 from forget_callback.store import Store, open_run
+from forget_callback.terminal import snapshot_line
 from forget_callback.trackers import Tracker, TrainerTracker, WandbTracker, evaluation_metrics
 
 logger = logging.getLogger(__name__)
 
-_NOTE = "forget_callback"
 # Steps after which the time of a step is known; the first ones take longer.
 _STEPS_TO_KNOW = 5
 
@@ -84,7 +87,7 @@ class ForgetCallback(TrainerCallback):
         self.probes = [probe if isinstance(probe, Probe) else load_probe(probe) for probe in given]
         self.stop = (stop,) if isinstance(stop, StopRule) else tuple(stop)
         check(self.probes, self.stop)
-        self.every = _checked_every(every)
+        self.every = schedule.checked(every)
         self.baseline = baseline
         self.output_dir = output_dir
         if max_overhead is not None and not 0 < max_overhead < 1:
@@ -100,7 +103,8 @@ class ForgetCallback(TrainerCallback):
         self.monitor: ForgetMonitor | None = None  # of the main process
         self._rows: list[Row] = []
         self._training = self._watching = False
-        self._part = self._resumed_part = 1.0
+        self._part = 1.0
+        self._setup: dict[str, Any] = {}
         self._first_step = 0
         self._begun_with = 0.0  # seconds of probing before the first step
         self._scorer = Scorer(None, [])
@@ -120,8 +124,13 @@ class ForgetCallback(TrainerCallback):
         return self._rows[-1].step if self._rows else None
 
     def attach(self, trainer: Any) -> None:
-        """Adds this callback to a trainer, before early stopping, and sends its numbers to all of `report_to`."""
+        """Adds this callback to a trainer, before early stopping, and sends its numbers to all of `report_to`.
+
+        A resumed run goes on in its own W&B run, and greedy answers are written by the trainer's vLLM if it has one.
+        """
         callbacks = trainer.callback_handler.callbacks
+        if not any(isinstance(callback, SameWandbRun) for callback in callbacks):
+            callbacks.insert(0, SameWandbRun())
         if self in callbacks:
             callbacks.remove(self)
         trainer.add_callback(self)
@@ -146,15 +155,15 @@ class ForgetCallback(TrainerCallback):
         self._training, self._watching = True, False
         with self._errors("the baseline could not be taken, so this run is not watched"):
             tokenizer = together(lambda: _tokenizer_of(model, processing_class))
-            self._resume_notes(state)
+            notes = self._resume(args, state, tokenizer)
             self._data.watch(model)
             probes = together(lambda: [bind(probe, tokenizer) for probe in self.probes])
-            self._rows = on_main(lambda: self._open(args, state, probes))
-            self._scorer = self._make_scorer(tokenizer, probes)
+            self._rows, batch_tokens = on_main(lambda: self._open(args, state, probes, notes))
+            self._scorer = self._make_scorer(tokenizer, probes, batch_tokens=self.batch_tokens or batch_tokens)
             if not self._rows:
                 self._take_baseline(state, model)
             self._begun_with = 0.0 if self.monitor is None else self.monitor.probe_seconds[0]
-            self._score_part(self._resumed_part)
+            self._score_part(notes.part)
             self._watching = True
             if self.every is None and args.eval_strategy == "no":
                 logger.warning(
@@ -174,7 +183,7 @@ class ForgetCallback(TrainerCallback):
         last = state.global_step >= state.max_steps
         if control.should_save:
             self._count(state)
-        if last or is_due(self.every, state.global_step):
+        if last or schedule.is_due(self.every, state.global_step):
             self._look(state, control, model, always=last)
 
     def on_epoch_end(
@@ -251,6 +260,7 @@ class ForgetCallback(TrainerCallback):
             seen = self.monitor.observe(
                 step, taken.score, again=again, samples_seen=samples, tokens_seen=tokens, seconds=taken.seconds
             )
+            tqdm.write(snapshot_line(seen.rows, seen.seconds, first=not self._rows), file=sys.stderr)
             if seen.error is not None and self.on_error == "raise":
                 raise seen.error
             return seen.rows, seen.stop
@@ -264,8 +274,14 @@ class ForgetCallback(TrainerCallback):
         snapshots = {snapshot.probe: snapshot for snapshot in scorer.score(model, progress=index() == 0)}
         return _Taken(snapshots, time.perf_counter() - begun)
 
-    def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], **more: Any) -> Scorer:
-        return Scorer(tokenizer, probes, batch_tokens=self.batch_tokens, shared=True, **more)
+    def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
+        vllm = getattr(self._trainer, "vllm_generation", None)
+        return Scorer(tokenizer, probes, batch_tokens=batch_tokens, shared=True, vllm=vllm, **more)
+
+    def _make_other_scorer(self, **more: Any) -> Scorer:
+        """One that differs from the scorer that there is; its batches are as small as that one had to make them."""
+        scorer = self._scorer
+        return self._make_scorer(scorer.tokenizer, scorer.probes, batch_tokens=scorer.batch_tokens, **more)
 
     def _afforded(self, state: TrainerState) -> tuple[float, bool]:
         """The part of the items to score from here on, and whether even that is too dear now."""
@@ -287,7 +303,7 @@ class ForgetCallback(TrainerCallback):
         only = {probe.name: part_of(probe, part) for probe in probes}
         if part == self._part or all(len(only[probe.name]) == len(probe) for probe in probes):
             return
-        self._scorer = self._make_scorer(self._scorer.tokenizer, probes, only=only)
+        self._scorer = self._make_other_scorer(only=only)
         self._part = part
         logger.warning(
             "scoring all items %d more times would take more than max_overhead=%g of this run; from here on the same "
@@ -297,8 +313,10 @@ class ForgetCallback(TrainerCallback):
             ", ".join(f"{len(only[probe.name])} of {len(probe)} of {probe.name!r}" for probe in probes),
         )
 
-    def _open(self, args: TrainingArguments, state: TrainerState, probes: list[Probe]) -> list[Row]:
-        """Makes the monitor of this run; its rows so far, with whatever the run has on disk."""
+    def _open(
+        self, args: TrainingArguments, state: TrainerState, probes: list[Probe], notes: Notes
+    ) -> tuple[list[Row], int | None]:
+        """Makes the monitor of this run. What is on disk already: rows, and the batches that they were scored in."""
         store = Store(self.output_dir or args.output_dir or ".")
         after = state.global_step if state.global_step > 0 else -1
         try:
@@ -310,9 +328,33 @@ class ForgetCallback(TrainerCallback):
             aside = None
         if aside is not None:
             logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
-        planned = _planned(self.every, args, state)
-        self.monitor = ForgetMonitor(probes, store, self._trackers(), self.stop, planned=planned)
-        return self.monitor.rows
+        last = int(state.max_steps)
+        evaluations = schedule.evaluations(
+            args.eval_strategy, last, steps=state.eval_steps or 0, epochs=args.num_train_epochs
+        )
+        planned = schedule.planned(self.every, last, evaluations=evaluations)
+        self.monitor = monitor = ForgetMonitor(probes, store, self._trackers(), self.stop, planned=planned)
+        if monitor.last_step is None:
+            return [], None
+        self._retell(notes)
+        return monitor.rows, store.read(probes[0].name, monitor.last_step).metadata.get("batch_tokens")
+
+    def _retell(self, notes: Notes) -> None:
+        """Logs the curves so far once more, where a resumed run has to go on in another W&B run."""
+        before, now = notes.wandb_run.get("id"), active_wandb_run()
+        if before is None or now is None or now.id == before:
+            return
+        logger.warning(
+            "training goes on in W&B run %s, not in its own, %s; the curves so far are logged there again. To go on in "
+            "the same run, call attach(trainer), or set WANDB_RUN_ID=%s and WANDB_RESUME=allow before training",
+            now.id,
+            before,
+            before,
+        )
+        assert self.monitor is not None
+        for tracker in self.monitor.trackers:
+            if isinstance(tracker, WandbTracker):
+                self.monitor.retell(tracker)
 
     def _take_baseline(self, state: TrainerState, model: Any) -> None:
         """Measures the model that is there, and what it is compared against if that is another one."""
@@ -347,7 +389,7 @@ class ForgetCallback(TrainerCallback):
     def _score_again(self, model: Any) -> Callable[[Probe], Snapshot] | None:
         """The model once more, in other batches and with other samples."""
         try:
-            taken = self._scores(self._make_scorer(self._scorer.tokenizer, self._scorer.probes, variant=1), model)
+            taken = self._scores(self._make_other_scorer(variant=1), model)
         except Exception as error:  # the baseline itself is safe
             logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
             return None
@@ -355,8 +397,7 @@ class ForgetCallback(TrainerCallback):
 
     def _trackers(self) -> list[Tracker]:
         trackers: list[Tracker] = []
-        wandb = sys.modules.get("wandb")
-        if wandb is not None and wandb.run is not None:
+        if active_wandb_run() is not None:
             trackers.append(WandbTracker())
         if self._trainer is not None:
             trackers.append(TrainerTracker(self._trainer))
@@ -365,24 +406,25 @@ class ForgetCallback(TrainerCallback):
     def _count(self, state: TrainerState) -> tuple[float, float]:
         """Samples and tokens so far, also noted where every checkpoint keeps them."""
         samples, tokens = self._data.totals()
-        # Not as an ExportableState: on request the Trainer would rebuild those from JSON, without the user's object.
-        notes: Any = state.stateful_callbacks
-        notes[_NOTE] = {"samples_seen": samples, "tokens_seen": tokens, "part": self._part}
+        Notes(samples, tokens, self._part, address_of(active_wandb_run()), self._setup).write(state)
         return samples, tokens
 
-    def _resume_notes(self, state: TrainerState) -> None:
+    def _resume(self, args: TrainingArguments, state: TrainerState, tokenizer: Any) -> Notes:
         """Goes on with what a checkpoint keeps of the run so far."""
-        notes: Any = state.stateful_callbacks
-        self._first_step = state.global_step
-        kept = notes.get(_NOTE, {}) if state.global_step > 0 else {}
-        if state.global_step > 0 and not kept:
+        kept = Notes.of(state)
+        if state.global_step > 0 and kept is None:
             logger.warning(
                 "the checkpoint was saved without ForgetCallback: the samples before step %d are not counted",
                 state.global_step,
             )
+        notes = kept or Notes()
+        self._first_step = state.global_step
+        self._setup = setup_of(args, tokenizer)
+        if index() == 0:
+            report_changes(notes.setup, self._setup)
         self._data.stop()
-        self._data = DataSeen(kept.get("samples_seen", 0.0), kept.get("tokens_seen", 0.0))
-        self._resumed_part = kept.get("part", 1.0)
+        self._data = DataSeen(notes.samples_seen, notes.tokens_seen)
+        return notes
 
     def _evaluation_names(self) -> set[str]:
         names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
@@ -418,31 +460,3 @@ def _tokenizer_of(model: Any, processing_class: Any) -> Any:
             f"the trainer gave no {'model' if model is None else 'tokenizer'}; pass processing_class= to it"
         )
     return tokenizer
-
-
-def _checked_every(every: int | Iterable[int] | str | None) -> int | frozenset[int] | str | None:
-    if every is None or every == "log2":
-        return every
-    steps = [every] if isinstance(every, int) else list(every) if not isinstance(every, str) else []
-    if not steps or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in steps):
-        raise ValueError(f"every must be None, a number of steps of 1 or more, a list of them or 'log2', got {every!r}")
-    return every if isinstance(every, int) else frozenset(steps)
-
-
-def is_due(every: int | frozenset[int] | str | None, step: int) -> bool:
-    """Whether a schedule of steps names this one."""
-    if every is None:
-        return False
-    if isinstance(every, int):
-        return step % every == 0
-    return step in every if isinstance(every, frozenset) else step & (step - 1) == 0
-
-
-def _planned(every: int | frozenset[int] | str | None, args: Any, state: Any) -> int:
-    """Snapshots after the baseline that the run plans, at least one: the last step's."""
-    last = int(state.max_steps)
-    if every is not None:
-        return sum(1 for step in range(1, last + 1) if is_due(every, step) or step == last)
-    if args.eval_strategy == "steps":
-        return math.ceil(last / max(int(state.eval_steps or last), 1))
-    return max(math.ceil(args.num_train_epochs), 1) if args.eval_strategy == "epoch" else 1

@@ -25,9 +25,12 @@ class DataSeen:
         self._before = (samples, tokens)
         self._here: torch.Tensor | None = None
         self._handle: Any = None
+        self._alike = 1
 
     def watch(self, model: torch.nn.Module) -> None:
         """Starts to count the forwards of `model` that run in train mode with gradients."""
+        # Processes of one group of tensor parallelism train on the same batch. Not run here: it needs accelerators.
+        self._alike = getattr(model, "tp_size", None) or 1
         self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def stop(self) -> None:
@@ -39,7 +42,7 @@ class DataSeen:
     def totals(self) -> tuple[float, float]:
         """Samples and tokens so far. Under torch.distributed every process must call it at the same time."""
         samples, tokens = summed([0.0, 0.0] if self._here is None else self._here)
-        return self._before[0] + samples, self._before[1] + tokens
+        return self._before[0] + samples / self._alike, self._before[1] + tokens / self._alike
 
     def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Generation, reference and probe forwards run without gradients or in eval mode.

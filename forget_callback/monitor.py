@@ -297,28 +297,41 @@ class ForgetMonitor:
             return error
         return None
 
+    def retell(self, tracker: Tracker) -> None:
+        """Logs every snapshot so far to one tracker: a resumed run may go on in another place."""
+        for step in sorted({row.step for row in self._history.rows}):
+            row = _logged([row for row in self._history.rows if row.step == step])
+            self._each(lambda tracker: tracker.log(row), [tracker])  # noqa: B023 - called at once
+
     def _track(self, rows: Sequence[Row], seconds: float) -> None:
         first = len(self._history.select(rows[0].probe)) == 1
-        run = {
-            "forget/samples_seen": rows[0].samples_seen,
-            "forget/tokens_seen": rows[0].tokens_seen,
-            "forget/step": float(rows[0].step),
-            "forget/stage": float(rows[0].stage.number) if rows[0].stage.number > 1 else math.nan,
-            "forget/total_samples_seen": rows[0].total_samples_seen if rows[0].stage.number > 1 else math.nan,
-            "forget/probe_seconds": seconds,
-            # Nothing was trained before the baseline: its share of the time means nothing.
-            "forget/overhead": math.nan if first else self._probe_seconds / self.elapsed,
-            GLOBAL_STEP: float(rows[0].step),
-        }
-        row = {name: value for name, value in run.items() if not math.isnan(value)} | scalars(rows)
+        # Nothing was trained before the baseline: its share of the time means nothing.
+        overhead = math.nan if first else self._probe_seconds / self.elapsed
+        row = _logged(rows, seconds=seconds, overhead=overhead)
         self._each(lambda tracker: tracker.log(row))
 
-    def _each(self, send: Callable[[Tracker], None]) -> None:
-        for tracker in self.trackers:
+    def _each(self, send: Callable[[Tracker], None], trackers: Sequence[Tracker] | None = None) -> None:
+        for tracker in self.trackers if trackers is None else trackers:
             try:
                 send(tracker)
             except Exception as error:  # a tracker that is down must not cost a snapshot or a run
                 logger.warning("%s failed, the run's own files have the numbers: %s", type(tracker).__name__, error)
+
+
+def _logged(rows: Sequence[Row], *, seconds: float = math.nan, overhead: float = math.nan) -> dict[str, float]:
+    """The numbers of one step under their full names; those that do not exist are left out."""
+    one, later = rows[0], rows[0].stage.number > 1
+    run = {
+        "forget/samples_seen": one.samples_seen,
+        "forget/tokens_seen": one.tokens_seen,
+        "forget/step": float(one.step),
+        "forget/stage": float(one.stage.number) if later else math.nan,
+        "forget/total_samples_seen": one.total_samples_seen if later else math.nan,
+        "forget/probe_seconds": seconds,
+        "forget/overhead": overhead,
+        GLOBAL_STEP: float(one.step),
+    }
+    return {name: value for name, value in run.items() if not math.isnan(value)} | scalars(rows)
 
 
 def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:

@@ -38,6 +38,30 @@ def sparkline(values: Sequence[float]) -> str:
     return "".join(" " if math.isnan(v) else _BARS[round(max(v, 0.0) * scale)] for v in values)
 
 
+def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
+    """One snapshot in one line, as it is shown while training runs: what is right at the first, what changed later."""
+    by_probe: dict[str, list[Row]] = {}
+    for row in rows:
+        by_probe.setdefault(row.probe, []).append(row)
+    said = []
+    for name, own in by_probe.items():
+        whole = next(row for row in own if not row.category)
+        changed = whole.transitions
+        if name == "all" and len(by_probe) > 1:
+            continue
+        if first:
+            said.append(f"{name}: {percent(changed.accuracy_after)} of {changed.n} items right")
+            continue
+        text = f"{name}: lost {interval(whole, 'knowledge_lost')}, gained {percent(changed.knowledge_gained)}"
+        lost = [row for row in own if row.category and row.value("knowledge_lost") > 0]
+        if lost:
+            worst = max(lost, key=lambda row: row.value("knowledge_lost"))
+            text += f", most in {worst.category} {percent(worst.value('knowledge_lost'))}"
+        said.append(text)
+    samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
+    return f"forgetting at step {rows[0].step:,}{samples} | {' | '.join(said)} | {seconds:.1f} s"
+
+
 def changes_table(rows: Sequence[Row], *, title: str) -> Table:
     """Probes and their categories, from before to after."""
     table = _table(title)

@@ -25,6 +25,7 @@ FLOORS = {
         "pairs",
         "probes",
         "repeats",
+        "schedule",
         "snapshot",
         "statistics",
         "stopping",
@@ -33,7 +34,7 @@ FLOORS = {
     1: {"importers", "report", "sources", "store"},
     2: {"data_seen", "loading", "processes", "scoring"},
     3: {"budget", "monitor", "trackers"},
-    4: {"__init__", "__main__", "callback", "cli", "demo", "recipe", "terminal", "verify"},
+    4: {"__init__", "__main__", "callback", "cli", "demo", "recipe", "resume", "terminal", "verify"},
 }
 FLOOR = {module: floor for floor, modules in FLOORS.items() for module in modules}
 MAY_IMPORT = {0: {0}, 1: {0, 1}, 2: {0, 1, 2}, 3: {0, 1, 3}, 4: {0, 1, 2, 3, 4}}

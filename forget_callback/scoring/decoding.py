@@ -113,6 +113,12 @@ class Writer:
         finish = "text" if end is not None else "length" if at is None else "token"
         return Text(text, tuple(tokens), finish)
 
+    def cut(self, query: Query, tokens: Sequence[int]) -> Text:
+        """The text of tokens that may go on after a stop or the limit."""
+        tokens = tokens[: query.limit]
+        end = next((n for n in range(1, len(tokens)) if self.ends(query, tokens[:n])), len(tokens))
+        return self.text(query, tokens[:end])
+
     def stop_ids(self, query: Query) -> frozenset[int]:
         """Ids that end an answer: the end of sequence, and stops that are a token of their own, which no text shows."""
         if query.stop not in self._ids:

@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from forget_callback.scoring.likelihood import Likelihood
 from forget_callback.scoring.memory import halving
 from forget_callback.scoring.team import Team
 from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode
+from forget_callback.scoring.vllm import VLLM
 from forget_callback.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -103,6 +105,7 @@ class Scorer:
         only: By probe, the ids of the items to score, and no others; a probe that is not named is scored whole.
         shared: Under torch.distributed the processes share the items, and each gets the whole. Every one of them must
             call then, and what fails on one fails on all.
+        vllm: The `vllm_generation` of a GRPO trainer, which then writes greedy answers.
 
     Raises:
         ValueError: If a number is below 1.
@@ -118,6 +121,7 @@ class Scorer:
         variant: int = 0,
         only: Mapping[str, Collection[str]] | None = None,
         shared: bool = False,
+        vllm: Any = None,
     ) -> None:
         for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
             if value is not None and value < 1:
@@ -127,7 +131,7 @@ class Scorer:
         self.batch_tokens = batch_tokens
         self.repeats, self.variant = repeats, variant
         self.only = dict(only or {})
-        self.shared = shared
+        self.shared, self.vllm = shared, vllm
         self._asked: list[_Asked] | None = None
         self._nan_reported: set[str] = set()
         self._scored = Scored([])
@@ -144,6 +148,7 @@ class Scorer:
 
     def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
         team = Team.of(model) if self.shared else Team()
+        vllm = None if self.vllm is None else VLLM(self.vllm)
         with no_trace(model, self.tokenizer):
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             if self._asked is None:
@@ -156,7 +161,8 @@ class Scorer:
                 )
                 texts = []
                 for asked in self._asked:
-                    answers, budget = halving(lambda n: asked.write(model, self.tokenizer, n, team, advance), budget)  # noqa: B023
+                    write = partial(asked.written.write, model, self.tokenizer, team=team, vllm=vllm, advance=advance)
+                    answers, budget = halving(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
@@ -239,11 +245,6 @@ class _Asked:
     rows: list[tuple[int, Continuation]]
     kept: list[int]
     written: Written
-
-    def write(
-        self, model: Any, tokenizer: Any, budget: int, team: Team, advance: Callable[[int], object]
-    ) -> list[list[Text | None]]:
-        return self.written.write(model, tokenizer, budget=budget, team=team, advance=advance)
 
 
 class _Table:

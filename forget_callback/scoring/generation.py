@@ -22,10 +22,11 @@ from forget_callback.scoring.guard import no_router_loss
 from forget_callback.scoring.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
 from forget_callback.scoring.team import Team
+from forget_callback.scoring.vllm import VLLM
 
 logger = logging.getLogger(__name__)
 
-LEVELS = ("loop", "generate", "generate unpadded")
+LEVELS = ("vllm", "loop", "generate", "generate unpadded")
 # Share of tokens that plain forwards must choose alike in low precision, where ties are many; else all must be.
 _ALIKE = 0.95
 
@@ -39,7 +40,7 @@ class Written:
         variant: Another number, other samples.
 
     Attributes:
-        level: "loop", "generate" or "generate unpadded", chosen at first use.
+        level: One of LEVELS, chosen at first use; "vllm" only where there is one.
         passed_over: Levels that were tried before it, with the reason why they do not serve.
         decoding: The last run of the loop.
     """
@@ -70,6 +71,7 @@ class Written:
         *,
         budget: int,
         team: Team = Team(),  # noqa: B008 - it is frozen
+        vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[list[Text | None]]:
         """The answers to each item, ``(items, repeats)``; None where the model gave NaN.
@@ -78,6 +80,7 @@ class Written:
             model: A causal language model in eval mode.
             budget: Tokens of one forward; the cache holds a few times as many.
             team: The processes that share the items; all of them call this.
+            vllm: That of a GRPO trainer, for greedy answers.
             advance: Called with the number of answers that are done.
         """
         if not self.queries:
@@ -85,18 +88,26 @@ class Written:
         writer = Writer(model, tokenizer)
         with no_router_loss(model):
             if self.level is None:
-                found = self._first(model, writer, budget, team, advance)
+                found = self._first(model, writer, budget, team, vllm, advance)
             else:
-                found = self._write(self.level, model, writer, budget, team, advance)
+                found = self._write(self.level, model, writer, budget, team, vllm, advance)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _first(
-        self, model: Any, writer: Writer, budget: int, team: Team, advance: Callable[[int], object]
+        self,
+        model: Any,
+        writer: Writer,
+        budget: int,
+        team: Team,
+        vllm: VLLM | None,
+        advance: Callable[[int], object],
     ) -> list[Text | None]:
         dtype = computes_in(model)
         for level in LEVELS:
+            if level == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
+                continue
             try:
-                found = self._write(level, model, writer, budget, team, advance)
+                found = self._write(level, model, writer, budget, team, vllm, advance)
             except Exception as error:  # any model's code may run here, and the next level may suit it
                 if is_out_of_memory(error) or level == LEVELS[-1]:
                     raise
@@ -114,7 +125,14 @@ class Written:
         raise RuntimeError(f"the model writes what its own forward would not: {self.passed_over}")
 
     def _write(
-        self, level: str, model: Any, writer: Writer, budget: int, team: Team, advance: Callable[[int], object]
+        self,
+        level: str,
+        model: Any,
+        writer: Writer,
+        budget: int,
+        team: Team,
+        vllm: VLLM | None,
+        advance: Callable[[int], object],
     ) -> list[Text | None]:
         # Long ones are dealt first, and the answers to one item together: they share its prompt.
         firsts = sorted(
@@ -128,6 +146,11 @@ class Written:
             if level == "loop":
                 self.decoding = Decoding(queries, self.probe)
                 texts = self.decoding.run(model, writer, budget=budget, advance=advance)
+            elif level == "vllm":
+                assert vllm is not None
+                most = -(-len(firsts) // team.count) * self.repeats
+                texts = vllm.write(self.queries, own, writer, calls=most)
+                advance(len(own))
             else:
                 pad = level == "generate"
                 texts = _generate(model, writer, queries, self.probe, budget=budget, pad=pad, advance=advance)
@@ -236,8 +259,7 @@ def _generate_batch(model: Any, writer: Writer, queries: Sequence[Query], probe:
         )
     texts: list[Text | None] = []
     for query, row, bad in zip(queries, output[:, width:].tolist(), choice.broken.tolist()):
-        end = next((n for n in range(1, len(row)) if writer.ends(query, row[:n])), len(row))  # then comes padding
-        texts.append(None if bad else writer.text(query, row[:end]))
+        texts.append(None if bad else writer.cut(query, row))  # padding comes after the end
     return texts
 
 

@@ -76,7 +76,7 @@ def make_sft(make_model, tokenizer, rows, tmp_path):
 def make_grpo(make_model, tokenizer, rows, tmp_path):
     """make_grpo(callbacks, **config) -> a GRPOTrainer of four steps of eight completions, with dropout."""
 
-    def make(callbacks, **config):
+    def make(callbacks, *, peft_config=None, **config):
         config = {**COMMON, "output_dir": str(tmp_path), "max_completion_length": 6, "num_generations": 4, **config}
         config = {"per_device_train_batch_size": 8, "max_steps": 4, "learning_rate": 1e-2, **config}
         return GRPOTrainer(
@@ -85,6 +85,7 @@ def make_grpo(make_model, tokenizer, rows, tmp_path):
             args=GRPOConfig(**config),
             train_dataset=Dataset.from_list([{"prompt": row["messages"][:1]} for row in rows]),
             reward_funcs=lambda completions, **_: [float(len(c[0]["content"])) for c in completions],
+            peft_config=peft_config,
             callbacks=callbacks,
         )
 
@@ -100,6 +101,7 @@ def wandb_offline(tmp_path, monkeypatch):
     yield tmp_path
     if wandb.run is not None:
         wandb.finish()
+    wandb.teardown()  # else the next run goes to this directory
 
 
 def weights_hash(model: torch.nn.Module) -> str:

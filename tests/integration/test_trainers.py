@@ -21,6 +21,7 @@ TEMPLATE = (
 SFT = {
     "packing": {"packing": True},
     "wrapped packing": {"packing": True, "packing_strategy": "wrapped"},
+    "padding-free": {"padding_free": True, "max_length": None},
     "assistant-only loss": {"assistant_only_loss": True},
     "gradient checkpointing": {"gradient_checkpointing": True},
     "no gradient checkpointing": {"gradient_checkpointing": False},

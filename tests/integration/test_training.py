@@ -1,6 +1,7 @@
 """The callback in real training runs: it sees everything, and changes nothing."""
 
 import math
+import re
 import time
 from dataclasses import replace
 
@@ -246,6 +247,42 @@ def test_resuming_without_a_baseline_says_what_to_do(make_sft, probe, tmp_path, 
     assert "training resumed at step 2, but there is no baseline of its start" in caplog.text
     assert callback.history.empty
     assert "baseline=RUN" in caplog.text
+
+
+def test_a_run_that_is_resumed_in_another_setup_says_what_that_risks(make_sft, probe, tokenizer, tmp_path, caplog):
+    config = {"save_strategy": "steps", "save_steps": 2}
+    make_sft([ForgetCallback(probe, every=2)], **config).train()
+    again = make_sft([ForgetCallback(probe, every=2)], **config)
+    again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert "before training was resumed" not in caplog.text
+    tokenizer.chat_template = tokenizer.chat_template + " "
+    other = make_sft([ForgetCallback(probe, every=2)], per_device_train_batch_size=3, **config)
+    other.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert "samples_per_step was 4 before training was resumed and is 3: the trainer leaves out data" in caplog.text
+    assert "template was" in caplog.text
+    assert "processes was" not in caplog.text
+
+
+def test_a_resumed_run_asks_in_the_batches_that_memory_allowed_before(make_sft, probe, tmp_path):
+    """Else an answer could flip by nothing but the batch that it was asked in."""
+    config = {"save_strategy": "steps", "save_steps": 2}
+    make_sft([ForgetCallback(probe, every=2, batch_tokens=64)], **config).train()
+    resumed = ForgetCallback(probe, every=2)
+    make_sft([resumed], **config).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    store = Store(tmp_path)
+    assert [store.read("mini", step).metadata["batch_tokens"] for step in (0, 2, 4, 6)] == [64] * 4
+
+
+def test_each_snapshot_is_one_line_on_standard_error(make_sft, probe, capsys):
+    make_sft([ForgetCallback([probe, Probe("other", probe.items[:3])], every=3)]).train()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("forgetting at step")]
+    assert len(said) == 3
+    assert re.fullmatch(
+        r"forgetting at step 0, 0 samples \| mini: \S+ of 6 items right \| other: \S+ of 3 items right \| \S+ s",
+        said[0],
+    )
+    lost = r"lost -?[\d.]+%( \[\S+, \S+\])?, gained -?[\d.]+%(, most in \w+ [\d.]+%)?"
+    assert re.fullmatch(rf"forgetting at step 6, 24 samples \| mini: {lost} \| other: {lost} \| \S+ s", said[2])
 
 
 def test_stages_of_a_pipeline_keep_one_baseline(make_sft, make_model, probe, tokenizer, tmp_path, caplog):

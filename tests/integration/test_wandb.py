@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import pytest
 import wandb
@@ -17,9 +18,8 @@ MAY_BE_MISSING |= {"persistence_p_value", "no_forgetting_p_value"}
 MAY_BE_MISSING |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # of a later stage
 
 
-def records(directory):
-    """Every record of the run below `directory`."""
-    run = next(directory.glob("wandb/offline-run-*"))
+def records(run):
+    """Every record of the offline run in a directory."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
     return [json.loads(line) for line in lines]
@@ -31,7 +31,7 @@ def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe,
     trainer = make_sft([callback], report_to="wandb", eval_strategy="steps", eval_steps=2)
     trainer.train()
     wandb.finish()
-    found = records(wandb_offline)
+    found = records(next(wandb_offline.glob("wandb/offline-run-*")))
     rows = [record["history"]["item"] for record in found if record["type"] == "history"]
     ours = {row["forget/step"]: row for row in rows if "forget/step" in row}
     history = callback.history
@@ -96,3 +96,63 @@ def test_tensorboard_and_the_log_history_get_the_numbers_through_attach(make_sft
     assert [row["step"] for row in logged] == [0, 3, 6]
     losses = [[row["loss"] for row in t.state.log_history if "loss" in row] for t in (plain, trainer)]
     assert losses[0] == losses[1]
+
+
+def test_trackio_gets_each_number_once(make_sft, probe, tmp_path, monkeypatch):
+    from trackio.sqlite_storage import SQLiteStorage
+
+    for module in ("utils", "sqlite_storage"):
+        monkeypatch.setattr(f"trackio.{module}.TRACKIO_DIR", tmp_path / "trackio")
+    trainer = make_sft([], report_to="trackio", project="forgetting", run_name="one")
+    callback = ForgetCallback(probe, every=3, trainer=trainer)
+    trainer.train()
+    rows = SQLiteStorage.get_logs("forgetting", "one")
+    ours = [row for row in rows if "train/forget/mini/margin" in row]
+    history = callback.history[callback.history["category"] == ""]
+    for name in ("margin", "n10", "accuracy_after"):
+        assert [row[f"train/forget/mini/{name}"] for row in ours] == pytest.approx(history[name].tolist(), rel=1e-12)
+    assert [row["train/forget/samples_seen"] for row in ours] == [0, 12, 24]
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == [
+        row["loss"] for row in trainer.state.log_history if "loss" in row
+    ]
+    assert sum("train/loss" in row for row in rows) == 6
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_resumed_run_goes_on_in_its_wandb_run_or_tells_it_again(make_sft, probe, wandb_offline, caplog, attached):
+    config = {"report_to": "wandb", "save_strategy": "steps", "save_steps": 2}
+    make_sft([ForgetCallback(probe, every=2)], **config).train()
+    wandb.finish()
+    own = list(wandb_offline.glob("wandb/offline-run-*"))
+    time.sleep(1.1)  # W&B names a directory by the second and the run's id
+    callback = ForgetCallback(probe, every=2)
+    trainer = make_sft([] if attached else [callback], **config)
+    if attached:
+        callback.attach(trainer)
+    trainer.train(resume_from_checkpoint=str(wandb_offline / "checkpoint-4"))
+    wandb.finish()
+    (later,) = set(wandb_offline.glob("wandb/offline-run-*")) - set(own)
+    before, now = (directory.name.rpartition("-")[2] for directory in (own[0], later))
+    rows = [record["history"]["item"] for record in records(later) if record["type"] == "history"]
+    margins = {row["forget/step"]: row["forget/mini/margin"] for row in rows if "forget/step" in row}
+    history = callback.history[callback.history["category"] == ""].set_index("step")["margin"].to_dict()
+    assert list(history) == [0, 2, 4, 6]
+    if attached:
+        assert now == before
+        assert margins == pytest.approx({6: history[6]}, rel=1e-12)
+    else:
+        assert now != before
+        assert margins == pytest.approx(history, rel=1e-12)
+        assert f"set WANDB_RUN_ID={before} and WANDB_RESUME=allow" in caplog.text
+
+
+def test_a_wandb_run_that_the_user_chose_is_left_alone(make_sft, probe, wandb_offline, caplog):
+    config = {"report_to": "wandb", "save_strategy": "steps", "save_steps": 2}
+    make_sft([ForgetCallback(probe, every=2)], **config).train()
+    wandb.finish()
+    with wandb.init(project="chosen") as chosen:
+        trainer = make_sft([], **config)
+        ForgetCallback(probe, every=2, trainer=trainer)
+        trainer.train(resume_from_checkpoint=str(wandb_offline / "checkpoint-4"))
+        assert wandb.run is chosen
+    assert f"training goes on in W&B run {chosen.id}" in caplog.text
