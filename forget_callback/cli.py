@@ -19,11 +19,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from forget_callback.history import ALL_METRICS, History, Row
+from forget_callback.comparison import compare_checkpoints, comparison_json
+from forget_callback.history import ALL_METRICS, Row
 from forget_callback.probes import item_record
 from forget_callback.snapshot import Snapshot
 from forget_callback.sources import load_probe
-from forget_callback.store import Store, open_run
+from forget_callback.store import Store, open_run, write_whole
 from forget_callback.terminal import changes_table, percent
 
 app = typer.Typer(
@@ -123,14 +124,10 @@ def compare(
         raise ValueError(
             f"the probes differ: {before} has {sorted(old)}, {after} has {sorted(new)}; nothing to compare"
         )
-    history = History()
-    history.append([replace(s, step=0) for s in old.values()])
-    rows = history.append([replace(new[name], step=1) for name in old])
-    whole = rows[-1].probe if len(old) > 1 else next(iter(old))
-    failed = [gate.text for gate in gates if gate.fails(rows, whole)]
+    rows = compare_checkpoints(old, new)
+    failed = [gate.text for gate in gates if gate.fails(rows)]
     if format is Format.json:
-        gate = {"passed": not failed, "failed": failed}
-        print(json.dumps({**_as_json(rows, whole), "gate": gate}, indent=2, allow_nan=False))
+        print(comparison_json(rows, failed=failed))
     elif format is Format.markdown:
         print(_as_markdown(rows))
     else:
@@ -139,6 +136,23 @@ def compare(
         notes.print(f"gate failed: {text}", highlight=False)
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN [RUN ...]", help="Run directories, one or several.")],
+    out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
+    stages: Annotated[
+        bool | None,
+        typer.Option(
+            "--stages/--side-by-side", help="The runs are stages of one pipeline, or not; by default, ask them."
+        ),
+    ] = None,
+) -> None:
+    """Writes one or several runs as a page that needs no network: verdict, curves, map, and every item's story."""
+    from forget_callback.report import write_report
+
+    print(write_report(runs, out, stages=stages))
 
 
 @app.command()
@@ -191,6 +205,23 @@ def verify(
         raise typer.Exit(1)
 
 
+@app.command()
+def workspace(
+    entity: Annotated[str, typer.Option(help="W&B user or team.")],
+    project: Annotated[str, typer.Option(help="W&B project that the runs are in.")],
+    save_json: Annotated[Path | None, typer.Option(help="Write it to this file instead of sending it.")] = None,
+) -> None:
+    """Builds a saved W&B workspace: overview, per category, items, cost."""
+    from forget_callback.workspace import as_json, make_workspace
+
+    made = make_workspace(entity, project)
+    if save_json is None:
+        print(made.save().url)
+        return
+    write_whole(save_json, lambda temporary: temporary.write_text(as_json(made), encoding="utf-8"))
+    print(save_json)
+
+
 class _Gate:
     """`[PROBE/[CATEGORY/]]METRIC>VALUE`; without a probe it reads the pool of all. A number that is missing fails."""
 
@@ -201,8 +232,8 @@ class _Gate:
         self.text, self.probe, self.category, self.metric = text, match[1], match[2] or "", match[3]
         self.relation, self.value = match[4], float(match[5])
 
-    def fails(self, rows: list[Row], whole: str) -> bool:
-        probe = self.probe or whole
+    def fails(self, rows: list[Row]) -> bool:
+        probe = self.probe or rows[-1].probe  # "all" of several probes, else the only one
         found = [row for row in rows if (row.probe, row.category) == (probe, self.category)]
         if not found:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
@@ -224,21 +255,6 @@ def _snapshots(source: str, *, default: Any) -> dict[str, Snapshot]:
         return {one.probe: one}
     run = open_run(source)
     return {probe.name: run.read(probe.name, default=default) for probe in run.store.probes()}
-
-
-def _as_json(rows: list[Row], whole: str) -> dict[str, Any]:
-    probes: dict[str, Any] = {}
-    pooled: dict[str, Any] = {}
-    for row in rows:
-        values = row.as_dict()
-        numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
-        if row.category:
-            probes[row.probe]["categories"][row.category] = numbers
-        elif row.probe != "all":
-            probes[row.probe] = {**numbers, "categories": {}}
-        if not row.category and row.probe == whole:
-            pooled = numbers
-    return {"probes": probes, "all": pooled}
 
 
 def _as_markdown(rows: list[Row]) -> str:

@@ -270,6 +270,7 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     results.print(first_lost_table(snapshots, prompts, count=10, title="The ten facts that went first"))
     wandb_run = sorted((out / "wandb").glob("offline-run-*"), key=os.path.getmtime)
     results.print(f"run directory  {out}", highlight=False, soft_wrap=True)
+    results.print(f"report         {store.path / 'report.html'}", highlight=False, soft_wrap=True)
     if wandb_run:
         results.print(f"W&B run        {wandb_run[-1]}   (wandb leet {wandb_run[-1]})", highlight=False, soft_wrap=True)
     results.print(f"next           forget-callback compare {out} {out}", highlight=False, soft_wrap=True)

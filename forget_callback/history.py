@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from forget_callback.changes import item_changes
 from forget_callback.over_time import OVER_TIME, Series
+from forget_callback.probes import Probe
 from forget_callback.snapshot import Snapshot, align, pool
 from forget_callback.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item
 
@@ -129,6 +131,15 @@ class History:
     def baseline(self, probe: str) -> Snapshot:
         """The first snapshot of a probe."""
         return self._series[probe].baseline
+
+    def changes(self, probe: Probe, now: Snapshot) -> pd.DataFrame:
+        """The items that changed at the last snapshot of a probe, see `item_changes`.
+
+        Args:
+            now: That snapshot.
+        """
+        series = self._series[probe.name]
+        return item_changes(probe, series, align(series.baseline, now))
 
     def lost_scores(self, probe: str, category: str = "") -> NDArray[np.float32]:
         """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate.

@@ -10,9 +10,10 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 import pandas as pd
 
@@ -23,9 +24,11 @@ from forget_callback.probes import Generation, Probe
 from forget_callback.snapshot import Snapshot, complete
 from forget_callback.stopping import StopDecision, StopRule, can_fire, decide
 from forget_callback.store import Store
-from forget_callback.trackers import GLOBAL_STEP, Tracker, scalars
+from forget_callback.trackers import GLOBAL_STEP, Gallery, Tracker, scalars
 
 logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T", bound=Tracker)
 
 
 @dataclass(frozen=True)
@@ -101,15 +104,8 @@ class ForgetMonitor:
             # Killed between two probes of one step: that step will be measured again.
             self.store.set_aside(after=steps[-1] if steps else -1)
             self.store.begin(self.probes)
-        base = [self.store.read_beside("baseline", probe.name) for probe in self.probes] if steps else []
-        if base and None not in base:
-            self._history = History([snapshot for snapshot in base if snapshot is not None], stage=self.store.stage)
-        for step in steps:
-            again = [self.store.read_beside("again", probe.name) for probe in self.probes] if step == steps[0] else []
-            self._history.append(
-                [complete(self.store.read(probe.name, step), probe) for probe in self.probes],
-                again=[snapshot for snapshot in again if snapshot is not None] if None not in again else (),
-            )
+        if steps:
+            self._history = self.store.history(self.probes)
 
     @property
     def history(self) -> pd.DataFrame:
@@ -192,7 +188,16 @@ class ForgetMonitor:
         snapshots = [complete(score(probe), probe) for probe in self.probes]
         handed = 0.0 if seconds is None else seconds
         seconds = time.perf_counter() - begun + handed
-        snapshots = [replace(s, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen) for s in snapshots]
+        snapshots = [
+            replace(
+                snapshot,
+                step=step,
+                samples_seen=samples_seen,
+                tokens_seen=tokens_seen,
+                metadata={**snapshot.metadata, "seconds": round(seconds, 3)},
+            )
+            for snapshot in snapshots
+        ]
         first = self.last_step is None
         same = self._noise(snapshots, again) if first and again is not None else ()
         self._probe_seconds += time.perf_counter() - begun + handed
@@ -204,13 +209,33 @@ class ForgetMonitor:
         self._last_seconds = seconds
         error = self._save()
         self._track(rows, seconds)
+        self._show(snapshots)
         decisions = self._decide()
         self._advise(snapshots)
         return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds, error)
 
+    def finish(self) -> None:
+        """Writes `report.html`, and hands the whole run to the trackers that show more than numbers.
+
+        Call it once, when training has ended.
+        """
+        if self._history.rows:
+            self._write_report()
+            self._each(lambda gallery: gallery.finish(self.rows, self.store.path), self._galleries)
+
+    def _write_report(self) -> None:
+        from forget_callback.report import write_report
+
+        if not self.store.writable:
+            return
+        try:
+            write_report(self.store, self.store.path / "report.html")
+        except Exception as error:  # everything in it is on disk already
+            logger.warning("report.html could not be written: %s: %s", type(error).__name__, error)
+
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
-        self._each(lambda tracker: tracker.alert(title, text))
+        self._each(lambda tracker: tracker.alert(title, text), self.trackers)
 
     def _report_start(self) -> None:
         """What there is to say before training."""
@@ -308,10 +333,18 @@ class ForgetMonitor:
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if first else self._probe_seconds / self.elapsed
         row = _logged(rows, seconds=seconds, overhead=overhead)
-        self._each(lambda tracker: tracker.log(row))
+        self._each(lambda tracker: tracker.log(row), self.trackers)
 
-    def _each(self, send: Callable[[Tracker], None], trackers: Sequence[Tracker] | None = None) -> None:
-        for tracker in self.trackers if trackers is None else trackers:
+    def _show(self, snapshots: Sequence[Snapshot]) -> None:
+        changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
+        self._each(lambda gallery: gallery.show(self.rows, changes), self._galleries)
+
+    @property
+    def _galleries(self) -> list[Gallery]:
+        return [tracker for tracker in self.trackers if hasattr(type(tracker), "show")]  # type: ignore[misc]
+
+    def _each(self, send: Callable[[_T], None], trackers: Iterable[_T]) -> None:
+        for tracker in trackers:
             try:
                 send(tracker)
             except Exception as error:  # a tracker that is down must not cost a snapshot or a run

@@ -34,7 +34,9 @@ class Series:
         last: Right or wrong at the last snapshot, ``(n_items,)``.
         start: The first snapshot of this run, where the baseline is of another one.
         n: Snapshots so far.
+        changed: Items that are right now and were wrong at the last snapshot, or the other way round.
         lost_once: Items that were right at the baseline and wrong since.
+        lost_at: Training samples at the snapshot that first saw an item lost, NaN if none did.
         watched: Items scored at a later snapshot than the first, and until there is one, those scored at the first:
             where only a part of the items is scored again, nobody knows about the others.
         events: 1->0 steps of each item.
@@ -45,13 +47,17 @@ class Series:
     last: Floats | None = None
     start: Snapshot | None = None
     n: int = 0
+    changed: NDArray[np.bool_] = field(init=False)
     lost_once: NDArray[np.bool_] = field(init=False)
+    lost_at: Floats = field(init=False)
     watched: NDArray[np.bool_] = field(init=False)
     events: Floats = field(init=False)
     lost_scores: Sequence[NDArray[np.float32]] = ()
 
     def __post_init__(self) -> None:
+        self.changed = np.zeros(len(self.baseline), bool)
         self.lost_once = np.zeros(len(self.baseline), bool)
+        self.lost_at = np.full(len(self.baseline), np.nan)
         self.watched = np.zeros(len(self.baseline), bool)
         self.events = np.zeros(len(self.baseline))
 
@@ -62,12 +68,15 @@ class Series:
         """
         first, current = self.baseline.correct, now.correct
         last = np.full(len(now), np.nan) if self.last is None else self.last
-        self.lost_once = self.lost_once | (first == 1) & (current == 0)
+        lost = (first == 1) & (current == 0)
+        self.lost_at = np.where(lost & ~self.lost_once, now.samples_seen, self.lost_at)
+        self.lost_once = self.lost_once | lost
         self.events = self.events + ((last == 1) & (current == 0))
         scored = ~np.isnan(current)
         self.watched = scored if self.n < 2 else self.watched | scored
         self.last, self.n = current, self.n + 1
         unknown = np.isnan(last) | ~scored
+        self.changed = ~unknown & (current != last)
         unparsed = now.outcome == "unparsed"
         return {
             "ever_forgotten": np.where((first == 1) & self.watched, self.lost_once.astype(float), np.nan),

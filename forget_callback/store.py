@@ -6,6 +6,7 @@
     baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
     again/<probe>.parquet                        the first model, scored a second time: the noise floor
     history.parquet                              the table
+    report.html                                  the page, at the end of training
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
 A snapshot is never overwritten. Knows nothing of models, training or what the numbers mean.
@@ -27,9 +28,9 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from forget_callback.history import Stage
+from forget_callback.history import History, Stage
 from forget_callback.probes import Probe
-from forget_callback.snapshot import Snapshot
+from forget_callback.snapshot import Snapshot, complete
 from forget_callback.sources.jsonl import dump_items, read_items
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
@@ -147,6 +148,27 @@ class Store:
             raise ValueError(f"{self.path} has no snapshot of probe {probe!r} at step {step}; has {self.steps(probe)}")
         return Snapshot.load(path)
 
+    def history(self, probes: Sequence[Probe] | None = None) -> History:
+        """The run's history, computed again from its snapshots: the steps at which all of these probes were measured.
+
+        Raises:
+            ValueError: If there is no run here, or a probe's file was changed.
+        """
+        probes = self.probes() if probes is None else probes
+        taken = [self.steps(probe.name) for probe in probes]
+        steps = sorted(set(taken[0]).intersection(*taken[1:])) if taken else []
+        base = self._beside("baseline", probes) if steps else []
+        history = History(base, stage=self.stage if base else Stage())
+        for step in steps:
+            again = self._beside("again", probes) if step == steps[0] else []
+            history.append([complete(self.read(probe.name, step), probe) for probe in probes], again=again)
+        return history
+
+    def _beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
+        """Of all probes or of none."""
+        found = [snapshot for probe in probes if (snapshot := self.read_beside(kind, probe.name)) is not None]
+        return found if len(found) == len(probes) else []
+
     def write_history(self, table: pd.DataFrame) -> None:
         """Replaces `history.parquet`."""
         if self.writable:
@@ -175,7 +197,7 @@ class Store:
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
         if after < 0:
-            for name in ("manifest.json", "history.parquet", "probes", "baseline", "again"):
+            for name in ("manifest.json", "history.parquet", "report.html", "probes", "baseline", "again"):
                 if (self.path / name).exists():
                     (self.path / name).rename(aside / str(number) / name)
         return aside / str(number)

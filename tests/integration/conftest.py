@@ -96,6 +96,8 @@ def make_grpo(make_model, tokenizer, rows, tmp_path):
 def wandb_offline(tmp_path, monkeypatch):
     """A directory for offline W&B runs; no run outlives the test."""
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path / "data"))  # copies of what goes into Artifacts
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     yield tmp_path

@@ -3,9 +3,10 @@
 import copy
 
 import pytest
+import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import Trainer, TrainingArguments
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback
@@ -89,3 +90,15 @@ def test_watched_and_unchanged(make_model, tokenizer, probe, rows, tmp_path, kin
     assert whole["n"].tolist() == [6] * len(whole)
     if kind != "wrapped packing":  # which keeps no boundaries between samples
         assert whole["samples_seen"].iloc[-1] == (48 if kind == "DPO" else 24)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="4-bit models need a GPU and bitsandbytes")
+def test_a_model_in_four_bits_is_watched(make_model, tokenizer, probe, rows, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    make_model().save_pretrained(tmp_path / "model")
+    bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", quantization_config=bits)
+    callback = ForgetCallback(probe, every=2, baseline="base", on_error="raise")
+    adapters = LoraConfig(target_modules=["q_proj", "v_proj"])
+    sft([callback], model, tokenizer, rows, tmp_path, peft_config=adapters, use_cpu=False).train()
+    assert sorted(set(callback.history["step"])) == [0, 2, 4, 6]

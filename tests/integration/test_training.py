@@ -222,6 +222,8 @@ def test_a_second_run_in_the_same_directory_sets_the_first_aside(make_sft, probe
     assert [path.name for path in kept] == [f"step-0000000{step}.parquet" for step in (0, 3, 6)]
     assert Snapshot.load(kept[0]).step == 0
     assert "set-aside" in caplog.text
+    for page in (tmp_path / "forget" / "report.html", tmp_path / "forget" / "set-aside" / "1" / "report.html"):
+        assert "<!doctype html>" in page.read_text(encoding="utf-8")[:200].lower()
 
 
 @pytest.mark.parametrize("restore", [False, True])
@@ -273,9 +275,15 @@ def test_a_resumed_run_asks_in_the_batches_that_memory_allowed_before(make_sft, 
     assert [store.read("mini", step).metadata["batch_tokens"] for step in (0, 2, 4, 6)] == [64] * 4
 
 
-def test_each_snapshot_is_one_line_on_standard_error(make_sft, probe, capsys):
+def test_each_snapshot_is_one_line_on_standard_error_and_the_end_a_table(make_sft, probe, capsys):
     make_sft([ForgetCallback([probe, Probe("other", probe.items[:3])], every=3)]).train()
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("forgetting at step")]
+    lines = [line.rstrip() for line in capsys.readouterr().err.splitlines()]
+    assert not any("\x1b" in line for line in lines if "forgetting" in line or "probe" in line)  # not a terminal
+    table = lines[lines.index("From the baseline to step 6, after 24 samples") :]
+    assert [line.split()[0] for line in table if "→" in line][1:] == [
+        *("mini", "capitals", "words", "other", "capitals", "words", "all")
+    ]
+    said = [line for line in lines if line.startswith("forgetting at step")]
     assert len(said) == 3
     assert re.fullmatch(
         r"forgetting at step 0, 0 samples \| mini: \S+ of 6 items right \| other: \S+ of 3 items right \| \S+ s",
@@ -283,6 +291,23 @@ def test_each_snapshot_is_one_line_on_standard_error(make_sft, probe, capsys):
     )
     lost = r"lost -?[\d.]+%( \[\S+, \S+\])?, gained -?[\d.]+%(, most in \w+ [\d.]+%)?"
     assert re.fullmatch(rf"forgetting at step 6, 24 samples \| mini: {lost} \| other: {lost} \| \S+ s", said[2])
+
+
+def test_a_checkpoint_without_notes_resumes_with_a_baseline_from_another_run(make_sft, probe, tmp_path, caplog):
+    """Its own start was never measured, but somebody measured that model."""
+    measured = ForgetCallback(probe, every=2, output_dir=tmp_path / "measured")
+    make_sft([measured], save_strategy="steps", save_steps=2, output_dir=str(tmp_path / "measured")).train()
+    first = Store(tmp_path / "measured").read("mini", 0)
+    make_sft([], save_strategy="steps", save_steps=2).train()
+    callback = ForgetCallback(probe, every=2, baseline=f"{tmp_path / 'measured'}@0", on_error="raise")
+    trainer = make_sft([callback], save_strategy="steps", save_steps=2)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert sorted(set(callback.history["step"])) == [2, 4, 6]
+    store = Store(tmp_path)
+    for row in whole(callback.history).itertuples():
+        assert row.n10 == compare(first, store.read("mini", row.step)).n10
+        assert row.n01 == compare(first, store.read("mini", row.step)).n01
+    assert "saved without ForgetCallback" in caplog.text
 
 
 def test_stages_of_a_pipeline_keep_one_baseline(make_sft, make_model, probe, tokenizer, tmp_path, caplog):

@@ -1,5 +1,6 @@
 """An offline W&B run, read back with W&B's own inspector."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -7,9 +8,11 @@ import time
 
 import pytest
 import wandb
+from transformers import TrainerCallback
 
-from forget_callback import ForgetCallback, Probe, StopRule
+from forget_callback import ForgetCallback, Probe, Recall, StopRule, compare
 from forget_callback.history import ALL_METRICS
+from forget_callback.store import Store
 from forget_callback.trackers import RUN_METRICS, scalars
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
@@ -66,17 +69,88 @@ def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe,
     assert "mini" in json.dumps(alerts) or "all/churn" in json.dumps(alerts)
 
 
-def test_a_tracker_that_is_down_costs_nothing(make_sft, probe, wandb_offline, monkeypatch, caplog):
-    def down(self, *args, **kwargs):
+def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, probe, wandb_offline):
+    """What a viewer would read, read from the files of the run, and compared with the snapshots on disk."""
+    hostile = Recall("h1", "<script>alert(1)</script> **Rome** is", " Tokyo", "words")
+    probe = Probe("mini", [*probe.items, hostile])
+    callback = ForgetCallback(probe, every=1)
+    trainer = make_sft([callback], report_to="wandb", learning_rate=5e-2)
+    trainer.train()
+    run_id = wandb.run.id
+    wandb.finish()
+    (run,) = wandb_offline.glob("wandb/offline-run-*")
+    found = records(run)
+    rows = [record["history"]["item"] for record in found if record["type"] == "history"]
+
+    store = Store(wandb_offline)
+    snapshots = [store.read("mini", step) for step in store.steps("mini")]
+    flips = set()
+    for before, now in itertools.pairwise(snapshots):
+        for i, name in enumerate(before.ids):
+            if before.correct[i] != now.correct[i]:
+                flips.add((now.step, name, snapshots[0].correct[i], now.correct[i], now.prediction[i]))
+    assert len(flips) >= 3
+    kinds = {(1, 0): "lost", (0, 0): "unlearned", (1, 1): "recovered", (0, 1): "gained"}
+    shown = []
+    for row in rows:
+        if "forget/items.path" in row:
+            table = json.loads((run / "files" / row["forget/items.path"]).read_text(encoding="utf-8"))
+            shown += [dict(zip(table["columns"], values)) for values in table["data"]]
+    assert {(row["step"], row["id"], row["change"], row["answer_now"]) for row in shown} == {
+        (step, name, kinds[at_first, now], answer) for step, name, at_first, now, answer in flips
+    }
+    assert len(shown) == len(flips)  # each increment holds new rows only
+    texts = {item.id: item.prompt for item in probe.items}
+    assert all(row["prompt"] == texts[row["id"]] for row in shown)
+
+    shares = [row["forget/shares_table.path"] for row in rows if "forget/shares_table.path" in row]
+    lines = json.loads((run / "files" / shares[-1]).read_text(encoding="utf-8"))
+    last = compare(snapshots[0], snapshots[-1])
+    drawn = [dict(zip(lines["columns"], values)) for values in lines["data"]]
+    final = {row["lineKey"]: row["lineVal"] for row in drawn if row["step"] == snapshots[-1].samples_seen}
+    counts = {"retained": last.n11, "forgotten": last.n10, "gained": last.n01, "missed": last.n00}
+    assert final == pytest.approx({name: n / last.n for name, n in counts.items()})
+
+    maps = [row["forget/map.path"] for row in rows if "forget/map.path" in row]
+    heat = json.loads((run / "files" / maps[-1]).read_text(encoding="utf-8"))["data"][0]
+    assert heat["y"] == ["mini", "mini / capitals", "mini / words"]
+    assert len(maps) == len(snapshots)
+
+    history = callback.history[callback.history["category"] == ""]
+    summary = {}
+    for record in found:
+        if record["type"] == "summary":
+            summary.update(record["summary"]["update"])
+    assert summary["forget/mini/worst_forgetting"] == pytest.approx(history["forgetting"].max())
+    assert summary["forget/mini/worst_knowledge_lost"] == pytest.approx(history["knowledge_lost"].max())
+    assert summary["forget/mini/ever_forgotten"] == pytest.approx(history["ever_forgotten"].iloc[-1])
+    artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
+    artifacts = [artifact for artifact in artifacts if artifact["type"] == "forgetting"]
+    assert [artifact["name"] for artifact in artifacts] == [f"forgetting-{run_id}"]
+    kept = {entry["path"] for entry in artifacts[0]["manifest"]["contents"]}
+    assert {f"snapshots/mini/step-0000000{step}.parquet" for step in range(7)} | {
+        "history.parquet",
+        "report.html",
+    } <= kept
+
+
+@pytest.mark.parametrize("call", ["log", "define_metric", "alert"])
+def test_wandb_that_is_down_costs_nothing_whatever_we_call(make_sft, probe, wandb_offline, monkeypatch, caplog, call):
+    def down(*args, **kwargs):
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr("forget_callback.trackers.WandbTracker.log", down)
-    callback = ForgetCallback(probe, every=3)
-    trainer = make_sft([callback], report_to="wandb")
+    class Down(TrainerCallback):
+        def on_train_begin(self, *args, **kwargs):
+            monkeypatch.setattr(wandb.run, call, down)  # the reporter of transformers has its own references
+
+    rule = StopRule("churn", above=-1, confidence=None, patience=1, action="warn")
+    callback = ForgetCallback(probe, every=3, stop=rule)
+    trainer = make_sft([Down(), callback], report_to="wandb")
     trainer.train()
     assert trainer.state.global_step == 6
-    assert len(set(callback.history["step"])) == 3
-    assert "WandbTracker failed, the run's own files have the numbers: no route to host" in caplog.text
+    assert Store(wandb_offline).steps("mini") == sorted(set(callback.history["step"])) == [0, 3, 6]
+    assert caplog.text.count("WandbTracker failed, the run's own files have the numbers: no route to host") >= 2
+    assert caplog.text.count("Forgetting: warning") == 2
 
 
 def test_tensorboard_and_the_log_history_get_the_numbers_through_attach(make_sft, probe, tmp_path, monkeypatch):

@@ -1,0 +1,63 @@
+"""The items whose answer changed from one snapshot to the next, in words: what a table of items shows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from forget_callback.over_time import Series
+from forget_callback.probes import Item, MultipleChoice, Probe
+from forget_callback.snapshot import Snapshot
+
+COLUMNS = (
+    *("samples_seen", "step", "probe", "category", "id", "change", "prompt", "expected", "answer_at_baseline"),
+    *("answer_now", "margin_at_baseline", "margin_now", "first_lost_at"),
+)
+
+
+def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
+    """What became of the items that were right at the last snapshot and are wrong at this one, or the other way round.
+
+    Args:
+        probe: The items.
+        series: What they went through, this snapshot included.
+        now: This snapshot, its items in the order of the probe's.
+
+    Returns:
+        A row an item with the columns of `COLUMNS`, losses first, and among them what was surest to be right. `change`
+        is "lost" (right at the baseline), "unlearned" (gained since, and gone again), "recovered" or "gained";
+        margins are in nats; `first_lost_at` counts samples, NaN for an item that was never lost.
+    """
+    base, items = series.baseline, {item.id: item for item in probe.items}
+    rows = []
+    for i in np.flatnonzero(series.changed):
+        item, known = items[str(base.ids[i])], bool(base.correct[i] == 1)
+        right = bool(series.last is not None and series.last[i] == 1)
+        rows.append(
+            {
+                "samples_seen": now.samples_seen,
+                "step": now.step,
+                "probe": probe.name,
+                "category": item.category,
+                "id": item.id,
+                "change": ("recovered" if known else "gained") if right else ("lost" if known else "unlearned"),
+                "prompt": item.prompt,
+                "expected": expected(item),
+                "answer_at_baseline": base.prediction[i],
+                "answer_now": now.prediction[i],
+                "margin_at_baseline": base.margin[i],
+                "margin_now": now.margin[i],
+                "first_lost_at": series.lost_at[i],
+            }
+        )
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    order = {name: i for i, name in enumerate(("lost", "unlearned", "recovered", "gained"))}
+    by = pd.DataFrame({"change": table["change"].map(order), "margin": -table["margin_at_baseline"].astype(float)})
+    return table.loc[by.sort_values(["change", "margin"], kind="stable").index].reset_index(drop=True)
+
+
+def expected(item: Item) -> str:
+    """The right answer of an item, as text."""
+    if isinstance(item, MultipleChoice):
+        return item.choices[item.answer]
+    return item.answer if isinstance(item.answer, str) else " | ".join(item.answer)

@@ -1,0 +1,104 @@
+// How it was measured: warnings, noise, cost, versions, fingerprints; and the downloads.
+
+const SCORED = {
+  likelihood: "likelihoods", generation: "generation", dtype: "precision", batch_tokens: "tokens a forward", processes: "processes", model: "model",
+};
+
+function drawAbout() {
+  const run = theRun(), probe = theProbe();
+  const advice = run.probes.flatMap((one) => (one.advice ?? []).map((entry) => ({ ...entry, probe: one.name })));
+  const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key}`), entry.text);
+  replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings: nothing about these probes or answers speaks against the numbers."));
+  replace($("#facts"), costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
+}
+
+const facts = (title, entries, ...more) =>
+  el("div", {}, el("h3", {}, title), el("dl", {}, entries.filter(([, value]) => value !== null && value !== undefined && value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), more);
+
+function costFacts(run) {
+  const seconds = run.seconds.filter(isNumber);
+  if (!seconds.length) return facts("Cost of probing", [["time", "not recorded"]]);
+  const total = seconds.reduce((a, b) => a + b, 0);
+  const middle = [...seconds].sort((a, b) => a - b)[Math.floor(seconds.length / 2)];
+  return facts("Cost of probing", [
+    ["looks", count(run.steps.length)], ["time in all", time(total)], ["a look (median)", time(middle)], ["longest look", time(Math.max(...seconds))],
+  ]);
+}
+
+const time = (seconds) => (seconds < 100 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`);
+
+function probeFacts(probe) {
+  const floor = probe.series[""].noise_floor?.[0];
+  const persistence = lastOf(probe.series[""], "guess_persistence");
+  const { normalization, chat, temperature } = probe.settings;
+  const kinds = Object.entries(probe.kinds).map(([kind, n]) => `${count(n)} ${kind.replace("_", " ")}`).join(", ");
+  return facts(`Probe ${probe.name}`, [
+    ["items", kinds], ["fingerprint", el("code", { title: probe.fingerprint }, probe.fingerprint.slice(0, 12) + "…")], ["asked", chat ? "through the chat template" : "as plain text"],
+    ["choices compare", probe.kinds.multiple_choice && { sum: "by summed log-probability", length: "by log-probability per byte", token: "by log-probability per token" }[normalization]],
+    ["decoding", probe.kinds.generation ? (temperature > 0 ? `sampled at temperature ${temperature}` : "greedy") : null],
+    ["noise floor", isNumber(floor) ? percent(floor) : "not measured"],
+    ["flips, asked twice", probe.flips === null ? null : plural(probe.flips, "item")],
+    ["guesses repeat", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],
+    ["estimate", probe.series[""].knowledge_method ? { choice: "guessing seen in wrong options", joint: "guesses taken to be independent", exact: "nothing to guess", mixed: "pooled over kinds of items" }[lastOf(probe.series[""], "knowledge_method")] : null],
+  ]);
+}
+
+function scoredFacts(probe) {
+  const [first, last] = [probe.scored[0] ?? {}, probe.scored[probe.scored.length - 1] ?? {}];
+  const show = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
+  const entries = Object.entries(last).map(([name, value]) => {
+    const before = first[name];
+    const changed = before !== undefined && JSON.stringify(before) !== JSON.stringify(value);
+    return [SCORED[name] ?? name.replace(/_/g, " "), changed ? `${show(before)}, at the end ${show(value)}` : show(value)];
+  });
+  return facts("How it was scored", entries.length ? entries : [["method", "not recorded"]]);
+}
+
+function versionFacts(run) {
+  return facts("Run", [
+    ["name", run.name], ["begun", run.created.replace("T", " ").replace("+00:00", " UTC")], ["kept in", el("code", {}, run.path)],
+    ["stage", report.pipeline || run.stage.number > 1 ? `${run.stage.number}, after ${plural(run.stage.samples_before ?? 0, "sample")}` : null],
+    ...Object.entries(run.versions),
+  ]);
+}
+
+/** The numbers of warnings, beside the verdict. */
+function countWarnings() {
+  const n = theRun().probes.reduce((sum, probe) => sum + (probe.advice ?? []).length, 0);
+  const link = $("#warning-count");
+  link.hidden = n === 0;
+  replace(link, `${plural(n, "warning")} about how far to trust this`);
+}
+
+// ---------------------------------------------------------------- downloads
+
+/** The run's history as the CSV that pandas would write: fractions, nothing where there is no number. */
+function historyCsv(run) {
+  const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const lines = [report.columns.join(",")];
+  run.steps.forEach((_, i) => {
+    for (const [probe, category] of run.order) {
+      const series = probeOf(run, probe).series[category];
+      const cell = (name) => (name === "probe" ? quote(probe) : name === "category" ? quote(category) : series[name]?.[i] ?? "");
+      lines.push(report.columns.map(cell).join(","));
+    }
+  });
+  return lines.join("\n") + "\n";
+}
+
+function save(name, text, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  el("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 1000);
+}
+
+function drawDownloads() {
+  const run = theRun();
+  const name = run.name.replace(/[^\w.-]+/g, "-");
+  replace(
+    $("#download-buttons"),
+    el("button", { type: "button", id: "save-csv", onclick: () => save(`${name}.csv`, historyCsv(run), "text/csv") }, "History as CSV"),
+    el("button", { type: "button", id: "save-json", onclick: () => save(`${name}.json`, run.compare + "\n", "application/json") }, "First against last as JSON"),
+    report.runs.length > 1 ? el("span", { class: "note" }, `of ${run.name}`) : null,
+  );
+}

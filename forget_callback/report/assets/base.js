@@ -1,0 +1,207 @@
+// Small helpers, the data, and what the reader has chosen. Texts of items only ever become text nodes.
+
+const $ = (selector, root = document) => root.querySelector(selector);
+const SVG = "http://www.w3.org/2000/svg";
+
+/** An element; `on...` attributes are listeners, children that are text stay text. */
+function el(tag, attributes = {}, ...children) {
+  return fill(document.createElement(tag), attributes, children);
+}
+
+function svg(tag, attributes = {}, ...children) {
+  return fill(document.createElementNS(SVG, tag), attributes, children);
+}
+
+function fill(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return node;
+}
+
+/** New children; a control that had the keyboard's focus has it again. */
+function replace(node, ...children) {
+  const controls = () => [...node.querySelectorAll("select, input, button")];
+  const focused = node.contains(document.activeElement) ? controls().indexOf(document.activeElement) : -1;
+  node.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  if (focused >= 0) controls()[focused]?.focus({ preventScroll: true });
+}
+
+// ---------------------------------------------------------------- numbers for people
+
+const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
+
+/** A fraction as a percentage with one decimal; never "-0.0%". */
+function percent(value, digits = 1) {
+  if (!isNumber(value)) return "–";
+  const text = (100 * value).toFixed(digits);
+  return (Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−")) + "%";
+}
+
+function signed(value) {
+  const text = percent(value);
+  return isNumber(value) && !text.startsWith("−") && Number.parseFloat(text) !== 0 ? "+" + text : text;
+}
+
+function interval(low, high) {
+  return isNumber(low) && isNumber(high) ? `[${percent(low).replace("%", "")}, ${percent(high).replace("%", "")}]` : "";
+}
+
+/** A whole number with commas; by hand, because the first use of Intl costs a tenth of a second. */
+function count(value) {
+  return isNumber(value) ? String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, ",").replace("-", "−") : "–";
+}
+
+function decimal(value, digits = 2) {
+  return isNumber(value) ? value.toFixed(digits).replace("-", "−") : "–";
+}
+
+const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
+
+// ---------------------------------------------------------------- packed data
+
+function bytes(base64) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
+  const text = atob(base64);
+  const found = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) found[i] = text.charCodeAt(i);
+  return found;
+}
+
+/** The text in one of the page's packed parts: gzip in base64. */
+async function unpacked(id) {
+  const stream = new Blob([bytes($(id).textContent)]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Response(stream).text();
+}
+
+/** A vector of little-endian numbers. */
+const vector = (base64, type) => new type(bytes(base64).buffer);
+
+// ---------------------------------------------------------------- what is shown
+
+let report = null;
+const chosen = {
+  run: 0, probe: "", metric: "knowledge_lost", axis: "", log: false, fit: true, categories: [""],
+  map: "knowledge_lost", flow: "", search: "", category: "", fate: "", sort: "order", down: false, page: 0, rows: false,
+};
+
+const theRun = () => report.runs[chosen.run];
+const theProbe = () => probeOf(theRun(), chosen.probe);
+const probeOf = (run, name) => run.probes.find((probe) => probe.name === name);
+const categoriesOf = (probe) => Object.keys(probe.series).filter((name) => name !== "");
+const categoryName = (name) => name || "whole probe";
+const probeName = (name) => (name === "all" ? "all probes" : name);
+const lastOf = (series, metric) => (series[metric] ? series[metric][series[metric].length - 1] : null);
+
+/** "1,600 samples · step 50", as far as it is known. */
+function whenText(run, i) {
+  const samples = run.axes.samples[i];
+  const step = `step ${count(run.steps[i])}`;
+  return isNumber(samples) ? `${plural(samples, "sample")} · ${step}` : step;
+}
+
+/** The same where space is short: "1,600", or "step 50" where samples are not known. */
+function whenShort(run, column) {
+  const i = column - (run.other_baseline ? 1 : 0);
+  if (i < 0) return "before";
+  return isNumber(run.axes.samples[i]) ? count(run.axes.samples[i]) : `step ${count(run.steps[i])}`;
+}
+
+/** What the columns of a run's item answers are: its baseline, if that is of another run, and its checkpoints. */
+function columnsOf(run) {
+  const names = run.steps.map((_, i) => whenText(run, i));
+  return run.other_baseline ? ["baseline of an earlier run", ...names] : names;
+}
+
+// ---------------------------------------------------------------- sections are drawn when they come into view
+
+const sections = new Map();
+const watcher = new IntersectionObserver(
+  (entries) => {
+    for (const entry of entries) {
+      const section = sections.get(entry.target.id);
+      section.near = entry.isIntersecting;
+      if (section.near && section.stale) drawSection(section);
+    }
+  },
+  { rootMargin: "240px 0px" },
+);
+
+/** Registers what draws a section; `soon` sections are drawn at once, the others when they come near the screen. */
+function section(id, draw, { soon = false } = {}) {
+  sections.set(id, { id, draw, soon, near: false, stale: true });
+}
+
+function drawSection(section) {
+  section.stale = false;
+  section.draw();
+}
+
+/** Marks sections for drawing; without names, all of them. */
+function refresh(...names) {
+  for (const section of sections.values()) {
+    if (names.length && !names.includes(section.id)) continue;
+    section.stale = true;
+    if (section.soon || section.near) drawSection(section);
+  }
+}
+
+// ---------------------------------------------------------------- controls
+
+function select(label, options, value, change, { hideLabel = false } = {}) {
+  const control = el("select", { "aria-label": label, onchange: () => change(control.value) });
+  for (const [group, entries] of options) {
+    const made = entries.map(([name, text]) => el("option", { value: name, selected: name === value }, text));
+    control.append(...(group ? [el("optgroup", { label: group }, made)] : made));
+  }
+  return hideLabel ? control : el("label", { class: "field" }, label, control);
+}
+
+function checkbox(label, value, change, { disabled = false } = {}) {
+  const control = el("input", { type: "checkbox", checked: value, disabled, onchange: () => change(control.checked) });
+  return el("label", { class: "check" }, control, label);
+}
+
+/** A row of exclusive choices: radio buttons, so that arrow keys work. */
+function segments(label, options, value, change) {
+  const name = `segments-${label}`.replace(/\W+/g, "-");
+  return el(
+    "fieldset",
+    { class: "segments" },
+    el("legend", {}, label),
+    options.map(([key, text]) =>
+      el("label", {}, el("input", { type: "radio", name, value: key, checked: key === value, onchange: () => change(key) }), text),
+    ),
+  );
+}
+
+function table(head, rows, { caption = null } = {}) {
+  return el(
+    "table",
+    {},
+    caption ? el("caption", {}, caption) : null,
+    el("thead", {}, el("tr", {}, head.map(([text, kind]) => el("th", { class: kind, scope: "col" }, text)))),
+    el("tbody", {}, rows.map(({ cells, kind = null }) => el("tr", { class: kind }, cells.map((cell, i) => el("td", { class: head[i][1] }, cell))))),
+  );
+}
+
+/** A number and its interval, for a table cell. */
+const withInterval = (value, low, high) => [percent(value) + " ", el("span", { class: "ci" }, interval(low, high))];
+
+// ---------------------------------------------------------------- the tip beside the pointer
+
+const tip = () => $("#tip");
+
+function showTip(x, y, title, text) {
+  const box = tip();
+  replace(box, el("b", {}, title), text);
+  box.hidden = false;
+  const { width, height } = box.getBoundingClientRect();
+  box.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - width - 8))}px`;
+  box.style.top = `${y + 18 + height > innerHeight ? y - height - 12 : y + 18}px`;
+}
+
+const hideTip = () => { tip().hidden = true; };

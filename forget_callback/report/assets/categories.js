@@ -1,0 +1,200 @@
+// Where it happened: the map of categories, the paper's radar, the flow between baseline and last checkpoint.
+
+const MAPS = [
+  ["knowledge_lost", "Knowledge lost"], ["forgetting", "Forgetting (1→0)"],
+  ["backward_transfer", "Backward transfer (0→1)"], ["accuracy_after", "Accuracy"],
+];
+const RADAR_MOST = 24;
+
+/** A category's name where space is short. */
+const short = (name, length = 26) => (name.length > length ? name.slice(0, length - 1) + "…" : name);
+
+function drawMap() {
+  const run = theRun(), probe = theProbe();
+  replace($("#map-controls"), select("Metric", [["", MAPS]], chosen.map, (value) => { chosen.map = value; refresh("map"); }));
+  const names = categoriesOf(probe);
+  if (!names.length) return noMap("The items of this probe have no categories.");
+  if (run.steps.length < 2) return noMap("There is one checkpoint so far: the map begins with the second.");
+  const text = new Map(MAPS).get(chosen.map);
+  const worst = (name) => lastOf(probe.series[name], chosen.map) ?? -9;
+  const sign = chosen.map === "accuracy_after" ? -1 : 1;
+  const rows = names.sort((a, b) => sign * (worst(a) - worst(b)));  // plotly draws the last one on top
+  const values = rows.map((name) => run.steps.map((_, i) => probe.series[name][chosen.map]?.[i] ?? null));
+  const hover = rows.map((name, r) =>
+    run.steps.map((_, i) => {
+      const series = probe.series[name];
+      const ends = series[`${chosen.map}_low`] ? " " + interval(series[`${chosen.map}_low`][i], series[`${chosen.map}_high`][i]) : "";
+      return `<b>${percent(values[r][i])}</b>${plain(ends)}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
+    }),
+  );
+  const most = Math.max(0.05, ...values.flat().filter(isNumber).map(Math.abs));
+  const ground = colour("sunken");
+  const warm = [[0, ground], [1, colour("lost")]], cool = [[0, ground], [1, colour("gained")]];
+  const scale = {
+    knowledge_lost: { colorscale: [[0, colour("gained")], [0.5, ground], [1, colour("lost")]], zmin: -most, zmax: most },
+    forgetting: { colorscale: warm, zmin: 0, zmax: most },
+    backward_transfer: { colorscale: cool, zmin: 0, zmax: most },
+    accuracy_after: { colorscale: cool, zmin: 0, zmax: 1 },
+  }[chosen.map];
+  const narrow = innerWidth < 640;
+  const every = Math.ceil(run.steps.length / (narrow ? 5 : 16));
+  const ticks = run.steps.map((_, i) => i).filter((i) => i % every === 0);
+  const x = run.axes[chosen.axis];
+  const height = Math.max(180, rows.length * (rows.length > 40 ? 16 : 24) + 70);
+  const trace = {
+    type: "heatmap", z: values, ...scale, hoverinfo: "text", text: hover, xgap: run.steps.length > 60 ? 0 : 2, ygap: 2, hoverongaps: false,
+    colorbar: { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } },
+  };
+  const layout = chartLayout({
+    height, margin: { l: 14 + 7 * Math.max(...rows.map((name) => Math.min(name.length, narrow ? 14 : 26))), r: 10, t: 6, b: 46 },
+    xaxis: { tickvals: ticks, ticktext: ticks.map((i) => shortCount(x[i])), title: AXES[chosen.axis], showgrid: false },
+    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((name) => plain(short(name, narrow ? 14 : 26))), showgrid: false, tickfont: { size: rows.length > 40 ? 10.5 : 12.5 } },
+  });
+  $("#map-chart").style.minHeight = `${height}px`;
+  draw("#map-chart", [trace], layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
+  replace($("#map-note"), "Categories are small: a single cell says little. Hover for its interval; click a row for its items.");
+  withPlotly().then(() => {
+    const place = $("#map-chart");
+    place.removeAllListeners?.("plotly_click");
+    place.on("plotly_click", ({ points }) => showItems({ category: rows[points[0].y] }));
+  });
+}
+
+function noMap(why) {
+  noChart("#map-chart", why);
+  replace($("#map-note"));
+}
+
+const shortCount = (value) => (value >= 1e6 ? `${+(value / 1e6).toPrecision(3)}M` : value >= 10_000 ? `${+(value / 1e3).toPrecision(3)}k` : count(value));
+
+function drawRadar() {
+  const probe = theProbe();
+  let names = categoriesOf(probe);
+  if (names.length < 3) {
+    noChart("#radar-chart", "A radar needs three categories or more. The whole probe:");
+    const { accuracy_before: before, accuracy_after: after } = probe.series[""];
+    replace($("#radar-note"), `accuracy ${percent(lastOf({ before }, "before"))} at the baseline, ${percent(lastOf({ after }, "after"))} now.`);
+    return;
+  }
+  const loss = (name) => Math.abs((lastOf(probe.series[name], "accuracy_before") ?? 0) - (lastOf(probe.series[name], "accuracy_after") ?? 0));
+  const left = names.length - RADAR_MOST;
+  if (left > 0) names = names.sort((a, b) => loss(b) - loss(a)).slice(0, RADAR_MOST).sort();
+  const round = [...names, names[0]];
+  const trace = (metric, text, line, fill, dash) => {
+    const values = round.map((name) => lastOf(probe.series[name], metric));
+    return {
+      type: "scatterpolar", r: values, theta: round.map((_, i) => (360 * i) / names.length), name: text, mode: "lines+markers",
+      line: { color: line, width: 2, dash }, marker: { size: 5, color: line }, fill: "toself", fillcolor: fill, hoverinfo: "text",
+      hovertext: round.map((name, i) => `<b>${percent(values[i])}</b> ${text}<br>${plain(name)} · ${plural(lastOf(probe.series[name], "n") ?? 0, "item")}`),
+    };
+  };
+  const axis = { gridcolor: colour("line"), linecolor: colour("line") };
+  const narrow = innerWidth < 640;
+  const layout = chartLayout({
+    height: narrow ? 340 : 400, margin: { l: 70, r: 70, t: 40, b: 34 },
+    legend: { orientation: "h", x: 0.5, xanchor: "center", y: -0.09, yanchor: "top" },
+    polar: {
+      bgcolor: "rgba(0,0,0,0)",
+      radialaxis: { ...axis, range: [0, 1], tickformat: ".0%", tickvals: [0.25, 0.5, 0.75, 1], tickfont: { size: 10.5, color: colour("faint") }, angle: 90, tickangle: 90 },
+      angularaxis: {
+        ...axis, direction: "clockwise", rotation: 90, tickvals: names.map((_, i) => (360 * i) / names.length),
+        ticktext: names.map((name) => plain(short(name, narrow ? 11 : 16))), tickfont: { size: names.length > 16 || narrow ? 10.5 : 12 },
+      },
+    },
+  });
+  draw("#radar-chart", [
+    trace("accuracy_before", "before", colour("gained"), faded(colour("gained"), 0.1), "solid"),
+    trace("accuracy_after", "now", colour("lost"), faded(colour("lost"), 0.12), "solid"),
+  ], layout, "Accuracy of each category at the baseline and at the last checkpoint; the table of categories has the numbers");
+  replace($("#radar-note"), left > 0 ? `The ${RADAR_MOST} categories that changed most; ${left} more are in the table below.` : "");
+}
+
+// ---------------------------------------------------------------- the flow
+
+function drawFlow() {
+  const probe = theProbe();
+  const names = categoriesOf(probe);
+  if (!probe.series[chosen.flow]) chosen.flow = "";
+  replace($("#flow-controls"), names.length ? select("Category", [["", ["", ...names].map((name) => [name, short(categoryName(name))])]], chosen.flow, (value) => { chosen.flow = value; refresh("flow"); }, { hideLabel: true }) : null);
+  const series = probe.series[chosen.flow];
+  const [n, n11, n10, n01, n00] = ["n", "n11", "n10", "n01", "n00"].map((name) => lastOf(series, name) ?? 0);
+  if (!n) {
+    replace($("#flow-chart"), el("p", { class: "empty" }, "No item was scored both at the baseline and at the last checkpoint."));
+    replace($("#flow-counts"));
+    return replace($("#flow-note"));
+  }
+  replace($("#flow-chart"), flowPicture({ n, n11, n10, n01, n00 }));
+  const has = probe.items !== null;
+  const one = (value, text, colours, fates) =>
+    el("button", { type: "button", disabled: !has, onclick: () => showItems({ fate: fates, category: chosen.flow }) },
+      el("span", { class: "swatch", style: `background:${colours}` }), el("b", {}, `${percent(value / n)} `), text,
+      el("small", {}, `${plural(value, "item")} of ${count(n)}`));
+  replace(
+    $("#flow-counts"),
+    one(n11, "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, "forgotten (1→0)", FLOW.n10(), "1→0"),
+    one(n01, "gained (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
+  );
+  const unscored = lastOf(series, "n_unscored") ?? 0;
+  replace($("#flow-note"), `Answers as they fell, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
+}
+
+const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };
+
+/** Two columns of nodes and four ribbons, as wide as the place it is in. */
+function flowPicture({ n, n11, n10, n01, n00 }) {
+  const width = Math.max(260, $("#flow-chart").clientWidth || 480), height = 230, node = 10, gap = 18, top = 26;
+  const inner = height - top - gap;
+  const y = (value) => (inner * value) / n;
+  const edge = 2, right = width - node - 2;
+  const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Of ${n} items ${n11} stayed right, ${n10} were forgotten, ${n01} gained, ${n00} stayed wrong` });
+  const at = {
+    left: { right: top, wrong: top + y(n11 + n10) + gap },
+    now: { right: top, wrong: top + y(n11 + n01) + gap },
+  };
+  const ribbon = (value, from, to, name, label) => {
+    if (!value) return;
+    const h = Math.max(y(value), 0.75), x0 = edge + node, x1 = right, mid = (x0 + x1) / 2;
+    const d = `M${x0},${from} C${mid},${from} ${mid},${to} ${x1},${to} L${x1},${to + h} C${mid},${to + h} ${mid},${from + h} ${x0},${from + h} Z`;
+    picture.append(svg("path", { d, fill: FLOW[name](), class: "ribbon", opacity: name === "n10" || name === "n01" ? 0.5 : 0.6 }, svg("title", {}, `${label}: ${count(value)} (${percent(value / n)})`)));
+  };
+  ribbon(n11, at.left.right, at.now.right, "n11", "stayed right");
+  ribbon(n00, at.left.wrong + y(n01), at.now.wrong + y(n10), "n00", "stayed wrong");
+  ribbon(n01, at.left.wrong, at.now.right + y(n11), "n01", "gained");
+  ribbon(n10, at.left.right + y(n11), at.now.wrong, "n10", "forgotten");
+  const block = (x, from, value, paint) => picture.append(svg("rect", { x, y: from, width: node, height: Math.max(y(value), 0.75), rx: 2, fill: paint }));
+  block(edge, at.left.right, n11 + n10, colour("gained"));
+  block(edge, at.left.wrong, n01 + n00, colour("faint"));
+  block(right, at.now.right, n11 + n01, colour("gained"));
+  block(right, at.now.wrong, n10 + n00, colour("faint"));
+  const label = (x, yy, text, anchor, paint = "text") => picture.append(svg("text", { x, y: yy, "text-anchor": anchor, "font-size": 13, fill: colour(paint), "dominant-baseline": "middle" }, text));
+  const head = (x, text, anchor) => picture.append(svg("text", { x, y: 12, "text-anchor": anchor, "font-size": 12.5, fill: colour("muted") }, text));
+  head(edge, "baseline", "start");
+  head(width - 2, "last checkpoint", "end");
+  const middle = (from, value) => from + Math.max(y(value) / 2, 7);
+  if (n11 + n10) label(edge + node + 6, middle(at.left.right, n11 + n10), `right ${percent((n11 + n10) / n)}`, "start");
+  if (n01 + n00) label(edge + node + 6, Math.min(middle(at.left.wrong, n01 + n00), height - 8), `wrong ${percent((n01 + n00) / n)}`, "start");
+  if (n11 + n01) label(right - 6, middle(at.now.right, n11 + n01), `right ${percent((n11 + n01) / n)}`, "end");
+  if (n10 + n00) label(right - 6, Math.min(middle(at.now.wrong, n10 + n00), height - 8), `wrong ${percent((n10 + n00) / n)}`, "end");
+  return picture;
+}
+
+// ---------------------------------------------------------------- the table of categories
+
+function drawCategoryTable() {
+  const probe = theProbe();
+  const names = categoriesOf(probe);
+  const loss = (name) => lastOf(probe.series[name], "knowledge_lost") ?? -9;
+  const rows = ["", ...names.sort((a, b) => loss(b) - loss(a))].map((name) => {
+    const last = (metric) => lastOf(probe.series[name], metric);
+    return {
+      kind: name ? null : "whole",
+      cells: [
+        categoryName(name), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")),
+        percent(last("knowledge_gained")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
+        percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
+      ],
+    };
+  });
+  const head = [["category", ""], ["knowledge lost [95%]", "n"], ["gained", "n"], ["accuracy", "n"], ["1→0", "n"], ["0→1", "n"], ["items", "n"]];
+  replace($("#category-table"), table(head, rows));
+}

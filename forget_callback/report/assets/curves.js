@@ -1,0 +1,273 @@
+// The curves over training: any metric, on any axis, of any categories and all runs, with the fit and its forecast.
+
+const METRICS = [
+  ["Knowledge, guessing taken off", [
+    ["knowledge_lost", "Knowledge lost", "lost"],
+    ["knowledge_lost_net", "Knowledge lost, less the noise floor", "lost"],
+    ["knowledge_gained", "Knowledge gained", "gained"],
+    ["stage_knowledge_lost", "Knowledge lost in this stage", "lost"],
+  ]],
+  ["Answers as they fell", [
+    ["forgetting", "Forgetting (1→0)", "lost"],
+    ["backward_transfer", "Backward transfer (0→1)", "gained"],
+    ["shares", "Retained, forgotten, gained, missed", "shares"],
+    ["net_change", "Net change of accuracy", "gained"],
+    ["accuracy_after", "Accuracy", "gained"],
+    ["stage_forgetting", "Forgetting in this stage", "lost"],
+    ["stage_backward_transfer", "Backward transfer in this stage", "gained"],
+  ]],
+  ["The paper's (arXiv 2510.17776)", [
+    ["forgetting_adjusted", "Forgetting, adjusted", "lost"],
+    ["backward_transfer_adjusted", "Backward transfer, adjusted", "gained"],
+  ]],
+  ["Paths of items", [
+    ["ever_forgotten", "Ever forgotten", "lost"],
+    ["recovered", "Recovered, of those", "gained"],
+    ["churn", "Changed since the last checkpoint", "lost"],
+    ["unparsed", "Answers that cannot be read", "lost"],
+    ["format_loss", "Right before, unreadable now", "lost"],
+    ["margin", "Margin of the right answer", "nats"],
+    ["drift", "Drift from the baseline (KL)", "nats"],
+  ]],
+];
+const METRIC = new Map(METRICS.flatMap(([, entries]) => entries.map(([name, text, tone]) => [name, { text, tone }])));
+const AXES = { samples: "samples seen", steps: "steps", tokens: "tokens seen" };
+const SHARES = [["n11", "retained (1→1)"], ["n10", "forgotten (1→0)"], ["n01", "gained (0→1)"], ["n00", "missed (0→0)"]];
+const MOST_CURVES = 8;
+
+/** The axes that every run knows at every checkpoint. */
+function axesKnown() {
+  return Object.keys(AXES).filter((axis) => report.runs.every((run) => run.axes[axis].every(isNumber)));
+}
+
+/** Where a run's checkpoints stand: behind the stages before it, if the runs are one pipeline. */
+function places(run) {
+  const before = report.pipeline && chosen.axis === "samples" ? run.stage.samples_before ?? 0 : 0;
+  return run.axes[chosen.axis].map((value) => value + before);
+}
+
+const axisTitle = () => (report.pipeline && chosen.axis === "samples" ? "samples seen in all stages" : AXES[chosen.axis]);
+
+/** What is drawn: a curve a run and chosen category. */
+function curvesShown() {
+  const found = [];
+  report.runs.forEach((run, r) => {
+    const probe = probeOf(run, chosen.probe);
+    if (!probe) return;
+    for (const category of chosen.categories) {
+      const series = probe.series[category];
+      if (series) found.push({ run, r, probe, category, series });
+    }
+  });
+  return found;
+}
+
+function curveControls() {
+  const probe = theProbe();
+  const known = METRICS.map(([group, entries]) => [
+    group,
+    entries.filter(([name]) => name === "shares" || probe.series[""][name]),
+  ]).filter(([, entries]) => entries.length);
+  replace(
+    $("#curve-controls"),
+    select("Metric", known, chosen.metric, (value) => { chosen.metric = value; refresh("curves"); }),
+    select("Over", [["", axesKnown().map((axis) => [axis, AXES[axis]])]], chosen.axis, (value) => { chosen.axis = value; refresh("curves"); }),
+    checkbox("Log axis", chosen.log, (value) => { chosen.log = value; refresh("curves"); }),
+    checkbox("Fit and forecast", chosen.fit, (value) => { chosen.fit = value; refresh("curves"); }, { disabled: chosen.metric !== "knowledge_lost" }),
+  );
+}
+
+function curveChips() {
+  const names = ["", ...categoriesOf(theProbe())];
+  const colours = curveColours();
+  $("#curve-categories").hidden = names.length < 3;
+  replace(
+    $("#curve-categories"),
+    names.map((name) => {
+      const on = chosen.categories.includes(name);
+      const dot = el("span", { class: "dot", style: on ? `background:${colours.get(name)}` : null });
+      return el("button", { type: "button", class: "chip", "aria-pressed": String(on), "data-category": name, onclick: () => toggleCategory(name) }, dot, categoryName(name));
+    }),
+  );
+}
+
+function toggleCategory(name) {
+  const on = chosen.categories.includes(name);
+  const rest = chosen.categories.filter((other) => other !== name);
+  chosen.categories = on ? (rest.length ? rest : [""]) : [...rest, name].slice(-MOST_CURVES);
+  refresh("curves");
+}
+
+/** Colour by category; with one category, of what it tells. */
+function curveColours() {
+  const { tone } = METRIC.get(chosen.metric);
+  const one = chosen.categories.length === 1 ? { lost: colour("lost"), gained: colour("gained") }[tone] : null;
+  const all = palette();
+  return new Map(chosen.categories.map((name, i) => [name, one ?? all[i % all.length]]));
+}
+
+function drawCurves() {
+  if (!METRIC.has(chosen.metric) || (chosen.metric !== "shares" && !theProbe().series[""][chosen.metric])) chosen.metric = "knowledge_lost";
+  curveControls();
+  curveChips();
+  const shares = chosen.metric === "shares";
+  const curves = shares ? curvesShown().filter(({ r }) => r === chosen.run).slice(0, 1) : curvesShown();
+  const title = METRIC.get(chosen.metric);
+  const traces = shares ? shareTraces(curves[0]) : curves.flatMap((curve) => curveTraces(curve, curves.length));
+  const fitted = fitTraces();
+  const several = traces.concat(fitted.traces).filter((trace) => trace.showlegend !== false).length > 1;
+  const far = Math.max(...report.runs.flatMap(places).filter(isNumber), ...fitted.traces.flatMap((trace) => trace.x));
+  const layout = chartLayout({
+    xaxis: { title: axisTitle(), type: chosen.log ? "log" : "linear", rangemode: "tozero", tickformat: far < 100_000 ? "," : "~s" },
+    yaxis: {
+      title: shares ? "Share of items" : title.text, tickformat: title.tone === "nats" ? "~g" : ".1~%",
+      zeroline: true, zerolinecolor: colour("line-strong"), zerolinewidth: 1, rangemode: shares ? "normal" : "tozero",
+      ...(shares ? { range: [0, 1] } : fitted.most > 1 ? { range: [Math.min(0, ...traces.flatMap((trace) => trace.y)), 1.02] } : {}),
+    },
+    margin: { l: 60, r: 12, t: several ? 34 : 10, b: 46 },
+    showlegend: several,
+    shapes: [...stageShapes(), ...noiseShapes(curves)],
+    annotations: stageLabels(),
+    height: innerWidth < 640 ? 340 : 400,
+  });
+  draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2)], layout, `${title.text} of ${probeName(chosen.probe)} over ${axisTitle()}; the numbers follow as a table`)
+    .catch((error) => { noChart("#curve-chart", `The charts cannot be drawn: ${error.message}`); })
+    .then(ready);
+  replace($("#curve-note"), curveNotes(curves, fitted.note));
+  const numbers = $("#curves details");
+  const fillTable = () => { if (numbers.open) replace($("#curve-table"), curveTable(curves)); };
+  numbers.ontoggle = fillTable;
+  fillTable();
+}
+
+function curveTraces({ run, r, category, series }, n) {
+  const { tone, text } = METRIC.get(chosen.metric);
+  const values = series[chosen.metric] ?? [];
+  const [low, high] = ["low", "high"].map((end) => series[`${chosen.metric}_${end}`]);
+  const x = places(run);
+  const kept = values.map((_, i) => i).filter((i) => isNumber(values[i]) && (!chosen.log || x[i] > 0));
+  const several = report.runs.length > 1;
+  const all = palette();
+  const single = chosen.categories.length === 1;
+  const line = several && single ? all[r % all.length] : curveColours().get(category);
+  const name = [several ? run.name : null, single && several ? null : categoryName(category)].filter(Boolean).join(" · ");
+  const show = tone === "nats" ? (value) => `${decimal(value, 3)} nats` : percent;
+  const hover = kept.map((i) => {
+    const ends = low && isNumber(low[i]) ? ` ${plain(interval(low[i], high[i]))}` : "";
+    return `<b>${show(values[i])}</b>${ends}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
+  });
+  const pick = (list) => kept.map((i) => list[i]);
+  const traces = [];
+  if (low && kept.length > 1) {
+    const band = { x: pick(x), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: name };
+    traces.push({ ...band, y: pick(low) }, { ...band, y: pick(high), fill: "tonexty", fillcolor: faded(line, n > 3 ? 0.07 : 0.15) });
+  }
+  traces.push({
+    x: pick(x), y: pick(values), mode: "lines+markers", name: plain(name || text), legendgroup: name, showlegend: n > 1,
+    line: { color: line, width: 2, dash: several && !single ? ["solid", "dot", "dash", "dashdot"][r % 4] : "solid" },
+    marker: { color: line, size: kept.length > 60 ? 3 : 6 }, hoverinfo: "text", hovertext: hover,
+  });
+  return traces;
+}
+
+function shareTraces(curve) {
+  if (!curve) return [];
+  const { run, series } = curve;
+  const fills = [faded(colour("gained"), 0.3), faded(colour("lost"), 0.75), faded(colour("gained"), 0.75), faded(colour("lost"), 0.15)];
+  const x = places(run);
+  const kept = x.map((_, i) => i).filter((i) => series.n[i] > 0 && (!chosen.log || x[i] > 0));
+  return SHARES.map(([name, text], s) => ({
+    x: kept.map((i) => x[i]), y: kept.map((i) => series[name][i] / series.n[i]), stackgroup: "shares", name: text, mode: "lines",
+    line: { width: 0.5, color: colour("raised") }, fillcolor: fills[s], hoverinfo: "text",
+    hovertext: kept.map((i) => `<b>${percent(series[name][i] / series.n[i])}</b> ${text}<br>${plural(series[name][i], "item")} of ${count(series.n[i])}<br>${plain(whenText(run, i))}`),
+  }));
+}
+
+/** The fit of the chosen run and its only chosen category: band first, then curve; and what there is to say. */
+function fitTraces() {
+  const none = { traces: [], note: "", most: 0 };
+  if (!chosen.fit || chosen.metric !== "knowledge_lost") return none;
+  if (chosen.categories.length > 1) return { ...none, note: "Choose one category to see its fit and forecast." };
+  const [category] = chosen.categories;
+  const fit = theProbe().fits[category];
+  if (!fit) return { ...none, note: "No curve was fitted for this category: only the first forty are." };
+  if (fit.reason) return { ...none, note: `No fit: ${fit.reason}.` };
+  if (chosen.axis !== "samples") return { ...none, note: "The fit is over samples seen: choose that axis to see it." };
+  const before = report.pipeline ? theRun().stage.samples_before ?? 0 : 0;
+  const kept = fit.samples.map((_, i) => i).filter((i) => !chosen.log || fit.samples[i] + before > 0);
+  const x = kept.map((i) => fit.samples[i] + before);
+  const ink = colour("faint");
+  const band = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+  const { a, b, c } = fit.parameters;
+  const law = fit.family === "power" ? `${a.toPrecision(3)} · D^${b.toFixed(2)}` : `${decimal(a, 3)} · (1 − exp(−D / ${count(c)}))`;
+  const end = fit.samples.length - 1, known = theProbe().series[category].accuracy_before?.[0] ?? 1;
+  const past = fit.knowledge_lost[end] > known ? ` That is more than the ${percent(known)} that were right at the baseline: the curve must bend before.` : "";
+  return {
+    most: fit.high[end],
+    traces: [
+      { ...band, y: kept.map((i) => fit.low[i]) },
+      { ...band, y: kept.map((i) => fit.high[i]), fill: "tonexty", fillcolor: faded(ink, 0.14) },
+      {
+        x, y: kept.map((i) => fit.knowledge_lost[i]), mode: "lines", name: "fit and forecast", line: { color: ink, width: 1.5, dash: "dash" },
+        hoverinfo: "text", hovertext: kept.map((i, k) => `<b>${percent(fit.knowledge_lost[i])}</b> ${plain(interval(fit.low[i], fit.high[i]))}<br>fit at ${plain(plural(Math.round(x[k]), "sample"))}`),
+      },
+    ],
+    note: `Fit: ${law} with D in samples, up to twice the data seen, with its ${percent(fit.confidence, 0)} band over items. At ${plural(Math.round(x[x.length - 1]), "sample")} it expects ${percent(fit.knowledge_lost[end])} ${interval(fit.low[end], fit.high[end])}.${past}`,
+  };
+}
+
+/** Where one stage of a pipeline ends and the next begins. */
+function stageStarts() {
+  if (!report.pipeline || chosen.axis !== "samples") return [];
+  return report.runs.map((run) => ({ x: places(run)[0], name: run.name })).filter(({ x }) => !chosen.log || x > 0);
+}
+
+function stageShapes() {
+  return stageStarts().filter(({ x }) => x > 0).map(({ x }) => ({
+    type: "line", x0: x, x1: x, y0: 0, y1: 1, yref: "paper", line: { color: colour("line-strong"), width: 1, dash: "dot" },
+  }));
+}
+
+function stageLabels() {
+  return stageStarts().map(({ x, name }) => ({
+    x: chosen.log ? Math.log10(x) : x, y: 1, yref: "paper", xanchor: "left", yanchor: "top", showarrow: false, text: plain(name), font: { size: 12, color: colour("muted") }, xshift: 4,
+  }));
+}
+
+function noiseShapes(curves) {
+  if (chosen.metric !== "knowledge_lost" || curves.length !== 1) return [];
+  const floor = curves[0].series.noise_floor?.[0];
+  if (!isNumber(floor) || floor === 0) return [];
+  return [{ type: "line", x0: 0, x1: 1, xref: "paper", y0: floor, y1: floor, line: { color: colour("faint"), width: 1, dash: "dot" } }];
+}
+
+function curveNotes(curves, fitNote) {
+  const notes = [];
+  if (curves.some(({ series }) => series[`${chosen.metric}_low`])) notes.push("Bands are 95% intervals.");
+  if (chosen.log) notes.push("A log axis has no place for the baseline at 0.");
+  if (chosen.metric === "shares" && report.runs.length > 1) notes.push(`Shares of ${theRun().name}.`);
+  if (chosen.metric === "knowledge_lost" && curves.length === 1) {
+    const floor = curves[0].series.noise_floor?.[0];
+    if (isNumber(floor)) notes.push(`Noise floor ${percent(floor)}.`);
+  }
+  if (report.pipeline && report.runs.some((run) => run.stage.number > 1 && !run.other_baseline)) notes.push("A stage without a baseline of an earlier one counts from its own first checkpoint.");
+  return [...notes, fitNote].filter(Boolean).join(" ");
+}
+
+function curveTable(curves) {
+  const shares = chosen.metric === "shares";
+  const { tone } = METRIC.get(chosen.metric);
+  const show = tone === "nats" ? (value) => decimal(value, 3) : percent;
+  const head = [["run", ""], ["category", ""], ["checkpoint", ""], ["items", "n"], ...(shares ? SHARES.map(([, text]) => [text, "n"]) : [[METRIC.get(chosen.metric).text, "n"]])];
+  const rows = curves.flatMap(({ run, category, series }) =>
+    run.steps.map((_, i) => ({
+      cells: [
+        run.name, categoryName(category), whenText(run, i), count(series.n[i]),
+        ...(shares
+          ? SHARES.map(([name]) => percent(series[name][i] / series.n[i]))
+          : [[show(series[chosen.metric]?.[i]) + " ", el("span", { class: "ci" }, interval(series[`${chosen.metric}_low`]?.[i], series[`${chosen.metric}_high`]?.[i]))]]),
+      ],
+    })),
+  );
+  return table(head, rows);
+}

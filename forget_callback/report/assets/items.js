@@ -1,0 +1,183 @@
+// The items: read from their packed form, filtered for the wall and the table, and the table itself.
+
+const PAGE = 25;
+const TRANSITIONS = { "1→1": ["kept", "recovered"], "1→0": ["lost", "format loss"], "0→1": ["gained"], "0→0": ["came and went", "never known"] };
+const FATE_TEXT = { "came and went": "known in between" };
+const fateText = (name) => FATE_TEXT[name] ?? name;
+const readPaths = new WeakMap();
+const readItems = new Map();
+
+/** The items of a probe: texts, and categories and answers as vectors. */
+function itemsOf(probe) {
+  if (!readItems.has(probe.items)) {
+    const packed = report.items[probe.items];
+    readItems.set(probe.items, { ...packed, n: packed.ids.length, category: vector(packed.category, Uint16Array), answer: vector(packed.answer, Int16Array) });
+  }
+  return readItems.get(probe.items);
+}
+
+/** Every item's answers in one run; `begin[i]` is where the changes of item i begin. */
+function pathOf(probe) {
+  if (!readPaths.has(probe)) {
+    const p = probe.path;
+    const counts = vector(p.counts, Uint16Array);
+    const begin = new Uint32Array(counts.length + 1);
+    counts.forEach((value, i) => { begin[i + 1] = begin[i] + value; });
+    const at = vector(p.at, Uint16Array), state = vector(p.state, Uint8Array);
+    const states = new Uint8Array(counts.length * p.columns);
+    for (let i = 0; i < counts.length; i++) {
+      for (let k = begin[i]; k < begin[i + 1]; k++) states.fill(state[k], i * p.columns + at[k], (i + 1) * p.columns);
+    }
+    readPaths.set(probe, {
+      columns: p.columns, begin, at, state, states, texts: p.texts, unit: p.margin_unit, n: counts.length,
+      choice: vector(p.choice, Int16Array), said: vector(p.said, Int32Array), whole: vector(p.whole, Int32Array),
+      margin: vector(p.margin, Int16Array), fate: vector(p.fate, Uint8Array), lostAt: vector(p.lost_at, Int16Array),
+      order: vector(p.order, Uint32Array),
+    });
+  }
+  return readPaths.get(probe);
+}
+
+/** The answer that came with a change, as text; null if there was none. */
+function answerAt(items, path, i, k) {
+  if (path.said[k] >= 0) return path.texts[path.said[k]];
+  return items.choices[i] && path.choice[k] >= 0 ? items.choices[i][path.choice[k]] : null;
+}
+
+function marginAt(path, i, column) {
+  const value = path.margin[i * path.columns + column];
+  return value === -32768 ? NaN : value * path.unit;
+}
+
+const lastAnswer = (items, path, i) => answerAt(items, path, i, path.begin[i + 1] - 1);
+
+/** All that search looks through, in small letters; made when the first search comes. */
+function haystack(items, path) {
+  path.haystack ??= items.ids.map((id, i) => {
+    const answers = [];
+    for (let k = path.begin[i]; k < path.begin[i + 1]; k++) answers.push(answerAt(items, path, i, k) ?? "");
+    return [id, items.prompts[i], ...items.expected[i], ...new Set(answers)].join("\n").toLowerCase();
+  });
+  return path.haystack;
+}
+
+/** The items that pass the filters, in the wall's order. */
+function filtered() {
+  const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
+  const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
+  const hay = words.length ? haystack(items, path) : null;
+  const place = chosen.category === "" ? -1 : items.category_names.indexOf(chosen.category);
+  const wanted = chosen.fate ? new Set((TRANSITIONS[chosen.fate] ?? [chosen.fate]).map((name) => report.fates.indexOf(name))) : null;
+  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.fate[i])) && (!hay || words.every((word) => hay[i].includes(word))));
+}
+
+let shown = new Uint32Array();
+
+function drawItems() {
+  const probe = theProbe();
+  const has = probe.items !== null;
+  for (const id of ["#item-filters", "#wall-part", "#item-table", "#item-pager"]) $(id).hidden = !has;
+  if (!has) return replace($("#item-count"), "This is the pool of all probes: choose one of them above to see its items.");
+  itemFilters();
+  showFiltered();
+}
+
+function itemFilters() {
+  const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
+  const change = (name) => (value) => { chosen[name] = value; chosen.page = 0; showFiltered(); };
+  let timer = 0;
+  const search = el("input", { type: "search", placeholder: "Search prompts, answers and ids", "aria-label": "Search items", id: "item-search", value: chosen.search });
+  search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => change("search")(search.value), 120); });
+  const names = items.category_names.filter(Boolean);
+  if (!names.includes(chosen.category)) chosen.category = "";
+  const tally = new Map(report.fates.map((name) => [name, 0]));
+  for (const code of path.fate) tally.set(report.fates[code], tally.get(report.fates[code]) + 1);
+  const fates = [...tally].filter(([, n]) => n).map(([name, n]) => [name, `${fateText(name)} (${count(n)})`]);
+  const flows = Object.entries(TRANSITIONS).map(([name, parts]) => [name, `${name} (${count(parts.reduce((sum, part) => sum + tally.get(part), 0))})`]);
+  if (chosen.fate && !tally.get(chosen.fate) && !TRANSITIONS[chosen.fate]) chosen.fate = "";
+  replace(
+    $("#item-filters"), search,
+    names.length ? select("Category", [["", [["", "all categories"], ...names.map((name) => [name, name])]]], chosen.category, change("category"), { hideLabel: true }) : null,
+    select("Fate", [["", [["", "all fates"]]], ["What became of it", fates], ["Baseline → last checkpoint", flows]], chosen.fate, change("fate"), { hideLabel: true }),
+    el("button", { type: "button", id: "item-clear", onclick: () => showItems({}, { scroll: false }) }, "Clear"),
+  );
+}
+
+function showFiltered() {
+  shown = filtered();
+  const all = itemsOf(theProbe()).n;
+  replace($("#item-count"), shown.length === all ? plural(all, "item") : `${count(shown.length)} of ${plural(all, "item")}`);
+  $("#item-clear").disabled = !(chosen.search || chosen.category || chosen.fate);
+  drawWall();
+  drawItemTable();
+}
+
+/** Goes to the items with these filters and no others. */
+function showItems({ category = "", fate = "" }, { scroll = true } = {}) {
+  Object.assign(chosen, { category, fate, search: "", page: 0 });
+  refresh("items");
+  if (scroll) $("#items").scrollIntoView({ block: "start" });
+}
+
+const COLUMNS = [
+  ["id", "item", 20], ["prompt", "prompt", 32], ["category", "category", 12], ["fate", "fate", 13],
+  ["lost", "lost at", 8], ["answer", "last answer", 16], ["margin", "margin", 9],
+];
+
+/** The filtered items in the table's order. */
+function sorted() {
+  if (chosen.sort === "order") return shown;
+  const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
+  const last = path.columns - 1;
+  const key = {
+    id: (i) => items.ids[i], prompt: (i) => items.prompts[i], category: (i) => items.category_names[items.category[i]],
+    fate: (i) => path.fate[i], lost: (i) => (path.lostAt[i] < 0 ? Infinity : path.lostAt[i]),
+    answer: (i) => lastAnswer(items, path, i) ?? "", margin: (i) => { const m = marginAt(path, i, last); return Number.isNaN(m) ? Infinity : m; },
+  }[chosen.sort];
+  const pairs = Array.from(shown, (i) => [key(i), i]);
+  const text = pairs.length && typeof pairs[0][0] === "string";
+  const sort = text ? new Intl.Collator("en", { numeric: true }).compare : (a, b) => (a === b ? 0 : a - b);
+  pairs.sort((a, b) => (chosen.down ? -1 : 1) * sort(a[0], b[0]) || a[1] - b[1]);
+  return pairs.map(([, i]) => i);
+}
+
+function drawItemTable() {
+  const run = theRun(), probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
+  const order = sorted(), pages = Math.max(1, Math.ceil(order.length / PAGE));
+  chosen.page = Math.min(chosen.page, pages - 1);
+  const columns = columnsOf(run);
+  const head = el("tr", {}, COLUMNS.map(([name, text]) => {
+    const on = chosen.sort === name;
+    const arrow = on ? (chosen.down ? " ↓" : " ↑") : "";
+    const sort = () => {
+      chosen.down = on && !chosen.down;
+      chosen.sort = on && !chosen.down ? "order" : name;
+      chosen.page = 0;
+      drawItemTable();
+      $(`#item-table [data-sort="${name}"]`).focus();
+    };
+    return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, text + arrow));
+  }));
+  const body = Array.from(order.slice(chosen.page * PAGE, (chosen.page + 1) * PAGE), (i) => {
+    const fate = report.fates[path.fate[i]];
+    const answer = lastAnswer(items, path, i);
+    const lost = path.lostAt[i];
+    return el("tr", { onclick: () => openStory(i), "data-item": items.ids[i] },
+      el("td", {}, el("button", { type: "button", class: "open", "aria-label": `Story of ${items.ids[i]}` }, items.ids[i])),
+      el("td", { class: "wide" }, el("span", { class: "text" }, items.prompts[i])),
+      el("td", { class: "hide" }, items.category_names[items.category[i]] || "–"),
+      el("td", {}, el("span", { class: `fate ${fate.replace(/ /g, "-")}` }, fateText(fate))),
+      el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
+      el("td", { class: "wide" }, el("span", { class: "text" }, answer ?? "–")),
+      el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));
+  });
+  if (!body.length) body.push(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "wide" }, "No item passes these filters.")));
+  replace($("#item-table"), el("colgroup", {}, COLUMNS.map(([, , width]) => el("col", { style: `width:${width}%` }))), el("thead", {}, head), el("tbody", {}, body));
+  const turn = (by) => () => { chosen.page += by; drawItemTable(); };
+  replace(
+    $("#item-pager"),
+    `${order.length ? count(chosen.page * PAGE + 1) : 0} to ${count(Math.min(order.length, (chosen.page + 1) * PAGE))} of ${count(order.length)}`,
+    el("button", { type: "button", disabled: chosen.page === 0, onclick: turn(-1) }, "Back"),
+    el("button", { type: "button", disabled: chosen.page >= pages - 1, onclick: turn(1) }, "Next"),
+  );
+}

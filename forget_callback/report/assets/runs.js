@@ -1,0 +1,46 @@
+// Several runs side by side: what each lost, and whether one lost more than another.
+
+function drawRuns() {
+  $("#runs").hidden = report.runs.length < 2;
+  if (report.runs.length < 2) return;
+  const rows = report.runs.flatMap((run) => {
+    const probe = probeOf(run, chosen.probe);
+    if (!probe) return [{ cells: [run.name, "not asked", "", "", "", "", ""] }];
+    const last = (metric) => lastOf(probe.series[""], metric);
+    return [{
+      cells: [
+        run.name, whenText(run, run.steps.length - 1), count(last("n")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
+        percent(last("forgetting")), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")), percent(probe.series[""].noise_floor?.[0]),
+      ],
+    }];
+  });
+  const head = [["run", ""], ["last checkpoint", ""], ["items", "n"], ["accuracy", "n"], ["1→0", "n"], ["knowledge lost [95%]", "n"], ["noise floor", "n"]];
+  replace($("#runs-table"), table(head, rows, { caption: `${probeName(chosen.probe)}, each run at its last checkpoint` }));
+  drawDifferences();
+}
+
+function drawDifferences() {
+  const found = report.differences.flatMap(({ first, second, probes }) => {
+    const own = probes.find(({ probe }) => probe === chosen.probe);
+    return own ? [{ first: report.runs[first].name, second: report.runs[second].name, ...own }] : [];
+  });
+  const rows = found.map(({ first, second, lost, low, high, paired, between }) => {
+    const sure = isNumber(low) && (low > 0 || high < 0);
+    return {
+      cells: [
+        `${second} less ${first}`,
+        [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(lost) + " "), el("span", { class: "ci" }, interval(low, high))],
+        isNumber(low) ? (sure ? (lost > 0 ? "lost more" : "lost less") : "no difference shown") : "–",
+        paired && between ? `${count(between.n01)} against ${count(between.n10)}` : "other items",
+        paired && between ? withInterval(between.net_change, between.net_change_low, between.net_change_high) : "–",
+        paired && between ? pText(between.p_value) : "–",
+      ],
+    };
+  });
+  const head = [["difference", ""], ["more knowledge lost [95%]", "n"], ["", ""], ["right in one alone", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
+  replace($("#differences-table"), rows.length ? table(head, rows, { caption: "Differences at the last checkpoints" }) : el("p", { class: "empty" }, "The runs share no probe of this name."));
+  const paired = found.some((one) => one.paired);
+  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item, so that what they share cancels. " : ""}p is McNemar's test of equal accuracy (mid-p), of this pair alone.` : "");
+}
+
+const pText = (p) => (!isNumber(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));

@@ -1,0 +1,289 @@
+"""Runs -> one plain dict of finished numbers, all that the page knows. NaN is None; vectors of items are packed.
+
+Every number comes from a run's `History` and what reads it; here they are only put in order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib import metadata
+from itertools import combinations, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from forget_callback.advice import advice
+from forget_callback.comparison import compare_checkpoints, comparison_json
+from forget_callback.data_scale import fit_data_scale
+from forget_callback.history import ALL_METRICS, KEYS, History, Stage
+from forget_callback.noise import flips
+from forget_callback.probes import Generation, Probe
+from forget_callback.report.differences import difference
+from forget_callback.report.items import FATES, STATES, Paths, item_texts
+from forget_callback.report.verdict import verdict, worst_first
+from forget_callback.snapshot import Snapshot, complete, pool
+from forget_callback.store import Store, open_run
+
+FORMAT = 1
+CURVE_POINTS = 60
+CURVE_CATEGORIES = 40  # more curves than that nobody looks at, and each takes a bootstrap
+AXES = {"samples": "samples_seen", "steps": "step", "tokens": "tokens_seen"}
+
+
+class Run:
+    """One run, its snapshots read once: its history, and the way that each item went.
+
+    Raises:
+        ValueError: If there is no run, or no checkpoint at which all of its probes were measured.
+    """
+
+    def __init__(self, run: Store | str | os.PathLike[str]) -> None:
+        if isinstance(run, Store):
+            self.store = run
+        else:
+            named = open_run(run)
+            if named.step is not None:
+                raise ValueError(
+                    f"{os.fspath(run)} names one step; a report is of a whole run: leave @{named.step} out"
+                )
+            self.store = named.store
+        self.probes = self.store.probes()
+        reader = _Reader(self.store, self.probes)
+        self.history = reader.history(self.probes)
+        if not self.history.rows:
+            raise ValueError(
+                f"{self.store.path} holds no checkpoint at which all of its probes were measured: nothing to report yet"
+            )
+        self.paths, self.how, self.manifest = reader.paths, reader.how, reader.manifest
+        self.other_baseline = reader.other_baseline
+        self.steps = sorted({row.step for row in self.history.rows})
+        self._last: dict[str, Snapshot] = {}
+        self.name = self.store.path.resolve().parent.name
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage of a pipeline it says that it is."""
+        return self.store.stage
+
+    def last(self, probe: Probe) -> Snapshot:
+        """The last snapshot that the history has."""
+        if probe.name not in self._last:
+            self._last[probe.name] = complete(self.store.read(probe.name, self.steps[-1]), probe)
+        return self._last[probe.name]
+
+
+class _Reader(Store):
+    """A store that takes note of the items' answers while the history reads its snapshots."""
+
+    def __init__(self, store: Store, probes: Sequence[Probe]) -> None:
+        super().__init__(store.path, writable=False)
+        self.manifest = self._manifest()
+        self.paths = {probe.name: Paths(probe) for probe in probes}
+        self.how: dict[str, list[dict[str, Any]]] = {probe.name: [] for probe in probes}
+        base = self._beside("baseline", probes)
+        for snapshot in base:
+            self.paths[snapshot.probe].add(snapshot)
+        self.other_baseline = bool(base)
+
+    def read(self, probe: str, step: int) -> Snapshot:
+        snapshot = super().read(probe, step)
+        self.paths[probe].add(snapshot)
+        self.how[probe].append(dict(snapshot.metadata))
+        return snapshot
+
+
+def report_data(runs: Sequence[Store | str | os.PathLike[str]], *, stages: bool | None = None) -> dict[str, Any]:
+    """All that the page shows.
+
+    Args:
+        runs: One or several.
+        stages: Whether the runs are stages of one pipeline, in this order; None asks their manifests.
+
+    Raises:
+        ValueError: If there is no run, or one has nothing to report.
+    """
+    read = [Run(run) for run in runs]
+    if not read:
+        raise ValueError("runs must be one or more, got none")
+    pipeline = _is_pipeline(read) if stages is None else stages and len(read) > 1
+    if pipeline and stages is None:
+        read.sort(key=lambda run: run.stage.number)
+    names = _names(read)
+    return {
+        "format": FORMAT,
+        "version": metadata.version("forget-callback"),
+        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "pipeline": pipeline,
+        "states": STATES,
+        "fates": FATES,
+        "columns": [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"],
+        "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
+        "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],
+        "differences": [
+            {"first": i, "second": j, "probes": _differences(read[i], read[j])}
+            for i, j in combinations(range(len(read)), 2)
+        ],
+    }
+
+
+def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
+    whole = run.history.select(run.history.probes[0])
+    first = {probe.name: run.store.read(probe.name, run.store.steps(probe.name)[0]) for probe in run.probes}
+    last = {probe.name: run.store.read(probe.name, run.store.steps(probe.name)[-1]) for probe in run.probes}
+    verdicts = worst_first([verdict(run.history.select(name)) for name in run.history.probes])
+    own = {probe.name: probe for probe in run.probes}
+    axes = {axis: [float(getattr(row, column)) for row in whole] for axis, column in AXES.items()}
+    for axis, values in axes.items():
+        if axis != "steps" and whole[0].step == 0 and math.isnan(values[0]):
+            values[0] = 0.0  # nothing was trained before the first step
+    seconds = [how.get("seconds", math.nan) for how in run.how[run.probes[0].name]]
+    return {
+        "name": name,
+        "path": str(run.store.path),
+        "created": run.manifest["created"],
+        "versions": run.manifest["versions"],
+        "stage": {"number": run.stage.number, "samples_before": _plain(samples_before)},
+        "other_baseline": run.other_baseline,
+        "steps": [row.step for row in whole],
+        "axes": {axis: _plain(values) for axis, values in axes.items()},
+        "seconds": _plain([float(value) for value in seconds]),
+        "compare": comparison_json(compare_checkpoints(first, last)),
+        "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
+        "probes": [
+            {**_numbers(run, v.probe), **(_asked(run, own[v.probe]) if v.probe in own else {"items": None})}
+            | {"verdict": {key: _plain(value) for key, value in asdict(v).items()}}
+            for v in verdicts
+        ],
+    }
+
+
+def _numbers(run: Run, probe: str) -> dict[str, Any]:
+    """What the history says about one probe or the pool of all."""
+    table = run.history.table
+    own = table[table["probe"] == probe]
+    series: dict[str, Any] = {}
+    fits: dict[str, Any] = {}
+    skipped = {"probe", "category"}
+    for category, rows in own.groupby("category", sort=True):
+        columns = {name: _plain(rows[name].tolist()) for name in rows.columns if name not in skipped}
+        series[str(category)] = {name: values for name, values in columns.items() if any(v is not None for v in values)}
+        if len(fits) < CURVE_CATEGORIES:
+            fits[str(category)] = _fit(run.history, probe, str(category))
+    return {"name": probe, "series": series, "fits": fits}
+
+
+def _fit(history: History, probe: str, category: str) -> dict[str, Any]:
+    fit = fit_data_scale(history, probe=probe, category=category)
+    if not fit.fitted:
+        return {"reason": fit.reason}
+    asked = fit.limit * np.linspace(0, 1, CURVE_POINTS) ** 2  # more of them where the curve bends
+    curve = fit.forecast(asked)
+    begun = history.select(probe, category)[0].samples_seen
+    return {
+        "reason": "",
+        "family": fit.family,
+        "parameters": _plain(dict(fit.parameters)),
+        "confidence": fit.confidence,
+        "seen": float(fit.samples_seen[-1]),
+        "samples": _plain((asked + (0.0 if math.isnan(begun) else begun)).tolist()),
+        "knowledge_lost": _plain(curve.knowledge_lost.tolist()),
+        "low": _plain(curve.low.tolist()),
+        "high": _plain(curve.high.tolist()),
+    }
+
+
+def _asked(run: Run, probe: Probe) -> dict[str, Any]:
+    """What was asked, how, and what each item answered."""
+    base, rows, last = run.history.baseline(probe.name), run.history.select(probe.name), run.last(probe)
+    sampled = probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
+    again = run.store.read_beside("again", probe.name)
+    found = advice(
+        base,
+        last,
+        changed=rows[-1].transitions,
+        sampled=sampled,
+        noise_measured=not math.isnan(rows[0].value("noise_floor")),
+    )
+    how = run.how[probe.name]
+    first = run.store.read(probe.name, run.steps[0]) if again is not None else None
+    return {
+        "items": _key(probe),
+        "fingerprint": probe.fingerprint,
+        "settings": probe.settings,
+        "kinds": dict(Counter(item.kind for item in probe.items)),
+        "advice": [{"key": one.key, "text": one.text} for one in found],
+        "flips": None if again is None or first is None else len(flips(first, again)),
+        "scored": [
+            {name: _plain(value) for name, value in one.items() if name != "seconds"} for one in how[:1] + how[-1:]
+        ],
+        "path": run.paths[probe.name].pack(),
+    }
+
+
+def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
+    """The second run less the first, on every probe that both have."""
+    found = []
+    own, other = ({probe.name: probe for probe in run.probes} for run in (one, two))
+    for name in [name for name in one.history.probes if name in two.history.probes]:
+        last = None
+        if name != "all" and own[name].fingerprint == other[name].fingerprint:
+            last = one.last(own[name]), two.last(other[name])
+        elif name == "all" and [p.fingerprint for p in one.probes] == [p.fingerprint for p in two.probes]:
+            last = pool([one.last(p) for p in one.probes]), pool([two.last(p) for p in two.probes])
+        if last is not None and list(last[0].ids) != list(last[1].ids):
+            last = None
+        gap = difference(one.history, two.history, name, last)
+        between = None if gap.between is None else _plain(gap.between.as_dict())
+        entry = {"probe": name, "lost": gap.lost, "low": gap.interval.low, "high": gap.interval.high}
+        found.append({**_plain(entry), "paired": gap.paired, "between": between})
+    return found
+
+
+def _is_pipeline(runs: Sequence[Run]) -> bool:
+    """Whether the manifests say so: different stages, each with more samples behind it than the one before."""
+    stages = sorted((run.stage for run in runs), key=lambda stage: stage.number)
+    return len(runs) > 1 and all(
+        a.number < b.number and a.samples_before < b.samples_before for a, b in pairwise(stages)
+    )
+
+
+def _samples_before(runs: Sequence[Run], pipeline: bool) -> list[float]:
+    """Samples trained on before each run: as its manifest says, else all of the runs before it."""
+    told = [run.stage.samples_before for run in runs]
+    if not pipeline or all(a < b for a, b in pairwise(told)):
+        return told
+    seen = [run.history.rows[-1].samples_seen for run in runs]
+    return [float(sum(seen[:i])) for i in range(len(runs))]
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The directories' names, with as much of the path as tells them apart."""
+    parts = [Path(run.store.path.resolve()).parent.parts for run in runs]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(own[-depth:]) for own in parts]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{name} ({i})" for i, name in enumerate((run.name for run in runs), start=1)]
+
+
+def _key(probe: Probe) -> str:
+    return f"{probe.name} {probe.fingerprint}"
+
+
+def _plain(value: Any) -> Any:
+    """The same with what JSON cannot hold as None."""
+    if isinstance(value, dict):
+        return {str(name): _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    if isinstance(value, float):  # numpy's floats are floats
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return value

@@ -1,0 +1,179 @@
+"""Every item's answers over a run, packed small: an answer is kept only where it differs from the one before.
+
+A column is a checkpoint; the first one is the baseline. What happened to an item, its fate, follows from its states
+alone: guesses count as they fell.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from forget_callback.probes import Generation, MultipleChoice, Probe
+from forget_callback.snapshot import Snapshot, complete
+
+STATES = ("not scored", "correct", "wrong", "unparsed", "truncated")
+FATES = ("lost", "format loss", "recovered", "kept", "gained", "came and went", "never known", "not scored")
+TEXT_BUDGET = 8_000_000  # characters of all generated texts of one probe together
+TEXT_LENGTH = (200, 4_000)  # of one text, at least and at most
+PREDICTION_LENGTH = 400
+MARGIN_UNIT = 0.01  # nats
+NO_MARGIN = -32768
+
+States = NDArray[np.uint8]
+
+
+class Paths:
+    """The answers of one probe's items, a column at a time.
+
+    Args:
+        probe: Whose items, in whose order.
+    """
+
+    def __init__(self, probe: Probe) -> None:
+        self.probe = probe
+        self._ids = np.array(probe.ids, object)
+        self._columns: list[States] = []
+        self._margins: list[NDArray[np.int16]] = []
+        self._changes: list[NDArray[np.int64]] = []
+        self._last: NDArray[np.int64] | None = None
+        self._texts: dict[str, int] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Adds a checkpoint.
+
+        Raises:
+            ValueError: If the snapshot is of another probe.
+        """
+        same = snapshot.fingerprint == self.probe.fingerprint and np.array_equal(snapshot.ids, self._ids)
+        now = snapshot if same else complete(snapshot, self.probe)  # which takes its time
+        code = {None: 0} | {name: i for i, name in enumerate(STATES) if i}
+        state = np.array([code[outcome] for outcome in now.outcome], np.uint8)
+        said = [
+            -1 if text is None or _is_choice(item, choice, text) else self._intern(text, PREDICTION_LENGTH)
+            for item, choice, text in zip(self.probe.items, now.choice, now.prediction)
+        ]
+        answer = np.column_stack([state, now.choice, said]).astype(np.int64)
+        rows = np.arange(len(answer)) if self._last is None else np.flatnonzero((answer != self._last).any(axis=1))
+        whole = [-1 if now.text[i] is None else self._intern(now.text[i], TEXT_LENGTH[1]) for i in rows]
+        column = np.full(len(rows), len(self._columns))
+        self._changes.append(np.column_stack([rows, column, answer[rows], np.array(whole, np.int64)]))
+        self._columns.append(state)
+        scaled = np.clip(np.round(now.margin / MARGIN_UNIT), -32767, 32767)
+        self._margins.append(np.where(np.isnan(scaled), NO_MARGIN, scaled).astype(np.int16))
+        self._last = answer
+
+    @property
+    def states(self) -> States:
+        """Index in `STATES` of every answer, ``(n_items, n_columns)``."""
+        return np.stack(self._columns, axis=1)
+
+    def pack(self) -> dict[str, Any]:
+        """What the page reads: vectors as base64 of little-endian numbers.
+
+        `counts` answers an item, and of each answer the column it came in at (`at`), its state, the chosen option, and
+        the places of the answer and of the whole generated text among `texts`, -1 for none. `margin` is in units of
+        `margin_unit` nats, items by columns.
+        """
+        changes = np.concatenate(self._changes)
+        changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
+        states = self.states
+        fate, lost_at = fates(states), first_lost(states)
+        texts = self._cut_to_budget(set(changes[:, 5].tolist()))
+        return {
+            "columns": len(self._columns),
+            "counts": _packed(np.bincount(changes[:, 0], minlength=len(self.probe)), "<u2"),
+            "at": _packed(changes[:, 1], "<u2"),
+            "state": _packed(changes[:, 2], "u1"),
+            "choice": _packed(changes[:, 3], "<i2"),
+            "said": _packed(changes[:, 4], "<i4"),
+            "whole": _packed(changes[:, 5], "<i4"),
+            "texts": texts,
+            "margin": _packed(np.stack(self._margins, axis=1), "<i2"),
+            "margin_unit": MARGIN_UNIT,
+            "fate": _packed(fate, "u1"),
+            "lost_at": _packed(lost_at, "<i2"),
+            "order": _packed(wall_order(fate, lost_at), "<u4"),
+        }
+
+    def _intern(self, text: str, length: int) -> int:
+        text = text if len(text) <= length else text[:length] + "…"
+        return self._texts.setdefault(text, len(self._texts))
+
+    def _cut_to_budget(self, whole: Iterable[int]) -> list[str]:
+        """All texts; whole generated ones are cut where together they would swell the page."""
+        texts, generated = list(self._texts), [i for i in whole if i >= 0]
+        if sum(len(texts[i]) for i in generated) > TEXT_BUDGET:
+            length = max(TEXT_LENGTH[0], TEXT_BUDGET // len(generated))
+            for i in generated:
+                texts[i] = texts[i] if len(texts[i]) <= length else texts[i][:length] + "…"
+        return texts
+
+
+def fates(states: States) -> States:
+    """What became of each item between the first and the last column, as indices in `FATES`, ``(n_items,)``.
+
+    >>> [FATES[i] for i in fates(np.array([[1, 2, 1], [1, 1, 2], [2, 2, 1], [1, 1, 1]], np.uint8))]
+    ['recovered', 'lost', 'gained', 'kept']
+    """
+    first, last = states[:, 0], states[:, -1]
+    wrong_once, right_once = (states > 1).any(axis=1), (states == 1).any(axis=1)
+    known, right = first == 1, last == 1
+    cases = {
+        "not scored": (first == 0) | (last == 0),
+        "recovered": known & right & wrong_once,
+        "kept": known & right,
+        "format loss": known & (last == STATES.index("unparsed")),
+        "lost": known,
+        "gained": right,
+        "came and went": right_once,
+    }
+    found = np.select(list(cases.values()), [FATES.index(name) for name in cases], FATES.index("never known"))
+    return found.astype(np.uint8)
+
+
+def first_lost(states: States) -> NDArray[np.int64]:
+    """The column at which each item that was right in the first one is first wrong, -1 if never, ``(n_items,)``."""
+    lost = (states > 1) & (states[:, :1] == 1)
+    return np.where(lost.any(axis=1), lost.argmax(axis=1), -1)
+
+
+def wall_order(fate: States, lost_at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Items as the wall shows them: by their first loss, then those never lost, by fate, ``(n_items,)``."""
+    return np.lexsort((fate, np.where(lost_at < 0, np.iinfo(np.int64).max, lost_at)))
+
+
+def item_texts(probe: Probe) -> dict[str, Any]:
+    """What was asked, a list an aspect, for all runs that asked the same."""
+    names = sorted({item.category for item in probe.items})
+    place = {name: i for i, name in enumerate(names)}
+    return {
+        "ids": list(probe.ids),
+        "prompts": [item.prompt for item in probe.items],
+        "category_names": names,
+        "category": _packed(np.array([place[item.category] for item in probe.items]), "<u2"),
+        "kinds": [item.kind for item in probe.items],
+        "choices": [list(item.choices) if isinstance(item, MultipleChoice) else None for item in probe.items],
+        "answer": _packed(probe.answer, "<i2"),
+        "expected": [_expected(item) for item in probe.items],
+        "match": [item.match if isinstance(item, Generation) else None for item in probe.items],
+    }
+
+
+def _expected(item: Any) -> list[str]:
+    if isinstance(item, MultipleChoice):
+        return [item.choices[item.answer]]
+    return list(item.answer) if isinstance(item, Generation) else [item.answer]
+
+
+def _is_choice(item: Any, choice: int, text: str) -> bool:
+    """Whether a text is only the chosen option again."""
+    return isinstance(item, MultipleChoice) and 0 <= choice < len(item.choices) and item.choices[choice] == text
+
+
+def _packed(values: NDArray[Any], dtype: str) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).astype(dtype).tobytes()).decode("ascii")

@@ -1,0 +1,83 @@
+"""The page: one HTML file that holds its data, scripts, styles and plotly.js, and asks no network for anything.
+
+Data and plotly.js lie in it as gzip in base64, so that no text of an item is ever parsed as markup. A content security
+policy allows only the scripts of this file, by hash, and no connection at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from forget_callback.report.data import report_data
+from forget_callback.store import Store, write_whole
+
+# In this order, as one function: a name of one is known in all.
+SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "wall", "story", "about", "main")
+AnyRun = Store | str | os.PathLike[str]
+
+
+def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], *, stages: bool | None = None) -> Path:
+    """Writes the report of one or several runs, whole or not at all, and gives its path.
+
+    Args:
+        runs: Stores, or run directories.
+        path: Of the HTML file.
+        stages: Whether the runs are stages of one pipeline, in this order; None asks their manifests.
+
+    Raises:
+        ValueError: If there is no run, or one has nothing to report.
+    """
+    several = [runs] if isinstance(runs, (Store, str, os.PathLike)) else list(runs)
+    text = render(report_data(several, stages=stages))
+    target = Path(path)
+    write_whole(target, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    return target
+
+
+def render(data: dict[str, Any]) -> str:
+    """The page of what `report_data` gives."""
+    theme = _asset("theme.js")
+    script = '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
+    plotly = _unwrapped((resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_asset("page.html")).render(
+        data=data,
+        title=" · ".join(run["name"] for run in data["runs"]),
+        style=_asset("page.css"),
+        theme=theme,
+        script=script,
+        hashes=[_hash(text) for text in (theme, script, plotly)],
+        packed_data=_packed(json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)),
+        packed_plotly=_packed(plotly),
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+def _unwrapped(plotly: str) -> str:
+    """plotly.js as a plain script: inside its module wrapper a browser parses all of it once more, for 0.4 seconds."""
+    licence, begin, end = plotly.find("*/") + 2, plotly.find('"use strict";var Plotly='), plotly.rfind("return Plotly;")
+    if not 2 <= licence < begin < end or "window.Plotly" not in plotly[end - 100 : end]:
+        return plotly  # another build of it: as it is
+    return f"{plotly[:licence]}\n{plotly[begin:end]}"
+
+
+def _hash(script: str) -> str:
+    """How a content security policy names a script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")

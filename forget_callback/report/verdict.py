@@ -1,0 +1,93 @@
+"""The verdict on one probe: one sentence that claims no more than the interval and the noise floor allow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forget_callback.history import Row
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one probe's knowledge.
+
+    Attributes:
+        probe: Its name.
+        kind: "lost", "noise" (the interval holds 0, or no more than the noise floor), "below zero", "baseline" (no
+            later checkpoint) or "nothing" (no item scored both times).
+        headline: The finding.
+        detail: The numbers behind it.
+        value: `knowledge_lost` of the last checkpoint, NaN if there is none.
+    """
+
+    probe: str
+    kind: str
+    headline: str
+    detail: str
+    value: float
+
+
+def verdict(rows: Sequence[Row]) -> Verdict:
+    """The verdict on one probe.
+
+    Args:
+        rows: Its rows, the baseline first; at least one.
+    """
+    last = rows[-1]
+    changed = last.transitions
+    lost, (low, high) = changed.knowledge_lost, changed.knowledge_lost_interval
+    floor, seen = rows[0].value("noise_floor"), _seen(last)
+    if len(rows) == 1 and changed.n10 + changed.n01 == 0:
+        right = f"{_percent(changed.accuracy_after)} of {changed.n:,} items are right."
+        return Verdict(last.probe, "baseline", "only the baseline was measured so far", right, math.nan)
+    if math.isnan(lost):
+        why = "No item was scored both at the baseline and at the last checkpoint."
+        return Verdict(last.probe, "nothing", "nothing can be compared", why, math.nan)
+    numbers = f"95% interval {_signed(low)} to {_signed(high)}, {changed.n:,} items, after {seen}"
+    said = f"{_signed(lost)} of the items ({numbers})"
+    noise = "noise floor not measured" if math.isnan(floor) else f"noise floor {_signed(floor)}"
+    if high < 0:
+        return Verdict(
+            last.probe,
+            "below zero",
+            "no forgetting, and the estimate is below zero",
+            f"Knowledge lost is {said}; {noise}. An assumption behind it may not hold: see the warnings.",
+            lost,
+        )
+    if low <= 0:
+        reason = f"Knowledge lost is {said}: the interval holds 0; {noise}."
+        return Verdict(last.probe, "noise", "nothing lost beyond noise", reason, lost)
+    if lost <= floor:
+        reason = f"Knowledge lost is {said}: no more than the {noise}."
+        return Verdict(last.probe, "noise", "nothing lost beyond noise", reason, lost)
+    return Verdict(
+        last.probe,
+        "lost",
+        f"{_percent(lost)} of the items were known and are no longer",
+        f"95% interval {_signed(low)} to {_signed(high)}, {changed.n:,} items, after {seen}; {noise}.",
+        lost,
+    )
+
+
+def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The largest loss first, those without a number last; the pool of all probes, "all", at the very end."""
+    return sorted(
+        verdicts, key=lambda v: (v.probe == "all", math.isnan(v.value), -v.value if v.value == v.value else 0)
+    )
+
+
+def _seen(row: Row) -> str:
+    if math.isnan(row.samples_seen):
+        return f"step {row.step:,}"
+    return f"{row.samples_seen:,.0f} sample{'' if row.samples_seen == 1 else 's'}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}%"
+
+
+def _signed(value: float) -> str:
+    """A percentage with a real minus sign; never "-0.0"."""
+    return _percent(value + 0.0 if abs(value) >= 0.0005 else 0.0).replace("-", "−")

@@ -1,0 +1,489 @@
+"""The report in a browser: what a reader sees and clicks, in Debian's Chromium."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from playwright.sync_api import sync_playwright
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
+from forget_callback.report import write_report
+from tests.runs import make_probe, make_run, make_snapshots
+
+CHROMIUM = "/usr/bin/chromium"
+HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"
+DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def show(browser):
+    """show(file, **context) -> an opened page; at the end it must have asked for nothing and complained of nothing."""
+    opened = []
+
+    def open_page(file, *, viewport=DESK, **how):
+        context = browser.new_context(viewport=viewport, accept_downloads=True, **how)
+        page = context.new_page()
+        requests, complaints = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]", timeout=30_000)
+        opened.append((context, file, requests, complaints))
+        return page
+
+    yield open_page
+    for context, file, requests, complaints in opened:
+        context.close()
+        assert complaints == []
+        assert requests == [file.as_uri()], "the page asks the network for something"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory with two probes, and its page."""
+    directory = tmp_path_factory.mktemp("page") / "sft"
+    probes = [make_probe("mixed", 120), make_probe("words", 40, kinds=("recall",), categories=0)]
+    make_run(directory, probes, steps=tuple(range(0, 80, 10)))
+    return directory, write_report(directory, directory / "report.html")
+
+
+def see(page, id):
+    """Scrolls a section onto the screen, so that it is drawn."""
+    page.locator(f"#{id}").scroll_into_view_if_needed()
+    page.wait_for_timeout(50)
+    return page.locator(f"#{id}")
+
+
+def until(page, expression):
+    """Waits until something holds on the page; its own policy forbids the eval of playwright's wait_for_function."""
+    for _ in range(300):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never came true: {expression}")
+
+
+def chart(page, id):
+    """The traces that plotly has drawn."""
+    until(page, f"document.querySelector('#{id}')?.data !== undefined")
+    return page.evaluate(
+        f"""(() => {{ const c = document.querySelector('#{id}');
+        return {{traces: c.data.map(t => ({{name: t.name, x: Array.from(t.x ?? []), y: Array.from(t.y ?? []),
+        text: t.hovertext, mode: t.mode}})), x: c.layout.xaxis, y: c.layout.yaxis}}; }})()"""
+    )
+
+
+def curve(page):
+    return next(t for t in chart(page, "curve-chart")["traces"] if t["mode"] == "lines+markers")
+
+
+def compared(directory):
+    command = [sys.executable, "-m", "forget_callback", "compare", str(directory), str(directory), "--format", "json"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def percent(value):
+    return f"{100 * value:.1f}%".replace("-", "−")
+
+
+def test_the_numbers_of_the_page_are_those_of_compare(show, run):
+    directory, file = run
+    page = show(file)
+    printed = compared(directory)
+    numbers = json.loads(printed)
+    worst = max(numbers["probes"], key=lambda name: numbers["probes"][name]["knowledge_lost"])
+    first = page.locator(".verdict").first
+    assert first.locator(".probe-name").inner_text().startswith(worst)
+    assert percent(numbers["probes"][worst]["knowledge_lost"]) in first.inner_text()
+    for end in ("low", "high"):
+        assert percent(numbers["probes"][worst][f"knowledge_lost_{end}"]) in first.inner_text()
+    for probe in numbers["probes"]:
+        page.locator("#switches").get_by_text(probe, exact=True).click()
+        own = numbers["probes"][probe]
+        assert curve(page)["y"][-1] == own["knowledge_lost"]
+        see(page, "flow")
+        counts = page.locator("#flow-counts button").all_inner_texts()
+        for text, name in zip(counts, ("n11", "n10", "n01", "n00")):
+            assert f"{own[name]} item" in text and percent(own[name] / own["n"]) in text
+        see(page, "category-numbers")
+        rows = page.locator("#category-table tbody tr").all_inner_texts()
+        for name, values in {"whole probe": own, **own["categories"]}.items():
+            row = next(row for row in rows if row.startswith(name + "\t"))
+            shown = [percent(values[m]) for m in ("accuracy_before", "accuracy_after", "forgetting", "knowledge_lost")]
+            assert all(number in row for number in shown), (row, shown)
+    see(page, "downloads")
+    with page.expect_download() as got:
+        page.locator("#save-json").click()
+    assert got.value.path().read_text(encoding="utf-8") == printed
+    with page.expect_download() as got:
+        page.locator("#save-csv").click()
+    assert got.value.suggested_filename == "sft.csv"
+    text = got.value.path().read_text(encoding="utf-8")
+    saved, table = pd.read_csv(io.StringIO(text), keep_default_na=True), Store(directory).history().table
+    assert next(csv.reader(io.StringIO(text))) == list(table.columns)
+    saved["category"] = saved["category"].fillna("")
+    for name in table.columns:
+        if table[name].dtype.kind in "if":
+            np.testing.assert_array_equal(saved[name].astype(float), table[name].astype(float))
+        else:
+            assert saved[name].tolist() == table[name].tolist()
+
+
+def test_curves_change_metric_axis_categories_and_fit(show, run):
+    directory, file = run
+    page = show(file)
+    page.locator("#switches").get_by_text("mixed", exact=True).click()
+    table = Store(directory).history().table
+    own = table[table["probe"] == "mixed"]
+    whole = own[own["category"] == ""]
+    assert curve(page)["x"] == whole["samples_seen"].tolist()
+    metric, axis = page.get_by_label("Metric").first, page.get_by_label("Over", exact=True)
+    for name in ("forgetting", "forgetting_adjusted", "backward_transfer", "knowledge_lost"):
+        metric.select_option(name)
+        until(page, "document.querySelector('#curve-chart').layout.yaxis.title.text.length > 0")
+        assert curve(page)["y"] == whole[name].tolist(), name
+    axis.select_option("tokens")
+    until(page, "document.querySelector('#curve-chart').layout.xaxis.title.text === 'tokens seen'")
+    assert curve(page)["x"] == whole["tokens_seen"].tolist()
+    assert "choose that axis" in page.locator("#curve-note").inner_text()
+    axis.select_option("steps")
+    until(page, "document.querySelector('#curve-chart').layout.xaxis.title.text === 'steps'")
+    assert curve(page)["x"] == whole["step"].tolist()
+    axis.select_option("samples")
+    page.get_by_label("Log axis").check()
+    until(page, "document.querySelector('#curve-chart').layout.xaxis.type === 'log'")
+    assert curve(page)["x"] == whole["samples_seen"].tolist()[1:], "0 has no place on a log axis"
+    page.get_by_label("Log axis").uncheck()
+    until(page, "document.querySelector('#curve-chart').layout.xaxis.type === 'linear'")
+    note = page.locator("#curve-note").inner_text()
+    assert "Fit: " in note or "No fit: " in note
+    page.get_by_label("Fit and forecast").uncheck()
+    assert "Fit: " not in page.locator("#curve-note").inner_text()
+    page.locator("#curve-categories").get_by_text("topic-1").click()
+    until(page, "document.querySelector('#curve-chart').data.filter(t => t.mode === 'lines+markers').length === 2")
+    page.locator("#curve-categories").get_by_text("whole probe").click()
+    until(page, "document.querySelector('#curve-chart').data.filter(t => t.mode === 'lines+markers').length === 1")
+    assert curve(page)["y"] == own[own["category"] == "topic-1"]["knowledge_lost"].tolist()
+    metric.select_option("shares")
+    until(page, "document.querySelector('#curve-chart').data.length === 4")
+    shares = chart(page, "curve-chart")["traces"]
+    np.testing.assert_allclose(np.sum([t["y"] for t in shares], axis=0), 1.0)
+    page.locator("#curves summary").click()
+    assert page.locator("#curve-table tbody tr").count() == len(whole)
+
+
+def test_map_and_radar_show_every_category(show, run):
+    directory, file = run
+    page = show(file)
+    page.locator("#switches").get_by_text("mixed", exact=True).click()
+    see(page, "map")
+    chart(page, "map-chart")
+    table = Store(directory).history().table
+    own = table[(table["probe"] == "mixed") & (table["category"] != "")]
+    z = page.evaluate("document.querySelector('#map-chart').data[0].z.map(row => Array.from(row))")
+    names = page.evaluate("document.querySelector('#map-chart').layout.yaxis.ticktext")
+    assert sorted(names) == sorted(own["category"].unique())
+    for name, row in zip(names, z):
+        assert row == own[own["category"] == name]["knowledge_lost"].tolist()
+    see(page, "radar")
+    chart(page, "radar-chart")
+    for t, metric in enumerate(("accuracy_before", "accuracy_after")):
+        drawn = page.evaluate(f"Array.from(document.querySelector('#radar-chart').data[{t}].r)")
+        last = own[own["step"] == own["step"].max()].sort_values("category")[metric].tolist()
+        assert drawn == [*last, last[0]]
+    page.locator("#switches").get_by_text("words", exact=True).click()
+    see(page, "map")
+    assert "no categories" in page.locator("#map-chart").inner_text()
+    see(page, "radar")
+    assert "three categories" in page.locator("#radar-chart").inner_text()
+
+
+def ids(page):
+    return page.locator("#item-table tbody .open").all_inner_texts()
+
+
+def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
+    page = show(run[1])
+    page.locator("#switches").get_by_text("mixed", exact=True).click()
+    probe = make_probe("mixed", 120)
+    taken = make_snapshots(probe, tuple(range(0, 80, 10)))
+    first, last = taken[0], taken[-1]
+    see(page, "items")
+    assert page.locator("#item-count").inner_text() == "120 items"
+    page.get_by_label("Search items").fill("QUESTION 2")
+    expected = set()
+    for i, item in enumerate(probe.items):
+        answers = [now.prediction[i] or "" for now in taken]
+        text = " ".join([item.id, item.prompt, *answers]).lower()
+        if "question" in text and "2" in text:
+            expected.add(item.id)
+    until(page, f"document.querySelectorAll('#item-table .open').length === {len(expected)}")
+    assert set(ids(page)) == expected
+    page.locator("#item-clear").click()
+    page.get_by_label("Category", exact=True).last.select_option("topic-3")
+    assert page.locator("#item-count").inner_text() == "30 of 120 items"
+    page.get_by_label("Fate").select_option("1→0")
+    lost = (first.correct == 1) & (last.correct == 0)
+    expected = {str(i) for i, gone, item in zip(probe.ids, lost, probe.items) if gone and item.category == "topic-3"}
+    assert expected and set(ids(page)) == expected
+    page.locator("#item-clear").click()
+    page.locator("#flow-counts button").nth(1).click()
+    assert page.locator("#item-count").inner_text() == f"{int(lost.sum())} of 120 items"
+    page.locator("#item-clear").click()
+    page.locator('#item-table [data-sort="margin"]').click()
+    margins = dict(zip(probe.ids, last.margin))
+    shown = [margins[name] for name in ids(page)]
+    assert np.diff(np.round(shown, 2)).min() >= 0
+    assert shown[0] == pytest.approx(np.nanmin(last.margin))
+    page.locator("#item-pager button").last.click()
+    assert len(set(ids(page))) == 25
+    changed = [  # a choice that was lost, with the answers that it went through
+        (i, [now.choice[i] for now in taken])
+        for i, item in enumerate(probe.items)
+        if item.kind == "multiple_choice" and lost[i]
+    ]
+    at, path = max(changed, key=lambda one: len(set(one[1])))
+    item = probe.items[at]
+    page.get_by_label("Search items").fill(item.prompt)
+    page.locator(f'#item-table tr[data-item="{item.id}"]').click()
+    story = page.locator("#story")
+    assert story.locator("h2").inner_text() == item.id
+    assert story.locator("pre").first.inner_text() == item.prompt
+    assert item.choices[item.answer].strip() in story.locator("li.answer").inner_text()
+    rows = [row.split("\t") for row in story.locator("tbody tr").all_inner_texts()]
+    turns = [
+        t for t in range(8) if t == 0 or (path[t], taken[t].outcome[at]) != (path[t - 1], taken[t - 1].outcome[at])
+    ]
+    assert len(rows) == len(turns)
+    for row, t in zip(rows, turns):
+        assert f"step {10 * t}" in row[0]
+        assert row[1].strip() == {"correct": "right", None: "not scored"}.get(
+            taken[t].outcome[at], taken[t].outcome[at]
+        )
+        assert row[2].strip() == item.choices[path[t]].strip()
+        assert row[3].replace("−", "-").strip() == f"{taken[t].margin[at]:.2f}"
+    page.keyboard.press("Escape")
+    assert not story.is_visible()
+
+
+def test_the_wall_shows_states_and_opens_stories_by_mouse_and_keys(show, run):
+    page = show(run[1])
+    page.locator("#switches").get_by_text("mixed", exact=True).click()
+    see(page, "items")
+    wall = page.locator("#wall-canvas")
+    wall.scroll_into_view_if_needed()
+    box = wall.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 1)
+    tip = page.locator("#tip")
+    top = tip.locator("b").inner_text()
+    assert "step 70" in tip.inner_text() and "wrong" in tip.inner_text()
+    assert top == ids(page)[0], "wall and table have one order"
+    seen = page.evaluate(
+        """(() => { const canvas = document.querySelector('#wall-canvas');
+        const { data } = canvas.getContext('2d').getImageData(canvas.width - 3, 1, 1, 1);
+        const wrong = getComputedStyle(document.documentElement).getPropertyValue('--wrong').trim();
+        return wrong === '#' + [...data].slice(0, 3).map((v) => v.toString(16).padStart(2, '0')).join(''); })()"""
+    )
+    assert seen, "the colour of a wrong answer"
+    page.mouse.click(box["x"] + box["width"] - 3, box["y"] + 1)
+    assert page.locator("#story h2").inner_text() == top
+    page.keyboard.press("Escape")
+    page.locator("#wall-controls").get_by_text("Row by row").click()
+    page.locator("#wall").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    second = tip.locator("b").inner_text()
+    page.keyboard.press("Enter")
+    assert page.locator("#story h2").inner_text() == second == ids(page)[1]
+
+
+def test_light_and_dark(show, run):
+    for scheme, other in (("light", "dark"), ("dark", "light")):
+        page = show(run[1], color_scheme=scheme)
+        ground = "getComputedStyle(document.body).backgroundColor"
+        before = page.evaluate(ground)
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        page.locator("#theme").click()
+        assert page.evaluate("document.documentElement.dataset.theme") == other
+        assert page.evaluate(ground) != before
+        text = page.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--muted').trim()")
+        until(page, f"document.querySelector('#curve-chart').layout.font.color === '{text}'")
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run whose every text is markup."""
+    probe = Probe(
+        "hostile",
+        [MultipleChoice(f"{i}{HOSTILE}", HOSTILE, [HOSTILE, " b", " c"], 0, f"{HOSTILE} {i % 4}") for i in range(8)]
+        + [Recall("r" + HOSTILE, HOSTILE, HOSTILE, "recall"), Generation("g" + HOSTILE, HOSTILE, HOSTILE, "contains")],
+    )
+    store = Store(tmp_path_factory.mktemp("hostile") / "run<img src=x onerror='window.ran = 3'>")
+    store.begin([probe])
+    for step in range(8):
+        correct = (np.arange(10) >= step).astype(float)
+        choice = np.where(np.arange(10) < 8, np.where(correct == 1, 0, 1), -1)
+        said = np.array([HOSTILE] * 10, object)
+        columns = {
+            "choice": choice,
+            "prediction": said,
+            "text": said,
+            "n_choices": probe.n_choices,
+            "answer": probe.answer,
+        }
+        metadata = {"model": HOSTILE}
+        store.write(
+            Snapshot(
+                "hostile",
+                probe.fingerprint,
+                step,
+                probe.ids,
+                correct,
+                **columns,
+                samples_seen=8.0 * step,
+                metadata=metadata,
+            )
+        )
+    return write_report(store, store.path / "report.html")
+
+
+def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
+    page = show(hostile)
+    for section in ("curves", "map", "radar", "flow", "category-numbers", "items", "about"):
+        see(page, section)
+    chart(page, "map-chart")
+    chart(page, "radar-chart")
+    page.locator("#curve-categories button").nth(1).click()
+    page.locator("#curve-chart .nsewdrag").hover()
+    assert HOSTILE in page.locator("#item-table tbody tr").first.inner_text()
+    assert HOSTILE in page.locator("#category-table").inner_text()
+    assert HOSTILE in page.locator("#facts").inner_text()
+    drawn = page.locator("#map-chart .ytick text").all_text_contents()
+    assert all(text.startswith(HOSTILE[:20]) or text in ("recall",) for text in drawn), drawn
+    legend = page.locator("#curve-chart .legendtext").all_text_contents()
+    assert f"{HOSTILE} 0" in legend or any("<b>bold</b>" in text for text in legend), legend
+    page.locator("#item-table tbody tr").first.click()
+    assert HOSTILE in page.locator("#story").inner_text()
+    page.keyboard.press("Escape")
+    wall = page.locator("#wall-canvas")
+    wall.scroll_into_view_if_needed()
+    wall.hover()
+    assert "<img src=x onerror=" in page.locator("#tip").inner_text()
+    page.locator("#map-chart").scroll_into_view_if_needed()
+    page.locator("#map-chart .nsewdrag").hover()
+    hover = page.locator("#map-chart .hoverlayer text").first
+    hover.wait_for()
+    assert "<b>bold</b>" in hover.text_content()
+    assert page.evaluate("window.ran") is None
+    assert page.locator("img, b:text-is('bold')").count() == 0
+    assert page.evaluate("document.scripts.length") <= 4
+
+
+def test_an_injected_handler_would_not_run(browser, run):
+    page = browser.new_context().new_page()
+    page.goto(run[1].as_uri())
+    page.wait_for_selector("html[data-ready]")
+    page.evaluate("document.body.insertAdjacentHTML('beforeend', `<img src=x onerror='window.ran = 1'>`)")
+    page.wait_for_timeout(200)
+    assert page.evaluate("window.ran") is None, "the content security policy stops it"
+
+
+@pytest.mark.parametrize("name", ["run", "hostile"])
+def test_a_phone_never_scrolls_sideways(show, run, hostile, name):
+    page = show({"run": run[1], "hostile": hostile}[name], viewport=PHONE)
+    for section in ("curves", "map", "radar", "flow", "category-numbers", "items", "about", "downloads"):
+        see(page, section)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, section
+    page.locator("#item-table tbody tr").first.click()
+    assert page.locator("#story").bounding_box()["width"] <= 390
+    assert page.evaluate("document.querySelector('#story').scrollWidth <= document.querySelector('#story').clientWidth")
+
+
+def test_two_runs_and_stages(show, tmp_path):
+    probe = make_probe("mixed", 200)
+    mild = make_run(tmp_path / "mild", [probe], lose=0.1)
+    hard = make_run(tmp_path / "hard", [probe], lose=0.7, seed=4)
+    page = show(write_report([mild, hard], tmp_path / "two.html"))
+    drawn = [t for t in chart(page, "curve-chart")["traces"] if t["mode"] == "lines+markers"]
+    assert [t["name"] for t in drawn] == ["mild", "hard"]
+    tables = [store.history().table for store in (mild, hard)]
+    for trace, table in zip(drawn, tables):
+        assert trace["y"] == table[table["category"] == ""]["knowledge_lost"].tolist()
+    see(page, "runs")
+    last = [table[table["category"] == ""].iloc[-1] for table in tables]
+    rows = page.locator("#runs-table tbody tr").all_inner_texts()
+    assert all(percent(one["knowledge_lost"]) in row for one, row in zip(last, rows))
+    gap = page.locator("#differences-table tbody tr").inner_text()
+    assert gap.startswith("hard less mild")
+    assert "+" + percent(last[1]["knowledge_lost"] - last[0]["knowledge_lost"]) in gap
+    assert "lost more" in gap
+    page.get_by_label("Run", exact=True).select_option("1")
+    see(page, "flow")
+    assert f"{last[1]['n10']} item" in page.locator("#flow-counts").inner_text()
+    page = show(write_report([mild, hard], tmp_path / "stages.html", stages=True))
+    second = [t for t in chart(page, "curve-chart")["traces"] if t["mode"] == "lines+markers"][1]
+    assert second["x"] == [480 + seen for seen in tables[1][tables[1]["category"] == ""]["samples_seen"]]
+    assert "all stages" in chart(page, "curve-chart")["x"]["title"]["text"]
+
+
+def test_odd_runs_have_their_empty_states(show, tmp_path):
+    one = make_run(tmp_path / "one", [make_probe("mixed", 30)], steps=(0,), again=False, samples=0)
+    page = show(write_report(one, tmp_path / "one.html"))
+    assert "only the baseline" in page.locator(".verdict").inner_text()
+    assert "No fit: " in page.locator("#curve-note").inner_text()
+    see(page, "map")
+    assert "one checkpoint" in page.locator("#map-chart").inner_text()
+    probe = make_probe("talk", 12, kinds=("generation",), categories=0)
+    store = Store(tmp_path / "silent")
+    store.begin([probe])
+    for step in (0, 5):
+        store.write(Snapshot("talk", probe.fingerprint, step, probe.ids, np.full(12, np.nan)))
+    page = show(write_report(store, tmp_path / "silent.html"))
+    assert "nothing can be compared" in page.locator(".verdict").inner_text()
+    see(page, "flow")
+    assert "No item was scored" in page.locator("#flow-chart").inner_text()
+    see(page, "items")
+    page.locator("#item-table tbody tr").first.click()
+    assert "not scored" in page.locator("#story").inner_text()
+    page.keyboard.press("Escape")
+    see(page, "about")
+    assert "not recorded" in page.locator("#facts").inner_text()
+
+
+def test_ten_thousand_items_and_fifty_checkpoints_open_at_once(browser, tmp_path, capsys):
+    probe = make_probe("big", 10_000, kinds=("choice", "recall"), categories=12)
+    make_run(tmp_path / "big", [probe], steps=tuple(range(0, 500, 10)))
+    file = write_report(tmp_path / "big", tmp_path / "big.html")
+    opened = []
+    for _ in range(3):
+        page = browser.new_context(viewport=DESK).new_page()
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]")
+        opened.append(float(page.evaluate("document.documentElement.dataset.ready")) / 1000)
+    with capsys.disabled():
+        size = file.stat().st_size / 1e6
+        print(f"\n10,000 items x 50 checkpoints: {size:.1f} MB, opens in {min(opened):.2f} s (of {opened})")
+    assert min(opened) < 4
+    begun = page.evaluate("performance.now()")
+    page.locator("#items").scroll_into_view_if_needed()
+    page.wait_for_selector("#item-table tbody tr")
+    assert page.evaluate("performance.now()") - begun < 3_000, "the wall and the table"
+    assert page.locator("#item-count").inner_text() == "10,000 items"
+    page.get_by_label("Search items").fill("Question 999")
+    until(page, "document.querySelector('#item-count').textContent.includes(' of ')")
+    found = sum("Question" in item.prompt and "999" in item.prompt for item in probe.items)
+    assert page.locator("#item-count").inner_text() == f"{found} of 10,000 items"

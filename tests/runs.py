@@ -1,0 +1,84 @@
+"""Runs made by hand: a model that knows most items and loses some of them on the way."""
+
+import numpy as np
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
+from forget_callback.history import Stage
+
+OPTIONS = (" alpha", " beta", " gamma", " delta")
+
+
+def make_probe(name="facts", n_items=60, kinds=("choice", "recall", "generation"), categories=4):
+    def item(i):
+        category = f"topic-{i % categories}" if categories else ""
+        kind = kinds[i // max(categories, 1) % len(kinds)]
+        if kind == "choice":
+            return MultipleChoice(f"c{i}", f"Question {i}: which?", OPTIONS, i * 7 % 4, category)
+        if kind == "recall":
+            return Recall(f"r{i}", f"The word of {i} is", f" word{i}", category)
+        return Generation(f"g{i}", f"Say {i}", f"{i}", "number", category)
+
+    return Probe(name, [item(i) for i in range(n_items)])
+
+
+def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16, again=False):
+    """One snapshot a step; `lose` is the share of the known items that are gone at the end. All in numpy."""
+    rng = np.random.default_rng(seed)
+    n, is_choice = len(probe), np.isfinite(probe.n_choices)
+    is_text = np.array([item.kind == "generation" for item in probe.items])
+    known = rng.random(n) < 0.8
+    gone = np.where(known & (rng.random(n) < lose), rng.integers(1, max(len(steps), 2), n), len(steps) + 1)
+    learned = np.where(~known & (rng.random(n) < 0.1), len(steps) - 1, len(steps) + 1)
+    guess = rng.integers(0, 4, n)
+    begun, slope = rng.normal(2.0, 0.5, n), rng.normal(0.3, 0.1, n)
+    options = np.array(OPTIONS, object)
+    answers = np.array([item.answer if isinstance(item.answer, str) else "" for item in probe.items], object)
+    numbers = np.array([item.answer[0] if item.kind == "generation" else "" for item in probe.items], object)
+    found = []
+    for t, step in enumerate(steps):
+        guess = np.where(rng.random(n) < 0.15, rng.integers(0, 4, n), guess)
+        knows = (known & (t < gone)) | (t >= learned)
+        choice = np.where(is_choice, np.where(knows, probe.answer, guess), -1)
+        right = np.where(is_choice, choice == probe.answer, knows)
+        outcome = np.where(right, "correct", "wrong").astype(object)
+        spoiled = is_text & ~right
+        outcome[spoiled & (np.arange(n) % 5 == 0)] = "unparsed"
+        outcome[spoiled & (np.arange(n) % 5 == 1)] = "truncated"
+        correct = right.astype(float)
+        dropped = rng.random(n) < (0.01 if step else 0.0)
+        correct[dropped], outcome[dropped] = np.nan, None
+        wrong = np.where(is_text, f"{900 + t}", f" other{t // 2}")
+        prediction = np.where(
+            is_choice, options[np.maximum(choice, 0)], np.where(right, np.where(is_text, numbers, answers), wrong)
+        )
+        prediction[outcome == "unparsed"] = None
+        text = np.array([f"I say {p}." if generated else None for p, generated in zip(prediction, is_text)], object)
+        margin = np.where(is_text, np.nan, np.abs(begun - slope * t) * np.where(right, 1, -1))
+        found.append(
+            Snapshot(
+                probe.name, probe.fingerprint, step, np.array(probe.ids), correct, outcome, choice, margin,
+                category=np.array([item.category for item in probe.items], object), prediction=prediction, text=text,
+                n_choices=probe.n_choices, answer=probe.answer,
+                samples_seen=float(samples * step) if samples else np.nan, tokens_seen=float(100 * step),
+                metadata={"seconds": 1.5 + t, "dtype": "float32", "likelihood": "prefix", "batch_tokens": 2048},
+            )
+        )  # fmt: skip
+    return found
+
+
+def make_run(directory, probes=None, *, again=True, stage=None, baseline=(), **how):
+    """A run directory with the snapshots of one or several probes; gives its store."""
+    probes = [make_probe()] if probes is None else probes
+    store = Store(directory)
+    store.begin(probes)
+    for probe in probes:
+        taken = make_snapshots(probe, **how)
+        for snapshot in taken:
+            store.write(snapshot)
+        if again and taken:
+            store.write_beside("again", taken[0])
+    for snapshot in baseline:
+        store.write_beside("baseline", snapshot)
+    if stage is not None:
+        store.write_stage(Stage(*stage))
+    return store
