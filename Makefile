@@ -9,7 +9,7 @@ demo: .venv/installed
 	$(BIN)/forget-callback demo --out $(OUT)
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/dev
 	$(BIN)/python -m pytest --cov=forget_callback --cov-report=term-missing:skip-covered
