@@ -21,6 +21,8 @@ Floats = NDArray[np.float64]
 MIN_CHECKPOINTS = 6
 REACH = 2.0  # a forecast goes no further than this many times the data seen
 _FALL_CONFIDENCE = 0.95
+_MOST_MISSED = 1 / 3  # of the checkpoints may lie off a curve that is drawn, by more than _NEAR
+_NEAR = 0.01
 _GRID = 200
 
 
@@ -139,6 +141,9 @@ def fit_data_scale(
     best = {family: _least_squares(family, u, points.knowledge_lost) for family in ("power", "exponential")}
     family = min(best, key=lambda name: best[name].residual)
     a, shape, _ = best[family]
+    reason = _why_neither(points, a * _basis(family, u, shape))
+    if reason:
+        return replace(points, reason=reason)
     parameters = {"a": a / last**shape, "b": shape} if family == "power" else {"a": a, "c": shape * last}
     return replace(
         points,
@@ -236,6 +241,20 @@ def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
         f"knowledge_lost fell from {lost[high]:.3f} at {seen[high]:g} samples to {lost[low]:.3f} at {seen[low]:g}, "
         f"more than the sampling error of {points.n_items} items: the model recovered, and a curve that only rises "
         "says nothing about that; read the points"
+    )
+
+
+def _why_neither(points: DataScaleFit, curve: Floats) -> str:
+    """A curve that the points do not follow forecasts nothing: an S, for one, is neither of the two.
+
+    Held against each point's own interval, because a run wanders by more than the sampling of items explains.
+    """
+    missed = int(((curve < points.low - _NEAR) | (curve > points.high + _NEAR)).sum())
+    if missed <= _MOST_MISSED * len(curve):
+        return ""
+    return (
+        f"knowledge_lost follows neither curve: the better one misses the 95% interval of {missed} of {len(curve)} "
+        "checkpoints; read the points"
     )
 
 

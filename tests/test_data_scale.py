@@ -204,6 +204,15 @@ def test_a_fall_without_any_sampling_error_is_a_fall():
     refused(history_of(rows, [0.0, *EIGHT]), "knowledge_lost fell from 1.000")
 
 
+def test_an_s_is_neither_curve():
+    """What a short fine-tuning run looks like: nothing at first, then much at once, then nothing more."""
+    fit = refused(
+        exact(lambda d: 0.4 / (1 + np.exp(-(np.asarray(d) - 3000) / 400)), EIGHT, n_items=300),
+        "knowledge_lost follows neither curve: the better one misses the 95% interval of ",
+    )
+    assert fit.reason.endswith(" of 8 checkpoints; read the points")
+
+
 def test_noise_around_a_plateau_is_seldom_taken_for_a_fall():
     rng = np.random.default_rng(5)
     falls = 0
