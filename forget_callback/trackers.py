@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -152,15 +153,23 @@ class TrainerTracker:
 
     def log(self, row: Mapping[str, float]) -> None:
         """Passes a row on, and appends it to `state.log_history`."""
-        from transformers.integrations.integration_utils import WandbCallback, get_reporting_integration_callbacks
+        from transformers.integrations.integration_utils import (
+            TensorBoardCallback,
+            WandbCallback,
+            get_reporting_integration_callbacks,
+        )
 
         trainer = self.trainer
+        against_samples = copy(trainer.state)
+        against_samples.global_step = int(row.get(X_AXIS, trainer.state.global_step))
         logged = {name: value for name, value in row.items() if name != GLOBAL_STEP}
         trainer.state.log_history.append({**logged, "step": trainer.state.global_step})
         for reporter in trainer.callback_handler.callbacks:
             kinds = get_reporting_integration_callbacks(trainer.args.report_to)
             if type(reporter) in kinds and not isinstance(reporter, WandbCallback):
-                reporter.on_log(trainer.args, trainer.state, trainer.control, model=trainer.model, logs=dict(logged))
+                # TensorBoard draws against the step and nothing else.
+                state = against_samples if isinstance(reporter, TensorBoardCallback) else trainer.state
+                reporter.on_log(trainer.args, state, trainer.control, model=trainer.model, logs=dict(logged))
 
     def alert(self, title: str, text: str) -> None:
         """Reporters take no messages; the log has it."""

@@ -134,6 +134,18 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
     } <= kept
 
 
+def test_the_table_of_items_is_capped(make_sft, probe, wandb_offline, monkeypatch):
+    monkeypatch.setattr("forget_callback.trackers.ITEMS_AT_ONCE", 1)
+    monkeypatch.setattr("forget_callback.trackers.ITEMS_IN_ALL", 2)
+    make_sft([ForgetCallback(probe, every=1)], report_to="wandb", learning_rate=5e-2).train()
+    wandb.finish()
+    (run,) = wandb_offline.glob("wandb/offline-run-*")
+    tables = [
+        json.loads(path.read_text(encoding="utf-8"))["data"] for path in run.glob("files/media/table/forget/items*")
+    ]
+    assert sorted(len(table) for table in tables) == [1, 1]
+
+
 @pytest.mark.parametrize("call", ["log", "define_metric", "alert"])
 def test_wandb_that_is_down_costs_nothing_whatever_we_call(make_sft, probe, wandb_offline, monkeypatch, caplog, call):
     def down(*args, **kwargs):
@@ -163,7 +175,8 @@ def test_tensorboard_and_the_log_history_get_the_numbers_through_attach(make_sft
     callback = ForgetCallback(probe, every=3, trainer=trainer)
     trainer.train()
     board = EventAccumulator(str(tmp_path / "board")).Reload()
-    history = callback.history[callback.history["category"] == ""].set_index("step")
+    history = callback.history[callback.history["category"] == ""].set_index("samples_seen")
+    assert list(history.index) == [0, 12, 24]
     read = {event.step: event.value for event in board.Scalars("train/forget/mini/margin")}
     assert read == pytest.approx(history["margin"].to_dict(), rel=1e-6)
     logged = [row for row in trainer.state.log_history if "forget/mini/margin" in row]
