@@ -93,7 +93,7 @@ def _expanded(model: str) -> list[str]:
     return inside or [model]
 
 
-class Judge:
+class CheckpointScorer:
     """Scores one model after the other on the same probes, in the same batches, on all processes together.
 
     Args:
@@ -136,7 +136,7 @@ def _tokenizer(name: str) -> object:
 
 
 def score_history(
-    judge: Judge,
+    scorer: CheckpointScorer,
     checkpoints: Sequence[Checkpoint],
     store: Store,
     *,
@@ -161,10 +161,10 @@ def score_history(
 
     def open_store() -> tuple[list[int], int | None]:
         nonlocal monitor
-        _require_all_probes(store, judge.probes)
-        monitor = ForgetMonitor(judge.probes, store)
+        _require_all_probes(store, scorer.probes)
+        monitor = ForgetMonitor(scorer.probes, store)
         steps = sorted({row.step for row in monitor.rows})
-        last = store.read(judge.probes[0].name, steps[-1]).metadata if steps else {}
+        last = store.read(scorer.probes[0].name, steps[-1]).metadata if steps else {}
         return steps, last.get("batch_tokens")
 
     def observe(checkpoint: Checkpoint, taken: list[Snapshot], again: list[Snapshot], seconds: float) -> None:
@@ -183,7 +183,7 @@ def score_history(
             raise observation.error
 
     done, batch_tokens = on_main(open_store)
-    judge.use_batches_of(batch_tokens)
+    scorer.use_batches_of(batch_tokens)
     wanted = [*([Checkpoint(baseline, 0, 0.0, 0.0)] if baseline else []), *checkpoints]
     left = [checkpoint for checkpoint in wanted if checkpoint.step not in done]
     if index() == 0:
@@ -196,7 +196,7 @@ def score_history(
             )
     for checkpoint in left:
         begun = time.perf_counter()
-        taken, again = judge.score(checkpoint.model, again=not done and checkpoint is left[0])
+        taken, again = scorer.score(checkpoint.model, again=not done and checkpoint is left[0])
         on_main(partial(observe, checkpoint, taken, again, time.perf_counter() - begun))
     on_main(lambda: None if monitor is None else monitor.finish())
 

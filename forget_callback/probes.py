@@ -333,7 +333,9 @@ class Probe:
 
 
 def _options(item: Item) -> int:
-    return len(item.choices) if isinstance(item, MultipleChoice) else getattr(item, "options", 0)
+    if isinstance(item, MultipleChoice):
+        return len(item.choices)
+    return item.options if isinstance(item, Generation) else 0
 
 
 def _right_option(item: Item) -> int:

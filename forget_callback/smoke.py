@@ -1,4 +1,4 @@
-"""`--smoke`: any recipe on a CPU within two minutes, with a tiny model, the built-in facts and a few hundred samples.
+"""`--smoke`: a recipe on a CPU, with a tiny model, the built-in facts and a few hundred samples.
 
 Makes the model once and keeps it beside the runs. What is swapped in is a list of options that go over the recipe's own
 YAML; what makes the recipe what it is (its trainer, LoRA, packing, replay, its schedule) stays.

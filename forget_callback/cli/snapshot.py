@@ -18,7 +18,7 @@ from forget_callback.store import Store
 from forget_callback.terminal import percent, snapshot_line
 
 if TYPE_CHECKING:
-    from forget_callback.checkpoints import Checkpoint, Judge
+    from forget_callback.checkpoints import Checkpoint, CheckpointScorer
     from forget_callback.monitor import Observation
 
 
@@ -57,18 +57,18 @@ def snapshot(
         _score_served(Server.at(models[0], concurrency=concurrency), probes, Store(out), step or 0, tokenizer)
         return
 
-    from forget_callback.checkpoints import Judge, find_checkpoints
+    from forget_callback.checkpoints import CheckpointScorer, find_checkpoints
     from forget_callback.processes import group
 
     checkpoints = find_checkpoints(models)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
         raise ValueError(f"--step {step} goes with one model; checkpoints know their steps, and --baseline is step 0")
     with group():
-        judge = Judge(probes, tokenizer or checkpoints[-1].model, batch_tokens=batch_tokens)
+        scorer = CheckpointScorer(probes, tokenizer or checkpoints[-1].model, batch_tokens=batch_tokens)
         if len(checkpoints) > 1 or baseline is not None:
-            _score_history(judge, checkpoints, Store(out), baseline)
+            _score_history(scorer, checkpoints, Store(out), baseline)
         else:
-            _score_one(judge, checkpoints[0], Store(out), step)
+            _score_one(scorer, checkpoints[0], Store(out), step)
 
 
 def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: int, tokenizer: str | None) -> None:
@@ -81,11 +81,11 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
     _print_where(store)
 
 
-def _score_one(judge: Judge, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
+def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
     from forget_callback.processes import index, on_main
 
-    on_main(lambda: store.begin(judge.probes))
-    taken, _ = judge.score(checkpoint.model)
+    on_main(lambda: store.begin(scorer.probes))
+    taken, _ = scorer.score(checkpoint.model)
     recorded = (checkpoint.step or 0) if step is None else step
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [replace(one, step=recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
@@ -94,14 +94,16 @@ def _score_one(judge: Judge, checkpoint: Checkpoint, store: Store, step: int | N
         _print_where(store)
 
 
-def _score_history(judge: Judge, checkpoints: Sequence[Checkpoint], store: Store, baseline: str | None) -> None:
+def _score_history(
+    scorer: CheckpointScorer, checkpoints: Sequence[Checkpoint], store: Store, baseline: str | None
+) -> None:
     from forget_callback.checkpoints import score_history
     from forget_callback.processes import index
 
     def show(seen: Observation, first: bool) -> None:
         print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)
 
-    score_history(judge, checkpoints, store, baseline=baseline, seen=show, note=_note)
+    score_history(scorer, checkpoints, store, baseline=baseline, seen=show, note=_note)
     if index() == 0:
         _print_where(store)
 

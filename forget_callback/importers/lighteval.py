@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from forget_callback.importers.log import Log, Logged, Row, Wanted, as_number, by_id, digest, pick_metric, probe_name
+from forget_callback.importers.newest import newest
 from forget_callback.importers.options import Pick, as_choice, letter_place, of_letters, settle
 
 PREFERRED = ("acc", "extractive_match", "em", "exact_match", "qem", "quasi_exact_match", "pass@1")
@@ -41,18 +42,11 @@ def read(path: Path, wanted: Wanted) -> list[Log]:
     """
     if path.is_file():
         return [_read_task(path, wanted)]
-    found = files(path)
-    # details/<model>/<time>/details_<task>_<time>.parquet
-    models = sorted({file.parent.parent if _name(file)[2] == file.parent.name else file.parent for file in found})
-    if len(models) > 1:
-        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(m.name for m in models)}; name one")
-    newest: dict[str, Path] = {}
-    for file in sorted(found, key=lambda file: _name(file)[2]):
-        task = _name(file)[0]
-        if task in newest:
-            wanted.note(f"{task}: {file.name} is newer than {newest[task].name} and taken")
-        newest[task] = file
-    return [_read_task(newest[task], wanted) for task in sorted(newest)]
+    found = {}
+    for file in files(path):  # details/<model>/<time>/details_<task>_<time>.parquet
+        task, _, time = _name(file)
+        found[file] = (file.parent.parent if time == file.parent.name else file.parent, task, time)
+    return [_read_task(file, wanted) for file in newest(path, found, wanted)]
 
 
 def _name(file: Path) -> tuple[str, int | None, str]:

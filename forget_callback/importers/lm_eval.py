@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.importers.log import Log, Logged, Row, Wanted, as_number, by_id, digest, pick_metric, probe_name
+from forget_callback.importers.newest import newest
 from forget_callback.importers.options import Pick, of_letters, settle
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
@@ -37,17 +38,8 @@ def read(path: Path, wanted: Wanted) -> list[Log]:
     """
     if path.is_file():
         return [_read_task(path, wanted)]
-    found = files(path)
-    models = sorted({file.parent for file in found})
-    if len(models) > 1:
-        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(m.name for m in models)}; name one")
-    newest: dict[str, Path] = {}
-    for file in sorted(found, key=lambda file: _name(file)[1]):
-        task = _name(file)[0]
-        if task in newest:
-            wanted.note(f"{task}: {file.name} is newer than {newest[task].name} and taken")
-        newest[task] = file
-    return [_read_task(newest[task], wanted) for task in sorted(newest)]
+    found = {file: (file.parent, *_name(file)) for file in files(path)}
+    return [_read_task(file, wanted) for file in newest(path, found, wanted)]
 
 
 def _name(file: Path) -> tuple[str, str]:

@@ -74,11 +74,13 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
     """
     result = []
     for index, item in enumerate(probe.items):
-        texts = item.choices if isinstance(item, MultipleChoice) else [item.answer] if isinstance(item, Recall) else []
-        if not texts:
+        if isinstance(item, MultipleChoice):
+            texts, between = item.choices, item.contexts or [""] * len(item.choices)
+        elif isinstance(item, Recall):
+            texts, between = [item.answer], [""]
+        else:
             continue
         context = context_of(item, probe, tokenizer)
-        between = getattr(item, "contexts", ()) or [""] * len(texts)
         for own, text in zip(between, texts):
             # The template ends where the answer begins: a leading space would be one too many.
             text = text.lstrip() if probe.chat else text

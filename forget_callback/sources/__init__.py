@@ -42,7 +42,7 @@ def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
         raise ValueError(f"limit must be 1 or more, got {limit}")
     path, _, query = spec.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    settings = {key: _setting(spec, key, options.pop(key)) for key in list(options) if key in _SETTINGS}
+    settings = {key: _SETTINGS[key](spec, key, options.pop(key)) for key in list(options) if key in _SETTINGS}
     reasoning = {key: options.pop(key) for key in ("cot", "max_new_tokens") if key in options}
     probe = _load(spec, path, options, limit=limit, seed=seed)
     if limit is not None:
@@ -87,10 +87,6 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
     if options:
         raise ValueError(f"spec {spec!r}: {', '.join(options)} not known; expected {', '.join(_SETTINGS)} or cot")
     return jsonl.load(path)
-
-
-def _setting(spec: str, key: str, value: str) -> Any:
-    return _SETTINGS[key](spec, key, value)
 
 
 def _truth(spec: str, key: str, value: str) -> bool:
