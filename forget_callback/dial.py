@@ -107,7 +107,8 @@ def turn_dial(
         *kept, learned = scorer.score(line.model, progress=progress)
         now = {snapshot.probe: snapshot for snapshot in kept}
         first = first or now
-        points.append(Point(share, learned, tuple(kept), compare_checkpoints(first, now)[-1]))
+        *_, whole = (row for row in compare_checkpoints(first, now) if not row.category)
+        points.append(Point(share, learned, tuple(kept), whole))
         seen(points[-1])
     if save is not None:
         line.set(best_point(points).share)

@@ -185,15 +185,22 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
     Raises:
         ValueError: If the recipe is of the other trainer, or has a key that nobody knows.
     """
-    from forget_callback.smoke import smoke
+    from forget_callback.smoke import WIDTH, smoke
 
     parser = argparse.ArgumentParser(description=f"Trains by {trainer.upper()} while probes watch.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a recipe's YAML")
-    parser.add_argument("--smoke", action="store_true", help="the tiny model and a few hundred samples, on a CPU")
+    parser.add_argument(
+        "--smoke",
+        nargs="?",
+        type=int,
+        const=WIDTH,
+        metavar="WIDTH",
+        help=f"a tiny model, of width {WIDTH} by default, and a few hundred samples, on a CPU",
+    )
     parser.add_argument("--out", help="run directory; the recipe's output_dir by default")
     own, overrides = parser.parse_known_args(arguments)
     if own.smoke:
-        overrides = [*smoke(own.config, own.out), *overrides]
+        overrides = [*smoke(own.config, own.out, width=own.smoke), *overrides]
     elif own.out:
         overrides = ["--output_dir", own.out, *overrides]
     recipe = Recipe.read(own.config, overrides)

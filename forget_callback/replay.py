@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -78,9 +78,7 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
     own = {key for item in items for key in _keys(_words(_asked(item)))}
     lengths = {min(len(_words(_asked(item))), OWN_WORDS) for item in items}
     allowed = np.array([not own & _keys(_words(text), lengths) for text in texts], bool)
-    similarity = _similarity([_asked(item) + " " + _right(item) for item in lost], texts)
-    similarity[:, ~allowed] = 0.0
-    chosen = _in_turn(similarity, size)
+    chosen = _in_turn(_nearest([_asked(item) + " " + _right(item) for item in lost], texts, allowed, size), size)
     if not chosen:
         raise ValueError(
             f"the pool of {len(pool)} examples has nothing near to the {len(lost)} forgotten items that is not one of "
@@ -89,8 +87,8 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
     places = sorted(chosen)
     return Pack(
         tuple(pool[place] for place in places),
-        tuple(lost[chosen[place]].id for place in places),
-        tuple(float(similarity[chosen[place], place]) for place in places),
+        tuple(lost[chosen[place][0]].id for place in places),
+        tuple(chosen[place][1] for place in places),
         int((~allowed).sum()),
         len(lost),
     )
@@ -171,9 +169,22 @@ def _texts(value: Any, key: str = "") -> Iterable[str]:
             yield from _texts(part)
 
 
-def _similarity(asked: Sequence[str], pool: Sequence[str]) -> NDArray[np.float64]:
-    """Cosine of TF-IDF vectors, ``(n_asked, n_pool)``."""
-    counts = [Counter(_terms(text)) for text in (*asked, *pool)]
+def _nearest(
+    asked: Sequence[str], pool: Sequence[str], allowed: NDArray[np.bool_], size: int
+) -> Iterator[list[tuple[int, float]]]:
+    """For each text the `size` nearest examples that are allowed, nearest first: (place in the pool, cosine)."""
+    vectors = _vectors([*asked, *pool])
+    theirs, count = vectors[len(asked) :], min(size, len(pool))
+    for row in range(len(asked)):
+        cosine = (theirs @ vectors[row].T).toarray()[:, 0] * allowed
+        places = np.argpartition(-cosine, count - 1)[:count]
+        places = places[np.lexsort((places, -cosine[places]))]
+        yield [(int(place), float(cosine[place])) for place in places if cosine[place] > 0]
+
+
+def _vectors(texts: Sequence[str]) -> sparse.csr_matrix:
+    """TF-IDF vectors of length 1, ``(n_texts, n_terms)``."""
+    counts = [Counter(_terms(text)) for text in texts]
     index = {term: i for i, term in enumerate(sorted(set().union(*counts)))}
     rows = [row for row, own in enumerate(counts) for _ in own]
     columns = [index[term] for own in counts for term in own]
@@ -182,9 +193,8 @@ def _similarity(asked: Sequence[str], pool: Sequence[str]) -> NDArray[np.float64
     seen = np.bincount(columns, minlength=len(index))
     matrix = matrix @ sparse.diags(np.log((1 + len(counts)) / (1 + seen)) + 1)
     norms = np.sqrt(matrix.multiply(matrix).sum(axis=1)).A1
-    matrix = sparse.diags(1 / np.where(norms > 0, norms, 1)) @ matrix
-    found: NDArray[np.float64] = (matrix[: len(asked)] @ matrix[len(asked) :].T).toarray()
-    return found
+    unit: sparse.csr_matrix = sparse.diags(1 / np.where(norms > 0, norms, 1)) @ matrix
+    return unit
 
 
 def _terms(text: str) -> list[str]:
@@ -192,22 +202,15 @@ def _terms(text: str) -> list[str]:
     return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
 
 
-def _in_turn(similarity: NDArray[np.float64], size: int) -> dict[int, int]:
-    """Places in the pool, each with the row that chose it: every row its best that is left, again and again."""
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    at = np.zeros(len(similarity), np.int64)
-    chosen: dict[int, int] = {}
-    active = list(range(len(similarity)))
-    while active and len(chosen) < size:
-        still = []
-        for row in active:
-            while at[row] < order.shape[1] and int(order[row, at[row]]) in chosen:
-                at[row] += 1
-            if at[row] == order.shape[1] or similarity[row, order[row, at[row]]] <= 0:
-                continue
-            chosen[int(order[row, at[row]])] = row
-            still.append(row)
-            if len(chosen) == size:
-                break
-        active = still
+def _in_turn(nearest: Iterable[list[tuple[int, float]]], size: int) -> dict[int, tuple[int, float]]:
+    """Places in the pool, each with the row that chose it and how near it is: every row its best left, in turns."""
+    left = {row: iter(own) for row, own in enumerate(nearest)}
+    chosen: dict[int, tuple[int, float]] = {}
+    while left and len(chosen) < size:
+        for row in list(left):
+            best = next(((place, near) for place, near in left[row] if place not in chosen), None)
+            if best is None:
+                del left[row]
+            elif len(chosen) < size:
+                chosen[best[0]] = (row, best[1])
     return chosen

@@ -1,7 +1,8 @@
 """`--smoke`: a recipe on a CPU, with a tiny model, the built-in facts and a few hundred samples.
 
-Makes the model once and keeps it beside the runs. What is swapped in is a list of options that go over the recipe's own
-YAML; what makes the recipe what it is (its trainer, LoRA, packing, replay, its schedule) stays.
+Makes the model once and keeps it. What is swapped in is a list of options that go over the recipe's own YAML; what
+makes the recipe what it is (its trainer, LoRA, packing, replay, its schedule) stays. All of them learn the same new
+task, so that SFT and GRPO compare: answers start with S.
 """
 
 from __future__ import annotations
@@ -14,27 +15,30 @@ from typing import Any
 import transformers
 import yaml
 
-from forget_callback.demo import invented_facts, known_facts, make_model, make_tokenizer, quiet, teach
+from forget_callback.demo import Fact, invented_facts, known_facts, make_model, make_tokenizer, quiet, teach
+from forget_callback.probes import Generation, Probe, item_record
 from forget_callback.sources import load_probe
 
 SAMPLES = 320
 FACTS = 100
+WIDTH = 128
 PROBES = ("builtin:facts?kind=choice", "builtin:facts?kind=recall")
 ROOT = Path("smoke-runs")
-_TEXT = "{question} It is {answer}."
+Conversation = list[dict[str, str]]
 
 
-def smoke(config: str, out: str | None = None) -> list[str]:
+def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[str]:
     """Makes what a smoke run needs; gives the options to run it.
 
     Args:
         config: The recipe's YAML.
-        out: Run directory, ``smoke-runs/REGIME`` by default; model and data are kept beside it.
+        out: Run directory, ``smoke-runs/REGIME`` by default; model and data are kept in ``smoke-runs`` for all recipes.
+        width: Hidden size of the tiny model, a multiple of 8.
     """
     recipe: dict[str, Any] = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
     name = Path(config).parent.name + ("" if Path(config).stem == "config" else f"-{Path(config).stem}")
     run = Path(out) if out else ROOT / name
-    model, data = make_taught(run.parent / "model"), run.parent / "data"
+    model, data = make_taught(ROOT / f"model-{width}", hidden_size=width), ROOT / "data"
     write_data(data)
     grpo = recipe.get("trainer") == "grpo"
     rows = "prompts" if grpo else "texts" if "dataset_text_field" in recipe else "conversations"
@@ -54,7 +58,7 @@ def smoke(config: str, out: str | None = None) -> list[str]:
         "report_to": "none",
         "max_steps": -1,
         "num_train_epochs": 1,
-        "per_device_train_batch_size": 32 if grpo else 8,
+        "per_device_train_batch_size": 32 if grpo else 1 if recipe.get("packing") else 8,
         "gradient_accumulation_steps": 1,
         "warmup_steps": 0,
         "learning_rate": 2e-3 if recipe.get("use_peft") else 3e-4 if grpo else 5e-4,
@@ -62,7 +66,6 @@ def smoke(config: str, out: str | None = None) -> list[str]:
         "disable_tqdm": True,
         "probe_limit": FACTS,
         "train_samples": SAMPLES // 8 if grpo else SAMPLES,
-        "every": "log2" if recipe.get("every") == "log2" else 2 if grpo or recipe.get("packing") else 8,
     }
     if grpo:
         more = {"num_generations": 8, "max_completion_length": 12, "use_vllm": False, "beta": 0.0}
@@ -72,19 +75,42 @@ def smoke(config: str, out: str | None = None) -> list[str]:
     if "replay_dataset" in recipe:
         options["replay_dataset"] = data / "replay.jsonl"
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
-    return [*words, "--probes", *PROBES]
+    return [*words, "--probes", *PROBES, f"{data / 'task.jsonl'}?chat=true"]
 
 
-def make_taught(directory: Path, *, seed: int = 0, hidden_size: int = 128) -> Path:
+def taught_facts() -> tuple[list[Probe], list[Fact]]:
+    """The two probes of what the tiny model knows, and the facts behind them."""
+    probes = [load_probe(spec, limit=FACTS) for spec in PROBES]
+    return probes, known_facts(*probes)
+
+
+def new_task(samples: int, *, seed: int = 0) -> tuple[list[Conversation], Probe]:
+    """What is to be learned: conversations in which every answer starts with S, and a probe with other questions."""
+    rng = random.Random(seed)
+    asked = [question for question, _ in invented_facts(samples + FACTS, rng)]
+    answers = ["S" + "".join(rng.choice("bdfgklmnprtv") + rng.choice("aeiou") for _ in range(3)) for _ in asked]
+    held_out = [
+        Generation(f"s-{i}", question, r"^\s*S", "regex", max_new_tokens=4)
+        for i, question in enumerate(asked[samples:])
+    ]
+    return [conversation(*pair) for pair in zip(asked[:samples], answers)], Probe("task", held_out, chat=True)
+
+
+def conversation(question: str, answer: str) -> Conversation:
+    """One question and its answer, as TRL takes them."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def make_taught(directory: Path, *, seed: int = 0, hidden_size: int = WIDTH) -> Path:
     """The directory of a tiny model that knows the built-in facts by heart; taught if there is none yet."""
     if (directory / "config.json").is_file():
         return directory
     with quiet():
         transformers.set_seed(seed)
-        facts = known_facts(*(load_probe(spec, limit=FACTS) for spec in PROBES))
-        new = invented_facts(SAMPLES, random.Random(seed))
+        _, facts = taught_facts()
         texts = [text for fact in facts for text in fact.texts]
-        tokenizer = make_tokenizer([*texts, *(" ".join(pair) for pair in new)])
+        new, _ = new_task(SAMPLES, seed=seed)
+        tokenizer = make_tokenizer([*texts, *(turn["content"] for turns in new for turn in turns)])
         model = make_model(tokenizer, hidden_size=hidden_size)
         print(f"teaching a tiny model {len(facts)} facts ...", flush=True)
         teach(model, tokenizer, texts, seed=seed, steps=200)
@@ -93,26 +119,18 @@ def make_taught(directory: Path, *, seed: int = 0, hidden_size: int = 128) -> Pa
     return directory
 
 
-def write_data(directory: Path, *, seed: int = 0) -> None:
-    """Training data as JSON Lines, invented facts and old ones to replay, and a probe of what is to be learned."""
-    facts = known_facts(*(load_probe(spec, limit=FACTS) for spec in PROBES))
-    old = [(fact.question, fact.answer) for fact in facts]
-    new = invented_facts(SAMPLES, random.Random(seed))
+def write_data(directory: Path) -> None:
+    """The new task as JSON Lines in the forms that trainers take, its probe, and the old facts to replay."""
+    _, facts = taught_facts()
+    new, task = new_task(SAMPLES)
     rows: dict[str, list[dict[str, Any]]] = {
-        "conversations": [{"messages": _conversation(*pair)} for pair in new],
-        "texts": [{"text": _TEXT.format(question=question, answer=answer)} for question, answer in new],
-        "prompts": [{"prompt": _conversation(*pair)[:1]} for pair in new],
-        "replay": [{"messages": _conversation(*pair)} for pair in old],
+        "conversations": [{"messages": turns} for turns in new],
+        "texts": [{"text": " ".join(turn["content"] for turn in turns)} for turns in new],
+        "prompts": [{"prompt": turns[:1]} for turns in new],
+        "replay": [{"messages": conversation(fact.question, fact.answer)} for fact in facts],
+        "task": [item_record(item) for item in task.items],
     }
     directory.mkdir(parents=True, exist_ok=True)
-    asked = [
-        {"id": f"new-{i}", "prompt": question, "answer": answer, "match": "prefix", "max_new_tokens": 12}
-        for i, (question, answer) in enumerate(new[:FACTS])
-    ]
-    for name, own in {**rows, "task": asked}.items():
+    for name, own in rows.items():
         lines = "".join(json.dumps(row) + "\n" for row in own)
         (directory / f"{name}.jsonl").write_text(lines, encoding="utf-8")
-
-
-def _conversation(question: str, answer: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

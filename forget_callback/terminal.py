@@ -106,15 +106,18 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Table:
 
 
 def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
-    """Forgetting over the samples seen, a column a probe; `series` holds each probe's rows, oldest first."""
+    """What changed over the samples seen, a section a probe; `series` holds each probe's rows, oldest first."""
     table = _table(title)
-    table.add_column("samples seen", justify="right")
-    columns = [(rows, metric) for rows in series for metric in _headline(rows[0])]
-    for rows, metric in columns:
-        name = "forgotten" if metric == "forgetting" else "knowledge lost"
-        table.add_column(f"{rows[0].probe}\n{name}", justify="right", no_wrap=True)
-    for at, row in enumerate(series[0]):
-        table.add_row(f"{row.samples_seen:,.0f}", *(interval(rows[at], metric) for rows, metric in columns))
+    for name in ("samples seen", "1→0", "0→1", "knowledge lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    metrics = ("forgetting", "backward_transfer", "knowledge_lost")
+    for rows in series:
+        table.add_section()
+        table.add_row(
+            rows[0].probe, *(sparkline([row.value(metric) for row in rows]) for metric in metrics), style="bold"
+        )
+        for row in rows:
+            table.add_row(f"{row.samples_seen:,.0f}", *(interval(row, metric) for metric in metrics))
     return table
 
 
@@ -138,11 +141,6 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
         texts = (prompts[str(now.ids[i])], str(baseline.prediction[i]).strip(), f"{now.prediction[i]}…".strip())
         table.add_row(f"{now.samples_seen:,.0f}", *(Text(text.replace("\n", " ")) for text in texts))
     return table
-
-
-def _headline(row: Row) -> tuple[str, ...]:
-    """Where nothing can be guessed, what was forgotten is what was lost."""
-    return ("forgetting",) if row.transitions.knowledge_method == "exact" else ("forgetting", "knowledge_lost")
 
 
 def _table(title: str) -> Table:

@@ -61,14 +61,14 @@ def merge(config: Merging) -> None:
 def smoke(out: Path) -> Merging:
     """The tiny model and its fine-tuning on invented facts, made here."""
     from forget_callback.recipe import Recipe
-    from forget_callback.smoke import FACTS, PROBES, smoke
+    from forget_callback.smoke import FACTS, PROBES, ROOT, WIDTH, smoke
 
     recipe = Path(__file__).parent / "sft-from-base" / "config.yaml"
-    trained = out.parent / "fine-tuned"
+    trained = ROOT / "fine-tuned"
     if not (trained / "config.json").is_file():
         Recipe.read(recipe, smoke(str(recipe), str(trained))).run()
-    task = trained.parent / "data" / "task.jsonl"
-    return Merging(str(out.parent / "model"), str(trained), str(task), list(PROBES), FACTS, output_dir=str(out))
+    task = f"{ROOT / 'data' / 'task.jsonl'}?chat=true"
+    return Merging(str(ROOT / f"model-{WIDTH}"), str(trained), task, list(PROBES), FACTS, output_dir=str(out))
 
 
 if __name__ == "__main__":

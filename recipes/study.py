@@ -1,6 +1,6 @@
 """The data-scale study on the tiny model: how forgetting grows with data, by method and by size of the model.
 
-python recipes/study.py --out study [--seeds 0 1 2] [--samples 80 320 1280] [--workers 2]
+python recipes/study.py --out study [--seeds 0 1 2] [--samples 160 640 2560 10240] [--workers 2]
 
 One new task for all: answers shall start with S. SFT learns it from demonstrations (made-up words), SFT with replay
 from the same with a fifth of old facts, LoRA as SFT, GRPO from a reward for the first letter. What is not to be
@@ -9,65 +9,62 @@ forgotten are the facts that the model was taught before. Writes study.md, study
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
+import math
 import multiprocessing
+import os
 import random
 import time
 from pathlib import Path
 
+import matplotlib
 import numpy as np
+from matplotlib import pyplot
 from scipy import stats
 
-METHODS = ("sft", "replay", "lora", "grpo")
-SIZES = (64, 96, 128)
+from forget_callback.report import write_report
+
+WIDTH, OTHER_WIDTHS, AT = 128, (64, 256), 2560
 NAMES = {"sft": "SFT", "replay": "SFT, 20% replay", "lora": "LoRA", "grpo": "GRPO"}
-BATCH, TASK = 32, "starts-with-s"
+COLORS = {"sft": "#c0392b", "replay": "#e08e45", "lora": "#7d5ba6", "grpo": "#2471a3"}
+KEPT = ("method", "size", "samples", "seed", "seconds", "steps")
+BATCH = 32
 
 
 def train(job: dict) -> dict:
     """One run: trains, and gives what each snapshot says of the task and of the facts.
 
     A job has `root`, `out`, `method`, `samples`, `seed`, `size`, and may have `replay` (JSON Lines of conversations
-    that a fifth of the samples is drawn from) and `save` (where to save the model).
+    that a fifth of the samples is drawn from), `recall` (true: watch the recall items alone) and `save` (where to save
+    the model).
     """
-    import torch
     import transformers
     from datasets import Dataset
     from peft import LoraConfig
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    from forget_callback import ForgetCallback, Generation, Probe, load_probe
-    from forget_callback.demo import invented_facts, known_facts, quiet, starts_with_s
+    from forget_callback import ForgetCallback
+    from forget_callback.demo import quiet, starts_with_s
     from forget_callback.loading import load_model, load_tokenizer
     from forget_callback.probes import item_record
-    from forget_callback.smoke import FACTS, PROBES, make_taught
+    from forget_callback.smoke import conversation, make_taught, new_task, taught_facts
 
-    torch.set_num_threads(1)
     root, method, samples, seed, size = (job[name] for name in ("root", "method", "samples", "seed", "size"))
     begun = time.perf_counter()
     taught = make_taught(Path(root) / f"model-{size}-{seed}", seed=seed, hidden_size=size)
     model, tokenizer = load_model(str(taught)), load_tokenizer(str(taught))
-    facts = [load_probe(spec, limit=FACTS) for spec in PROBES]
-    rng = random.Random(seed)
-    asked = [question for question, _ in invented_facts(samples + 100, rng)]
-    held_out = [
-        Generation(f"s-{i}", question, r"^\s*S", "regex", max_new_tokens=4)
-        for i, question in enumerate(asked[samples:])
-    ]
-    old = known_facts(*facts)
-    replayed = [[{"role": "user", "content": f.question}, {"role": "assistant", "content": f.answer}] for f in old]
+    probes, facts = taught_facts()
+    rows, task = new_task(samples, seed=seed)
     if job.get("replay"):
-        replayed = [json.loads(line)["messages"] for line in Path(job["replay"]).read_text().splitlines()]
-    mixes = method == "replay" or job.get("replay")
-    rows = []
-    for question in asked[:samples]:
-        answer = "S" + "".join(rng.choice("bdfgklmnprtv") + rng.choice("aeiou") for _ in range(3))
-        row, again = (
-            [{"role": "user", "content": question}, {"role": "assistant", "content": answer}],
-            rng.choice(replayed),
-        )
-        rows.append(again if mixes and rng.random() < 0.2 else row)
-    callback = ForgetCallback([*facts, Probe(TASK, held_out, chat=True)], every="log2", on_error="raise")
+        old = [json.loads(line)["messages"] for line in Path(job["replay"]).read_text().splitlines()]
+    else:
+        old = [conversation(fact.question, fact.answer) for fact in facts]
+    if method == "replay" or job.get("replay"):
+        rng = random.Random(seed)
+        rows = [rng.choice(old) if rng.random() < 0.2 else row for row in rows]
+    watched = [probe for probe in probes if probe.name == "facts-recall" or not job.get("recall")]
+    callback = ForgetCallback([*watched, task], every="log2", on_error="raise")
     common = {
         "output_dir": job["out"],
         "max_steps": -(-samples // BATCH),
@@ -83,7 +80,13 @@ def train(job: dict) -> dict:
     }
     shared = {"model": model, "processing_class": tokenizer, "callbacks": [callback]}
     transformers.set_seed(seed)
-    with quiet():
+    Path(job["out"]).mkdir(parents=True, exist_ok=True)
+    with (
+        open(Path(job["out"], "log.txt"), "w", encoding="utf-8") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+        quiet(),
+    ):
         if method == "grpo":
             args = GRPOConfig(learning_rate=3e-4, num_generations=8, max_completion_length=12, beta=0.0, **common)
             data = Dataset.from_list([{"prompt": row[:1]} for row in rows])
@@ -98,31 +101,55 @@ def train(job: dict) -> dict:
         if job.get("save"):
             trainer.save_model(job["save"])
             tokenizer.save_pretrained(job["save"])
-            held = [json.dumps(item_record(item)) + "\n" for item in held_out]
-            Path(job["save"], "task.jsonl").write_text("".join(held))
+            held = "".join(json.dumps(item_record(item)) + "\n" for item in task.items)
+            Path(job["save"], "task.jsonl").write_text(held)
     history = callback.history[callback.history["category"] == ""]
     steps = []
     for step, own in history.groupby("step"):
         by_probe = own.set_index("probe")
+        lost = by_probe["knowledge_lost"].get("facts-choice")
         steps.append(
             {
                 "step": int(step),
                 "samples": float(by_probe["samples_seen"].iloc[0]),
-                "task": float(by_probe.loc[TASK, "accuracy_after"]),
-                "lost": float(by_probe.loc["facts-choice", "knowledge_lost"]),
+                "task": float(by_probe.loc[task.name, "accuracy_after"]),
+                "lost": None if lost is None else float(lost),
                 "forgotten": float(by_probe.loc["facts-recall", "forgetting"]),
             }
         )
-    return {**job, "steps": steps, "seconds": time.perf_counter() - begun}
+    end, seconds = steps[-1], time.perf_counter() - begun
+    print(
+        f"{NAMES[method]}, width {size}, seed {seed}, {samples:,} samples: {end['task']:.0%} right in the task, "
+        f"{end['forgotten']:.0%} of the facts forgotten, {seconds:.0f} s",
+        flush=True,
+    )
+    return {**job, "steps": steps, "seconds": seconds}
+
+
+def teach(model: tuple[str, int, int]) -> None:
+    """Makes the model of a directory, a size and a seed."""
+    from forget_callback.smoke import make_taught
+
+    root, size, seed = model
+    make_taught(Path(root) / f"model-{size}-{seed}", seed=seed, hidden_size=size)
+
+
+def workers(count: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Processes of one thread each: more threads than cores are slower than none."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    return concurrent.futures.ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
 
 
 def mean_interval(values: list[float]) -> str:
-    """Mean over seeds with the 95% interval of Student's t, in percent."""
-    x = 100 * np.array(values)
+    """Mean over seeds with the 95% interval of Student's t, in percent; of fewer runs where some have no number."""
+    x = 100 * np.array([value for value in values if not math.isnan(value)])
+    few = f" ({len(x)} of {len(values)} runs)" if len(x) < len(values) else ""
+    if not len(x):
+        return f"-{few}"
     if len(x) < 2:
-        return f"{x.mean():.1f}"
+        return f"{x.mean():.1f}{few}"
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return f"{x.mean():.1f} ± {half:.1f}"
+    return f"{x.mean():.1f} ± {half:.1f}{few}"
 
 
 def at_task(run: dict, level: float) -> float:
@@ -136,75 +163,83 @@ def at_task(run: dict, level: float) -> float:
     return float("nan")
 
 
-def table(runs: list[dict], samples: list[int]) -> str:
-    """What the runs ended with, and what they had forgotten at equal task accuracy; mean over seeds."""
-    lines = [
-        "| method | width | samples | right in the task, % | facts lost (choice), % | facts forgotten (recall), % |",
-        "| --- | --- | ---: | ---: | ---: | ---: |",
-    ]
-    groups: dict[tuple, list[dict]] = {}
-    for run in runs:
-        groups.setdefault((run["size"], METHODS.index(run["method"]), run["samples"]), []).append(run)
-    for (size, place, n), own in sorted(groups.items(), key=lambda entry: (-entry[0][0], *entry[0][1:])):
-        ends = [run["steps"][-1] for run in own]
-        cells = [mean_interval([end[name] for end in ends]) for name in ("task", "lost", "forgotten")]
-        lines.append(f"| {NAMES[METHODS[place]]} | {size} | {n:,} | " + " | ".join(cells) + " |")
-    lines += ["", "| facts forgotten (recall) when the task is at | 50% | 80% | 95% |", "| --- | ---: | ---: | ---: |"]
-    longest = [run for run in runs if run["samples"] == max(samples) and run["size"] == max(SIZES)]
-    for method in METHODS:
-        cells = []
-        for level in (0.5, 0.8, 0.95):
-            found = [at_task(run, level) for run in longest if run["method"] == method]
-            reached = [value for value in found if value == value]
-            few = "" if len(reached) == len(found) else f" ({len(reached)} of {len(found)} runs)"
-            cells.append((mean_interval(reached) if reached else "not reached") + few)
-        lines.append(f"| {NAMES[method]} | " + " | ".join(cells) + " |")
+def ends(runs: list[dict], what: str, method: str, samples: int, width: int = WIDTH) -> dict[int, float]:
+    """What runs ended with, by seed."""
+    kind = (method, samples, width)
+    return {run["seed"]: run["steps"][-1][what] for run in runs if (run["method"], run["samples"], run["size"]) == kind}
+
+
+def matrix(what: str, heads: list[str], rows: dict[str, list[list[float]]]) -> str:
+    """A table in Markdown: a row a name, each cell the values of all seeds."""
+    lines = [f"| {what} | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    lines += [f"| {name} | " + " | ".join(map(mean_interval, cells)) + " |" for name, cells in rows.items()]
     return "\n".join(lines)
 
 
-def figure(runs: list[dict], samples: list[int], path: Path) -> None:
-    """Forgetting against samples, against task accuracy, and by size."""
-    import matplotlib
+def tables(runs: list[dict]) -> list[str]:
+    """What runs ended with by data scale, how methods differ, what was forgotten at equal task accuracy, by width."""
+    samples = sorted({run["samples"] for run in runs})
+    heads = [f"{n:,} samples" for n in samples]
 
+    def of_all(what: str) -> dict[str, list[list[float]]]:
+        return {NAMES[m]: [list(ends(runs, what, m, n).values()) for n in samples] for m in NAMES}
+
+    forgotten = of_all("forgotten")
+    for more, less in (("sft", "grpo"), ("sft", "replay"), ("lora", "sft")):
+        pairs = [(ends(runs, "forgotten", more, n), ends(runs, "forgotten", less, n)) for n in samples]
+        forgotten[f"{NAMES[more]} less {NAMES[less]}"] = [[one[s] - other[s] for s in one] for one, other in pairs]
+    levels = (0.5, 0.8, 0.95)
+    longest = {m: [run for run in runs if (run["method"], run["samples"]) == (m, samples[-1])] for m in NAMES}
+    reached = {NAMES[m]: [[at_task(run, level) for run in own] for level in levels] for m, own in longest.items()}
+    pairs = zip(reached[NAMES["sft"]], reached[NAMES["grpo"]])
+    reached["SFT less GRPO"] = [[one - other for one, other in zip(*pair)] for pair in pairs]
+    widths = sorted((WIDTH, *OTHER_WIDTHS))
+    by_width = {f"SFT, {AT:,} samples": [list(ends(runs, "forgotten", "sft", AT, w).values()) for w in widths]}
+    return [
+        matrix("facts forgotten (recall), %", heads, forgotten),
+        matrix("facts forgotten (recall), %, when the task is at", [f"{level:.0%}" for level in levels], reached),
+        matrix("facts forgotten (recall), %, by width", [str(width) for width in widths], by_width),
+        matrix("knowledge lost (choice), %", heads, of_all("lost")),
+        matrix("right in the task, %", heads, of_all("task")),
+    ]
+
+
+def figure(runs: list[dict], path: Path) -> None:
+    """Forgetting against samples, against task accuracy, and by width."""
+    samples = sorted({run["samples"] for run in runs})
     matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    colors = dict(zip(METHODS, ("#c0392b", "#e08e45", "#7d5ba6", "#2471a3")))
-    whole = [run for run in runs if run["size"] == max(SIZES)]
-    plot, axes = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True)
-    for method in METHODS:
-        own = [run for run in whole if run["method"] == method]
-        ends = {n: [100 * run["steps"][-1]["forgotten"] for run in own if run["samples"] == n] for n in samples}
-        axes[0].plot(samples, [np.mean(ends[n]) for n in samples], color=colors[method], label=NAMES[method])
+    plot, axes = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True, sharey=True)
+    for method, color in COLORS.items():
+        found = {n: [100 * value for value in ends(runs, "forgotten", method, n).values()] for n in samples}
+        axes[0].plot(samples, [np.mean(found[n]) for n in samples], color=color, label=NAMES[method])
         for n in samples:
-            axes[0].plot([n] * len(ends[n]), ends[n], "o", color=colors[method], ms=4, alpha=0.6)
-        for run in (run for run in own if run["samples"] == max(samples)):
+            axes[0].plot([n] * len(found[n]), found[n], "o", color=color, ms=4, alpha=0.6)
+        for run in (run for run in runs if (run["method"], run["samples"]) == (method, max(samples))):
             xy = np.array([[100 * step["task"], 100 * step["forgotten"]] for step in run["steps"]])
-            axes[1].plot(*xy.T, "-o", color=colors[method], ms=3, lw=1, alpha=0.7)
-    axes[0].set(xscale="log", xlabel="samples trained on", ylabel="facts forgotten (recall), %")
+            axes[1].plot(*xy.T, "-o", color=color, ms=3, lw=1, alpha=0.7)
+    axes[0].set(xscale="log", xlabel="samples trained on", ylabel="facts forgotten (recall), %", ylim=(-2, 102))
     axes[0].set_xticks(samples, [f"{n:,}" for n in samples])
     axes[0].minorticks_off()
     axes[0].legend(frameon=False)
-    axes[1].set(xlabel="right in the new task, %", ylabel="facts forgotten (recall), %")
-    sizes = [run for run in runs if run["method"] == "sft" and run["samples"] == sorted(samples)[len(samples) // 2]]
-    for size in SIZES:
-        values = [100 * run["steps"][-1]["forgotten"] for run in sizes if run["size"] == size]
-        axes[2].plot([size] * len(values), values, "o", color=colors["sft"], alpha=0.6)
-        axes[2].plot([size], [np.mean(values)], "_", color="black", ms=16)
-    axes[2].set(xlabel="width of the model (SFT)", ylabel="facts forgotten (recall), %", xticks=SIZES)
+    axes[1].set(xlabel=f"right in the new task, %, on the way to {samples[-1]:,} samples")
+    for width in (WIDTH, *OTHER_WIDTHS):
+        values = [100 * value for value in ends(runs, "forgotten", "sft", AT, width).values()]
+        axes[2].plot([width] * len(values), values, "o", color=COLORS["sft"], alpha=0.6)
+        axes[2].plot([width], [np.mean(values)], "_", color="black", ms=16)
+    axes[2].set(xlabel=f"width of the model (SFT, {AT:,} samples)", xscale="log")
+    axes[2].set_xticks(sorted((WIDTH, *OTHER_WIDTHS)), sorted((WIDTH, *OTHER_WIDTHS)))
+    axes[2].minorticks_off()
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_ylim(bottom=-2)
     plot.savefig(path, dpi=150)
 
 
 def jobs(root: Path, samples: list[int], seeds: list[int]) -> list[dict]:
-    """All runs: methods at each data scale for one size, and SFT at the middle scale for the other sizes."""
-    middle = sorted(samples)[len(samples) // 2]
-    wanted = [(method, n, seed, max(SIZES)) for seed in seeds for method in METHODS for n in samples]
-    wanted += [("sft", middle, seed, size) for seed in seeds for size in SIZES if size != max(SIZES)]
-    names = ("method", "samples", "seed", "size")
-    found = [dict(zip(names, one)) for one in wanted]
+    """All runs, the longest first: methods at each data scale, and SFT at one scale for the other widths."""
+    wanted = [(method, n, seed, WIDTH) for seed in seeds for method in NAMES for n in samples]
+    wanted += [("sft", AT, seed, width) for seed in seeds for width in OTHER_WIDTHS]
+    found = [dict(zip(("method", "samples", "seed", "size"), one)) for one in wanted]
+    found.sort(key=lambda job: -job["samples"])
     return [
         {**job, "root": str(root), "out": str(root / f"{job['method']}-{job['samples']}-{job['size']}-{job['seed']}")}
         for job in found
@@ -215,30 +250,22 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The data-scale study on the tiny model.")
     parser.add_argument("--out", type=Path, default=Path("study"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, nargs="+", default=[80, 320, 1280])
+    parser.add_argument("--samples", type=int, nargs="+", default=[160, 640, 2560, 10240])
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     begun = time.perf_counter()
-    wanted = jobs(given.out, given.samples, given.seeds)
-    # Models first: runs that share one must not teach it twice.
-    from forget_callback.report import write_report
-    from forget_callback.smoke import make_taught
-
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(given.workers, mp_context=spawn) as pool:
-        models = sorted({(job["size"], job["seed"]) for job in wanted})
-        made = [
-            pool.submit(make_taught, given.out / f"model-{size}-{seed}", seed=seed, hidden_size=size)
-            for size, seed in models
-        ]
-        for one in made:
-            one.result()
+    samples = sorted({*given.samples, AT})
+    wanted = jobs(given.out, samples, given.seeds)
+    with workers(given.workers) as pool:
+        # Models first: runs that share one must not teach it twice.
+        list(pool.map(teach, sorted({(str(given.out), job["size"], job["seed"]) for job in wanted})))
         runs = list(pool.map(train, wanted))
-    (given.out / "runs.json").write_text(json.dumps(runs, indent=1))
-    text = table(runs, given.samples)
+    kept = [{name: run[name] for name in KEPT} for run in runs]
+    (given.out / "runs.json").write_text(json.dumps(kept) + "\n")
+    text = "\n\n".join(tables(runs))
     (given.out / "study.md").write_text(text + "\n", encoding="utf-8")
-    figure(runs, given.samples, given.out / "study.png")
-    shown = [job["out"] for job in wanted if (job["seed"], job["size"]) == (given.seeds[0], max(SIZES))]
+    figure(runs, given.out / "study.png")
+    shown = [job["out"] for job in wanted if (job["seed"], job["size"]) == (given.seeds[0], WIDTH)]
     print(text)
     print(f"page {write_report(shown, given.out / 'report.html', stages=False)}")
     print(f"{len(runs)} runs, {(time.perf_counter() - begun) / 60:.1f} minutes")

@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 import yaml
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from forget_callback import Store
 from forget_callback.report import write_report
-from forget_callback.terminal import interval
+from forget_callback.terminal import interval, sparkline
 
 RECIPES = Path(__file__).parent
 
@@ -31,6 +32,8 @@ def runs(configs: list[Path], over: str | None, seeds: list[str]) -> list[tuple[
     found = []
     for config in configs:
         name = config.stem if config.stem != "config" else config.parent.name
+        if len(configs) == 1 and (over or seeds != [""]):
+            name = ""  # the value and the seed say it
         for value in values.split(",") if values else [""]:
             for seed in seeds:
                 parts = [name, f"{key}={value.replace('/', '_')}" if value else "", f"seed={seed}" if seed else ""]
@@ -48,16 +51,18 @@ def train(config: Path, out: Path, options: list[str], smoke: bool, launch: str)
 
 
 def table(stores: list[Store]) -> Table:
-    """The end of each run: what was forgotten of each probe, with 95% intervals."""
-    shown = Table(title="What each run forgot in the end")
-    for name in ("run", "probe", "samples seen", "1→0", "knowledge lost"):
+    """The end of each run: what was lost and gained of each probe, with 95% intervals."""
+    shown = Table(title="What each run had lost and gained in the end", title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("run, probe", "samples seen", "curve of 1→0", "1→0", "0→1", "knowledge lost"):
         shown.add_column(name, no_wrap=True)
     for store in stores:
         history = store.history()
+        shown.add_row(store.path.parent.name, style="bold")
         for probe in store.probes():
-            row = history.select(probe.name)[-1]
-            cells = (f"{row.samples_seen:,.0f}", interval(row, "forgetting"), interval(row, "knowledge_lost"))
-            shown.add_row(store.path.parent.name, probe.name, *cells)
+            rows = history.select(probe.name)
+            curve = sparkline([row.value("forgetting") for row in rows])
+            cells = (interval(rows[-1], metric) for metric in ("forgetting", "backward_transfer", "knowledge_lost"))
+            shown.add_row(f"  {probe.name}", f"{rows[-1].samples_seen:,.0f}", curve, *cells)
         shown.add_section()
     return shown
 
@@ -71,6 +76,9 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("runs/sweep"), help="where the runs go")
     parser.add_argument("--launch", default="", help="put before each run, such as 'accelerate launch ...'")
     given = parser.parse_args()
+    missing = [str(config) for config in given.config if not config.is_file()]
+    if missing:
+        parser.error(f"--config: no such file: {', '.join(missing)}")
     stores = []
     for name, config, options in runs(given.config, given.over, given.seeds.split(",")):
         store = Store(given.out / name)

@@ -1,6 +1,6 @@
 """The dial and the replay pack on the tiny model: numbers before and after, over three seeds.
 
-python recipes/tools.py --out tools [--seeds 0 1 2] [--samples 320]
+python recipes/tools.py --out tools [--seeds 0 1 2] [--samples 2560]
 
 The task is that of recipes/study.py. The dial turns a fine-tuning back a part of the way. The replay pack is chosen,
 from conversations about facts and about things that do not exist, for what a first run forgot; a second run trains on
@@ -8,16 +8,14 @@ a fifth of it, a third one on a fifth of as many random conversations of the poo
 """
 
 import argparse
-import concurrent.futures
 import json
-import multiprocessing
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from study import mean_interval, train
+from study import matrix, train, workers
 
 COMMAND = [sys.executable, "-m", "forget_callback"]
 RECALL = "builtin:facts?kind=recall"
@@ -26,35 +24,27 @@ PACK = 60
 
 def write_pool(path: Path, seed: int) -> list[dict]:
     """Conversations: each fact in a wording that no recall item has, and twice as many about made-up things."""
-    from forget_callback import load_probe
-    from forget_callback.demo import invented_facts, known_facts
-    from forget_callback.smoke import FACTS, PROBES
+    from forget_callback.demo import invented_facts
+    from forget_callback.smoke import FACTS, conversation, taught_facts
 
-    facts = known_facts(*(load_probe(spec, limit=FACTS) for spec in PROBES))
+    _, facts = taught_facts()
     pairs = [(fact.question, fact.answer) for fact in facts] + invented_facts(2 * FACTS, random.Random(seed + 100))
-    pool = [{"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": a}]} for q, a in pairs]
+    pool = [{"messages": conversation(*pair)} for pair in pairs]
     path.write_text("".join(json.dumps(row) + "\n" for row in pool))
     return pool
 
 
 def one_seed(job: dict) -> dict:
     """Trains three runs and turns the dial, for one seed."""
-    from forget_callback import Store
     from forget_callback.smoke import FACTS
 
     root, seed = Path(job["root"]), job["seed"]
-    base = {"root": str(root), "method": "sft", "samples": job["samples"], "seed": seed, "size": 128}
+    # The recall items alone: the pool asks as the choice items do, and would be refused for that.
+    base = {"root": str(root), "method": "sft", "samples": job["samples"], "seed": seed, "size": 128, "recall": True}
     first = train({**base, "out": str(root / f"first-{seed}"), "save": str(root / f"tuned-{seed}")})
-    # The pack looks at the recall items alone: the pool asks as the choice items do, and would be refused.
-    only = root / f"recall-{seed}"
-    run, recall = Store(root / f"first-{seed}"), Store(only)
-    probe = next(probe for probe in run.probes() if probe.name == "facts-recall")
-    recall.begin([probe])
-    for step in run.steps(probe.name):
-        recall.write(run.read(probe.name, step))
     pool = write_pool(root / f"pool-{seed}.jsonl", seed)
     pack, other = root / f"pack-{seed}.jsonl", root / f"random-{seed}.jsonl"
-    chosen = ["replay", only, "--pool", root / f"pool-{seed}.jsonl", "--out", pack, "--size", PACK]
+    chosen = ["replay", first["out"], "--pool", root / f"pool-{seed}.jsonl", "--out", pack, "--size", PACK]
     subprocess.run([*COMMAND, *map(str, chosen)], check=True, capture_output=True)
     count = len(pack.read_text().splitlines())
     other.write_text("".join(json.dumps(row) + "\n" for row in random.Random(seed).sample(pool, count)))
@@ -74,42 +64,37 @@ def one_seed(job: dict) -> dict:
     return {"replay": {name: run["steps"][-1] for name, run in ends.items()}, "dial": json.loads(dial.stdout)}
 
 
-def tables(seeds: list[dict]) -> str:
-    """Both tools, mean over seeds."""
-    lines = [
-        "| replayed, a fifth of the samples | right in the task, % | facts forgotten (recall), % |",
-        "| --- | ---: | ---: |",
-    ]
-    for name, said in (("first", "nothing"), ("random", "random examples of the pool"), ("pack", "the replay pack")):
-        cells = [mean_interval([seed["replay"][name][key] for seed in seeds]) for key in ("task", "forgotten")]
-        lines.append(f"| {said} | " + " | ".join(cells) + " |")
-    lines += [
-        "",
-        "| dial | right in the task, % | facts forgotten (recall), % | best of so many seeds |",
-        "| ---: | ---: | ---: | ---: |",
-    ]
-    for place, point in enumerate(seeds[0]["dial"]["points"]):
-        own = [seed["dial"]["points"][place] for seed in seeds]
-        cells = [mean_interval([row[key] for row in own]) for key in ("task_accuracy", "forgetting")]
-        best = sum(seed["dial"]["best"] == point["share"] for seed in seeds)
-        lines.append(f"| {point['share']:g} | " + " | ".join(cells) + f" | {best} |")
-    return "\n".join(lines)
+def tables(seeds: list[dict]) -> list[str]:
+    """Both tools, over seeds."""
+    heads = ["right in the task, %", "facts forgotten (recall), %"]
+    said = {"first": "nothing", "random": "random examples of the pool", "pack": "the replay pack"}
+    replayed = {
+        text: [[seed["replay"][name][key] for seed in seeds] for key in ("task", "forgotten")]
+        for name, text in said.items()
+    }
+    turned = {
+        f"{point['share']:g}": [
+            [seed["dial"]["points"][place][key] for seed in seeds] for key in ("task_accuracy", "forgetting")
+        ]
+        for place, point in enumerate(seeds[0]["dial"]["points"])
+    }
+    return [matrix("a fifth of the samples is", heads, replayed), matrix("dial", heads, turned)]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The dial and the replay pack on the tiny model.")
     parser.add_argument("--out", type=Path, default=Path("tools"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--samples", type=int, default=320)
+    parser.add_argument("--samples", type=int, default=2560)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     begun = time.perf_counter()
     given.out.mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(given.workers, mp_context=spawn) as workers:
-        jobs = [{"root": str(given.out), "seed": seed, "samples": given.samples} for seed in given.seeds]
-        found = list(workers.map(one_seed, jobs))
-    text = tables(found)
+    jobs = [{"root": str(given.out), "seed": seed, "samples": given.samples} for seed in given.seeds]
+    with workers(given.workers) as pool:
+        found = list(pool.map(one_seed, jobs))
+    text = "\n\n".join(tables(found))
+    (given.out / "tools.json").write_text(json.dumps(found) + "\n")
     (given.out / "tools.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     print(f"{(time.perf_counter() - begun) / 60:.1f} minutes")

@@ -19,7 +19,8 @@ NEW = [(f"She has {i} apples, so the result is", WORDS[(i + 1) % 4]) for i in ra
 
 
 def probe(name, lines):
-    return Probe(name, [MultipleChoice(f"{name}-{i}", q, WORDS, WORDS.index(a)) for i, (q, a) in enumerate(lines)])
+    asked = [(q, WORDS.index(a), ("odd" if i % 2 else "even")) for i, (q, a) in enumerate(lines)]
+    return Probe(name, [MultipleChoice(f"{name}-{i}", q, WORDS, a, category=c) for i, (q, a, c) in enumerate(asked)])
 
 
 KEPT, TASK = probe("kept", OLD), probe("task", NEW)
@@ -59,6 +60,8 @@ def test_the_ends_are_the_models_themselves(models, after):
         assert point.task_accuracy == alone.accuracy
     assert first.kept.transitions.n10 == 0 and first.kept.transitions.accuracy_after == 1
     assert last.task_accuracy == 1 and last.kept.transitions.accuracy_after < 1
+    assert [point.kept.transitions.n for point in (first, last)] == [len(OLD)] * 2
+    assert [point.kept.transitions.n for point in (first, last)] == [len(OLD)] * 2
 
 
 def test_between_them_stand_interpolated_weights(models):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def model(tmp_path_factory):
     make_model(tokenizer).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def test_the_page_has_every_example_and_no_other():
+    page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"examples/(\w+\.py)", page) + re.findall(r"\]\((?!\.\.)([\w/-]+\.\w+)\)", page)
+    files = [path for kind in ("*.py", "*.ipynb", "github-actions/*.yml") for path in EXAMPLES.glob(kind)]
+    assert sorted(named) == sorted(str(path.relative_to(EXAMPLES)) for path in files)
 
 
 def test_an_accelerate_loop_on_two_processes(model, tmp_path):

@@ -1,0 +1,71 @@
+"""The study: what is shown follows from the runs that are kept, and a run of each method trains and is watched."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from forget_callback.demo import make_model, make_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = json.loads((ROOT / "recipes" / "study" / "runs.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def study(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "recipes")
+    import study
+
+    return study
+
+
+def test_the_tables_that_are_shown_are_those_of_the_runs(study):
+    first, second, *others = study.tables(RUNS)
+    assert first in (readme := (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert second in readme
+    assert all(other in (ROOT / "recipes" / "README.md").read_text(encoding="utf-8") for other in others)
+
+
+def test_so_are_those_of_the_dial_and_the_replay_pack(study):
+    import tools  # beside study
+
+    seeds = json.loads((ROOT / "recipes" / "study" / "tools.json").read_text(encoding="utf-8"))
+    assert all(table in (ROOT / "README.md").read_text(encoding="utf-8") for table in tools.tables(seeds))
+    assert {seed["dial"]["best"] for seed in seeds} == {0.5}
+
+
+def test_a_cell_is_the_mean_over_seeds_with_students_interval(study):
+    ends = [run["steps"][-1]["forgotten"] for run in RUNS if (run["method"], run["samples"]) == ("grpo", 10240)]
+    mean, half = 100 * np.mean(ends), 100 * stats.t.interval(0.95, 2, scale=stats.sem(ends))[1]
+    assert f"| GRPO | 0.0 ± 0.0 | 1.3 ± 3.8 | 12.0 ± 30.5 | {mean:.1f} ± {half:.1f} |" in study.tables(RUNS)[0]
+
+
+def test_forgetting_at_equal_accuracy_is_read_between_looks(study):
+    run = {"steps": [{"task": task, "forgotten": lost} for task, lost in ((0.0, 0.0), (0.4, 0.1), (0.8, 0.3))]}
+    assert study.at_task(run, 0.6) == pytest.approx(0.2)
+    assert study.at_task(run, 0.0) == 0.0
+    assert math.isnan(study.at_task(run, 0.9))
+
+
+def test_the_figure_is_drawn(study, tmp_path):
+    study.figure(RUNS, tmp_path / "study.png")
+    assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize("method", ["sft", "replay", "lora", "grpo"])
+def test_each_method_trains_and_is_watched(study, tmp_path, method):
+    from forget_callback.smoke import taught_facts
+
+    tokenizer = make_tokenizer([text for fact in taught_facts()[1] for text in fact.texts])
+    torch.manual_seed(0)
+    for made in (make_model(tokenizer), tokenizer):  # one that knows nothing, so that nothing is taught first
+        made.save_pretrained(tmp_path / "model-128-0")
+    job = {"root": str(tmp_path), "out": str(tmp_path / "run"), "method": method, "samples": 64, "seed": 0, "size": 128}
+    found = study.train(job)
+    assert [(step["step"], step["samples"]) for step in found["steps"]] == [(0, 0), (1, 32), (2, 64)]
+    assert set(study.KEPT) <= set(found)
+    assert (tmp_path / "run" / "forget" / "history.parquet").is_file()
