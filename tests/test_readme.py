@@ -15,6 +15,8 @@ from forget_callback.trackers import RUN_METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PLACES = ("*.md", "recipes/**/*.md", "examples/**/*.md", "forget_callback/**/*.md")
+PAGES = [path for place in PLACES for path in ROOT.glob(place)]
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 ITEMS = re.search(r"```json\n(.*?)```", README, re.DOTALL)[1]
 BEST = "eval_forget_my_probe_knowledge_lost"
@@ -96,9 +98,19 @@ def test_its_numbers_about_the_builtin_facts_are_true():
     assert f"{len(facts) // 2} facts in {len(categories)} categories" in README
 
 
-def test_its_links_and_pictures_exist():
-    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / target).is_file(), target
+def headings(page):
+    """The anchors of a page, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(page):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.is_file(), link
+        assert not anchor or anchor in headings(target), link
 
 
 def test_the_item_examples_are_items(names):

@@ -30,6 +30,24 @@ def test_the_tables_that_are_shown_are_those_of_the_runs(study):
     assert all(other in (ROOT / "recipes" / "README.md").read_text(encoding="utf-8") for other in others)
 
 
+def test_the_findings_are_in_the_tables(study):
+    def cells(table, row):
+        line = next(line for line in study.tables(RUNS)[table].splitlines() if line.startswith(f"| {row} |"))
+        return [tuple(float(x) for x in cell.split("±")) for cell in line.split("|")[2:-1]]
+
+    said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for row in ("SFT less SFT, 20% replay", "SFT less GRPO", "LoRA less SFT"):
+        mean, half = cells(0, row)[-1]
+        assert f"{mean} ± {half} points" in said
+        assert mean > half, "the interval leaves out 0"
+    mean, half = cells(1, "SFT less GRPO")[-1]
+    assert f"at 95% the difference is {mean} ± {half}" in said and abs(mean) < half
+    narrow, middle, wide = (f"{mean} ± {half}" for mean, half in cells(2, "SFT, 2,560 samples"))
+    assert f"{narrow}, {middle} and {wide}%" in said
+    lost = [cells(1, method)[-1][0] for method in ("SFT", "GRPO")] + [cells(0, m)[-1][0] for m in ("SFT", "GRPO")]
+    assert [round(value) for value in lost] == [3, 3, 86, 40]
+
+
 def test_so_are_those_of_the_dial_and_the_replay_pack(study):
     import tools  # beside study
 
