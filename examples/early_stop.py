@@ -9,7 +9,7 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from forget_callback import ForgetCallback, StopRule
+from forget_callback import ForgetCallback, StopRule, load_probe
 from forget_callback.loading import load_model, load_tokenizer
 
 parser = argparse.ArgumentParser()
@@ -25,7 +25,7 @@ rules = [
     # This one only says so.
     StopRule("forgetting", above=2 * given.above, probe="facts-recall", action="warn"),
 ]
-probes = ["builtin:facts?kind=choice", "builtin:facts?kind=recall"]
+probes = [load_probe(f"builtin:facts?kind={kind}", limit=300) for kind in ("choice", "recall")]
 args = SFTConfig(
     output_dir=given.out,
     use_cpu=not torch.cuda.is_available(),

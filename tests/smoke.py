@@ -12,7 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from forget_callback.smoke import WIDTH, make_taught
+import torch
+
+from forget_callback.demo import make_model, make_tokenizer
+from forget_callback.smoke import WIDTH, make_taught, taught_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("recipes/*/README.md"))
@@ -38,6 +41,15 @@ def run(page: Path, directory: Path, **environment: str) -> str:
     lines = [line.rstrip() for line in done.stdout.splitlines() if not line.startswith(("{", "teaching"))]
     begin = max((at for at, line in enumerate(lines) if line.lstrip().startswith("What ")), default=0)
     return "\n".join(lines[begin:]).strip("\n") + "\n"
+
+
+def make_untaught(root: Path) -> None:
+    """Tiny models that know nothing, where smoke runs look for theirs: teaching them takes a minute each."""
+    tokenizer = make_tokenizer([text for fact in taught_facts()[1] for text in fact.texts])
+    for width in (64, WIDTH):
+        torch.manual_seed(0)
+        for made in (make_model(tokenizer, hidden_size=width), tokenizer):
+            made.save_pretrained(root / f"model-{width}")
 
 
 def shown(page: Path) -> str:

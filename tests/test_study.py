@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from scipy import stats
 
-from forget_callback.demo import make_model, make_tokenizer
+from tests.smoke import make_untaught
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = json.loads((ROOT / "recipes" / "study" / "runs.json").read_text(encoding="utf-8"))
@@ -76,12 +75,8 @@ def test_the_figure_is_drawn(study, tmp_path):
 
 @pytest.mark.parametrize("method", ["sft", "replay", "lora", "grpo"])
 def test_each_method_trains_and_is_watched(study, tmp_path, method):
-    from forget_callback.smoke import taught_facts
-
-    tokenizer = make_tokenizer([text for fact in taught_facts()[1] for text in fact.texts])
-    torch.manual_seed(0)
-    for made in (make_model(tokenizer), tokenizer):  # one that knows nothing, so that nothing is taught first
-        made.save_pretrained(tmp_path / "model-128-0")
+    make_untaught(tmp_path)
+    (tmp_path / "model-128").rename(tmp_path / "model-128-0")  # there already, so it is not taught first
     job = {"root": str(tmp_path), "out": str(tmp_path / "run"), "method": method, "samples": 64, "seed": 0, "size": 128}
     found = study.train(job)
     assert [(step["step"], step["samples"]) for step in found["steps"]] == [(0, 0), (1, 32), (2, 64)]

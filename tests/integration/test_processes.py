@@ -3,15 +3,17 @@
 import contextlib
 import fcntl
 import json
+import multiprocessing
 import os
 import random
+import runpy
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from concurrent.futures import ThreadPoolExecutor
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,39 +61,62 @@ def checkpoints(out):
     return sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
 
 
-def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path):
+def run_script(arguments):
+    """The script in this process, which a server forked that has imported everything already."""
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    sys.argv = [str(SCRIPT), *map(str, arguments)]
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """launch(*arguments) -> a process that runs the script, a second after and not twelve."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trl.trainer.sft_trainer", "forget_callback.callback", __name__])
+
+    def start(*arguments):
+        process = context.Process(target=run_script, args=(arguments,))
+        process.start()
+        return process
+
+    return start
+
+
+def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path, launch):
     """At five moments, three of them at random, one within a probe and one within a save."""
-    common = [sys.executable, SCRIPT]
     options = ["--save-steps", "2", "--slow-moments", "0.15"]
-    subprocess.run([*common, tmp_path / "whole", *options], env=environment(), check=True, timeout=120)
+
+    def whole(*arguments):
+        process = launch(*arguments, *options)
+        process.join(120)
+        assert process.exitcode == 0
+
+    whole(tmp_path / "whole")
     history = pd.read_parquet(tmp_path / "whole" / "forget" / "history.parquet")
     weights = torch.load(tmp_path / "whole" / "weights.pt")
     moments = [("a probe", 0.0), ("a save", 0.0), *(("anything", random.Random(i).uniform(0, 1)) for i in range(3))]
-
-    def killed_and_resumed(number):
-        (moment, later), out = moments[number], tmp_path / f"{number}"
-        process = subprocess.Popen([*common, out, *options], env=environment())
-        _wait_for(lambda: len(checkpoints(out)) > 0, process)
+    for number, (moment, later) in enumerate(moments):
+        out = tmp_path / f"{number}"
+        process = launch(out, *options)
+        _wait_for(lambda: len(checkpoints(out)) > 0, process)  # noqa: B023 - called at once
         if moment != "anything":
             _wait_for((out / f"in {moment}").exists, process)
         time.sleep(later)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        last = random.Random(number).choice(checkpoints(out)).parent
-        subprocess.run([*common, out, *options, "--resume", last], env=environment(), check=True, timeout=120)
-        return out
-
-    with ThreadPoolExecutor(2) as pool:
-        for out in pool.map(killed_and_resumed, range(len(moments))):
-            pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), history)
-            now = torch.load(out / "weights.pt")
-            assert all(torch.equal(now[name], value) for name, value in weights.items())
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        whole(out, "--resume", random.Random(number).choice(checkpoints(out)).parent)
+        pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), history)
+        now = torch.load(out / "weights.pt")
+        assert all(torch.equal(now[name], value) for name, value in weights.items())
 
 
 def _wait_for(condition, process):
     deadline = time.monotonic() + 120
     while not condition():
-        assert process.poll() is None, "the run ended before it could be killed"
+        assert process.exitcode is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.005)
 

@@ -1,20 +1,41 @@
-"""A recipe runs to its page on the tiny model and prints what its README shows: another one every day."""
+"""A recipe runs to its page on the tiny model and prints what its README shows: another one every day.
+
+The model knows no facts here; that `make_taught` teaches it some is tested beside it.
+"""
 
 import datetime
 import re
 
-from tests.smoke import PAGES, run, shown
+from forget_callback import smoke
+from forget_callback.loading import load_model, load_tokenizer
+from tests.smoke import PAGES, make_untaught, run, shown
 
 
 def form(text):
     """A table without its numbers, curves and the mark of the best row: these may differ between machines."""
     lines = [re.sub(r"\b(best|-)(?=\s)|[\d▁-█][\d.,▁-█]*%?|\[\S+ \S+\]", "#", line) for line in text.splitlines()]
-    return [" ".join(re.sub(r"[-#\s]+", " ", line).split()) for line in lines]
+    return [" ".join(re.sub(r"[-─#\s]+", " ", line).split()) for line in lines]
 
 
 def test_the_smoke_run_of_the_day_prints_what_its_page_shows(tmp_path):
+    make_untaught(tmp_path / "smoke-runs")
     page = PAGES[datetime.date.today().toordinal() % len(PAGES)]
     printed = run(page, tmp_path, OMP_NUM_THREADS="1")
     block = re.search(r"```text\n(.*?)```", shown(page), re.DOTALL)[1]
     assert form(printed) == form(block), page
     assert (tmp_path / re.search(r"page (\S+)", printed)[1]).stat().st_size > 100_000
+
+
+def test_the_model_of_smoke_runs_is_taught_and_kept(tmp_path, monkeypatch):
+    teach = smoke.teach
+    monkeypatch.setattr(smoke, "teach", lambda *given, **more: teach(*given, **{**more, "steps": 15}))
+    directory = smoke.make_taught(tmp_path / "model", hidden_size=64)
+    make_untaught(tmp_path)
+    ids = load_tokenizer(str(directory))(smoke.taught_facts()[1][0].texts[0], return_tensors="pt").input_ids
+    taught, untaught = (
+        load_model(str(place))(input_ids=ids, labels=ids).loss.item() for place in (directory, tmp_path / "model-64")
+    )
+    assert taught < 0.9 * untaught
+    written = (directory / "model.safetensors").stat().st_mtime_ns
+    assert smoke.make_taught(directory) == directory
+    assert (directory / "model.safetensors").stat().st_mtime_ns == written
