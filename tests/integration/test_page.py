@@ -62,9 +62,9 @@ def run(tmp_path_factory):
 
 
 def see(page, id):
-    """Scrolls a section onto the screen, so that it is drawn."""
+    """Scrolls a section onto the screen, and waits two frames: in the first it is seen, before the second drawn."""
     page.locator(f"#{id}").scroll_into_view_if_needed()
-    page.wait_for_timeout(50)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
     return page.locator(f"#{id}")
 
 
@@ -117,7 +117,7 @@ def test_the_numbers_of_the_page_are_those_of_compare(show, run):
         assert curve(page)["y"][-1] == own["knowledge_lost"]
         see(page, "flow")
         counts = page.locator("#flow-counts button").all_inner_texts()
-        for text, name in zip(counts, ("n11", "n10", "n01", "n00")):
+        for text, name in zip(counts, ("n11", "n10", "n01", "n00"), strict=True):
             assert f"{own[name]} item" in text and percent(own[name] / own["n"]) in text
         see(page, "category-numbers")
         rows = page.locator("#category-table tbody tr").all_inner_texts()
@@ -183,7 +183,7 @@ def test_curves_change_metric_axis_categories_and_fit(show, run):
     shares = chart(page, "curve-chart")["traces"]
     np.testing.assert_allclose(np.sum([t["y"] for t in shares], axis=0), 1.0)
     page.locator("#curves summary").click()
-    assert page.locator("#curve-table tbody tr").count() == len(whole)
+    until(page, f"document.querySelectorAll('#curve-table tbody tr').length === {len(whole)}")
 
 
 def test_map_and_radar_show_every_category(show, run):
@@ -277,7 +277,7 @@ def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
         assert row[2].strip() == item.choices[path[t]].strip()
         assert row[3].replace("−", "-").strip() == f"{taken[t].margin[at]:.2f}"
     page.keyboard.press("Escape")
-    assert not story.is_visible()
+    story.wait_for(state="hidden")
 
 
 def test_the_wall_shows_states_and_opens_stories_by_mouse_and_keys(show, run):

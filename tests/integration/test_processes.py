@@ -34,16 +34,53 @@ def environment(**more):
     return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
 
 
-def test_a_run_killed_in_the_middle_of_a_probe_leaves_every_earlier_snapshot_readable(tmp_path):
-    process = subprocess.Popen([sys.executable, SCRIPT, tmp_path, "--slow-from", "3"], env=environment())
-    store = Store(tmp_path)
+def run_script(arguments):
+    """The script in this process, which a server forked that has imported everything already."""
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    sys.argv = [str(SCRIPT), *map(str, arguments)]
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """launch(*arguments) -> a process that runs the script, a second after and not twelve."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["trl.trainer.sft_trainer", "forget_callback.callback", __name__])
+
+    def start(*arguments):
+        process = context.Process(target=run_script, args=(arguments,), daemon=True)
+        process.start()
+        return process
+
+    return start
+
+
+def finish(process):
+    process.join(120)
+    assert process.exitcode == 0
+
+
+def kill(process):
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def wait_for(condition, process):
     deadline = time.monotonic() + 120
-    while not (tmp_path / "in-the-probe-of-step-3").exists():
-        assert process.poll() is None, "the run ended before it could be killed"
+    while not condition():
+        assert process.exitcode is None, "the run ended before it could be killed"
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+        time.sleep(0.005)
+
+
+def test_a_run_killed_in_the_middle_of_a_probe_leaves_every_earlier_snapshot_readable(tmp_path, launch):
+    process = launch(tmp_path, "--slow-from", "3")
+    wait_for((tmp_path / "in-the-probe-of-step-3").exists, process)
+    kill(process)
+    store = Store(tmp_path)
     assert store.steps("mini") == [0, 1, 2]
     for step in (0, 1, 2):
         snapshot = store.read("mini", step)
@@ -61,71 +98,31 @@ def checkpoints(out):
     return sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
 
 
-def run_script(arguments):
-    """The script in this process, which a server forked that has imported everything already."""
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    sys.argv = [str(SCRIPT), *map(str, arguments)]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
-
-
-@pytest.fixture(scope="module")
-def launch():
-    """launch(*arguments) -> a process that runs the script, a second after and not twelve."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.sft_trainer", "forget_callback.callback", __name__])
-
-    def start(*arguments):
-        process = context.Process(target=run_script, args=(arguments,))
-        process.start()
-        return process
-
-    return start
-
-
 def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path, launch):
     """At five moments, three of them at random, one within a probe and one within a save."""
     options = ["--save-steps", "2", "--slow-moments", "0.15"]
-
-    def whole(*arguments):
-        process = launch(*arguments, *options)
-        process.join(120)
-        assert process.exitcode == 0
-
-    whole(tmp_path / "whole")
+    finish(launch(tmp_path / "whole", *options))
     history = pd.read_parquet(tmp_path / "whole" / "forget" / "history.parquet")
     weights = torch.load(tmp_path / "whole" / "weights.pt")
     moments = [("a probe", 0.0), ("a save", 0.0), *(("anything", random.Random(i).uniform(0, 1)) for i in range(3))]
     for number, (moment, later) in enumerate(moments):
         out = tmp_path / f"{number}"
         process = launch(out, *options)
-        _wait_for(lambda: len(checkpoints(out)) > 0, process)  # noqa: B023 - called at once
+        wait_for(lambda: len(checkpoints(out)) > 0, process)  # noqa: B023 - called at once
         if moment != "anything":
-            _wait_for((out / f"in {moment}").exists, process)
+            wait_for((out / f"in {moment}").exists, process)
         time.sleep(later)
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        whole(out, "--resume", random.Random(number).choice(checkpoints(out)).parent)
+        kill(process)
+        finish(launch(out, "--resume", random.Random(number).choice(checkpoints(out)).parent, *options))
         pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), history)
         now = torch.load(out / "weights.pt")
         assert all(torch.equal(now[name], value) for name, value in weights.items())
 
 
-def _wait_for(condition, process):
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert process.exitcode is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
 @pytest.mark.parametrize("method", ["sft", "packed"])
-def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
+def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, launch):
     """The same 24 samples on one process and on two; only rank 0 writes."""
-    single = [sys.executable, SCRIPT, tmp_path / "one", "--method", method]
-    subprocess.run(single, env=environment(), check=True, timeout=120)
+    finish(launch(tmp_path / "one", "--method", method))
     command = [*TORCHRUN, SCRIPT, tmp_path / "two", "--method", method, "--batch-size", "2"]
     subprocess.run(command, env=environment(), check=True, timeout=120)
     one, two = (pd.read_parquet(tmp_path / name / "forget" / "history.parquet") for name in ("one", "two"))
