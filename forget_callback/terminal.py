@@ -86,7 +86,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
 def changes_table(rows: Sequence[Row], *, title: str) -> Table:
     """Probes and their categories, from before to after."""
     table = _table(title)
-    table.add_column("probe", no_wrap=True)
+    table.add_column("probe", overflow="fold", min_width=12)  # names give way to numbers
     for name in ("items", "accuracy", "1→0", "0→1", "knowledge lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:

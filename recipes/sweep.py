@@ -51,18 +51,19 @@ def train(config: Path, out: Path, options: list[str], smoke: bool, launch: str)
 
 
 def table(stores: list[Store]) -> Table:
-    """The end of each run: what was lost and gained of each probe, with 95% intervals."""
+    """The end of each run: what was lost and gained of each probe, with 95% intervals, and the curve of 1→0."""
     shown = Table(title="What each run had lost and gained in the end", title_justify="left", box=box.SIMPLE_HEAD)
-    for name in ("run, probe", "samples seen", "curve of 1→0", "1→0", "0→1", "knowledge lost"):
-        shown.add_column(name, no_wrap=True)
+    shown.add_column("run", overflow="fold")
+    for name in ("1→0", "0→1", "knowledge lost"):
+        shown.add_column(name, justify="right", no_wrap=True)
     for store in stores:
         history = store.history()
-        shown.add_row(store.path.parent.name, style="bold")
-        for probe in store.probes():
-            rows = history.select(probe.name)
+        ends = [history.select(probe.name) for probe in store.probes()]
+        shown.add_row(f"{store.path.parent.name}, {ends[0][-1].samples_seen:,.0f} samples", style="bold")
+        for rows in ends:
             curve = sparkline([row.value("forgetting") for row in rows])
             cells = (interval(rows[-1], metric) for metric in ("forgetting", "backward_transfer", "knowledge_lost"))
-            shown.add_row(f"  {probe.name}", f"{rows[-1].samples_seen:,.0f}", curve, *cells)
+            shown.add_row(f"{rows[0].probe}\n{curve}", *(cell.replace(" [", "\n[") for cell in cells))
         shown.add_section()
     return shown
 

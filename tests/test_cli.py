@@ -80,6 +80,22 @@ def test_compare_prints_tables_for_people(run_cli, run_directory):
     assert all(line.count("|") == lines[0].count("|") for line in lines)
 
 
+def test_a_narrow_terminal_folds_names_and_cuts_no_number(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = Probe("narrow", [replace(item, category=f"{item.category} {'very ' * 7}long") for item in PROBE.items])
+    store = Store(tmp_path / "run")
+    store.begin([long])
+    for step in (0, 10):
+        store.write(taken(step, step, long))
+    _, out, _ = run_cli("compare", tmp_path / "run", tmp_path / "run")
+    result = json.loads(run_cli("compare", tmp_path / "run", tmp_path / "run", "--format", "json")[1])
+    assert "…" not in out and max(map(len, out.splitlines())) <= 80
+    whole = result["probes"]["narrow"]
+    for row in (whole, *whole["categories"].values()):
+        low, high = (100 * row[f"knowledge_lost_{end}"] for end in ("low", "high"))
+        assert f"{100 * row['knowledge_lost']:.1f}% [{low:.1f}, {high:.1f}]" in out
+
+
 @pytest.mark.parametrize(
     "gate, code",
     [
