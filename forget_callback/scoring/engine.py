@@ -17,7 +17,6 @@ from tqdm.auto import tqdm
 
 from forget_callback.probes import Generation, MultipleChoice, Probe, Recall, place_of
 from forget_callback.processes import together
-from forget_callback.scoring.decoding import Text
 from forget_callback.scoring.generation import Written
 from forget_callback.scoring.guard import no_trace
 from forget_callback.scoring.ladder import Scored
@@ -26,6 +25,7 @@ from forget_callback.scoring.memory import halving
 from forget_callback.scoring.team import Team
 from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.scoring.vllm import VLLM
+from forget_callback.scoring.writer import Text
 from forget_callback.snapshot import Snapshot, complete
 from forget_callback.sources import judge
 

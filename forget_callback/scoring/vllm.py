@@ -13,7 +13,7 @@ from typing import Any
 
 from forget_callback.probes import Probe
 from forget_callback.processes import on_main
-from forget_callback.scoring.decoding import Query, Text, Writer
+from forget_callback.scoring.writer import Query, Text, Writer
 
 
 class VLLM:
