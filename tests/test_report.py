@@ -267,6 +267,19 @@ def test_several_runs_side_by_side(tmp_path):
     assert gap["low"] < gap["high"]
 
 
+@pytest.mark.parametrize("runs, per_run", [(3, 2), (4, 1)])
+def test_of_many_runs_the_page_begins_with_the_worst_probe_of_each(tmp_path, runs, per_run):
+    probes = [make_probe(n_items=40), make_probe("other", 40)]
+    made = [make_run(tmp_path / f"run-{i}", probes, steps=(0, 10), seed=i, again=False) for i in range(runs)]
+    text = write_report(made, tmp_path / "page.html").read_text(encoding="utf-8")
+    named = re.findall(r'class="verdict[^>]* data-run="(\d)" data-probe="(\w+)"', text)
+    assert [int(place) for place, _ in named] == [i for i in range(runs) for _ in range(per_run)]
+    for store, (_, name) in zip(made, named[::per_run]):
+        history = store.history()
+        lost = {probe.name: history.select(probe.name)[-1].transitions.knowledge_lost for probe in probes}
+        assert name == max(lost, key=lost.__getitem__)
+
+
 def test_the_interval_of_a_difference_is_newcombes_for_two_groups():
     low, high = mover_difference(48 / 80, wilson(48, 80), 56 / 70, wilson(56, 70), 0.0)
     assert (round(low, 4), round(high, 4)) == (0.0524, 0.3339)  # Newcombe 1998, table II, method 10
