@@ -1,6 +1,6 @@
 """The data-scale study on the tiny model: how forgetting grows with data, by method and by size of the model.
 
-python recipes/study.py --out study [--seeds 0 1 2] [--samples 160 640 2560 10240] [--workers 2]
+python recipes/study.py --out study [--seeds 0 1 2 3 4 5] [--samples 160 640 2560 10240] [--workers 2]
 
 One new task for all: answers shall start with S. SFT learns it from demonstrations (made-up words), SFT with replay
 from the same with a fifth of old facts, LoRA as SFT, GRPO from a reward for the first letter. What is not to be
@@ -249,7 +249,7 @@ def jobs(root: Path, samples: list[int], seeds: list[int]) -> list[dict]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The data-scale study on the tiny model.")
     parser.add_argument("--out", type=Path, default=Path("study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--samples", type=int, nargs="+", default=[160, 640, 2560, 10240])
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()

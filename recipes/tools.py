@@ -1,6 +1,6 @@
-"""The dial and the replay pack on the tiny model: numbers before and after, over three seeds.
+"""The dial and the replay pack on the tiny model: numbers before and after, over six seeds.
 
-python recipes/tools.py --out tools [--seeds 0 1 2] [--samples 2560]
+python recipes/tools.py --out tools [--seeds 0 1 2 3 4 5] [--samples 2560]
 
 The task is that of recipes/study.py. The dial turns a fine-tuning back a part of the way. The replay pack is chosen,
 from conversations about facts and about things that do not exist, for what a first run forgot; a second run trains on
@@ -84,7 +84,7 @@ def tables(seeds: list[dict]) -> list[str]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The dial and the replay pack on the tiny model.")
     parser.add_argument("--out", type=Path, default=Path("tools"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
     parser.add_argument("--samples", type=int, default=2560)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()

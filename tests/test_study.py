@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,16 +37,19 @@ def test_the_findings_are_in_the_tables(study):
         return [tuple(float(x) for x in cell.split("±")) for cell in line.split("|")[2:-1]]
 
     said = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    for row in ("SFT less SFT, 20% replay", "SFT less GRPO", "LoRA less SFT"):
-        mean, half = cells(0, row)[-1]
+    rl = cells(0, "SFT less GRPO")
+    for mean, half in (cells(0, "SFT less SFT, 20% replay")[-1], *rl[-2:], cells(0, "LoRA less SFT")[-1]):
         assert f"{mean} ± {half} points" in said
         assert mean > half, "the interval leaves out 0"
     mean, half = cells(1, "SFT less GRPO")[-1]
     assert f"at 95% the difference is {mean} ± {half}" in said and abs(mean) < half
     narrow, middle, wide = (f"{mean} ± {half}" for mean, half in cells(2, "SFT, 2,560 samples"))
     assert f"{narrow}, {middle} and {wide}%" in said
-    lost = [cells(1, method)[-1][0] for method in ("SFT", "GRPO")] + [cells(0, m)[-1][0] for m in ("SFT", "GRPO")]
-    assert [round(value) for value in lost] == [3, 3, 86, 40]
+    lost = [round(cells(table, method)[-1][0]) for table in (1, 0) for method in ("SFT", "GRPO")]
+    assert "forgotten {}% and {}% of the facts, and at 10,240 samples {}% and {}%".format(*lost) in said
+    steps = [run["steps"] for run in RUNS if (run["method"], run["samples"]) == ("lora", 10240)]
+    leaps = [max(b["task"] - a["task"] for a, b in pairwise(own)) for own in steps]
+    assert min(leaps) > 0.5, "each run learned over half of the task between two looks"
 
 
 def test_so_are_those_of_the_dial_and_the_replay_pack(study):
@@ -52,13 +57,14 @@ def test_so_are_those_of_the_dial_and_the_replay_pack(study):
 
     seeds = json.loads((ROOT / "recipes" / "study" / "tools.json").read_text(encoding="utf-8"))
     assert all(table in (ROOT / "README.md").read_text(encoding="utf-8") for table in tools.tables(seeds))
-    assert {seed["dial"]["best"] for seed in seeds} == {0.5}
+    assert sorted(seed["dial"]["best"] for seed in seeds) == [0.5] * 5 + [0.75]
 
 
 def test_a_cell_is_the_mean_over_seeds_with_students_interval(study):
     ends = [run["steps"][-1]["forgotten"] for run in RUNS if (run["method"], run["samples"]) == ("grpo", 10240)]
-    mean, half = 100 * np.mean(ends), 100 * stats.t.interval(0.95, 2, scale=stats.sem(ends))[1]
-    assert f"| GRPO | 0.0 ± 0.0 | 1.3 ± 3.8 | 12.0 ± 30.5 | {mean:.1f} ± {half:.1f} |" in study.tables(RUNS)[0]
+    mean, half = 100 * np.mean(ends), 100 * stats.t.interval(0.95, len(ends) - 1, scale=stats.sem(ends))[1]
+    assert len(ends) == 6
+    assert re.search(rf"^\| GRPO \| .*\| {mean:.1f} ± {half:.1f} \|$", study.tables(RUNS)[0], re.MULTILINE)
 
 
 def test_forgetting_at_equal_accuracy_is_read_between_looks(study):
