@@ -51,7 +51,7 @@ class Service(ThreadingHTTPServer):
         faults: What goes wrong with the next requests, in order: a status, alone or with headers, "drop" or "garbage".
         refused: Prompts with this in them are answered with 400.
         asked: Path, body and headers of every request.
-        most: As many requests as were in hand at once.
+        most: As many requests as waited at once, each for `delay` seconds.
     """
 
     daemon_threads = True
@@ -136,11 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
             service.most = max(service.most, service.inside)
             fault = service.faults.popleft() if service.faults else None
         time.sleep(service.delay)
-        try:
-            self._answer(body, fault)
-        finally:
-            with service.lock:
-                service.inside -= 1
+        with service.lock:
+            service.inside -= 1  # before the answer: with it the client may ask again
+        self._answer(body, fault)
 
     def _answer(self, body, fault):
         if fault == "drop":
@@ -265,7 +263,7 @@ def test_settings_reach_the_server_and_no_others(serve):
 
 def test_requests_run_at_once_and_no_more_than_asked_for(serve):
     service = serve()
-    service.delay = 0.03
+    service.delay = 0.2
     score_served(service.server(concurrency=4), Probe("asked", WRITTEN))
     assert service.most == 4
 

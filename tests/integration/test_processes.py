@@ -3,17 +3,13 @@
 import contextlib
 import fcntl
 import json
-import multiprocessing
 import os
 import random
-import runpy
+import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,45 +17,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
 from forget_callback.probes import item_record
 from forget_callback.store import Store
+from tests.forked import finish, start, torchrun
 
 SCRIPT = Path(__file__).with_name("train_script.py")
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def environment(**more):
-    return {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore", **more}
+ON_CPU = {**os.environ, "ACCELERATE_USE_CPU": "true"}
 
 
-def run_script(arguments):
-    """The script in this process, which a server forked that has imported everything already."""
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    sys.argv = [str(SCRIPT), *map(str, arguments)]
-    runpy.run_path(str(SCRIPT), run_name="__main__")
+def launch(*arguments):
+    return start(SCRIPT, *arguments, environment=ON_CPU)
 
 
-@pytest.fixture(scope="module")
-def launch():
-    """launch(*arguments) -> a process that runs the script, a second after and not twelve."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["trl.trainer.sft_trainer", "forget_callback.callback", __name__])
-
-    def start(*arguments):
-        process = context.Process(target=run_script, args=(arguments,), daemon=True)
-        process.start()
-        return process
-
-    return start
-
-
-def finish(process):
-    process.join(120)
-    assert process.exitcode == 0
+def launch_two(script, *arguments, logs):
+    torchrun(script, *arguments, environment=ON_CPU, logs=logs)
 
 
 def kill(process):
@@ -76,7 +52,7 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
-def test_a_run_killed_in_the_middle_of_a_probe_leaves_every_earlier_snapshot_readable(tmp_path, launch):
+def test_a_run_killed_in_the_middle_of_a_probe_leaves_every_earlier_snapshot_readable(tmp_path):
     process = launch(tmp_path, "--slow-from", "3")
     wait_for((tmp_path / "in-the-probe-of-step-3").exists, process)
     kill(process)
@@ -98,10 +74,10 @@ def checkpoints(out):
     return sorted(out.glob("checkpoint-*/trainer_state.json"), key=lambda path: int(path.parent.name.split("-")[1]))
 
 
-def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path, launch):
+def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_path):
     """At five moments, three of them at random, one within a probe and one within a save."""
     options = ["--save-steps", "2", "--slow-moments", "0.15"]
-    finish(launch(tmp_path / "whole", *options))
+    assert finish(launch(tmp_path / "whole", *options)) == 0
     history = pd.read_parquet(tmp_path / "whole" / "forget" / "history.parquet")
     weights = torch.load(tmp_path / "whole" / "weights.pt")
     moments = [("a probe", 0.0), ("a save", 0.0), *(("anything", random.Random(i).uniform(0, 1)) for i in range(3))]
@@ -113,18 +89,18 @@ def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_p
             wait_for((out / f"in {moment}").exists, process)
         time.sleep(later)
         kill(process)
-        finish(launch(out, "--resume", random.Random(number).choice(checkpoints(out)).parent, *options))
+        resumed = launch(out, "--resume", random.Random(number).choice(checkpoints(out)).parent, *options)
+        assert finish(resumed) == 0
         pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), history)
         now = torch.load(out / "weights.pt")
         assert all(torch.equal(now[name], value) for name, value in weights.items())
 
 
 @pytest.mark.parametrize("method", ["sft", "packed"])
-def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, launch):
+def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
     """The same 24 samples on one process and on two; only rank 0 writes."""
-    finish(launch(tmp_path / "one", "--method", method))
-    command = [*TORCHRUN, SCRIPT, tmp_path / "two", "--method", method, "--batch-size", "2"]
-    subprocess.run(command, env=environment(), check=True, timeout=120)
+    assert finish(launch(tmp_path / "one", "--method", method)) == 0
+    launch_two(SCRIPT, tmp_path / "two", "--method", method, "--batch-size", "2", logs=tmp_path / "logs")
     one, two = (pd.read_parquet(tmp_path / name / "forget" / "history.parquet") for name in ("one", "two"))
     world = json.loads((tmp_path / "two" / "world.json").read_text())
     assert world == {"processes": 2}
@@ -138,21 +114,22 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, lau
 @pytest.mark.parametrize("terminal", [True, False])
 def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, terminal):
     """A pseudo-terminal is a terminal to the process; a pipe is what a log file is."""
-    command = [sys.executable, SCRIPT.with_name("slow_script.py")]
+    script = SCRIPT.with_name("slow_script.py")
     if not terminal:
-        said = subprocess.run(command, env=environment(), check=True, timeout=120, stderr=subprocess.PIPE).stderr
-        assert b"probe" not in said
+        assert finish(start(script, err=tmp_path / "said")) == 0
+        assert "probe" not in (tmp_path / "said").read_text()
         return
     reader, writer = os.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    process = subprocess.Popen(command, env=environment(), stderr=writer)
+    process = start(script, err=os.ttyname(writer))
+    wait_for(lambda: select.select([reader], [], [], 0)[0], process)
     os.close(writer)
     said = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end was closed
         while part := os.read(reader, 4096):
             said += part
     os.close(reader)
-    assert process.wait(timeout=120) == 0
+    assert finish(process) == 0
     assert b"probe slow" in said and b"probe quick" not in said
 
 
@@ -174,8 +151,8 @@ def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
         paths.append(tmp_path / f"{name}.jsonl")
         items = several(probe, name, n).items
         paths[-1].write_text("".join(json.dumps(item_record(item)) + "\n" for item in items))
-    command = [*TORCHRUN, SCRIPT.with_name("score_script.py"), tmp_path / "model", tmp_path, *options, "--", *paths]
-    subprocess.run(command, env=environment(), check=True, timeout=120)
+    arguments = [tmp_path / "model", tmp_path, *options, "--", *paths]
+    launch_two(SCRIPT.with_name("score_script.py"), *arguments, logs=tmp_path / "logs")
     assert time.monotonic() - begun < 60
     one, many = (score_probe(model, tokenizer, load_probe(str(path))) for path in paths)
     for rank in range(2):
@@ -197,16 +174,17 @@ def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
 @pytest.mark.parametrize("on_error", ["warn", "raise"])
 def test_a_probe_that_fails_on_one_process_of_a_run(tmp_path, on_error):
     """Training goes on, or ends on all processes; either way within a minute, and earlier snapshots are there."""
-    begun = time.monotonic()
-    command = [*TORCHRUN, SCRIPT, tmp_path, "--batch-size", "2", "--fail-at", "2", "--on-error", on_error]
-    run = subprocess.run(command, env=environment(), timeout=120, capture_output=True, text=True)
-    assert time.monotonic() - begun < 60
-    said = "the snapshot of step 2 could not be taken: "
+    begun, logs = time.monotonic(), tmp_path / "logs"
+    arguments = [tmp_path, "--batch-size", "2", "--fail-at", "2", "--on-error", on_error]
     if on_error == "warn":
-        assert run.returncode == 0, run.stderr
-        assert f"{said}RuntimeError: process 1: ValueError: broken on purpose" in run.stderr
-        assert f"{said}ValueError: broken on purpose" in run.stderr
+        launch_two(SCRIPT, *arguments, logs=logs)
+        heard = "".join(path.read_text() for path in logs.rglob("stderr.log"))
+        said = "the snapshot of step 2 could not be taken: "
+        assert f"{said}RuntimeError: process 1: ValueError: broken on purpose" in heard
+        assert f"{said}ValueError: broken on purpose" in heard
         assert Store(tmp_path).steps("mini") == [0, 1, 3, 4, 5, 6]
     else:
-        assert run.returncode != 0 and "broken on purpose" in run.stderr
+        with pytest.raises(ChildFailedError, match="broken on purpose"):
+            launch_two(SCRIPT, *arguments, logs=logs)
         assert Store(tmp_path).steps("mini") == [0, 1]
+    assert time.monotonic() - begun < 60
