@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+import transformers
 
-from forget_callback import demo
+from forget_callback import demo, load_probe
 from forget_callback.store import Store
+from tests.forked import finish, start
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = [
@@ -25,30 +28,41 @@ COMMANDS = [
 DEMOS = [line for line in COMMANDS if line.startswith("forget-callback demo")]
 
 
-def start(command, directory):
-    """Starts a command of the README, with this interpreter and one thread."""
+def run(command, directory, seconds=200, **more):
+    """What a command of the README prints, with this interpreter and one thread, in a process of its own."""
     words = shlex.split(command)
-    words = [sys.executable, "-m", "forget_callback", *words[1:]] if words[0] == "forget-callback" else words
-    words = [sys.executable, str(ROOT / words[1]), *words[2:]] if words[0] == "python" else words
+    words = ["-m", "forget_callback", *words[1:]] if words[0] == "forget-callback" else words
+    words = [ROOT / words[1], *words[2:]] if words[0] == "python" else words
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    environment = {**kept, "OMP_NUM_THREADS": "1", "HOME": str(directory), "PYTHONPATH": str(ROOT), "COLUMNS": "100"}
-    return subprocess.Popen(
-        words, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    environment = {**kept, "HOME": str(directory), "COLUMNS": "100"}
+    out, err = directory / "out.txt", directory / "err.txt"
+    for file in (out, err):
+        file.unlink(missing_ok=True)
+    process = start(*words, environment=environment, directory=directory, out=out, err=err, **more)
+    assert finish(process, seconds) == 0, err.read_text()
+    assert "Traceback" not in err.read_text()
+    return out.read_text()
+
+
+def teach_once(file):
+    """The second demo begins with the weights that the first has taught: it would teach the same, see below."""
+    teach = demo.teach
+
+    def taught(model, *given, **more):
+        if not file.exists():
+            teach(model, *given, **more)
+            torch.save(model.state_dict(), file)
+        model.load_state_dict(torch.load(file))
+
+    demo.teach = taught
 
 
 @pytest.fixture(scope="session")
 def demos(tmp_path_factory):
-    """(directory, output by command) after both demos of the README, at the same time."""
+    """(directory, output by command) after both demos of the README."""
     directory = tmp_path_factory.mktemp("demos")
-    outputs = {}
-    processes = {command: start(command, directory) for command in DEMOS}
-    for command, process in processes.items():
-        out, err = process.communicate(timeout=900)
-        assert process.returncode == 0, err
-        assert "Traceback" not in err
-        outputs[command] = out
-    return directory, outputs
+    before = partial(teach_once, directory / "taught.pt")
+    return directory, {command: run(command, directory, 900, before=before) for command in DEMOS}
 
 
 def last(directory, probe):
@@ -65,11 +79,27 @@ def test_without_replay_it_forgets_and_with_replay_less_than_half_of_that(demos)
     assert replay["forgetting"] < plain["forgetting"] / 2
 
 
-def test_the_same_seed_teaches_the_same_model_in_every_process(demos):
-    directory, _ = demos
-    stores = [Store(directory / name) for name in ("demo-run", "demo-replay")]
-    for probe in ("facts-choice", "facts-recall"):
-        pd.testing.assert_frame_equal(*(store.read(probe, 0).to_pandas() for store in stores))
+def teach_a_little(file):
+    """Leaves what the demo's model says to a text after some steps."""
+    facts = demo.known_facts(*[load_probe(f"builtin:facts?kind={kind}", limit=40) for kind in ("choice", "recall")])
+    transformers.set_seed(0)
+    texts = [text for fact in facts for text in fact.texts]
+    tokenizer = demo.make_tokenizer(texts)
+    model = demo.make_model(tokenizer)
+    demo.teach(model, tokenizer, texts, seed=0, steps=5)
+    torch.save(model.state_dict(), file)
+
+
+def test_the_same_seed_teaches_the_same_model_in_every_process(tmp_path):
+    """Also where names have other hashes."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    teach_a_little(here)
+    code = f"from tests.integration.test_demo import teach_a_little; teach_a_little({str(there)!r})"
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
+    here, there = torch.load(here), torch.load(there)
+    assert here.keys() == there.keys()
+    assert all(torch.equal(value, there[name]) for name, value in here.items())
 
 
 def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demos):
@@ -115,10 +145,7 @@ def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in DEMOS])
 def test_every_other_command_of_the_readme_runs(demos, command):
     directory, _ = demos
-    process = start(command, directory)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert out.strip()
+    assert run(command, directory).strip()
 
 
 def test_the_readme_shows_output_in_the_form_that_the_demo_prints(demos):
