@@ -4,7 +4,6 @@ import json
 import os
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,18 +13,10 @@ import torch
 from forget_callback import load_probe
 from forget_callback.demo import make_model, make_tokenizer
 from forget_callback.store import Store
+from tests.forked import finish, start, torchrun
 from tests.runs import make_probe, make_run
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-TWO_PROCESSES = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-
-
-def run(*command, **more):
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1", **more}
-    words = [sys.executable, *map(str, command)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +38,11 @@ def test_the_page_has_every_example_and_no_other():
 
 
 def test_an_accelerate_loop_on_two_processes(model, tmp_path):
-    script = [EXAMPLES / "accelerate_loop.py", model, "--out", tmp_path, "--steps", 10]
-    printed = run(*TWO_PROCESSES, *script, ACCELERATE_USE_CPU="true")
+    words = [EXAMPLES / "accelerate_loop.py", model, "--out", tmp_path / "out", "--steps", 10]
+    torchrun(*words, environment={**os.environ, "ACCELERATE_USE_CPU": "true"}, logs=tmp_path / "logs")
+    printed = "".join(path.read_text() for path in (tmp_path / "logs").rglob("stdout.log"))
     assert [line.split()[:2] for line in printed.splitlines()[-3:]] == [["0", "0.0"], ["5", "40.0"], ["10", "80.0"]]
-    store = Store(tmp_path)
+    store = Store(tmp_path / "out")
     assert store.steps("facts-choice") == [0, 5, 10]
     last = store.read("facts-choice", 10)
     assert len(last) == 200
@@ -108,10 +100,8 @@ def test_the_notebook_runs_from_top_to_bottom(forgot):
 
 
 def test_known_truth_writes_its_table_and_figure(tmp_path):
-    run(
-        EXAMPLES / "known_truth.py",
-        *("--out", tmp_path / "study", "--seeds", 1, "--facts", 60, "--steps", 5, 15),
-    )
+    words = ["--out", tmp_path / "study", "--seeds", 1, "--facts", 60, "--steps", 5, 15]
+    assert finish(start(EXAMPLES / "known_truth.py", *words)) == 0
     table = (tmp_path / "study.md").read_text(encoding="utf-8").splitlines()
     assert len(table) == 4
     assert len({line.count("|") for line in table}) == 1

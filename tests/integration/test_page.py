@@ -3,8 +3,6 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -91,19 +89,15 @@ def curve(page):
     return next(t for t in chart(page, "curve-chart")["traces"] if t["mode"] == "lines+markers")
 
 
-def compared(directory):
-    command = [sys.executable, "-m", "forget_callback", "compare", str(directory), str(directory), "--format", "json"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def percent(value):
     return f"{100 * value:.1f}%".replace("-", "−")
 
 
-def test_the_numbers_of_the_page_are_those_of_compare(show, run):
+def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
     directory, file = run
     page = show(file)
-    printed = compared(directory)
+    status, printed, err = run_cli("compare", directory, directory, "--format", "json")
+    assert status == 0, err
     numbers = json.loads(printed)
     worst = max(numbers["probes"], key=lambda name: numbers["probes"][name]["knowledge_lost"])
     first = page.locator(".verdict").first
