@@ -7,56 +7,28 @@ import runpy
 import sys
 import uuid
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, Std
+from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["forget_callback.demo", "forget_callback.cli", __name__])
 
 
-def python(words, environment, directory=None, out=None, err=None, before=None):
-    """What `python WORDS...` does, in this process: a script's path or `-m MODULE`, and its arguments.
+def start(*words, environment=None, directory=None, out=None, err=None, before=None, processes=1):
+    """A process that does what `python WORDS...` does, begun: a script's path or `-m MODULE`, and its arguments.
 
     Args:
-        environment: Added to that of this process.
+        environment: All of it; by default that of this process.
         directory: To work in.
-        out, err: Files or terminals that take the place of standard output and standard error.
-        before: Is called first.
+        out, err: Files or terminals for standard output and standard error.
+        before: Is called first, there.
+        processes: If several, it does what `torchrun --standalone --nproc_per_node PROCESSES WORDS...` does.
     """
-    os.environ.update(environment)
-    if directory is not None:
-        os.chdir(directory)
-    for number, file in ((1, out), (2, err)):
-        if file is not None:
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    if before is not None:
-        before()
-    module = words[0] == "-m"
-    sys.argv = words[module:]
-    try:
-        if module:
-            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(words[0], run_name="__main__")
-    finally:
-        atexit._run_exitfuncs()
-
-
-def alone(words, environment, more):
-    """`python` in no other environment than the one given."""
-    os.environ.clear()
-    python(words, environment, **more)
-
-
-def start(*words, environment=None, **more):
-    """A process of `python WORDS...`, begun; `more` is what `python` takes."""
     given = dict(os.environ if environment is None else environment)
-    process = CONTEXT.Process(target=alone, args=([*map(str, words)], given, more), daemon=True)
+    arguments = ([*map(str, words)], given, directory, out, err, before, processes)
+    process = CONTEXT.Process(target=_begin, args=arguments, daemon=processes == 1)  # a daemon may have no children
     process.start()
     return process
 
@@ -70,27 +42,47 @@ def finish(process, seconds=120):
     return process.exitcode
 
 
-def torchrun(*words, logs, environment=None):
-    """What `torchrun --standalone --nproc_per_node 2 WORDS...` does, by torchrun's own launcher.
+def _begin(words, environment, directory, out, err, before, processes):
+    os.environ.clear()
+    os.environ.update(environment)
+    if directory is not None:
+        os.chdir(directory)
+    for number, file in ((1, out), (2, err)):
+        if file is not None:
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    if before is not None:
+        before()
+    if processes == 1:
+        _python(words)
+    else:
+        _torchrun(words, processes)
 
-    Args:
-        logs: Directory for what the processes write, each to a `stdout.log` and a `stderr.log` of its own below it.
 
-    Raises:
-        ChildFailedError: One of them failed.
-    """
-    given = dict(os.environ if environment is None else environment)
+def _python(words):
+    module = words[0] == "-m"
+    sys.argv = words[module:]
+    try:
+        if module:
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    finally:
+        atexit._run_exitfuncs()
+
+
+def _torchrun(words, processes):
+    """By torchrun's own launcher, which forks here what it would start anew."""
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
-        nproc_per_node=2,
+        nproc_per_node=processes,
         run_id=f"{uuid.uuid4()}",
         rdzv_backend="c10d",
         rdzv_endpoint="localhost:0",
         max_restarts=0,
-        start_method="forkserver",
-        logs_specs=DefaultLogsSpecs(log_dir=str(logs), redirects=Std.ALL),
+        start_method="fork",
+        logs_specs=DefaultLogsSpecs(),
     )
-    launch = elastic_launch(config, python)
-    with ThreadPoolExecutor(1) as thread:  # in the main thread it would take over the signals
-        thread.submit(launch, [*map(str, words)], given).result()
+    elastic_launch(config, _python)(words)

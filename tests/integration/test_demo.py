@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-import transformers
 
-from forget_callback import demo, load_probe
+from forget_callback import demo
+from forget_callback.cli import main
 from forget_callback.store import Store
 from tests.forked import finish, start
 
@@ -79,27 +79,27 @@ def test_without_replay_it_forgets_and_with_replay_less_than_half_of_that(demos)
     assert replay["forgetting"] < plain["forgetting"] / 2
 
 
-def teach_a_little(file):
-    """Leaves what the demo's model says to a text after some steps."""
-    facts = demo.known_facts(*[load_probe(f"builtin:facts?kind={kind}", limit=40) for kind in ("choice", "recall")])
-    transformers.set_seed(0)
-    texts = [text for fact in facts for text in fact.texts]
-    tokenizer = demo.make_tokenizer(texts)
-    model = demo.make_model(tokenizer)
-    demo.teach(model, tokenizer, texts, seed=0, steps=5)
-    torch.save(model.state_dict(), file)
+def small_demo(out):
+    """The demo, where the model is taught for a moment and fine-tuned on little."""
+    demo.teach = partial(demo.teach, steps=15)
+    sys.argv = ["forget-callback", "demo", "--out", str(out), "--samples", "64"]
+    main()
 
 
-def test_the_same_seed_teaches_the_same_model_in_every_process(tmp_path):
-    """Also where names have other hashes."""
-    here, there = tmp_path / "here", tmp_path / "there"
-    teach_a_little(here)
-    code = f"from tests.integration.test_demo import teach_a_little; teach_a_little({str(there)!r})"
-    environment = {**os.environ, "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=120)
-    here, there = torch.load(here), torch.load(there)
-    assert here.keys() == there.keys()
-    assert all(torch.equal(value, there[name]) for name, value in here.items())
+def test_the_same_seed_gives_the_same_run_in_every_process(tmp_path):
+    """Also where names have other hashes: every answer and margin, from the first snapshot to the last."""
+    for seed in ("1", "2"):
+        code = f"from tests.integration.test_demo import small_demo; small_demo({str(tmp_path / seed)!r})"
+        more = {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **more}, capture_output=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+    stores = [Store(tmp_path / seed) for seed in ("1", "2")]
+    for probe in ("facts-choice", "facts-recall"):
+        assert stores[0].steps(probe) == stores[1].steps(probe) == [0, 1, 2]
+        for step in stores[0].steps(probe):
+            pd.testing.assert_frame_equal(*(store.read(probe, step).to_pandas() for store in stores))
 
 
 def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demos):
