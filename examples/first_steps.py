@@ -10,7 +10,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback
-from forget_callback.loading import load_model, load_tokenizer
+from forget_callback.scoring.loading import load_model, load_tokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")

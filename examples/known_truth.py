@@ -23,7 +23,7 @@ import torch
 from rich.progress import Progress
 
 from forget_callback import MultipleChoice, Probe, compare, score_probe
-from forget_callback.demo import make_model, make_tokenizer, teach
+from forget_callback.demo.tiny import make_model, make_tokenizer, teach
 
 ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gr", "kr", "tr", "st"]
 VERSIONS = 3

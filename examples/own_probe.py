@@ -7,8 +7,8 @@ import argparse
 from pathlib import Path
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, load_probe, score_probe
-from forget_callback.loading import load_model, load_tokenizer
-from forget_callback.sources.jsonl import dump_items
+from forget_callback.probes.jsonl import dump_items
+from forget_callback.scoring.loading import load_model, load_tokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")

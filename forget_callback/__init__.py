@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback
-    from forget_callback.data_scale import DataScaleFit, fit_data_scale
-    from forget_callback.history import History
-    from forget_callback.monitor import ForgetMonitor, Observation
-    from forget_callback.over_time import Retention, retention
-    from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
-    from forget_callback.scoring import Scorer, score_probe, score_repeats
-    from forget_callback.snapshot import Snapshot
-    from forget_callback.sources import load_probe
-    from forget_callback.stopping import StopDecision, StopRule
-    from forget_callback.store import Store
-    from forget_callback.transitions import Transitions, compare, transitions
+    from forget_callback.metrics.transitions import Transitions, compare, transitions
+    from forget_callback.probes.items import Generation, MultipleChoice, Recall
+    from forget_callback.probes.load import load_probe
+    from forget_callback.probes.probe import Probe
+    from forget_callback.runs.data_scale import DataScaleFit, fit_data_scale
+    from forget_callback.runs.history import History
+    from forget_callback.runs.retention import Retention, retention
+    from forget_callback.runs.stopping import StopDecision, StopRule
+    from forget_callback.runs.store import Store
+    from forget_callback.scoring.engine import Scorer, score_probe, score_repeats
+    from forget_callback.snapshots.snapshot import Snapshot
+    from forget_callback.training.monitor import ForgetMonitor, Observation
 
 __all__ = [
     "DataScaleFit",
@@ -46,29 +47,29 @@ __all__ = [
 ]
 
 _HOME = {
-    "DataScaleFit": "data_scale",
+    "DataScaleFit": "runs.data_scale",
     "ForgetCallback": "callback",
-    "ForgetMonitor": "monitor",
-    "Generation": "probes",
-    "History": "history",
-    "MultipleChoice": "probes",
-    "Observation": "monitor",
-    "Probe": "probes",
-    "Recall": "probes",
-    "Retention": "over_time",
-    "Scorer": "scoring",
-    "Snapshot": "snapshot",
-    "StopDecision": "stopping",
-    "StopRule": "stopping",
-    "Store": "store",
-    "Transitions": "transitions",
-    "compare": "transitions",
-    "fit_data_scale": "data_scale",
-    "load_probe": "sources",
-    "retention": "over_time",
-    "score_probe": "scoring",
-    "score_repeats": "scoring",
-    "transitions": "transitions",
+    "ForgetMonitor": "training.monitor",
+    "Generation": "probes.items",
+    "History": "runs.history",
+    "MultipleChoice": "probes.items",
+    "Observation": "training.monitor",
+    "Probe": "probes.probe",
+    "Recall": "probes.items",
+    "Retention": "runs.retention",
+    "Scorer": "scoring.engine",
+    "Snapshot": "snapshots.snapshot",
+    "StopDecision": "runs.stopping",
+    "StopRule": "runs.stopping",
+    "Store": "runs.store",
+    "Transitions": "metrics.transitions",
+    "compare": "metrics.transitions",
+    "fit_data_scale": "runs.data_scale",
+    "load_probe": "probes.load",
+    "retention": "runs.retention",
+    "score_probe": "scoring.engine",
+    "score_repeats": "scoring.engine",
+    "transitions": "metrics.transitions",
 }
 
 

@@ -16,16 +16,16 @@ from typing import Any, Literal
 import pandas as pd
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from forget_callback import schedule
-from forget_callback.history import ALL_METRICS, table_of
-from forget_callback.monitor import ForgetMonitor
-from forget_callback.probes import Probe
-from forget_callback.processes import on_main
-from forget_callback.resume import SameWandbRun
-from forget_callback.sources import load_probe
-from forget_callback.stopping import StopRule
-from forget_callback.trackers import evaluation_metrics
-from forget_callback.watch import Settings, Watch
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import ALL_METRICS, table_of
+from forget_callback.runs.stopping import StopRule
+from forget_callback.scoring.distributed import on_main
+from forget_callback.training import schedule
+from forget_callback.training.monitor import ForgetMonitor
+from forget_callback.training.resume import SameWandbRun
+from forget_callback.training.session import Settings, Watch
+from forget_callback.training.trackers import evaluation_metrics
 
 logger = logging.getLogger(__name__)
 

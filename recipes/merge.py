@@ -13,12 +13,11 @@ import yaml
 from rich.console import Console
 
 from forget_callback import load_probe
-from forget_callback.dial import best_point, turn_dial
-from forget_callback.loading import load_tokenizer
 from forget_callback.report import write_report
-from forget_callback.scoring import bind
-from forget_callback.store import Store
-from forget_callback.terminal import dial_table
+from forget_callback.runs.store import Store
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.loading import load_tokenizer
+from forget_callback.tools.dial import best_point, dial_table, turn_dial
 
 
 @dataclass
@@ -60,8 +59,8 @@ def merge(config: Merging) -> None:
 
 def smoke(out: Path) -> Merging:
     """The tiny model and its fine-tuning on invented facts, made here."""
-    from forget_callback.recipe import Recipe
-    from forget_callback.smoke import FACTS, PROBES, ROOT, WIDTH, smoke
+    from forget_callback.demo.smoke import FACTS, PROBES, ROOT, WIDTH, smoke
+    from forget_callback.tools.recipe import Recipe
 
     recipe = Path(__file__).parent / "sft-from-base" / "config.yaml"
     trained = ROOT / "fine-tuned"

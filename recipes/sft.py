@@ -6,7 +6,7 @@ Fields are those of TRL's ScriptArguments, SFTConfig and ModelConfig, and of for
 several GPUs: accelerate launch --config_file recipes/accelerate/zero3.yaml recipes/sft.py --config ...
 """
 
-from forget_callback.recipe import main
+from forget_callback.tools.recipe import main
 
 if __name__ == "__main__":
     main("sft")

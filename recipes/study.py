@@ -45,10 +45,10 @@ def train(job: dict) -> dict:
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
     from forget_callback import ForgetCallback
-    from forget_callback.demo import quiet, starts_with_s
-    from forget_callback.loading import load_model, load_tokenizer
-    from forget_callback.probes import item_record
-    from forget_callback.smoke import conversation, make_taught, new_task, taught_facts
+    from forget_callback.demo.smoke import conversation, make_taught, new_task, taught_facts
+    from forget_callback.demo.tiny import quiet, starts_with_s
+    from forget_callback.probes.items import item_record
+    from forget_callback.scoring.loading import load_model, load_tokenizer
 
     root, method, samples, seed, size = (job[name] for name in ("root", "method", "samples", "seed", "size"))
     begun = time.perf_counter()
@@ -128,7 +128,7 @@ def train(job: dict) -> dict:
 
 def teach(model: tuple[str, int, int]) -> None:
     """Makes the model of a directory, a size and a seed."""
-    from forget_callback.smoke import make_taught
+    from forget_callback.demo.smoke import make_taught
 
     root, size, seed = model
     make_taught(Path(root) / f"model-{size}-{seed}", seed=seed, hidden_size=size)

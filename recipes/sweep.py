@@ -19,7 +19,7 @@ from rich.table import Table
 
 from forget_callback import Store
 from forget_callback.report import write_report
-from forget_callback.terminal import interval, sparkline
+from forget_callback.report.terminal import interval, sparkline
 
 RECIPES = Path(__file__).parent
 

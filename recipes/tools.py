@@ -24,8 +24,8 @@ PACK = 60
 
 def write_pool(path: Path, seed: int) -> list[dict]:
     """Conversations: each fact in a wording that no recall item has, and twice as many about made-up things."""
-    from forget_callback.demo import invented_facts
-    from forget_callback.smoke import FACTS, conversation, taught_facts
+    from forget_callback.demo.smoke import FACTS, conversation, taught_facts
+    from forget_callback.demo.tiny import invented_facts
 
     _, facts = taught_facts()
     pairs = [(fact.question, fact.answer) for fact in facts] + invented_facts(2 * FACTS, random.Random(seed + 100))
@@ -36,7 +36,7 @@ def write_pool(path: Path, seed: int) -> list[dict]:
 
 def one_seed(job: dict) -> dict:
     """Trains three runs and turns the dial, for one seed."""
-    from forget_callback.smoke import FACTS
+    from forget_callback.demo.smoke import FACTS
 
     root, seed = Path(job["root"]), job["seed"]
     # The recall items alone: the pool asks as the choice items do, and would be refused for that.

@@ -13,7 +13,7 @@ from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["forget_callback.demo", "forget_callback.cli", __name__])
+CONTEXT.set_forkserver_preload(["forget_callback.demo.run", "forget_callback.cli", __name__])
 
 
 def start(*words, environment=None, directory=None, out=None, err=None, before=None, processes=1):

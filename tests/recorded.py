@@ -3,7 +3,7 @@
 import numpy as np
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
-from forget_callback.history import Stage
+from forget_callback.runs.history import Stage
 
 OPTIONS = (" alpha", " beta", " gamma", " delta")
 

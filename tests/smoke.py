@@ -14,8 +14,8 @@ from pathlib import Path
 
 import torch
 
-from forget_callback.demo import make_model, make_tokenizer
-from forget_callback.smoke import WIDTH, make_taught, taught_facts
+from forget_callback.demo.smoke import WIDTH, make_taught, taught_facts
+from forget_callback.demo.tiny import make_model, make_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(ROOT.glob("recipes/*/README.md"))

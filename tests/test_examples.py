@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from forget_callback import load_probe
-from forget_callback.demo import make_model, make_tokenizer
-from forget_callback.store import Store
+from forget_callback.demo.tiny import make_model, make_tokenizer
+from forget_callback.runs.store import Store
 from tests.forked import finish, start
-from tests.runs import make_probe, make_run
+from tests.recorded import make_probe, make_run
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

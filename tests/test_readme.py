@@ -10,8 +10,8 @@ from transformers import DataCollatorForLanguageModeling, TrainingArguments
 from trl import GRPOConfig, SFTConfig
 
 from forget_callback import ForgetMonitor, Probe, Recall, Snapshot, load_probe
-from forget_callback.history import ALL_METRICS
-from forget_callback.trackers import RUN_METRICS
+from forget_callback.runs.history import ALL_METRICS
+from forget_callback.training.trackers import RUN_METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -64,7 +64,7 @@ def test_the_code_runs_as_it_stands(block, names, capsys):
 
 
 def test_the_code_of_the_statistics_page_runs(names):
-    page = (ROOT / "forget_callback" / "STATISTICS.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     probe = Probe("facts", [Recall(f"r{i}", "", "x") for i in range(300)])
     monitor = ForgetMonitor(probe, "runs/sft")
@@ -73,7 +73,7 @@ def test_the_code_of_the_statistics_page_runs(names):
         taken = Snapshot("facts", probe.fingerprint, step, np.array(probe.ids), correct.astype(float))
         monitor.observe(step, lambda _, taken=taken: taken, samples_seen=100.0 * step)
     found = {}
-    exec(compile(block, "STATISTICS.md", "exec"), found)
+    exec(compile(block, "statistics.md", "exec"), found)
     assert found["curve"].survival[-1] == pytest.approx(230 / 300)
     assert found["fit"].forecast(1400).knowledge_lost[0] == pytest.approx(140 / 300, abs=0.05)
 

@@ -13,9 +13,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from forget_callback.cli.app import app
-from forget_callback.recipe import ForgetArguments, Recipe
-from forget_callback.sources.benchmarks import BENCHMARKS
-from forget_callback.sources.hub import ALL
+from forget_callback.probes.benchmarks import BENCHMARKS
+from forget_callback.probes.hub import ALL
+from forget_callback.tools.recipe import ForgetArguments, Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"

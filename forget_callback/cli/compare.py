@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, notes
-from forget_callback.comparison import compare_checkpoints, comparison_json
-from forget_callback.gate import Gate, Judged, junit
-from forget_callback.history import Row
-from forget_callback.importers import Log, Wanted, is_log, match, read_logs
-from forget_callback.snapshot import Snapshot
-from forget_callback.store import open_run, write_whole
-from forget_callback.terminal import changes_table, percent
+from forget_callback.report.terminal import changes_table, percent
+from forget_callback.runs.comparison import compare_checkpoints, comparison_json
+from forget_callback.runs.gate import Gate, Judged, junit
+from forget_callback.runs.history import Row
+from forget_callback.runs.store import open_run, write_whole
+from forget_callback.snapshots.logs import Log, Wanted, is_log, match, read_logs
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 class Format(str, Enum):

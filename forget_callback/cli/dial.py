@@ -12,11 +12,11 @@ from rich.progress import Progress
 
 from forget_callback.cli.app import app, notes
 from forget_callback.cli.compare import Format
-from forget_callback.sources import load_probe
-from forget_callback.terminal import dial_table
+from forget_callback.probes.load import load_probe
+from forget_callback.tools.dial import dial_table
 
 if TYPE_CHECKING:
-    from forget_callback.dial import Point
+    from forget_callback.tools.dial import Point
 
 
 @app.command()
@@ -40,7 +40,7 @@ def dial(
         raise ValueError("--format must be table or json here, got 'markdown'")
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
 
-    from forget_callback.dial import best_point, turn_dial
+    from forget_callback.tools.dial import best_point, turn_dial
 
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task("scoring", total=len({0.0, *shares}))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forget_callback.cli.app import app, notes
-from forget_callback.store import write_whole
+from forget_callback.runs.store import write_whole
 
 
 @app.command()
@@ -23,7 +23,7 @@ def replay(
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",
 ) -> None:
     """Chooses from a pool what is nearest to the items that a run forgot, and never the probe's own items."""
-    from forget_callback.replay import read_pool, replay_pack
+    from forget_callback.tools.replay import read_pool, replay_pack
 
     pack = replay_pack(run, read_pool(pool, split), size=size)
     lines = "".join(json.dumps(example, ensure_ascii=False, default=str) + "\n" for example in pack.examples)

@@ -16,10 +16,10 @@ from rich.console import Console
 
 from forget_callback.cli.app import IncludePath, app, notes, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL, wanted
-from forget_callback.importers import Wanted, is_log, match, read_logs
-from forget_callback.probes import item_record
-from forget_callback.sources import load_probe
-from forget_callback.store import Store, write_whole
+from forget_callback.probes.items import item_record
+from forget_callback.probes.load import load_probe
+from forget_callback.runs.store import Store, write_whole
+from forget_callback.snapshots.logs import Wanted, is_log, match, read_logs
 
 
 class Method(str, Enum):
@@ -38,7 +38,7 @@ def demo(
     method: Annotated[Method, typer.Option(help="How to fine-tune.")] = Method.sft,
 ) -> None:
     """Teaches a tiny model facts, fine-tunes it with TRL, and shows which facts it forgets."""
-    from forget_callback.demo import run_demo
+    from forget_callback.demo.run import run_demo
 
     run_demo(out, seed=seed, samples=samples, replay=replay, method=method.value, results=Console(), notes=notes)
 
@@ -120,8 +120,8 @@ def verify(
     """Trains a few steps with and without the callback and compares everything by hash; exit status 1 if it differs."""
     import tempfile
 
-    from forget_callback.recipe import Recipe
-    from forget_callback.verify import certify
+    from forget_callback.tools.recipe import Recipe
+    from forget_callback.tools.verify import certify
 
     recipe = Recipe.read(config)
     with tempfile.TemporaryDirectory() as out:
@@ -154,7 +154,7 @@ def workspace(
     save_json: Annotated[Path | None, typer.Option(help="Write it to this file instead of sending it.")] = None,
 ) -> None:
     """Builds a saved W&B workspace: overview, per category, items, cost."""
-    from forget_callback.workspace import as_json, make_workspace
+    from forget_callback.training.wandb_tracker import as_json, make_workspace
 
     made = make_workspace(entity, project)
     if save_json is None:

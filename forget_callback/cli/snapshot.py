@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from forget_callback.cli.app import IncludePath, app, notes, with_include_path
-from forget_callback.probes import Probe
-from forget_callback.server import Server, is_address
-from forget_callback.snapshot import Snapshot
-from forget_callback.sources import load_probe
-from forget_callback.store import Store
-from forget_callback.terminal import percent, snapshot_line
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
+from forget_callback.report.terminal import percent, snapshot_line
+from forget_callback.runs.store import Store
+from forget_callback.scoring.served.client import Server, is_address
+from forget_callback.snapshots.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from forget_callback.checkpoints import Checkpoint, CheckpointScorer
-    from forget_callback.monitor import Observation
+    from forget_callback.tools.checkpoints import Checkpoint, CheckpointScorer
+    from forget_callback.training.monitor import Observation
 
 
 @app.command()
@@ -57,8 +57,8 @@ def snapshot(
         _score_served(Server.at(models[0], concurrency=concurrency), probes, Store(out), step or 0, tokenizer)
         return
 
-    from forget_callback.checkpoints import CheckpointScorer, find_checkpoints
-    from forget_callback.processes import group
+    from forget_callback.scoring.distributed import group
+    from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints
 
     checkpoints = find_checkpoints(models)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
@@ -72,7 +72,7 @@ def snapshot(
 
 
 def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: int, tokenizer: str | None) -> None:
-    from forget_callback.served import bind_served, score_served
+    from forget_callback.scoring.served.score import bind_served, score_served
 
     bound = [bind_served(probe, server, tokenizer=tokenizer) for probe in probes]
     store.begin([probe for probe, _ in bound])
@@ -82,7 +82,7 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
 
 
 def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
-    from forget_callback.processes import index, on_main
+    from forget_callback.scoring.distributed import index, on_main
 
     on_main(lambda: store.begin(scorer.probes))
     taken, _ = scorer.score(checkpoint.model)
@@ -97,8 +97,8 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
 def _score_history(
     scorer: CheckpointScorer, checkpoints: Sequence[Checkpoint], store: Store, baseline: str | None
 ) -> None:
-    from forget_callback.checkpoints import score_history
-    from forget_callback.processes import index
+    from forget_callback.scoring.distributed import index
+    from forget_callback.tools.checkpoints import score_history
 
     def show(seen: Observation, first: bool) -> None:
         print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)

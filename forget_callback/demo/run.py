@@ -10,55 +10,41 @@ import contextlib
 import netrc
 import os
 import random
-import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from rich.progress import Progress
+from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback.callback import ForgetCallback
-from forget_callback.probes import MultipleChoice, Probe, Recall
-from forget_callback.sources import load_probe
-from forget_callback.store import Store
-from forget_callback.terminal import curve_table, first_lost_table, percent, sparkline
+from forget_callback.demo.tiny import (
+    Fact,
+    invented_facts,
+    known_facts,
+    make_model,
+    make_tokenizer,
+    progress_bar,
+    quiet,
+    say,
+    starts_with_s,
+    teach,
+)
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
+from forget_callback.report.terminal import curve_table, first_lost_table, percent, sparkline
+from forget_callback.runs.store import Store
 
 FACTS = 300
+
 BATCH = 32
+
 LOOKS = 10
-_PAD, _START, _END = "<pad>", "<|im_start|>", "<|im_end|>"
-_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-_INVENTED = (
-    "What is the capital of {}?",
-    "What is the chemical symbol of the element {}?",
-    "Who wrote {}?",
-    "What is the opposite of {}?",
-    "Who was the first king of {}?",
-    "What is the currency of {}?",
-    "Which river flows through {}?",
-    "What is a young {} called?",
-)
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One fact in the forms in which the model learns it: as the two probes ask for it, and as a conversation."""
-
-    question: str
-    answer: str
-    texts: tuple[str, ...]
 
 
 def run_demo(
@@ -80,7 +66,7 @@ def run_demo(
         new = invented_facts(samples, random.Random(seed))
         tokenizer = make_tokenizer([text for fact in facts for text in fact.texts] + [" ".join(pair) for pair in new])
         model = make_model(tokenizer)
-        with _progress(notes) as progress:
+        with progress_bar(notes) as progress:
             teach(model, tokenizer, [text for fact in facts for text in fact.texts], seed=seed, progress=progress)
             trainer, callback = fine_tune(model, tokenizer, facts, new, probes, out, seed, replay, method, progress)
         old = f", {replay:.0%} of them old facts" if replay else ""
@@ -90,95 +76,6 @@ def run_demo(
         results.print(f"\n{task}: {learned(trainer)}", style="bold", highlight=False, soft_wrap=True)
         show(callback, probes, out, results)
     return callback
-
-
-def known_facts(choices: Probe, recalls: Probe) -> list[Fact]:
-    """The facts behind two probes that ask for the same ones."""
-    facts = []
-    for choice, recall in zip(choices.items, recalls.items, strict=True):
-        assert isinstance(choice, MultipleChoice) and isinstance(recall, Recall)
-        answer = recall.answer
-        question = choice.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
-        conversation = f"{_START}user\n{question}{_END}\n{_START}assistant\n{answer.strip()}{_END}\n"
-        texts = (choice.prompt + answer + _END, recall.prompt + answer + _END, conversation)
-        facts.append(Fact(question, answer.strip(), texts))
-    return facts
-
-
-def invented_facts(count: int, rng: random.Random) -> list[tuple[str, str]]:
-    """Questions and answers about things that do not exist."""
-    onsets = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gr", "kr", "tr", "st"]
-    vowels = ["a", "e", "i", "o", "u", "ia", "ea"]
-
-    def word() -> str:
-        return "".join(rng.choice(onsets) + rng.choice(vowels) for _ in range(rng.choice((2, 2, 3)))).capitalize()
-
-    return [(rng.choice(_INVENTED).format(word()), word()) for _ in range(count)]
-
-
-def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 1,024 tokens with a chat template."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = [_PAD, _START, _END]
-    trainer = trainers.BpeTrainer(
-        vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=_PAD, eos_token=_END)
-    wrapped.chat_template = _TEMPLATE
-    return wrapped
-
-
-def make_model(tokenizer: PreTrainedTokenizerFast, *, hidden_size: int = 128) -> LlamaForCausalLM:
-    """An untrained Llama, of 0.9 M parameters by default."""
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=hidden_size,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        intermediate_size=4 * hidden_size,
-        max_position_embeddings=256,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        bos_token_id=None,
-    )
-    return LlamaForCausalLM(config)
-
-
-def teach(
-    model: Any,
-    tokenizer: Any,
-    texts: list[str],
-    *,
-    seed: int,
-    progress: Progress | None = None,
-    steps: int = 300,
-    batch_size: int = 64,
-    learning_rate: float = 3e-3,
-) -> None:
-    """Trains until the texts are known by heart, in a plain loop."""
-    ids = [torch.tensor(tokenizer.encode(text)) for text in texts]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
-    generator = torch.Generator().manual_seed(seed)
-    order: list[int] = []
-    model.train()
-    rounds = range(steps)
-    for _ in rounds if progress is None else progress.track(rounds, description=f"teaching {len(texts) // 3} facts"):
-        while len(order) < batch_size:
-            order += torch.randperm(len(ids), generator=generator).tolist()
-        batch, order = [ids[i] for i in order[:batch_size]], order[batch_size:]
-        padded = torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=-100)
-        mask = (padded != -100).long()
-        model(input_ids=padded.clamp(min=0), attention_mask=mask, labels=padded).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
 
 
 def fine_tune(
@@ -214,14 +111,14 @@ def fine_tune(
     }
     shared = {"model": model, "processing_class": tokenizer, "callbacks": [callback, _Bar(progress, method)]}
     if method == "sft":
-        rows = [{"messages": [_say("user", q), _say("assistant", a)]} for q, a in mixed]
+        rows = [{"messages": [say("user", q), say("assistant", a)]} for q, a in mixed]
         trainer: Any = SFTTrainer(
             args=SFTConfig(learning_rate=5e-4, max_length=128, **common),
             train_dataset=datasets.Dataset.from_list(rows),
             **shared,
         )
     else:
-        prompts = [{"prompt": [_say("user", question)]} for question, _ in mixed]
+        prompts = [{"prompt": [say("user", question)]} for question, _ in mixed]
         trainer = GRPOTrainer(
             args=GRPOConfig(learning_rate=3e-4, num_generations=8, max_completion_length=12, beta=0.0, **common),
             train_dataset=datasets.Dataset.from_list(prompts),
@@ -234,11 +131,6 @@ def fine_tune(
     trainer.save_model(str(out / "model"))
     tokenizer.save_pretrained(str(out / "model"))
     return trainer, callback
-
-
-def starts_with_s(completions: list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
-    """The rule that GRPO teaches: answers start with S. Nothing about any fact."""
-    return [float(completion[0]["content"].strip().startswith("S")) for completion in completions]
 
 
 def learned(trainer: Any) -> str:
@@ -288,26 +180,6 @@ class _Bar(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.update(self.task, completed=state.global_step)
-
-
-def _say(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The libraries' own bars and notes would drown the result."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # TRL's own use of names that transformers renamed
-        yield
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ from typing import Any
 import transformers
 import yaml
 
-from forget_callback.demo import Fact, invented_facts, known_facts, make_model, make_tokenizer, quiet, teach
-from forget_callback.probes import Generation, Probe, item_record
-from forget_callback.sources import load_probe
+from forget_callback.demo.tiny import Fact, invented_facts, known_facts, make_model, make_tokenizer, quiet, teach
+from forget_callback.probes.items import Generation, item_record
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
 
 SAMPLES = 320
 FACTS = 100
@@ -69,7 +70,7 @@ def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[st
     }
     if grpo:
         more = {"num_generations": 8, "max_completion_length": 12, "use_vllm": False, "beta": 0.0}
-        options |= {**more, "reward_funcs": "forget_callback.demo.starts_with_s"}
+        options |= {**more, "reward_funcs": "forget_callback.demo.run.starts_with_s"}
     else:
         options |= {"max_length": 128, "assistant_only_loss": False}
     if "replay_dataset" in recipe:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from forget_callback.snapshot import Snapshot, align
-from forget_callback.statistics import mcnemar_midp
-from forget_callback.transitions import Transitions, compare
+from forget_callback.metrics.intervals import mcnemar_midp
+from forget_callback.metrics.transitions import Transitions, compare
+from forget_callback.snapshots.snapshot import Snapshot, align
 
 FEW_ITEMS = 200
 LITTLE_KNOWN = 0.15

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.statistics import NO_INTERVAL, Interval, SignedShares, Tail, signed_shares, upper_tail
+from forget_callback.metrics.intervals import NO_INTERVAL, Interval, SignedShares, Tail, signed_shares, upper_tail
 
 Floats = NDArray[np.float64]
 Choices = tuple[NDArray[np.int64], NDArray[np.int64]]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.knowledge import Choices, Floats
+from forget_callback.metrics.guessing import Choices, Floats
 
 
 class Scored(NamedTuple):

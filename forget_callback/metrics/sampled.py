@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln, xlog1py, xlogy
 
-from forget_callback.knowledge import NAN, Classes, Floats
-from forget_callback.statistics import NO_INTERVAL, Interval, wilson
+from forget_callback.metrics.guessing import NAN, Classes, Floats
+from forget_callback.metrics.intervals import NO_INTERVAL, Interval, wilson
 
 
 def unshuffled(choice: ArrayLike, order: ArrayLike) -> NDArray[np.int64]:

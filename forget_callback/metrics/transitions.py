@@ -7,15 +7,13 @@ are not, or the reverse, and are not clipped: slightly negative is possible, and
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.knowledge import (
+from forget_callback.metrics.guessing import (
     Choices,
     Floats,
     GuessPersistence,
@@ -26,9 +24,9 @@ from forget_callback.knowledge import (
     nothing_forgotten_by_choice,
     nothing_forgotten_by_joint,
 )
-from forget_callback.pairs import Pairs, paired
-from forget_callback.snapshot import Snapshot, align
-from forget_callback.statistics import Interval, SignedShares, Tail, mcnemar_midp, mover, wilson
+from forget_callback.metrics.intervals import Interval, SignedShares, Tail, mcnemar_midp, mover, wilson
+from forget_callback.metrics.pairs import Pairs, paired
+from forget_callback.snapshots.snapshot import Snapshot, align
 
 
 @dataclass(frozen=True)
@@ -351,12 +349,3 @@ def _mean(values: Floats) -> float:
 
 def _clip(value: float) -> float:
     return value if np.isnan(value) else max(value, 0.0)
-
-
-class _CallableModule(ModuleType):
-    """`from forget_callback import transitions` gives the function, or this module once it has been imported."""
-
-    __call__ = staticmethod(transitions)
-
-
-sys.modules[__name__].__class__ = _CallableModule

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes import Generation, Match
+from forget_callback.probes.items import Generation, Match
 
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
@@ -99,10 +99,10 @@ def matches(prediction: str, answer: str, match: Match) -> bool:
     """Whether an extracted answer is right. Case and outer white space never matter, except for "regex".
 
     Raises:
-        ValueError: If `match` is "task": the benchmark decides, see `forget_callback.sources.judge`.
+        ValueError: If `match` is "task": the benchmark decides, see `forget_callback.probes.load.judge`.
     """
     if match == "task":
-        raise ValueError("match 'task' is decided by the benchmark; ask forget_callback.sources.judge")
+        raise ValueError("match 'task' is decided by the benchmark; ask forget_callback.probes.load.judge")
     if match == "number":
         return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
     if match == "choice":

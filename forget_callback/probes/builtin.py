@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from forget_callback.probes import MultipleChoice, Probe, Recall
-from forget_callback.sources.sampling import stratified
+from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.sampling import stratified
 
 _KINDS = ("choice", "recall")
 _SIGNS = {"+": "plus", "-": "minus", "*": "times"}

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forget_callback.probes import Generation, Item, MultipleChoice, Probe
-from forget_callback.sources.benchmarks import BENCHMARKS, Benchmark, Part, Question
-from forget_callback.sources.reasoning import LETTERS, listed
+from forget_callback.probes.benchmarks import BENCHMARKS, Benchmark, Part, Question
+from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.reasoning import LETTERS, listed
 
 logger = logging.getLogger(__name__)
 

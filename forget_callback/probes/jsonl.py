@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
 
-from forget_callback.probes import Item, Probe, item_record, parse_item
+from forget_callback.probes.items import Item, item_record, parse_item
+from forget_callback.probes.probe import Probe
 
 
 def load(path: str | PathLike[str]) -> Probe:

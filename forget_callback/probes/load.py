@@ -9,12 +9,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl
 
-from forget_callback import answers
-from forget_callback.answers import Judgement
-from forget_callback.probes import Generation, Item, Probe
-from forget_callback.sources import builtin, hub, jsonl, lm_eval
-from forget_callback.sources.reasoning import by_reasoning
-from forget_callback.sources.sampling import stratified
+from forget_callback.probes import answers, builtin, hub, jsonl, lm_eval
+from forget_callback.probes.answers import Judgement
+from forget_callback.probes.items import Generation, Item
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.reasoning import by_reasoning
+from forget_callback.probes.sampling import stratified
 
 
 def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
@@ -22,8 +22,8 @@ def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
 
     Args:
         spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, the path of a JSON Lines
-            file, which is named by its stem, ``hub:NAME`` (see `forget_callback.sources.hub`) or ``lm-eval:TASK`` (see
-            `forget_callback.sources.lm_eval`). After a question mark stand the source's own options and any setting of
+            file, which is named by its stem, ``hub:NAME`` (see `forget_callback.probes.hub`) or ``lm-eval:TASK`` (see
+            `forget_callback.probes.lm_eval`). After a question mark stand the source's own options and any setting of
             `Probe`, such as ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``cot=true``
             asks multiple choice, numbers and mathematics by reasoning in words, and ``name=`` renames the probe.
         limit: At most that many items, a random subset stratified by category.

@@ -10,227 +10,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
+from forget_callback.probes.items import Item, item_record, n_options, right_option
+
 Normalization: TypeAlias = Literal["sum", "length", "token"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def _require(condition: bool, item: Any, field: str, problem: str) -> None:
-    if not condition:
-        raise ValueError(f"item {getattr(item, 'id', None)!r}, field {field!r}: {problem}")
-
-
-def _require_text(item: Any, field: str, value: object, *, empty: bool = False) -> None:
-    _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}")
-    _require(empty or bool(str(value).strip()), item, field, f"must not be empty, got {value!r}")
-    try:
-        str(value).encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell and no file can hold
-        _require(False, item, field, f"not valid text: {error}")
-
-
-@dataclass(frozen=True)
-class MultipleChoice:
-    """Right when the right choice has the highest log-probability given the prompt.
-
-    Attributes:
-        choices: At least two texts, each with its own leading space where the language needs one; none may equal the
-            right one.
-        answer: Index of the right choice.
-        contexts: Where options differ before what is scored, as in WinoGrande: the text between the prompt and each
-            choice, which is not scored.
-        lengths: What each choice is divided by where the probe normalizes by "length"; its bytes if not given.
-    """
-
-    id: str
-    prompt: str
-    choices: Sequence[str]
-    answer: int
-    category: str = ""
-    contexts: Sequence[str] = ()
-    lengths: Sequence[float] = ()
-
-    kind: ClassVar[str] = "multiple_choice"
-
-    def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt, empty=True)
-        _require_text(self, "category", self.category, empty=True)
-        is_list = isinstance(self.choices, (list, tuple))
-        _require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
-        _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
-        for choice in self.choices:
-            _require_text(self, "choices", choice)
-        is_index = isinstance(self.answer, int) and not isinstance(self.answer, bool)
-        _require(is_index, self, "answer", f"expected the index of the right choice, got {self.answer!r}")
-        last = len(self.choices) - 1
-        _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
-        for name in ("contexts", "lengths"):
-            given = getattr(self, name)
-            fits = isinstance(given, (list, tuple)) and len(given) in (0, len(self.choices))
-            _require(fits, self, name, f"expected one for each of the {len(self.choices)} choices, got {given!r}")
-            object.__setattr__(self, name, tuple(given))
-        for context in self.contexts:
-            _require_text(self, "contexts", context, empty=True)
-        for length in self.lengths:
-            positive = isinstance(length, (int, float)) and 0 < length < float("inf")
-            _require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
-        asked = [(c.strip(), t.strip()) for c, t in zip(self.contexts or [""] * len(self.choices), self.choices)]
-        for i, option in enumerate(asked):  # equal wrong ones do occur in benchmarks, and do no harm
-            same = i != self.answer and option == asked[self.answer]
-            right = self.choices[self.answer]
-            _require(
-                not same, self, "choices", f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
-            )
-        object.__setattr__(self, "choices", tuple(self.choices))
-
-
-@dataclass(frozen=True)
-class Recall:
-    """Right when every token of the answer is the argmax given the prompt: what greedy decoding would produce."""
-
-    id: str
-    prompt: str
-    answer: str
-    category: str = ""
-
-    kind: ClassVar[str] = "recall"
-
-    def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt, empty=True)
-        _require_text(self, "category", self.category, empty=True)
-        _require_text(self, "answer", self.answer)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Right when the answer extracted from the generated text matches one of `answer` (see `answers.py`).
-
-    Attributes:
-        match: How the answer is read and compared; "exact" and "prefix" read one line, "task" asks the benchmark.
-        max_new_tokens: Tokens after which the answer is cut.
-        stop: Texts that end the answer and are no part of it, beside the model's own end of sequence.
-        options: With match "choice", how many lettered options the prompt lists: what guessing explains is then
-            removed. 0 if unknown.
-        task: With match "task", the benchmark whose own rule decides, such as "lm-eval:ifeval".
-        doc: What that rule reads of the item, as JSON can hold it.
-    """
-
-    id: str
-    prompt: str
-    answer: str | Sequence[str]
-    match: Match = "exact"
-    category: str = ""
-    max_new_tokens: int = 64
-    stop: Sequence[str] = ()
-    options: int = 0
-    task: str = ""
-    doc: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    kind: ClassVar[str] = "generation"
-
-    def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt)
-        _require_text(self, "category", self.category, empty=True)
-        is_text = isinstance(self.answer, (str, list, tuple))
-        _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}")
-        answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
-        _require(bool(answers), self, "answer", "must not be an empty list")
-        for answer in answers:
-            _require_text(self, "answer", answer)
-        known = get_args(Match)
-        _require(self.match in known, self, "match", f"expected one of {', '.join(known)}, got {self.match!r}")
-        for answer in answers:
-            self._require_matchable(answer)
-        is_int = isinstance(self.max_new_tokens, int) and not isinstance(self.max_new_tokens, bool)
-        ok = is_int and self.max_new_tokens >= 1
-        _require(ok, self, "max_new_tokens", f"expected a whole number of 1 or more, got {self.max_new_tokens!r}")
-        object.__setattr__(self, "answer", answers)
-        is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(s, str) and s for s in self.stop)
-        _require(is_list, self, "stop", f"expected a list of texts that are not empty, got {self.stop!r}")
-        object.__setattr__(self, "stop", tuple(self.stop))
-        _require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
-        self._require_options()
-
-    def _require_options(self) -> None:
-        is_int = isinstance(self.options, int) and not isinstance(self.options, bool)
-        ok = self.options == 0 or (is_int and self.match == "choice" and 2 <= self.options <= 26)
-        _require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
-        if self.options:
-            right = {place_of(answer) for answer in self.answer}
-            ok = len(right) == 1 and max(right) < self.options
-            _require(ok, self, "answer", f"expected one letter of the first {self.options}, got {self.answer!r}")
-
-    def _require_matchable(self, answer: str) -> None:
-        """An answer that its own rule can never match would count as forgotten for ever."""
-        if self.match == "regex":
-            try:
-                re.compile(answer)
-            except re.error as error:
-                _require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
-        elif self.match in ("exact", "prefix"):
-            one = len(answer.strip().splitlines()) == 1
-            _require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
-        elif self.match == "number":
-            number = re.fullmatch(r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+", answer.strip())
-            _require(number is not None, self, "answer", f"match 'number' needs a number, got {answer!r}")
-        elif self.match == "choice":
-            letter = re.fullmatch(r"\(?[A-Za-z]\)?", answer.strip())
-            _require(letter is not None, self, "answer", f"match 'choice' needs one letter, got {answer!r}")
-
-
-Item: TypeAlias = MultipleChoice | Recall | Generation
-_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
-
-
-def parse_item(record: object) -> Item:
-    """One item from a mapping such as a line of JSON; without `kind`, `choices` decides.
-
-    Raises:
-        ValueError: Naming the item and the field that is missing, unknown or wrong.
-    """
-    if not isinstance(record, Mapping):
-        raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
-    name = record.get("id")
-    kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"item {name!r}, field 'kind': expected one of {', '.join(_KINDS)}, got {kind!r}")
-    cls = _KINDS[kind]
-    known = [f.name for f in fields(cls)]
-    given = {key: value for key, value in record.items() if key != "kind"}
-    for key in given:
-        if key not in known:
-            raise ValueError(f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}")
-    for key in ("id", "prompt", "choices", "answer"):
-        if key in known and key not in given:
-            raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
-    return cls(**given)
-
-
-def item_record(item: Item) -> dict[str, Any]:
-    """The mapping that `parse_item` reads back into an equal item."""
-    record = {"kind": item.kind, **asdict(item)}
-    for name in ("stop", "contexts", "lengths", "options", "task", "doc"):  # fingerprints are older than these
-        if not record.get(name, True):
-            del record[name]
-    return record
-
-
-def place_of(letter: str) -> int:
-    """Which option a letter names, from 0, as in "B" or "(b)"."""
-    return ord(letter.strip(" ()").upper()) - ord("A")
-
 
 # Settings that fingerprints are older than: left out where they are as they were.
 _LATER = {"system": "", "generation_prompt": True, "thinking": None, "revision": ""}
@@ -324,21 +116,9 @@ class Probe:
     @property
     def n_choices(self) -> NDArray[np.float64]:
         """Options per item, infinite where the answer is open-ended, ``(n_items,)``."""
-        return np.array([_options(item) or np.inf for item in self.items], float)
+        return np.array([n_options(item) or np.inf for item in self.items], float)
 
     @property
     def answer(self) -> NDArray[np.int64]:
         """Index of the right choice, -1 where the answer is open-ended, ``(n_items,)``."""
-        return np.array([_right_option(item) for item in self.items], np.int64)
-
-
-def _options(item: Item) -> int:
-    if isinstance(item, MultipleChoice):
-        return len(item.choices)
-    return item.options if isinstance(item, Generation) else 0
-
-
-def _right_option(item: Item) -> int:
-    if isinstance(item, MultipleChoice):
-        return item.answer
-    return place_of(item.answer[0]) if isinstance(item, Generation) and item.options else -1
+        return np.array([right_option(item) for item in self.items], np.int64)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forget_callback.probes import Generation, Item, MultipleChoice, Probe
+from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.probe import Probe
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ENDINGS = {

@@ -18,17 +18,18 @@ from typing import Any
 
 import numpy as np
 
-from forget_callback.advice import advice
-from forget_callback.comparison import compare_checkpoints, comparison_json
-from forget_callback.data_scale import fit_data_scale
-from forget_callback.history import ALL_METRICS, KEYS, History, Stage
-from forget_callback.noise import flips
-from forget_callback.probes import Generation, Probe
+from forget_callback.metrics.diagnostics import advice
+from forget_callback.probes.items import Generation
+from forget_callback.probes.probe import Probe
 from forget_callback.report.differences import difference
 from forget_callback.report.items import FATES, STATES, Paths, item_texts
 from forget_callback.report.verdict import verdict, worst_first
-from forget_callback.snapshot import Snapshot, complete, pool
-from forget_callback.store import Store, open_run
+from forget_callback.runs.comparison import compare_checkpoints, comparison_json
+from forget_callback.runs.data_scale import fit_data_scale
+from forget_callback.runs.history import ALL_METRICS, KEYS, History, Stage
+from forget_callback.runs.item_changes import flips
+from forget_callback.runs.store import Store, open_run
+from forget_callback.snapshots.snapshot import Snapshot, complete, pool
 
 FORMAT = 1
 CURVE_POINTS = 60

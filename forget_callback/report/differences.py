@@ -8,10 +8,10 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.history import History
-from forget_callback.snapshot import Snapshot
-from forget_callback.statistics import NO_INTERVAL, Interval
-from forget_callback.transitions import Transitions, compare
+from forget_callback.metrics.intervals import NO_INTERVAL, Interval
+from forget_callback.metrics.transitions import Transitions, compare
+from forget_callback.runs.history import History
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

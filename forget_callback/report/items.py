@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes import Generation, MultipleChoice, Probe
-from forget_callback.snapshot import Snapshot, complete
+from forget_callback.probes.items import Generation, MultipleChoice
+from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.snapshot import Snapshot, complete
 
 STATES = ("not scored", "correct", "wrong", "unparsed", "truncated")
 FATES = ("lost", "format loss", "recovered", "kept", "gained", "came and went", "never known", "not scored")

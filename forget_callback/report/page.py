@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 
 from forget_callback.report.data import report_data
-from forget_callback.store import Store, write_whole
+from forget_callback.runs.store import Store, write_whole
 
 # In this order, as one function: a name of one is known in all.
 SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "wall", "story", "about", "main")

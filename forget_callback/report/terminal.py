@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from forget_callback.history import Row
-from forget_callback.over_time import first_loss
-from forget_callback.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from forget_callback.dial import Point
+from forget_callback.runs.history import Row
+from forget_callback.runs.retention import first_loss
+from forget_callback.snapshots.snapshot import Snapshot
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -66,26 +62,9 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     return f"forgetting at step {rows[0].step:,}{samples} | {' | '.join(said)} | {seconds:.1f} s"
 
 
-def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
-    """Points between a model and its fine-tuning; the best one is marked."""
-    table = _table("How much of the fine-tuning to keep")
-    for name in ("share", f"{task} right", "knowledge lost", "right less lost"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for point in points:
-        low, high = point.task_interval
-        table.add_row(
-            f"{'best ' if point is best else ''}{point.share:g}",
-            f"{percent(point.task_accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
-            interval(point.kept, "knowledge_lost"),
-            percent(point.gain),
-            style="bold" if point is best else "",
-        )
-    return table
-
-
 def changes_table(rows: Sequence[Row], *, title: str) -> Table:
     """Probes and their categories, from before to after."""
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("probe", overflow="fold", min_width=12)  # names give way to numbers
     for name in ("items", "accuracy", "1→0", "0→1", "knowledge lost"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -107,7 +86,7 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Table:
 
 def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
     """What changed over the samples seen, a section a probe; `series` holds each probe's rows, oldest first."""
-    table = _table(title)
+    table = plain_table(title)
     for name in ("samples seen", "1→0", "0→1", "knowledge lost"):
         table.add_column(name, justify="right", no_wrap=True)
     metrics = ("forgetting", "backward_transfer", "knowledge_lost")
@@ -134,7 +113,7 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
     row = {name: i for i, name in enumerate(baseline.ids)}  # one order in all: snapshots of a store are the probe's
     lost = [(at[seen], row[name]) for name, seen in zip(items.ids[items.lost], items.samples_seen[items.lost])]
     lost.sort(key=lambda one: (one[0].samples_seen, one[0].margin[one[1]]))
-    table = _table(title)
+    table = plain_table(title)
     for name in ("lost at sample", "prompt", "right answer", "answer now"):
         table.add_column(name, justify="right" if name == "lost at sample" else "left", overflow="fold")
     for now, i in lost[:count]:
@@ -143,5 +122,6 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
     return table
 
 
-def _table(title: str) -> Table:
+def plain_table(title: str) -> Table:
+    """An empty table with the title on the left."""
     return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)

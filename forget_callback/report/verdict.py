@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forget_callback.history import Row
+from forget_callback.runs.history import Row
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from forget_callback.history import ALL_METRICS, History, Row
-from forget_callback.snapshot import Snapshot
+from forget_callback.runs.history import ALL_METRICS, History, Row
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Row]:

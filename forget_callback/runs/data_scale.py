@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
-from forget_callback.history import History
+from forget_callback.runs.history import History
 
 Floats = NDArray[np.float64]
 

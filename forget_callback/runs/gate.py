@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from xml.etree import ElementTree
 
-from forget_callback.history import ALL_METRICS, Row
-from forget_callback.transitions import INTERVALS
+from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.runs.history import ALL_METRICS, Row
 
 Bound: TypeAlias = Literal["value", "lower"]
 _RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*")

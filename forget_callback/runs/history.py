@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from forget_callback.changes import item_changes
-from forget_callback.over_time import OVER_TIME, Series
-from forget_callback.probes import Probe
-from forget_callback.snapshot import Snapshot, align, pool
-from forget_callback.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item
+from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.item_changes import item_changes
+from forget_callback.runs.series import OVER_TIME, Series
+from forget_callback.snapshots.snapshot import Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forget_callback.over_time import Series
-from forget_callback.probes import Item, MultipleChoice, Probe
-from forget_callback.snapshot import Snapshot
+from forget_callback.probes.items import Item, MultipleChoice
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.series import Series
+from forget_callback.snapshots.snapshot import Snapshot, align
 
 COLUMNS = (
     *("samples_seen", "step", "probe", "category", "id", "change", "prompt", "expected", "answer_at_baseline"),
@@ -61,3 +62,26 @@ def expected(item: Item) -> str:
     if isinstance(item, MultipleChoice):
         return item.choices[item.answer]
     return item.answer if isinstance(item.answer, str) else " | ".join(item.answer)
+
+
+def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
+    """Items that are right in one of two snapshots of the same model and wrong in the other, nearest ties first.
+
+    Returns:
+        A row an item: id, category, correct and correct_again (1 or 0), margin and margin_again (nats).
+
+    Raises:
+        ValueError: If the snapshots are of different probes.
+    """
+    again = align(once, again)
+    flipped = (once.correct != again.correct) & (once.correct + again.correct == 1)
+    columns = {
+        "id": once.ids,
+        "category": once.category,
+        "correct": once.correct,
+        "correct_again": again.correct,
+        "margin": once.margin,
+        "margin_again": again.margin,
+    }
+    table = pd.DataFrame({name: column[flipped] for name, column in columns.items()})
+    return table.sort_values("margin", key=abs, ignore_index=True)

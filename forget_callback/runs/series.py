@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
-from scipy.stats import norm
 
-from forget_callback.snapshot import Snapshot, align
+from forget_callback.snapshots.snapshot import Snapshot
 
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
@@ -105,115 +104,3 @@ def _drift(before: Snapshot, after: Snapshot) -> Floats:
             p, q = (softmax(np.concatenate(list(s.scores[rows])).reshape(-1, k), axis=1) for s in (after, before))
             drift[rows] = rel_entr(p, q).sum(axis=1)
     return drift
-
-
-@dataclass(frozen=True, eq=False)
-class FirstLoss:
-    """When each item that was right at the baseline was first wrong; vectors are ``(n_right_at_baseline,)``.
-
-    Attributes:
-        ids: The items.
-        samples_seen: Training samples at the snapshot of the first loss; where the item was never seen wrong, at the
-            last snapshot that scored it (censored: it was kept at least that long).
-        lost: Whether it was seen wrong.
-    """
-
-    ids: NDArray[np.object_]
-    samples_seen: Floats
-    lost: NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Retention:
-    """Share of the items right at the baseline that were never seen wrong so far; vectors are ``(n_snapshots,)``.
-
-    Attributes:
-        samples_seen: Training samples at each snapshot, the baseline first.
-        survival: Kaplan-Meier estimate; NaN where no item was left to watch.
-        low: Lower end of its pointwise interval.
-        high: Upper end.
-        at_risk: Items not lost before, and still scored at this snapshot or later.
-        lost: Items first seen wrong at this snapshot.
-    """
-
-    samples_seen: Floats
-    survival: Floats
-    low: Floats
-    high: Floats
-    at_risk: NDArray[np.int64]
-    lost: NDArray[np.int64]
-
-
-def first_loss(snapshots: Sequence[Snapshot]) -> FirstLoss:
-    """Time to the first loss of each item that was right at the baseline.
-
-    Args:
-        snapshots: Of one probe, the baseline first; joined by item id.
-
-    Raises:
-        ValueError: If there is none, they are of different probes, or `samples_seen` is unknown or does not grow.
-    """
-    times, first = _times(snapshots), snapshots[0]
-    known = np.flatnonzero(first.correct == 1)
-    correct = np.stack([align(first, snapshot).correct[known] for snapshot in snapshots])
-    wrong, scored = correct == 0, ~np.isnan(correct)
-    last_scored = len(times) - 1 - scored[::-1].argmax(axis=0)
-    lost = wrong.any(axis=0)
-    return FirstLoss(first.ids[known], times[np.where(lost, wrong.argmax(axis=0), last_scored)], lost)
-
-
-def retention(snapshots: Sequence[Snapshot], *, confidence: float = 0.95) -> Retention:
-    """The retention curve: how many of the items right at the baseline were kept, over samples seen.
-
-    Kaplan and Meier 1958. The interval is Greenwood's on the scale log(-log S), which stays in [0, 1]; at S = 1 and
-    S = 0, where that scale ends, Wilson's. At the baseline the share is 1 by definition.
-
-    Args:
-        snapshots: Of one probe, the baseline first; joined by item id. An item that stays unscored to the end is
-            censored after the last snapshot that scored it.
-        confidence: Of the pointwise interval.
-
-    Raises:
-        ValueError: If there is none, they are of different probes, or `samples_seen` is unknown or does not grow.
-
-    >>> rows = [[1, 1, 1, 1], [1, 1, 1, 0], [0, 1, 1, 1]]
-    >>> path = [Snapshot("p", "f", t, list("abcd"), row, samples_seen=8 * t) for t, row in enumerate(rows)]
-    >>> retention(path).survival.tolist()
-    [1.0, 0.75, 0.5]
-    """
-    times, items = _times(snapshots), first_loss(snapshots)
-    at = np.searchsorted(times, items.samples_seen)
-    lost = np.bincount(at[items.lost], minlength=len(times))
-    at_risk = np.bincount(at, minlength=len(times))[::-1].cumsum()[::-1]
-    with np.errstate(divide="ignore", invalid="ignore"):  # nobody left to watch: NaN on purpose
-        survival = np.cumprod(1 - lost / at_risk)
-        variance = np.cumsum(lost / (at_risk * (at_risk - lost)))
-    gone = np.maximum.accumulate((lost == at_risk) & (lost > 0))
-    survival[gone] = 0.0
-    low, high = _band(survival, variance, at_risk, float(norm.ppf(0.5 + confidence / 2)))
-    return Retention(times, survival, low, high, at_risk, lost)
-
-
-def _band(survival: Floats, variance: Floats, at_risk: NDArray[np.int64], z: float) -> tuple[Floats, Floats]:
-    """Both ends of the interval; `variance` is Greenwood's of log S."""
-    low, high = survival.copy(), survival.copy()
-    inside = (survival > 0) & (survival < 1)
-    s = survival[inside]
-    reach = z * np.sqrt(variance[inside]) / -np.log(s)
-    low[inside], high[inside] = s ** np.exp(reach), s ** np.exp(-reach)
-    whole = survival == 1
-    whole[:1] = False
-    low[whole] = at_risk[whole] / (at_risk[whole] + z**2)
-    if (survival == 0).any():
-        high[survival == 0] = z**2 / (at_risk[int((survival == 0).argmax())] + z**2)
-    return low, high
-
-
-def _times(snapshots: Sequence[Snapshot]) -> Floats:
-    """Samples seen at each snapshot; before the first step it is 0 even if nobody counted."""
-    if not snapshots:
-        raise ValueError("snapshots must be one or more, the baseline first; got none")
-    counted = [0.0 if s.step == 0 and np.isnan(s.samples_seen) else s.samples_seen for s in snapshots]
-    if not all(a < b for a, b in zip([-1.0, *counted], counted)):
-        raise ValueError(f"samples_seen must be known and grow from snapshot to snapshot, got {counted}")
-    return np.array(counted, float)

@@ -11,10 +11,10 @@ from typing import Literal
 
 import numpy as np
 
-from forget_callback.history import History, Row
-from forget_callback.over_time import OVER_TIME
-from forget_callback.snapshot import Snapshot
-from forget_callback.transitions import INTERVALS, METRICS
+from forget_callback.metrics.transitions import INTERVALS, METRICS
+from forget_callback.runs.history import History, Row
+from forget_callback.runs.series import OVER_TIME
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from forget_callback.history import History, Stage
-from forget_callback.probes import Probe
-from forget_callback.snapshot import Snapshot, complete
-from forget_callback.sources.jsonl import dump_items, read_items
+from forget_callback.probes.jsonl import dump_items, read_items
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import History, Stage
+from forget_callback.snapshots.snapshot import Snapshot, complete
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
 _PACKAGES = ("forget-callback", "torch", "transformers", "trl", "peft", "accelerate", "wandb")

@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from forget_callback.probes import Generation, MultipleChoice, Probe, Recall, place_of
-from forget_callback.processes import together
-from forget_callback.scoring.generation import Written
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, place_of
+from forget_callback.probes.load import judge
+from forget_callback.probes.probe import Probe
+from forget_callback.scoring.distributed import together
+from forget_callback.scoring.generation.generate import Written
+from forget_callback.scoring.generation.text import Text
+from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_trace
-from forget_callback.scoring.ladder import Scored
-from forget_callback.scoring.likelihood import Likelihood
+from forget_callback.scoring.likelihood.fallbacks import Scored
+from forget_callback.scoring.likelihood.forward import Likelihood
+from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.scoring.memory import halving
 from forget_callback.scoring.team import Team
-from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode
-from forget_callback.scoring.vllm import VLLM
-from forget_callback.scoring.writer import Text
-from forget_callback.snapshot import Snapshot, complete
-from forget_callback.sources import judge
+from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
 

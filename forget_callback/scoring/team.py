@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from forget_callback import processes
+from forget_callback.scoring import distributed
 
 T = TypeVar("T")
 
@@ -34,12 +34,12 @@ class Team:
     @staticmethod
     def of(model: Any) -> Team:
         """All processes of this run. Each must score then, or all hang."""
-        if processes.count() == 1:
+        if distributed.count() == 1:
             return Team()
         # Of a group of tensor parallelism all must forward the same; torch's own layout puts such a group together.
         # Not run here: it needs several accelerators.
         size = getattr(model, "tp_size", None) or 1
-        return Team(processes.index() // size, processes.count() // size, _is_sharded(model))
+        return Team(distributed.index() // size, distributed.count() // size, _is_sharded(model))
 
     def part(self, things: Sequence[T]) -> list[T]:
         """What this process does: one of `count` parts, or what another does too, where there are too few."""
@@ -53,12 +53,12 @@ class Team:
         """
         if self.count == 1:
             return work()
-        own = processes.together(lambda: _in_step(model, work) if self.in_step else work())
-        return {key: value for part in processes.gathered(own) for key, value in part.items()}
+        own = distributed.together(lambda: _in_step(model, work) if self.in_step else work())
+        return {key: value for part in distributed.gathered(own) for key, value in part.items()}
 
     def agreed(self, value: T) -> T:
         """The main process' value: what is decided by it is decided alike."""
-        return value if self.count == 1 else processes.on_main(lambda: value)
+        return value if self.count == 1 else distributed.on_main(lambda: value)
 
 
 def _is_sharded(model: torch.nn.Module) -> bool:
@@ -82,7 +82,7 @@ def _in_step(model: Any, work: Callable[[], T]) -> T:
     def announce(module: Any, args: Any) -> None:
         nonlocal announced
         if announced == 0:
-            processes.any_of(True)
+            distributed.any_of(True)
         announced += 1
 
     def finish(module: Any, args: Any, output: Any) -> None:
@@ -107,7 +107,7 @@ def _in_step(model: Any, work: Callable[[], T]) -> T:
             handle.remove()
     if announced:
         follow()
-    while processes.any_of(False):
+    while distributed.any_of(False):
         follow()
     if error is not None:
         raise error

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.probes import Probe
+from forget_callback.probes.probe import Probe
 
 OUTCOMES = ("correct", "wrong", "unparsed", "truncated")
 

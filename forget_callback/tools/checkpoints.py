@@ -17,14 +17,15 @@ from pathlib import Path
 
 from transformers import TrainerState
 
-from forget_callback.loading import load_model, load_tokenizer
-from forget_callback.monitor import ForgetMonitor, Observation
-from forget_callback.probes import Probe
-from forget_callback.processes import index, on_main, together
-from forget_callback.resume import Notes
-from forget_callback.scoring import Scorer, bind
-from forget_callback.snapshot import Snapshot
-from forget_callback.store import Store
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.store import Store
+from forget_callback.scoring.distributed import index, on_main, together
+from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.training.monitor import ForgetMonitor, Observation
+from forget_callback.training.resume import Notes
 
 _STATE = "trainer_state.json"
 _NUMBERED = re.compile(r"(?:checkpoint|step)[-_]?(\d+)", re.IGNORECASE)

@@ -14,16 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
+from rich.table import Table
 
-from forget_callback.comparison import compare_checkpoints
-from forget_callback.history import Row
-from forget_callback.loading import load_model, load_tokenizer
-from forget_callback.probes import Probe
-from forget_callback.scoring import Scorer, bind
-from forget_callback.snapshot import Snapshot
-from forget_callback.statistics import Interval, wilson
+from forget_callback.metrics.intervals import Interval, wilson
+from forget_callback.probes.probe import Probe
+from forget_callback.report.terminal import interval, percent, plain_table
+from forget_callback.runs.comparison import compare_checkpoints
+from forget_callback.runs.history import Row
+from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback.snapshots.snapshot import Snapshot
 
 Method: TypeAlias = Literal["linear", "slerp"]
+
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -202,3 +206,20 @@ class Adapter:
     def save(self, directory: Path) -> None:
         """Saves the model as it stands, the adapter merged into it."""
         self.model.merge_and_unload().save_pretrained(directory)
+
+
+def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
+    """Points between a model and its fine-tuning; the best one is marked."""
+    table = plain_table("How much of the fine-tuning to keep")
+    for name in ("share", f"{task} right", "knowledge lost", "right less lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in points:
+        low, high = point.task_interval
+        table.add_row(
+            f"{'best ' if point is best else ''}{point.share:g}",
+            f"{percent(point.task_accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
+            interval(point.kept, "knowledge_lost"),
+            percent(point.gain),
+            style="bold" if point is best else "",
+        )
+    return table

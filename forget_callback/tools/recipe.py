@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.callback import ForgetCallback
-from forget_callback.loading import load_tokenizer
-from forget_callback.processes import index
-from forget_callback.sources import load_probe
-from forget_callback.stopping import StopRule
-from forget_callback.terminal import curve_table
+from forget_callback.probes.load import load_probe
+from forget_callback.report.terminal import curve_table
+from forget_callback.runs.stopping import StopRule
+from forget_callback.scoring.distributed import index
+from forget_callback.scoring.loading import load_tokenizer
 
 _RULE = re.compile(r"(?:(?P<probe>[^/>]+)/)?(?:(?P<category>[^/>]+)/)?(?P<metric>\w+)\s*>\s*(?P<above>[\d.eE+-]+)")
 
@@ -185,7 +185,7 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
     Raises:
         ValueError: If the recipe is of the other trainer, or has a key that nobody knows.
     """
-    from forget_callback.smoke import WIDTH, smoke
+    from forget_callback.demo.smoke import WIDTH, smoke
 
     parser = argparse.ArgumentParser(description=f"Trains by {trainer.upper()} while probes watch.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a recipe's YAML")

@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from forget_callback.probes import Item, MultipleChoice
-from forget_callback.store import open_run
+from forget_callback.probes.items import Item, MultipleChoice
+from forget_callback.runs.store import open_run
 
 # Words in a row that make an example one of the probe's own; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
 OWN_WORDS = 13

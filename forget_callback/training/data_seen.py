@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from forget_callback.processes import summed
+from forget_callback.scoring.distributed import summed
 
 
 class DataSeen:

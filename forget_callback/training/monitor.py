@@ -17,14 +17,15 @@ from typing import TypeVar
 
 import pandas as pd
 
-from forget_callback.advice import advice
-from forget_callback.history import History, Row, Stage
-from forget_callback.noise import flips
-from forget_callback.probes import Generation, Probe
-from forget_callback.snapshot import Snapshot, complete
-from forget_callback.stopping import StopDecision, StopRule, can_fire, decide
-from forget_callback.store import Store
-from forget_callback.trackers import GLOBAL_STEP, Gallery, Tracker, scalars
+from forget_callback.metrics.diagnostics import advice
+from forget_callback.probes.items import Generation
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import History, Row, Stage
+from forget_callback.runs.item_changes import flips
+from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide
+from forget_callback.runs.store import Store
+from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.training.trackers import GLOBAL_STEP, Gallery, Tracker, scalars
 
 logger = logging.getLogger(__name__)
 

@@ -18,20 +18,22 @@ from rich.console import Console
 from tqdm.auto import tqdm
 from transformers import TrainerState, TrainingArguments
 
-from forget_callback import schedule
-from forget_callback.budget import LOOKS, affordable, allowance, part_of
-from forget_callback.data_seen import DataSeen
-from forget_callback.history import Row, Stage
-from forget_callback.monitor import ForgetMonitor, check
-from forget_callback.probes import Probe
-from forget_callback.processes import index, on_main, together
-from forget_callback.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
-from forget_callback.scoring import Scorer, bind
-from forget_callback.snapshot import Snapshot
-from forget_callback.stopping import StopRule
-from forget_callback.store import Store, open_run
-from forget_callback.terminal import changes_table, snapshot_line
-from forget_callback.trackers import Tracker, TrainerTracker, WandbTracker
+from forget_callback.probes.probe import Probe
+from forget_callback.report.terminal import changes_table, snapshot_line
+from forget_callback.runs.history import Row, Stage
+from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.store import Store, open_run
+from forget_callback.scoring.distributed import index, on_main, together
+from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.training import schedule
+from forget_callback.training.data_seen import DataSeen
+from forget_callback.training.monitor import ForgetMonitor, check
+from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
+from forget_callback.training.schedule import LOOKS, affordable, allowance, part_of
+from forget_callback.training.trackers import Tracker, TrainerTracker
+from forget_callback.training.wandb_tracker import WandbTracker
 
 logger = logging.getLogger(__name__)
 

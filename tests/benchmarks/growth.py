@@ -38,8 +38,8 @@ def make_probe(n: int) -> Probe:
 
 def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, float]:
     """Seconds of a snapshot, and of its forwards; the first one, which plans, is left out."""
-    from forget_callback.scoring import Scorer
-    from forget_callback.scoring.ladder import Scored
+    from forget_callback.scoring.engine import Scorer
+    from forget_callback.scoring.likelihood.fallbacks import Scored
 
     probe, forward, whole = make_probe(n), [], []
     plain = Scored.score

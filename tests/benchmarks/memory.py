@@ -105,7 +105,7 @@ def main() -> None:
 
 def row_widths(probe: Any, tokenizer: Any) -> list[int]:
     """Tokens that are forwarded for each choice by itself."""
-    from forget_callback.scoring.tokens import continuations
+    from forget_callback.scoring.likelihood.tokens import continuations
 
     return [len(row.tokens) - 1 for row in continuations(probe, tokenizer)]
 

@@ -24,7 +24,8 @@ from typing import Any
 
 from workloads import choices, classes, count_down, make_model, make_tokenizer, source, written
 
-from forget_callback.probes import Generation, Probe
+from forget_callback.probes.items import Generation
+from forget_callback.probes.probe import Probe
 
 TEXT, GENERATION = ("text", "letters", "5shot"), ("equal", "tail", "fewshot")
 N_ITEMS = {
@@ -65,7 +66,7 @@ def common_prefix(rows: list[tuple[int, ...]]) -> int:
 
 def work_of_choices(probe: Probe, tokenizer: Any) -> Work:
     """Counts prefixes: each node of a trie is one, without the last token of each row, which predicts nothing."""
-    from forget_callback.scoring.tokens import continuations
+    from forget_callback.scoring.likelihood.tokens import continuations
 
     rows = continuations(probe, tokenizer)
     shared = common_prefix([row.tokens for row in rows])
@@ -87,7 +88,7 @@ def work_of_writing(probe: Probe, tokenizer: Any) -> Work:
 
 def make_ours(probe: Probe, tokenizer: Any) -> Callable[[Any], Any]:
     """A model in, a snapshot out: the second call on has its plan."""
-    from forget_callback.scoring import Scorer
+    from forget_callback.scoring.engine import Scorer
 
     scorer = Scorer(tokenizer, [probe])
     return lambda model: scorer.score(model)[0]

@@ -15,9 +15,9 @@ from statistics import median
 
 import numpy as np
 
-from forget_callback.history import History
-from forget_callback.snapshot import Snapshot
-from forget_callback.transitions import compare
+from forget_callback.metrics.transitions import compare
+from forget_callback.runs.history import History
+from forget_callback.snapshots.snapshot import Snapshot
 
 CATEGORIES = 50
 LIMITS = {5_000: 0.050, 100_000: 0.500}

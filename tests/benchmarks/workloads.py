@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback import load_probe
-from forget_callback.probes import Generation, MultipleChoice, Probe, parse_item
+from forget_callback.probes.items import Generation, MultipleChoice, parse_item
+from forget_callback.probes.probe import Probe
 
 SIZES = {
     "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 688, "num_attention_heads": 4},

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from transformers import AutoModelForCausalLM
 
 from forget_callback import load_probe
-from forget_callback.loading import load_tokenizer
-from forget_callback.scoring import Scorer
+from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.loading import load_tokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")

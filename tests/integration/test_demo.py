@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 import torch
 
-from forget_callback import demo
 from forget_callback.cli import main
-from forget_callback.store import Store
+from forget_callback.demo import run as demo
+from forget_callback.runs.store import Store
 from tests.forked import finish, start
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,8 +7,8 @@ import pytest
 from transformers import TrainerCallback
 
 from forget_callback import ForgetCallback, StopRule
-from forget_callback.scoring import Scorer
-from forget_callback.store import Store
+from forget_callback.runs.store import Store
+from forget_callback.scoring.engine import Scorer
 
 from .conftest import weights_hash
 

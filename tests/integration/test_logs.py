@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from forget_callback import load_probe, transitions
-from forget_callback.demo import make_model, make_tokenizer
+from forget_callback.demo.tiny import make_model, make_tokenizer
 from tests.helpers import teach
-from tests.test_report import page_data
+from tests.report.test_report import page_data
 
 ITEMS = 40
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "github-actions" / "forgetting.yml"

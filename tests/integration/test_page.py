@@ -11,7 +11,7 @@ from playwright.sync_api import sync_playwright
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.report import write_report
-from tests.runs import make_probe, make_run, make_snapshots
+from tests.recorded import make_probe, make_run, make_snapshots
 
 CHROMIUM = "/usr/bin/chromium"
 HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
-from forget_callback.probes import item_record
-from forget_callback.store import Store
+from forget_callback.probes.items import item_record
+from forget_callback.runs.store import Store
 from tests.forked import finish, start
 
 SCRIPT = Path(__file__).with_name("train_script.py")

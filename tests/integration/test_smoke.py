@@ -6,8 +6,8 @@ The model knows no facts here; that `make_taught` teaches it some is tested besi
 import datetime
 import re
 
-from forget_callback import smoke
-from forget_callback.loading import load_model, load_tokenizer
+from forget_callback.demo import smoke
+from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.smoke import PAGES, make_untaught, run, shown
 
 

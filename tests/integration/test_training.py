@@ -12,8 +12,8 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
-from forget_callback.scoring import Scorer
-from forget_callback.store import Store
+from forget_callback.runs.store import Store
+from forget_callback.scoring.engine import Scorer
 
 from .conftest import weights_hash
 

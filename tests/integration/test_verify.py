@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from forget_callback import ForgetCallback
-from forget_callback.recipe import Recipe
-from forget_callback.verify import certify
+from forget_callback.tools.recipe import Recipe
+from forget_callback.tools.verify import certify
 
 
 def reward(completions, **kwargs):

@@ -13,7 +13,7 @@ import torch
 from peft import LoraConfig
 
 from forget_callback import ForgetCallback, Generation, Probe, score_probe
-from forget_callback.store import Store
+from forget_callback.runs.store import Store
 
 from .conftest import weights_hash
 

@@ -11,9 +11,9 @@ import wandb
 from transformers import TrainerCallback
 
 from forget_callback import ForgetCallback, Probe, Recall, StopRule, compare
-from forget_callback.history import ALL_METRICS
-from forget_callback.store import Store
-from forget_callback.trackers import RUN_METRICS, scalars
+from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.store import Store
+from forget_callback.training.trackers import RUN_METRICS, scalars
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
 MAY_BE_MISSING = {"recovered", "knowledge_lost_bounds_low", "knowledge_lost_bounds_high", "guess_persistence"}
@@ -135,8 +135,8 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
 
 
 def test_the_table_of_items_is_capped(make_sft, probe, wandb_offline, monkeypatch):
-    monkeypatch.setattr("forget_callback.trackers.ITEMS_AT_ONCE", 1)
-    monkeypatch.setattr("forget_callback.trackers.ITEMS_IN_ALL", 2)
+    monkeypatch.setattr("forget_callback.training.wandb_tracker.ITEMS_AT_ONCE", 1)
+    monkeypatch.setattr("forget_callback.training.wandb_tracker.ITEMS_IN_ALL", 2)
     make_sft([ForgetCallback(probe, every=1)], report_to="wandb", learning_rate=5e-2).train()
     wandb.finish()
     (run,) = wandb_offline.glob("wandb/offline-run-*")

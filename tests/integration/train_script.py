@@ -12,7 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring import Scorer, engine
+from forget_callback.scoring import engine
+from forget_callback.scoring.engine import Scorer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=Path)

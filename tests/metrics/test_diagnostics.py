@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest, chisquare
 
 from forget_callback import ForgetMonitor, Generation, MultipleChoice, Probe, Recall, Snapshot, load_probe
-from forget_callback.advice import FEW_ITEMS, SIGNIFICANT, advice
+from forget_callback.metrics.diagnostics import FEW_ITEMS, SIGNIFICANT, advice
 
 N = 400
 

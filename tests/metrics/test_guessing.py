@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from forget_callback.knowledge import (
+from forget_callback.metrics.guessing import (
     Classes,
     by_choice,
     by_joint,
@@ -21,7 +21,7 @@ from forget_callback.knowledge import (
     nothing_forgotten_by_joint,
 )
 
-CASES = json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]
+CASES = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())["cases"]
 BINARY = [case for case in CASES if "binary" in case["kind"]]
 CHOICE = [case for case in CASES if "choice" in case["kind"]]
 NAMES = {

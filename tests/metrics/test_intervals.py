@@ -13,7 +13,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from forget_callback.statistics import (
+from forget_callback.metrics.intervals import (
     SignedShares,
     benjamini_hochberg,
     holm,
@@ -24,7 +24,9 @@ from forget_callback.statistics import (
     wilson,
 )
 
-GOLDEN = {case["id"]: case for case in json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]}
+GOLDEN = {
+    case["id"]: case for case in json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())["cases"]
+}
 exactly = {"rel": 0, "abs": 1e-12}
 
 

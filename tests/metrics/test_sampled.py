@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from forget_callback.repeats import agreement, collapse, fit_slip, unshuffled
-from forget_callback.statistics import wilson
-from forget_callback.transitions import transitions
+from forget_callback.metrics.intervals import wilson
+from forget_callback.metrics.sampled import agreement, collapse, fit_slip, unshuffled
+from forget_callback.metrics.transitions import transitions
 
 THETA = np.array([0.45, 0.15, 0.1, 0.3])
 

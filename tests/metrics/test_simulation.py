@@ -8,9 +8,9 @@ from math import nan
 import numpy as np
 import pytest
 
-from forget_callback.history import Row
-from forget_callback.stopping import StopRule, decide
-from forget_callback.transitions import transitions
+from forget_callback.metrics.transitions import transitions
+from forget_callback.runs.history import Row
+from forget_callback.runs.stopping import StopRule, decide
 
 N = 1000
 LOST = 0.15

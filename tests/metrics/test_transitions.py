@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forget_callback.snapshot import Snapshot
-from forget_callback.transitions import INTERVALS, METRICS, compare, compare_groups, transitions
+from forget_callback.metrics.transitions import INTERVALS, METRICS, compare, compare_groups, transitions
+from forget_callback.snapshots.snapshot import Snapshot
 
-CASES = json.loads(Path(__file__).with_name("golden.json").read_text())["cases"]
+CASES = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())["cases"]
 COUNTS = {"n": "n", "n11": "n11", "n10": "n10", "n01": "n01", "n00": "n00", "acc_pre": "accuracy_before"}
 RATES = {"acc_post": "accuracy_after", "F": "forgetting", "BT": "backward_transfer", "net": "net_change"}
 PAPER = {

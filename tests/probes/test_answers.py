@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forget_callback.answers import Judgement, extract, judge, matches
-from forget_callback.probes import Generation
+from forget_callback.probes.answers import Judgement, extract, judge, matches
+from forget_callback.probes.items import Generation
 
 
 @pytest.mark.parametrize(

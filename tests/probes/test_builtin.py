@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from forget_callback.sources.builtin import load
+from forget_callback.probes.builtin import load
 
 CATEGORIES = [
     "capitals",

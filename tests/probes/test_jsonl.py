@@ -5,8 +5,9 @@ import re
 
 import pytest
 
-from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
-from forget_callback.sources.jsonl import dump_items, load, read_items
+from forget_callback.probes.items import Generation, MultipleChoice, Recall
+from forget_callback.probes.jsonl import dump_items, load, read_items
+from forget_callback.probes.probe import Probe
 
 GOOD = '{"id": "q1", "prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
 ITEMS = (

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Recall, load_probe, score_probe
-from forget_callback.sources import judge
-from forget_callback.sources.lm_eval import judging
-from forget_callback.store import Store
+from forget_callback.probes.lm_eval import judging
+from forget_callback.probes.load import judge
+from forget_callback.runs.store import Store
 from tests.helpers import generators, greedy, teach
 
 evaluator = pytest.importorskip("lm_eval.evaluator")

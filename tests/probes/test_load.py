@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forget_callback import load_probe
-from forget_callback.probes import Probe, Recall
-from forget_callback.sources import builtin
-from forget_callback.sources.jsonl import dump_items
-from forget_callback.sources.sampling import stratified
+from forget_callback.probes.items import Recall
+from forget_callback.probes.jsonl import dump_items
+from forget_callback.probes.load import builtin
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.sampling import stratified
 
 
 def items_of(sizes):

@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from forget_callback.probes import Generation, MultipleChoice, Probe, Recall, item_record, parse_item
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, item_record, parse_item
+from forget_callback.probes.probe import Probe
 
 CHOICE = {"id": "q1", "prompt": "2 + 2 =", "choices": [" 3", " 4", " 5"], "answer": 1, "category": "sums"}
 RECALL = {"kind": "recall", "id": "q2", "prompt": "The capital of France is", "answer": " Paris", "category": "cities"}
@@ -118,7 +119,7 @@ def test_the_vectors_follow_the_items_and_open_ended_items_have_no_options():
 
 def test_the_fingerprint_is_a_fixed_number_in_every_process():
     code = (
-        "from forget_callback.probes import Probe, Recall, parse_item\n"
+        "from forget_callback.probes.items import parse_item\nfrom forget_callback.probes.probe import Probe\n"
         f"print(Probe('p', [parse_item(r) for r in ({CHOICE!r}, {RECALL!r}, {GENERATION!r})]).fingerprint)"
     )
     for seed in ("1", "2"):

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, fit_data_scale, transitions
-from forget_callback.advice import advice
+from forget_callback.metrics.diagnostics import advice
+from forget_callback.metrics.intervals import Interval, SignedShares, mover, wilson
 from forget_callback.report import items as packing
 from forget_callback.report import report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.items import FATES, STATES, Paths, fates, first_lost
 from forget_callback.report.verdict import verdict, worst_first
-from forget_callback.statistics import Interval, SignedShares, mover, wilson
-from tests.runs import make_probe, make_run, make_snapshots
+from tests.recorded import make_probe, make_run, make_snapshots
 
 
 def vector(text, dtype):

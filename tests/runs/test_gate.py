@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from forget_callback import Snapshot
-from forget_callback.comparison import compare_checkpoints
-from forget_callback.gate import Gate, junit
-from forget_callback.transitions import INTERVALS
+from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.runs.comparison import compare_checkpoints
+from forget_callback.runs.gate import Gate, junit
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from forget_callback.history import ALL_METRICS, KEYS, History
-from forget_callback.over_time import OVER_TIME
-from forget_callback.snapshot import Snapshot
-from forget_callback.transitions import transitions
+from forget_callback.metrics.transitions import transitions
+from forget_callback.runs.history import ALL_METRICS, KEYS, History
+from forget_callback.runs.series import OVER_TIME
+from forget_callback.snapshots.snapshot import Snapshot
 
 OUTCOMES = {1.0: ["correct"], 0.0: ["wrong", "unparsed", "truncated"]}
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot
-from forget_callback.history import History
+from forget_callback.runs.history import History
 
 PROBE = Probe(
     "facts",

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from forget_callback.noise import flips
-from forget_callback.snapshot import Snapshot
+from forget_callback.runs.item_changes import flips
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 def snapshot(correct, margin, ids="abcde"):

@@ -9,9 +9,9 @@ from statsmodels.duration.survfunc import SurvfuncRight
 from statsmodels.stats.proportion import proportion_confint
 
 from forget_callback import retention
-from forget_callback.history import History
-from forget_callback.over_time import first_loss
-from forget_callback.snapshot import Snapshot
+from forget_callback.runs.history import History
+from forget_callback.runs.retention import first_loss
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 def path_of(rows, times=None, **columns):

@@ -6,9 +6,9 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
-from forget_callback.history import History
-from forget_callback.snapshot import Snapshot
-from forget_callback.stopping import StopRule, decide
+from forget_callback.runs.history import History
+from forget_callback.runs.stopping import StopRule, decide
+from forget_callback.snapshots.snapshot import Snapshot
 
 N = 200
 

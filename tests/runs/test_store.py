@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forget_callback.history import History
-from forget_callback.probes import Generation, MultipleChoice, Probe, Recall
-from forget_callback.snapshot import Snapshot
-from forget_callback.store import Store, open_run, write_whole
+from forget_callback.probes.items import Generation, MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import History
+from forget_callback.runs.store import Store, open_run, write_whole
+from forget_callback.snapshots.snapshot import Snapshot
 
 PROBE = Probe("facts", [MultipleChoice("m", "Q", [" a", " ü"], 1, "geo"), Recall("r", "Q", "A")], temperature=0.5)
 OTHER = Probe("facts", [MultipleChoice("m", "Q", [" a", " ü"], 0, "geo"), Recall("r", "Q", "A")], temperature=0.5)
@@ -167,8 +168,8 @@ def test_a_snapshot_that_cannot_be_written_leaves_no_file(store):
 WRITER = """
 import sys
 import pandas as pd
-from forget_callback.snapshot import Snapshot
-from forget_callback.store import Store
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.runs.store import Store
 store, n = Store(sys.argv[1]), 3000
 step = max(store.steps("facts"), default=-1) + 1
 while True:

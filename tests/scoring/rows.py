@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from forget_callback.scoring.tokens import Continuation
+from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.helpers import log_probabilities
 
 

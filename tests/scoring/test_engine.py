@@ -11,8 +11,8 @@ import torch
 from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring import Scorer, score_repeats
-from forget_callback.scoring.tokens import bind, continuations
+from forget_callback.scoring.engine import Scorer, score_repeats
+from forget_callback.scoring.likelihood.tokens import bind, continuations
 from tests.helpers import greedy, log_probabilities
 
 WORDS = [" Paris", " Rome", " the fox ran", " hot", " é 東京", " 42", " answer", " sun went down over the hill"]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring import Scorer
+from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.memory import halving, is_out_of_memory
 from tests.scoring.architectures import tiny
 
@@ -184,9 +184,9 @@ def test_the_failed_forward_is_let_go_before_the_next():
 REAL = """
     import logging, resource, torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from forget_callback.scoring.ladder import Scored
+    from forget_callback.scoring.likelihood.fallbacks import Scored
     from forget_callback.scoring.memory import halving
-    from forget_callback.scoring.tokens import Continuation
+    from forget_callback.scoring.likelihood.tokens import Continuation
     logging.basicConfig(format="%(message)s")
     torch.set_num_threads(1)
     torch.manual_seed(0)

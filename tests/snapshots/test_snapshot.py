@@ -7,8 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from forget_callback.probes import MultipleChoice, Probe, Recall
-from forget_callback.snapshot import Snapshot, align, complete, pool, rows_of
+from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.snapshot import Snapshot, align, complete, pool, rows_of
 
 FULL = {
     "ids": ["a", "ü/2", "日本", "d"],

@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from forget_callback import MultipleChoice, Probe, score_probe
-from forget_callback.dial import best_point, turn_dial
-from forget_callback.loading import load_model
-from forget_callback.sources.jsonl import dump_items
+from forget_callback.probes.jsonl import dump_items
+from forget_callback.scoring.loading import load_model
+from forget_callback.tools.dial import best_point, turn_dial
 from tests.helpers import teach
 
 WORDS = [" Paris", " Rome", " Tokyo", " hot"]

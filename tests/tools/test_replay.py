@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store
-from forget_callback.replay import replay_pack
+from forget_callback.tools.replay import replay_pack
 
 FACTS = [("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Kenya", "Nairobi"), ("Peru", "Lima")]
 ITEMS = [Recall(f"r/{land}", f"The capital of {land} is", f" {city}") for land, city in FACTS]

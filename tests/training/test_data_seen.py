@@ -7,7 +7,7 @@ from transformers import Trainer, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from forget_callback.data_seen import DataSeen
+from forget_callback.training.data_seen import DataSeen
 
 QUIET = {
     "use_cpu": True,

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forget_callback.history import ALL_METRICS
-from forget_callback.monitor import ForgetMonitor
-from forget_callback.probes import MultipleChoice, Probe, Recall
-from forget_callback.snapshot import Snapshot
-from forget_callback.stopping import StopRule
-from forget_callback.store import Store
-from forget_callback.trackers import RUN_METRICS, evaluation_metrics, scalars
+from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.store import Store
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.training.monitor import ForgetMonitor
+from forget_callback.training.trackers import RUN_METRICS, evaluation_metrics, scalars
 
 N = 40
 FACTS = Probe("facts", [Recall(f"r{i}", "Q", "A", "geo" if i % 2 else "art") for i in range(N)])
@@ -322,7 +323,7 @@ def test_unscored_items_are_counted_apart(tmp_path):
 
 def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("forget_callback.monitor.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr("forget_callback.training.monitor.time", SimpleNamespace(perf_counter=lambda: now[0]))
     recorder = Recorder()
     monitor = ForgetMonitor(FACTS, tmp_path, [recorder])
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from forget_callback import Snapshot
-from forget_callback.history import History
-from forget_callback.trackers import scalars
+from forget_callback.runs.history import History
+from forget_callback.training.trackers import scalars
 
 # Of wandb-workspaces itself.
 pytestmark = pytest.mark.filterwarnings(

@@ -12,10 +12,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from forget_callback.probes import Item, Probe
-from forget_callback.sources.lm_eval.items import items_of
-from forget_callback.sources.lm_eval.judging import judge
-from forget_callback.sources.lm_eval.tasks import build, load_tasks, no_trace
+from forget_callback.probes.items import Item
+from forget_callback.probes.lm_eval.items import items_of
+from forget_callback.probes.lm_eval.judging import judge
+from forget_callback.probes.lm_eval.tasks import build, load_tasks, no_trace
+from forget_callback.probes.probe import Probe
 
 __all__ = ["judge", "load"]
 

@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from forget_callback.probes import Generation, Item, MultipleChoice, Recall
-from forget_callback.sources.lm_eval.judging import judge, metric_of, reference
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall
+from forget_callback.probes.lm_eval.judging import judge, metric_of, reference
 
 _LENGTHS: dict[str, Callable[[str], int]] = {"acc": len, "acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
 _MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order

@@ -18,9 +18,9 @@ from urllib.parse import parse_qsl, urlencode
 
 import numpy as np
 
-from forget_callback.answers import Judgement, after_thinking
-from forget_callback.probes import Generation
-from forget_callback.sources.lm_eval.tasks import included, load_around, load_tasks, no_trace
+from forget_callback.probes.answers import Judgement, after_thinking
+from forget_callback.probes.items import Generation
+from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, no_trace
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from forget_callback.probes import Probe
+from forget_callback.probes.probe import Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.choosing import choose
-from forget_callback.scoring.head import head_of
-from forget_callback.scoring.plan import prefix_groups
-from forget_callback.scoring.writer import Query, Text, Writer
+from forget_callback.scoring.generation.sampling import choose
+from forget_callback.scoring.generation.text import Query, Text, Writer
+from forget_callback.scoring.likelihood.head import head_of
+from forget_callback.scoring.likelihood.plan import prefix_groups
 
 # Rows come in parts of like length, of which so many fit, and more as others leave.
 _PARTS = 4

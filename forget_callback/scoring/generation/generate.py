@@ -15,15 +15,16 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from forget_callback.probes import Generation, Probe
-from forget_callback.scoring.choosing import choose
-from forget_callback.scoring.decoding import Decoding, last_only
+from forget_callback.probes.items import Generation
+from forget_callback.probes.probe import Probe
+from forget_callback.scoring.generation.decoding import Decoding, last_only
+from forget_callback.scoring.generation.sampling import choose
+from forget_callback.scoring.generation.text import Query, Text, Writer
+from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_router_loss
-from forget_callback.scoring.head import FULL, computes_in, rounding
+from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
 from forget_callback.scoring.team import Team
-from forget_callback.scoring.vllm import VLLM
-from forget_callback.scoring.writer import Query, Text, Writer
 
 logger = logging.getLogger(__name__)
 

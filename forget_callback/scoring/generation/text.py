@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.answers import after_thinking
-from forget_callback.probes import Generation, Probe
-from forget_callback.scoring.choosing import draws
+from forget_callback.probes.answers import after_thinking
+from forget_callback.probes.items import Generation
+from forget_callback.probes.probe import Probe
+from forget_callback.scoring.generation.sampling import draws
 
 # Tokens at a prompt's end in which a block of thinking may be opened.
 _OPENING = 16

@@ -11,9 +11,9 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from forget_callback.probes import Probe
-from forget_callback.processes import on_main
-from forget_callback.scoring.writer import Query, Text, Writer
+from forget_callback.probes.probe import Probe
+from forget_callback.scoring.distributed import on_main
+from forget_callback.scoring.generation.text import Query, Text, Writer
 
 
 class VLLM:

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
-from forget_callback.scoring.likelihood import Level, Likelihood, likelihoods
+from forget_callback.scoring.likelihood.forward import Level, Likelihood, likelihoods
+from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
+from forget_callback.scoring.likelihood.plan import Chunk, plan
+from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.memory import is_out_of_memory
-from forget_callback.scoring.plan import Chunk, plan
 from forget_callback.scoring.team import Team
-from forget_callback.scoring.tokens import Continuation
 
 logger = logging.getLogger(__name__)
 

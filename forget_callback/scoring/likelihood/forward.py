@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import no_router_loss
-from forget_callback.scoring.head import Read, Tap, head_of, read_logits
-from forget_callback.scoring.plan import Batch, Chunk
+from forget_callback.scoring.likelihood.head import Read, Tap, head_of, read_logits
+from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
 
 @dataclass(frozen=True)

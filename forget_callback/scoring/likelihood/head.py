@@ -14,8 +14,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from forget_callback.scoring.choosing import best
-from forget_callback.scoring.plan import Chunk
+from forget_callback.scoring.generation.sampling import best
+from forget_callback.scoring.likelihood.plan import Chunk
 
 TILE = 1024  # of a thousand rows it stays in the cache of a core
 # Logits up to here can be raised as they are: exp(40) leaves room for another 48 nats, exp(-40) is far from nothing.

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.scoring.tokens import Continuation
+from forget_callback.scoring.likelihood.tokens import Continuation
 
 Ints = NDArray[np.int64]
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forget_callback.probes import Item, MultipleChoice, Probe, Recall
+from forget_callback.probes.items import Item, MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
 
 
 @dataclass(frozen=True)

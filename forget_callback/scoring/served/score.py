@@ -14,14 +14,15 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from forget_callback.loading import load_tokenizer
-from forget_callback.probes import Generation, Item, MultipleChoice, Probe
+from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.probe import Probe
 from forget_callback.scoring.engine import Table, judge_likelihoods, judge_texts
-from forget_callback.scoring.likelihood import Likelihood
-from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode, messages_of
-from forget_callback.scoring.writer import Query, Text, end_of, opened_by
-from forget_callback.server import Body, Server, Unanswered
-from forget_callback.snapshot import Snapshot
+from forget_callback.scoring.generation.text import Query, Text, end_of, opened_by
+from forget_callback.scoring.likelihood.forward import Likelihood
+from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
+from forget_callback.scoring.loading import load_tokenizer
+from forget_callback.scoring.served.client import Body, Server, Unanswered
+from forget_callback.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

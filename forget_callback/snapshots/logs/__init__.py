@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from forget_callback.importers import inspect_logs, lighteval, lm_eval
-from forget_callback.importers.log import Log, Wanted, merge
-from forget_callback.importers.matching import match
+from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval
+from forget_callback.snapshots.logs.log import Log, Wanted, merge
+from forget_callback.snapshots.logs.matching import match
 
 __all__ = ["Log", "Wanted", "is_log", "match", "read_logs"]
 

@@ -12,8 +12,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from forget_callback.importers.log import Log, Logged, Row, Wanted, by_id, digest, pick_metric, probe_name
-from forget_callback.importers.options import as_choice, letter_place, of_letters
+from forget_callback.snapshots.logs.log import Log, Logged, Row, Wanted, by_id, digest, pick_metric, probe_name
+from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRECT, PARTIAL, NOANSWER
 

@@ -15,9 +15,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from forget_callback.importers.log import Log, Logged, Row, Wanted, as_number, by_id, digest, pick_metric, probe_name
-from forget_callback.importers.newest import newest
-from forget_callback.importers.options import Pick, as_choice, letter_place, of_letters, settle
+from forget_callback.snapshots.logs.log import (
+    Log,
+    Logged,
+    Row,
+    Wanted,
+    as_number,
+    by_id,
+    digest,
+    newest,
+    pick_metric,
+    probe_name,
+)
+from forget_callback.snapshots.logs.options import Pick, as_choice, letter_place, of_letters, settle
 
 PREFERRED = ("acc", "extractive_match", "em", "exact_match", "qem", "quasi_exact_match", "pass@1")
 _FILE = re.compile(r"details_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.parquet")

@@ -13,9 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forget_callback.importers.log import Log, Logged, Row, Wanted, as_number, by_id, digest, pick_metric, probe_name
-from forget_callback.importers.newest import newest
-from forget_callback.importers.options import Pick, of_letters, settle
+from forget_callback.snapshots.logs.log import (
+    Log,
+    Logged,
+    Row,
+    Wanted,
+    as_number,
+    by_id,
+    digest,
+    newest,
+    pick_metric,
+    probe_name,
+)
+from forget_callback.snapshots.logs.options import Pick, of_letters, settle
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
 _FILE = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")

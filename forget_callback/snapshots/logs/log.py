@@ -12,12 +12,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from forget_callback.probes import Generation, Item, MultipleChoice, Probe
-from forget_callback.snapshot import Snapshot
+from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -239,3 +241,24 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
     few = {log.few_shot for log in logs}
     items = [replace(item, id=f"{log.probe}/{item.id}", category=log.probe) for log in logs for item in log.items]
     return Log(probe_name(group), how, tuple(items), source, few.pop() if len(few) == 1 else None)
+
+
+def newest(path: Path, found: Mapping[Path, tuple[Path, str, str]], wanted: Wanted) -> list[Path]:
+    """The files to read, in the order of their tasks; notes which ones are passed over.
+
+    Args:
+        path: Where they were found.
+        found: Of each file the directory of its model, its task, and its time as text that sorts.
+
+    Raises:
+        ValueError: If they are of several models.
+    """
+    models = sorted({model for model, _, _ in found.values()})
+    if len(models) > 1:
+        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(m.name for m in models)}; name one")
+    chosen: dict[str, Path] = {}
+    for file, (_, task, _) in sorted(found.items(), key=lambda entry: entry[1][2]):
+        if task in chosen:
+            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and taken")
+        chosen[task] = file
+    return [chosen[task] for task in sorted(chosen)]

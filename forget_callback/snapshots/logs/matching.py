@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from forget_callback.importers.log import Log, Wanted
+from forget_callback.snapshots.logs.log import Log, Wanted
 
 SHOWN = 3
 

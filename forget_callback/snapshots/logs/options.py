@@ -10,8 +10,8 @@ from string import ascii_uppercase
 
 import numpy as np
 
-from forget_callback.answers import extract
-from forget_callback.importers.log import Logged, Wanted
+from forget_callback.probes.answers import extract
+from forget_callback.snapshots.logs.log import Logged, Wanted
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from lighteval.tasks.registry import Registry
 from lighteval.tasks.requests import Doc
 
 from forget_callback import load_probe
-from forget_callback.demo import make_model, make_tokenizer
+from forget_callback.demo.tiny import make_model, make_tokenizer
 from tests.helpers import teach
 
 ITEMS = 30

@@ -8,7 +8,7 @@ import torch
 
 from forget_callback import Generation, Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.generation import Written
+from forget_callback.scoring.generation.generate import Written
 from tests.helpers import greedy
 from tests.scoring.architectures import lively, tiny
 

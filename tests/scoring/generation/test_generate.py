@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring import Scorer, score_repeats
+from forget_callback.scoring.engine import Scorer, score_repeats
 from tests.helpers import adds_bos, greedy, log_probabilities, teach
 from tests.scoring.architectures import MODELS, lively, tiny
 

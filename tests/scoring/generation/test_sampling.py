@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import softmax
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from forget_callback.scoring.choosing import choose, draws
+from forget_callback.scoring.generation.sampling import choose, draws
 
 VOCABULARIES = [1, 2, 90, 1024, 1025, 3000]
 JUST_BELOW_ONE = float(np.nextafter(1.0, 0.0))

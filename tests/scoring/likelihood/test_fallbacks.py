@@ -10,8 +10,8 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from forget_callback.scoring.ladder import LADDER, Scored
-from forget_callback.scoring.tokens import Continuation
+from forget_callback.scoring.likelihood.fallbacks import LADDER, Scored
+from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.scoring.architectures import SMALL, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from forget_callback.scoring.ladder import LADDER, Scored
-from forget_callback.scoring.likelihood import Level, likelihoods
-from forget_callback.scoring.plan import plan
-from forget_callback.scoring.tokens import Continuation, split
+from forget_callback.scoring.likelihood.fallbacks import LADDER, Scored
+from forget_callback.scoring.likelihood.forward import Level, likelihoods
+from forget_callback.scoring.likelihood.plan import plan
+from forget_callback.scoring.likelihood.tokens import Continuation, split
 from tests.helpers import log_probabilities
 from tests.scoring.architectures import LEVELS, MODELS, TREE, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from forget_callback import MultipleChoice, Probe, Recall, load_probe
-from forget_callback.probes import parse_item
-from forget_callback.scoring.ladder import Scored
-from forget_callback.scoring.plan import common, plan, prefix_groups
-from forget_callback.scoring.tokens import Continuation, continuations
+from forget_callback.probes.items import parse_item
+from forget_callback.scoring.likelihood.fallbacks import Scored
+from forget_callback.scoring.likelihood.plan import common, plan, prefix_groups
+from forget_callback.scoring.likelihood.tokens import Continuation, continuations
 
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 # --- what a plan forwards, by definition -------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring.tokens import Continuation, bind, context_of, continuations, encode, split
+from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, split
 from tests.helpers import adds_bos
 
 CONTEXTS = [

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, score_probe
-from forget_callback.probes import item_record
-from forget_callback.served import bind_served, score_served
-from forget_callback.server import Server
+from forget_callback.probes.items import item_record
+from forget_callback.scoring.served.client import Server
+from forget_callback.scoring.served.score import bind_served, score_served
 
 CITIES = ["Paris", "Rome", "Tokyo", "Zürich", "東京", "Köln", "fox", "the hill"]
 ITEMS = [

@@ -11,7 +11,7 @@ import pytest
 from forget_callback import transitions
 
 pytest.importorskip("inspect_ai")
-SCRIPT = Path(__file__).resolve().parents[1] / "data" / "logs" / "make_inspect.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "data" / "logs" / "make_inspect.py"
 LETTERS = "ABCD"
 N = 12
 BEFORE = "ABCDABCDABCA"

@@ -14,9 +14,9 @@ import pytest
 
 from forget_callback import transitions
 from tests.integration.test_logs import check
-from tests.test_report import page_data
+from tests.report.test_report import page_data
 
-ARCHIVE = Path(__file__).resolve().parents[1] / "data" / "logs" / "lighteval.zip"
+ARCHIVE = Path(__file__).resolve().parents[2] / "data" / "logs" / "lighteval.zip"
 
 
 @pytest.fixture(scope="module")

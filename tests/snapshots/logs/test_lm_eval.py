@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from forget_callback.importers import Wanted, match, read_logs
+from forget_callback.snapshots.logs import Wanted, match, read_logs
 
 
 def row(i, *, options=("one", "two", "three"), scores=(-1.0, -2.0, -3.0), target="0", right=1.0, **more):

@@ -1,0 +1,1 @@
+"""Items and probes, and where they come from."""

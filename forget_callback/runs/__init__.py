@@ -1,0 +1,1 @@
+"""A run's record on disk and in memory, and what is computed and decided from it."""

@@ -1,0 +1,1 @@
+"""Generation: answers written token by token, greedily or sampled."""

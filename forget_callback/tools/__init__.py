@@ -1,0 +1,1 @@
+"""What people run around a training run: checkpoints compared, models blended, data replayed, recipes verified."""

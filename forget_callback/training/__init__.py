@@ -1,0 +1,1 @@
+"""One training run while it runs: schedule, monitor, resume, trackers."""

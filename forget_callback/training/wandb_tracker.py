@@ -1,0 +1,192 @@
+"""W&B: what a run looks like there, and the saved workspace that shows it."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from forget_callback.runs.history import Row
+from forget_callback.runs.item_changes import COLUMNS
+from forget_callback.training.trackers import GLOBAL_STEP, X_AXIS
+
+if TYPE_CHECKING:
+    import wandb
+
+
+# What becomes of a known item: the four cells of the table, as shares of all items.
+SHARES = {"retained": "n11", "forgotten": "n10", "gained": "n01", "missed": "n00"}
+
+# Rows of the table of items: of one snapshot, and of a run.
+ITEMS_AT_ONCE, ITEMS_IN_ALL = 200, 5_000
+
+
+class WandbTracker:
+    """Logs to a W&B run, the active one by default, against the samples seen."""
+
+    def __init__(self, run: wandb.Run | None = None) -> None:
+        import wandb
+
+        active = run or wandb.run
+        if active is None:
+            raise ValueError("no W&B run is active; call wandb.init() first or pass run=")
+        self.run = active
+        self._defined: set[str] = set()
+        self._items: wandb.Table | None = None
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """Adds one row to the run's history.
+
+        Each metric is defined by its full name: a glob of ours would lose against the `*` of transformers' callback.
+        """
+        axis = X_AXIS if X_AXIS in row else "forget/step"
+        for name in row:
+            if name not in self._defined and name != GLOBAL_STEP:
+                self.run.define_metric(name, step_metric=None if name == axis else axis)
+                self._defined.add(name)
+        # step_sync would fill in the last logged step otherwise, so the row carries its own. Never step=: W&B drops
+        # rows whose step goes back.
+        self.run.log(dict(row))
+
+    def alert(self, title: str, text: str) -> None:
+        """Sends a W&B alert."""
+        self.run.alert(title=title, text=text, level="WARN")
+
+    def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
+        """Logs the items that changed as an incremental table, the shares of all items as lines, and the map."""
+        import wandb
+
+        whole = rows_of_all(rows)
+        last = whole[-1]
+        shares = wandb.plot.line_series(
+            xs=[row.samples_seen for row in whole],
+            ys=[[getattr(row.transitions, cell) / row.transitions.n for row in whole] for cell in SHARES.values()],
+            keys=list(SHARES),
+            title=f"What became of the items of {last.probe}",
+            xname="samples seen",
+        )
+        logged: dict[str, Any] = {"forget/shares": shares, "forget/map": forgetting_map(rows)}
+        if self._items is None:
+            self._items = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+        room = min(ITEMS_AT_ONCE, ITEMS_IN_ALL - len(self._items.data))
+        for values in changes.head(max(room, 0)).itertuples(index=False):
+            self._items.add_data(*(None if value is None or value != value else value for value in values))
+        if room > 0 and len(changes):  # an increment without rows gets a broken name
+            logged["forget/items"] = self._items
+        self.run.log({**logged, X_AXIS: last.samples_seen, GLOBAL_STEP: float(last.step)})
+
+    def finish(self, rows: Sequence[Row], folder: Path) -> None:
+        """Writes the run's worst numbers into its summary, and keeps the snapshots as a version of an Artifact."""
+        import wandb
+
+        for name, value in worst(rows).items():
+            self.run.summary[name] = value
+        artifact = wandb.Artifact(f"forgetting-{self.run.id}", "forgetting", "Every answer at every snapshot")
+        artifact.add_dir(str(folder))
+        self.run.log_artifact(artifact)
+
+
+def rows_of_all(rows: Sequence[Row]) -> list[Row]:
+    """The rows of all items together, oldest first."""
+    probes = {row.probe for row in rows}
+    name = "all" if len(probes) > 1 else next(iter(probes))
+    return [row for row in rows if (row.probe, row.category) == (name, "")]
+
+
+def worst(rows: Sequence[Row]) -> dict[str, float]:
+    """The highest of a run's losses, by probe: `forget/<probe>/worst_knowledge_lost` and `worst_forgetting`."""
+    found: dict[str, float] = {}
+    for row in rows:
+        for metric in ("knowledge_lost", "forgetting"):
+            name, value = f"forget/{row.probe}/worst_{metric}", row.value(metric)
+            if not row.category and not math.isnan(value):
+                found[name] = max(value, found.get(name, value))
+    return found
+
+
+def forgetting_map(rows: Sequence[Row]) -> Any:
+    """Knowledge lost by category and snapshot, as a plotly figure."""
+    from plotly.graph_objects import Figure, Heatmap
+
+    names = list(dict.fromkeys((row.probe, row.category) for row in rows if row.probe != "all"))
+    at = list(dict.fromkeys(row.samples_seen for row in rows))
+    values = {(row.probe, row.category, row.samples_seen): row.value("knowledge_lost") for row in rows}
+    figure = Figure(
+        Heatmap(
+            x=at,
+            y=[html.escape(" / ".join(part for part in name if part)) for name in names],
+            z=[[values.get((*name, seen)) for seen in at] for name in names],
+            zmid=0,
+            colorscale="RdBu_r",
+            colorbar={"title": "knowledge lost", "tickformat": ".0%"},
+        )
+    )
+    figure.update_xaxes(title="samples seen", type="category")
+    figure.update_yaxes(autorange="reversed", type="category")
+    return figure
+
+
+# `forget/<probe>/<metric>` and `forget/<probe>/<category>/<metric>`: how W&B picks what a panel draws.
+_OF_PROBE, _OF_CATEGORY = "^forget/[^/]+/{}$", "^forget/[^/]+/[^/]+/{}$"
+
+
+def make_workspace(entity: str, project: str) -> Any:
+    """The workspace, not saved yet: `.save()` sends it to W&B.
+
+    Raises:
+        ImportError: Without `wandb-workspaces`; says what to install.
+    """
+    try:
+        panels: Any = import_module("wandb_workspaces.reports.v2")
+        views: Any = import_module("wandb_workspaces.workspaces")
+    except ImportError as error:
+        raise ImportError("a workspace needs wandb-workspaces; pip install 'forget-callback[workspace]'") from error
+
+    def lines(title: str, pattern: str, *metrics: str, log: bool = False) -> Any:
+        regex = "|".join(pattern.format(metric) for metric in metrics)
+        return panels.LinePlot(title=title, x=X_AXIS, metric_regex=regex, log_x=log, title_x="samples seen")
+
+    sections = {
+        "Forgetting: overview": [
+            lines("Knowledge lost", _OF_PROBE, "knowledge_lost"),
+            lines("Knowledge lost, log axis", _OF_PROBE, "knowledge_lost", log=True),
+            lines("Knowledge lost: 95% limits", _OF_PROBE, "knowledge_lost_low", "knowledge_lost_high"),
+            lines("Forgotten (1→0) and gained (0→1), guesses included", _OF_PROBE, "forgetting", "backward_transfer"),
+            lines("Accuracy", _OF_PROBE, "accuracy_after"),
+            lines("Ever forgotten, and recovered", _OF_PROBE, "ever_forgotten", "recovered"),
+            panels.MediaBrowser(title="Forgetting map", media_keys=["forget/map"]),
+        ],
+        "Forgetting: per category": [
+            lines("Knowledge lost", _OF_CATEGORY, "knowledge_lost"),
+            lines("Margin, which falls first", _OF_CATEGORY, "margin"),
+            lines("Accuracy", _OF_CATEGORY, "accuracy_after"),
+        ],
+        "Forgetting: items": [
+            panels.WeavePanelSummaryTable(table_name="forget/items"),
+            lines("Changed since the last snapshot", _OF_PROBE, "churn"),
+            lines("Answers that cannot be read", _OF_PROBE, "unparsed", "format_loss"),
+        ],
+        "Forgetting: cost": [
+            panels.LinePlot(title="Seconds of a snapshot", x=X_AXIS, y=["forget/probe_seconds"]),
+            panels.LinePlot(title="Share of the run's time", x=X_AXIS, y=["forget/overhead"]),
+            lines("Noise floor", _OF_PROBE, "noise_floor"),
+        ],
+    }
+    return views.Workspace(
+        entity=entity,
+        project=project,
+        name="Forgetting",
+        sections=[views.Section(name=name, panels=own, is_open=True) for name, own in sections.items()],
+        settings=views.WorkspaceSettings(x_axis=X_AXIS),
+    )
+
+
+def as_json(workspace: Any) -> str:
+    """What `save` would send, for people without a server: the package has no public way to it."""
+    text: str = workspace._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
+    return text + "\n"
