@@ -5,7 +5,6 @@ Pure scipy and numpy: counts and per-item scores in, numbers out. Knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import sqrt
 from typing import NamedTuple
 
@@ -93,42 +92,6 @@ def upper_tail(successes: int, chance: ArrayLike) -> Tail:
 def _binomial_sf(x: int, n: int, p: float) -> float:
     """P(X >= x) of X ~ Bin(n, p), any whole `x`."""
     return 1.0 if x <= 0 else 0.0 if x > n else float(special.bdtrc(x - 1, n, p))
-
-
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """P-values adjusted for claims: those below alpha hold all at once, but with chance alpha (Holm 1979).
-
-    Args:
-        p_values: One of each probe or category, ``(n,)``; NaN is no test, and stays NaN.
-
-    >>> holm([0.01, 0.04, 0.03])
-    array([0.03, 0.06, 0.06])
-    """
-    return _adjusted(p_values, lambda p: np.maximum.accumulate(p * np.arange(len(p), 0, -1)))
-
-
-def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
-    """P-values adjusted for exploring: of those below q, say 0.10, a share q is expected to be false (1995).
-
-    Args:
-        p_values: One of each probe or category, ``(n,)``, independent or positively dependent; NaN stays NaN.
-
-    >>> benjamini_hochberg([0.01, 0.04, 0.03])
-    array([0.03, 0.04, 0.04])
-    """
-    return _adjusted(p_values, lambda p: np.minimum.accumulate((p * len(p) / np.arange(1, len(p) + 1))[::-1])[::-1])
-
-
-def _adjusted(p_values: ArrayLike, adjust: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Applies `adjust` to the tests' p-values, smallest first."""
-    p = np.asarray(p_values, float)
-    odd = p[(p < 0) | (p > 1)]
-    if p.ndim != 1 or len(odd):
-        raise ValueError(f"p_values must be a vector of values in [0, 1], got {odd[0] if len(odd) else p.shape}")
-    order = np.argsort(p)[: int((~np.isnan(p)).sum())]  # NaN comes last
-    found = np.full(len(p), np.nan)
-    found[order] = np.minimum(adjust(p[order]), 1.0)
-    return found
 
 
 class SignedShares(NamedTuple):

@@ -1,64 +1,73 @@
-"""Two answers to each item: right or wrong before and after, the options it has, and which it chose.
+"""Two answers to each item: right or wrong before and after, the number of options, and the chosen ones.
 
-Checks what callers bring, once; everything above counts on it. Knows nothing of what the answers mean.
+`paired` validates what callers bring, once; the other modules of this folder rely on it. Knows nothing of snapshots,
+or of what the answers mean.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.metrics.guessing import Choices, Floats
-
-
-class Scored(NamedTuple):
-    """The items scored both times: vectors ``(n,)``, and how many are left out."""
-
-    a: Floats
-    b: Floats
-    k: Floats
-    choices: Choices | None
-    n_unscored: int
+Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+Choices = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Checked answers, ``(n,)`` each.
+    """Validated answers to the same items at two snapshots, ``(n_items,)`` each.
 
     Attributes:
-        a: 1 right, 0 wrong, NaN not scored, before.
-        b: The same after.
-        k: Options, infinite where open-ended.
-        choices: Chosen option before and after, -1 if none, or None if not given.
+        before: 1 right, 0 wrong, NaN not scored.
+        after: The same at the later snapshot.
+        n_choices: Options of each item, infinite where it is open-ended.
+        choices: Chosen option before and after, -1 where none could be parsed; None if choices were not stored.
     """
 
-    a: Floats
-    b: Floats
-    k: Floats
+    before: Floats
+    after: Floats
+    n_choices: Floats
     choices: Choices | None
 
-    def take(self, rows: slice | NDArray[np.int64]) -> Pairs:
-        """Those at `rows`."""
-        choices = None if self.choices is None else (self.choices[0][rows], self.choices[1][rows])
-        return Pairs(self.a[rows], self.b[rows], self.k[rows], choices)
+    def __len__(self) -> int:
+        return len(self.before)
 
-    def scored(self) -> Scored:
-        """The items scored both times; choices are None where they are not known for every closed one of these."""
-        a, b, k, choices = self.a, self.b, self.k, self.choices
-        scored = ~(np.isnan(a) | np.isnan(b))
-        n_unscored = len(a) - int(np.count_nonzero(scored))
-        if n_unscored:
-            a, b, k = a[scored], b[scored], k[scored]
-            choices = None if choices is None else (choices[0][scored], choices[1][scored])
-        if choices is not None and len(a) and min(choices[0].min(), choices[1].min()) < 0:
-            # A right item without a choice: the choices were not stored (an imported log, say).
-            x, y = choices
-            unknown = np.isfinite(k) & (((a == 1) & (x < 0)) | ((b == 1) & (y < 0)))
-            choices = None if unknown.any() else choices
-        return Scored(a, b, k, choices, n_unscored)
+    @property
+    def closed(self) -> Flags:
+        """Items with options, which a guess can get right, ``(n_items,)``."""
+        return np.isfinite(self.n_choices)
+
+    @property
+    def several(self) -> Flags:
+        """Items with three options or more, where a guess can move between wrong ones, ``(n_items,)``."""
+        return self.closed & (self.n_choices > 2)
+
+    @property
+    def by_choice(self) -> bool:
+        """Whether the chosen options show how much guesses move."""
+        return self.choices is not None and bool(self.several.any())
+
+    def take(self, rows: slice | NDArray[np.int64] | Flags) -> Pairs:
+        """The items at `rows`."""
+        choices = None if self.choices is None else (self.choices[0][rows], self.choices[1][rows])
+        return Pairs(self.before[rows], self.after[rows], self.n_choices[rows], choices)
+
+    def swapped(self) -> Pairs:
+        """The same items with before and after exchanged: what was lost becomes what was gained."""
+        return Pairs(self.after, self.before, self.n_choices, None if self.choices is None else self.choices[::-1])
+
+    def scored(self) -> Pairs:
+        """The items scored both times; without choices where a closed one of these was right but has none stored."""
+        scored = ~(np.isnan(self.before) | np.isnan(self.after))
+        pairs = self if scored.all() else self.take(scored)
+        if pairs.choices is not None and len(pairs) and min(choice.min() for choice in pairs.choices) < 0:
+            sides = zip((pairs.before, pairs.after), pairs.choices)
+            if any((pairs.closed & (right == 1) & (choice < 0)).any() for right, choice in sides):
+                return Pairs(pairs.before, pairs.after, pairs.n_choices, None)  # an imported log, say
+        return pairs
 
 
 def paired(
@@ -70,7 +79,7 @@ def paired(
     after_choice: ArrayLike | None = None,
     answer: ArrayLike | None = None,
 ) -> Pairs:
-    """Checks what `transitions` takes, and says what is wrong with it.
+    """Validates the arguments of `transitions`.
 
     Raises:
         ValueError: See `transitions`.
@@ -85,33 +94,26 @@ def paired(
     k = np.broadcast_to(np.asarray(np.inf if n_choices is None else n_choices, float), a.shape)
     if not (k >= 2).all():
         raise ValueError(f"n_choices must be 2 or more (None where open-ended), got {k[~(k >= 2)][0]}")
-    return Pairs(a, b, k, _choices(a, b, k, before_choice, after_choice, answer))
-
-
-def _choices(
-    a: Floats,
-    b: Floats,
-    k: Floats,
-    before_choice: ArrayLike | None,
-    after_choice: ArrayLike | None,
-    answer: ArrayLike | None,
-) -> Choices | None:
-    """Both choices, or None if they were not given."""
     if (before_choice is None) != (after_choice is None):
         raise ValueError("before_choice and after_choice go together: give both, or none")
     if before_choice is None or after_choice is None:
-        return None
+        return Pairs(a, b, k, None)
     x, y = np.asarray(before_choice, np.int64), np.asarray(after_choice, np.int64)
     if x.shape != a.shape or y.shape != a.shape:
         raise ValueError(f"choices must have the shape of before {a.shape}, got {x.shape} and {y.shape}")
-    closed = np.isfinite(k)
+    pairs = Pairs(a, b, k, (x, y))
     if answer is not None:
-        right = np.asarray(answer, np.int64)
-        for name, choice, correct in (("before", x, a), ("after", y, b)):
-            bad = closed & ~np.isnan(correct) & (choice >= 0) & ((choice == right) != (correct == 1))
-            if bad.any():
-                i = int(np.argmax(bad))
-                raise ValueError(
-                    f"item {i}: {name}_choice {choice[i]} and answer {right[i]} contradict {name} {correct[i]}"
-                )
-    return x, y
+        _require_consistent(pairs, np.asarray(answer, np.int64))
+    return pairs
+
+
+def _require_consistent(pairs: Pairs, answer: NDArray[np.int64]) -> None:
+    """Raises ValueError where a choice and the right option contradict whether the item was right."""
+    sides = zip(("before", "after"), (pairs.before, pairs.after), pairs.choices or ())
+    for name, correct, choice in sides:
+        bad = pairs.closed & ~np.isnan(correct) & (choice >= 0) & ((choice == answer) != (correct == 1))
+        if bad.any():
+            i = int(np.argmax(bad))
+            raise ValueError(
+                f"item {i}: {name}_choice {choice[i]} and answer {answer[i]} contradict {name} {correct[i]}"
+            )

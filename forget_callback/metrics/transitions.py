@@ -14,18 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from forget_callback.metrics.guessing import (
-    Choices,
-    Floats,
     GuessPersistence,
     Knowledge,
     estimate,
     guess_persistence,
     lost_scores,
-    nothing_forgotten_by_choice,
-    nothing_forgotten_by_joint,
+    nothing_forgotten,
 )
 from forget_callback.metrics.intervals import Interval, SignedShares, Tail, mcnemar_midp, mover, wilson
-from forget_callback.metrics.pairs import Pairs, paired
+from forget_callback.metrics.pairs import Floats, Pairs, paired
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 
@@ -109,21 +106,16 @@ class Transitions:
         return self.knowledge.method
 
     @property
-    def knowledge_lost_bounds(self) -> Interval:
-        """`knowledge_lost` if guesses whose persistence cannot be seen are independent, and if they all persist.
+    def knowledge_lost_bounds_low(self) -> float:
+        """`knowledge_lost` if guesses whose persistence cannot be seen are independent.
 
         For items of two options or without stored options; NaN where there are none, so that nothing is assumed.
         """
-        return self.knowledge.lost_bounds
-
-    @property
-    def knowledge_lost_bounds_low(self) -> float:
-        """Lower of the two bounds."""
         return self.knowledge.lost_bounds.low
 
     @property
     def knowledge_lost_bounds_high(self) -> float:
-        """Upper of the two bounds."""
+        """The same if they all persist."""
         return self.knowledge.lost_bounds.high
 
     @property
@@ -240,9 +232,8 @@ def lost_by_item(before: Snapshot, after: Snapshot) -> Floats:
         ValueError: If fingerprints or items differ.
     """
     pairs = _pairs_of(before, after)
-    found = np.full(len(pairs.a), np.nan)
-    a, b, k, choices, _ = pairs.scored()
-    found[~np.isnan(pairs.a) & ~np.isnan(pairs.b)] = lost_scores(a, b, k, choices)
+    found = np.full(len(pairs), np.nan)
+    found[~np.isnan(pairs.before) & ~np.isnan(pairs.after)] = lost_scores(pairs.scored())
     return found
 
 
@@ -298,45 +289,37 @@ def transitions(
 
 
 def _count(pairs: Pairs) -> Transitions:
-    """Transitions of answers that are checked."""
-    a, b, k, choices, n_unscored = pairs.scored()
-    right_before, right_after, n11 = int(a.sum()), int(b.sum()), int(a @ b)
+    """Transitions of validated answers."""
+    scored = pairs.scored()
+    before, after, k = scored.before, scored.after, scored.n_choices
+    right_before, right_after, n11 = int(before.sum()), int(after.sum()), int(before @ after)
     return Transitions(
-        n=len(a),
+        n=len(scored),
         n11=n11,
         n10=right_before - n11,
         n01=right_after - n11,
-        n00=len(a) - right_before - right_after + n11,
-        n_unscored=n_unscored,
-        forgetting_chance=_paper_chance(a, b, k),
-        forgetting_max=_clip(_mean(a - (1 - a) / (k - 1))),
-        backward_transfer_max=_clip(_mean(b - (1 - b) / (k - 1))),
-        knowledge=estimate(a, b, k, choices),
-        persistence=None if choices is None else guess_persistence(a, b, k, *choices),
-        no_forgetting=_no_forgetting(a, b, k, choices),
+        n00=len(scored) - right_before - right_after + n11,
+        n_unscored=len(pairs) - len(scored),
+        forgetting_chance=_paper_chance(scored),
+        forgetting_max=_clip(_mean(before - (1 - before) / (k - 1))),
+        backward_transfer_max=_clip(_mean(after - (1 - after) / (k - 1))),
+        knowledge=estimate(scored),
+        persistence=None if scored.choices is None else guess_persistence(scored),
+        no_forgetting=nothing_forgotten(scored),
     )
 
 
-def _paper_chance(a: Floats, b: Floats, k: Floats) -> float:
+def _paper_chance(pairs: Pairs) -> float:
     """The paper's f = (1 - acc_before)(1 - acc_after)/(k - 1), per number of options, weighted by share."""
-    if len(a) == 0:
+    if len(pairs) == 0:
         return float("nan")
+    wrong_before, wrong_after, k = 1 - pairs.before, 1 - pairs.after, pairs.n_choices
     if (k == k[0]).all():
-        return _mean(1 - a) * _mean(1 - b) / float(k[0] - 1)
+        return _mean(wrong_before) * _mean(wrong_after) / float(k[0] - 1)
     options, stratum = np.unique(k, return_inverse=True)
     size = np.bincount(stratum)
-    wrong_before = np.bincount(stratum, 1 - a) / size
-    wrong_after = np.bincount(stratum, 1 - b) / size
-    return float((size / len(a) * wrong_before * wrong_after / (options - 1)).sum())
-
-
-def _no_forgetting(a: Floats, b: Floats, k: Floats, choices: Choices | None) -> Tail | None:
-    """The test that goes with the method, None where all items are open-ended."""
-    if not np.isfinite(k).any():
-        return None
-    if choices is not None and (np.isfinite(k) & (k > 2)).any():
-        return nothing_forgotten_by_choice(a, b, k, *choices)
-    return nothing_forgotten_by_joint(a, b, k)
+    rates = np.bincount(stratum, wrong_before) * np.bincount(stratum, wrong_after) / size**2
+    return float((size / len(pairs) * rates / (options - 1)).sum())
 
 
 def _share(count: int, n: int) -> float:

@@ -180,7 +180,7 @@ def test_curves_change_metric_axis_categories_and_fit(show, run):
     until(page, f"document.querySelectorAll('#curve-table tbody tr').length === {len(whole)}")
 
 
-def test_map_and_radar_show_every_category(show, run):
+def test_the_map_shows_every_category(show, run):
     directory, file = run
     page = show(file)
     page.locator("#switches").get_by_text("mixed", exact=True).click()
@@ -193,17 +193,9 @@ def test_map_and_radar_show_every_category(show, run):
     assert sorted(names) == sorted(own["category"].unique())
     for name, row in zip(names, z):
         assert row == own[own["category"] == name]["knowledge_lost"].tolist()
-    see(page, "radar")
-    chart(page, "radar-chart")
-    for t, metric in enumerate(("accuracy_before", "accuracy_after")):
-        drawn = page.evaluate(f"Array.from(document.querySelector('#radar-chart').data[{t}].r)")
-        last = own[own["step"] == own["step"].max()].sort_values("category")[metric].tolist()
-        assert drawn == [*last, last[0]]
     page.locator("#switches").get_by_text("words", exact=True).click()
     see(page, "map")
     assert "no categories" in page.locator("#map-chart").inner_text()
-    see(page, "radar")
-    assert "three categories" in page.locator("#radar-chart").inner_text()
 
 
 def ids(page):
@@ -357,10 +349,9 @@ def hostile(tmp_path_factory):
 
 def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
     page = show(hostile)
-    for section in ("curves", "map", "radar", "flow", "category-numbers", "items", "about"):
+    for section in ("curves", "map", "flow", "category-numbers", "items", "about"):
         see(page, section)
     chart(page, "map-chart")
-    chart(page, "radar-chart")
     page.locator("#curve-categories button").nth(1).click()
     page.locator("#curve-chart .nsewdrag").hover()
     assert HOSTILE in page.locator("#item-table tbody tr").first.inner_text()
@@ -399,7 +390,7 @@ def test_an_injected_handler_would_not_run(browser, run):
 @pytest.mark.parametrize("name", ["run", "hostile"])
 def test_a_phone_never_scrolls_sideways(show, run, hostile, name):
     page = show({"run": run[1], "hostile": hostile}[name], viewport=PHONE)
-    for section in ("curves", "map", "radar", "flow", "category-numbers", "items", "about", "downloads"):
+    for section in ("curves", "map", "flow", "category-numbers", "items", "about", "downloads"):
         see(page, section)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, section
     page.locator("#item-table tbody tr").first.click()

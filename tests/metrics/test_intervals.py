@@ -8,15 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, false_discovery_control, norm
+from scipy.stats import binom, norm
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from forget_callback.metrics.intervals import (
     SignedShares,
-    benjamini_hochberg,
-    holm,
     mcnemar_midp,
     mover,
     signed_shares,
@@ -142,22 +139,3 @@ def test_a_long_upper_tail_of_several_chances_stays_exact_far_out():
     )
     assert many.midp < many.exact < upper_tail(349, [0.35] * 1000).exact
     assert upper_tail(0, []) == (1.0, 0.5)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 50])
-def test_adjusted_p_values_match_statsmodels_and_scipy(n):
-    rng = np.random.default_rng(n)
-    for p_values in (rng.random(n) ** 3, rng.choice([0.0, 0.01, 0.02, 1.0], n), np.full(n, 0.03)):
-        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], **exactly)
-        assert benjamini_hochberg(p_values) == pytest.approx(multipletests(p_values, method="fdr_bh")[1], **exactly)
-        assert benjamini_hochberg(p_values) == pytest.approx(false_discovery_control(p_values), **exactly)
-
-
-@pytest.mark.parametrize("adjust", [holm, benjamini_hochberg])
-def test_what_was_not_tested_neither_counts_nor_gets_a_p_value(adjust):
-    found = adjust([0.04, float("nan"), 0.01])
-    assert found[[0, 2]] == pytest.approx(adjust([0.04, 0.01]), **exactly) and isnan(found[1])
-    assert len(adjust([])) == 0 and all(map(isnan, adjust([float("nan")])))
-    for bad in ([0.5, 1.1], [-0.1], 0.5):
-        with pytest.raises(ValueError, match=r"p_values must be a vector of values in \[0, 1\], got"):
-            adjust(bad)

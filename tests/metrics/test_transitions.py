@@ -63,7 +63,7 @@ def test_golden_numbers_from_right_and_wrong_alone(case):
     same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_joint_lcb95"])
     same(t.p_value, expected["mcnemar_midp"])
     if np.isfinite(options(case["inputs"])).any():
-        same(t.knowledge_lost_bounds, [expected["joint"]["KU_raw"], expected["joint"]["KU_upper"]])
+        same(t.knowledge.lost_bounds, [expected["joint"]["KU_raw"], expected["joint"]["KU_upper"]])
     assert isnan(t.guess_persistence) and isnan(t.persistence_p_value)
 
 
@@ -79,7 +79,7 @@ def test_golden_numbers_from_the_chosen_options(case):
     )
     if case["id"] == TWO_OPTIONS_ONLY:
         assert t.knowledge_method == "joint" and isnan(t.guess_persistence) and isnan(t.persistence_p_value)
-        same(t.knowledge_lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
+        same(t.knowledge.lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
         same(t.no_forgetting_p_value, expected["forgetting_test_joint_midp"])
         return
     assert t.knowledge_method == ("choice" if np.isfinite(options(inputs)).all() else "mixed")
@@ -93,9 +93,9 @@ def test_golden_numbers_from_the_chosen_options(case):
     if "forgetting_test_choice_midp" in expected:
         same(t.no_forgetting_p_value, expected["forgetting_test_choice_midp"])
     if (options(inputs) == 2).any():
-        same(t.knowledge_lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
+        same(t.knowledge.lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
     else:
-        assert all(map(isnan, t.knowledge_lost_bounds))
+        assert all(map(isnan, t.knowledge.lost_bounds))
 
 
 def slow_choice(answer, x, y, k, *, c_sum=0.0, invalid=0):
@@ -239,7 +239,7 @@ def test_lost_knowledge_may_be_negative_and_the_papers_numbers_may_not():
 
 def test_numbers_that_do_not_exist_are_nan():
     open_ended = transitions([1, 0, 1], [0, 0, 1])
-    assert all(map(isnan, (*open_ended.knowledge_lost_bounds, open_ended.no_forgetting_p_value)))
+    assert all(map(isnan, (*open_ended.knowledge.lost_bounds, open_ended.no_forgetting_p_value)))
     nothing_wrong = transitions([1], [1], n_choices=4, before_choice=[0], after_choice=[0])
     assert isnan(nothing_wrong.persistence_p_value) and isnan(nothing_wrong.guess_persistence)
     assert nothing_wrong.no_forgetting_p_value == 0.5  # no trial: half of the chance of what was seen

@@ -1,10 +1,9 @@
-// Where it happened: the map of categories, the paper's radar, the flow between baseline and last checkpoint.
+// Where it happened: the map of categories, the flow between baseline and last checkpoint.
 
 const MAPS = [
   ["knowledge_lost", "Knowledge lost"], ["forgetting", "Forgetting (1→0)"],
   ["backward_transfer", "Backward transfer (0→1)"], ["accuracy_after", "Accuracy"],
 ];
-const RADAR_MOST = 24;
 
 /** A category's name where space is short. */
 const short = (name, length = 26) => (name.length > length ? name.slice(0, length - 1) + "…" : name);
@@ -66,48 +65,6 @@ function noMap(why) {
 }
 
 const shortCount = (value) => (value >= 1e6 ? `${+(value / 1e6).toPrecision(3)}M` : value >= 10_000 ? `${+(value / 1e3).toPrecision(3)}k` : count(value));
-
-function drawRadar() {
-  const probe = theProbe();
-  let names = categoriesOf(probe);
-  if (names.length < 3) {
-    noChart("#radar-chart", "A radar needs three categories or more. The whole probe:");
-    const { accuracy_before: before, accuracy_after: after } = probe.series[""];
-    replace($("#radar-note"), `accuracy ${percent(lastOf({ before }, "before"))} at the baseline, ${percent(lastOf({ after }, "after"))} now.`);
-    return;
-  }
-  const loss = (name) => Math.abs((lastOf(probe.series[name], "accuracy_before") ?? 0) - (lastOf(probe.series[name], "accuracy_after") ?? 0));
-  const left = names.length - RADAR_MOST;
-  if (left > 0) names = names.sort((a, b) => loss(b) - loss(a)).slice(0, RADAR_MOST).sort();
-  const round = [...names, names[0]];
-  const trace = (metric, text, line, fill, dash) => {
-    const values = round.map((name) => lastOf(probe.series[name], metric));
-    return {
-      type: "scatterpolar", r: values, theta: round.map((_, i) => (360 * i) / names.length), name: text, mode: "lines+markers",
-      line: { color: line, width: 2, dash }, marker: { size: 5, color: line }, fill: "toself", fillcolor: fill, hoverinfo: "text",
-      hovertext: round.map((name, i) => `<b>${percent(values[i])}</b> ${text}<br>${plain(name)} · ${plural(lastOf(probe.series[name], "n") ?? 0, "item")}`),
-    };
-  };
-  const axis = { gridcolor: colour("line"), linecolor: colour("line") };
-  const narrow = innerWidth < 640;
-  const layout = chartLayout({
-    height: narrow ? 340 : 400, margin: { l: 70, r: 70, t: 40, b: 34 },
-    legend: { orientation: "h", x: 0.5, xanchor: "center", y: -0.09, yanchor: "top" },
-    polar: {
-      bgcolor: "rgba(0,0,0,0)",
-      radialaxis: { ...axis, range: [0, 1], tickformat: ".0%", tickvals: [0.25, 0.5, 0.75, 1], tickfont: { size: 10.5, color: colour("faint") }, angle: 90, tickangle: 90 },
-      angularaxis: {
-        ...axis, direction: "clockwise", rotation: 90, tickvals: names.map((_, i) => (360 * i) / names.length),
-        ticktext: names.map((name) => plain(short(name, narrow ? 11 : 16))), tickfont: { size: names.length > 16 || narrow ? 10.5 : 12 },
-      },
-    },
-  });
-  draw("#radar-chart", [
-    trace("accuracy_before", "before", colour("gained"), faded(colour("gained"), 0.1), "solid"),
-    trace("accuracy_after", "now", colour("lost"), faded(colour("lost"), 0.12), "solid"),
-  ], layout, "Accuracy of each category at the baseline and at the last checkpoint; the table of categories has the numbers");
-  replace($("#radar-note"), left > 0 ? `The ${RADAR_MOST} categories that changed most; ${left} more are in the table below.` : "");
-}
 
 // ---------------------------------------------------------------- the flow
 

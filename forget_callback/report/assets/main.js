@@ -71,7 +71,6 @@ async function start() {
   section("curves", drawCurves, { soon: true });
   section("runs", drawRuns);
   section("map", drawMap);
-  section("radar", drawRadar);
   section("flow", drawFlow);
   section("category-numbers", drawCategoryTable);
   section("items", drawItems);
