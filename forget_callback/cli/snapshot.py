@@ -57,13 +57,13 @@ def snapshot(
         _score_served(Server.at(models[0], concurrency=concurrency), probes, Store(out), step or 0, tokenizer)
         return
 
-    from forget_callback.scoring.distributed import group
+    from forget_callback.scoring.distributed import process_group
     from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints
 
     checkpoints = find_checkpoints(models)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
         raise ValueError(f"--step {step} goes with one model; checkpoints know their steps, and --baseline is step 0")
-    with group():
+    with process_group():
         scorer = CheckpointScorer(probes, tokenizer or checkpoints[-1].model, batch_tokens=batch_tokens)
         if len(checkpoints) > 1 or baseline is not None:
             _score_history(scorer, checkpoints, Store(out), baseline)
@@ -82,7 +82,7 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
 
 
 def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
-    from forget_callback.scoring.distributed import index, on_main
+    from forget_callback.scoring.distributed import on_main, rank
 
     on_main(lambda: store.begin(scorer.probes))
     taken, _ = scorer.score(checkpoint.model)
@@ -90,21 +90,21 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [replace(one, step=recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
-    if index() == 0:
+    if rank() == 0:
         _print_where(store)
 
 
 def _score_history(
     scorer: CheckpointScorer, checkpoints: Sequence[Checkpoint], store: Store, baseline: str | None
 ) -> None:
-    from forget_callback.scoring.distributed import index
+    from forget_callback.scoring.distributed import rank
     from forget_callback.tools.checkpoints import score_history
 
     def show(seen: Observation, first: bool) -> None:
         print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)
 
     score_history(scorer, checkpoints, store, baseline=baseline, seen=show, note=_note)
-    if index() == 0:
+    if rank() == 0:
         _print_where(store)
 
 

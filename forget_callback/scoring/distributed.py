@@ -19,12 +19,12 @@ T = TypeVar("T")
 _HEARD = "_heard_by_all_processes"
 
 
-def _several() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and count() > 1
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and world_size() > 1
 
 
 @contextlib.contextmanager
-def group() -> Iterator[None]:
+def process_group() -> Iterator[None]:
     """The processes that torchrun started, joined for the time of a command; nothing where this is the only one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
         yield
@@ -39,20 +39,20 @@ def group() -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def index() -> int:
+def rank() -> int:
     """This process' number, 0 is the main one."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
-def summed(values: Sequence[float] | torch.Tensor) -> list[float]:
+def all_reduce_sum(values: Sequence[float] | torch.Tensor) -> list[float]:
     """The sums of `values` over all processes."""
     here = torch.as_tensor(values, dtype=torch.float64)
-    if _several():
+    if _is_distributed():
         # NCCL moves device tensors only, Gloo moves both.
         device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
         here = here.to(device, copy=True)
@@ -61,16 +61,16 @@ def summed(values: Sequence[float] | torch.Tensor) -> list[float]:
     return result
 
 
-def any_of(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether `flag` holds on any process; the same answer on all."""
-    return summed([float(flag)])[0] > 0
+    return all_reduce_sum([float(flag)])[0] > 0
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """What every process gave, in the order of the processes."""
-    if not _several():
+    if not _is_distributed():
         return [value]
-    values: list[Any] = [None] * count()
+    values: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(values, value)
     return values
 
@@ -82,7 +82,7 @@ def together(work: Callable[[], T]) -> T:
         Exception: What it raised, if this is the first process on which it failed.
         RuntimeError: What it raised on the first process on which it failed, if that is another one.
     """
-    if not _several():
+    if not _is_distributed():
         return work()
     result: Any = None
     error: Exception | None = None
@@ -93,12 +93,12 @@ def together(work: Callable[[], T]) -> T:
             raise
         error = raised
     try:
-        failures = gathered(None if error is None else _said(error))
+        failures = all_gather(None if error is None else _said(error))
         first = next((at for at, failure in enumerate(failures) if failure is not None), None)
         if first is None:
             return result  # type: ignore[no-any-return]
-        if first != index() or error is None:
-            error = RuntimeError(f"process {first}: {failures[first]}")
+        if first != rank() or error is None:
+            error = RuntimeError(f"rank {first}: {failures[first]}")
         raise _heard(error)
     finally:
         del error, result  # a traceback holds what a failed forward had allocated
@@ -111,12 +111,12 @@ def on_main(work: Callable[[], T]) -> T:
         Exception: What it raised, on the main process.
         RuntimeError: What it raised there, on the others.
     """
-    if not _several():
+    if not _is_distributed():
         return work()
     result: Any = None
     error: Exception | None = None
     box: list[Any] = [None]
-    if index() == 0:
+    if rank() == 0:
         try:
             result = work()
             box = [(pickle.dumps(result), None)]
@@ -125,8 +125,8 @@ def on_main(work: Callable[[], T]) -> T:
     torch.distributed.broadcast_object_list(box, src=0)
     data, failure = box[0]
     if failure is not None:
-        raise _heard(error or RuntimeError(f"process 0: {failure}"))
-    return result if index() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
+        raise _heard(error or RuntimeError(f"rank 0: {failure}"))
+    return result if rank() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
 
 
 def _heard(error: Exception) -> Exception:

@@ -34,12 +34,12 @@ class Team:
     @staticmethod
     def of(model: Any) -> Team:
         """All processes of this run. Each must score then, or all hang."""
-        if distributed.count() == 1:
+        if distributed.world_size() == 1:
             return Team()
         # Of a group of tensor parallelism all must forward the same; torch's own layout puts such a group together.
         # Not run here: it needs several accelerators.
         size = getattr(model, "tp_size", None) or 1
-        return Team(distributed.index() // size, distributed.count() // size, _is_sharded(model))
+        return Team(distributed.rank() // size, distributed.world_size() // size, _is_sharded(model))
 
     def part(self, things: Sequence[T]) -> list[T]:
         """What this process does: one of `count` parts, or what another does too, where there are too few."""
@@ -54,7 +54,7 @@ class Team:
         if self.count == 1:
             return work()
         own = distributed.together(lambda: _in_step(model, work) if self.in_step else work())
-        return {key: value for part in distributed.gathered(own) for key, value in part.items()}
+        return {key: value for part in distributed.all_gather(own) for key, value in part.items()}
 
     def agreed(self, value: T) -> T:
         """The main process' value: what is decided by it is decided alike."""
@@ -82,7 +82,7 @@ def _in_step(model: Any, work: Callable[[], T]) -> T:
     def announce(module: Any, args: Any) -> None:
         nonlocal announced
         if announced == 0:
-            distributed.any_of(True)
+            distributed.any_rank(True)
         announced += 1
 
     def finish(module: Any, args: Any, output: Any) -> None:
@@ -107,7 +107,7 @@ def _in_step(model: Any, work: Callable[[], T]) -> T:
             handle.remove()
     if announced:
         follow()
-    while distributed.any_of(False):
+    while distributed.any_rank(False):
         follow()
     if error is not None:
         raise error

@@ -19,7 +19,7 @@ from transformers import TrainerState
 
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.store import Store
-from forget_callback.scoring.distributed import index, on_main, together
+from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
@@ -115,7 +115,7 @@ class CheckpointScorer:
     def score(self, model: str, *, again: bool = False) -> tuple[list[Snapshot], list[Snapshot]]:
         """A snapshot of each probe at step 0, and with `again` a second one, in other batches and of other samples."""
         network = together(lambda: load_model(model))
-        taken = self._scorer.score(network, progress=index() == 0)
+        taken = self._scorer.score(network, progress=rank() == 0)
         other: list[Snapshot] = []
         if again:
             scorer = Scorer(
@@ -125,7 +125,7 @@ class CheckpointScorer:
                 variant=1,
                 shared=True,
             )
-            other = scorer.score(network, progress=index() == 0)
+            other = scorer.score(network, progress=rank() == 0)
         return [replace(s, metadata={**s.metadata, "model": model}) for s in taken], other
 
 
@@ -187,7 +187,7 @@ def score_history(
     scorer.use_batches_of(batch_tokens)
     wanted = [*([Checkpoint(baseline, 0, 0.0, 0.0)] if baseline else []), *checkpoints]
     left = [checkpoint for checkpoint in wanted if checkpoint.step not in done]
-    if index() == 0:
+    if rank() == 0:
         _tell(note, wanted, left, done, baseline)
     for checkpoint in left:
         if done and _step(checkpoint) < done[-1]:

@@ -19,7 +19,7 @@ from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
 from forget_callback.report.terminal import curve_table
 from forget_callback.runs.stopping import StopRule
-from forget_callback.scoring.distributed import index
+from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
 
 _RULE = re.compile(r"(?:(?P<probe>[^/>]+)/)?(?:(?P<category>[^/>]+)/)?(?P<metric>\w+)\s*>\s*(?P<above>[\d.eE+-]+)")
@@ -209,7 +209,7 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
             f"{own.config} is a recipe for {recipe.forget.trainer}: run recipes/{recipe.forget.trainer}.py"
         )
     callback = recipe.run()
-    if index() == 0:
+    if rank() == 0:
         show(callback, recipe.training.output_dir)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from forget_callback.scoring.distributed import summed
+from forget_callback.scoring.distributed import all_reduce_sum
 
 
 class DataSeen:
@@ -41,7 +41,7 @@ class DataSeen:
 
     def totals(self) -> tuple[float, float]:
         """Samples and tokens so far. Under torch.distributed every process must call it at the same time."""
-        samples, tokens = summed([0.0, 0.0] if self._here is None else self._here)
+        samples, tokens = all_reduce_sum([0.0, 0.0] if self._here is None else self._here)
         return self._before[0] + samples / self._alike, self._before[1] + tokens / self._alike
 
     def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from forget_callback.report.terminal import changes_table, snapshot_line
 from forget_callback.runs.history import Row, Stage
 from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store, open_run
-from forget_callback.scoring.distributed import index, on_main, together
+from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.snapshots.snapshot import Snapshot
@@ -172,7 +172,7 @@ class Watch:
 
     def _scores(self, scorer: Scorer, model: Any) -> _Taken:
         begun = time.perf_counter()
-        snapshots = {snapshot.probe: snapshot for snapshot in scorer.score(model, progress=index() == 0)}
+        snapshots = {snapshot.probe: snapshot for snapshot in scorer.score(model, progress=rank() == 0)}
         return _Taken(snapshots, time.perf_counter() - begun)
 
     def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
@@ -315,7 +315,7 @@ class Watch:
         notes = kept or Notes()
         self._first_step = state.global_step
         self._setup = setup_of(args, tokenizer)
-        if index() == 0:
+        if rank() == 0:
             report_changes(notes.setup, self._setup)
         self._data.stop()
         self._data = DataSeen(notes.samples_seen, notes.tokens_seen)

@@ -210,5 +210,5 @@ def test_an_error_ends_all_processes(models, spec):
     begun = time.monotonic()
     done = in_processes(models / "checkpoint-1", "--probe", spec, "--out", blocked)
     assert done.returncode != 0 and time.monotonic() - begun < 60
-    assert "error: " in done.stderr and "process 0: " in done.stderr
+    assert "error: " in done.stderr and "rank 0: " in done.stderr
     assert "exitcode  : 2" in done.stderr

@@ -155,7 +155,7 @@ def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
             for column in ("ids", "correct", "outcome", "choice", "prediction", "text"):
                 np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
             np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
-    assert (tmp_path / "error-0.txt").read_text() == "RuntimeError: process 1: ValueError: broken on purpose"
+    assert (tmp_path / "error-0.txt").read_text() == "RuntimeError: rank 1: ValueError: broken on purpose"
     assert (tmp_path / "error-1.txt").read_text() == "ValueError: broken on purpose"
     # Each does its share, and under FSDP 2 as many forwards as the other.
     forwards = [int((tmp_path / f"after-{rank}.forwards").read_text()) for rank in range(2)]
@@ -173,7 +173,7 @@ def test_a_probe_that_fails_on_one_process_of_a_run(tmp_path, on_error):
     heard, said = err.read_text(), "the snapshot of step 2 could not be taken: "
     if on_error == "warn":
         assert status == 0, heard
-        assert f"{said}RuntimeError: process 1: ValueError: broken on purpose" in heard
+        assert f"{said}RuntimeError: rank 1: ValueError: broken on purpose" in heard
         assert f"{said}ValueError: broken on purpose" in heard
         assert Store(tmp_path).steps("mini") == [0, 1, 3, 4, 5, 6]
     else:
