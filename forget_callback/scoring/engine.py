@@ -27,7 +27,7 @@ from forget_callback.scoring.likelihood.fallbacks import Scored
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.scoring.memory import halving
-from forget_callback.scoring.team import Team
+from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ class Scorer:
         return self._score(model, progress)
 
     def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
-        team = Team.of(model) if self.shared else Team()
+        shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
         with no_trace(model, self.tokenizer):
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
@@ -156,13 +156,13 @@ class Scorer:
                 self._prepare(model)
             assert self._asked is not None
             total = len(self._scored.rows) + sum(len(asked.written.queries) for asked in self._asked)
-            with _bar(self.probes, total, progress, team.count) as advance:
+            with _bar(self.probes, total, progress, shard.count) as advance:
                 found, budget = halving(
-                    lambda n: self._scored.score(model, budget=n, team=team, advance=advance), budget
+                    lambda n: self._scored.score(model, budget=n, shard=shard, advance=advance), budget
                 )
                 texts = []
                 for asked in self._asked:
-                    write = partial(asked.written.write, model, self.tokenizer, team=team, vllm=vllm, advance=advance)
+                    write = partial(asked.written.write, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
                     answers, budget = halving(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             self.batch_tokens = budget
@@ -172,7 +172,7 @@ class Scorer:
             metadata = {
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
-                "processes": team.count,
+                "processes": shard.count,
                 **({"likelihood": str(self._scored.level)} if own else {}),
                 **({"generation": asked.written.level} if answers else {}),
             }

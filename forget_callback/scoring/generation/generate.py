@@ -24,7 +24,7 @@ from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
-from forget_callback.scoring.team import Team
+from forget_callback.scoring.sharding import RankShard
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Written:
         tokenizer: Any,
         *,
         budget: int,
-        team: Team = Team(),  # noqa: B008 - it is frozen
+        shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[list[Text | None]]:
@@ -81,7 +81,7 @@ class Written:
         Args:
             model: A causal language model in eval mode.
             budget: Tokens of one forward; the cache holds a few times as many.
-            team: The processes that share the items; all of them call this.
+            shard: The processes that share the items; all of them call this.
             vllm: That of a GRPO trainer, for greedy answers.
             advance: Called with the number of answers that are done.
         """
@@ -90,9 +90,9 @@ class Written:
         writer = Writer(model, tokenizer)
         with no_router_loss(model):
             if self.level is None:
-                found = self._first(model, writer, budget, team, vllm, advance)
+                found = self._first(model, writer, budget, shard, vllm, advance)
             else:
-                found = self._write(self.level, model, writer, budget, team, vllm, advance)
+                found = self._write(self.level, model, writer, budget, shard, vllm, advance)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _first(
@@ -100,7 +100,7 @@ class Written:
         model: Any,
         writer: Writer,
         budget: int,
-        team: Team,
+        shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
     ) -> list[Text | None]:
@@ -109,13 +109,13 @@ class Written:
             if level == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
                 continue
             try:
-                found = self._write(level, model, writer, budget, team, vllm, advance)
+                found = self._write(level, model, writer, budget, shard, vllm, advance)
             except Exception as error:  # any model's code may run here, and the next level may suit it
                 if is_out_of_memory(error) or level == LEVELS[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = team.agreed(_unexplained(model, self.queries, found, self.probe, dtype))
+                problem = shard.broadcast(_unexplained(model, self.queries, found, self.probe, dtype))
                 rounded = dtype not in FULL and level == LEVELS[-1]
                 if problem is not None and rounded:
                     logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
@@ -132,7 +132,7 @@ class Written:
         model: Any,
         writer: Writer,
         budget: int,
-        team: Team,
+        shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
     ) -> list[Text | None]:
@@ -141,7 +141,7 @@ class Written:
             range(0, len(self.queries), self.repeats),
             key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i),
         )
-        own = [i + repeat for i in sorted(team.part(firsts)) for repeat in range(self.repeats)]
+        own = [i + repeat for i in sorted(shard.select(firsts)) for repeat in range(self.repeats)]
 
         def work() -> dict[int, Text | None]:
             queries = [self.queries[i] for i in own]
@@ -150,7 +150,7 @@ class Written:
                 texts = self.decoding.run(model, writer, budget=budget, advance=advance)
             elif level == "vllm":
                 assert vllm is not None
-                most = -(-len(firsts) // team.count) * self.repeats
+                most = -(-len(firsts) // shard.count) * self.repeats
                 texts = vllm.write(self.queries, own, writer, calls=most)
                 advance(len(own))
             else:
@@ -158,7 +158,7 @@ class Written:
                 texts = _generate(model, writer, queries, self.probe, budget=budget, pad=pad, advance=advance)
             return dict(zip(own, texts))
 
-        found = team.joined(model, work)
+        found = shard.gather(model, work)
         return [found[i] for i in range(len(self.queries))]
 
 

@@ -20,7 +20,7 @@ from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, 
 from forget_callback.scoring.likelihood.plan import Chunk, plan
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.memory import is_out_of_memory
-from forget_callback.scoring.team import Team
+from forget_callback.scoring.sharding import RankShard
 
 logger = logging.getLogger(__name__)
 
@@ -77,14 +77,14 @@ class Scored:
         model: Any,
         *,
         budget: int,
-        team: Team = Team(),  # noqa: B008 - it is frozen
+        shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[Likelihood]:
         """The likelihoods of all rows, in order, under a causal language model in eval mode.
 
         Args:
             budget: Tokens of one forward, padding included; a single continuation may have more.
-            team: The processes that share the forwards; all of them call this.
+            shard: The processes that share the forwards; all of them call this.
             advance: Called with the number of continuations that are done.
 
         Raises:
@@ -93,18 +93,18 @@ class Scored:
         if not self.rows:
             return []
         if self.level is not None:
-            return self._run(model, self.level, budget, team, advance)
+            return self._run(model, self.level, budget, shard, advance)
         self.dtype = computes_in(model)
         levels, (reference, allowed) = _possible(model, self.rows), _plainly(model, self.rows, self.dtype)
         for level in levels:
             try:
-                found = self._run(model, level, budget, team, advance)
+                found = self._run(model, level, budget, shard, advance)
             except Exception as error:  # any model's code may run here, and the next level may suit it
                 if is_out_of_memory(error) or level == levels[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = team.agreed(_difference(self.rows, found, reference, allowed))
+                problem = shard.broadcast(_difference(self.rows, found, reference, allowed))
                 rounded = self.dtype not in FULL and level == levels[-1]
                 if problem is not None and rounded:
                     logger.warning(
@@ -120,7 +120,7 @@ class Scored:
         raise RuntimeError(f"the model gives other numbers whenever it is asked the same: {self.passed_over}")
 
     def _run(
-        self, model: Any, level: Level, budget: int, team: Team, advance: Callable[[int], object]
+        self, model: Any, level: Level, budget: int, shard: RankShard, advance: Callable[[int], object]
     ) -> list[Likelihood]:
         if level.head != "tiles":
             budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
@@ -129,8 +129,8 @@ class Scored:
             self._plans[key] = _planned(self.rows, level, budget, kv.fits(model, budget), self.variant)
         chunks = self._plans[key]
         self.work = _work(chunks)
-        own = team.part(chunks)
-        found = team.joined(model, lambda: likelihoods(model, own, level, self.dtype, advance))
+        own = shard.select(chunks)
+        found = shard.gather(model, lambda: likelihoods(model, own, level, self.dtype, advance))
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
         if level.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.

@@ -18,34 +18,34 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Team:
+class RankShard:
     """One process of several that hold copies, or shards, of one model. Alone by default.
 
     Attributes:
         index: Its part, from 0; processes that hold one copy between them (tensor parallelism) have the same one.
         count: How many parts there are.
-        in_step: Whether a forward on one process needs the same forward on all.
+        in_lockstep: Whether a forward on one process needs the same forward on all.
     """
 
     index: int = 0
     count: int = 1
-    in_step: bool = False
+    in_lockstep: bool = False
 
     @staticmethod
-    def of(model: Any) -> Team:
+    def of(model: Any) -> RankShard:
         """All processes of this run. Each must score then, or all hang."""
         if distributed.world_size() == 1:
-            return Team()
+            return RankShard()
         # Of a group of tensor parallelism all must forward the same; torch's own layout puts such a group together.
         # Not run here: it needs several accelerators.
         size = getattr(model, "tp_size", None) or 1
-        return Team(distributed.rank() // size, distributed.world_size() // size, _is_sharded(model))
+        return RankShard(distributed.rank() // size, distributed.world_size() // size, _is_sharded(model))
 
-    def part(self, things: Sequence[T]) -> list[T]:
+    def select(self, things: Sequence[T]) -> list[T]:
         """What this process does: one of `count` parts, or what another does too, where there are too few."""
         return list(things[self.index :: self.count] or things[:1])
 
-    def joined(self, model: Any, work: Callable[[], dict[int, T]]) -> dict[int, T]:
+    def gather(self, model: Any, work: Callable[[], dict[int, T]]) -> dict[int, T]:
         """What all processes found together.
 
         Raises:
@@ -53,10 +53,10 @@ class Team:
         """
         if self.count == 1:
             return work()
-        own = distributed.together(lambda: _in_step(model, work) if self.in_step else work())
+        own = distributed.together(lambda: _in_lockstep(model, work) if self.in_lockstep else work())
         return {key: value for part in distributed.all_gather(own) for key, value in part.items()}
 
-    def agreed(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The main process' value: what is decided by it is decided alike."""
         return value if self.count == 1 else distributed.on_main(lambda: value)
 
@@ -71,7 +71,7 @@ def _is_sharded(model: torch.nn.Module) -> bool:
     return any(isinstance(p, DTensor) or getattr(p, "ds_id", None) is not None for p in model.parameters())
 
 
-def _in_step(model: Any, work: Callable[[], T]) -> T:
+def _in_lockstep(model: Any, work: Callable[[], T]) -> T:
     """Does `work`, and as many forwards as any other process needs, also where `work` fails between two of them.
 
     Each forward is announced; a process without work answers with a forward of one token. A failure within a forward,
