@@ -23,7 +23,7 @@ from forget_callback.scoring.generation.generate import Written
 from forget_callback.scoring.generation.text import Text
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_trace
-from forget_callback.scoring.likelihood.fallbacks import Scored
+from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.scoring.memory import halving
@@ -135,7 +135,7 @@ class Scorer:
         self.shared, self.vllm = shared, vllm
         self._asked: list[_Asked] | None = None
         self._nan_reported: set[str] = set()
-        self._scored = Scored([])
+        self._scorer = LikelihoodScorer([])
 
     def score(self, model: Any, *, progress: bool = False) -> list[Snapshot]:
         """A snapshot of each probe at step 0; with several repeats, that of the first."""
@@ -155,10 +155,10 @@ class Scorer:
             if self._asked is None:
                 self._prepare(model)
             assert self._asked is not None
-            total = len(self._scored.rows) + sum(len(asked.written.queries) for asked in self._asked)
+            total = len(self._scorer.rows) + sum(len(asked.written.queries) for asked in self._asked)
             with _bar(self.probes, total, progress, shard.count) as advance:
                 found, budget = halving(
-                    lambda n: self._scored.score(model, budget=n, shard=shard, advance=advance), budget
+                    lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
                 )
                 texts = []
                 for asked in self._asked:
@@ -173,7 +173,7 @@ class Scorer:
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
-                **({"likelihood": str(self._scored.level)} if own else {}),
+                **({"likelihood": str(self._scorer.level)} if own else {}),
                 **({"generation": asked.written.level} if answers else {}),
             }
             self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)
@@ -234,7 +234,7 @@ class Scorer:
             answers = Written(probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant)
             asked.append(_Asked(probe, list(enumerate(own, len(rows))), kept, answers))
             rows += own
-        self._scored = Scored(rows, variant=self.variant)
+        self._scorer = LikelihoodScorer(rows, variant=self.variant)
         self._asked = asked
 
 

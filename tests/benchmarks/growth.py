@@ -39,10 +39,10 @@ def make_probe(n: int) -> Probe:
 def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, float]:
     """Seconds of a snapshot, and of its forwards; the first one, which plans, is left out."""
     from forget_callback.scoring.engine import Scorer
-    from forget_callback.scoring.likelihood.fallbacks import Scored
+    from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 
     probe, forward, whole = make_probe(n), [], []
-    plain = Scored.score
+    plain = LikelihoodScorer.score
 
     def timed(*args: Any, **kwargs: Any) -> Any:
         begun = time.perf_counter()
@@ -50,7 +50,7 @@ def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, fl
         forward.append(time.perf_counter() - begun)
         return found
 
-    Scored.score = timed  # type: ignore[method-assign]
+    LikelihoodScorer.score = timed  # type: ignore[method-assign]
     try:
         with tempfile.TemporaryDirectory() as out:
             scorer, monitor = Scorer(tokenizer, [probe]), ForgetMonitor(probe, out)
@@ -59,7 +59,7 @@ def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, fl
                 monitor.observe(step, scorer.by_probe(model), samples_seen=step)
                 whole.append(time.perf_counter() - begun)
     finally:
-        Scored.score = plain  # type: ignore[method-assign]
+        LikelihoodScorer.score = plain  # type: ignore[method-assign]
     return median(whole[1:]), median(forward[1:])
 
 

@@ -184,7 +184,7 @@ def test_the_failed_forward_is_let_go_before_the_next():
 REAL = """
     import logging, resource, torch
     from transformers import LlamaConfig, LlamaForCausalLM
-    from forget_callback.scoring.likelihood.fallbacks import Scored
+    from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
     from forget_callback.scoring.memory import halving
     from forget_callback.scoring.likelihood.tokens import Continuation
     logging.basicConfig(format="%(message)s")
@@ -196,11 +196,11 @@ REAL = """
     model = LlamaForCausalLM(config).eval()
     rows = [Continuation(i, (3 + i, *range(5, 60)), 50) for i in range(12)]
     with torch.no_grad():
-        expected = Scored(rows).score(model, budget=128)
+        expected = LikelihoodScorer(rows).score(model, budget=128)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         # A forward of 672 tokens has 336 MiB in each of several tensors, one of 128 has 64 MiB.
         resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20, resource.RLIM_INFINITY))
-        found, budget = halving(lambda n: Scored(rows).score(model, budget=n), 1024)
+        found, budget = halving(lambda n: LikelihoodScorer(rows).score(model, budget=n), 1024)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
     print("budget", budget)
 """

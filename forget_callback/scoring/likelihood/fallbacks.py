@@ -49,7 +49,7 @@ class Work:
     head_rows: int = 0
 
 
-class Scored:
+class LikelihoodScorer:
     """Continuations that are scored again and again; their plans and the level that serves the model are kept.
 
     Args:

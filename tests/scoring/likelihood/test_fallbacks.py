@@ -10,7 +10,7 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from forget_callback.scoring.likelihood.fallbacks import LADDER, Scored
+from forget_callback.scoring.likelihood.fallbacks import LADDER, LikelihoodScorer
 from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.scoring.architectures import SMALL, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
@@ -29,10 +29,10 @@ def made(cls, **more):
 def found_level(model, rows=ROWS, *, budget=200, tolerance=1e-4):
     """Scores twice and compares with the definition; the levels."""
     expected = [by_definition(model, row) for row in rows]
-    scored = Scored(rows)
+    scorer = LikelihoodScorer(rows)
     for _ in range(2):
-        check(rows, scored.score(model, budget=budget), expected, tolerance=tolerance)
-    return scored
+        check(rows, scorer.score(model, budget=budget), expected, tolerance=tolerance)
+    return scorer
 
 
 # --- models that do not do as they are told ----------------------------------------------------------------------
@@ -117,10 +117,10 @@ class Noisy(LlamaForCausalLM):
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_falls_to_the_first_level_that_is_right(cls, level, reason):
-    scored = found_level(made(cls))
-    assert str(scored.level) == level
-    assert cls is WrongHead or bool(scored.passed_over) == (reason is not None)
-    assert reason is None or reason in next(iter(scored.passed_over.values()))
+    scorer = found_level(made(cls))
+    assert str(scorer.level) == level
+    assert cls is WrongHead or bool(scorer.passed_over) == (reason is not None)
+    assert reason is None or reason in next(iter(scorer.passed_over.values()))
 
 
 def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
@@ -143,10 +143,10 @@ def test_what_is_passed_over_is_logged(caplog):
 
 @torch.no_grad()
 def test_a_model_that_never_says_the_same_is_an_error():
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     with pytest.raises(RuntimeError, match="the model gives other numbers whenever it is asked the same"):
-        scored.score(made(Noisy), budget=200)
-    assert scored.level is None and list(scored.passed_over) == [
+        scorer.score(made(Noisy), budget=200)
+    assert scorer.level is None and list(scorer.passed_over) == [
         str(level) for level in LADDER if level.head != "tiles"
     ]
 
@@ -167,9 +167,9 @@ def low(cls, dtype):
 @pytest.mark.parametrize("cls, level", [(LlamaForCausalLM, "tree, tiles"), (Deaf, "rows, tiles")])
 def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, level, dtype):
     model = low(cls, dtype)
-    scored = Scored(ROWS)
-    found = scored.score(model, budget=200)
-    assert str(scored.level) == level and bool(scored.passed_over) == (cls is Deaf)
+    scorer = LikelihoodScorer(ROWS)
+    found = scorer.score(model, budget=200)
+    assert str(scorer.level) == level and bool(scorer.passed_over) == (cls is Deaf)
     for row, likelihood in zip(ROWS, found, strict=True):
         expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
         assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
@@ -179,10 +179,10 @@ def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, level, dtype):
 def test_what_only_rounding_can_explain_is_said_and_taken(caplog):
     """In the plainest way nothing is left that could be wrong with it."""
     model = made(Noisy).to(torch.bfloat16)
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     with caplog.at_level(logging.WARNING):
-        scored.score(model, budget=200)
-    assert str(scored.level) == "unpadded, all"
+        scorer.score(model, budget=200)
+    assert str(scorer.level) == "unpadded, all"
     (said,) = [record.getMessage() for record in caplog.records]
     assert "differs by" in said and "even in the plainest way, in torch.bfloat16" in said
 
@@ -192,7 +192,7 @@ def test_what_the_plainest_way_raises_is_raised():
     model = tiny("Llama")
     model.register_forward_pre_hook(_raise(KeyError("broken")))
     with pytest.raises(KeyError, match="broken"):
-        Scored(ROWS).score(model, budget=200)
+        LikelihoodScorer(ROWS).score(model, budget=200)
 
 
 def _raise(error):
@@ -212,9 +212,9 @@ def test_the_check_looks_at_rows_that_need_the_mask():
         first, second = (5, 60) if item < 5 else (60, 5)  # the lower token comes first
         rows += [Continuation(item, (*context, t, 7), 45) for t in (first, second)]
     model = made(Deaf)
-    scored = Scored(rows)
+    scorer = LikelihoodScorer(rows)
     # A budget for one trie a row, so that no row needs the mask against another.
-    check(rows, scored.score(model, budget=50), [by_definition(model, row) for row in rows])
+    check(rows, scorer.score(model, budget=50), [by_definition(model, row) for row in rows])
 
 
 # --- heads -------------------------------------------------------------------------------------------------------
@@ -224,22 +224,22 @@ def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
     torch.manual_seed(0)
     config = LoraConfig(target_modules=["lm_head", "q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(tiny("Llama"), config).eval()
-    scored = found_level(model)
-    assert str(scored.level) == "tree, own" and not scored.passed_over
+    scorer = found_level(model)
+    assert str(scorer.level) == "tree, own" and not scorer.passed_over
     on = [by_definition(model, row).logprob for row in ROWS]
     with model.disable_adapter(), torch.no_grad():
         off = [by_definition(model, row) for row in ROWS]
-        check(ROWS, scored.score(model, budget=200), off)
+        check(ROWS, scorer.score(model, budget=200), off)
     assert not np.allclose(on, [one.logprob for one in off], atol=0.1)
 
 
 def test_adapters_elsewhere_leave_the_head_a_matrix():
     torch.manual_seed(0)
     model = get_peft_model(tiny("Llama"), LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM")).eval()
-    scored = found_level(model)
-    assert str(scored.level) == "tree, tiles"
+    scorer = found_level(model)
+    assert str(scorer.level) == "tree, tiles"
     with model.disable_adapter(), torch.no_grad():
-        check(ROWS, scored.score(model, budget=200), [by_definition(model, row) for row in ROWS])
+        check(ROWS, scorer.score(model, budget=200), [by_definition(model, row) for row in ROWS])
 
 
 class _Doubled(torch.nn.Module):
@@ -283,9 +283,9 @@ def test_a_head_of_another_dtype_than_the_body():
     model = tiny("Llama", initializer_range=0.1).to(torch.bfloat16)
     model.lm_head.to(torch.float32)
     model.lm_head.register_forward_pre_hook(lambda module, args: (args[0].float(),))
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
-        found = scored.score(model, budget=200)
+        found = scorer.score(model, budget=200)
         for row, likelihood in zip(ROWS, found, strict=True):
             n = len(row.tokens) - row.n_context
             assert likelihood.logprob == pytest.approx(by_definition(model, row).logprob, abs=0.05 * n)
@@ -326,18 +326,18 @@ def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
     assert model.config._attn_implementation == "picky"
     with pytest.raises(ValueError, match="no mask of four dimensions"):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
-    scored = found_level(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
-    assert str(scored.level) == "tree, tiles" and not scored.passed_over
+    scorer = found_level(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
+    assert str(scorer.level) == "tree, tiles" and not scorer.passed_over
     assert model.config._attn_implementation == "picky"
 
 
 @pytest.mark.parametrize("name, value", [("_attn_implementation", "picky"), ("output_router_logits", True)])
 def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
     model = tiny("Mixtral, router logits", attn_implementation=picky_attention)
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
-        scored.score(model, budget=200)
-    assert str(scored.level) == "tree, tiles" and getattr(model.config, name) == value
+        scorer.score(model, budget=200)
+    assert str(scorer.level) == "tree, tiles" and getattr(model.config, name) == value
     during = []
 
     def fail(module, args, kwargs):
@@ -346,7 +346,7 @@ def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
 
     model.register_forward_pre_hook(fail, with_kwargs=True)
     with pytest.raises(KeyError, match="broken"), torch.no_grad():
-        scored.score(model, budget=200)
+        scorer.score(model, budget=200)
     assert getattr(model.config, name) == value and during[0] != value
     assert not model.lm_head._forward_pre_hooks and not model.lm_head._forward_hooks
 
@@ -356,13 +356,13 @@ def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
 
 @torch.no_grad()
 def test_the_check_runs_at_first_use_alone():
-    model, scored, seen = tiny("Llama"), Scored(ROWS), []
+    model, scorer, seen = tiny("Llama"), LikelihoodScorer(ROWS), []
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    scored.score(model, budget=10**6)
+    scorer.score(model, budget=10**6)
     first, seen[:] = list(seen), []
-    scored.score(model, budget=10**6)
+    scorer.score(model, budget=10**6)
     second = list(seen)
     # One token to see the precision and one to see what becomes of logits, plain forwards, then what is always done.
     extra = first[: len(first) - len(second)]
@@ -373,11 +373,11 @@ def test_the_check_runs_at_first_use_alone():
 @torch.no_grad()
 def test_another_state_of_the_model_is_scored_as_it_is():
     """Plans and level are kept, numbers are not."""
-    model, scored = tiny("Llama"), Scored(ROWS)
-    before = scored.score(model, budget=200)
+    model, scorer = tiny("Llama"), LikelihoodScorer(ROWS)
+    before = scorer.score(model, budget=200)
     for p in model.parameters():
         p.mul_(1.3)
-    after = scored.score(model, budget=200)
+    after = scorer.score(model, budget=200)
     check(ROWS, after, [by_definition(model, row) for row in ROWS])
     assert not np.allclose([x.logprob for x in before], [x.logprob for x in after], atol=0.1)
 
@@ -391,7 +391,7 @@ def test_a_variant_forwards_other_batches_and_gives_the_same():
     forwards, expected = [], [by_definition(model, row) for row in ROWS]
     for variant in (0, 0, 1, 2):
         seen.clear()
-        check(ROWS, Scored(ROWS, variant=variant).score(model, budget=200), expected)
+        check(ROWS, LikelihoodScorer(ROWS, variant=variant).score(model, budget=200), expected)
         forwards.append(tuple(seen))
     handle.remove()
     assert forwards[0] == forwards[1] and len(set(forwards)) == 3
@@ -399,8 +399,8 @@ def test_a_variant_forwards_other_batches_and_gives_the_same():
 
 @torch.no_grad()
 def test_the_same_numbers_bit_for_bit_at_every_scoring():
-    model, scored = tiny("Llama"), Scored(ROWS)
-    first, second = scored.score(model, budget=200), scored.score(model, budget=200)
+    model, scorer = tiny("Llama"), LikelihoodScorer(ROWS)
+    first, second = scorer.score(model, budget=200), scorer.score(model, budget=200)
     assert [x.logprob for x in first] == [x.logprob for x in second]
 
 
@@ -409,4 +409,4 @@ def test_the_same_numbers_bit_for_bit_at_every_scoring():
 def test_rows_of_one_token_of_context(name):
     rows = [Continuation(i, (5 + i, 6), 1, True) for i in range(20)]
     model = tiny(name)
-    check(rows, Scored(rows).score(model, budget=7), [by_definition(model, row) for row in rows])
+    check(rows, LikelihoodScorer(rows).score(model, budget=7), [by_definition(model, row) for row in rows])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from forget_callback.scoring.likelihood.fallbacks import LADDER, Scored
+from forget_callback.scoring.likelihood.fallbacks import LADDER, LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Level, likelihoods
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, split
@@ -27,22 +27,22 @@ def with_definition(name):
 @torch.no_grad()
 def score(model, rows, *, budget=2048, level=None):
     """Likelihoods at a level that is forced, or at the one that is found."""
-    scored = Scored(rows)
-    scored.level = level
-    return scored.score(model, budget=budget)
+    scorer = LikelihoodScorer(rows)
+    scorer.level = level
+    return scorer.score(model, budget=budget)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_one_unpadded_forward_a_row(name):
     """At the level of the table, whatever fits into a batch."""
     model, expected = with_definition(name)
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     for budget in (10**6, 100, *((1,) if LEVELS.get(name, TREE).startswith("tree") else ())):
         with torch.no_grad():
-            check(ROWS, scored.score(model, budget=budget), expected)
-        assert str(scored.level) == LEVELS.get(name, TREE)
+            check(ROWS, scorer.score(model, budget=budget), expected)
+        assert str(scorer.level) == LEVELS.get(name, TREE)
     # Nothing was tried in vain but a tree, where the model's make does not say that it masks by itself.
-    assert all(tried.startswith("tree") for tried in scored.passed_over)
+    assert all(tried.startswith("tree") for tried in scorer.passed_over)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -164,10 +164,10 @@ def test_logits_of_minus_infinity_are_no_nan(level):
 def test_half_precision_is_read_in_float32(name, dtype):
     """Rounding differs with the batch, so the definition in float64 is met within it."""
     model = tiny(name, initializer_range=0.1).to(dtype)
-    scored = Scored(ROWS)
+    scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
-        found = scored.score(model, budget=200)
-    assert str(scored.level) == LEVELS.get(name, TREE)
+        found = scorer.score(model, budget=200)
+    assert str(scorer.level) == LEVELS.get(name, TREE)
     exact = tiny(name, initializer_range=0.1).to(dtype).double()
     for row, likelihood in zip(ROWS, found, strict=True):
         n = len(row.tokens) - row.n_context
@@ -215,12 +215,12 @@ def test_no_rows_are_no_forward():
 @pytest.mark.parametrize("level", [None, *LADDER], ids=str)
 def test_advance_counts_every_row_once(level):
     seen = []
-    scored = Scored(ROWS)
-    scored.level = level
+    scorer = LikelihoodScorer(ROWS)
+    scorer.level = level
     with torch.no_grad():
-        scored.score(tiny("Llama"), budget=100, advance=seen.append)
+        scorer.score(tiny("Llama"), budget=100, advance=seen.append)
         first = sum(seen)
-        scored.score(tiny("Llama"), budget=100, advance=seen.append)
+        scorer.score(tiny("Llama"), budget=100, advance=seen.append)
     assert first == len(ROWS) and sum(seen) == 2 * len(ROWS)
 
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from forget_callback import MultipleChoice, Probe, Recall, load_probe
 from forget_callback.probes.items import parse_item
-from forget_callback.scoring.likelihood.fallbacks import Scored
+from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.plan import common, plan, prefix_groups
 from forget_callback.scoring.likelihood.tokens import Continuation, continuations
 
@@ -444,7 +444,7 @@ class _HeadProducts(TorchDispatchMode):
         return output
 
 
-def counted(model, scored, budget):
+def counted(model, scorer, budget):
     """What a scoring really does: tokens through the embedding, rows through the head, forwards."""
     seen = []
     handle = model.get_input_embeddings().register_forward_hook(
@@ -453,7 +453,7 @@ def counted(model, scored, budget):
     head = model.get_output_embeddings().weight
     try:
         with torch.no_grad(), _HeadProducts(head) as products:
-            scored.score(model, budget=budget)
+            scorer.score(model, budget=budget)
     finally:
         handle.remove()
     return sum(seen), products.logits / head.shape[0], len(seen)
@@ -467,16 +467,16 @@ def test_the_work_that_is_reported_is_what_goes_through_the_model(tokenizer, mak
     choices = [item for item in facts if isinstance(item, MultipleChoice)]
     items = few_shot(choices, shots)[:60] + [item for item in facts if isinstance(item, Recall)][:40]
     rows = continuations(Probe("p", items), tokenizer)
-    scored = Scored(rows)
+    scorer = LikelihoodScorer(rows)
     if scaling != 1.0:  # logits of another scale: the model's own head
         model.register_forward_hook(lambda module, args, output: output.__setitem__("logits", output.logits * scaling))
     with torch.no_grad():
-        scored.score(model, budget=2048)
-    assert str(scored.level) == ("tree, tiles" if scaling == 1.0 else "tree, own")
-    tokens, head_rows, forwards = counted(model, scored, 2048)
-    assert tokens == scored.work.forwarded
+        scorer.score(model, budget=2048)
+    assert str(scorer.level) == ("tree, tiles" if scaling == 1.0 else "tree, own")
+    tokens, head_rows, forwards = counted(model, scorer, 2048)
+    assert tokens == scorer.work.forwarded
     # One more row for each forward: the model's own code has to go on with something.
-    assert scored.work.head_rows <= head_rows <= scored.work.head_rows + forwards
+    assert scorer.work.head_rows <= head_rows <= scorer.work.head_rows + forwards
     unique, least_rows = least_work(rows)
-    assert scored.work.unique <= unique and scored.work.head_rows <= least_rows
-    assert scored.work.unique <= scored.work.forwarded <= 1.10 * unique
+    assert scorer.work.unique <= unique and scorer.work.head_rows <= least_rows
+    assert scorer.work.unique <= scorer.work.forwarded <= 1.10 * unique
