@@ -43,7 +43,7 @@ class Written:
 
     Attributes:
         level: One of LEVELS, chosen at first use; "vllm" only where there is one.
-        passed_over: Levels that were tried before it, with the reason why they do not serve.
+        rejected: Levels that were tried before it, with the reason why they do not serve.
         decoding: The last run of the loop.
     """
 
@@ -63,7 +63,7 @@ class Written:
             for repeat in range(repeats)
         ]
         self.level: str | None = None
-        self.passed_over: dict[str, str] = {}
+        self.rejected: dict[str, str] = {}
         self.decoding = Decoding([], probe)
 
     def write(
@@ -122,9 +122,9 @@ class Written:
                 if problem is None or rounded:
                     self.level = level
                     return found
-            self.passed_over[level] = str(problem)
+            self.rejected[level] = str(problem)
             logger.info("answers cannot be written by %s: %s", level, problem)
-        raise RuntimeError(f"the model writes what its own forward would not: {self.passed_over}")
+        raise RuntimeError(f"the model writes what its own forward would not: {self.rejected}")
 
     def _write(
         self,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.likelihood.forward import Level, Likelihood, likelihoods
+from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
 from forget_callback.scoring.likelihood.plan import Chunk, plan
 from forget_callback.scoring.likelihood.tokens import Continuation
@@ -25,12 +25,12 @@ from forget_callback.scoring.sharding import RankShard
 logger = logging.getLogger(__name__)
 
 LADDER = (
-    Level("tree", "tiles"),
-    Level("tree", "own"),
-    Level("rows", "tiles"),
-    Level("rows", "own"),
-    Level("rows", "all"),
-    Level("unpadded", "all"),
+    ScoringPath("tree", "tiles"),
+    ScoringPath("tree", "own"),
+    ScoringPath("rows", "tiles"),
+    ScoringPath("rows", "own"),
+    ScoringPath("rows", "all"),
+    ScoringPath("unpadded", "all"),
 )
 # Layers whose every token sees what a mask lets it see.
 _MASKED_LAYERS = {"full_attention", "sliding_attention"}
@@ -58,7 +58,7 @@ class LikelihoodScorer:
 
     Attributes:
         level: Chosen at first use, None before.
-        passed_over: Levels that were tried before it, with the reason why they do not serve.
+        rejected: Levels that were tried before it, with the reason why they do not serve.
         dtype: The precision in which the model computes, known after first use.
         work: What the last scoring forwarded.
     """
@@ -66,8 +66,8 @@ class LikelihoodScorer:
     def __init__(self, rows: Sequence[Continuation], *, variant: int = 0) -> None:
         self.rows = rows
         self.variant = variant
-        self.level: Level | None = None
-        self.passed_over: dict[str, str] = {}
+        self.level: ScoringPath | None = None
+        self.rejected: dict[str, str] = {}
         self.work = Work()
         self.dtype = torch.float32
         self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
@@ -115,12 +115,12 @@ class LikelihoodScorer:
                 if problem is None or rounded:
                     self.level = level
                     return found
-            self.passed_over[str(level)] = str(problem)
+            self.rejected[str(level)] = str(problem)
             logger.info("continuations cannot be scored by %s: %s", level, problem)
-        raise RuntimeError(f"the model gives other numbers whenever it is asked the same: {self.passed_over}")
+        raise RuntimeError(f"the model gives other numbers whenever it is asked the same: {self.rejected}")
 
     def _run(
-        self, model: Any, level: Level, budget: int, shard: RankShard, advance: Callable[[int], object]
+        self, model: Any, level: ScoringPath, budget: int, shard: RankShard, advance: Callable[[int], object]
     ) -> list[Likelihood]:
         if level.head != "tiles":
             budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
@@ -134,13 +134,13 @@ class LikelihoodScorer:
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
         if level.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.
-            alone = Level("rows", level.head)
+            alone = ScoringPath("rows", level.head)
             again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone, self.dtype)
             found.update({broken[i]: one for i, one in again.items()})
         return [found[i] for i in range(len(self.rows))]
 
 
-def _planned(rows: Sequence[Continuation], level: Level, budget: int, cached: int, variant: int) -> list[Chunk]:
+def _planned(rows: Sequence[Continuation], level: ScoringPath, budget: int, cached: int, variant: int) -> list[Chunk]:
     share, pad = level.body == "tree", level.body != "unpadded"
     return plan(rows, budget, cached=cached, share=share, pad=pad, join=level.head == "tiles", variant=variant)
 
@@ -155,7 +155,7 @@ def _work(chunks: Sequence[Chunk]) -> Work:
     )
 
 
-def _possible(model: Any, rows: Sequence[Continuation]) -> list[Level]:
+def _possible(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
     """The levels that the model's make does not rule out."""
     config, head = model.config.get_text_config(), head_of(model)
     heads = {"all"} if head is None else {"own", "all"}

@@ -23,7 +23,7 @@ from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
 
 @dataclass(frozen=True)
-class Level:
+class ScoringPath:
     """A way to forward continuations.
 
     Attributes:
@@ -61,7 +61,7 @@ class Likelihood:
 def likelihoods(
     model: Any,
     chunks: Sequence[Chunk],
-    level: Level,
+    level: ScoringPath,
     dtype: torch.dtype,
     advance: Callable[[int], object] = lambda n: None,
 ) -> dict[int, Likelihood]:
@@ -102,7 +102,7 @@ def likelihoods(
     return result
 
 
-def _reader(model: Any, level: Level) -> contextlib.AbstractContextManager[Tap | None]:
+def _reader(model: Any, level: ScoringPath) -> contextlib.AbstractContextManager[Tap | None]:
     head = head_of(model)
     if level.head == "all" or head is None:
         return contextlib.nullcontext()

@@ -84,7 +84,7 @@ def test_the_loop_gives_way_where_it_does_not_serve(tokenizer, name):
     with torch.no_grad():
         first = asked.write(model, tokenizer, budget=200)
         second = asked.write(model, tokenizer, budget=200)
-    assert asked.level == "generate" and list(asked.passed_over) == ["loop"]
+    assert asked.level == "generate" and list(asked.rejected) == ["loop"]
     expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
     for found in (first, second):
         assert [text.tokens for (text,) in found] == expected

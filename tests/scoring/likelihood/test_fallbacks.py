@@ -119,8 +119,8 @@ class Noisy(LlamaForCausalLM):
 def test_falls_to_the_first_level_that_is_right(cls, level, reason):
     scorer = found_level(made(cls))
     assert str(scorer.level) == level
-    assert cls is WrongHead or bool(scorer.passed_over) == (reason is not None)
-    assert reason is None or reason in next(iter(scorer.passed_over.values()))
+    assert cls is WrongHead or bool(scorer.rejected) == (reason is not None)
+    assert reason is None or reason in next(iter(scorer.rejected.values()))
 
 
 def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
@@ -146,9 +146,7 @@ def test_a_model_that_never_says_the_same_is_an_error():
     scorer = LikelihoodScorer(ROWS)
     with pytest.raises(RuntimeError, match="the model gives other numbers whenever it is asked the same"):
         scorer.score(made(Noisy), budget=200)
-    assert scorer.level is None and list(scorer.passed_over) == [
-        str(level) for level in LADDER if level.head != "tiles"
-    ]
+    assert scorer.level is None and list(scorer.rejected) == [str(level) for level in LADDER if level.head != "tiles"]
 
 
 # --- low precision ------------------------------------------------------------------------------------------------
@@ -169,7 +167,7 @@ def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, level, dtype):
     model = low(cls, dtype)
     scorer = LikelihoodScorer(ROWS)
     found = scorer.score(model, budget=200)
-    assert str(scorer.level) == level and bool(scorer.passed_over) == (cls is Deaf)
+    assert str(scorer.level) == level and bool(scorer.rejected) == (cls is Deaf)
     for row, likelihood in zip(ROWS, found, strict=True):
         expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
         assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
@@ -225,7 +223,7 @@ def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
     config = LoraConfig(target_modules=["lm_head", "q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(tiny("Llama"), config).eval()
     scorer = found_level(model)
-    assert str(scorer.level) == "tree, own" and not scorer.passed_over
+    assert str(scorer.level) == "tree, own" and not scorer.rejected
     on = [by_definition(model, row).logprob for row in ROWS]
     with model.disable_adapter(), torch.no_grad():
         off = [by_definition(model, row) for row in ROWS]
@@ -327,7 +325,7 @@ def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
     with pytest.raises(ValueError, match="no mask of four dimensions"):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
     scorer = found_level(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
-    assert str(scorer.level) == "tree, tiles" and not scorer.passed_over
+    assert str(scorer.level) == "tree, tiles" and not scorer.rejected
     assert model.config._attn_implementation == "picky"
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from forget_callback.scoring.likelihood.fallbacks import LADDER, LikelihoodScorer
-from forget_callback.scoring.likelihood.forward import Level, likelihoods
+from forget_callback.scoring.likelihood.forward import ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, split
 from tests.helpers import log_probabilities
@@ -42,7 +42,7 @@ def test_equals_one_unpadded_forward_a_row(name):
             check(ROWS, scorer.score(model, budget=budget), expected)
         assert str(scorer.level) == LEVELS.get(name, TREE)
     # Nothing was tried in vain but a tree, where the model's make does not say that it masks by itself.
-    assert all(tried.startswith("tree") for tried in scorer.passed_over)
+    assert all(tried.startswith("tree") for tried in scorer.rejected)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -209,7 +209,7 @@ def test_no_rows_are_no_forward():
     model = tiny("Llama")
     model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
     assert score(model, []) == []
-    assert likelihoods(model, [], Level("tree", "tiles"), torch.float32) == {}
+    assert likelihoods(model, [], ScoringPath("tree", "tiles"), torch.float32) == {}
 
 
 @pytest.mark.parametrize("level", [None, *LADDER], ids=str)
