@@ -173,7 +173,7 @@ class Scorer:
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
-                **({"likelihood": str(self._scorer.level)} if own else {}),
+                **({"likelihood": str(self._scorer.path)} if own else {}),
                 **({"generation": asked.written.level} if answers else {}),
             }
             self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)

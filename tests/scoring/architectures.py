@@ -145,7 +145,7 @@ MODELS = {
 }
 # The level of the ladder, and who writes the answers, where it is not the usual one.
 TREE = "tree, tiles"
-LEVELS = {
+EXPECTED_PATHS = {
     "Gemma2, window, capped": "tree, own",
     "Gemma2, window, own attention": "tree, own",
     "Granite, scaled": "tree, own",

@@ -1,7 +1,7 @@
 """Finds the cheapest way to score continuations that gives the right numbers on the model at hand.
 
 At first use a few continuations are compared with plain unpadded forwards; where they differ, or where the model
-raises, the next level is tried. Never a wrong number in silence.
+raises, the next path is tried. Never a wrong number in silence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from forget_callback.scoring.sharding import RankShard
 
 logger = logging.getLogger(__name__)
 
-LADDER = (
+PATHS = (
     ScoringPath("tree", "tiles"),
     ScoringPath("tree", "own"),
     ScoringPath("rows", "tiles"),
@@ -50,14 +50,14 @@ class Work:
 
 
 class LikelihoodScorer:
-    """Continuations that are scored again and again; their plans and the level that serves the model are kept.
+    """Continuations that are scored again and again; their plans and the path that serves the model are kept.
 
     Args:
         rows: None longer than the model's context.
         variant: Another number, other batches.
 
     Attributes:
-        level: Chosen at first use, None before.
+        path: Chosen at first use, None before.
         rejected: Levels that were tried before it, with the reason why they do not serve.
         dtype: The precision in which the model computes, known after first use.
         work: What the last scoring forwarded.
@@ -66,7 +66,7 @@ class LikelihoodScorer:
     def __init__(self, rows: Sequence[Continuation], *, variant: int = 0) -> None:
         self.rows = rows
         self.variant = variant
-        self.level: ScoringPath | None = None
+        self.path: ScoringPath | None = None
         self.rejected: dict[str, str] = {}
         self.work = Work()
         self.dtype = torch.float32
@@ -92,20 +92,20 @@ class LikelihoodScorer:
         """
         if not self.rows:
             return []
-        if self.level is not None:
-            return self._run(model, self.level, budget, shard, advance)
+        if self.path is not None:
+            return self._run(model, self.path, budget, shard, advance)
         self.dtype = computes_in(model)
-        levels, (reference, allowed) = _possible(model, self.rows), _plainly(model, self.rows, self.dtype)
-        for level in levels:
+        paths, (reference, allowed) = _possible(model, self.rows), _plainly(model, self.rows, self.dtype)
+        for path in paths:
             try:
-                found = self._run(model, level, budget, shard, advance)
-            except Exception as error:  # any model's code may run here, and the next level may suit it
-                if is_out_of_memory(error) or level == levels[-1]:
+                found = self._run(model, path, budget, shard, advance)
+            except Exception as error:  # any model's code may run here, and the next path may suit it
+                if is_out_of_memory(error) or path == paths[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
                 problem = shard.broadcast(_difference(self.rows, found, reference, allowed))
-                rounded = self.dtype not in FULL and level == levels[-1]
+                rounded = self.dtype not in FULL and path == paths[-1]
                 if problem is not None and rounded:
                     logger.warning(
                         "%s, even in the plainest way, in %s: near ties items flip by rounding alone",
@@ -113,36 +113,36 @@ class LikelihoodScorer:
                         self.dtype,
                     )
                 if problem is None or rounded:
-                    self.level = level
+                    self.path = path
                     return found
-            self.rejected[str(level)] = str(problem)
-            logger.info("continuations cannot be scored by %s: %s", level, problem)
+            self.rejected[str(path)] = str(problem)
+            logger.info("continuations cannot be scored by %s: %s", path, problem)
         raise RuntimeError(f"the model gives other numbers whenever it is asked the same: {self.rejected}")
 
     def _run(
-        self, model: Any, level: ScoringPath, budget: int, shard: RankShard, advance: Callable[[int], object]
+        self, model: Any, path: ScoringPath, budget: int, shard: RankShard, advance: Callable[[int], object]
     ) -> list[Likelihood]:
-        if level.head != "tiles":
+        if path.head != "tiles":
             budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
-        key = (level.body, level.head, budget)
+        key = (path.body, path.head, budget)
         if key not in self._plans:
-            self._plans[key] = _planned(self.rows, level, budget, kv.fits(model, budget), self.variant)
+            self._plans[key] = _planned(self.rows, path, budget, kv.fits(model, budget), self.variant)
         chunks = self._plans[key]
         self.work = _work(chunks)
         own = shard.select(chunks)
-        found = shard.gather(model, lambda: likelihoods(model, own, level, self.dtype, advance))
+        found = shard.gather(model, lambda: likelihoods(model, own, path, self.dtype, advance))
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
-        if level.body == "tree" and 0 < len(broken) < len(self.rows):
+        if path.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one token of NaN spoils its neighbours, for 0 x NaN is NaN.
-            alone = ScoringPath("rows", level.head)
+            alone = ScoringPath("rows", path.head)
             again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone, self.dtype)
             found.update({broken[i]: one for i, one in again.items()})
         return [found[i] for i in range(len(self.rows))]
 
 
-def _planned(rows: Sequence[Continuation], level: ScoringPath, budget: int, cached: int, variant: int) -> list[Chunk]:
-    share, pad = level.body == "tree", level.body != "unpadded"
-    return plan(rows, budget, cached=cached, share=share, pad=pad, join=level.head == "tiles", variant=variant)
+def _planned(rows: Sequence[Continuation], path: ScoringPath, budget: int, cached: int, variant: int) -> list[Chunk]:
+    share, pad = path.body == "tree", path.body != "unpadded"
+    return plan(rows, budget, cached=cached, share=share, pad=pad, join=path.head == "tiles", variant=variant)
 
 
 def _work(chunks: Sequence[Chunk]) -> Work:
@@ -156,7 +156,7 @@ def _work(chunks: Sequence[Chunk]) -> Work:
 
 
 def _possible(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
-    """The levels that the model's make does not rule out."""
+    """The paths that the model's make does not rule out."""
     config, head = model.config.get_text_config(), head_of(model)
     heads = {"all"} if head is None else {"own", "all"}
     if head is not None and is_matrix(head):
@@ -164,7 +164,7 @@ def _possible(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
         if keeps_logits(model, head, ids):
             heads.add("tiles")
     masked = set(getattr(config, "layer_types", None) or ()) <= _MASKED_LAYERS
-    return [level for level in LADDER if level.head in heads and (masked or level.body != "tree")]
+    return [path for path in PATHS if path.head in heads and (masked or path.body != "tree")]
 
 
 def _plainly(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> tuple[dict[int, float], float]:

@@ -1,6 +1,6 @@
 """Log-probabilities of continuations: what multiple choice and recall are decided by.
 
-Carries out a plan at a given level of the ladder. Log-softmax runs in float32, sums in float64; whether the level
+Carries out a plan at a given level of the ladder. Log-softmax runs in float32, sums in float64; whether the path
 serves the model is `ladder.py`'s to find out.
 """
 
@@ -61,7 +61,7 @@ class Likelihood:
 def likelihoods(
     model: Any,
     chunks: Sequence[Chunk],
-    level: ScoringPath,
+    path: ScoringPath,
     dtype: torch.dtype,
     advance: Callable[[int], object] = lambda n: None,
 ) -> dict[int, Likelihood]:
@@ -69,16 +69,16 @@ def likelihoods(
 
     Args:
         model: A causal language model in eval mode, on the device to use.
-        chunks: Planned for the level's body.
+        chunks: Planned for the path's body.
         dtype: The precision in which the model computes.
         advance: Called with the number of continuations that are done.
 
     Raises:
-        Exception: Whatever a model raises that the level does not suit.
+        Exception: Whatever a model raises that the path does not suit.
     """
     result: dict[int, Likelihood] = {}
-    forward = _Tree(model, chunks, dtype) if level.body == "tree" else _Rows(model, masked=level.body == "rows")
-    with no_router_loss(model), forward.ready(), _reader(model, level) as tap:
+    forward = _Tree(model, chunks, dtype) if path.body == "tree" else _Rows(model, masked=path.body == "rows")
+    with no_router_loss(model), forward.ready(), _reader(model, path) as tap:
         for chunk in chunks:
             read = None
             for batch in chunk.batches:
@@ -102,11 +102,11 @@ def likelihoods(
     return result
 
 
-def _reader(model: Any, level: ScoringPath) -> contextlib.AbstractContextManager[Tap | None]:
+def _reader(model: Any, path: ScoringPath) -> contextlib.AbstractContextManager[Tap | None]:
     head = head_of(model)
-    if level.head == "all" or head is None:
+    if path.head == "all" or head is None:
         return contextlib.nullcontext()
-    return Tap(head, tiled=level.head == "tiles")
+    return Tap(head, tiled=path.head == "tiles")
 
 
 def _own(logits: torch.Tensor, chunk: Chunk) -> Read:

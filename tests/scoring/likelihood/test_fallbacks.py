@@ -1,4 +1,4 @@
-"""The best level that is right is found, a wrong one never goes by in silence, and the model is put back as it was."""
+"""The best path that is right is found, a wrong one never goes by in silence, and the model is put back as it was."""
 
 import logging
 
@@ -10,7 +10,7 @@ from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
-from forget_callback.scoring.likelihood.fallbacks import LADDER, LikelihoodScorer
+from forget_callback.scoring.likelihood.fallbacks import PATHS, LikelihoodScorer
 from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.scoring.architectures import SMALL, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
@@ -26,8 +26,8 @@ def made(cls, **more):
 
 
 @torch.no_grad()
-def found_level(model, rows=ROWS, *, budget=200, tolerance=1e-4):
-    """Scores twice and compares with the definition; the levels."""
+def found_path(model, rows=ROWS, *, budget=200, tolerance=1e-4):
+    """Scores twice and compares with the definition; the paths."""
     expected = [by_definition(model, row) for row in rows]
     scorer = LikelihoodScorer(rows)
     for _ in range(2):
@@ -105,7 +105,7 @@ class Noisy(LlamaForCausalLM):
 
 
 @pytest.mark.parametrize(
-    "cls, level, reason",
+    "cls, path, reason",
     [
         (Deaf, "rows, tiles", "differs by"),
         (NoPositions, "rows, tiles", "TypeError"),
@@ -116,9 +116,9 @@ class Noisy(LlamaForCausalLM):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_falls_to_the_first_level_that_is_right(cls, level, reason):
-    scorer = found_level(made(cls))
-    assert str(scorer.level) == level
+def test_falls_to_the_first_level_that_is_right(cls, path, reason):
+    scorer = found_path(made(cls))
+    assert str(scorer.path) == path
     assert cls is WrongHead or bool(scorer.rejected) == (reason is not None)
     assert reason is None or reason in next(iter(scorer.rejected.values()))
 
@@ -126,15 +126,15 @@ def test_falls_to_the_first_level_that_is_right(cls, level, reason):
 def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
     """The numbers of today would be right within rounding, those of a trained model would not."""
     model = made(Capped, initializer_range=0.005)
-    assert str(found_level(model).level) == "tree, own"
+    assert str(found_path(model).path) == "tree, own"
     with torch.no_grad():
         model.lm_head.weight *= 5000.0
-    found_level(model, tolerance=1e-3)
+    found_path(model, tolerance=1e-3)
 
 
 def test_what_is_passed_over_is_logged(caplog):
     with caplog.at_level(logging.INFO):
-        found_level(made(Deaf))
+        found_path(made(Deaf))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert all(s.startswith("continuations cannot be scored by tree, ") for s in said)
@@ -146,7 +146,7 @@ def test_a_model_that_never_says_the_same_is_an_error():
     scorer = LikelihoodScorer(ROWS)
     with pytest.raises(RuntimeError, match="the model gives other numbers whenever it is asked the same"):
         scorer.score(made(Noisy), budget=200)
-    assert scorer.level is None and list(scorer.rejected) == [str(level) for level in LADDER if level.head != "tiles"]
+    assert scorer.path is None and list(scorer.rejected) == [str(path) for path in PATHS if path.head != "tiles"]
 
 
 # --- low precision ------------------------------------------------------------------------------------------------
@@ -162,12 +162,12 @@ def low(cls, dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("cls, level", [(LlamaForCausalLM, "tree, tiles"), (Deaf, "rows, tiles")])
-def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, level, dtype):
+@pytest.mark.parametrize("cls, path", [(LlamaForCausalLM, "tree, tiles"), (Deaf, "rows, tiles")])
+def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, path, dtype):
     model = low(cls, dtype)
     scorer = LikelihoodScorer(ROWS)
     found = scorer.score(model, budget=200)
-    assert str(scorer.level) == level and bool(scorer.rejected) == (cls is Deaf)
+    assert str(scorer.path) == path and bool(scorer.rejected) == (cls is Deaf)
     for row, likelihood in zip(ROWS, found, strict=True):
         expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
         assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
@@ -180,7 +180,7 @@ def test_what_only_rounding_can_explain_is_said_and_taken(caplog):
     scorer = LikelihoodScorer(ROWS)
     with caplog.at_level(logging.WARNING):
         scorer.score(model, budget=200)
-    assert str(scorer.level) == "unpadded, all"
+    assert str(scorer.path) == "unpadded, all"
     (said,) = [record.getMessage() for record in caplog.records]
     assert "differs by" in said and "even in the plainest way, in torch.bfloat16" in said
 
@@ -222,8 +222,8 @@ def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
     torch.manual_seed(0)
     config = LoraConfig(target_modules=["lm_head", "q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(tiny("Llama"), config).eval()
-    scorer = found_level(model)
-    assert str(scorer.level) == "tree, own" and not scorer.rejected
+    scorer = found_path(model)
+    assert str(scorer.path) == "tree, own" and not scorer.rejected
     on = [by_definition(model, row).logprob for row in ROWS]
     with model.disable_adapter(), torch.no_grad():
         off = [by_definition(model, row) for row in ROWS]
@@ -234,8 +234,8 @@ def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
 def test_adapters_elsewhere_leave_the_head_a_matrix():
     torch.manual_seed(0)
     model = get_peft_model(tiny("Llama"), LoraConfig(init_lora_weights=False, task_type="CAUSAL_LM")).eval()
-    scorer = found_level(model)
-    assert str(scorer.level) == "tree, tiles"
+    scorer = found_path(model)
+    assert str(scorer.path) == "tree, tiles"
     with model.disable_adapter(), torch.no_grad():
         check(ROWS, scorer.score(model, budget=200), [by_definition(model, row) for row in ROWS])
 
@@ -248,13 +248,13 @@ class _Doubled(torch.nn.Module):
 def test_a_head_with_a_parametrization_is_the_models_own():
     model = tiny("Llama")
     torch.nn.utils.parametrize.register_parametrization(model.lm_head, "weight", _Doubled())
-    assert str(found_level(model).level) == "tree, own"
+    assert str(found_path(model).path) == "tree, own"
 
 
 def test_a_head_with_a_hook_is_the_models_own():
     model = tiny("Llama")
     model.lm_head.register_forward_hook(lambda module, args, output: output * 2)
-    assert str(found_level(model).level) == "tree, own"
+    assert str(found_path(model).path) == "tree, own"
 
 
 def test_a_head_of_another_class_is_the_models_own():
@@ -266,14 +266,14 @@ def test_a_head_of_another_class_is_the_models_own():
     head = Scaled(32, 90, bias=False)
     head.weight = model.lm_head.weight
     model.lm_head = head
-    assert str(found_level(model).level) == "tree, own"
+    assert str(found_path(model).path) == "tree, own"
 
 
 @pytest.mark.parametrize("name", ["Llama", "Qwen2", "GPT-2"])
 def test_tied_embeddings_are_a_matrix(name):
     model = tiny(name, tie_word_embeddings=True)
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert str(found_level(model).level) == "tree, tiles"
+    assert str(found_path(model).path) == "tree, tiles"
 
 
 def test_a_head_of_another_dtype_than_the_body():
@@ -324,8 +324,8 @@ def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
     assert model.config._attn_implementation == "picky"
     with pytest.raises(ValueError, match="no mask of four dimensions"):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
-    scorer = found_level(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
-    assert str(scorer.level) == "tree, tiles" and not scorer.rejected
+    scorer = found_path(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
+    assert str(scorer.path) == "tree, tiles" and not scorer.rejected
     assert model.config._attn_implementation == "picky"
 
 
@@ -335,7 +335,7 @@ def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
     scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
         scorer.score(model, budget=200)
-    assert str(scorer.level) == "tree, tiles" and getattr(model.config, name) == value
+    assert str(scorer.path) == "tree, tiles" and getattr(model.config, name) == value
     during = []
 
     def fail(module, args, kwargs):
@@ -370,7 +370,7 @@ def test_the_check_runs_at_first_use_alone():
 
 @torch.no_grad()
 def test_another_state_of_the_model_is_scored_as_it_is():
-    """Plans and level are kept, numbers are not."""
+    """Plans and path are kept, numbers are not."""
     model, scorer = tiny("Llama"), LikelihoodScorer(ROWS)
     before = scorer.score(model, budget=200)
     for p in model.parameters():

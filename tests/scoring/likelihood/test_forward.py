@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from forget_callback.scoring.likelihood.fallbacks import LADDER, LikelihoodScorer
+from forget_callback.scoring.likelihood.fallbacks import PATHS, LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, split
 from tests.helpers import log_probabilities
-from tests.scoring.architectures import LEVELS, MODELS, TREE, tiny
+from tests.scoring.architectures import EXPECTED_PATHS, MODELS, TREE, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
 
 ROWS = mixed_rows(90)
@@ -25,35 +25,35 @@ def with_definition(name):
 
 
 @torch.no_grad()
-def score(model, rows, *, budget=2048, level=None):
-    """Likelihoods at a level that is forced, or at the one that is found."""
+def score(model, rows, *, budget=2048, path=None):
+    """Likelihoods at a path that is forced, or at the one that is found."""
     scorer = LikelihoodScorer(rows)
-    scorer.level = level
+    scorer.path = path
     return scorer.score(model, budget=budget)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_one_unpadded_forward_a_row(name):
-    """At the level of the table, whatever fits into a batch."""
+    """At the path of the table, whatever fits into a batch."""
     model, expected = with_definition(name)
     scorer = LikelihoodScorer(ROWS)
-    for budget in (10**6, 100, *((1,) if LEVELS.get(name, TREE).startswith("tree") else ())):
+    for budget in (10**6, 100, *((1,) if EXPECTED_PATHS.get(name, TREE).startswith("tree") else ())):
         with torch.no_grad():
             check(ROWS, scorer.score(model, budget=budget), expected)
-        assert str(scorer.level) == LEVELS.get(name, TREE)
+        assert str(scorer.path) == EXPECTED_PATHS.get(name, TREE)
     # Nothing was tried in vain but a tree, where the model's make does not say that it masks by itself.
     assert all(tried.startswith("tree") for tried in scorer.rejected)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_level_below_gives_the_same(name):
-    """The levels that the ladder would go on to: each is right by itself, so a fall costs time alone."""
+    """The paths that the ladder would go on to: each is right by itself, so a fall costs time alone."""
     model, expected = with_definition(name)
-    best = LEVELS.get(name, TREE)
-    at = [str(level) for level in LADDER].index(best)
-    for level in LADDER[at + 1 :]:
-        if level.head != "tiles" or best.endswith("tiles"):
-            check(ROWS, score(model, ROWS, budget=200, level=level), expected)
+    best = EXPECTED_PATHS.get(name, TREE)
+    at = [str(path) for path in PATHS].index(best)
+    for path in PATHS[at + 1 :]:
+        if path.head != "tiles" or best.endswith("tiles"):
+            check(ROWS, score(model, ROWS, budget=200, path=path), expected)
 
 
 def test_the_window_of_the_window_models_matters():
@@ -78,8 +78,8 @@ def test_a_window_that_ends_within_or_behind_the_prefix(name, window):
     check(rows, score(model, rows), [by_definition(model, row) for row in rows])
 
 
-@pytest.mark.parametrize("level", LADDER, ids=str)
-def test_greedy_rows_are_told_from_others(level):
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_greedy_rows_are_told_from_others(path):
     """Continuations that the model itself would write, and the same with one token changed."""
     model = tiny("Llama")
     rows = []
@@ -89,25 +89,25 @@ def test_greedy_rows_are_told_from_others(level):
             head.append(int(log_probabilities(model, head)[-1].argmax()))
         changed = [*head[:-2], (head[-2] + 1) % 90, head[-1]]
         rows += [Continuation(0, tuple(tokens), row.n_context, True) for tokens in (head, changed)]
-    found = score(model, rows, budget=200, level=level)
+    found = score(model, rows, budget=200, path=path)
     check(rows, found, [by_definition(model, row) for row in rows])
     assert [likelihood.greedy for likelihood in found] == [True, False] * 8
     assert all((likelihood.margin > 0) == likelihood.greedy for likelihood in found)
 
 
-@pytest.mark.parametrize("level", LADDER, ids=str)
+@pytest.mark.parametrize("path", PATHS, ids=str)
 @pytest.mark.parametrize("vocabulary", [2048, 2049, 5000])
-def test_vocabularies_of_several_tiles(vocabulary, level):
+def test_vocabularies_of_several_tiles(vocabulary, path):
     model = tiny("Llama", vocab_size=vocabulary)
     rows = [*random_rows(12, vocabulary), *shared_rows(8, vocabulary)]
     edges = [Continuation(50 + i, (7, 8, token), 2, True) for i, token in enumerate((3, 2046, vocabulary - 1))]
     rows += edges
-    check(rows, score(model, rows, level=level), [by_definition(model, row) for row in rows])
+    check(rows, score(model, rows, path=path), [by_definition(model, row) for row in rows])
 
 
-@pytest.mark.parametrize("level", [LADDER[0], LADDER[4]], ids=str)
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[4]], ids=str)
 @pytest.mark.parametrize("first, last", [(0, 300), (300, 0), (60, 0), (-60, 0), (-300, -200), (0, -300)])
-def test_logits_that_lie_far_apart(first, last, level):
+def test_logits_that_lie_far_apart(first, last, path):
     """Of the first tile and of the last one: exponentials of a wrong scale are infinite or nothing."""
     model = tiny("Llama", vocab_size=5000)
     biased = torch.nn.Linear(model.lm_head.in_features, 5000)
@@ -120,12 +120,12 @@ def test_logits_that_lie_far_apart(first, last, level):
     rows += [Continuation(50 + i, (7, 8, token), 2, True) for i, token in enumerate((3, 2000, 4999))]
     expected = [by_definition(model, row) for row in rows]
     assert np.isfinite([one.logprob for one in expected]).all()
-    check(rows, score(model, rows, level=level), expected, tolerance=1e-3)
+    check(rows, score(model, rows, path=path), expected, tolerance=1e-3)
 
 
-@pytest.mark.parametrize("level", [LADDER[0], LADDER[1], LADDER[4]], ids=str)
+@pytest.mark.parametrize("path", [PATHS[0], PATHS[1], PATHS[4]], ids=str)
 @pytest.mark.parametrize("twins", [(10, 11), (10, 2500), (2100, 4999)])
-def test_in_a_tie_the_lower_token_is_the_argmax(twins, level):
+def test_in_a_tie_the_lower_token_is_the_argmax(twins, path):
     """As `torch.argmax` has it, and so what greedy decoding would write; both leads are 0."""
     model = tiny("Llama", vocab_size=5000)
     likely = [int(log_probabilities(model, (7, 8, 9))[-1].argmax()), *twins]
@@ -133,14 +133,14 @@ def test_in_a_tie_the_lower_token_is_the_argmax(twins, level):
         for twin in twins:
             model.lm_head.weight[twin] = 1.5 * model.lm_head.weight[likely[0]]
     rows = [Continuation(i, (7, 8, 9, twin), 3, True) for i, twin in enumerate(twins)]
-    low, high = score(model, rows, level=level)
+    low, high = score(model, rows, path=path)
     assert (low.margin, high.margin) == (0, 0) and low.logprob == high.logprob
     assert (low.greedy, high.greedy) == (True, False)
     assert low.argmax.tolist() == high.argmax.tolist() == [min(twins)]
 
 
-@pytest.mark.parametrize("level", LADDER, ids=str)
-def test_logits_of_minus_infinity_are_no_nan(level):
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_logits_of_minus_infinity_are_no_nan(path):
     """A vocabulary that is padded with -inf, a whole tile of it in the middle."""
     model = tiny("Llama", vocab_size=5000)
     head = model.lm_head
@@ -153,7 +153,7 @@ def test_logits_of_minus_infinity_are_no_nan(level):
     inside = [row for row in random_rows(8, 2000) if len(row.tokens) < 30]
     outside = [Continuation(60, (7, 8, 3000), 2), Continuation(61, (7, 8, 4950, 5), 2, True)]
     rows = [*inside, *outside]
-    found = score(model, rows, level=level)
+    found = score(model, rows, path=path)
     check(inside, found[:-2], [by_definition(model, row) for row in inside])
     assert [f.logprob for f in found[-2:]] == [-np.inf, -np.inf]
     assert found[-1].margin == -np.inf and not found[-1].greedy
@@ -167,15 +167,15 @@ def test_half_precision_is_read_in_float32(name, dtype):
     scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
         found = scorer.score(model, budget=200)
-    assert str(scorer.level) == LEVELS.get(name, TREE)
+    assert str(scorer.path) == EXPECTED_PATHS.get(name, TREE)
     exact = tiny(name, initializer_range=0.1).to(dtype).double()
     for row, likelihood in zip(ROWS, found, strict=True):
         n = len(row.tokens) - row.n_context
         assert likelihood.logprob == pytest.approx(by_definition(exact, row).logprob, abs=0.05 * n)
 
 
-@pytest.mark.parametrize("level", LADDER, ids=str)
-def test_one_token_of_nan_is_nan_where_it_is_met_and_nowhere_else(level):
+@pytest.mark.parametrize("path", PATHS, ids=str)
+def test_one_token_of_nan_is_nan_where_it_is_met_and_nowhere_else(path):
     """Rows that hold it in the context, in the continuation, or as its last token, which is not forwarded."""
     model, bad = tiny("Llama"), 88
     with torch.no_grad():
@@ -190,19 +190,19 @@ def test_one_token_of_nan_is_nan_where_it_is_met_and_nowhere_else(level):
     last = [Continuation(74, (9, 8, bad), 1), Continuation(75, (*clean[20].tokens, bad), 5, True)]
     rows = [*clean, *last, *poisoned]
     order = np.random.default_rng(0).permutation(len(rows))
-    found = score(model, [rows[i] for i in order], budget=200, level=level)
+    found = score(model, [rows[i] for i in order], budget=200, path=path)
     found = [found[at] for at in np.argsort(order)]
     n = len(rows) - len(poisoned)
     check(rows[:n], found[:n], [by_definition(model, row) for row in rows[:n]])
     assert all(np.isnan(likelihood.logprob) for likelihood in found[n:])
 
 
-@pytest.mark.parametrize("level", [None, *LADDER], ids=str)
-def test_a_model_of_nan_gives_nan(level):
+@pytest.mark.parametrize("path", [None, *PATHS], ids=str)
+def test_a_model_of_nan_gives_nan(path):
     model = tiny("Llama")
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.nan)
-    assert all(np.isnan(likelihood.logprob) for likelihood in score(model, ROWS, level=level))
+    assert all(np.isnan(likelihood.logprob) for likelihood in score(model, ROWS, path=path))
 
 
 def test_no_rows_are_no_forward():
@@ -212,11 +212,11 @@ def test_no_rows_are_no_forward():
     assert likelihoods(model, [], ScoringPath("tree", "tiles"), torch.float32) == {}
 
 
-@pytest.mark.parametrize("level", [None, *LADDER], ids=str)
-def test_advance_counts_every_row_once(level):
+@pytest.mark.parametrize("path", [None, *PATHS], ids=str)
+def test_advance_counts_every_row_once(path):
     seen = []
     scorer = LikelihoodScorer(ROWS)
-    scorer.level = level
+    scorer.path = path
     with torch.no_grad():
         scorer.score(tiny("Llama"), budget=100, advance=seen.append)
         first = sum(seen)
@@ -224,8 +224,8 @@ def test_advance_counts_every_row_once(level):
     assert first == len(ROWS) and sum(seen) == 2 * len(ROWS)
 
 
-@pytest.mark.parametrize("level", [None, LADDER[-1]], ids=str)
-def test_equals_lm_eval(tokenizer, taught, make_hflm, level):
+@pytest.mark.parametrize("path", [None, PATHS[-1]], ids=str)
+def test_equals_lm_eval(tokenizer, taught, make_hflm, path):
     instance = pytest.importorskip("lm_eval.api.instance").Instance
     contexts = [*taught.lines, "The capital of France is ", "", "Größe 東京"]
     answers = [answer for answer in taught.lines.values() if answer != "<|im_end|>"]
@@ -236,7 +236,7 @@ def test_equals_lm_eval(tokenizer, taught, make_hflm, level):
     for i, pair in enumerate(pairs):
         head, tail = split(*pair, tokenizer, chat=False)
         rows.append(Continuation(i, (*head, *tail), len(head), True))
-    found = score(taught.model, rows, budget=500, level=level)
+    found = score(taught.model, rows, budget=500, path=path)
     np.testing.assert_allclose([f.logprob for f in found], [sum_ for sum_, _ in expected], rtol=1e-6, atol=1e-4)
     assert [f.greedy for f in found] == [greedy for _, greedy in expected]
     assert sum(f.greedy for f in found) >= len(answers)

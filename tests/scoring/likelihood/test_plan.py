@@ -472,7 +472,7 @@ def test_the_work_that_is_reported_is_what_goes_through_the_model(tokenizer, mak
         model.register_forward_hook(lambda module, args, output: output.__setitem__("logits", output.logits * scaling))
     with torch.no_grad():
         scorer.score(model, budget=2048)
-    assert str(scorer.level) == ("tree, tiles" if scaling == 1.0 else "tree, own")
+    assert str(scorer.path) == ("tree, tiles" if scaling == 1.0 else "tree, own")
     tokens, head_rows, forwards = counted(model, scorer, 2048)
     assert tokens == scorer.work.forwarded
     # One more row for each forward: the model's own code has to go on with something.
