@@ -19,7 +19,7 @@ from forget_callback.probes.items import Generation, MultipleChoice, Recall, pla
 from forget_callback.probes.load import judge
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import together
-from forget_callback.scoring.generation.generate import Written
+from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import Text
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_trace
@@ -59,7 +59,7 @@ def score_probe(
 
     Returns:
         A snapshot at step 0. Items longer than the model's context, and items for which it gave NaN, are not scored.
-        `metadata` says how: `likelihood` is the level of the ladder, `generation` "loop" or "generate".
+        `metadata` says how: `likelihood` is the path taken, `generation` "loop" or "generate".
 
     Raises:
         ValueError: If `batch_tokens` is below 1, an answer has no token of its own, or a chat template is missing.
@@ -155,14 +155,16 @@ class Scorer:
             if self._asked is None:
                 self._prepare(model)
             assert self._asked is not None
-            total = len(self._scorer.rows) + sum(len(asked.written.queries) for asked in self._asked)
+            total = len(self._scorer.rows) + sum(len(asked.generator.queries) for asked in self._asked)
             with _bar(self.probes, total, progress, shard.count) as advance:
                 found, budget = halving(
                     lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
                 )
                 texts = []
                 for asked in self._asked:
-                    write = partial(asked.written.write, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
+                    write = partial(
+                        asked.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
+                    )
                     answers, budget = halving(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             self.batch_tokens = budget
@@ -174,7 +176,7 @@ class Scorer:
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
                 **({"likelihood": str(self._scorer.path)} if own else {}),
-                **({"generation": asked.written.level} if answers else {}),
+                **({"generation": asked.generator.backend} if answers else {}),
             }
             self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)
             for repeat, snapshots in enumerate(result):
@@ -231,7 +233,9 @@ class Scorer:
             kept = [i for i in written if i not in left_out]
             own = [row for row in own if row.item not in left_out]
             items: list[Any] = [probe.items[i] for i in kept]
-            answers = Written(probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant)
+            answers = TextGenerator(
+                probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant
+            )
             asked.append(_Asked(probe, list(enumerate(own, len(rows))), kept, answers))
             rows += own
         self._scorer = LikelihoodScorer(rows, variant=self.variant)
@@ -245,7 +249,7 @@ class _Asked:
     probe: Probe
     rows: list[tuple[int, Continuation]]
     kept: list[int]
-    written: Written
+    generator: TextGenerator
 
 
 class Table:

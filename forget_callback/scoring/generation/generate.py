@@ -28,12 +28,12 @@ from forget_callback.scoring.sharding import RankShard
 
 logger = logging.getLogger(__name__)
 
-LEVELS = ("vllm", "loop", "generate", "generate unpadded")
+BACKENDS = ("vllm", "loop", "generate", "generate unpadded")
 # Share of tokens that plain forwards must choose alike in low precision, where ties are many; else all must be.
 _ALIKE = 0.95
 
 
-class Written:
+class TextGenerator:
     """The generation items of a probe, answered again and again.
 
     Args:
@@ -42,7 +42,7 @@ class Written:
         variant: Another number, other samples.
 
     Attributes:
-        level: One of LEVELS, chosen at first use; "vllm" only where there is one.
+        backend: One of BACKENDS, chosen at first use; "vllm" only where there is one.
         rejected: Levels that were tried before it, with the reason why they do not serve.
         decoding: The last run of the loop.
     """
@@ -62,11 +62,11 @@ class Written:
             for item, prompt in zip(items, prompts)
             for repeat in range(repeats)
         ]
-        self.level: str | None = None
+        self.backend: str | None = None
         self.rejected: dict[str, str] = {}
         self.decoding = Decoding([], probe)
 
-    def write(
+    def generate(
         self,
         model: Any,
         tokenizer: Any,
@@ -89,10 +89,10 @@ class Written:
             return []
         writer = Writer(model, tokenizer)
         with no_router_loss(model):
-            if self.level is None:
+            if self.backend is None:
                 found = self._first(model, writer, budget, shard, vllm, advance)
             else:
-                found = self._write(self.level, model, writer, budget, shard, vllm, advance)
+                found = self._run(self.backend, model, writer, budget, shard, vllm, advance)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _first(
@@ -105,30 +105,30 @@ class Written:
         advance: Callable[[int], object],
     ) -> list[Text | None]:
         dtype = computes_in(model)
-        for level in LEVELS:
-            if level == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
+        for backend in BACKENDS:
+            if backend == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
                 continue
             try:
-                found = self._write(level, model, writer, budget, shard, vllm, advance)
-            except Exception as error:  # any model's code may run here, and the next level may suit it
-                if is_out_of_memory(error) or level == LEVELS[-1]:
+                found = self._run(backend, model, writer, budget, shard, vllm, advance)
+            except Exception as error:  # any model's code may run here, and the next backend may suit it
+                if is_out_of_memory(error) or backend == BACKENDS[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
                 problem = shard.broadcast(_unexplained(model, self.queries, found, self.probe, dtype))
-                rounded = dtype not in FULL and level == LEVELS[-1]
+                rounded = dtype not in FULL and backend == BACKENDS[-1]
                 if problem is not None and rounded:
                     logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
                 if problem is None or rounded:
-                    self.level = level
+                    self.backend = backend
                     return found
-            self.rejected[level] = str(problem)
-            logger.info("answers cannot be written by %s: %s", level, problem)
+            self.rejected[backend] = str(problem)
+            logger.info("answers cannot be written by %s: %s", backend, problem)
         raise RuntimeError(f"the model writes what its own forward would not: {self.rejected}")
 
-    def _write(
+    def _run(
         self,
-        level: str,
+        backend: str,
         model: Any,
         writer: Writer,
         budget: int,
@@ -145,16 +145,16 @@ class Written:
 
         def work() -> dict[int, Text | None]:
             queries = [self.queries[i] for i in own]
-            if level == "loop":
+            if backend == "loop":
                 self.decoding = Decoding(queries, self.probe)
                 texts = self.decoding.run(model, writer, budget=budget, advance=advance)
-            elif level == "vllm":
+            elif backend == "vllm":
                 assert vllm is not None
                 most = -(-len(firsts) // shard.count) * self.repeats
                 texts = vllm.write(self.queries, own, writer, calls=most)
                 advance(len(own))
             else:
-                pad = level == "generate"
+                pad = backend == "generate"
                 texts = _generate(model, writer, queries, self.probe, budget=budget, pad=pad, advance=advance)
             return dict(zip(own, texts))
 

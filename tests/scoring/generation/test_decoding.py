@@ -8,7 +8,7 @@ import torch
 
 from forget_callback import Generation, Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.generation.generate import Written
+from forget_callback.scoring.generation.generate import TextGenerator
 from tests.helpers import greedy
 from tests.scoring.architectures import lively, tiny
 
@@ -24,17 +24,17 @@ def items_of(n, *, prefix="", limits=(5, 9, 40, 3, 7, 2, 6, 1), stop=(), match="
     ]
 
 
-def written(items, tokenizer, *, repeats=1, **settings):
+def make_generator(items, tokenizer, *, repeats=1, **settings):
     probe = Probe("p", items, **settings)
-    return Written(probe, items, [tokenizer.encode(item.prompt) for item in items], repeats=repeats)
+    return TextGenerator(probe, items, [tokenizer.encode(item.prompt) for item in items], repeats=repeats)
 
 
 @torch.no_grad()
-def answers(model, tokenizer, items, *, level=None, budget=2048, repeats=1, **settings):
-    """The answers at a level that is forced, or the one that is found."""
-    asked = written(items, tokenizer, repeats=repeats, **settings)
-    asked.level = level
-    return asked.write(model, tokenizer, budget=budget)
+def answers(model, tokenizer, items, *, backend=None, budget=2048, repeats=1, **settings):
+    """The answers at a backend that is forced, or the one that is found."""
+    generator = make_generator(items, tokenizer, repeats=repeats, **settings)
+    generator.backend = backend
+    return generator.generate(model, tokenizer, budget=budget)
 
 
 @pytest.fixture(params=["Llama", "GPT-2", "Mistral, window"])
@@ -49,7 +49,7 @@ def test_tokens_are_those_of_the_definition_at_every_budget(model, tokenizer, pr
     assert not prefix or len(tokenizer.encode(prefix)) >= 32
     expected = [greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2]) for i in items]
     for budget in (1, 300):
-        found = answers(model, tokenizer, items, level="loop", budget=budget)
+        found = answers(model, tokenizer, items, backend="loop", budget=budget)
         assert [list(text.tokens) for (text,) in found] == expected
     for (text,), tokens, item in zip(found, expected, items):
         assert text.finish == ("token" if tokens[-1] == 2 else "length")
@@ -62,7 +62,7 @@ def test_tokens_are_those_of_the_definition_at_every_budget(model, tokenizer, pr
 def test_generate_of_the_model_draws_the_same(model, tokenizer, settings, stop):
     items = items_of(14, stop=stop)
     settings = {"budget": 300, "repeats": 3, **settings}
-    loop, own = (answers(model, tokenizer, items, level=level, **settings) for level in ("loop", "generate"))
+    loop, own = (answers(model, tokenizer, items, backend=backend, **settings) for backend in ("loop", "generate"))
     assert [[(text.text, text.finish) for text in s] for s in loop] == [[(t.text, t.finish) for t in s] for s in own]
     for one, other in zip(chain(*loop), chain(*own), strict=True):
         assert other.tokens[: len(one.tokens)] == one.tokens
@@ -73,18 +73,18 @@ def test_generate_of_the_model_draws_the_same(model, tokenizer, settings, stop):
 
 def test_generate_of_the_model_has_the_same_tokens_where_a_text_ends_them(tokenizer):
     model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(14, stop=("e", " the"))
-    loop, own = (answers(model, tokenizer, items, level=level) for level in ("loop", "generate"))
+    loop, own = (answers(model, tokenizer, items, backend=backend) for backend in ("loop", "generate"))
     assert [text.tokens for (text,) in loop] == [text.tokens for (text,) in own]
 
 
 @pytest.mark.parametrize("name", ["Mamba", "Qwen3Next", "Lfm2"])
 def test_the_loop_gives_way_where_it_does_not_serve(tokenizer, name):
     model, items = lively(name, vocab_size=len(tokenizer)), items_of(6, limits=(5, 9))
-    asked = written(items, tokenizer)
+    generator = make_generator(items, tokenizer)
     with torch.no_grad():
-        first = asked.write(model, tokenizer, budget=200)
-        second = asked.write(model, tokenizer, budget=200)
-    assert asked.level == "generate" and list(asked.rejected) == ["loop"]
+        first = generator.generate(model, tokenizer, budget=200)
+        second = generator.generate(model, tokenizer, budget=200)
+    assert generator.backend == "generate" and list(generator.rejected) == ["loop"]
     expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
     for found in (first, second):
         assert [text.tokens for (text,) in found] == expected
@@ -96,12 +96,12 @@ def test_the_loop_is_checked_at_first_use_alone(tokenizer):
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    asked = written(items, tokenizer)
-    asked.write(model, tokenizer, budget=2048)
+    generator = make_generator(items, tokenizer)
+    generator.generate(model, tokenizer, budget=2048)
     first, seen[:] = list(seen), []
-    asked.write(model, tokenizer, budget=2048)
+    generator.generate(model, tokenizer, budget=2048)
     # One token to learn the precision, then the loop, then three plain forwards.
-    assert asked.level == "loop" and len(first) == len(seen) + 4 and first[1 : 1 + len(seen)] == seen
+    assert generator.backend == "loop" and len(first) == len(seen) + 4 and first[1 : 1 + len(seen)] == seen
 
 
 def ending(tokenizer, share):
@@ -116,7 +116,7 @@ def ending(tokenizer, share):
     return model
 
 
-def counted(model, asked, tokenizer, budget):
+def counted(model, generator, tokenizer, budget):
     """What a run of the loop forwards: tokens of prefills, rows of steps, and rows through the head."""
     prefills, steps, head_rows = [], [], []
 
@@ -132,7 +132,7 @@ def counted(model, asked, tokenizer, budget):
         ),
     ]
     with torch.no_grad():
-        found = asked.write(model, tokenizer, budget=budget)
+        found = generator.generate(model, tokenizer, budget=budget)
     for handle in handles:
         handle.remove()
     return found, prefills, steps, head_rows
@@ -143,14 +143,14 @@ def counted(model, asked, tokenizer, budget):
 def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
     """The gate of continuous integration: at most 1.15 of the rows that a long tail of answers needs."""
     model, items = ending(tokenizer, 0.08), items_of(48, prefix=prefix, limits=(120,))
-    asked = written(items, tokenizer, temperature=1.0)
-    asked.level = "loop"
-    found, prefills, steps, head_rows = counted(model, asked, tokenizer, budget)
+    generator = make_generator(items, tokenizer, temperature=1.0)
+    generator.backend = "loop"
+    found, prefills, steps, head_rows = counted(model, generator, tokenizer, budget)
     lengths = sorted(len(text.tokens) for (text,) in found)
     assert lengths[-1] > 3 * lengths[len(lengths) // 2]  # a long tail
     least = sum(lengths) - len(lengths)
-    assert asked.decoding.rows == sum(steps) and asked.decoding.least == least
-    assert least <= asked.decoding.rows <= 1.15 * least
+    assert generator.decoding.rows == sum(steps) and generator.decoding.least == least
+    assert least <= generator.decoding.rows <= 1.15 * least
     # Prefills: each prompt once, in rows of like length; the prefix once; the head on last tokens alone.
     depth = len(tokenizer.encode(prefix))
     bare = sum(len(tokenizer.encode(item.prompt)) - depth for item in items)
@@ -162,9 +162,9 @@ def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
     """With a cache for a few rows only, the forwards are far fewer than batch by batch."""
     model, items = ending(tokenizer, 0.08), items_of(48, limits=(120,))
     monkeypatch.setattr(kv, "_BYTES", 4 * 300 * kv._BYTES // kv.fits(model, 300))  # 1,200 tokens
-    asked = written(items, tokenizer, temperature=1.0)
-    asked.level = "loop"
-    found, _, steps, _ = counted(model, asked, tokenizer, 300)
+    generator = make_generator(items, tokenizer, temperature=1.0)
+    generator.backend = "loop"
+    found, _, steps, _ = counted(model, generator, tokenizer, 300)
     lengths = [len(text.tokens) for (text,) in found]
     rows = max(steps)
     assert rows < 24
@@ -174,11 +174,11 @@ def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
 
 def test_samples_of_a_prompt_are_prefilled_once(tokenizer):
     model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(4, limits=(4,))
-    asked = written(items, tokenizer, temperature=1.0, repeats=8)
-    asked.level = "loop"
-    _, prefills, _, _ = counted(model, asked, tokenizer, 2048)
-    once = written(items, tokenizer, temperature=1.0)
-    once.level = "loop"
+    generator = make_generator(items, tokenizer, temperature=1.0, repeats=8)
+    generator.backend = "loop"
+    _, prefills, _, _ = counted(model, generator, tokenizer, 2048)
+    once = make_generator(items, tokenizer, temperature=1.0)
+    once.backend = "loop"
     assert sum(prefills) <= 1.5 * sum(counted(model, once, tokenizer, 2048)[1])
 
 
@@ -186,57 +186,57 @@ def test_prefills_are_the_same_at_every_run(tokenizer):
     """Whatever the model writes: so that a flip is never an artefact of a prefill's batch."""
     seen = []
     for share in (0.02, 0.3):
-        asked = written(items_of(30, limits=(40,)), tokenizer, temperature=1.0)
-        asked.level = "loop"
-        seen.append(sorted(counted(ending(tokenizer, share), asked, tokenizer, 300)[1]))
+        generator = make_generator(items_of(30, limits=(40,)), tokenizer, temperature=1.0)
+        generator.backend = "loop"
+        seen.append(sorted(counted(ending(tokenizer, share), generator, tokenizer, 300)[1]))
     assert seen[0] == seen[1]
 
 
-@pytest.mark.parametrize("level", ["loop", "generate"])
+@pytest.mark.parametrize("backend", ["loop", "generate"])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.9}], ids=str)
-def test_nan_in_one_row_leaves_the_others_alone(tokenizer, level, settings):
+def test_nan_in_one_row_leaves_the_others_alone(tokenizer, backend, settings):
     model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(14, limits=(6, 3))
-    usual = answers(model, tokenizer, items, level=level, **settings)
+    usual = answers(model, tokenizer, items, backend=backend, **settings)
     (bad,) = tokenizer.encode("!")
     with torch.no_grad():
         model.model.embed_tokens.weight[bad] = torch.nan
     broken = [Generation("bad", "x!x", "x", "contains", max_new_tokens=5)]
-    found = answers(model, tokenizer, [*items[:7], *broken, *items[7:]], level=level, **settings)
+    found = answers(model, tokenizer, [*items[:7], *broken, *items[7:]], backend=backend, **settings)
     assert found.pop(7) == [None]
     for (text,), (before,) in zip(found, usual, strict=True):
         assert (text is None and bad in before.tokens) or text == before
 
 
-@pytest.mark.parametrize("level", [None, "loop", "generate"])
-def test_advance_counts_every_answer_once(tokenizer, level):
+@pytest.mark.parametrize("backend", [None, "loop", "generate"])
+def test_advance_counts_every_answer_once(tokenizer, backend):
     seen = []
-    asked = written(items_of(14), tokenizer, repeats=2, temperature=1.0)
-    asked.level = level
+    generator = make_generator(items_of(14), tokenizer, repeats=2, temperature=1.0)
+    generator.backend = backend
     with torch.no_grad():
-        asked.write(tiny("Llama", vocab_size=len(tokenizer)), tokenizer, budget=200, advance=seen.append)
+        generator.generate(tiny("Llama", vocab_size=len(tokenizer)), tokenizer, budget=200, advance=seen.append)
     assert sum(seen) == 28
 
 
 def test_no_items_are_no_forward(tokenizer):
     model = tiny("Llama", vocab_size=len(tokenizer))
     model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
-    asked = Written(Probe("p", items_of(1)), [], [])
-    assert asked.write(model, tokenizer, budget=10) == []
+    generator = TextGenerator(Probe("p", items_of(1)), [], [])
+    assert generator.generate(model, tokenizer, budget=10) == []
 
 
 def test_the_head_and_the_config_are_put_back_after_an_error(tokenizer):
     model = tiny("Llama", vocab_size=len(tokenizer))
-    asked = written(items_of(3), tokenizer)
-    asked.level = "loop"
+    generator = make_generator(items_of(3), tokenizer)
+    generator.backend = "loop"
     config = model.generation_config
 
     def fail(*args):
         raise KeyError("broken")
 
     handle = model.model.register_forward_pre_hook(fail)
-    for level in ("loop", "generate"):
-        asked.level = level
+    for backend in ("loop", "generate"):
+        generator.backend = backend
         with pytest.raises(KeyError, match="broken"), torch.no_grad():
-            asked.write(model, tokenizer, budget=100)
+            generator.generate(model, tokenizer, budget=100)
     handle.remove()
     assert not model.lm_head._forward_pre_hooks and model.generation_config is config
