@@ -20,7 +20,7 @@ from forget_callback.probes.load import judge
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.generate import TextGenerator
-from forget_callback.scoring.generation.text import Text
+from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_trace
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
@@ -155,7 +155,7 @@ class Scorer:
             if self._asked is None:
                 self._prepare(model)
             assert self._asked is not None
-            total = len(self._scorer.rows) + sum(len(asked.generator.queries) for asked in self._asked)
+            total = len(self._scorer.rows) + sum(len(asked.generator.requests) for asked in self._asked)
             with _bar(self.probes, total, progress, shard.count) as advance:
                 found, budget = halving(
                     lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
@@ -186,7 +186,7 @@ class Scorer:
                 snapshots.append(table.snapshot(asked.probe, metadata))
         return result
 
-    def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[Text | None]]) -> None:
+    def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
         """Says once which items a model has no number for."""
         probe = asked.probe
         broken = sorted({*items, *(i for i, several in zip(asked.kept, answers) if None in several)})
@@ -283,7 +283,7 @@ class Table:
         return complete(snapshot, probe)
 
 
-def judge_texts(table: Table, probe: Probe, items: Sequence[int], texts: Sequence[Text | None]) -> None:
+def judge_texts(table: Table, probe: Probe, items: Sequence[int], texts: Sequence[GeneratedText | None]) -> None:
     """Fills the rows of generation items."""
     for index, text in zip(items, texts):
         item = probe.items[index]

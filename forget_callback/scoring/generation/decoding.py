@@ -17,7 +17,7 @@ import torch
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.sampling import choose
-from forget_callback.scoring.generation.text import Query, Text, Writer
+from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.likelihood.plan import prefix_groups
 
@@ -26,86 +26,98 @@ _PARTS = 4
 
 
 class Decoding:
-    """Answers queries in one batch that rows leave and join.
+    """Answers requests in one batch that rows leave and join.
 
     Attributes:
         rows: Rows forwarded in decoding steps of the last run.
         least: As few as there can be: a row for each token written but the first of an answer, which the prefill gives.
     """
 
-    def __init__(self, queries: Sequence[Query], probe: Probe) -> None:
-        self.queries = queries
+    def __init__(self, requests: Sequence[GenerationRequest], probe: Probe) -> None:
+        self.requests = requests
         self.temperature, self.top_p = probe.temperature, probe.top_p
         self.rows = self.least = 0
         self._written: list[list[int]] = []
         self._broken: set[int] = set()
 
     def run(
-        self, model: Any, writer: Writer, *, budget: int, advance: Callable[[int], object] = lambda n: None
-    ) -> list[Text | None]:
-        """An answer to each query, in order; None where the model gave NaN.
+        self, model: Any, checker: StopChecker, *, budget: int, advance: Callable[[int], object] = lambda n: None
+    ) -> list[GeneratedText | None]:
+        """An answer to each request, in order; None where the model gave NaN.
 
         Args:
             model: A causal language model in eval mode, whose cache holds keys and values.
             budget: Tokens of one prefill, padding included.
         """
         self.rows, self._broken = 0, set()
-        self._written = [[] for _ in self.queries]
-        contexts = [query.prompt[:-1] for query in self.queries]
+        self._written = [[] for _ in self.requests]
+        contexts = [request.prompt[:-1] for request in self.requests]
         groups = prefix_groups(contexts) if self._may_share(model) else [(0, list(range(len(contexts))))]
         with last_only(model, 1):
             for depth, members in groups:
-                self._answer(model, writer, members, depth, budget, advance)
+                self._answer(model, checker, members, depth, budget, advance)
         self.least = sum(len(tokens) - 1 for tokens in self._written)
-        return [None if i in self._broken else writer.text(q, self._written[i]) for i, q in enumerate(self.queries)]
+        return [
+            None if i in self._broken else checker.generated(q, self._written[i]) for i, q in enumerate(self.requests)
+        ]
 
     def _may_share(self, model: Any) -> bool:
         """Between a prefix and a shorter prompt there is padding, which a window would count."""
         window = getattr(model.config.get_text_config(), "sliding_window", None)
-        return window is None or max(len(q.prompt) + q.limit for q in self.queries) <= window
+        return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
 
     def _answer(
-        self, model: Any, writer: Writer, members: list[int], depth: int, budget: int, advance: Callable[[int], object]
+        self,
+        model: Any,
+        checker: StopChecker,
+        members: list[int],
+        depth: int,
+        budget: int,
+        advance: Callable[[int], object],
     ) -> None:
-        """Answers queries whose prompts share their first `depth` tokens."""
+        """Answers requests whose prompts share their first `depth` tokens."""
         if not members:
             return
-        chosen = [self.queries[i] for i in members]
-        longest = max(len(query.prompt) for query in chosen)
-        room = max(min(kv.fits(model, budget) // (longest + max(query.limit for query in chosen)), budget), 1)
+        chosen = [self.requests[i] for i in members]
+        longest = max(len(request.prompt) for request in chosen)
+        room = max(
+            min(kv.fits(model, budget) // (longest + max(request.max_new_tokens for request in chosen)), budget), 1
+        )
         part = max(min(min(room, len(members)) // _PARTS, budget // (longest - depth)), 1)
         # Long ones first, so that the last rows left are short ones.
-        order = sorted(members, key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i))
+        order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
         parts = [order[at : at + part] for at in range(0, len(order), part)]
-        active = _Active(model, writer.pad, chosen[0].prompt[:depth])
+        active = _Active(model, checker.pad, chosen[0].prompt[:depth])
         while parts or active.members:
             if parts and len(active.members) + len(parts[0]) <= room:
                 members = parts.pop(0)
-                prefilled = active.prefill([self.queries[i].prompt for i in members])
-                token, stays = self._accept(writer, members, prefilled.logits)
-                left = max(self.queries[i].limit - len(self._written[i]) for i in [*active.members, *members])
+                prefilled = active.prefill([self.requests[i].prompt for i in members])
+                token, stays = self._accept(checker, members, prefilled.logits)
+                left = max(self.requests[i].max_new_tokens - len(self._written[i]) for i in [*active.members, *members])
                 active.join(prefilled, members, token, stays, left)
             else:
                 self.rows += len(active.members)
-                token, stays = self._accept(writer, active.members, active.step())
+                token, stays = self._accept(checker, active.members, active.step())
                 members = active.members
                 active.keep(token, stays)
             advance(len(members) - len(stays))
 
-    def _accept(self, writer: Writer, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
+    def _accept(
+        self, checker: StopChecker, members: Sequence[int], logits: torch.Tensor
+    ) -> tuple[torch.Tensor, list[int]]:
         """Writes each row's next token; returns the tokens and the places of the rows that go on."""
         at = None
         if self.temperature > 0:
-            drawn = [self.queries[i].draw(len(self._written[i])) for i in members]
+            drawn = [self.requests[i].draw(len(self._written[i])) for i in members]
             at = torch.tensor(drawn, device=logits.device)
         token = choose(logits, at, temperature=self.temperature, top_p=self.top_p)
         stays = []
         for place, (i, new) in enumerate(zip(members, token.tolist())):
-            written, query = self._written[i], self.queries[i]
+            written, request = self._written[i], self.requests[i]
             written.append(new)
             if new < 0:
                 self._broken.add(i)
-            elif len(written) < query.limit and not writer.ends(query, written):
+            elif len(written) < request.max_new_tokens and not checker.should_stop(request, written):
                 stays.append(place)
         return token, stays
 

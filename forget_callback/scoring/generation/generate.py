@@ -19,7 +19,7 @@ from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.decoding import Decoding, last_only
 from forget_callback.scoring.generation.sampling import choose
-from forget_callback.scoring.generation.text import Query, Text, Writer
+from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
@@ -57,8 +57,8 @@ class TextGenerator:
         variant: int = 0,
     ) -> None:
         self.probe, self.repeats = probe, repeats
-        self.queries = [
-            Query.of(item, prompt, probe, repeat=repeat, variant=variant)
+        self.requests = [
+            GenerationRequest.of(item, prompt, probe, repeat=repeat, variant=variant)
             for item, prompt in zip(items, prompts)
             for repeat in range(repeats)
         ]
@@ -75,7 +75,7 @@ class TextGenerator:
         shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
-    ) -> list[list[Text | None]]:
+    ) -> list[list[GeneratedText | None]]:
         """The answers to each item, ``(items, repeats)``; None where the model gave NaN.
 
         Args:
@@ -85,37 +85,37 @@ class TextGenerator:
             vllm: That of a GRPO trainer, for greedy answers.
             advance: Called with the number of answers that are done.
         """
-        if not self.queries:
+        if not self.requests:
             return []
-        writer = Writer(model, tokenizer)
+        checker = StopChecker(model, tokenizer)
         with no_router_loss(model):
             if self.backend is None:
-                found = self._first(model, writer, budget, shard, vllm, advance)
+                found = self._first(model, checker, budget, shard, vllm, advance)
             else:
-                found = self._run(self.backend, model, writer, budget, shard, vllm, advance)
+                found = self._run(self.backend, model, checker, budget, shard, vllm, advance)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _first(
         self,
         model: Any,
-        writer: Writer,
+        checker: StopChecker,
         budget: int,
         shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
-    ) -> list[Text | None]:
+    ) -> list[GeneratedText | None]:
         dtype = computes_in(model)
         for backend in BACKENDS:
             if backend == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
                 continue
             try:
-                found = self._run(backend, model, writer, budget, shard, vllm, advance)
+                found = self._run(backend, model, checker, budget, shard, vllm, advance)
             except Exception as error:  # any model's code may run here, and the next backend may suit it
                 if is_out_of_memory(error) or backend == BACKENDS[-1]:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = shard.broadcast(_unexplained(model, self.queries, found, self.probe, dtype))
+                problem = shard.broadcast(_unexplained(model, self.requests, found, self.probe, dtype))
                 rounded = dtype not in FULL and backend == BACKENDS[-1]
                 if problem is not None and rounded:
                     logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
@@ -130,56 +130,60 @@ class TextGenerator:
         self,
         backend: str,
         model: Any,
-        writer: Writer,
+        checker: StopChecker,
         budget: int,
         shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
-    ) -> list[Text | None]:
+    ) -> list[GeneratedText | None]:
         # Long ones are dealt first, and the answers to one item together: they share its prompt.
         firsts = sorted(
-            range(0, len(self.queries), self.repeats),
-            key=lambda i: (-self.queries[i].limit - len(self.queries[i].prompt), i),
+            range(0, len(self.requests), self.repeats),
+            key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i),
         )
         own = [i + repeat for i in sorted(shard.select(firsts)) for repeat in range(self.repeats)]
 
-        def work() -> dict[int, Text | None]:
-            queries = [self.queries[i] for i in own]
+        def work() -> dict[int, GeneratedText | None]:
+            requests = [self.requests[i] for i in own]
             if backend == "loop":
-                self.decoding = Decoding(queries, self.probe)
-                texts = self.decoding.run(model, writer, budget=budget, advance=advance)
+                self.decoding = Decoding(requests, self.probe)
+                texts = self.decoding.run(model, checker, budget=budget, advance=advance)
             elif backend == "vllm":
                 assert vllm is not None
                 most = -(-len(firsts) // shard.count) * self.repeats
-                texts = vllm.write(self.queries, own, writer, calls=most)
+                texts = vllm.write(self.requests, own, checker, calls=most)
                 advance(len(own))
             else:
                 pad = backend == "generate"
-                texts = _generate(model, writer, queries, self.probe, budget=budget, pad=pad, advance=advance)
+                texts = _generate(model, checker, requests, self.probe, budget=budget, pad=pad, advance=advance)
             return dict(zip(own, texts))
 
         found = shard.gather(model, work)
-        return [found[i] for i in range(len(self.queries))]
+        return [found[i] for i in range(len(self.requests))]
 
 
 def _unexplained(
-    model: Any, queries: Sequence[Query], found: Sequence[Text | None], probe: Probe, dtype: torch.dtype
+    model: Any,
+    requests: Sequence[GenerationRequest],
+    found: Sequence[GeneratedText | None],
+    probe: Probe,
+    dtype: torch.dtype,
 ) -> str | None:
     """What is wrong with the answers, None if plain unpadded forwards would have chosen the same tokens."""
     device = next(model.parameters()).device
-    written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(queries, found)) if t and t.tokens]
+    written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(requests, found)) if t and t.tokens]
     order = [i for _, i in sorted(written)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
     needed = 1.0 if dtype in FULL else _ALIKE
     right = total = 0
     for i in sorted(chosen):
-        text, query = found[i], queries[i]
+        text, request = found[i], requests[i]
         assert text is not None
-        ids = torch.tensor([[*query.prompt, *text.tokens[:-1]]], device=device)
+        ids = torch.tensor([[*request.prompt, *text.tokens[:-1]]], device=device)
         with last_only(model, len(text.tokens)):
             logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
         said = torch.tensor(text.tokens, device=device)
-        at = None if query.draws is None else torch.tensor(query.draws[: len(said)], device=device)
+        at = None if request.draws is None else torch.tensor(request.draws[: len(said)], device=device)
         again = choose(logits, at, temperature=probe.temperature, top_p=probe.top_p)
         near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
         right += int(((again == said) | (near if probe.temperature == 0 else False)).sum())
@@ -192,25 +196,28 @@ def _unexplained(
 class _LineWritten(StoppingCriteria):
     """A row is done when its text is."""
 
-    def __init__(self, writer: Writer, queries: Sequence[Query], width: int) -> None:
-        self.writer, self.queries, self.width = writer, queries, width
+    def __init__(self, checker: StopChecker, requests: Sequence[GenerationRequest], width: int) -> None:
+        self.checker, self.requests, self.width = checker, requests, width
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        done = [self.writer.ends(query, row[self.width :]) for query, row in zip(self.queries, input_ids.tolist())]
+        done = [
+            self.checker.should_stop(request, row[self.width :])
+            for request, row in zip(self.requests, input_ids.tolist())
+        ]
         return torch.tensor(done, device=input_ids.device)
 
 
 class _Choice(LogitsProcessor):
     """Leaves one token to each row, the one that the loop would choose; remembers the rows that became NaN."""
 
-    def __init__(self, queries: Sequence[Query], probe: Probe, width: int, device: torch.device) -> None:
-        self.queries, self.probe, self.width = queries, probe, width
-        self.broken = torch.zeros(len(queries), dtype=torch.bool, device=device)
+    def __init__(self, requests: Sequence[GenerationRequest], probe: Probe, width: int, device: torch.device) -> None:
+        self.requests, self.probe, self.width = requests, probe, width
+        self.broken = torch.zeros(len(requests), dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step, at = input_ids.shape[1] - self.width, None
         if self.probe.temperature > 0:
-            at = torch.tensor([query.draw(step) for query in self.queries], device=scores.device)
+            at = torch.tensor([request.draw(step) for request in self.requests], device=scores.device)
         token = choose(scores, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
         self.broken |= token < 0
         token = token.clamp(min=0)
@@ -219,49 +226,54 @@ class _Choice(LogitsProcessor):
 
 def _generate(
     model: Any,
-    writer: Writer,
-    queries: Sequence[Query],
+    checker: StopChecker,
+    requests: Sequence[GenerationRequest],
     probe: Probe,
     *,
     budget: int,
     pad: bool,
     advance: Callable[[int], object],
-) -> list[Text | None]:
+) -> list[GeneratedText | None]:
     """Answers by the model's own `generate`, in batches of one token limit, and of one length if nothing is padded."""
-    result: dict[int, Text | None] = {}
-    order = sorted(range(len(queries)), key=lambda i: (-queries[i].limit, -len(queries[i].prompt), i))
+    result: dict[int, GeneratedText | None] = {}
+    order = sorted(range(len(requests)), key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
     while order:
-        limit, widest = queries[order[0]].limit, len(queries[order[0]].prompt)
+        limit, widest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
         near = order[: max(budget // (widest + limit), 1)]
-        alike = [i for i in near if queries[i].limit == limit and (pad or len(queries[i].prompt) == widest)]
+        alike = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == widest)]
         order = order[len(alike) :]
-        for i, text in zip(alike, _generate_batch(model, writer, [queries[i] for i in alike], probe)):
+        for i, text in zip(alike, _generate_batch(model, checker, [requests[i] for i in alike], probe)):
             result[i] = text
         advance(len(alike))
-    return [result[i] for i in range(len(queries))]
+    return [result[i] for i in range(len(requests))]
 
 
-def _generate_batch(model: Any, writer: Writer, queries: Sequence[Query], probe: Probe) -> list[Text | None]:
+def _generate_batch(
+    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe
+) -> list[GeneratedText | None]:
     device = next(model.parameters()).device
-    width = max(len(query.prompt) for query in queries)
-    padding = [width - len(query.prompt) for query in queries]
-    ids = torch.tensor([[writer.pad] * n + list(q.prompt) for n, q in zip(padding, queries)], device=device)
+    width = max(len(request.prompt) for request in requests)
+    padding = [width - len(request.prompt) for request in requests]
+    ids = torch.tensor([[checker.pad] * n + list(q.prompt) for n, q in zip(padding, requests)], device=device)
     mask = torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=device)
     config = GenerationConfig(
-        max_new_tokens=queries[0].limit, eos_token_id=writer.stops or None, pad_token_id=writer.pad, use_cache=True
+        max_new_tokens=requests[0].max_new_tokens,
+        eos_token_id=checker.eos_ids or None,
+        pad_token_id=checker.pad,
+        use_cache=True,
     )
-    choice = _Choice(queries, probe, width, device)
+    choice = _Choice(requests, probe, width, device)
     with _without_own_config(model):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
             logits_processor=LogitsProcessorList([choice]),
-            stopping_criteria=StoppingCriteriaList([_LineWritten(writer, queries, width)]),
+            stopping_criteria=StoppingCriteriaList([_LineWritten(checker, requests, width)]),
         )
-    texts: list[Text | None] = []
-    for query, row, bad in zip(queries, output[:, width:].tolist(), choice.broken.tolist()):
-        texts.append(None if bad else writer.cut(query, row))  # padding comes after the end
+    texts: list[GeneratedText | None] = []
+    for request, row, bad in zip(requests, output[:, width:].tolist(), choice.broken.tolist()):
+        texts.append(None if bad else checker.truncate(request, row))  # padding comes after the end
     return texts
 
 

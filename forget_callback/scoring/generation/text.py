@@ -20,7 +20,7 @@ _OPENING = 16
 
 
 @dataclass(frozen=True)
-class Text:
+class GeneratedText:
     """What a model wrote.
 
     Attributes:
@@ -35,28 +35,30 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Query:
+class GenerationRequest:
     """A prompt to be answered.
 
     Attributes:
         limit: New tokens, at most.
-        by_line: Ends with the first line that is not empty: "exact" and "prefix" read no further.
+        first_line: Ends with the first line that is not empty: "exact" and "prefix" read no further.
         stop: Texts that end the answer.
         draws: Where each token's distribution function is inverted, None if greedy, ``(limit,)``.
     """
 
     prompt: tuple[int, ...]
     limit: int
-    by_line: bool
+    first_line: bool
     stop: tuple[str, ...]
     draws: NDArray[np.float64] | None
 
     @classmethod
-    def of(cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int) -> Query:
-        """The query of an item of a probe."""
-        by_line, limit = item.match in ("exact", "prefix"), item.max_new_tokens
+    def of(
+        cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int
+    ) -> GenerationRequest:
+        """The request of an item of a probe."""
+        first_line, limit = item.match in ("exact", "prefix"), item.max_new_tokens
         sampled = draws(limit, probe.seed, variant, repeat, item.id) if probe.temperature > 0 else None
-        return cls(tuple(prompt), limit, by_line, tuple(item.stop), sampled)
+        return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
 
     def draw(self, step: int) -> float:
         """The number that decides the token of a step."""
@@ -64,29 +66,29 @@ class Query:
         return float(self.draws[step])
 
 
-def end_of(query: Query, text: str) -> int | None:
+def find_stop(request: GenerationRequest, text: str) -> int | None:
     """Where the first stop text begins, None if there is none."""
-    found = [at for stop in query.stop if (at := text.find(stop)) >= 0]
+    found = [at for stop in request.stop if (at := text.find(stop)) >= 0]
     answer = after_thinking(text).lstrip()
-    if query.by_line and "\n" in answer:
+    if request.first_line and "\n" in answer:
         found.append(len(text) - len(answer) + answer.index("\n"))
     return min(found, default=None)
 
 
-def opened_by(prompt: Sequence[int], tokenizer: Any) -> str:
+def open_thinking(prompt: Sequence[int], tokenizer: Any) -> str:
     """The opening of a block of thinking at the end of a prompt, nothing if there is none."""
     tail = tokenizer.decode(prompt[-_OPENING:], skip_special_tokens=False)
     found = re.search(r"<(?:think|thinking|reasoning)>\s*$|\[THINK\]\s*$", tail)
     return found[0] if found else ""
 
 
-class Writer:
+class StopChecker:
     """What a tokenizer knows about the end of a text."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.stops = _stop_ids(model, tokenizer)
-        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.stops), 0)
+        self.eos_ids = _eos_ids(model, tokenizer)
+        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.eos_ids), 0)
         self._pieces: dict[int, str] = {}
         self._added: dict[str, int] = tokenizer.get_added_vocab()
         self._ids: dict[tuple[str, ...], frozenset[int]] = {}
@@ -97,53 +99,53 @@ class Writer:
         text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text
 
-    def ends(self, query: Query, tokens: Sequence[int]) -> bool:
+    def should_stop(self, request: GenerationRequest, tokens: Sequence[int]) -> bool:
         """Whether a stop comes with the last token. A row is decoded only if that token may complete one."""
         if not tokens:
             return False
-        if tokens[-1] in self.stop_ids(query):
+        if tokens[-1] in self.stop_ids(request):
             return True
-        if not (query.by_line or query.stop):
+        if not (request.first_line or request.stop):
             return False
         if tokens[-1] not in self._pieces:
             self._pieces[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
         piece = self._pieces[tokens[-1]]
         # Half a character decodes to a replacement mark, and may be the end of anything.
-        if not any(stop[-1] in piece or "�" in piece for stop in (*query.stop, *("\n",) * query.by_line)):
+        if not any(stop[-1] in piece or "�" in piece for stop in (*request.stop, *("\n",) * request.first_line)):
             return False
-        return end_of(query, self._written(query, tokens)) is not None
+        return find_stop(request, self._full_text(request, tokens)) is not None
 
-    def text(self, query: Query, tokens: Sequence[int]) -> Text:
+    def generated(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
         """The text of tokens that end with a stop or at the limit."""
-        at = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids(query) else None
-        text = self._written(query, tokens[:at])
-        end = end_of(query, text)
-        if end is not None and query.stop:
+        at = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids(request) else None
+        text = self._full_text(request, tokens[:at])
+        end = find_stop(request, text)
+        if end is not None and request.stop:
             text = text[:end]
         finish = "text" if end is not None else "length" if at is None else "token"
-        return Text(text, tuple(tokens), finish)
+        return GeneratedText(text, tuple(tokens), finish)
 
-    def cut(self, query: Query, tokens: Sequence[int]) -> Text:
+    def truncate(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
         """The text of tokens that may go on after a stop or the limit."""
-        tokens = tokens[: query.limit]
-        end = next((n for n in range(1, len(tokens)) if self.ends(query, tokens[:n])), len(tokens))
-        return self.text(query, tokens[:end])
+        tokens = tokens[: request.max_new_tokens]
+        end = next((n for n in range(1, len(tokens)) if self.should_stop(request, tokens[:n])), len(tokens))
+        return self.generated(request, tokens[:end])
 
-    def stop_ids(self, query: Query) -> frozenset[int]:
+    def stop_ids(self, request: GenerationRequest) -> frozenset[int]:
         """Ids that end an answer: the end of sequence, and stops that are a token of their own, which no text shows."""
-        if query.stop not in self._ids:
-            own = [self._added[stop] for stop in query.stop if stop in self._added]
-            self._ids[query.stop] = frozenset([*self.stops, *own])
-        return self._ids[query.stop]
+        if request.stop not in self._ids:
+            own = [self._added[stop] for stop in request.stop if stop in self._added]
+            self._ids[request.stop] = frozenset([*self.eos_ids, *own])
+        return self._ids[request.stop]
 
-    def _written(self, query: Query, tokens: Sequence[int]) -> str:
+    def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         """The text of tokens, with the block of thinking that some templates open at the end of the prompt."""
-        if query.prompt not in self._opened:
-            self._opened[query.prompt] = opened_by(query.prompt, self.tokenizer)
-        return self._opened[query.prompt] + self.decode(tokens)
+        if request.prompt not in self._opened:
+            self._opened[request.prompt] = open_thinking(request.prompt, self.tokenizer)
+        return self._opened[request.prompt] + self.decode(tokens)
 
 
-def _stop_ids(model: Any, tokenizer: Any) -> list[int]:
+def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
     """Ids that end an answer: the model's and the tokenizer's end of sequence."""
     config = getattr(model, "generation_config", None)
     own = getattr(config, "eos_token_id", None)

@@ -13,7 +13,7 @@ from typing import Any
 
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import on_main
-from forget_callback.scoring.generation.text import Query, Text, Writer
+from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 
 
 class VLLM:
@@ -32,32 +32,36 @@ class VLLM:
         """Whether asking this probe leaves no trace in training."""
         return probe.temperature == 0 and not hasattr(model, "merge_adapter")
 
-    def write(self, queries: Sequence[Query], own: Sequence[int], writer: Writer, *, calls: int) -> list[Text | None]:
-        """The answers to some of the queries.
+    def write(
+        self, requests: Sequence[GenerationRequest], own: Sequence[int], checker: StopChecker, *, calls: int
+    ) -> list[GeneratedText | None]:
+        """The answers to some of the requests.
 
         Args:
-            queries: All of them: what is set for vLLM must be the same on every process.
+            requests: All of them: what is set for vLLM must be the same on every process.
             own: Which of them this process answers, ``(n,)``.
             calls: Answers that each process asks for, `n` or more: vLLM deals them out by that number.
 
         Raises:
-            ValueError: If vLLM's context is too short for a query.
+            ValueError: If vLLM's context is too short for a request.
         """
-        longest = max(len(query.prompt) + query.limit for query in queries)
+        longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
         room = on_main(self._context)
         if room is not None and longest > room:
             raise ValueError(f"a prompt and its answer take {longest} tokens, and vLLM was started with {room}")
         if not self._synced:
             self.generation.sync_weights()  # it has those of the last generation for training
             self._synced = True
-        prompts = [list(queries[i].prompt) for i in [*own, *[own[0]] * (calls - len(own))]]
-        stop = sorted(set.intersection(*(set(query.stop) for query in queries)))
-        more: dict[str, Any] = {"stop_token_ids": sorted(writer.stops)}
+        prompts = [list(requests[i].prompt) for i in [*own, *[own[0]] * (calls - len(own))]]
+        stop = sorted(set.intersection(*(set(request.stop) for request in requests)))
+        more: dict[str, Any] = {"stop_token_ids": sorted(checker.eos_ids)}
         if stop:
             more |= {"stop": stop, "include_stop_str_in_output": True}
-        with self._set(max_completion_length=max(query.limit for query in queries), generation_kwargs=more):
+        with self._set(
+            max_completion_length=max(request.max_new_tokens for request in requests), generation_kwargs=more
+        ):
             _, written, _, _ = self.generation.generate(prompts=prompts, images=None, num_generations=1)
-        return [writer.cut(queries[i], list(tokens)) for i, tokens in zip(own, written)]
+        return [checker.truncate(requests[i], list(tokens)) for i, tokens in zip(own, written)]
 
     def _context(self) -> int | None:
         """Tokens that vLLM was started for, None if it does not say."""

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.engine import Table, judge_likelihoods, judge_texts
-from forget_callback.scoring.generation.text import Query, Text, end_of, opened_by
+from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
 from forget_callback.scoring.loading import load_tokenizer
@@ -120,7 +120,7 @@ class _Question:
     """A generation item, and the request that asks it."""
 
     item: int
-    query: Query
+    query: GenerationRequest
     path: str
     body: Body
     opened: str = ""
@@ -128,7 +128,7 @@ class _Question:
     @classmethod
     def of(cls, index: int, item: Any, probe: Probe, tokenizer: Any) -> _Question:
         # No stop at the end of a line: it may be an empty one, or a line of thinking.
-        query = Query.of(item, (), replace(probe, temperature=0), repeat=0, variant=0)
+        query = GenerationRequest.of(item, (), replace(probe, temperature=0), repeat=0, variant=0)
         body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
         if probe.temperature > 0:
             body |= {"top_p": probe.top_p, "seed": probe.seed}
@@ -136,7 +136,7 @@ class _Question:
             body["stop"] = list(item.stop)
         if tokenizer is not None:
             prompt = encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat)
-            return cls(index, query, "completions", {**body, "prompt": prompt}, opened_by(prompt, tokenizer))
+            return cls(index, query, "completions", {**body, "prompt": prompt}, open_thinking(prompt, tokenizer))
         if not probe.chat:
             return cls(index, query, "completions", {**body, "prompt": item.prompt})
         if not probe.generation_prompt:
@@ -145,14 +145,14 @@ class _Question:
             body["chat_template_kwargs"] = {"enable_thinking": probe.thinking}
         return cls(index, query, "chat/completions", {**body, "messages": messages_of(item, probe)})
 
-    def text(self, answer: Any) -> Text:
+    def text(self, answer: Any) -> GeneratedText:
         """What the server wrote, up to where the answer ends."""
         said = (answer.get("message") or {}).get("content") or answer.get("text") or ""
         text = self.opened + said
-        end = end_of(self.query, text)
+        end = find_stop(self.query, text)
         if end is not None:
-            return Text(text[:end], (), "text")
-        return Text(text, (), "length" if answer.get("finish_reason") == "length" else "token")
+            return GeneratedText(text[:end], (), "text")
+        return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")
 
 
 @dataclass(frozen=True)
