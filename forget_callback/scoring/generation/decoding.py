@@ -16,7 +16,7 @@ import torch
 
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.generation.sampling import choose
+from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.likelihood.plan import prefix_groups
@@ -25,7 +25,7 @@ from forget_callback.scoring.likelihood.plan import prefix_groups
 _PARTS = 4
 
 
-class Decoding:
+class DecodingLoop:
     """Answers requests in one batch that rows leave and join.
 
     Attributes:
@@ -53,9 +53,9 @@ class Decoding:
         self._written = [[] for _ in self.requests]
         contexts = [request.prompt[:-1] for request in self.requests]
         groups = prefix_groups(contexts) if self._may_share(model) else [(0, list(range(len(contexts))))]
-        with last_only(model, 1):
+        with last_logits_only(model, 1):
             for depth, members in groups:
-                self._answer(model, checker, members, depth, budget, advance)
+                self._decode_group(model, checker, members, depth, budget, advance)
         self.least = sum(len(tokens) - 1 for tokens in self._written)
         return [
             None if i in self._broken else checker.generated(q, self._written[i]) for i, q in enumerate(self.requests)
@@ -66,7 +66,7 @@ class Decoding:
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
 
-    def _answer(
+    def _decode_group(
         self,
         model: Any,
         checker: StopChecker,
@@ -87,22 +87,22 @@ class Decoding:
         # Long ones first, so that the last rows left are short ones.
         order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
         parts = [order[at : at + part] for at in range(0, len(order), part)]
-        active = _Active(model, checker.pad, chosen[0].prompt[:depth])
+        active = _ActiveBatch(model, checker.pad, chosen[0].prompt[:depth])
         while parts or active.members:
             if parts and len(active.members) + len(parts[0]) <= room:
                 members = parts.pop(0)
                 prefilled = active.prefill([self.requests[i].prompt for i in members])
-                token, stays = self._accept(checker, members, prefilled.logits)
+                token, unfinished = self._append_tokens(checker, members, prefilled.logits)
                 left = max(self.requests[i].max_new_tokens - len(self._written[i]) for i in [*active.members, *members])
-                active.join(prefilled, members, token, stays, left)
+                active.join(prefilled, members, token, unfinished, left)
             else:
                 self.rows += len(active.members)
-                token, stays = self._accept(checker, active.members, active.step())
+                token, unfinished = self._append_tokens(checker, active.members, active.step())
                 members = active.members
-                active.keep(token, stays)
-            advance(len(members) - len(stays))
+                active.keep(token, unfinished)
+            advance(len(members) - len(unfinished))
 
-    def _accept(
+    def _append_tokens(
         self, checker: StopChecker, members: Sequence[int], logits: torch.Tensor
     ) -> tuple[torch.Tensor, list[int]]:
         """Writes each row's next token; returns the tokens and the places of the rows that go on."""
@@ -110,16 +110,16 @@ class Decoding:
         if self.temperature > 0:
             drawn = [self.requests[i].draw(len(self._written[i])) for i in members]
             at = torch.tensor(drawn, device=logits.device)
-        token = choose(logits, at, temperature=self.temperature, top_p=self.top_p)
-        stays = []
+        token = next_tokens(logits, at, temperature=self.temperature, top_p=self.top_p)
+        unfinished = []
         for place, (i, new) in enumerate(zip(members, token.tolist())):
             written, request = self._written[i], self.requests[i]
             written.append(new)
             if new < 0:
                 self._broken.add(i)
             elif len(written) < request.max_new_tokens and not checker.should_stop(request, written):
-                stays.append(place)
-        return token, stays
+                unfinished.append(place)
+        return token, unfinished
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class _Prefilled:
     logits: torch.Tensor
 
 
-class _Active:
+class _ActiveBatch:
     """The rows that are being written.
 
     In the cache each row has the shared prefix, then padding, then the rest of its prompt and its answer, so that all
@@ -176,12 +176,12 @@ class _Active:
         return _Prefilled(pairs, mask[rows], mask.sum(dim=1)[rows], logits[rows])
 
     def join(
-        self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, stays: Sequence[int], left: int
+        self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, unfinished: Sequence[int], left: int
     ) -> None:
         """Takes in the prefilled rows that go on, with room for `left` more tokens."""
-        if not stays:
+        if not unfinished:
             return
-        rows, depth = torch.tensor(stays, device=self.device), len(self.prefix)
+        rows, depth = torch.tensor(unfinished, device=self.device), len(self.prefix)
         old = kv.pairs(self.cache) if self.members else [None] * len(new.pairs)
         width = int(max(new.length[rows].max(), *self.length)) if self.members else int(new.length[rows].max())
         joined = [
@@ -192,7 +192,7 @@ class _Active:
         self.mask = _aligned(self.mask if self.members else None, new.mask[rows], depth, width, dim=1)
         self.length = torch.cat([self.length, new.length[rows]])
         self.token = torch.cat([self.token, token[rows]])
-        self.members = [*self.members, *(members[at] for at in stays)]
+        self.members = [*self.members, *(members[at] for at in unfinished)]
 
     def step(self) -> torch.Tensor:
         """Forwards the last token of each row; the logits after it, ``(rows, vocabulary)``."""
@@ -207,12 +207,12 @@ class _Active:
         self.length = self.length + 1
         return logits
 
-    def keep(self, token: torch.Tensor, stays: Sequence[int]) -> None:
+    def keep(self, token: torch.Tensor, unfinished: Sequence[int]) -> None:
         """Lets the other rows go: the last ones move into their places."""
-        n = len(stays)
+        n = len(unfinished)
         if n < len(self.members):
-            free = [at for at in range(n) if at not in set(stays)]
-            moved = [at for at in stays if at >= n]
+            free = [at for at in range(n) if at not in set(unfinished)]
+            moved = [at for at in unfinished if at >= n]
             order = list(range(n))
             for to, source in zip(free, moved):
                 order[to] = source
@@ -240,7 +240,7 @@ def _aligned(old: torch.Tensor | None, new: torch.Tensor, depth: int, width: int
 
 
 @contextlib.contextmanager
-def last_only(model: torch.nn.Module, n: int) -> Iterator[None]:
+def last_logits_only(model: torch.nn.Module, n: int) -> Iterator[None]:
     """Only the last `n` tokens of each row pass the model's head; no matter where it has none to name."""
     head = head_of(model)
     if head is None:

@@ -17,8 +17,8 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.generation.decoding import Decoding, last_only
-from forget_callback.scoring.generation.sampling import choose
+from forget_callback.scoring.generation.decoding import DecodingLoop, last_logits_only
+from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_router_loss
@@ -44,7 +44,7 @@ class TextGenerator:
     Attributes:
         backend: One of BACKENDS, chosen at first use; "vllm" only where there is one.
         rejected: Levels that were tried before it, with the reason why they do not serve.
-        decoding: The last run of the loop.
+        loop: The last run of the loop.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TextGenerator:
         ]
         self.backend: str | None = None
         self.rejected: dict[str, str] = {}
-        self.decoding = Decoding([], probe)
+        self.loop = DecodingLoop([], probe)
 
     def generate(
         self,
@@ -106,7 +106,7 @@ class TextGenerator:
     ) -> list[GeneratedText | None]:
         dtype = computes_in(model)
         for backend in BACKENDS:
-            if backend == "vllm" and (vllm is None or not vllm.serves(model, self.probe)):
+            if backend == "vllm" and (vllm is None or not vllm.supports(model, self.probe)):
                 continue
             try:
                 found = self._run(backend, model, checker, budget, shard, vllm, advance)
@@ -146,12 +146,12 @@ class TextGenerator:
         def work() -> dict[int, GeneratedText | None]:
             requests = [self.requests[i] for i in own]
             if backend == "loop":
-                self.decoding = Decoding(requests, self.probe)
-                texts = self.decoding.run(model, checker, budget=budget, advance=advance)
+                self.loop = DecodingLoop(requests, self.probe)
+                texts = self.loop.run(model, checker, budget=budget, advance=advance)
             elif backend == "vllm":
                 assert vllm is not None
                 most = -(-len(firsts) // shard.count) * self.repeats
-                texts = vllm.write(self.requests, own, checker, calls=most)
+                texts = vllm.generate(self.requests, own, checker, calls=most)
                 advance(len(own))
             else:
                 pad = backend == "generate"
@@ -180,11 +180,11 @@ def _unexplained(
         text, request = found[i], requests[i]
         assert text is not None
         ids = torch.tensor([[*request.prompt, *text.tokens[:-1]]], device=device)
-        with last_only(model, len(text.tokens)):
+        with last_logits_only(model, len(text.tokens)):
             logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
         said = torch.tensor(text.tokens, device=device)
         at = None if request.draws is None else torch.tensor(request.draws[: len(said)], device=device)
-        again = choose(logits, at, temperature=probe.temperature, top_p=probe.top_p)
+        again = next_tokens(logits, at, temperature=probe.temperature, top_p=probe.top_p)
         near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
         right += int(((again == said) | (near if probe.temperature == 0 else False)).sum())
         total += len(said)
@@ -218,7 +218,7 @@ class _Choice(LogitsProcessor):
         step, at = input_ids.shape[1] - self.width, None
         if self.probe.temperature > 0:
             at = torch.tensor([request.draw(step) for request in self.requests], device=scores.device)
-        token = choose(scores, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        token = next_tokens(scores, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
         self.broken |= token < 0
         token = token.clamp(min=0)
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)

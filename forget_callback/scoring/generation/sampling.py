@@ -22,7 +22,7 @@ def draws(n: int, *key: object) -> NDArray[np.float64]:
     return np.random.default_rng(list(seed)).random(n)
 
 
-def best(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def row_max(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest value of each row, NaN if there is one, and the first place where it stands, ``(rows,)`` each."""
     if values.device.type == "cpu":  # where numpy is six times as fast
         at = torch.from_numpy(values.float().numpy().argmax(axis=-1))
@@ -31,7 +31,7 @@ def best(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return largest, at
 
 
-def choose(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float, top_p: float) -> torch.Tensor:
+def next_tokens(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float, top_p: float) -> torch.Tensor:
     """The next token of each row, -1 for a row with NaN, ``(rows,)``.
 
     Args:
@@ -41,7 +41,7 @@ def choose(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float,
         top_p: Draws among the fewest tokens that have this probability together.
     """
     if temperature == 0:
-        largest, token = best(logits)
+        largest, token = row_max(logits)
         return torch.where(largest.isnan(), -1, token)
     assert at is not None
     probability = torch.softmax(logits.float() / temperature, dim=-1)

@@ -28,11 +28,11 @@ class VLLM:
         self._synced = False
 
     @staticmethod
-    def serves(model: Any, probe: Probe) -> bool:
+    def supports(model: Any, probe: Probe) -> bool:
         """Whether asking this probe leaves no trace in training."""
         return probe.temperature == 0 and not hasattr(model, "merge_adapter")
 
-    def write(
+    def generate(
         self, requests: Sequence[GenerationRequest], own: Sequence[int], checker: StopChecker, *, calls: int
     ) -> list[GeneratedText | None]:
         """The answers to some of the requests.

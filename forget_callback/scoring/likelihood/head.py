@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from forget_callback.scoring.generation.sampling import best
+from forget_callback.scoring.generation.sampling import row_max
 from forget_callback.scoring.likelihood.plan import Chunk
 
 TILE = 1024  # of a thousand rows it stays in the cache of a core
@@ -77,7 +77,7 @@ class Online:
             own = tile[rows, columns]
             self.wanted[rows] = own
             tile[rows, columns] = -torch.inf
-            largest, at = best(tile[: len(self.wanted)])
+            largest, at = row_max(tile[: len(self.wanted)])
             better = largest > self.rival
             self.rival = torch.where(better | largest.isnan(), largest, self.rival)
             self.rival_token = torch.where(better, at + start, self.rival_token)

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.special import softmax
 from transformers import TemperatureLogitsWarper, TopPLogitsWarper
 
-from forget_callback.scoring.generation.sampling import choose, draws
+from forget_callback.scoring.generation.sampling import draws, next_tokens
 
 VOCABULARIES = [1, 2, 90, 1024, 1025, 3000]
 JUST_BELOW_ONE = float(np.nextafter(1.0, 0.0))
@@ -38,11 +38,11 @@ def inverse(p, at):
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_greedy_is_the_argmax(vocabulary):
     logits = logits_of(20, vocabulary)
-    found = choose(logits, None, temperature=0.0, top_p=1.0)
+    found = next_tokens(logits, None, temperature=0.0, top_p=1.0)
     assert found.tolist() == logits.numpy().argmax(axis=1).tolist()
-    assert choose(logits, torch.rand(20), temperature=0.0, top_p=0.3).tolist() == found.tolist()
+    assert next_tokens(logits, torch.rand(20), temperature=0.0, top_p=0.3).tolist() == found.tolist()
     tie = torch.zeros(3, vocabulary)
-    assert choose(tie, None, temperature=0.0, top_p=1.0).tolist() == [0, 0, 0]
+    assert next_tokens(tie, None, temperature=0.0, top_p=1.0).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
@@ -52,7 +52,7 @@ def test_a_draw_inverts_the_distribution_function(vocabulary, temperature, top_p
     n = 60
     logits = logits_of(n, vocabulary, seed=vocabulary)
     at = np.random.default_rng(1).random(n)
-    found = choose(logits, torch.from_numpy(at), temperature=temperature, top_p=top_p).tolist()
+    found = next_tokens(logits, torch.from_numpy(at), temperature=temperature, top_p=top_p).tolist()
     p = probabilities(logits, temperature, top_p)
     clear = 0
     for row in range(n):
@@ -72,7 +72,7 @@ def test_the_nucleus_is_that_of_transformers(vocabulary, top_p, scale):
     allowed = probabilities(logits, 1.0, top_p) > 0
     at = torch.linspace(0, JUST_BELOW_ONE, 400, dtype=torch.float64)
     for row in range(4):
-        drawn = choose(logits[row].expand(400, -1), at, temperature=1.0, top_p=top_p)
+        drawn = next_tokens(logits[row].expand(400, -1), at, temperature=1.0, top_p=top_p)
         outside = set(drawn.tolist()) - set(np.flatnonzero(allowed[row]))
         # Where the sum reaches top_p within rounding, one token more or less is in it.
         p = np.sort(probabilities(logits, 1.0, 1.0)[row])[::-1]
@@ -89,7 +89,7 @@ def test_frequencies_follow_the_distribution():
     for temperature, top_p in [(1.0, 1.0), (0.7, 1.0), (1.0, 0.8)]:
         at = torch.from_numpy(draws(n, "frequencies", temperature, top_p))
         found = np.bincount(
-            choose(logits.expand(n, -1), at, temperature=temperature, top_p=top_p).numpy(), minlength=12
+            next_tokens(logits.expand(n, -1), at, temperature=temperature, top_p=top_p).numpy(), minlength=12
         )
         p = probabilities(logits, temperature, top_p)[0]
         assert (found[p == 0] == 0).all()
@@ -103,7 +103,7 @@ def test_the_ends_of_the_unit_interval(vocabulary, top_p):
     logits = logits_of(30, vocabulary, seed=2)
     p = probabilities(logits, 1.0, top_p)
     for at, end in ((0.0, 0), (JUST_BELOW_ONE, -1)):
-        found = choose(logits, torch.full((30,), at, dtype=torch.float64), temperature=1.0, top_p=top_p).tolist()
+        found = next_tokens(logits, torch.full((30,), at, dtype=torch.float64), temperature=1.0, top_p=top_p).tolist()
         for row, token in enumerate(found):
             possible = np.flatnonzero(p[row])
             assert token == possible[end] or (p[row][token] > 0 and p[row][possible[end]] < 1e-6)
@@ -116,19 +116,19 @@ def test_minus_infinity_is_never_chosen(top_p):
     closed = [0, 1, 20, 48, 49]
     logits[:, closed] = -torch.inf
     for at in (torch.zeros(200), torch.full((200,), JUST_BELOW_ONE, dtype=torch.float64), torch.rand(200)):
-        found = choose(logits, at, temperature=1.0, top_p=top_p)
+        found = next_tokens(logits, at, temperature=1.0, top_p=top_p)
         assert not set(found.tolist()) & set(closed)
     single = torch.full((1, 50), -torch.inf)
     single[0, 33] = -5.0
-    assert choose(single, torch.tensor([JUST_BELOW_ONE]), temperature=1.0, top_p=top_p).tolist() == [33]
+    assert next_tokens(single, torch.tensor([JUST_BELOW_ONE]), temperature=1.0, top_p=top_p).tolist() == [33]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_a_nucleus_of_one_token_is_greedy_in_every_dtype(dtype):
     logits = logits_of(50, 300).to(dtype)
     at = torch.from_numpy(np.random.default_rng(0).random(50))
-    assert choose(logits, at, temperature=1.0, top_p=1e-9).tolist() == logits.argmax(dim=1).tolist()
-    assert choose(logits, at, temperature=1e-4, top_p=1.0).tolist() == logits.float().argmax(dim=1).tolist() or (
+    assert next_tokens(logits, at, temperature=1.0, top_p=1e-9).tolist() == logits.argmax(dim=1).tolist()
+    assert next_tokens(logits, at, temperature=1e-4, top_p=1.0).tolist() == logits.float().argmax(dim=1).tolist() or (
         dtype != torch.float32
     )
 
@@ -142,7 +142,9 @@ def test_a_nucleus_of_one_token_is_greedy_in_every_dtype(dtype):
 )
 def test_a_token_that_can_be_drawn_is_drawn(values, at, temperature, top_p):
     logits = torch.tensor([values], dtype=torch.float32)
-    (token,) = choose(logits, torch.tensor([at], dtype=torch.float64), temperature=temperature, top_p=top_p).tolist()
+    (token,) = next_tokens(
+        logits, torch.tensor([at], dtype=torch.float64), temperature=temperature, top_p=top_p
+    ).tolist()
     assert 0 <= token < len(values)
     p = torch.softmax(logits / temperature, dim=1)[0]
     assert p[token] > 0
@@ -153,14 +155,14 @@ def test_a_token_that_can_be_drawn_is_drawn(values, at, temperature, top_p):
 def test_a_row_does_not_depend_on_the_others():
     logits, at = logits_of(40, 2000, scale=0.2), torch.from_numpy(np.random.default_rng(0).random(40))
     logits[::2] *= 30  # nuclei of a few tokens beside nuclei of more than a thousand
-    together = choose(logits, at, temperature=1.0, top_p=0.9).tolist()
-    alone = [int(choose(logits[i : i + 1], at[i : i + 1], temperature=1.0, top_p=0.9)) for i in range(40)]
+    together = next_tokens(logits, at, temperature=1.0, top_p=0.9).tolist()
+    alone = [int(next_tokens(logits[i : i + 1], at[i : i + 1], temperature=1.0, top_p=0.9)) for i in range(40)]
     assert together == alone
 
 
 def test_no_generator_is_touched():
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    choose(logits_of(5, 90), torch.from_numpy(draws(5, 1)), temperature=1.0, top_p=0.9)
+    next_tokens(logits_of(5, 90), torch.from_numpy(draws(5, 1)), temperature=1.0, top_p=0.9)
     assert torch.equal(torch.get_rng_state(), before[0]) and (np.random.get_state()[1] == before[1]).all()
 
 
