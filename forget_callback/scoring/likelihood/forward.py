@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import no_router_loss
-from forget_callback.scoring.likelihood.head import Read, Tap, head_of, read_logits
+from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
 
@@ -77,45 +77,47 @@ def likelihoods(
         Exception: Whatever a model raises that the path does not suit.
     """
     result: dict[int, Likelihood] = {}
-    forward = _Tree(model, chunks, dtype) if path.body == "tree" else _Rows(model, masked=path.body == "rows")
-    with no_router_loss(model), forward.ready(), _reader(model, path) as tap:
+    forward = (
+        _TreeForward(model, chunks, dtype) if path.body == "tree" else _RowsForward(model, masked=path.body == "rows")
+    )
+    with no_router_loss(model), forward.ready(), _head_hook(model, path) as hook:
         for chunk in chunks:
-            read = None
+            scores = None
             for batch in chunk.batches:
                 last = batch is chunk.batches[-1]
                 scored = torch.from_numpy(batch.scored).to(forward.device)
-                if tap is None:
+                if hook is None:
                     assert last, "logits of all tokens are never kept from one batch to the next"
                     order = torch.from_numpy(chunk.order).to(forward.device)
-                    read = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk)
+                    scores = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk)
                 else:
-                    tap.expect(None)
+                    hook.expect(None)
                     forward.prepare(batch)
-                    tap.expect(scored, chunk if last else None)
+                    hook.expect(scored, chunk if last else None)
                     logits = forward(batch)
                     if last:
-                        read = tap.read if tap.tiled else _own(logits, chunk)
+                        scores = hook.scores if hook.tiled else _own(logits, chunk)
                 advance(batch.n_continuations)
-            if read is None:
+            if scores is None:
                 raise RuntimeError("the model does not call the module that it names as its head")
-            result.update(_likelihoods(chunk, read))
+            result.update(_likelihoods(chunk, scores))
     return result
 
 
-def _reader(model: Any, path: ScoringPath) -> contextlib.AbstractContextManager[Tap | None]:
+def _head_hook(model: Any, path: ScoringPath) -> contextlib.AbstractContextManager[HeadHook | None]:
     head = head_of(model)
     if path.head == "all" or head is None:
         return contextlib.nullcontext()
-    return Tap(head, tiled=path.head == "tiles")
+    return HeadHook(head, tiled=path.head == "tiles")
 
 
-def _own(logits: torch.Tensor, chunk: Chunk) -> Read:
+def _own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
     if logits.shape[:2] != (1, len(chunk.order)):
         raise RuntimeError(f"{len(chunk.order)} scored tokens went into the head, logits came of {tuple(logits.shape)}")
     return read_logits(logits[0], chunk)
 
 
-class _Rows:
+class _RowsForward:
     """Forwards rows of one continuation each."""
 
     def __init__(self, model: Any, *, masked: bool) -> None:
@@ -138,7 +140,7 @@ class _Rows:
         return logits
 
 
-class _Tree:
+class _TreeForward:
     """Forwards packed tries behind a cached prefix, with masks and positions of its own."""
 
     def __init__(self, model: Any, chunks: Sequence[Chunk], dtype: torch.dtype) -> None:
@@ -224,8 +226,8 @@ class _Tree:
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
-def _likelihoods(chunk: Chunk, read: Read) -> Iterator[tuple[int, Likelihood]]:
-    edge, lead, argmax = (part.cpu().numpy() for part in (read.edge, read.lead, read.argmax))
+def _likelihoods(chunk: Chunk, scores: ChunkScores) -> Iterator[tuple[int, Likelihood]]:
+    edge, lead, argmax = (part.cpu().numpy() for part in (scores.edge, scores.lead, scores.argmax))
     logprob = edge.astype(np.float64)[chunk.path]
     hit = argmax == chunk.wanted
     for index, (low, high) in zip(chunk.continuations.tolist(), pairwise([0, *chunk.ends.tolist()])):

@@ -25,7 +25,7 @@ FULL = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
-class Read:
+class ChunkScores:
     """What a chunk's scored tokens say.
 
     Attributes:
@@ -39,7 +39,7 @@ class Read:
     argmax: torch.Tensor
 
 
-class Online:
+class OnlineSoftmax:
     """Reads logits tile by tile: a running sum of exponentials, the edges' logits and the best token but the wanted.
 
     Args:
@@ -94,7 +94,7 @@ class Online:
             tile.sub_(self.top)
         self.total += tile.exp_().sum(dim=1)
 
-    def read(self) -> Read:
+    def finalize(self) -> ChunkScores:
         """The end of it."""
         lse = self.top.squeeze(1) + self.total.log()
         lead = self.wanted - self.rival
@@ -102,21 +102,21 @@ class Online:
         said[self.wanted_row] = self.wanted_token
         # In a tie the lower id is the argmax, as `torch.argmax` has it.
         hit = (lead > 0) | ((lead == 0) & (said < self.rival_token))
-        return Read(self.edge - lse[self.edge_row], lead, torch.where(hit, said, self.rival_token))
+        return ChunkScores(self.edge - lse[self.edge_row], lead, torch.where(hit, said, self.rival_token))
 
 
-class Tap:
+class HeadHook:
     """Sits before a model's head and lets only what is scored pass, or reads it there and then."""
 
     def __init__(self, head: torch.nn.Module, *, tiled: bool) -> None:
         self.tiled = tiled
-        self.read: Read | None = None
+        self.scores: ChunkScores | None = None
         self._scored: torch.Tensor | None = None
         self._held: list[torch.Tensor] = []
         self._chunk: Chunk | None = None
         self._handle = head.register_forward_pre_hook(self._before)
 
-    def __enter__(self) -> Tap:
+    def __enter__(self) -> HeadHook:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -124,7 +124,7 @@ class Tap:
 
     def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None) -> None:
         """Says which tokens of the next forward are scored, and with its last forward, which chunk is then read."""
-        self._scored, self._chunk, self.read = scored, chunk, None
+        self._scored, self._chunk, self.scores = scored, chunk, None
 
     def _before(self, head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden = args[0]
@@ -142,7 +142,7 @@ class Tap:
             bias = None if head.bias is None else head.bias[tile]
             return F.linear(rows, head.weight[tile], bias).float()
 
-        self.read = _read(logits, head.weight.shape[0], self._chunk, flat.device)
+        self.scores = _read(logits, head.weight.shape[0], self._chunk, flat.device)
         return (self._rest(flat),)
 
     def _rest(self, flat: torch.Tensor) -> torch.Tensor:
@@ -150,20 +150,20 @@ class Tap:
         return flat[None, : 0 if self.tiled else 1]
 
 
-def read_logits(logits: torch.Tensor, chunk: Chunk) -> Read:
+def read_logits(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
     """Reads logits that the model computed itself, ``(n_scored, vocabulary)``, rows as after `chunk.order`."""
     return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device)
 
 
-def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk, device: torch.device) -> Read:
+def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk, device: torch.device) -> ChunkScores:
     """Reads logits, given tile by tile as ``(n_scored, width)`` in float32, which are overwritten."""
     for careful in (False, True):
-        online = Online(chunk, device, careful=careful)
+        softmax = OnlineSoftmax(chunk, device, careful=careful)
         for start in range(0, vocabulary, TILE):
-            online.add(logits(slice(start, start + TILE)), start)
-        if not online.total.isinf().any():
+            softmax.add(logits(slice(start, start + TILE)), start)
+        if not softmax.total.isinf().any():
             break
-    return online.read()
+    return softmax.finalize()
 
 
 def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
