@@ -180,10 +180,10 @@ class Scorer:
             }
             self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)
             for repeat, snapshots in enumerate(result):
-                table = Table(len(asked.probe))
-                judge_likelihoods(table, asked.probe, own, self.tokenizer)
-                judge_texts(table, asked.probe, asked.kept, [several[repeat] for several in answers])
-                snapshots.append(table.snapshot(asked.probe, metadata))
+                builder = SnapshotBuilder(len(asked.probe))
+                judge_likelihoods(builder, asked.probe, own, self.tokenizer)
+                judge_texts(builder, asked.probe, asked.kept, [several[repeat] for several in answers])
+                snapshots.append(builder.snapshot(asked.probe, metadata))
         return result
 
     def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
@@ -252,7 +252,7 @@ class _Asked:
     generator: TextGenerator
 
 
-class Table:
+class SnapshotBuilder:
     """The columns of a snapshot while they are filled; a row that nobody fills stays unscored."""
 
     def __init__(self, n: int) -> None:
@@ -283,21 +283,23 @@ class Table:
         return complete(snapshot, probe)
 
 
-def judge_texts(table: Table, probe: Probe, items: Sequence[int], texts: Sequence[GeneratedText | None]) -> None:
+def judge_texts(
+    builder: SnapshotBuilder, probe: Probe, items: Sequence[int], texts: Sequence[GeneratedText | None]
+) -> None:
     """Fills the rows of generation items."""
     for index, text in zip(items, texts):
         item = probe.items[index]
         if text is not None and isinstance(item, Generation):
             verdict = judge(item, text.text, finished=text.finish != "length")
-            table.outcome[index] = verdict.outcome
-            table.prediction[index], table.text[index] = verdict.prediction, text.text
+            builder.outcome[index] = verdict.outcome
+            builder.prediction[index], builder.text[index] = verdict.prediction, text.text
             if item.options and verdict.prediction is not None:
                 place = place_of(verdict.prediction)
-                table.choice[index] = place if place < item.options else -1
+                builder.choice[index] = place if place < item.options else -1
 
 
 def judge_likelihoods(
-    table: Table, probe: Probe, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any
+    builder: SnapshotBuilder, probe: Probe, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any
 ) -> None:
     """Fills the rows of choice and recall items."""
     by_item: dict[int, list[tuple[Continuation, Likelihood]]] = {}
@@ -310,21 +312,21 @@ def judge_likelihoods(
         if isinstance(item, Recall):
             (row, said), wanted = options[0], options[0][0].tokens[options[0][0].n_context :]
             assert said.argmax is not None
-            table.outcome[index] = "correct" if said.greedy else "wrong"
-            table.margin[index] = said.margin
+            builder.outcome[index] = "correct" if said.greedy else "wrong"
+            builder.margin[index] = said.margin
             # After its first wrong token the model would have gone another way than the answer that it was given.
             first_wrong = next((i for i, t in enumerate(said.argmax) if t != wanted[i]), len(wanted) - 1)
-            table.prediction[index] = tokenizer.decode(
+            builder.prediction[index] = tokenizer.decode(
                 [*wanted[:first_wrong], int(said.argmax[first_wrong])], skip_special_tokens=True
             )
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
             scores = sums / _lengths(item, probe, [row for row, _ in options])
             choice = int(scores.argmax())
-            table.outcome[index] = "correct" if choice == item.answer else "wrong"
-            table.choice[index], table.scores[index] = choice, scores
-            table.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
-            table.prediction[index] = item.choices[choice]
+            builder.outcome[index] = "correct" if choice == item.answer else "wrong"
+            builder.choice[index], builder.scores[index] = choice, scores
+            builder.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
+            builder.prediction[index] = item.choices[choice]
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.engine import Table, judge_likelihoods, judge_texts
+from forget_callback.scoring.engine import SnapshotBuilder, judge_likelihoods, judge_texts
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
@@ -97,18 +97,18 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
         if isinstance(found, Unanswered)
     }
     _report_lost(server, probe, lost)
-    table = Table(len(probe))
-    judge_texts(table, probe, items, [None if q.item in lost else q.text(found) for q, found in zip(asked, answers)])
+    builder = SnapshotBuilder(len(probe))
+    judge_texts(builder, probe, items, [None if q.item in lost else q.text(found) for q, found in zip(asked, answers)])
     options = []
     for row, known in zip(rows, scored):
         if row.item in lost or isinstance(known, Unanswered):
             continue
         if row.greedy:
-            known.judge_recall(table, row, tokenizer)
+            known.judge_recall(builder, row, tokenizer)
         else:
             options.append((row, Likelihood(known.logprob)))
-    judge_likelihoods(table, probe, options, tokenizer)
-    return table.snapshot(probe, {"server": server.url, "served_model": server.model})
+    judge_likelihoods(builder, probe, options, tokenizer)
+    return builder.snapshot(probe, {"server": server.url, "served_model": server.model})
 
 
 def _is_written(item: Item) -> bool:
@@ -186,18 +186,18 @@ class _Scored:
         """Summed, in nats."""
         return float(sum(self.own))
 
-    def judge_recall(self, table: Table, row: Continuation, tokenizer: Any) -> None:
+    def judge_recall(self, builder: SnapshotBuilder, row: Continuation, tokenizer: Any) -> None:
         """Fills the row of a recall item."""
         leads = [own - other for own, (other, _) in zip(self.own, self.best)]
         wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
-        table.outcome[row.item] = "correct" if wrong is None else "wrong"
-        table.margin[row.item] = min(leads)
+        builder.outcome[row.item] = "correct" if wrong is None else "wrong"
+        builder.margin[row.item] = min(leads)
         tokens, named = list(row.tokens[row.n_context :][:wrong]), ""
         if wrong is not None:
             named = self.best[wrong][1]
             if named.startswith(_ID):
                 tokens, named = [*tokens, int(named.removeprefix(_ID))], ""
-        table.prediction[row.item] = tokenizer.decode(tokens, skip_special_tokens=True) + named
+        builder.prediction[row.item] = tokenizer.decode(tokens, skip_special_tokens=True) + named
 
 
 def _echo(prompt: str | Sequence[int]) -> Body:
