@@ -22,11 +22,11 @@ from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.vllm import VLLM
-from forget_callback.scoring.guard import no_trace
+from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
-from forget_callback.scoring.memory import halving
+from forget_callback.scoring.memory import halve_on_oom
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
@@ -150,14 +150,14 @@ class Scorer:
     def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
-        with no_trace(model, self.tokenizer):
+        with no_side_effects(model, self.tokenizer):
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             if self._asked is None:
                 self._prepare(model)
             assert self._asked is not None
             total = len(self._scorer.rows) + sum(len(asked.generator.requests) for asked in self._asked)
             with _bar(self.probes, total, progress, shard.count) as advance:
-                found, budget = halving(
+                found, budget = halve_on_oom(
                     lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
                 )
                 texts = []
@@ -165,7 +165,7 @@ class Scorer:
                     write = partial(
                         asked.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
                     )
-                    answers, budget = halving(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
+                    answers, budget = halve_on_oom(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]

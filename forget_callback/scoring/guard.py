@@ -19,7 +19,7 @@ _PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
 
 
 @contextlib.contextmanager
-def no_trace(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
+def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
     """Puts the model in eval mode without gradients, and everything back afterwards, also after an exception."""
     with contextlib.ExitStack() as restore:
         restore.callback(_restore_generators, _generators())
@@ -35,7 +35,7 @@ def no_trace(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def no_router_loss(model: Any) -> Iterator[None]:
+def without_router_loss(model: Any) -> Iterator[None]:
     """Switches off the auxiliary loss of a mixture of experts, which nobody asks for here and which fails on masks."""
     config = model.config.get_text_config()
     own = getattr(config, "output_router_logits", False)

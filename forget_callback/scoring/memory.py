@@ -21,7 +21,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
-def halving(work: Callable[[int], T], budget: int) -> tuple[T, int]:
+def halve_on_oom(work: Callable[[int], T], budget: int) -> tuple[T, int]:
     """Does `work` with a budget of tokens, halved as often as memory ends; returns what it gave and the budget.
 
     Raises:

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GenerationConfig, Qwen2Config
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring.guard import no_trace
+from forget_callback.scoring.guard import no_side_effects
 from tests.helpers import digest, generators
 
 ITEMS = [
@@ -144,7 +144,7 @@ def test_everything_is_put_back(model, tokenizer, exit_by, padded_before):
     before = state()
     with torch.random.fork_rng(devices=[]):
         outcome = pytest.raises(exit_by) if exit_by else contextlib.nullcontext()
-        with outcome, no_trace(model, tokenizer):
+        with outcome, no_side_effects(model, tokenizer):
             meddle(model, tokenizer)
             if exit_by is not None:
                 raise exit_by
@@ -167,7 +167,7 @@ def test_meddling_shows_without_the_guard(model, tokenizer):
 
 def test_inside_the_model_is_in_eval_mode_without_gradients(model, tokenizer):
     ids = torch.tensor([[5, 6, 7]])
-    with no_trace(model, tokenizer):
+    with no_side_effects(model, tokenizer):
         assert not any(flags(model).values())
         logits = model(input_ids=ids).logits
         assert not logits.requires_grad and not logits.is_inference()
@@ -177,7 +177,7 @@ def test_inside_the_model_is_in_eval_mode_without_gradients(model, tokenizer):
 
 def test_a_guard_within_a_guard(model, tokenizer):
     before = everything(model, tokenizer)
-    with no_trace(model, tokenizer):
+    with no_side_effects(model, tokenizer):
         score_probe(model, tokenizer, PROBES["sampled"])
         assert not any(flags(model).values()) and not torch.is_grad_enabled()
     assert everything(model, tokenizer) == before
@@ -223,7 +223,7 @@ def test_a_model_without_generation_config_and_a_plain_tokenizer(make_model):
         side = "right"
 
     tokenizer = Plain()
-    with no_trace(module, tokenizer):
+    with no_side_effects(module, tokenizer):
         assert not module.training
         tokenizer.side = "left"
     assert module.training and module[1].training and tokenizer.side == "right"

@@ -12,7 +12,7 @@ import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.memory import halving, is_out_of_memory
+from forget_callback.scoring.memory import halve_on_oom, is_out_of_memory
 from tests.scoring.architectures import tiny
 
 N = 30
@@ -155,9 +155,9 @@ def test_halving_tries_every_half_down_to_one():
         raise MemoryError("no memory at all")
 
     with pytest.raises(MemoryError):
-        halving(work, 37)
+        halve_on_oom(work, 37)
     assert tried == [37, 18, 9, 4, 2, 1]
-    assert halving(lambda budget: budget * 2, 37) == (74, 37)
+    assert halve_on_oom(lambda budget: budget * 2, 37) == (74, 37)
 
 
 def test_the_failed_forward_is_let_go_before_the_next():
@@ -176,7 +176,7 @@ def test_the_failed_forward_is_let_go_before_the_next():
 
     gc.disable()
     try:
-        assert halving(work, 8) == (True, 4)
+        assert halve_on_oom(work, 8) == (True, 4)
     finally:
         gc.enable()
 
@@ -185,7 +185,7 @@ REAL = """
     import logging, resource, torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
-    from forget_callback.scoring.memory import halving
+    from forget_callback.scoring.memory import halve_on_oom
     from forget_callback.scoring.likelihood.tokens import Continuation
     logging.basicConfig(format="%(message)s")
     torch.set_num_threads(1)
@@ -200,7 +200,7 @@ REAL = """
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         # A forward of 672 tokens has 336 MiB in each of several tensors, one of 128 has 64 MiB.
         resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20, resource.RLIM_INFINITY))
-        found, budget = halving(lambda n: LikelihoodScorer(rows).score(model, budget=n), 1024)
+        found, budget = halve_on_oom(lambda n: LikelihoodScorer(rows).score(model, budget=n), 1024)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
     print("budget", budget)
 """

@@ -21,7 +21,7 @@ from forget_callback.scoring.generation.decoding import DecodingLoop, last_logit
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.generation.vllm import VLLM
-from forget_callback.scoring.guard import no_router_loss
+from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import is_out_of_memory
 from forget_callback.scoring.sharding import RankShard
@@ -88,7 +88,7 @@ class TextGenerator:
         if not self.requests:
             return []
         checker = StopChecker(model, tokenizer)
-        with no_router_loss(model):
+        with without_router_loss(model):
             if self.backend is None:
                 found = self._first(model, checker, budget, shard, vllm, advance)
             else:

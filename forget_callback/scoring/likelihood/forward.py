@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.guard import no_router_loss
+from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
@@ -80,7 +80,7 @@ def likelihoods(
     forward = (
         _TreeForward(model, chunks, dtype) if path.body == "tree" else _RowsForward(model, masked=path.body == "rows")
     )
-    with no_router_loss(model), forward.ready(), _head_hook(model, path) as hook:
+    with without_router_loss(model), forward.ready(), _head_hook(model, path) as hook:
         for chunk in chunks:
             scores = None
             for batch in chunk.batches:
