@@ -15,7 +15,7 @@ Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 _BYTES = 2**17
 
 
-def fits(model: Any, budget: int) -> int:
+def max_tokens(model: Any, budget: int) -> int:
     """Tokens that may be cached beside forwards of `budget` tokens."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None) or 1
@@ -25,15 +25,15 @@ def fits(model: Any, budget: int) -> int:
     return int(budget * _BYTES // own)
 
 
-class RoomLayer(DynamicLayer):
+class PreallocatedLayer(DynamicLayer):
     """One layer's keys and values at the beginning of larger buffers, ``(rows, heads, length, size)``.
 
     The dynamic layer of transformers copies everything for each new token; this one writes the token behind the others.
     """
 
-    def __init__(self, reserve: int = 0) -> None:
+    def __init__(self, capacity: int = 0) -> None:
         super().__init__()
-        self.reserve = reserve
+        self.capacity = capacity
         self.buffers: Pair | None = None
 
     def update(
@@ -47,12 +47,12 @@ class RoomLayer(DynamicLayer):
         if self.buffers is None or self.buffers[0].shape[-2] < end:
             kept = (self.keys, self.values) if length else None
             # More than asked for, lest it be copied again for the next token.
-            size = max(end, self.reserve) if kept is None else end + end // 4
+            size = max(end, self.capacity) if kept is None else end + end // 4
             self._allocate((key_states, value_states), kept, size)
         assert self.buffers is not None
         for buffer, new in zip(self.buffers, (key_states, value_states)):
             buffer[:rows, :, length:end] = new
-        self._show(rows, end)
+        self._set_view(rows, end)
         return self.keys, self.values
 
     def _allocate(self, like: Pair, kept: Pair | None, size: int) -> None:
@@ -61,47 +61,47 @@ class RoomLayer(DynamicLayer):
             keys[:, :, : kept[0].shape[-2]], values[:, :, : kept[1].shape[-2]] = kept
         self.buffers = (keys, values)
 
-    def _show(self, rows: int, length: int) -> None:
+    def _set_view(self, rows: int, length: int) -> None:
         assert self.buffers is not None
         self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
-    def back_to(self, rows: int, length: int) -> None:
+    def crop(self, rows: int, length: int) -> None:
         """Forgets all but the first `rows` and the first `length` tokens; the room stays."""
-        self._show(rows, length)
+        self._set_view(rows, length)
 
-    def replace(self, kept: Pair, reserve: int) -> None:
-        """Starts again with these keys and values, and room for `reserve` tokens."""
+    def replace(self, kept: Pair, capacity: int) -> None:
+        """Starts again with these keys and values, and room for `capacity` tokens."""
         self.lazy_initialization(*kept)
-        self._allocate(kept, kept, max(reserve, kept[0].shape[-2]))
-        self._show(*kept[0].shape[:3:2])
+        self._allocate(kept, kept, max(capacity, kept[0].shape[-2]))
+        self._set_view(*kept[0].shape[:3:2])
 
 
-def empty(reserve: int = 0) -> Cache:
-    """A cache of nothing, with room for `reserve` tokens."""
-    return Cache(layer_class_to_replicate=partial(RoomLayer, reserve))
+def empty(capacity: int = 0) -> Cache:
+    """A cache of nothing, with room for `capacity` tokens."""
+    return Cache(layer_class_to_replicate=partial(PreallocatedLayer, capacity))
 
 
-def holding(pairs: Sequence[Pair], reserve: int) -> Cache:
-    """A cache of these keys and values, a pair a layer, with room for `reserve` tokens."""
-    layers = [RoomLayer() for _ in pairs]
+def from_pairs(pairs: Sequence[Pair], capacity: int) -> Cache:
+    """A cache of these keys and values, a pair a layer, with room for `capacity` tokens."""
+    layers = [PreallocatedLayer() for _ in pairs]
     for layer, pair in zip(layers, pairs):
-        layer.replace(pair, reserve)
+        layer.replace(pair, capacity)
     return Cache(layers=layers)
 
 
-def back_to(cache: Cache, rows: int, length: int) -> None:
+def crop(cache: Cache, rows: int, length: int) -> None:
     """Forgets all but the first `rows` and the first `length` tokens of each."""
     for layer in cache.layers:
-        layer.back_to(rows, length)
+        layer.crop(rows, length)
 
 
-def move(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
+def keep_rows(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
     """Copies rows over others, then forgets all but the first `rows`."""
     length = cache.get_seq_length()
     for layer in cache.layers:
         for buffer in layer.buffers if sources else ():
             buffer[list(targets), :, :length] = buffer[list(sources), :, :length]
-        layer.back_to(rows, length)
+        layer.crop(rows, length)
 
 
 def pairs(cache: Cache) -> list[Pair]:
@@ -110,7 +110,7 @@ def pairs(cache: Cache) -> list[Pair]:
     Raises:
         TypeError: If the model put other layers into the cache than were asked for.
     """
-    kept = [isinstance(layer, RoomLayer) and layer.buffers is not None for layer in cache.layers]
+    kept = [isinstance(layer, PreallocatedLayer) and layer.buffers is not None for layer in cache.layers]
     if not kept or not all(kept):
         raise TypeError(f"the model does not keep keys and values in the cache that it was given: {cache}")
     return [(layer.keys, layer.values) for layer in cache.layers]

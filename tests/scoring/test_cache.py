@@ -26,9 +26,9 @@ def equal(one, other):
         assert torch.equal(keys, other_keys) and torch.equal(values, other_values)
 
 
-@pytest.mark.parametrize("reserve", [0, 1, 9, 100])
-def test_updates_are_those_of_the_dynamic_cache(reserve):
-    ours, theirs = kv.empty(reserve), DynamicCache()
+@pytest.mark.parametrize("capacity", [0, 1, 9, 100])
+def test_updates_are_those_of_the_dynamic_cache(capacity):
+    ours, theirs = kv.empty(capacity), DynamicCache()
     length = 0
     for step, n in enumerate([5, 1, 1, 3, 1, 20, 1]):
         new = tokens(n, seed=step)
@@ -53,7 +53,7 @@ def test_it_goes_back_to_its_prefix():
     prefix, cache = tokens(6), kv.empty(20)
     append(cache, prefix)
     for step, rows in enumerate([3, 1, 2, 3]):
-        kv.back_to(cache, rows, 6)
+        kv.crop(cache, rows, 6)
         equal(kv.pairs(cache), [(keys[:rows], values[:rows]) for keys, values in prefix])
         new = tokens(4, rows=rows, seed=step + 1)
         expected = [
@@ -66,7 +66,7 @@ def test_it_goes_back_to_its_prefix():
 def test_holding_is_a_copy_with_room():
     pairs = tokens(6)
     kept = [(keys.clone(), values.clone()) for keys, values in pairs]
-    cache = kv.holding(pairs, 10)
+    cache = kv.from_pairs(pairs, 10)
     equal(kv.pairs(cache), kept)
     assert cache.get_seq_length() == 6
     for keys, values in pairs:
@@ -80,7 +80,7 @@ def test_holding_is_a_copy_with_room():
 def test_holding_takes_one_row_for_many():
     """An expanded prefix, whose rows are one and the same memory until they are copied."""
     (one,) = [tokens(6, rows=1)]
-    cache = kv.holding([(k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1)) for k, v in one], 8)
+    cache = kv.from_pairs([(k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1)) for k, v in one], 8)
     append(cache, tokens(2, rows=5, seed=1))
     for keys, values in kv.pairs(cache):
         assert keys.shape == values.shape == (5, HEADS, 8, SIZE)
@@ -95,7 +95,7 @@ def test_holding_takes_one_row_for_many():
 def test_rows_move_and_leave(sources, targets, rows, order):
     cache, new = kv.empty(9), tokens(6)
     append(cache, new)
-    kv.move(cache, sources, targets, rows)
+    kv.keep_rows(cache, sources, targets, rows)
     equal(kv.pairs(cache), [(keys[order], values[order]) for keys, values in new])
     more = tokens(1, rows=rows, seed=1)
     append(cache, more)

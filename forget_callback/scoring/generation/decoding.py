@@ -81,7 +81,8 @@ class DecodingLoop:
         chosen = [self.requests[i] for i in members]
         longest = max(len(request.prompt) for request in chosen)
         room = max(
-            min(kv.fits(model, budget) // (longest + max(request.max_new_tokens for request in chosen)), budget), 1
+            min(kv.max_tokens(model, budget) // (longest + max(request.max_new_tokens for request in chosen)), budget),
+            1,
         )
         part = max(min(min(room, len(members)) // _PARTS, budget // (longest - depth)), 1)
         # Long ones first, so that the last rows left are short ones.
@@ -165,7 +166,7 @@ class _ActiveBatch:
         cache = kv.empty(width)
         if self.prefix:
             repeated = [tuple(part.expand(len(distinct), -1, -1, -1) for part in pair) for pair in self._shared]
-            cache = kv.holding(repeated, depth + width)  # type: ignore[arg-type]
+            cache = kv.from_pairs(repeated, depth + width)  # type: ignore[arg-type]
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, depth:]
         logits = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
@@ -188,7 +189,7 @@ class _ActiveBatch:
             tuple(_aligned(None if o is None else o[i], n[i][rows], depth, width) for i in range(2))
             for o, n in zip(old, new.pairs)
         ]
-        self.cache = kv.holding(joined, width + left)  # type: ignore[arg-type]
+        self.cache = kv.from_pairs(joined, width + left)  # type: ignore[arg-type]
         self.mask = _aligned(self.mask if self.members else None, new.mask[rows], depth, width, dim=1)
         self.length = torch.cat([self.length, new.length[rows]])
         self.token = torch.cat([self.token, token[rows]])
@@ -216,7 +217,7 @@ class _ActiveBatch:
             order = list(range(n))
             for to, source in zip(free, moved):
                 order[to] = source
-            kv.move(self.cache, moved, free, n)
+            kv.keep_rows(self.cache, moved, free, n)
             rows = torch.tensor(order, device=self.device, dtype=torch.long)
             self.mask, self.length, token = self.mask[rows], self.length[rows], token[rows]
             self.members = [self.members[at] for at in order]

@@ -126,7 +126,7 @@ class LikelihoodScorer:
             budget = min(budget, max(_LOGITS // model.config.get_text_config().vocab_size, 256))
         key = (path.body, path.head, budget)
         if key not in self._plans:
-            self._plans[key] = _planned(self.rows, path, budget, kv.fits(model, budget), self.variant)
+            self._plans[key] = _planned(self.rows, path, budget, kv.max_tokens(model, budget), self.variant)
         chunks = self._plans[key]
         self.work = _work(chunks)
         own = shard.select(chunks)

@@ -190,7 +190,7 @@ class _TreeForward:
             repeated = [
                 (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in kv.pairs(cache)
             ]
-            self._cache = kv.holding(repeated, len(batch.prefix) + width)
+            self._cache = kv.from_pairs(repeated, len(batch.prefix) + width)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         ids, positions, ends = (
@@ -198,7 +198,7 @@ class _TreeForward:
         )
         inputs: dict[str, Any] = {"use_cache": False}
         if batch.prefix:
-            kv.back_to(self._cache, len(ids), len(batch.prefix))
+            kv.crop(self._cache, len(ids), len(batch.prefix))
             inputs = {"use_cache": True, "past_key_values": self._cache}
         mask = self._mask(positions, ends, len(batch.prefix))
         logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, **inputs).logits

@@ -161,7 +161,7 @@ def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
 def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
     """With a cache for a few rows only, the forwards are far fewer than batch by batch."""
     model, items = ending(tokenizer, 0.08), items_of(48, limits=(120,))
-    monkeypatch.setattr(kv, "_BYTES", 4 * 300 * kv._BYTES // kv.fits(model, 300))  # 1,200 tokens
+    monkeypatch.setattr(kv, "_BYTES", 4 * 300 * kv._BYTES // kv.max_tokens(model, 300))  # 1,200 tokens
     generator = make_generator(items, tokenizer, temperature=1.0)
     generator.backend = "loop"
     found, _, steps, _ = counted(model, generator, tokenizer, 300)
