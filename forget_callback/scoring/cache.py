@@ -65,7 +65,7 @@ class PreallocatedLayer(DynamicLayer):
         assert self.buffers is not None
         self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
-    def crop(self, rows: int, length: int) -> None:
+    def truncate(self, rows: int, length: int) -> None:
         """Forgets all but the first `rows` and the first `length` tokens; the room stays."""
         self._set_view(rows, length)
 
@@ -89,19 +89,19 @@ def from_pairs(pairs: Sequence[Pair], capacity: int) -> Cache:
     return Cache(layers=layers)
 
 
-def crop(cache: Cache, rows: int, length: int) -> None:
+def truncate(cache: Cache, rows: int, length: int) -> None:
     """Forgets all but the first `rows` and the first `length` tokens of each."""
     for layer in cache.layers:
-        layer.crop(rows, length)
+        layer.truncate(rows, length)
 
 
-def keep_rows(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
+def compact(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
     """Copies rows over others, then forgets all but the first `rows`."""
     length = cache.get_seq_length()
     for layer in cache.layers:
         for buffer in layer.buffers if sources else ():
             buffer[list(targets), :, :length] = buffer[list(sources), :, :length]
-        layer.crop(rows, length)
+        layer.truncate(rows, length)
 
 
 def pairs(cache: Cache) -> list[Pair]:

@@ -53,7 +53,7 @@ def test_it_goes_back_to_its_prefix():
     prefix, cache = tokens(6), kv.empty(20)
     append(cache, prefix)
     for step, rows in enumerate([3, 1, 2, 3]):
-        kv.crop(cache, rows, 6)
+        kv.truncate(cache, rows, 6)
         equal(kv.pairs(cache), [(keys[:rows], values[:rows]) for keys, values in prefix])
         new = tokens(4, rows=rows, seed=step + 1)
         expected = [
@@ -95,7 +95,7 @@ def test_holding_takes_one_row_for_many():
 def test_rows_move_and_leave(sources, targets, rows, order):
     cache, new = kv.empty(9), tokens(6)
     append(cache, new)
-    kv.keep_rows(cache, sources, targets, rows)
+    kv.compact(cache, sources, targets, rows)
     equal(kv.pairs(cache), [(keys[order], values[order]) for keys, values in new])
     more = tokens(1, rows=rows, seed=1)
     append(cache, more)

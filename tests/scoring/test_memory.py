@@ -147,7 +147,7 @@ def test_memory_for_nothing_is_an_error(make_model, tokenizer, items):
         score_probe(model, tokenizer, Probe("p", items), batch_tokens=64)
 
 
-def test_halving_tries_every_half_down_to_one():
+def test_oom_tries_every_half_down_to_one():
     tried = []
 
     def work(budget):

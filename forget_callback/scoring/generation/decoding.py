@@ -217,7 +217,7 @@ class _ActiveBatch:
             order = list(range(n))
             for to, source in zip(free, moved):
                 order[to] = source
-            kv.keep_rows(self.cache, moved, free, n)
+            kv.compact(self.cache, moved, free, n)
             rows = torch.tensor(order, device=self.device, dtype=torch.long)
             self.mask, self.length, token = self.mask[rows], self.length[rows], token[rows]
             self.members = [self.members[at] for at in order]

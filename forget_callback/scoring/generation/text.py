@@ -39,14 +39,14 @@ class GenerationRequest:
     """A prompt to be answered.
 
     Attributes:
-        limit: New tokens, at most.
+        max_new_tokens: Limit of the generated text, in tokens.
         first_line: Ends with the first line that is not empty: "exact" and "prefix" read no further.
         stop: Texts that end the answer.
         draws: Where each token's distribution function is inverted, None if greedy, ``(limit,)``.
     """
 
     prompt: tuple[int, ...]
-    limit: int
+    max_new_tokens: int
     first_line: bool
     stop: tuple[str, ...]
     draws: NDArray[np.float64] | None

@@ -198,7 +198,7 @@ class _TreeForward:
         )
         inputs: dict[str, Any] = {"use_cache": False}
         if batch.prefix:
-            kv.crop(self._cache, len(ids), len(batch.prefix))
+            kv.truncate(self._cache, len(ids), len(batch.prefix))
             inputs = {"use_cache": True, "past_key_values": self._cache}
         mask = self._mask(positions, ends, len(batch.prefix))
         logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, **inputs).logits
