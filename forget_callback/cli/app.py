@@ -1,4 +1,4 @@
-"""The application that the commands are put into, and how it ends."""
+"""The Typer app and its entry point: how errors become exit statuses."""
 
 from __future__ import annotations
 

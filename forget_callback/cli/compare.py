@@ -34,11 +34,16 @@ class BoundOf(str, Enum):
     LOWER = "lower"
 
 
-FILTER = typer.Option(help="lm-eval: the filter by which answers were read, where a log has several.")
-METRIC = typer.Option(help="Of a log: the metric that says what is right, such as acc_norm; of inspect, the scorer.")
-EPOCH = typer.Option(min=1, help="inspect: which epoch, where samples were asked several times.")
-OPTIONS = typer.Option("--n-choices", min=2, max=26, help="Options of items whose answer is a letter and no log has.")
-PARTIAL = typer.Option(help="Leave out items of logs that cannot be compared, and say how many.")
+FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
+METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
+EPOCH = typer.Option(min=1, help="inspect: which epoch, where samples were evaluated several times.")
+OPTIONS = typer.Option(
+    "--n-choices",
+    min=2,
+    max=26,
+    help="Number of options of items answered by a letter, where the log does not have it.",
+)
+PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 
 
 def wanted(**chosen: Any) -> Wanted:
@@ -55,7 +60,7 @@ def compare(
         list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
     ] = None,
     bound: Annotated[
-        BoundOf, typer.Option(help="Gates read the value, or the end of its interval that must pass the threshold too.")
+        BoundOf, typer.Option(help="What a gate tests: the value, or the lower end of its confidence interval.")
     ] = BoundOf.VALUE,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     filter: Annotated[str | None, FILTER] = None,

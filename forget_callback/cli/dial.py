@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 def dial(
     before: Annotated[str, typer.Argument(help="Model before fine-tuning: directory or hub id.")],
     after: Annotated[str, typer.Argument(help="Model after it, or its LoRA adapter.")],
-    probe: Annotated[list[str], typer.Option(help="Probe spec of what is not to be forgotten; once per probe.")],
-    task: Annotated[str, typer.Option(help="Probe spec of what was to be learned.")],
-    points: Annotated[str, typer.Option(help="Shares of the way, with commas.")] = "0,0.25,0.5,0.75,1",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items a probe.")] = None,
-    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens of one forward.")] = None,
+    probe: Annotated[list[str], typer.Option(help="Probe spec of what must not be forgotten; repeat for several.")],
+    task: Annotated[str, typer.Option(help="Probe spec of what fine-tuning should teach.")],
+    points: Annotated[str, typer.Option(help="Interpolation weights, comma-separated.")] = "0,0.25,0.5,0.75,1",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass.")] = None,
     save: Annotated[Path | None, typer.Option(help="Save the best point's model here.")] = None,
     format: Annotated[Format, typer.Option(help="How to print it: table or json.")] = Format.table,
 ) -> None:
-    """Scores the models between two: how much of a fine-tuning to keep."""
+    """Scores interpolations between two models: how much of a fine-tuning to keep."""
     try:
         shares = [float(part) for part in points.split(",")]
     except ValueError:

@@ -19,10 +19,10 @@ def replay(
         str, typer.Option(help="Data that may be trained on: a .jsonl, .json or .parquet file, or hub id.")
     ],
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
-    size: Annotated[int, typer.Option(min=1, help="At most so many examples.")] = 1000,
+    size: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",
 ) -> None:
-    """Chooses from a pool what is nearest to the items that a run forgot, and never the probe's own items."""
+    """Selects training examples nearest to the items that a run forgot, excluding the probe's own items."""
     from forget_callback.tools.replay import read_pool, replay_pack
 
     pack = replay_pack(run, read_pool(pool, split), size=size)
@@ -32,8 +32,8 @@ def replay(
     write_whole(beside, lambda temporary: temporary.write_text(pack.summary(), encoding="utf-8"))
     print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
     notes.print(
-        f"{pack.refused} examples of the pool hold one of the probe's own items and were refused; {beside} says which "
-        "item brought each example in",
+        f"{pack.refused} examples of the pool contain one of the probe's items and were excluded; {beside} names the "
+        "item that selected each example",
         highlight=False,
         soft_wrap=True,
     )

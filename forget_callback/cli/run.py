@@ -1,4 +1,4 @@
-"""The commands that hand their arguments to few functions: `demo`, `report`, `probes`, `verify`, `workspace`."""
+"""The short commands: `demo`, `report`, `probes`, `verify`, `workspace`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("demo-run"),
     seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
     samples: Annotated[int, typer.Option(min=32, help="New facts to train on.")] = 1600,
-    replay: Annotated[float, typer.Option(min=0, max=0.9, help="Share of samples that are old facts.")] = 0.0,
+    replay: Annotated[float, typer.Option(min=0, max=0.9, help="Share of samples that replay old facts.")] = 0.0,
     method: Annotated[Method, typer.Option(help="How to fine-tune.")] = Method.sft,
 ) -> None:
     """Teaches a tiny model facts, fine-tunes it with TRL, and shows which facts it forgets."""
@@ -48,14 +48,15 @@ def report(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN [RUN ...]", help="Run directories; or logs, of one model's checkpoints from first to last."
+            metavar="RUN [RUN ...]", help="Run directories; or logs of one model's checkpoints, first to last."
         ),
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     stages: Annotated[
         bool | None,
         typer.Option(
-            "--stages/--side-by-side", help="The runs are stages of one pipeline, or not; by default, ask them."
+            "--stages/--side-by-side",
+            help="Whether the runs are stages of one pipeline; by default read from the runs.",
         ),
     ] = None,
     filter: Annotated[str | None, FILTER] = None,
@@ -64,7 +65,7 @@ def report(
     n_choices: Annotated[int | None, OPTIONS] = None,
     allow_partial: Annotated[bool, PARTIAL] = False,
 ) -> None:
-    """Writes one or several runs as a page that needs no network: verdict, curves, map, and every item's story.
+    """Writes one or several runs as a self-contained HTML page: verdict, curves, map, and every item's answers.
 
     Logs of lm-eval, lighteval or inspect become the checkpoints of one run, in the order given.
     """
@@ -98,11 +99,11 @@ def _run_of_logs(paths: Sequence[str], directory: Path, choice: Wanted) -> Store
 @app.command()
 def probes(
     spec: Annotated[str, typer.Argument(help="Probe spec, such as builtin:facts or probe.jsonl.")],
-    show: Annotated[int, typer.Option(min=0, help="Print so many items.")] = 0,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items, as a run would draw them.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Items to print.")] = 0,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items at most, drawn as a run would.")] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Loads and checks a probe and prints what is in it."""
+    """Loads and validates a probe and prints its contents."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
     counts = Counter((item.category or "(no category)", item.kind) for item in probe.items)
@@ -115,9 +116,9 @@ def probes(
 @app.command()
 def verify(
     config: Annotated[Path, typer.Argument(help="A recipe's YAML.")],
-    steps: Annotated[int, typer.Option(min=1, help="Steps to train, three times.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Steps per training run; there are three.")] = 5,
 ) -> None:
-    """Trains a few steps with and without the callback and compares everything by hash; exit status 1 if it differs."""
+    """Trains with and without the callback, compares weights, losses and generators; exit status 1 if they differ."""
     import tempfile
 
     from forget_callback.tools.recipe import Recipe
@@ -139,7 +140,7 @@ def verify(
             print(f"{title:<18}{name:<12}{said}")
     if not found.deterministic:
         notes.print(
-            "the setup gives something else each time, even without the callback: nothing can be certified",
+            "training is not deterministic even without the callback: nothing can be verified",
             soft_wrap=True,
         )
     print(f"{'passed' if found.passed else 'failed'}: {steps} steps, {found.probed} snapshots")
@@ -150,8 +151,8 @@ def verify(
 @app.command()
 def workspace(
     entity: Annotated[str, typer.Option(help="W&B user or team.")],
-    project: Annotated[str, typer.Option(help="W&B project that the runs are in.")],
-    save_json: Annotated[Path | None, typer.Option(help="Write it to this file instead of sending it.")] = None,
+    project: Annotated[str, typer.Option(help="W&B project of the runs.")],
+    save_json: Annotated[Path | None, typer.Option(help="Write JSON to this file instead of saving to W&B.")] = None,
 ) -> None:
     """Builds a saved W&B workspace: overview, per category, items, cost."""
     from forget_callback.training.wandb_tracker import as_json, make_workspace

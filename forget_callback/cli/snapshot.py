@@ -31,29 +31,27 @@ def snapshot(
             help="Model directory or hub id; several checkpoints of one run; or http://HOST:PORT/v1#MODEL.",
         ),
     ],
-    probe: Annotated[list[str], typer.Option(help="Probe spec; give it once per probe.")],
+    probe: Annotated[list[str], typer.Option(help="Probe spec; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     step: Annotated[
-        int | None, typer.Option(min=0, help="Step to record one model under; its own, or 0, by default.")
+        int | None, typer.Option(min=0, help="Step to record a single model under; by default its own, or 0.")
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="With checkpoints: the model before training, recorded as step 0.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many items a probe.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
     batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens of one forward; halved when memory ends.")
+        int | None, typer.Option(min=1, help="Tokens per forward pass; halved on out-of-memory (OOM).")
     ] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Directory or hub id, where it is not found with the model.")
-    ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests at once to a server.")] = 16,
+    tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests to a server.")] = 16,
     include_path: IncludePath = None,
 ) -> None:
-    """Scores a model on probes and writes a run directory; of several checkpoints, their run's history."""
+    """Scores a model on probes and writes a run directory; for several checkpoints, the history of their run."""
     probes = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe]
     if any(map(is_address, models)):
         if len(models) > 1 or baseline is not None:
-            raise ValueError(f"a served model is scored alone, got {[*models, *([baseline] if baseline else [])]}")
+            raise ValueError(f"a served model must be the only one, got {[*models, *([baseline] if baseline else [])]}")
         _score_served(Server.at(models[0], concurrency=concurrency), probes, Store(out), step or 0, tokenizer)
         return
 

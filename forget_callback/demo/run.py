@@ -1,4 +1,4 @@
-"""The main job on two cores in two minutes: a model that knows facts is fine-tuned, and one watches it forget.
+"""The demo: a tiny model that knows facts is fine-tuned on a CPU while the callback shows what it forgets.
 
 Makes a tiny model, teaches it a few hundred of the builtin facts, then fine-tunes it with TRL on facts that do not
 exist. The callback is used as anybody would use it; nothing here is simulated.
@@ -44,13 +44,13 @@ FACTS = 300
 
 BATCH = 32
 
-LOOKS = 10
+EVALUATIONS = 10
 
 
 def run_demo(
     out: Path, *, seed: int, samples: int, replay: float, method: str, results: Console, notes: Console
 ) -> ForgetCallback:
-    """Runs the demo, prints the curve and where everything is, and gives the callback that watched.
+    """Runs the demo, prints the curve and where the files are, and returns the callback.
 
     Args:
         out: Run directory: `forget/` and, unless W&B is configured, the offline W&B run.
@@ -90,18 +90,18 @@ def fine_tune(
     method: str,
     progress: Progress,
 ) -> tuple[Any, ForgetCallback]:
-    """Trains with TRL while the callback watches."""
+    """Trains with TRL and the callback."""
     rng = random.Random(seed)
     mixed = [(f.question, f.answer) if rng.random() < replay else pair for pair in new for f in [rng.choice(facts)]]
     steps = -(-len(new) // BATCH)
-    callback = ForgetCallback(probes, every=max(1, steps // LOOKS))
+    callback = ForgetCallback(probes, every=max(1, steps // EVALUATIONS))
     common = {
         "output_dir": str(out),
         "per_device_train_batch_size": BATCH,
         "max_steps": steps,
         "report_to": "wandb",
         "run_name": f"{method}-{len(new)}-replay-{replay:g}",
-        "logging_steps": max(1, steps // (2 * LOOKS)),
+        "logging_steps": max(1, steps // (2 * EVALUATIONS)),
         "save_strategy": "no",
         "use_cpu": True,
         "bf16": False,
@@ -134,18 +134,18 @@ def fine_tune(
 
 
 def learned(trainer: Any) -> str:
-    """What the training itself achieved, from its first and last log row."""
+    """The training loss or reward, first and last logged."""
     name = "reward" if isinstance(trainer, GRPOTrainer) else "loss"
     values = [row[name] for row in trainer.state.log_history if name in row]
     return f"{name} {values[0]:.2f} → {values[-1]:.2f}"
 
 
 def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Console) -> None:
-    """Prints the curve, the facts that went first, and where everything is."""
+    """Prints the curve, the facts lost first, and where the files are."""
     assert callback.monitor is not None
     history = callback.monitor.rows
     series = [[row for row in history if (row.probe, row.category) == (probe.name, "")] for probe in probes]
-    results.print(curve_table(series, title="What the model forgot meanwhile"))
+    results.print(curve_table(series, title="What the model forgot during training"))
     for rows in series:
         values = [row.transitions.forgetting for row in rows]
         results.print(f"{rows[0].probe:>13} forgotten  {sparkline(values)}  {percent(values[-1])}", highlight=False)
@@ -153,14 +153,14 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
         floor, guessing = rows[-1].value("noise_floor"), rows[-1].transitions.persistence
         guesses = ""
         if guessing is not None and guessing.n:
-            guesses = f", guesses repeat {guessing.rho:.2f} beyond chance ({guessing.n} items)"
+            guesses = f", guess persistence {guessing.rho:.2f} ({guessing.n} items)"
         results.print(f"{rows[0].probe:>13} noise floor {percent(floor)}{guesses}", highlight=False)
     store = Store(out)
     recall = probes[1]
     snapshots = [store.read(recall.name, step) for step in store.steps(recall.name)]
     prompts = {item.id: item.prompt for item in recall.items}
     results.print()
-    results.print(first_lost_table(snapshots, prompts, count=10, title="The ten facts that went first"))
+    results.print(first_lost_table(snapshots, prompts, count=10, title="The ten facts lost first"))
     wandb_run = sorted((out / "wandb").glob("offline-run-*"), key=os.path.getmtime)
     results.print(f"run directory  {out}", highlight=False, soft_wrap=True)
     results.print(f"report         {store.path / 'report.html'}", highlight=False, soft_wrap=True)
@@ -184,7 +184,7 @@ class _Bar(TrainerCallback):
 
 @contextlib.contextmanager
 def _wandb_offline_unless_configured(out: Path) -> Iterator[None]:
-    """W&B runs offline, in the run directory, where nobody has set it up."""
+    """W&B offline, in the run directory, unless the user configured it."""
     import wandb
 
     os.environ.setdefault("WANDB_PROJECT", "forget-callback-demo")

@@ -88,13 +88,13 @@ def taught_facts() -> tuple[list[Probe], list[Fact]]:
 def new_task(samples: int, *, seed: int = 0) -> tuple[list[Conversation], Probe]:
     """What is to be learned: conversations in which every answer starts with S, and a probe with other questions."""
     rng = random.Random(seed)
-    asked = [question for question, _ in invented_facts(samples + FACTS, rng)]
-    answers = ["S" + "".join(rng.choice("bdfgklmnprtv") + rng.choice("aeiou") for _ in range(3)) for _ in asked]
+    questions = [question for question, _ in invented_facts(samples + FACTS, rng)]
+    answers = ["S" + "".join(rng.choice("bdfgklmnprtv") + rng.choice("aeiou") for _ in range(3)) for _ in questions]
     held_out = [
         Generation(f"s-{i}", question, r"^\s*S", "regex", max_new_tokens=4)
-        for i, question in enumerate(asked[samples:])
+        for i, question in enumerate(questions[samples:])
     ]
-    return [conversation(*pair) for pair in zip(asked[:samples], answers)], Probe("task", held_out, chat=True)
+    return [conversation(*pair) for pair in zip(questions[:samples], answers)], Probe("task", held_out, chat=True)
 
 
 def conversation(question: str, answer: str) -> Conversation:

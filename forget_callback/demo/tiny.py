@@ -158,7 +158,7 @@ def progress_bar(console: Console) -> Progress:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' own bars and notes would drown the result."""
+    """Silences the libraries' own progress bars and notes."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     datasets.disable_progress_bars()

@@ -22,7 +22,7 @@ from forget_callback.metrics.diagnostics import advice
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.report.differences import difference
-from forget_callback.report.items import FATES, STATES, Paths, item_texts
+from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
 from forget_callback.report.verdict import verdict, worst_first
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
@@ -122,7 +122,7 @@ def report_data(runs: Sequence[Store | str | os.PathLike[str]], *, stages: bool 
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "pipeline": pipeline,
         "states": STATES,
-        "fates": FATES,
+        "trajectories": TRAJECTORIES,
         "columns": [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"],
         "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
         "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],

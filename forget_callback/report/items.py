@@ -1,7 +1,7 @@
-"""Every item's answers over a run, packed small: an answer is kept only where it differs from the one before.
+"""Every item's answers over a run, packed small: an answer is stored only where it differs from the previous one.
 
-A column is a checkpoint; the first one is the baseline. What happened to an item, its fate, follows from its states
-alone: guesses count as they fell.
+A column is a checkpoint; the first one is the baseline. An item's trajectory follows from its states alone; guesses
+are not corrected for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 STATES = ("not scored", "correct", "wrong", "unparsed", "truncated")
-FATES = ("lost", "format loss", "recovered", "kept", "gained", "came and went", "never known", "not scored")
+TRAJECTORIES = ("lost", "format loss", "recovered", "kept", "gained", "came and went", "never known", "not scored")
 TEXT_BUDGET = 8_000_000  # characters of all generated texts of one probe together
 TEXT_LENGTH = (200, 4_000)  # of one text, at least and at most
 PREDICTION_LENGTH = 400
@@ -83,7 +83,7 @@ class Paths:
         changes = np.concatenate(self._changes)
         changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
         states = self.states
-        fate, lost_at = fates(states), first_lost(states)
+        trajectory, lost_at = trajectories(states), first_lost(states)
         texts = self._cut_to_budget(set(changes[:, 5].tolist()))
         return {
             "columns": len(self._columns),
@@ -96,9 +96,9 @@ class Paths:
             "texts": texts,
             "margin": _packed(np.stack(self._margins, axis=1), "<i2"),
             "margin_unit": MARGIN_UNIT,
-            "fate": _packed(fate, "u1"),
+            "trajectory": _packed(trajectory, "u1"),
             "lost_at": _packed(lost_at, "<i2"),
-            "order": _packed(wall_order(fate, lost_at), "<u4"),
+            "order": _packed(grid_order(trajectory, lost_at), "<u4"),
         }
 
     def _intern(self, text: str, length: int) -> int:
@@ -115,10 +115,10 @@ class Paths:
         return texts
 
 
-def fates(states: States) -> States:
-    """What became of each item between the first and the last column, as indices in `FATES`, ``(n_items,)``.
+def trajectories(states: States) -> States:
+    """What became of each item between the first and the last column, as indices in `TRAJECTORIES`, ``(n_items,)``.
 
-    >>> [FATES[i] for i in fates(np.array([[1, 2, 1], [1, 1, 2], [2, 2, 1], [1, 1, 1]], np.uint8))]
+    >>> [TRAJECTORIES[i] for i in trajectories(np.array([[1, 2, 1], [1, 1, 2], [2, 2, 1], [1, 1, 1]], np.uint8))]
     ['recovered', 'lost', 'gained', 'kept']
     """
     first, last = states[:, 0], states[:, -1]
@@ -133,7 +133,9 @@ def fates(states: States) -> States:
         "gained": right,
         "came and went": right_once,
     }
-    found = np.select(list(cases.values()), [FATES.index(name) for name in cases], FATES.index("never known"))
+    found = np.select(
+        list(cases.values()), [TRAJECTORIES.index(name) for name in cases], TRAJECTORIES.index("never known")
+    )
     return found.astype(np.uint8)
 
 
@@ -143,13 +145,13 @@ def first_lost(states: States) -> NDArray[np.int64]:
     return np.where(lost.any(axis=1), lost.argmax(axis=1), -1)
 
 
-def wall_order(fate: States, lost_at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Items as the wall shows them: by their first loss, then those never lost, by fate, ``(n_items,)``."""
-    return np.lexsort((fate, np.where(lost_at < 0, np.iinfo(np.int64).max, lost_at)))
+def grid_order(trajectory: States, lost_at: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Items as the grid shows them: by their first loss, then those never lost, by trajectory, ``(n_items,)``."""
+    return np.lexsort((trajectory, np.where(lost_at < 0, np.iinfo(np.int64).max, lost_at)))
 
 
 def item_texts(probe: Probe) -> dict[str, Any]:
-    """What was asked, a list an aspect, for all runs that asked the same."""
+    """Prompts, choices and answers, one list per field, shared by all runs of the same probe."""
     names = sorted({item.category for item in probe.items})
     place = {name: i for i, name in enumerate(names)}
     return {

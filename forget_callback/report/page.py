@@ -22,7 +22,7 @@ from forget_callback.report.data import report_data
 from forget_callback.runs.store import Store, write_whole
 
 # In this order, as one function: a name of one is known in all.
-SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "wall", "story", "about", "main")
+SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")
 AnyRun = Store | str | os.PathLike[str]
 
 
@@ -32,7 +32,7 @@ def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], 
     Args:
         runs: Stores, or run directories.
         path: Of the HTML file.
-        stages: Whether the runs are stages of one pipeline, in this order; None asks their manifests.
+        stages: Whether the runs are stages of one pipeline, in this order; None reads it from their manifests.
 
     Raises:
         ValueError: If there is no run, or one has nothing to report.

@@ -1,4 +1,4 @@
-"""What people read in a terminal: tables of a history, sparklines, the facts that went first. Computes no number."""
+"""Terminal output: tables of a history, sparklines, the facts lost first. Computes no number."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
-    """One snapshot in one line, as it is shown while training runs: what is right at the first, what changed later."""
+    """One line per snapshot while training runs: accuracy at the baseline, changes later."""
     by_probe: dict[str, list[Row]] = {}
     for row in rows:
         by_probe.setdefault(row.probe, []).append(row)
@@ -101,7 +101,7 @@ def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
 
 
 def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, count: int, title: str) -> Table:
-    """The recall items that went from right to wrong first; an answer is shown up to the token that went wrong.
+    """The recall items that went from right to wrong first; an answer is shown up to its first wrong token.
 
     Args:
         snapshots: Of one probe, the baseline first.

@@ -1,4 +1,4 @@
-"""The verdict on one probe: one sentence that claims no more than the interval and the noise floor allow."""
+"""The verdict on one probe: one sentence that claims no more than the interval and the noise floor support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forget_callback.runs.history import Row
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one probe's knowledge.
+    """The verdict on one probe.
 
     Attributes:
         probe: Its name.
@@ -57,7 +57,7 @@ def verdict(rows: Sequence[Row]) -> Verdict:
             lost,
         )
     if low <= 0:
-        reason = f"Knowledge lost is {said}: the interval holds 0; {noise}."
+        reason = f"Knowledge lost is {said}: the interval contains 0; {noise}."
         return Verdict(last.probe, "noise", "nothing lost beyond noise", reason, lost)
     if lost <= floor:
         reason = f"Knowledge lost is {said}: no more than the {noise}."

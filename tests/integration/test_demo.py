@@ -111,7 +111,7 @@ def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(d
     store = Store(directory / "demo-run")
     before, after = (store.read("facts-recall", store.steps("facts-recall")[i]) for i in (0, -1))
     lost = {str(before.prediction[i]).strip() for i in ((before.correct == 1) & (after.correct == 0)).nonzero()[0]}
-    shown = out[out.index("went first") : out.index("run directory")]
+    shown = out[out.index("lost first") : out.index("run directory")]
     assert sum(answer in shown for answer in lost) >= 5
     run = Path(re.search(r"W&B run +(\S+)", out)[1])
     assert (directory / run).is_dir()
@@ -151,7 +151,7 @@ def test_every_other_command_of_the_readme_runs(demos, command):
 def test_the_readme_shows_output_in_the_form_that_the_demo_prints(demos):
     _, outputs = demos
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = next(block for block in re.findall(r"```text\n(.*?)```", readme, re.DOTALL) if "went first" in block)
+    shown = next(block for block in re.findall(r"```text\n(.*?)```", readme, re.DOTALL) if "lost first" in block)
     for line in shown.splitlines():
         words = re.findall(r"[A-Za-z&]{4,}", line.split("  ")[0])
         if line and not line.startswith(" "):

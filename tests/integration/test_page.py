@@ -202,7 +202,7 @@ def ids(page):
     return page.locator("#item-table tbody .open").all_inner_texts()
 
 
-def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
+def test_items_are_searched_filtered_sorted_and_show_their_details(show, run):
     page = show(run[1])
     page.locator("#switches").get_by_text("mixed", exact=True).click()
     probe = make_probe("mixed", 120)
@@ -222,7 +222,7 @@ def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
     page.locator("#item-clear").click()
     page.get_by_label("Category", exact=True).last.select_option("topic-3")
     assert page.locator("#item-count").inner_text() == "30 of 120 items"
-    page.get_by_label("Fate").select_option("1→0")
+    page.get_by_label("Trajectory").select_option("1→0")
     lost = (first.correct == 1) & (last.correct == 0)
     expected = {str(i) for i, gone, item in zip(probe.ids, lost, probe.items) if gone and item.category == "topic-3"}
     assert expected and set(ids(page)) == expected
@@ -246,11 +246,11 @@ def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
     item = probe.items[at]
     page.get_by_label("Search items").fill(item.prompt)
     page.locator(f'#item-table tr[data-item="{item.id}"]').click()
-    story = page.locator("#story")
-    assert story.locator("h2").inner_text() == item.id
-    assert story.locator("pre").first.inner_text() == item.prompt
-    assert item.choices[item.answer].strip() in story.locator("li.answer").inner_text()
-    rows = [row.split("\t") for row in story.locator("tbody tr").all_inner_texts()]
+    detail = page.locator("#detail")
+    assert detail.locator("h2").inner_text() == item.id
+    assert detail.locator("pre").first.inner_text() == item.prompt
+    assert item.choices[item.answer].strip() in detail.locator("li.answer").inner_text()
+    rows = [row.split("\t") for row in detail.locator("tbody tr").all_inner_texts()]
     turns = [
         t for t in range(8) if t == 0 or (path[t], taken[t].outcome[at]) != (path[t - 1], taken[t - 1].outcome[at])
     ]
@@ -263,38 +263,38 @@ def test_items_are_searched_filtered_sorted_and_tell_their_story(show, run):
         assert row[2].strip() == item.choices[path[t]].strip()
         assert row[3].replace("−", "-").strip() == f"{taken[t].margin[at]:.2f}"
     page.keyboard.press("Escape")
-    story.wait_for(state="hidden")
+    detail.wait_for(state="hidden")
 
 
-def test_the_wall_shows_states_and_opens_stories_by_mouse_and_keys(show, run):
+def test_the_grid_shows_states_and_opens_details_by_mouse_and_keys(show, run):
     page = show(run[1])
     page.locator("#switches").get_by_text("mixed", exact=True).click()
     see(page, "items")
-    wall = page.locator("#wall-canvas")
-    wall.scroll_into_view_if_needed()
-    box = wall.bounding_box()
+    grid = page.locator("#grid-canvas")
+    grid.scroll_into_view_if_needed()
+    box = grid.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 1)
     tip = page.locator("#tip")
     top = tip.locator("b").inner_text()
     assert "step 70" in tip.inner_text() and "wrong" in tip.inner_text()
-    assert top == ids(page)[0], "wall and table have one order"
+    assert top == ids(page)[0], "grid and table have one order"
     seen = page.evaluate(
-        """(() => { const canvas = document.querySelector('#wall-canvas');
+        """(() => { const canvas = document.querySelector('#grid-canvas');
         const { data } = canvas.getContext('2d').getImageData(canvas.width - 3, 1, 1, 1);
         const wrong = getComputedStyle(document.documentElement).getPropertyValue('--wrong').trim();
         return wrong === '#' + [...data].slice(0, 3).map((v) => v.toString(16).padStart(2, '0')).join(''); })()"""
     )
     assert seen, "the colour of a wrong answer"
     page.mouse.click(box["x"] + box["width"] - 3, box["y"] + 1)
-    assert page.locator("#story h2").inner_text() == top
+    assert page.locator("#detail h2").inner_text() == top
     page.keyboard.press("Escape")
-    page.locator("#wall-controls").get_by_text("Row by row").click()
-    page.locator("#wall").focus()
+    page.locator("#grid-controls").get_by_text("Row by row").click()
+    page.locator("#grid").focus()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     second = tip.locator("b").inner_text()
     page.keyboard.press("Enter")
-    assert page.locator("#story h2").inner_text() == second == ids(page)[1]
+    assert page.locator("#detail h2").inner_text() == second == ids(page)[1]
 
 
 def test_light_and_dark(show, run):
@@ -362,11 +362,11 @@ def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
     legend = page.locator("#curve-chart .legendtext").all_text_contents()
     assert f"{HOSTILE} 0" in legend or any("<b>bold</b>" in text for text in legend), legend
     page.locator("#item-table tbody tr").first.click()
-    assert HOSTILE in page.locator("#story").inner_text()
+    assert HOSTILE in page.locator("#detail").inner_text()
     page.keyboard.press("Escape")
-    wall = page.locator("#wall-canvas")
-    wall.scroll_into_view_if_needed()
-    wall.hover()
+    grid = page.locator("#grid-canvas")
+    grid.scroll_into_view_if_needed()
+    grid.hover()
     assert "<img src=x onerror=" in page.locator("#tip").inner_text()
     page.locator("#map-chart").scroll_into_view_if_needed()
     page.locator("#map-chart .nsewdrag").hover()
@@ -394,8 +394,10 @@ def test_a_phone_never_scrolls_sideways(show, run, hostile, name):
         see(page, section)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, section
     page.locator("#item-table tbody tr").first.click()
-    assert page.locator("#story").bounding_box()["width"] <= 390
-    assert page.evaluate("document.querySelector('#story').scrollWidth <= document.querySelector('#story').clientWidth")
+    assert page.locator("#detail").bounding_box()["width"] <= 390
+    assert page.evaluate(
+        "document.querySelector('#detail').scrollWidth <= document.querySelector('#detail').clientWidth"
+    )
 
 
 def test_two_runs_and_stages(show, tmp_path):
@@ -413,7 +415,7 @@ def test_two_runs_and_stages(show, tmp_path):
     rows = page.locator("#runs-table tbody tr").all_inner_texts()
     assert all(percent(one["knowledge_lost"]) in row for one, row in zip(last, rows))
     gap = page.locator("#differences-table tbody tr").inner_text()
-    assert gap.startswith("hard less mild")
+    assert gap.startswith("hard minus mild")
     assert "+" + percent(last[1]["knowledge_lost"] - last[0]["knowledge_lost"]) in gap
     assert "lost more" in gap
     page.get_by_label("Run", exact=True).select_option("1")
@@ -443,7 +445,7 @@ def test_odd_runs_have_their_empty_states(show, tmp_path):
     assert "No item was scored" in page.locator("#flow-chart").inner_text()
     see(page, "items")
     page.locator("#item-table tbody tr").first.click()
-    assert "not scored" in page.locator("#story").inner_text()
+    assert "not scored" in page.locator("#detail").inner_text()
     page.keyboard.press("Escape")
     see(page, "about")
     assert "not recorded" in page.locator("#facts").inner_text()
@@ -466,7 +468,7 @@ def test_ten_thousand_items_and_fifty_checkpoints_open_at_once(browser, tmp_path
     begun = page.evaluate("performance.now()")
     page.locator("#items").scroll_into_view_if_needed()
     page.wait_for_selector("#item-table tbody tr")
-    assert page.evaluate("performance.now()") - begun < 3_000, "the wall and the table"
+    assert page.evaluate("performance.now()") - begun < 3_000, "the grid and the table"
     assert page.locator("#item-count").inner_text() == "10,000 items"
     page.get_by_label("Search items").fill("Question 999")
     until(page, "document.querySelector('#item-count').textContent.includes(' of ')")

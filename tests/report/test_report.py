@@ -18,7 +18,7 @@ from forget_callback.metrics.intervals import Interval, SignedShares, mover, wil
 from forget_callback.report import items as packing
 from forget_callback.report import report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
-from forget_callback.report.items import FATES, STATES, Paths, fates, first_lost
+from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost, trajectories
 from forget_callback.report.verdict import verdict, worst_first
 from tests.recorded import make_probe, make_run, make_snapshots
 
@@ -135,7 +135,7 @@ def test_answers_read_back_are_the_snapshots(tmp_path):
     assert generated and all(mine.startswith("I say") for mine, _ in generated)
 
 
-def slow_fate(states):
+def slow_trajectory(states):
     """In words, for one item."""
     first, last = states[0], states[-1]
     if "not scored" in (first, last):
@@ -149,18 +149,18 @@ def slow_fate(states):
     return "came and went" if "correct" in states else "never known"
 
 
-def test_fates_by_the_definition_and_by_the_counts(tmp_path):
+def test_trajectories_by_the_definition_and_by_the_counts(tmp_path):
     rng = np.random.default_rng(0)
     for columns in (1, 2, 5):
         states = rng.integers(0, len(STATES), (400, columns)).astype(np.uint8)
         words = [[STATES[s] for s in row] for row in states]
-        assert [FATES[f] for f in fates(states)] == [slow_fate(row) for row in words]
+        assert [TRAJECTORIES[f] for f in trajectories(states)] == [slow_trajectory(row) for row in words]
         for row, at in zip(words, first_lost(states)):
             bad = [c for c, s in enumerate(row) if s in ("wrong", "unparsed", "truncated")]
             assert at == (bad[0] if row[0] == "correct" and bad else -1)
     store = make_run(tmp_path / "run", [make_probe(n_items=300)])
     own = report_data([store])["runs"][0]["probes"][0]
-    found = Counter(FATES[f] for f in vector(own["path"]["fate"], "u1"))
+    found = Counter(TRAJECTORIES[f] for f in vector(own["path"]["trajectory"], "u1"))
     last = {name: own["series"][""][name][-1] for name in ("n11", "n10", "n01", "n00", "n_unscored")}
     assert found["kept"] + found["recovered"] == last["n11"]
     assert found["lost"] + found["format loss"] == last["n10"] > 0
@@ -170,7 +170,7 @@ def test_fates_by_the_definition_and_by_the_counts(tmp_path):
     order, at = vector(own["path"]["order"], "<u4"), vector(own["path"]["lost_at"], "<i2")
     assert sorted(order) == list(range(300))
     lost = at[order][: (at >= 0).sum()]
-    assert (np.diff(lost) >= 0).all() and (lost >= 0).all(), "those that went first are on top"
+    assert (np.diff(lost) >= 0).all() and (lost >= 0).all(), "first losses are on top"
 
 
 def test_generated_texts_are_cut_before_the_page_swells(monkeypatch):
@@ -343,7 +343,7 @@ def test_one_snapshot_and_unscored_and_uncounted_runs(tmp_path):
     assert own["series"][""]["n"] == [0, 0]
     assert "forgetting" not in own["series"][""], "no number is no 0"
     assert run["axes"]["samples"] == [0.0, None]
-    assert {FATES[f] for f in vector(own["path"]["fate"], "u1")} == {"not scored"}
+    assert {TRAJECTORIES[f] for f in vector(own["path"]["trajectory"], "u1")} == {"not scored"}
     for directory in ("one", "silent"):
         write_report([tmp_path / directory], tmp_path / f"{directory}.html")
 
@@ -372,7 +372,7 @@ def test_the_verdict_claims_no_more_than_the_numbers_do():
     assert "noise floor not measured" in lost.detail
     none = verdict(rows_of(ones, ones, floor=ones))
     assert none.kind == "noise"
-    assert "holds 0" in none.detail and "noise floor 0.0%" in none.detail
+    assert "contains 0" in none.detail and "noise floor 0.0%" in none.detail
     noisy = verdict(rows_of(ones, [0.0] * 12 + [1.0] * 188, floor=[0.0] * 20 + [1.0] * 180))
     assert noisy.kind == "noise"
     assert "no more than the noise floor 10.0%" in noisy.detail

@@ -1,14 +1,14 @@
 // How it was measured: warnings, noise, cost, versions, fingerprints; and the downloads.
 
 const SCORED = {
-  likelihood: "likelihoods", generation: "generation", dtype: "precision", batch_tokens: "tokens a forward", processes: "processes", model: "model",
+  likelihood: "likelihoods", generation: "generation", dtype: "precision", batch_tokens: "tokens per forward pass", processes: "world size", model: "model",
 };
 
 function drawAbout() {
   const run = theRun(), probe = theProbe();
   const advice = run.probes.flatMap((one) => (one.advice ?? []).map((entry) => ({ ...entry, probe: one.name })));
   const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key}`), entry.text);
-  replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings: nothing about these probes or answers speaks against the numbers."));
+  replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings."));
   replace($("#facts"), costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
 }
 
@@ -21,7 +21,7 @@ function costFacts(run) {
   const total = seconds.reduce((a, b) => a + b, 0);
   const middle = [...seconds].sort((a, b) => a - b)[Math.floor(seconds.length / 2)];
   return facts("Cost of probing", [
-    ["looks", count(run.steps.length)], ["time in all", time(total)], ["a look (median)", time(middle)], ["longest look", time(Math.max(...seconds))],
+    ["evaluations", count(run.steps.length)], ["total time", time(total)], ["median evaluation", time(middle)], ["longest evaluation", time(Math.max(...seconds))],
   ]);
 }
 
@@ -33,12 +33,12 @@ function probeFacts(probe) {
   const { normalization, chat, temperature } = probe.settings;
   const kinds = Object.entries(probe.kinds).map(([kind, n]) => `${count(n)} ${kind.replace("_", " ")}`).join(", ");
   return facts(`Probe ${probe.name}`, [
-    ["items", kinds], ["fingerprint", el("code", { title: probe.fingerprint }, probe.fingerprint.slice(0, 12) + "…")], ["asked", chat ? "through the chat template" : "as plain text"],
-    ["choices compare", probe.kinds.multiple_choice && { sum: "by summed log-probability", length: "by log-probability per byte", token: "by log-probability per token" }[normalization]],
+    ["items", kinds], ["fingerprint", el("code", { title: probe.fingerprint }, probe.fingerprint.slice(0, 12) + "…")], ["prompt format", chat ? "chat template" : "plain text"],
+    ["choice scoring", probe.kinds.multiple_choice && { sum: "summed log-probability", length: "log-probability per byte", token: "log-probability per token" }[normalization]],
     ["decoding", probe.kinds.generation ? (temperature > 0 ? `sampled at temperature ${temperature}` : "greedy") : null],
     ["noise floor", isNumber(floor) ? percent(floor) : "not measured"],
-    ["flips, asked twice", probe.flips === null ? null : plural(probe.flips, "item")],
-    ["guesses repeat", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],
+    ["flips when scored twice", probe.flips === null ? null : plural(probe.flips, "item")],
+    ["guess persistence", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],
     ["estimate", probe.series[""].knowledge_method ? { choice: "guessing seen in wrong options", joint: "guesses taken to be independent", exact: "nothing to guess", mixed: "pooled over kinds of items" }[lastOf(probe.series[""], "knowledge_method")] : null],
   ]);
 }
@@ -56,7 +56,7 @@ function scoredFacts(probe) {
 
 function versionFacts(run) {
   return facts("Run", [
-    ["name", run.name], ["begun", run.created.replace("T", " ").replace("+00:00", " UTC")], ["kept in", el("code", {}, run.path)],
+    ["name", run.name], ["started", run.created.replace("T", " ").replace("+00:00", " UTC")], ["directory", el("code", {}, run.path)],
     ["stage", report.pipeline || run.stage.number > 1 ? `${run.stage.number}, after ${plural(run.stage.samples_before ?? 0, "sample")}` : null],
     ...Object.entries(run.versions),
   ]);
@@ -67,7 +67,7 @@ function countWarnings() {
   const n = theRun().probes.reduce((sum, probe) => sum + (probe.advice ?? []).length, 0);
   const link = $("#warning-count");
   link.hidden = n === 0;
-  replace(link, `${plural(n, "warning")} about how far to trust this`);
+  replace(link, `${plural(n, "warning")} about these numbers`);
 }
 
 // ---------------------------------------------------------------- downloads
@@ -98,7 +98,7 @@ function drawDownloads() {
   replace(
     $("#download-buttons"),
     el("button", { type: "button", id: "save-csv", onclick: () => save(`${name}.csv`, historyCsv(run), "text/csv") }, "History as CSV"),
-    el("button", { type: "button", id: "save-json", onclick: () => save(`${name}.json`, run.compare + "\n", "application/json") }, "First against last as JSON"),
+    el("button", { type: "button", id: "save-json", onclick: () => save(`${name}.json`, run.compare + "\n", "application/json") }, "First vs. last as JSON"),
     report.runs.length > 1 ? el("span", { class: "note" }, `of ${run.name}`) : null,
   );
 }

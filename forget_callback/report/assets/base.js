@@ -85,7 +85,7 @@ const vector = (base64, type) => new type(bytes(base64).buffer);
 let report = null;
 const chosen = {
   run: 0, probe: "", metric: "knowledge_lost", axis: "", log: false, fit: true, categories: [""],
-  map: "knowledge_lost", flow: "", search: "", category: "", fate: "", sort: "order", down: false, page: 0, rows: false,
+  map: "knowledge_lost", flow: "", search: "", category: "", trajectory: "", sort: "order", down: false, page: 0, rows: false,
 };
 
 const theRun = () => report.runs[chosen.run];

@@ -82,8 +82,8 @@ function drawFlow() {
   }
   replace($("#flow-chart"), flowPicture({ n, n11, n10, n01, n00 }));
   const has = probe.items !== null;
-  const one = (value, text, colours, fates) =>
-    el("button", { type: "button", disabled: !has, onclick: () => showItems({ fate: fates, category: chosen.flow }) },
+  const one = (value, text, colours, trajectories) =>
+    el("button", { type: "button", disabled: !has, onclick: () => showItems({ trajectory: trajectories, category: chosen.flow }) },
       el("span", { class: "swatch", style: `background:${colours}` }), el("b", {}, `${percent(value / n)} `), text,
       el("small", {}, `${plural(value, "item")} of ${count(n)}`));
   replace(
@@ -92,7 +92,7 @@ function drawFlow() {
     one(n01, "gained (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
   );
   const unscored = lastOf(series, "n_unscored") ?? 0;
-  replace($("#flow-note"), `Answers as they fell, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
+  replace($("#flow-note"), `Raw answers, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
 }
 
 const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };

@@ -1,13 +1,13 @@
 // The curves over training: any metric, on any axis, of any categories and all runs, with the fit and its forecast.
 
 const METRICS = [
-  ["Knowledge, guessing taken off", [
+  ["Knowledge, corrected for guessing", [
     ["knowledge_lost", "Knowledge lost", "lost"],
     ["knowledge_lost_net", "Knowledge lost, less the noise floor", "lost"],
     ["knowledge_gained", "Knowledge gained", "gained"],
     ["stage_knowledge_lost", "Knowledge lost in this stage", "lost"],
   ]],
-  ["Answers as they fell", [
+  ["Raw answers", [
     ["forgetting", "Forgetting (1→0)", "lost"],
     ["backward_transfer", "Backward transfer (0→1)", "gained"],
     ["shares", "Retained, forgotten, gained, missed", "shares"],
@@ -16,16 +16,16 @@ const METRICS = [
     ["stage_forgetting", "Forgetting in this stage", "lost"],
     ["stage_backward_transfer", "Backward transfer in this stage", "gained"],
   ]],
-  ["The paper's (arXiv 2510.17776)", [
+  ["As in the paper (arXiv 2510.17776)", [
     ["forgetting_adjusted", "Forgetting, adjusted", "lost"],
     ["backward_transfer_adjusted", "Backward transfer, adjusted", "gained"],
   ]],
-  ["Paths of items", [
+  ["Item trajectories", [
     ["ever_forgotten", "Ever forgotten", "lost"],
     ["recovered", "Recovered, of those", "gained"],
     ["churn", "Changed since the last checkpoint", "lost"],
-    ["unparsed", "Answers that cannot be read", "lost"],
-    ["format_loss", "Right before, unreadable now", "lost"],
+    ["unparsed", "Unparsed answers", "lost"],
+    ["format_loss", "Right at the baseline, unparsed now", "lost"],
     ["margin", "Margin of the right answer", "nats"],
     ["drift", "Drift from the baseline (KL)", "nats"],
   ]],
@@ -40,7 +40,7 @@ function axesKnown() {
   return Object.keys(AXES).filter((axis) => report.runs.every((run) => run.axes[axis].every(isNumber)));
 }
 
-/** Where a run's checkpoints stand: behind the stages before it, if the runs are one pipeline. */
+/** x of a run's checkpoints: after the earlier stages if the runs are one pipeline. */
 function places(run) {
   const before = report.pipeline && chosen.axis === "samples" ? run.stage.samples_before ?? 0 : 0;
   return run.axes[chosen.axis].map((value) => value + before);
@@ -190,7 +190,7 @@ function fitTraces() {
   if (chosen.categories.length > 1) return { ...none, note: "Choose one category to see its fit and forecast." };
   const [category] = chosen.categories;
   const fit = theProbe().fits[category];
-  if (!fit) return { ...none, note: "No curve was fitted for this category: only the first forty are." };
+  if (!fit) return { ...none, note: "No curve was fitted for this category: only the first forty are fitted." };
   if (fit.reason) return { ...none, note: `No fit: ${fit.reason}.` };
   if (chosen.axis !== "samples") return { ...none, note: "The fit is over samples seen: choose that axis to see it." };
   const before = report.pipeline ? theRun().stage.samples_before ?? 0 : 0;
@@ -201,7 +201,7 @@ function fitTraces() {
   const { a, b, c } = fit.parameters;
   const law = fit.family === "power" ? `${a.toPrecision(3)} · D^${b.toFixed(2)}` : `${decimal(a, 3)} · (1 − exp(−D / ${count(c)}))`;
   const end = fit.samples.length - 1, known = theProbe().series[category].accuracy_before?.[0] ?? 1;
-  const past = fit.knowledge_lost[end] > known ? ` That is more than the ${percent(known)} that were right at the baseline: the curve must bend before.` : "";
+  const past = fit.knowledge_lost[end] > known ? ` That is more than the ${percent(known)} that were right at the baseline: the curve must flatten before that.` : "";
   return {
     most: fit.high[end],
     traces: [
@@ -244,7 +244,7 @@ function noiseShapes(curves) {
 function curveNotes(curves, fitNote) {
   const notes = [];
   if (curves.some(({ series }) => series[`${chosen.metric}_low`])) notes.push("Bands are 95% intervals.");
-  if (chosen.log) notes.push("A log axis has no place for the baseline at 0.");
+  if (chosen.log) notes.push("A log axis cannot show the baseline at 0.");
   if (chosen.metric === "shares" && report.runs.length > 1) notes.push(`Shares of ${theRun().name}.`);
   if (chosen.metric === "knowledge_lost" && curves.length === 1) {
     const floor = curves[0].series.noise_floor?.[0];

@@ -1,9 +1,9 @@
-// The items: read from their packed form, filtered for the wall and the table, and the table itself.
+// The items: read from their packed form, filtered for the grid and the table, and the table itself.
 
 const PAGE = 25;
 const TRANSITIONS = { "1→1": ["kept", "recovered"], "1→0": ["lost", "format loss"], "0→1": ["gained"], "0→0": ["came and went", "never known"] };
-const FATE_TEXT = { "came and went": "known in between" };
-const fateText = (name) => FATE_TEXT[name] ?? name;
+const TRAJECTORY_TEXT = { "came and went": "known in between" };
+const trajectoryText = (name) => TRAJECTORY_TEXT[name] ?? name;
 const readPaths = new WeakMap();
 const readItems = new Map();
 
@@ -31,7 +31,7 @@ function pathOf(probe) {
     readPaths.set(probe, {
       columns: p.columns, begin, at, state, states, texts: p.texts, unit: p.margin_unit, n: counts.length,
       choice: vector(p.choice, Int16Array), said: vector(p.said, Int32Array), whole: vector(p.whole, Int32Array),
-      margin: vector(p.margin, Int16Array), fate: vector(p.fate, Uint8Array), lostAt: vector(p.lost_at, Int16Array),
+      margin: vector(p.margin, Int16Array), trajectory: vector(p.trajectory, Uint8Array), lostAt: vector(p.lost_at, Int16Array),
       order: vector(p.order, Uint32Array),
     });
   }
@@ -61,14 +61,14 @@ function haystack(items, path) {
   return path.haystack;
 }
 
-/** The items that pass the filters, in the wall's order. */
+/** The items that pass the filters, in the grid's order. */
 function filtered() {
   const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
   const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
   const hay = words.length ? haystack(items, path) : null;
   const place = chosen.category === "" ? -1 : items.category_names.indexOf(chosen.category);
-  const wanted = chosen.fate ? new Set((TRANSITIONS[chosen.fate] ?? [chosen.fate]).map((name) => report.fates.indexOf(name))) : null;
-  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.fate[i])) && (!hay || words.every((word) => hay[i].includes(word))));
+  const wanted = chosen.trajectory ? new Set((TRANSITIONS[chosen.trajectory] ?? [chosen.trajectory]).map((name) => report.trajectories.indexOf(name))) : null;
+  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.trajectory[i])) && (!hay || words.every((word) => hay[i].includes(word))));
 }
 
 let shown = new Uint32Array();
@@ -76,7 +76,7 @@ let shown = new Uint32Array();
 function drawItems() {
   const probe = theProbe();
   const has = probe.items !== null;
-  for (const id of ["#item-filters", "#wall-part", "#item-table", "#item-pager"]) $(id).hidden = !has;
+  for (const id of ["#item-filters", "#grid-part", "#item-table", "#item-pager"]) $(id).hidden = !has;
   if (!has) return replace($("#item-count"), "This is the pool of all probes: choose one of them above to see its items.");
   itemFilters();
   showFiltered();
@@ -90,15 +90,15 @@ function itemFilters() {
   search.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(() => change("search")(search.value), 120); });
   const names = items.category_names.filter(Boolean);
   if (!names.includes(chosen.category)) chosen.category = "";
-  const tally = new Map(report.fates.map((name) => [name, 0]));
-  for (const code of path.fate) tally.set(report.fates[code], tally.get(report.fates[code]) + 1);
-  const fates = [...tally].filter(([, n]) => n).map(([name, n]) => [name, `${fateText(name)} (${count(n)})`]);
+  const tally = new Map(report.trajectories.map((name) => [name, 0]));
+  for (const code of path.trajectory) tally.set(report.trajectories[code], tally.get(report.trajectories[code]) + 1);
+  const trajectories = [...tally].filter(([, n]) => n).map(([name, n]) => [name, `${trajectoryText(name)} (${count(n)})`]);
   const flows = Object.entries(TRANSITIONS).map(([name, parts]) => [name, `${name} (${count(parts.reduce((sum, part) => sum + tally.get(part), 0))})`]);
-  if (chosen.fate && !tally.get(chosen.fate) && !TRANSITIONS[chosen.fate]) chosen.fate = "";
+  if (chosen.trajectory && !tally.get(chosen.trajectory) && !TRANSITIONS[chosen.trajectory]) chosen.trajectory = "";
   replace(
     $("#item-filters"), search,
     names.length ? select("Category", [["", [["", "all categories"], ...names.map((name) => [name, name])]]], chosen.category, change("category"), { hideLabel: true }) : null,
-    select("Fate", [["", [["", "all fates"]]], ["What became of it", fates], ["Baseline → last checkpoint", flows]], chosen.fate, change("fate"), { hideLabel: true }),
+    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Baseline → last checkpoint", flows]], chosen.trajectory, change("trajectory"), { hideLabel: true }),
     el("button", { type: "button", id: "item-clear", onclick: () => showItems({}, { scroll: false }) }, "Clear"),
   );
 }
@@ -107,20 +107,20 @@ function showFiltered() {
   shown = filtered();
   const all = itemsOf(theProbe()).n;
   replace($("#item-count"), shown.length === all ? plural(all, "item") : `${count(shown.length)} of ${plural(all, "item")}`);
-  $("#item-clear").disabled = !(chosen.search || chosen.category || chosen.fate);
-  drawWall();
+  $("#item-clear").disabled = !(chosen.search || chosen.category || chosen.trajectory);
+  drawGrid();
   drawItemTable();
 }
 
 /** Goes to the items with these filters and no others. */
-function showItems({ category = "", fate = "" }, { scroll = true } = {}) {
-  Object.assign(chosen, { category, fate, search: "", page: 0 });
+function showItems({ category = "", trajectory = "" }, { scroll = true } = {}) {
+  Object.assign(chosen, { category, trajectory, search: "", page: 0 });
   refresh("items");
   if (scroll) $("#items").scrollIntoView({ block: "start" });
 }
 
 const COLUMNS = [
-  ["id", "item", 20], ["prompt", "prompt", 32], ["category", "category", 12], ["fate", "fate", 13],
+  ["id", "item", 20], ["prompt", "prompt", 32], ["category", "category", 12], ["trajectory", "trajectory", 13],
   ["lost", "lost at", 8], ["answer", "last answer", 16], ["margin", "margin", 9],
 ];
 
@@ -131,7 +131,7 @@ function sorted() {
   const last = path.columns - 1;
   const key = {
     id: (i) => items.ids[i], prompt: (i) => items.prompts[i], category: (i) => items.category_names[items.category[i]],
-    fate: (i) => path.fate[i], lost: (i) => (path.lostAt[i] < 0 ? Infinity : path.lostAt[i]),
+    trajectory: (i) => path.trajectory[i], lost: (i) => (path.lostAt[i] < 0 ? Infinity : path.lostAt[i]),
     answer: (i) => lastAnswer(items, path, i) ?? "", margin: (i) => { const m = marginAt(path, i, last); return Number.isNaN(m) ? Infinity : m; },
   }[chosen.sort];
   const pairs = Array.from(shown, (i) => [key(i), i]);
@@ -159,19 +159,19 @@ function drawItemTable() {
     return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, text + arrow));
   }));
   const body = Array.from(order.slice(chosen.page * PAGE, (chosen.page + 1) * PAGE), (i) => {
-    const fate = report.fates[path.fate[i]];
+    const trajectory = report.trajectories[path.trajectory[i]];
     const answer = lastAnswer(items, path, i);
     const lost = path.lostAt[i];
-    return el("tr", { onclick: () => openStory(i), "data-item": items.ids[i] },
-      el("td", {}, el("button", { type: "button", class: "open", "aria-label": `Story of ${items.ids[i]}` }, items.ids[i])),
+    return el("tr", { onclick: () => openDetail(i), "data-item": items.ids[i] },
+      el("td", {}, el("button", { type: "button", class: "open", "aria-label": `Details of ${items.ids[i]}` }, items.ids[i])),
       el("td", { class: "wide" }, el("span", { class: "text" }, items.prompts[i])),
       el("td", { class: "hide" }, items.category_names[items.category[i]] || "–"),
-      el("td", {}, el("span", { class: `fate ${fate.replace(/ /g, "-")}` }, fateText(fate))),
+      el("td", {}, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory))),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
       el("td", { class: "wide" }, el("span", { class: "text" }, answer ?? "–")),
       el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));
   });
-  if (!body.length) body.push(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "wide" }, "No item passes these filters.")));
+  if (!body.length) body.push(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "wide" }, "No item matches these filters.")));
   replace($("#item-table"), el("colgroup", {}, COLUMNS.map(([, , width]) => el("col", { style: `width:${width}%` }))), el("thead", {}, head), el("tbody", {}, body));
   const turn = (by) => () => { chosen.page += by; drawItemTable(); };
   replace(

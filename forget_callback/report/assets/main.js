@@ -27,7 +27,7 @@ function choose() {
   chosen.categories = chosen.categories.filter((name) => known.includes(name));
   if (!chosen.categories.length) chosen.categories = [""];
   Object.assign(chosen, { page: 0, search: "" });
-  wallKey = null;
+  gridKey = null;
   switches();
   countWarnings();
   refresh();
@@ -67,7 +67,7 @@ async function start() {
   $("#packed-data").remove();
   chosen.probe = theRun().probes[0].name;
   chosen.axis = axesKnown()[0] ?? "steps";
-  if (report.fates.length && report.states.length !== STATE_COLOURS.length) throw new Error("states differ");
+  if (report.trajectories.length && report.states.length !== STATE_COLOURS.length) throw new Error("states differ");
   section("curves", drawCurves, { soon: true });
   section("runs", drawRuns);
   section("map", drawMap);
@@ -81,8 +81,8 @@ async function start() {
   }
   startTheme();
   startVerdicts();
-  startWall();
-  startStory();
+  startGrid();
+  startDetail();
   choose();
   let timer = 0, width = innerWidth;
   addEventListener("resize", () => {

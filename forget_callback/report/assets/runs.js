@@ -5,7 +5,7 @@ function drawRuns() {
   if (report.runs.length < 2) return;
   const rows = report.runs.flatMap((run) => {
     const probe = probeOf(run, chosen.probe);
-    if (!probe) return [{ cells: [run.name, "not asked", "", "", "", "", ""] }];
+    if (!probe) return [{ cells: [run.name, "not evaluated", "", "", "", "", ""] }];
     const last = (metric) => lastOf(probe.series[""], metric);
     return [{
       cells: [
@@ -28,19 +28,19 @@ function drawDifferences() {
     const sure = isNumber(low) && (low > 0 || high < 0);
     return {
       cells: [
-        `${second} less ${first}`,
+        `${second} minus ${first}`,
         [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(lost) + " "), el("span", { class: "ci" }, interval(low, high))],
         isNumber(low) ? (sure ? (lost > 0 ? "lost more" : "lost less") : "no difference shown") : "–",
-        paired && between ? `${count(between.n01)} against ${count(between.n10)}` : "other items",
+        paired && between ? `${count(between.n01)} vs. ${count(between.n10)}` : "other items",
         paired && between ? withInterval(between.net_change, between.net_change_low, between.net_change_high) : "–",
         paired && between ? pText(between.p_value) : "–",
       ],
     };
   });
-  const head = [["difference", ""], ["more knowledge lost [95%]", "n"], ["", ""], ["right in one alone", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
+  const head = [["difference", ""], ["more knowledge lost [95%]", "n"], ["", ""], ["right in one only", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
   replace($("#differences-table"), rows.length ? table(head, rows, { caption: "Differences at the last checkpoints" }) : el("p", { class: "empty" }, "The runs share no probe of this name."));
   const paired = found.some((one) => one.paired);
-  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item, so that what they share cancels. " : ""}p is McNemar's test of equal accuracy (mid-p), of this pair alone.` : "");
+  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item, which cancels what they share. " : ""}p is McNemar's test of equal accuracy (mid-p), of this pair alone.` : "");
 }
 
 const pText = (p) => (!isNumber(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));

@@ -1,56 +1,56 @@
-// The story of one item: what was asked, what was right, and its answer at every checkpoint where it changed.
+// One item: its prompt, the right answer, and its answer at every checkpoint where it changed.
 
-let storyItem = null;
+let detailItem = null;
 
-function openStory(i) {
+function openDetail(i) {
   hideTip();
-  storyItem = i;
-  const dialog = $("#story");
-  replace(dialog, storyBar(i), storyBody(i));
+  detailItem = i;
+  const dialog = $("#detail");
+  replace(dialog, detailBar(i), detailBody(i));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }
 
-function storyBar(i) {
+function detailBar(i) {
   const items = itemsOf(theProbe());
   const order = Array.from(sorted());
   const place = order.indexOf(i);
-  const go = (by) => () => { openStory(order[place + by]); $(`#story [data-go="${by}"]`)?.focus(); };
-  return el("div", { class: "story-bar" },
-    el("h2", { id: "story-title" }, items.ids[i]),
+  const go = (by) => () => { openDetail(order[place + by]); $(`#detail [data-go="${by}"]`)?.focus(); };
+  return el("div", { class: "detail-bar" },
+    el("h2", { id: "detail-title" }, items.ids[i]),
     el("button", { type: "button", "data-go": "-1", disabled: place < 1, onclick: go(-1), "aria-label": "Item before" }, "←"),
     el("button", { type: "button", "data-go": "1", disabled: place < 0 || place >= order.length - 1, onclick: go(1), "aria-label": "Next item" }, "→"),
-    el("button", { type: "button", autofocus: true, onclick: () => $("#story").close() }, "Close"));
+    el("button", { type: "button", autofocus: true, onclick: () => $("#detail").close() }, "Close"));
 }
 
-function storyBody(i) {
+function detailBody(i) {
   const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
   const last = path.begin[i + 1] - 1;
-  const fate = report.fates[path.fate[i]];
+  const trajectory = report.trajectories[path.trajectory[i]];
   const meta = [items.category_names[items.category[i]], items.kinds[i].replace("_", " "), items.match[i] ? `match: ${items.match[i]}` : null].filter(Boolean);
   const parts = [
-    el("p", { class: "story-meta" }, el("span", { class: `fate ${fate.replace(/ /g, "-")}` }, fateText(fate)), meta.map((text) => el("span", {}, text))),
-    storyPart("Prompt", el("pre", {}, items.prompts[i] || "(empty)")),
+    el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), meta.map((text) => el("span", {}, text))),
+    detailPart("Prompt", el("pre", {}, items.prompts[i] || "(empty)")),
   ];
   if (items.choices[i]) {
     const options = items.choices[i].map((text, c) =>
       el("li", { class: c === items.answer[i] ? "answer" : null },
         c === path.choice[last] ? el("span", { class: "tag now" }, "chosen now") : null,
         c === items.answer[i] ? el("span", { class: "tag" }, "right") : null, text));
-    parts.push(storyPart("Options", el("ol", {}, options)));
+    parts.push(detailPart("Options", el("ol", {}, options)));
   } else {
-    parts.push(storyPart(items.expected[i].length > 1 ? "Expected, any of" : "Expected", el("ol", {}, items.expected[i].map((text) => el("li", { class: "answer" }, text)))));
+    parts.push(detailPart(items.expected[i].length > 1 ? "Expected, any of" : "Expected", el("ol", {}, items.expected[i].map((text) => el("li", { class: "answer" }, text)))));
   }
-  parts.push(...storyStrips(probe, i), marginPicture(path, i), storyTable(items, path, i));
+  parts.push(...detailStrips(probe, i), marginPicture(path, i), detailTable(items, path, i));
   const whole = path.whole[last] >= 0 ? path.texts[path.whole[last]] : null;
-  if (whole !== null) parts.push(storyPart("Whole text of the last answer that changed", el("pre", {}, whole || "(empty)")));
-  return el("div", { class: "story-body" }, parts);
+  if (whole !== null) parts.push(detailPart("Full generated text of the last changed answer", el("pre", {}, whole || "(empty)")));
+  return el("div", { class: "detail-body" }, parts);
 }
 
-const storyPart = (title, ...content) => el("div", {}, el("h3", {}, title), content);
+const detailPart = (title, ...content) => el("div", {}, el("h3", {}, title), content);
 
-/** The item's states in every run that asked it. */
-function storyStrips(probe, i) {
+/** The item's outcomes in every run that evaluated it. */
+function detailStrips(probe, i) {
   const id = itemsOf(probe).ids[i];
   return report.runs.flatMap((run) => {
     const own = probeOf(run, probe.name);
@@ -62,7 +62,7 @@ function storyStrips(probe, i) {
       const state = path.states[at * path.columns + c];
       return el("span", { style: `background:var(--${STATE_COLOURS[state]})`, title: `${columns[c]}: ${STATE_TEXT[state]}` });
     });
-    return [storyPart(report.runs.length > 1 ? `Checkpoints of ${run.name}` : "Checkpoints", el("div", { class: "strip" }, strip))];
+    return [detailPart(report.runs.length > 1 ? `Checkpoints of ${run.name}` : "Checkpoints", el("div", { class: "strip" }, strip))];
   });
 }
 
@@ -80,25 +80,25 @@ function marginPicture(path, i) {
   let pen = "";
   values.forEach((value, c) => { if (!Number.isNaN(value)) pen += `${pen && !Number.isNaN(values[c - 1]) ? "L" : "M"}${x(c).toFixed(1)},${y(value).toFixed(1)}`; });
   picture.append(svg("path", { d: pen, fill: "none", stroke: colour("accent"), "stroke-width": 2, "vector-effect": "non-scaling-stroke" }));
-  return storyPart(`Margin of the right answer over the best wrong one: ${decimal(known[0])} → ${decimal(known[known.length - 1])} nats, the line is 0`, picture);
+  return detailPart(`Margin of the right answer over the best wrong one, zero line drawn: ${decimal(known[0])} → ${decimal(known[known.length - 1])} nats`, picture);
 }
 
-function storyTable(items, path, i) {
+function detailTable(items, path, i) {
   const columns = columnsOf(theRun());
   const rows = [];
   for (let k = path.begin[i]; k < path.begin[i + 1]; k++) {
     const state = path.state[k], margin = marginAt(path, i, path.at[k]);
     rows.push({ cells: [columns[path.at[k]], el("span", { class: `state s${state}` }, STATE_TEXT[state]), answerAt(items, path, i, k)?.trim() || "–", Number.isNaN(margin) ? "–" : decimal(margin)] });
   }
-  return storyPart("Where the answer changed", el("div", { class: "scroll" }, table([["checkpoint", ""], ["outcome", ""], ["answer", ""], ["margin", "n"]], rows)));
+  return detailPart("Where the answer changed", el("div", { class: "scroll" }, table([["checkpoint", ""], ["outcome", ""], ["answer", ""], ["margin", "n"]], rows)));
 }
 
-function startStory() {
-  const dialog = $("#story");
+function startDetail() {
+  const dialog = $("#detail");
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
   dialog.addEventListener("keydown", (event) => {
     const by = { ArrowRight: "1", ArrowLeft: "-1" }[event.key];
-    const button = by && $(`#story [data-go="${by}"]`);
+    const button = by && $(`#detail [data-go="${by}"]`);
     if (button && !button.disabled) button.click();
   });
 }
