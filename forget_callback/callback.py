@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import pandas as pd
@@ -19,13 +19,13 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl,
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import ALL_METRICS, table_of
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
 from forget_callback.training import schedule
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import SameWandbRun
 from forget_callback.training.session import Settings, Watch
-from forget_callback.training.trackers import evaluation_metrics
+from forget_callback.training.trackers import Tracker, checked_trackers, evaluation_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +37,19 @@ class ForgetCallback(TrainerCallback):
 
     Args:
         probes: One or several probes, or specs for `load_probe`.
-        stop: Rules that stop training, or warn.
-        every: None looks at each evaluation; a number at every so many optimizer steps; a list at those steps; "log2"
-            at steps 1, 2, 4, 8, ... The baseline and the last step are always measured.
+        stop: When to stop training, or to warn: one rule or several, each a `StopRule` or a text as in a recipe's YAML,
+            "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", such as "knowledge_lost>0.05".
+        every: When to evaluate: None at each evaluation of the Trainer; a number at every so many optimizer steps; a
+            list at those steps; "log2" at steps 1, 2, 4, 8, ... The baseline and the last step are always measured.
         baseline: What is compared against: "start", the model when training starts; "base", a PEFT model with its
             adapters off; or a RUN directory, of which this run is the next stage: what that run was compared against
             (RUN@N: its step N). The model when training starts is measured in any case.
         output_dir: Where `forget/` goes; the Trainer's output_dir by default.
         trainer: Attach to this trainer at once.
-        max_overhead: Share of the wall time of training that probing may take, such as 0.05. Looks that would exceed it
-            are left out; where too few would be left, a fixed random part of the items is scored from then on.
+        trackers: Trackers of your own, one or several, beside those of the trainer: objects with `log(row)` and
+            `alert(title, text)`, see `Tracker`.
+        max_overhead: Share of the wall time of training that probing may take, such as 0.05. Snapshots that would
+            exceed it are left out; where too few would be left, a fixed random part of the items is scored instead.
         noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
             no reason. None does so unless `max_overhead` is given.
         batch_tokens: Tokens of one forward, see `score_probe`.
@@ -60,11 +63,12 @@ class ForgetCallback(TrainerCallback):
         self,
         probes: str | Probe | Sequence[str | Probe] = "builtin:facts",
         *,
-        stop: StopRule | Sequence[StopRule] = (),
-        every: int | Sequence[int] | Literal["log2"] | None = None,
+        stop: StopRule | str | Iterable[StopRule | str] = (),
+        every: int | Iterable[int] | str | None = None,
         baseline: str | os.PathLike[str] = "start",
         output_dir: str | os.PathLike[str] | None = None,
         trainer: Any = None,
+        trackers: Tracker | Iterable[Tracker] = (),
         max_overhead: float | None = None,
         noise_floor: bool | None = None,
         batch_tokens: int | None = None,
@@ -73,10 +77,11 @@ class ForgetCallback(TrainerCallback):
         given = [probes] if isinstance(probes, (str, Probe)) else list(probes)
         self.settings = Settings(
             probes=tuple(probe if isinstance(probe, Probe) else load_probe(probe) for probe in given),
-            stop=(stop,) if isinstance(stop, StopRule) else tuple(stop),
+            stop=stop_rules(stop),
             every=schedule.checked(every),
             baseline=baseline,
             output_dir=output_dir,
+            trackers=checked_trackers(trackers),
             max_overhead=max_overhead,
             noise_floor=max_overhead is None if noise_floor is None else noise_floor,
             batch_tokens=batch_tokens,

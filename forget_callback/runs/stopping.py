@@ -5,7 +5,8 @@ A rule reads the history's rows and nothing else, so a decision can be made agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal
 
@@ -15,6 +16,9 @@ from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.snapshots.snapshot import Snapshot
+
+# [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
+_RULE = re.compile(r"\s*(?:([^/>]+)/)?(?:([^>]+)/)?(\w+)\s*>\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,42 @@ class StopRule:
     def target(self, probes: Sequence[str]) -> tuple[str, str]:
         """Probe and category whose rows the rule reads, given all probes' names."""
         return self.probe or (probes[0] if len(probes) == 1 else "all"), self.category or ""
+
+    @classmethod
+    def parse(cls, text: str) -> StopRule:
+        """Reads "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", as in a recipe's YAML.
+
+        A metric with an interval is tested by its lower bound, one without by the point estimate.
+
+        Raises:
+            ValueError: If it is none of these, or the rule is not valid.
+        """
+        match = _RULE.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"stop rule {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with a "
+                "number as VALUE, such as 'knowledge_lost>0.05'"
+            )
+        confidence = 0.95 if match[3] in INTERVALS else None
+        return cls(match[3], float(match[4]), probe=match[1], category=match[2], confidence=confidence)
+
+
+def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRule, ...]:
+    """One rule or several, each a `StopRule` or a text for `StopRule.parse`.
+
+    >>> [rule.metric for rule in stop_rules(["knowledge_lost>0.05", StopRule("forgetting", 0.1)])]
+    ['knowledge_lost', 'forgetting']
+
+    Raises:
+        ValueError: If one is neither.
+    """
+    rules = [given] if isinstance(given, (StopRule, str)) else list(given) if isinstance(given, Iterable) else [given]
+    for rule in rules:
+        if not isinstance(rule, (StopRule, str)):
+            raise ValueError(
+                f"stop takes StopRules and texts such as 'knowledge_lost>0.05', one or several; got {rule!r}"
+            )
+    return tuple(rule if isinstance(rule, StopRule) else StopRule.parse(rule) for rule in rules)
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,8 @@ from typing import Any
 from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
 from forget_callback.report.terminal import curve_table
-from forget_callback.runs.stopping import StopRule
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
-
-_RULE = re.compile(r"(?:(?P<probe>[^/>]+)/)?(?:(?P<category>[^/>]+)/)?(?P<metric>\w+)\s*>\s*(?P<above>[\d.eE+-]+)")
 
 
 @dataclass
@@ -58,8 +55,8 @@ class ForgetArguments:
     def callback(self, **more: Any) -> ForgetCallback:
         """The callback that they describe; `more` goes before them."""
         own = {
-            "every": _every(self.every),
-            "stop": [_rule(text) for text in self.stop],
+            "every": self.every,
+            "stop": self.stop,
             "baseline": self.baseline,
             "max_overhead": self.max_overhead,
             "batch_tokens": self.probe_batch_tokens,
@@ -223,23 +220,6 @@ def show(callback: ForgetCallback, out: str) -> None:
     series = [[row for row in rows if row.probe == probe.name] for probe in callback.monitor.probes]
     results.print(curve_table(series, title="What the model forgot meanwhile"))
     results.print(f"run {out}, page {callback.monitor.store.path / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _every(text: str | None) -> Any:
-    if text is None or text == "log2":
-        return text
-    try:
-        steps = [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ValueError(f"every must be a number of steps, several with commas, or log2; got {text!r}") from None
-    return steps[0] if len(steps) == 1 else steps
-
-
-def _rule(text: str) -> StopRule:
-    match = _RULE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError(f"stop {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE")
-    return StopRule(match["metric"], float(match["above"]), probe=match["probe"], category=match["category"])
 
 
 def _reward(name: str) -> Callable[..., Any]:

@@ -22,10 +22,10 @@ from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips
-from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide
+from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete
-from forget_callback.training.trackers import GLOBAL_STEP, Gallery, Tracker, scalars
+from forget_callback.training.trackers import GLOBAL_STEP, Gallery, Tracker, checked_trackers, scalars
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,8 @@ class ForgetMonitor:
     Args:
         probes: One or several, with different names.
         store: A `Store`, or the directory for one.
-        trackers: Where the numbers go; one that fails is reported and passed over.
-        stop: Rules that are asked after each snapshot.
+        trackers: Where the numbers go, one `Tracker` or several; one that fails is reported and passed over.
+        stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot.
         planned: Snapshots planned for the run, for strict rules.
 
     Raises:
@@ -76,15 +76,15 @@ class ForgetMonitor:
         self,
         probes: Probe | Sequence[Probe],
         store: Store | str | os.PathLike[str],
-        trackers: Sequence[Tracker] = (),
-        stop: Sequence[StopRule] = (),
+        trackers: Tracker | Iterable[Tracker] = (),
+        stop: StopRule | str | Iterable[StopRule | str] = (),
         *,
         planned: int | None = None,
     ) -> None:
         self.probes = (probes,) if isinstance(probes, Probe) else tuple(probes)
         self.store = store if isinstance(store, Store) else Store(store)
-        self.trackers = tuple(trackers)
-        self.rules = tuple(stop)
+        self.trackers = checked_trackers(trackers)
+        self.rules = stop_rules(stop)
         self.planned = planned
         check(self.probes, self.rules)
         if planned is None and any(rule.strict for rule in self.rules):

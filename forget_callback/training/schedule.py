@@ -1,10 +1,15 @@
-"""When to look, by the number of optimizer steps."""
+"""When to evaluate the probes, by the number of optimizer steps, and how much of them a time budget allows.
+
+Arithmetic on steps and seconds alone: nothing here knows a model or a Trainer.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
 from hashlib import sha256
+from operator import index
+from typing import Any
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.probe import Probe
@@ -13,18 +18,49 @@ from forget_callback.probes.sampling import stratified
 Schedule = int | frozenset[int] | str | None
 
 
-def checked(every: int | Iterable[int] | str | None) -> Schedule:
-    """A schedule as `ForgetCallback` takes it: None, a number of steps, a list of them or "log2".
+def checked(every: int | str | Iterable[int] | None) -> Schedule:
+    """A schedule as `ForgetCallback` and recipes take it.
+
+    Args:
+        every: None, a number of optimizer steps, a list of steps or "log2"; in text (YAML) also "500" and "100,200".
+
+    >>> checked("100"), sorted(checked("100,200,400"))
+    (100, [100, 200, 400])
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else; says what to write instead.
     """
-    if every is None or every == "log2":
+    if every is None or (isinstance(every, str) and every == "log2"):
         return every
-    steps = [every] if isinstance(every, int) else list(every) if not isinstance(every, str) else []
-    if not steps or any(isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in steps):
-        raise ValueError(f"every must be None, a number of steps of 1 or more, a list of them or 'log2', got {every!r}")
-    return every if isinstance(every, int) else frozenset(steps)
+    several = isinstance(every, Iterable) and not isinstance(every, str)
+    try:
+        steps = [int(part) for part in every.split(",")] if isinstance(every, str) else _whole(every)
+    except (TypeError, ValueError):
+        steps = []
+    if not steps or min(steps) < 1:
+        raise ValueError(
+            "every must be None (at each evaluation of the Trainer), a number of optimizer steps of 1 or more, a list "
+            f"of such steps or 'log2', got {every!r}{_instead(every)}"
+        )
+    return frozenset(steps) if several or len(steps) > 1 else steps[0]
+
+
+def _whole(every: Any) -> list[int]:
+    """The numbers as int, those of numpy too; neither bool nor float is one, not even 1.0."""
+    numbers = list(every) if isinstance(every, Iterable) else [every]
+    if any(isinstance(number, bool) for number in numbers):
+        raise TypeError("a bool is no number of steps")
+    return [index(number) for number in numbers]
+
+
+def _instead(every: object) -> str:
+    """What to do instead, where it is plain what was meant."""
+    if isinstance(every, float) and 0 < every < 1:
+        share = f"eval_strategy='steps', eval_steps={every}"
+        return f"; for a share of the run, leave every out and set {share} in TrainingArguments"
+    if isinstance(every, str) and every in ("epoch", "steps"):
+        return f"; leave every out and set eval_strategy={every!r} in TrainingArguments"
+    return "; for each evaluation, leave every out" if isinstance(every, bool) else ""
 
 
 def is_due(every: Schedule, step: int) -> bool:
@@ -41,7 +77,11 @@ def is_due(every: Schedule, step: int) -> bool:
 
 
 def planned(every: Schedule, last: int, *, evaluations: int) -> int:
-    """Looks after the baseline in a run of `last` steps, of which the last is one; evaluations are looks by None."""
+    """Snapshots after the baseline in a run of `last` steps, the last step always among them.
+
+    Args:
+        evaluations: Evaluations that the Trainer plans: the schedule where `every` is None.
+    """
     if every is None:
         return max(evaluations, 1)
     return sum(1 for step in range(1, last + 1) if is_due(every, step) or step == last)
@@ -54,7 +94,7 @@ def evaluations(strategy: str, last: int, *, steps: float, epochs: float) -> int
     return math.ceil(epochs) if strategy == "epoch" else 0
 
 
-# Looks that a run should be able to afford; fewer show no curve.
+# Snapshots that a run should be able to afford; fewer show no curve.
 LOOKS = 8
 
 # Items of a probe, and part of them, below which no number means much.
@@ -75,21 +115,21 @@ def allowance(max_overhead: float, *, trained: float, progress: float) -> float:
     return max_overhead / (1 - max_overhead) * trained / progress
 
 
-def affordable(left: float, look: float) -> float:
+def affordable(left: float, cost: float) -> float:
     """Share of the items that can be scored `LOOKS` times in the seconds that are left, from `LEAST_PART` to 1.
 
     Args:
         left: Seconds.
-        look: Seconds that a look at all items takes.
+        cost: Seconds that scoring all items takes.
 
     >>> affordable(40.0, 10.0)
     0.5
     """
-    return min(max(left / (LOOKS * look), LEAST_PART), 1.0) if look > 0 else 1.0
+    return min(max(left / (LOOKS * cost), LEAST_PART), 1.0) if cost > 0 else 1.0
 
 
 def part_of(probe: Probe, share: float) -> Collection[str]:
-    """Ids of a random part of a probe's items, the same ones whenever it is asked; of each category its share."""
+    """Ids of a random part of a probe's items, the same ones at every call; of each category its share."""
 
     def draw(item: Item) -> float:
         return int.from_bytes(sha256(item.id.encode()).digest()[:8], "big")

@@ -54,6 +54,7 @@ class Settings:
     every: schedule.Schedule
     baseline: str | os.PathLike[str]
     output_dir: str | os.PathLike[str] | None
+    trackers: tuple[Tracker, ...]
     max_overhead: float | None
     noise_floor: bool
     batch_tokens: int | None
@@ -297,7 +298,7 @@ class Watch:
         return taken.score
 
     def _trackers(self) -> list[Tracker]:
-        trackers: list[Tracker] = []
+        trackers = list(self.settings.trackers)
         if active_wandb_run() is not None:
             trackers.append(WandbTracker())
         if self.trainer is not None:

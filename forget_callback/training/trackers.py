@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -25,6 +25,7 @@ RUN_METRICS = (
 GLOBAL_STEP = "train/global_step"
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Anything that takes rows of numbers and messages; an exception that it raises never reaches training."""
 
@@ -43,6 +44,21 @@ class Gallery(Tracker, Protocol):
 
     def finish(self, rows: Sequence[Row], folder: Path) -> None:
         """Takes the whole history and the folder of its snapshots when a run ends."""
+
+
+def checked_trackers(trackers: Tracker | Iterable[Tracker]) -> tuple[Tracker, ...]:
+    """One tracker or several.
+
+    Raises:
+        ValueError: If one lacks a method of `Tracker`, or is a class.
+    """
+    given = list(trackers) if isinstance(trackers, Iterable) else [trackers]
+    for tracker in given:
+        if isinstance(tracker, type) or not isinstance(tracker, Tracker):
+            raise ValueError(
+                f"trackers takes one or several objects with methods log(row) and alert(title, text), got {tracker!r}"
+            )
+    return tuple(given)
 
 
 def scalars(rows: Iterable[Row]) -> dict[str, float]:

@@ -18,6 +18,19 @@ from forget_callback.scoring.engine import Scorer
 from .conftest import weights_hash
 
 
+class Listening:
+    """A tracker of a user's own."""
+
+    def __init__(self):
+        self.rows, self.alerts = [], []
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+
 def whole(history):
     return history[history["category"] == ""]
 
@@ -102,6 +115,19 @@ def test_a_train_mode_forward_does_change_the_weights(make_sft, probe):
     first.train()
     second.train()
     assert weights_hash(first.model) != weights_hash(second.model)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_trackers_of_ones_own_get_every_number_and_every_alert(make_sft, probe, several):
+    tracker, other = Listening(), Listening()
+    trackers = [tracker, other] if several else tracker
+    callback = ForgetCallback(probe, every=3, trackers=trackers, stop="churn>-1", on_error="raise")
+    make_sft([callback]).train()
+    table = whole(callback.history)
+    assert [row["forget/step"] for row in tracker.rows] == [0, 3, 6]
+    assert [row["forget/mini/knowledge_lost"] for row in tracker.rows] == table["knowledge_lost"].tolist()
+    assert [title for title, _ in tracker.alerts] == ["Forgetting: stopping"]
+    assert (other.rows, other.alerts) == ((tracker.rows, tracker.alerts) if several else ([], []))
 
 
 def test_a_threshold_stops_the_run_and_the_checkpoint_of_the_stop_exists(make_sft, probe, tmp_path, caplog):
@@ -422,7 +448,10 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
     "arguments, message",
     [
         ({"every": 0}, "every must be"),
-        ({"every": "often"}, "every must be"),
+        ({"every": 0.1}, "eval_steps=0.1 in TrainingArguments"),
+        ({"stop": "knowledge_lost"}, "expected METRIC>VALUE"),
+        ({"trackers": print}, "methods log.row. and alert"),
+        ({"trackers": [Listening, Listening()]}, "got <class"),
         ({"max_overhead": 2.0}, "max_overhead must lie"),
         ({"batch_tokens": 0}, "batch_tokens must be"),
         ({"on_error": "ignore"}, "on_error must be"),

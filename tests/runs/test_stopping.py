@@ -7,7 +7,7 @@ from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
 from forget_callback.runs.history import History
-from forget_callback.runs.stopping import StopRule, decide
+from forget_callback.runs.stopping import StopRule, decide, stop_rules
 from forget_callback.snapshots.snapshot import Snapshot
 
 N = 200
@@ -134,3 +134,44 @@ def test_which_rows_a_rule_reads(options, probes, target):
 def test_a_bad_rule_is_refused(options, problem):
     with pytest.raises(ValueError, match=problem):
         StopRule(**{"metric": "forgetting", "above": 0.1, **options})
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        ("knowledge_lost>0.05", StopRule("knowledge_lost", 0.05)),
+        (" mini/forgetting > 1e-1 ", StopRule("forgetting", 0.1, probe="mini")),
+        ("mini/TCP/IP/knowledge_lost>.5", StopRule("knowledge_lost", 0.5, probe="mini", category="TCP/IP")),
+        ("churn>-1", StopRule("churn", -1.0, confidence=None)),  # has no interval, so only a point rule is possible
+    ],
+)
+def test_a_rule_in_text(text, expected):
+    assert StopRule.parse(text) == expected
+
+
+def test_one_rule_or_several_in_either_form():
+    rule, text = StopRule("forgetting", 0.1), "knowledge_lost>0.05"
+    both = (rule, StopRule("knowledge_lost", 0.05))
+    assert stop_rules(()) == ()
+    assert stop_rules(rule) == (rule,)
+    assert stop_rules(text) == both[1:]
+    assert stop_rules([rule, text]) == stop_rules(iter((rule, text))) == both
+
+
+@pytest.mark.parametrize(
+    "text", ["knowledge_lost", "0.05", "", "forgetting>", "forgetting>much", "forgetting<0.1", ">0.1"]
+)
+def test_a_text_that_is_no_rule_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected METRIC>VALUE, .* such as 'knowledge_lost>0.05'"):
+        stop_rules(text)
+
+
+def test_a_text_with_an_unknown_metric_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"metric must be one of .*knowledge_lost.*, got 'knowlege_lost'"):
+        stop_rules("knowlege_lost>0.05")
+
+
+@pytest.mark.parametrize("given", [0.05, None, [None], ["forgetting>0.1", 3]])
+def test_what_is_neither_rule_nor_text_is_refused(given):
+    with pytest.raises(ValueError, match=r"stop takes StopRules and texts such as .*; got (0.05|None|3)$"):
+        stop_rules(given)
