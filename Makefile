@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
 
-.PHONY: demo test coverage check clean
+.PHONY: demo test coverage check docs clean
 
 demo: .venv/installed
 	$(BIN)/forget-callback demo --out $(OUT)
@@ -20,8 +20,11 @@ check: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
+docs: .venv/dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
+	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -102,7 +102,8 @@ class Scorer:
         tokenizer: The models' tokenizer, or a processor that holds one.
         probes: With different names.
         repeats: Answers to each generation item.
-        batch_tokens, variant: As in `score_probe`.
+        batch_tokens: As in `score_probe`.
+        variant: As in `score_probe`.
         only: By probe, the ids of the items to score, and no others; a probe that is not named is scored whole.
         shared: Under torch.distributed the processes share the items, and each gets the whole. Every one of them must
             call then, and what fails on one fails on all.

@@ -1,4 +1,4 @@
-"""The demo as a new user runs it, and every command of the README in the directory that it leaves."""
+"""The demo as a new user runs it, and the tour of the command line in the directory that it leaves."""
 
 import json
 import os
@@ -19,17 +19,13 @@ from forget_callback.runs.store import Store
 from tests.forked import finish, start
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith(("forget-callback ", "python "))
-]
+TOUR = re.search(r"## A tour.*?```bash\n(.*?)```", (ROOT / "docs" / "command-line.md").read_text("utf-8"), re.DOTALL)[1]
+COMMANDS = TOUR.splitlines()
 DEMOS = [line for line in COMMANDS if line.startswith("forget-callback demo")]
 
 
 def run(command, directory, seconds=200, **more):
-    """What a command of the README prints, with this interpreter and one thread, in a process of its own."""
+    """What a command prints, with this interpreter and one thread, in a process of its own."""
     words = shlex.split(command)
     words = ["-m", "forget_callback", *words[1:]] if words[0] == "forget-callback" else words
     words = [ROOT / words[1], *words[2:]] if words[0] == "python" else words
@@ -59,7 +55,7 @@ def teach_once(file):
 
 @pytest.fixture(scope="session")
 def demos(tmp_path_factory):
-    """(directory, output by command) after both demos of the README."""
+    """(directory, output by command) after both demos of the tour."""
     directory = tmp_path_factory.mktemp("demos")
     before = partial(teach_once, directory / "taught.pt")
     return directory, {command: run(command, directory, 900, before=before) for command in DEMOS}
@@ -143,15 +139,15 @@ def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in DEMOS])
-def test_every_other_command_of_the_readme_runs(demos, command):
+def test_every_other_command_of_the_tour_runs(demos, command):
     directory, _ = demos
     assert run(command, directory).strip()
 
 
-def test_the_readme_shows_output_in_the_form_that_the_demo_prints(demos):
+def test_the_docs_show_output_in_the_form_that_the_demo_prints(demos):
     _, outputs = demos
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = next(block for block in re.findall(r"```text\n(.*?)```", readme, re.DOTALL) if "lost first" in block)
+    page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    shown = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "lost first" in block)
     for line in shown.splitlines():
         words = re.findall(r"[A-Za-z&]{4,}", line.split("  ")[0])
         if line and not line.startswith(" "):
