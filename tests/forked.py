@@ -5,12 +5,10 @@ import multiprocessing
 import os
 import runpy
 import sys
-import uuid
 import warnings
 
 import torch
-from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.run import main as torchrun
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["forget_callback.demo.run", "forget_callback.cli", __name__])
@@ -24,7 +22,8 @@ def start(*words, environment=None, directory=None, out=None, err=None, before=N
         directory: To work in.
         out, err: Files or terminals for standard output and standard error.
         before: Is called first, there.
-        processes: If several, it does what `torchrun --standalone --nproc_per_node PROCESSES WORDS...` does.
+        processes: If several, a script's path stands in WORDS and it does what
+            `torchrun --standalone --nproc-per-node PROCESSES WORDS...` does.
     """
     given = dict(os.environ if environment is None else environment)
     arguments = ([*map(str, words)], given, directory, out, err, before, processes)
@@ -34,11 +33,16 @@ def start(*words, environment=None, directory=None, out=None, err=None, before=N
 
 
 def finish(process, seconds=120):
-    """The exit status of a process, which is killed if it takes longer than that."""
+    """The exit status of a process that ends by itself.
+
+    Raises:
+        AssertionError: If it takes longer than that, which is a process that hangs; it is killed.
+    """
     process.join(seconds)
     if process.exitcode is None:
         process.kill()
         process.join()
+        raise AssertionError(f"still there after {seconds} seconds")
     return process.exitcode
 
 
@@ -73,16 +77,6 @@ def _python(words):
 
 
 def _torchrun(words, processes):
-    """By torchrun's own launcher, which forks here what it would start anew."""
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=f"{uuid.uuid4()}",
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        start_method="fork",
-        logs_specs=DefaultLogsSpecs(),
-    )
-    elastic_launch(config, _python)(words)
+    """By torchrun's own switches, which fork here what it would start anew."""
+    switches = ["--standalone", "--nproc-per-node", f"{processes}", "--start-method", "fork", "--run-path"]
+    torchrun([*switches, *words])

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pandas as pd
@@ -207,8 +206,7 @@ def test_an_error_ends_all_processes(models, spec):
     """One alone cannot write: the other ends with it, and with the same status."""
     blocked = models / "file"
     blocked.write_text("no directory")
-    begun = time.monotonic()
     done = in_processes(models / "checkpoint-1", "--probe", spec, "--out", blocked)
-    assert done.returncode != 0 and time.monotonic() - begun < 60
+    assert done.returncode != 0
     assert "error: " in done.stderr and "rank 0: " in done.stderr
     assert "exitcode  : 2" in done.stderr

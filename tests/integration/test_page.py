@@ -382,8 +382,12 @@ def test_an_injected_handler_would_not_run(browser, run):
     page = browser.new_context().new_page()
     page.goto(run[1].as_uri())
     page.wait_for_selector("html[data-ready]")
-    page.evaluate("document.body.insertAdjacentHTML('beforeend', `<img src=x onerror='window.ran = 1'>`)")
-    page.wait_for_timeout(200)
+    page.evaluate(
+        """window.refused = [];
+        document.addEventListener("securitypolicyviolation", (event) => refused.push(event.effectiveDirective));
+        document.body.insertAdjacentHTML("beforeend", `<img src=x onerror="window.ran = 1">`)"""
+    )
+    until(page, "refused.includes('script-src-attr')")
     assert page.evaluate("window.ran") is None, "the content security policy stops it"
 
 

@@ -397,23 +397,24 @@ def test_several_probes_are_pooled(make_sft, probe, tmp_path):
 
 
 class _Slow:
-    """Makes a forward of the probe, and a step of training, take a set time: what is tested is arithmetic of times."""
+    """A clock on which only scored items and steps of training take time: what is tested is arithmetic of times."""
 
     def __init__(self, monkeypatch, per_item, per_step):
-        self.scored = []
+        self.scored, self.now = [], 0.0
         score = Scorer.score
 
         def slow(scorer, *args, **kwargs):
             snapshots = score(scorer, *args, **kwargs)
             self.scored.append(int((~np.isnan(snapshots[0].correct)).sum()))
-            time.sleep(per_item * self.scored[-1])
+            self.now += per_item * self.scored[-1]
             return snapshots
 
         class Step(TrainerCallback):
-            def on_step_begin(self, args, state, control, **kwargs):
-                time.sleep(per_step)
+            def on_step_begin(step, args, state, control, **kwargs):  # noqa: N805 - `self` is the clock
+                self.now += per_step
 
         monkeypatch.setattr(Scorer, "score", slow)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
         self.step = Step()
 
 
@@ -422,12 +423,10 @@ def test_max_overhead_scores_a_part_where_all_is_too_dear(make_sft, probe, tmp_p
     items = [replace(probe.items[i % 3], id=f"{i}", category=f"{i % 2}") for i in range(200)]
     slow = _Slow(monkeypatch, per_item=1 / 800, per_step=1 / 32)
     callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.05, on_error="raise")
-    begun = time.perf_counter()
     make_sft([slow.step, callback], max_steps=480).train()
-    elapsed = time.perf_counter() - begun
     table = whole(callback.history)
     assert "random part of them is scored, by category" in caplog.text
-    assert sum(slow.scored) / 800 / elapsed < 0.07
+    assert 0.04 < sum(slow.scored) / 800 / slow.now < 0.051
     assert len(table) >= 4 and table["n"].iloc[0] == 200
     assert table["n"].iloc[1:].nunique() == 1 and 30 <= table["n"].iloc[-1] < 200  # the same items from then on
     store = Store(tmp_path)

@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import wandb
@@ -210,16 +209,16 @@ def test_a_resumed_run_goes_on_in_its_wandb_run_or_tells_it_again(make_sft, prob
     config = {"report_to": "wandb", "save_strategy": "steps", "save_steps": 2}
     make_sft([ForgetCallback(probe, every=2)], **config).train()
     wandb.finish()
-    own = list(wandb_offline.glob("wandb/offline-run-*"))
-    time.sleep(1.1)  # W&B names a directory by the second and the run's id
+    (own,) = wandb_offline.glob("wandb/offline-run-*")
+    own = own.rename(wandb_offline / own.name)  # W&B names a directory by the second and the run's id
     callback = ForgetCallback(probe, every=2)
     trainer = make_sft([] if attached else [callback], **config)
     if attached:
         callback.attach(trainer)
     trainer.train(resume_from_checkpoint=str(wandb_offline / "checkpoint-4"))
     wandb.finish()
-    (later,) = set(wandb_offline.glob("wandb/offline-run-*")) - set(own)
-    before, now = (directory.name.rpartition("-")[2] for directory in (own[0], later))
+    (later,) = wandb_offline.glob("wandb/offline-run-*")
+    before, now = (directory.name.rpartition("-")[2] for directory in (own, later))
     rows = [record["history"]["item"] for record in records(later) if record["type"] == "history"]
     margins = {row["forget/step"]: row["forget/mini/margin"] for row in rows if "forget/step" in row}
     history = callback.history[callback.history["category"] == ""].set_index("step")["margin"].to_dict()
