@@ -156,6 +156,12 @@ def test_commands_are_parsed_and_name_what_exists(page, words):
         assert (ROOT / config).is_file()
 
 
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_commands_within_the_text_exist(page):
+    named = re.findall(r"`forget-callback ([a-z]\w*)", page.read_text(encoding="utf-8"))
+    assert set(named) <= set(typer.main.get_command(app).commands)
+
+
 def test_yaml_blocks_are_recipes(names):
     found = [block for page in PAGES for block in blocks(page, "yaml")]
     assert found
