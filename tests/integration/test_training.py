@@ -410,7 +410,7 @@ class _Slow:
             return snapshots
 
         class Step(TrainerCallback):
-            def on_step_begin(step, args, state, control, **kwargs):  # noqa: N805 - `self` is the clock
+            def on_step_begin(step, args, state, control, **kwargs):
                 self.now += per_step
 
         monkeypatch.setattr(Scorer, "score", slow)
