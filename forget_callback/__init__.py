@@ -8,17 +8,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback
     from forget_callback.metrics.transitions import Transitions, compare, transitions
-    from forget_callback.probes.items import Generation, MultipleChoice, Recall
+    from forget_callback.probes.items import Generation, MultipleChoice, Recall, register_item
+    from forget_callback.probes.jsonl import dump_items
+    from forget_callback.probes.judging import register_matcher
     from forget_callback.probes.load import load_probe
     from forget_callback.probes.probe import Probe
+    from forget_callback.report import write_report
     from forget_callback.runs.data_scale import DataScaleFit, fit_data_scale
     from forget_callback.runs.history import History
     from forget_callback.runs.retention import Retention, retention
     from forget_callback.runs.stopping import StopDecision, StopRule
-    from forget_callback.runs.store import Store
+    from forget_callback.runs.store import Store, open_run
     from forget_callback.scoring.engine import Scorer, score_probe, score_repeats
+    from forget_callback.scoring.loading import load_model, load_tokenizer
     from forget_callback.snapshots.snapshot import Snapshot
     from forget_callback.training.monitor import ForgetMonitor, Observation
+    from forget_callback.training.trackers import Tracker
 
 __all__ = [
     "DataScaleFit",
@@ -36,14 +41,22 @@ __all__ = [
     "StopDecision",
     "StopRule",
     "Store",
+    "Tracker",
     "Transitions",
     "compare",
+    "dump_items",
     "fit_data_scale",
+    "load_model",
     "load_probe",
+    "load_tokenizer",
+    "open_run",
+    "register_item",
+    "register_matcher",
     "retention",
     "score_probe",
     "score_repeats",
     "transitions",
+    "write_report",
 ]
 
 _HOME = {
@@ -62,14 +75,22 @@ _HOME = {
     "StopDecision": "runs.stopping",
     "StopRule": "runs.stopping",
     "Store": "runs.store",
+    "Tracker": "training.trackers",
     "Transitions": "metrics.transitions",
     "compare": "metrics.transitions",
+    "dump_items": "probes.jsonl",
     "fit_data_scale": "runs.data_scale",
+    "load_model": "scoring.loading",
     "load_probe": "probes.load",
+    "load_tokenizer": "scoring.loading",
+    "open_run": "runs.store",
+    "register_item": "probes.items",
+    "register_matcher": "probes.judging",
     "retention": "runs.retention",
     "score_probe": "scoring.engine",
     "score_repeats": "scoring.engine",
     "transitions": "metrics.transitions",
+    "write_report": "report",
 }
 
 

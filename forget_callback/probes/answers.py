@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes.items import Generation, Match
+from forget_callback.probes.items import Generation
 
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
 _BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
@@ -26,6 +26,7 @@ _ANYWHERE = (
     re.compile(r"\(([A-Z])\)"),
     re.compile(r"\b([B-HJ-Z])\b"),  # bare A and I are words
 )
+_RULES = ("exact", "prefix", "contains", "number", "math", "choice", "regex")
 _THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]")
 _THINKING = re.compile(r"\s*(?:<(?:think|thinking|reasoning)>|\[THINK\])")
 
@@ -37,6 +38,22 @@ class Judgement:
     outcome: str
     prediction: str | None
 
+    @classmethod
+    def of(cls, right: bool, prediction: str | None, *, finished: bool) -> Judgement:
+        """One of the four outcomes.
+
+        Args:
+            right: Whether the answer is right.
+            prediction: The answer that was found in the text, None if there is none.
+            finished: False if generation stopped at the token limit. A text that was cut short and is not right is
+                "truncated", never "wrong": the answer may have been still to come.
+        """
+        if right:
+            return cls("correct", prediction)
+        if not finished:
+            return cls("truncated", prediction)
+        return cls("unparsed" if prediction is None else "wrong", prediction)
+
 
 def after_thinking(text: str) -> str:
     """What follows the last block of thinking; nothing if the text is still within one."""
@@ -46,7 +63,7 @@ def after_thinking(text: str) -> str:
     return "" if _THINKING.match(text) else text
 
 
-def extract(text: str, match: Match) -> str | None:
+def extract(text: str, match: str) -> str | None:
     """The answer that `text` gives, in the form that `match` compares; None if it gives none.
 
     Blocks of thinking are no part of it. "exact" and "prefix" read the first line that is not empty, "number" the last
@@ -95,14 +112,14 @@ def _letter(text: str) -> str | None:
     return found[found.lastindex or 0].upper() if found else None
 
 
-def matches(prediction: str, answer: str, match: Match) -> bool:
+def matches(prediction: str, answer: str, match: str) -> bool:
     """Whether an extracted answer is right. Case and outer white space never matter, except for "regex".
 
     Raises:
-        ValueError: If `match` is "task": the benchmark decides, see `forget_callback.probes.load.judge`.
+        ValueError: If no text rule of this name decides: a benchmark or a registered matcher does.
     """
-    if match == "task":
-        raise ValueError("match 'task' is decided by the benchmark; ask forget_callback.probes.load.judge")
+    if match not in _RULES:
+        raise ValueError(f"match must be one of {', '.join(_RULES)}, got {match!r}")
     if match == "number":
         return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
     if match == "choice":
@@ -119,19 +136,11 @@ def matches(prediction: str, answer: str, match: Match) -> bool:
     return (re.match if match == "prefix" else re.search)(pattern, said) is not None
 
 
-def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
-    """One of the four outcomes for a generated text.
-
-    Args:
-        finished: False if generation stopped at the token limit. A text that was cut short and is not right is
-            "truncated", never "wrong": the answer may have been still to come.
-    """
+def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:
+    """The outcome of a generated text by one of the rules here."""
     prediction = extract(text, item.match)
-    if prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer):
-        return Judgement("correct", prediction)
-    if not finished:
-        return Judgement("truncated", prediction)
-    return Judgement("unparsed" if prediction is None else "wrong", prediction)
+    right = prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer)
+    return Judgement.of(right, prediction, finished=finished)
 
 
 def _math_equal(prediction: str, answer: str) -> bool:

@@ -1,7 +1,7 @@
-"""What a row of each benchmark asks: the question, its own options, which is right, and the category it belongs to.
+"""What a row of each benchmark holds: the question, its own options, which is right, and the category it belongs to.
 
 Benchmarks and categories are those of arXiv 2510.17776 and its scripts, with three differences: every item has its true
-number of options (the scripts count PIQA and CommonsenseQA as four), HellaSwag is asked on its validation split (the
+number of options (the scripts count PIQA and CommonsenseQA as four), HellaSwag is taken from its validation split (the
 labels of its test split are not public), and options whose right one would always come first are shuffled. Knows
 nothing of where rows come from.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Benchmark:
     repository: str
     parts: Sequence[Part]
     category: str | Mapping[str, str]
-    read: Callable[[Row, str], Question | None]
+    read: Callable[[Record, str], Question | None]
     revision: str | None = None
 
     def category_of(self, subject: str) -> str:
@@ -133,11 +133,11 @@ def _chosen(text: str, options: Sequence[str], right: int, *, shuffle: bool = Fa
     return Question(text, texts, right, shuffle=shuffle)
 
 
-def _mmlu(row: Row, subject: str) -> Question | None:
+def _mmlu(row: Record, subject: str) -> Question | None:
     return _chosen(f"Question: {row['question']}", row["choices"], int(row["answer"]))
 
 
-def _bbh(row: Row, subject: str) -> Question | None:
+def _bbh(row: Record, subject: str) -> Question | None:
     text, target = f"Question: {row['input']}", str(row["target"]).strip()
     if subject == "object_counting":
         return Question(text, answer=target)
@@ -151,17 +151,17 @@ def _bbh(row: Row, subject: str) -> Question | None:
     return Question(text, [option for _, option in listed], letters.index(target.strip("()")), listed=True)
 
 
-def _gpqa(row: Row, subject: str) -> Question | None:
+def _gpqa(row: Record, subject: str) -> Question | None:
     wrong = [row[f"Incorrect Answer {i}"] for i in (1, 2, 3)]
     return _chosen(f"Question: {row['Question']}", [row["Correct Answer"], *wrong], 0, shuffle=True)
 
 
-def _musr(row: Row, subject: str) -> Question | None:
+def _musr(row: Record, subject: str) -> Question | None:
     text = f"{row['narrative'].strip()}\n\nQuestion: {row['question']}"
     return _chosen(text, ast.literal_eval(row["choices"]), int(row["answer_index"]))
 
 
-def _labelled(row: Row, subject: str) -> Question | None:
+def _labelled(row: Record, subject: str) -> Question | None:
     """ARC and CommonsenseQA."""
     labels = list(row["choices"]["label"])
     if row["answerKey"] not in labels:
@@ -169,40 +169,40 @@ def _labelled(row: Row, subject: str) -> Question | None:
     return _chosen(f"Question: {row['question']}", row["choices"]["text"], labels.index(row["answerKey"]))
 
 
-def _hellaswag(row: Row, subject: str) -> Question | None:
+def _hellaswag(row: Record, subject: str) -> Question | None:
     context = f"{row['ctx_a']} {row['ctx_b'].capitalize()}".strip()
     if str(row["label"]) == "":
         return None
     return _chosen(f"What comes next? {row['activity_label']}: {context}", row["endings"], int(row["label"]))
 
 
-def _truthfulqa(row: Row, subject: str) -> Question | None:
+def _truthfulqa(row: Record, subject: str) -> Question | None:
     targets = row["mc1_targets"]
     return _chosen(f"Question: {row['question']}", targets["choices"], list(targets["labels"]).index(1), shuffle=True)
 
 
-def _social_iqa(row: Row, subject: str) -> Question | None:
+def _social_iqa(row: Record, subject: str) -> Question | None:
     options = [row["answerA"], row["answerB"], row["answerC"]]
     return _chosen(f"{row['context']}\nQuestion: {row['question']}", options, int(row["label"]) - 1)
 
 
-def _mctest(row: Row, subject: str) -> Question | None:
+def _mctest(row: Record, subject: str) -> Question | None:
     options = [row["answer_options"][letter] for letter in "ABCD"]
     return _chosen(f"{row['story']}\n\nQuestion: {row['question']}", options, "ABCD".index(row["answer"]))
 
 
-def _piqa(row: Row, subject: str) -> Question | None:
+def _piqa(row: Record, subject: str) -> Question | None:
     return _chosen(f"Goal: {row['goal']}\nWhich solution is right?", [row["sol1"], row["sol2"]], int(row["label"]))
 
 
-def _salad(row: Row, subject: str) -> Question | None:
+def _salad(row: Record, subject: str) -> Question | None:
     right = ["ABCDEFGHIJ".index(a) if isinstance(a, str) else int(a) for a in row["answers"]]
     if len(right) != 1:
         return None
     return _chosen(str(row["question"]), row["choices"], right[0])
 
 
-def _ifeval(row: Row, subject: str) -> Question | None:
+def _ifeval(row: Record, subject: str) -> Question | None:
     doc = {name: row[name] for name in ("key", "prompt", "instruction_id_list", "kwargs")}
     return Question(row["prompt"], task="lm-eval:ifeval", doc=doc)
 

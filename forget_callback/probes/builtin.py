@@ -1,6 +1,6 @@
 """`builtin:facts`: general facts that a model should still know after fine-tuning, offline and in the package.
 
-Every fact of `facts.tsv` is asked twice: as a choice between four answers and as free recall. A relation is a kind of
+Every fact of `facts.tsv` is there twice: as a choice between four answers and as free recall. A relation is a kind of
 fact with its two wordings and belongs to one category; the wrong options are answers of other facts of the relation.
 Knows nothing of models. A change to the table or to a wording changes the probe's fingerprint.
 """
@@ -93,7 +93,9 @@ _RELATIONS = {
 }
 
 
-def load(*, category: str | None = None, kind: str | None = None, limit: int | None = None, seed: int = 0) -> Probe:
+def load_facts(
+    *, category: str | None = None, kind: str | None = None, limit: int | None = None, seed: int = 0
+) -> Probe:
     """The built-in facts, or a part of them.
 
     Args:
@@ -105,12 +107,12 @@ def load(*, category: str | None = None, kind: str | None = None, limit: int | N
     Raises:
         ValueError: If a category or the kind is unknown, or `limit` is below 1.
 
-    >>> load(category="capitals", kind="recall", limit=20).name
+    >>> load_facts(category="capitals", kind="recall", limit=20).name
     'facts-capitals-recall'
     """
     known = list(dict.fromkeys(fact.category for fact in _table()))
-    asked = known if category is None else [key.strip() for key in category.split(",")]
-    for key in asked:
+    chosen = known if category is None else [key.strip() for key in category.split(",")]
+    for key in chosen:
         if key not in known:
             raise ValueError(f"category must be one or more of {', '.join(known)}, got {key!r} in {category!r}")
     if kind is not None and kind not in _KINDS:
@@ -118,7 +120,7 @@ def load(*, category: str | None = None, kind: str | None = None, limit: int | N
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, or None for all items, got {limit!r}")
     kinds = _KINDS if kind is None else (kind,)
-    kept = [key for key in known if key in asked]
+    kept = [key for key in known if key in chosen]
     facts = [fact for fact in _table() if fact.category in kept]
     if limit is not None:
         facts = _draw(facts, -(-limit // len(kinds)), seed)

@@ -24,7 +24,7 @@ ALL = "forgetting-map"
 FORMS = ("letters", "text")
 
 
-def load(name: str, options: Mapping[str, str]) -> Probe:
+def load_benchmark(name: str, options: Mapping[str, str]) -> Probe:
     """A benchmark, with its subjects as categories; or all of them, with the paper's categories.
 
     Args:
@@ -33,7 +33,7 @@ def load(name: str, options: Mapping[str, str]) -> Probe:
 
     Raises:
         ValueError: If the name or an option is not known.
-        OSError: If a data set is neither at hand nor to be downloaded; says which one, and how to bring it.
+        OSError: If a data set is neither in the cache nor to be downloaded; says which one, and how to bring it.
     """
     if name != ALL and name not in BENCHMARKS:
         raise ValueError(f"spec 'hub:{name}' is not known; expected one of {ALL}, {', '.join(BENCHMARKS)}")

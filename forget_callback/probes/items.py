@@ -2,16 +2,21 @@
 
 An item is validated when it is built, so that nothing downstream needs to check again. Knows nothing of models,
 tokenizers or files: `parse_item` takes a mapping and says which field is wrong, the loaders add the file and the line.
+Kinds of one's own (`register_item`) become one of the three kinds here, so nothing downstream ever meets them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
+
+# A matcher of one's own has a dot in its name: a misspelled built-in one is still found, and a run can be read where
+# the matcher is not registered.
+_OWN_MATCH = re.compile(r"\w+(\.\w+)+")
 
 
 def _require(condition: bool, item: Any, field: str, problem: str) -> None:
@@ -74,9 +79,9 @@ class MultipleChoice:
         for length in self.lengths:
             positive = isinstance(length, (int, float)) and 0 < length < float("inf")
             _require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
-        asked = [(c.strip(), t.strip()) for c, t in zip(self.contexts or [""] * len(self.choices), self.choices)]
-        for i, option in enumerate(asked):  # equal wrong ones do occur in benchmarks, and do no harm
-            same = i != self.answer and option == asked[self.answer]
+        texts = [(c.strip(), t.strip()) for c, t in zip(self.contexts or [""] * len(self.choices), self.choices)]
+        for i, option in enumerate(texts):  # equal wrong ones do occur in benchmarks, and do no harm
+            same = i != self.answer and option == texts[self.answer]
             right = self.choices[self.answer]
             _require(
                 not same, self, "choices", f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
@@ -107,19 +112,20 @@ class Generation:
     """Right when the answer extracted from the generated text matches one of `answer` (see `answers.py`).
 
     Attributes:
-        match: How the answer is read and compared; "exact" and "prefix" read one line, "task" asks the benchmark.
+        match: How the answer is read and compared; "exact" and "prefix" read one line, "task" is the benchmark's own
+            rule, and a name with a dot is a matcher of one's own, see `register_matcher`.
         max_new_tokens: Tokens after which the answer is cut.
         stop: Texts that end the answer and are no part of it, beside the model's own end of sequence.
         options: With match "choice", how many lettered options the prompt lists: what guessing explains is then
             removed. 0 if unknown.
         task: With match "task", the benchmark whose own rule decides, such as "lm-eval:ifeval".
-        doc: What that rule reads of the item, as JSON can hold it.
+        doc: What that rule, a matcher or a scorer reads of the item, as JSON can hold it.
     """
 
     id: str
     prompt: str
     answer: str | Sequence[str]
-    match: Match = "exact"
+    match: str = "exact"
     category: str = ""
     max_new_tokens: int = 64
     stop: Sequence[str] = ()
@@ -140,7 +146,8 @@ class Generation:
         for answer in answers:
             _require_text(self, "answer", answer)
         known = get_args(Match)
-        _require(self.match in known, self, "match", f"expected one of {', '.join(known)}, got {self.match!r}")
+        expected = f"expected one of {', '.join(known)}, or a registered name with a dot such as mylab.close"
+        _require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {self.match!r}")
         for answer in answers:
             self._require_matchable(answer)
         is_int = isinstance(self.max_new_tokens, int) and not isinstance(self.max_new_tokens, bool)
@@ -151,9 +158,9 @@ class Generation:
         _require(is_list, self, "stop", f"expected a list of texts that are not empty, got {self.stop!r}")
         object.__setattr__(self, "stop", tuple(self.stop))
         _require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
-        self._requiren_options()
+        self._require_options()
 
-    def _requiren_options(self) -> None:
+    def _require_options(self) -> None:
         is_int = isinstance(self.options, int) and not isinstance(self.options, bool)
         ok = self.options == 0 or (is_int and self.match == "choice" and 2 <= self.options <= 26)
         _require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
@@ -183,6 +190,26 @@ class Generation:
 Item: TypeAlias = MultipleChoice | Recall | Generation
 
 _KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
+_OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
+
+
+def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
+    """Adds a kind of item for JSON Lines files, tables and lists of dicts: what `make` makes of a record is scored.
+
+    A probe, and so a run on disk, holds the item that was made: it can be read where the kind is not registered.
+
+    Args:
+        kind: What a record's `kind` says; registered again it is replaced.
+        make: From the record, with all of its fields, to a `MultipleChoice`, `Recall` or `Generation`.
+
+    Raises:
+        ValueError: If the kind is a built-in one, or `make` cannot be called.
+    """
+    if not isinstance(kind, str) or not kind or kind in _KINDS:
+        raise ValueError(f"kind must be a name other than {', '.join(_KINDS)}, got {kind!r}")
+    if not callable(make):
+        raise ValueError(f"make must be a function from a record to an item, got {make!r}")
+    _OWN_KINDS[kind] = make
 
 
 def parse_item(record: object) -> Item:
@@ -195,8 +222,13 @@ def parse_item(record: object) -> Item:
         raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
     name = record.get("id")
     kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
+    if isinstance(kind, str) and kind in _OWN_KINDS:
+        return _made(kind, record)
     if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(f"item {name!r}, field 'kind': expected one of {', '.join(_KINDS)}, got {kind!r}")
+        raise ValueError(
+            f"item {name!r}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got {kind!r}; a kind "
+            "of your own needs register_item in this process first"
+        )
     cls = _KINDS[kind]
     known = [f.name for f in fields(cls)]
     given = {key: value for key, value in record.items() if key != "kind"}
@@ -209,13 +241,29 @@ def parse_item(record: object) -> Item:
     return cls(**given)
 
 
+def _made(kind: str, record: Mapping[str, Any]) -> Item:
+    """The item that a registered kind makes of a record."""
+    try:
+        item: Any = _OWN_KINDS[kind](record)
+    except Exception as error:  # other people's code
+        raise ValueError(f"item {record.get('id')!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(item, (MultipleChoice, Recall, Generation)):
+        raise ValueError(
+            f"item {record.get('id')!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or "
+            f"Generation, got {item!r}"
+        )
+    return item
+
+
 def item_record(item: Item) -> dict[str, Any]:
-    """The mapping that `parse_item` reads back into an equal item."""
-    record = {"kind": item.kind, **asdict(item)}
-    for name in ("stop", "contexts", "lengths", "options", "task", "doc"):  # fingerprints are older than these
-        if not record.get(name, True):
-            del record[name]
-    return record
+    """The mapping that `parse_item` reads back into an equal item; optional fields that hold nothing are left out."""
+    optional = {f.name for f in fields(item) if f.default is not MISSING or f.default_factory is not MISSING}
+    return {"kind": item.kind} | {k: value for k, value in asdict(item).items() if value or k not in optional}
+
+
+def is_own_match(match: object) -> bool:
+    """Whether `match` is the name of a matcher of one's own."""
+    return isinstance(match, str) and _OWN_MATCH.fullmatch(match) is not None
 
 
 def place_of(letter: str) -> int:

@@ -11,7 +11,7 @@ from forget_callback.probes.items import Item, item_record, parse_item
 from forget_callback.probes.probe import Probe
 
 
-def load(path: str | PathLike[str]) -> Probe:
+def load_file(path: str | PathLike[str]) -> Probe:
     """The probe of a file, named by its stem. Empty lines are skipped.
 
     Raises:
@@ -22,7 +22,7 @@ def load(path: str | PathLike[str]) -> Probe:
 
 
 def read_items(path: Path) -> list[Item]:
-    """Every item of a file, with errors as `load` gives them."""
+    """Every item of a file, with errors as `load_file` gives them."""
     if not path.is_file():
         raise ValueError(f"no probe file at {path}; expected JSON Lines, one item a line")
     try:

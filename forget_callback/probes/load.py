@@ -1,47 +1,104 @@
-"""Where probes come from: a spec string names a source, `load_probe` asks it."""
+"""Where probes come from: `load_probe` reads what a spec names, `as_probes` whatever a user may call a probe.
+
+A spec names a source: one of ours, or one that an installed package declares under the entry point group
+`forget_callback.probes`.
+"""
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
-from forget_callback.probes import answers, builtin, hub, jsonl, lm_eval
-from forget_callback.probes.answers import Judgement
-from forget_callback.probes.items import Generation, Item
+import numpy as np
+
+from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.hub import load_benchmark
+from forget_callback.probes.items import Item, parse_item
+from forget_callback.probes.jsonl import load_file
+from forget_callback.probes.judging import require_matchers
+from forget_callback.probes.lm_eval import load_task
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.sampling import stratified
 
+if TYPE_CHECKING:
+    import datasets
+    import pandas as pd
 
-def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
+GROUP = "forget_callback.probes"
+UNNAMED = "probe"
+
+Table: TypeAlias = "Sequence[Item | Mapping[str, Any]] | pd.DataFrame | datasets.Dataset"
+OneProbe: TypeAlias = "str | os.PathLike[str] | Probe | Table"
+Probes: TypeAlias = "OneProbe | Sequence[OneProbe] | Mapping[str, OneProbe]"
+
+
+def as_probes(given: Probes) -> tuple[Probe, ...]:
+    """One or several probes, in whatever form they are given.
+
+    Args:
+        given: A `Probe`; a spec or a path for `load_probe`; a table with the fields of an item as columns (a list of
+            dicts or items, a `datasets.Dataset`, a pandas DataFrame), which is named "probe"; a sequence of these; or
+            a mapping from names to these, which are then named so.
+
+    Raises:
+        ValueError: If one is none of these, several tables have no name, or as `load_probe` does.
+
+    >>> [probe.name for probe in as_probes({"sums": [{"id": "a", "prompt": "2 + 2 =", "answer": "4"}]})]
+    ['sums']
+    """
+    if isinstance(given, Mapping):
+        return tuple(replace(_one(value), name=name) for name, value in given.items())
+    if isinstance(given, (str, os.PathLike, Probe)) or _is_table(given):
+        return (_one(given),)
+    if not isinstance(given, Iterable):
+        raise _no_probe(given)
+    several = list(given)
+    if sum(map(_is_table, several)) > 1:
+        raise ValueError(
+            "probes: several tables without a name; name each, as in probes={'maths': rows, 'law': other_rows}, or "
+            "make a Probe(name, items) of each"
+        )
+    return tuple(map(_one, several))
+
+
+def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> Probe:
     """The probe that a spec names.
 
     Args:
         spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, the path of a JSON Lines
-            file, which is named by its stem, ``hub:NAME`` (see `forget_callback.probes.hub`) or ``lm-eval:TASK`` (see
-            `forget_callback.probes.lm_eval`). After a question mark stand the source's own options and any setting of
-            `Probe`, such as ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``cot=true``
-            asks multiple choice, numbers and mathematics by reasoning in words, and ``name=`` renames the probe.
-        limit: At most that many items, a random subset stratified by category.
+            file, which is named by its stem, ``hub:NAME`` (see `forget_callback.probes.hub`), ``lm-eval:TASK`` (see
+            `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an entry point of that
+            name. After a question mark stand the source's own options and any setting of `Probe`, such as
+            ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
+            ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words, and
+            ``name=`` renames the probe.
+        limit: At most that many items, a random subset stratified by category; with one in the spec the smaller holds.
         seed: Which subset; the same seed gives the same items on every machine.
 
     Raises:
         ValueError: If the spec or an option is not known, an item is bad, or `limit` is below 1.
-        OSError: If a benchmark is neither at hand nor to be downloaded.
+        OSError: If a benchmark is neither in the cache nor to be downloaded.
 
-    >>> load_probe("builtin:facts?category=capitals&kind=recall", limit=10).name
+    >>> load_probe("builtin:facts?category=capitals&kind=recall&limit=10").name
     'facts-capitals-recall'
     """
-    if not isinstance(spec, str):
+    if not isinstance(spec, (str, os.PathLike)):
         raise ValueError(f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {spec!r}")
+    path, _, query = os.fspath(spec).partition("?")
+    spec = os.fspath(spec)
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    limits = [_number(spec, "limit", options.pop("limit"))] if "limit" in options else []
+    limit = min(limits + ([] if limit is None else [limit]), default=None)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, got {limit}")
-    path, _, query = spec.partition("?")
-    options = dict(parse_qsl(query, keep_blank_values=True))
     settings = {key: _SETTINGS[key](spec, key, options.pop(key)) for key in list(options) if key in _SETTINGS}
     reasoning = {key: options.pop(key) for key in ("cot", "max_new_tokens") if key in options}
     probe = _load(spec, path, options, limit=limit, seed=seed)
@@ -52,21 +109,8 @@ def load_probe(spec: str, *, limit: int | None = None, seed: int = 0) -> Probe:
         probe, reasoning = by_reasoning(probe, **tokens), {}
     if reasoning:
         raise ValueError(f"spec {spec!r}: max_new_tokens goes with cot=true")
+    require_matchers(probe)
     return replace(probe, **settings)
-
-
-def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
-    """The outcome of a generated text, by the item's own `match` or by the benchmark that it names.
-
-    Args:
-        finished: False if generation stopped at the token limit.
-
-    Raises:
-        ValueError: If the item names a benchmark that is not known here.
-    """
-    if not item.task:
-        return answers.judge(item, text, finished=finished)
-    return lm_eval.judge(item, text, finished=finished)
 
 
 def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int) -> Probe:
@@ -74,19 +118,95 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
     if source == "builtin" and colon:
         if name != "facts" or not set(options) <= {"category", "kind"}:
             raise ValueError(f"spec {spec!r}: expected builtin:facts, with ?category=... and kind=... if wanted")
-        return builtin.load(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
+        return load_facts(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
     if source == "hub" and colon:
-        return hub.load(name, options)
+        return load_benchmark(name, options)
     if source == "lm-eval" and colon:
-        return lm_eval.load(name, options)
+        return load_task(name, options)
+    installed = metadata.entry_points(group=GROUP) if colon or not path.endswith(".jsonl") else ()
+    for entry in installed:
+        if colon and entry.name == source:
+            return _installed(spec, entry, name, options)
     if not path.endswith(".jsonl"):
+        known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *sorted({entry.name for entry in installed})])
         raise ValueError(
-            f"spec {spec!r} is not known; expected 'builtin:facts', the path of a .jsonl file, 'hub:NAME' or "
-            "'lm-eval:TASK'"
+            f"spec {spec!r} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
+            "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
         )
     if options:
-        raise ValueError(f"spec {spec!r}: {', '.join(options)} not known; expected {', '.join(_SETTINGS)} or cot")
-    return jsonl.load(path)
+        raise ValueError(
+            f"spec {spec!r}: {', '.join(options)} not known; expected {', '.join(_SETTINGS)}, limit or cot"
+        )
+    return load_file(path)
+
+
+def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:
+    """The probe of a source that an installed package declares: a function of the name and the options."""
+    try:
+        made = entry.load()(name, dict(options))
+        return replace(_one(made), name=name) if _is_table(made) else _one(made)
+    except (ImportError, OSError):
+        raise
+    except Exception as error:  # other people's code
+        raise ValueError(
+            f"spec {spec!r}: the source {entry.name!r} ({entry.value}) failed: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _one(given: Any) -> Probe:
+    if isinstance(given, Probe):
+        return given
+    if isinstance(given, (str, os.PathLike)):
+        return load_probe(given)
+    if not _is_table(given):
+        raise _no_probe(given)
+    items = []
+    for number, row in enumerate(_rows(given)):
+        try:
+            items.append(row if isinstance(row, get_args(Item)) else parse_item(row))
+        except ValueError as error:
+            raise ValueError(f"row {number} of a table of items: {error}") from None
+    probe = Probe(UNNAMED, items)
+    require_matchers(probe)
+    return probe
+
+
+def _no_probe(given: object) -> ValueError:
+    return ValueError(
+        "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "
+        f"DataFrame, or several of these, got {type(given).__name__} {str(given)[:80]}"
+    )
+
+
+def _is_table(given: object) -> bool:
+    if _is_a(given, "pandas", "DataFrame") or _is_a(given, "datasets", "Dataset"):
+        return True
+    # Any row that is no item gets an error with its number, so the first one decides.
+    return isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], (Mapping, *get_args(Item)))
+
+
+def _is_a(given: object, module: str, name: str) -> bool:
+    """Whether it is of a class of a package that need not be loaded: nothing is of a class that nobody loaded."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(given, getattr(loaded, name))
+
+
+def _rows(table: Any) -> Iterable[Any]:
+    """The records of a table; what is missing in a row (None, NaN, NA) is no field of its item."""
+    if _is_a(table, "pandas", "DataFrame"):
+        # A column of numbers with gaps is one of floats, and 8.0 is no number of tokens.
+        table = table.convert_dtypes().to_dict("records")
+    for row in table:
+        yield {k: _plain(v) for k, v in row.items() if not _is_missing(v)} if isinstance(row, Mapping) else row
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
+
+
+def _plain(value: Any) -> Any:
+    """Arrays and numbers of numpy as lists and numbers of Python."""
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
 def _truth(spec: str, key: str, value: str) -> bool:

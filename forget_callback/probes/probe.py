@@ -1,8 +1,7 @@
-"""Items and probes: what is asked, what counts as right, and a fingerprint of both.
+"""A probe: a fixed list of items, how their prompts are put to a model, and a fingerprint of both.
 
-A probe is a fixed list of items. Everything is validated when it is built, so that nothing downstream needs to ask
-again. Knows nothing of models, tokenizers or files: `parse_item` takes a mapping and says which field is wrong, the
-loaders in `sources/` add the file and the line.
+Everything is validated when it is built, so that nothing downstream needs to check again. Knows nothing of models,
+tokenizers or files.
 """
 
 from __future__ import annotations
@@ -24,18 +23,15 @@ Normalization: TypeAlias = Literal["sum", "length", "token"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
-# Settings that fingerprints are older than: left out where they are as they were.
-_LATER = {"system": "", "generation_prompt": True, "thinking": None, "revision": ""}
-
 
 @dataclass(frozen=True)
 class Probe:
-    """A fixed list of items and how they are asked.
+    """A fixed list of items and how they are put to a model.
 
     Attributes:
         name: Letters, digits, dot, dash and underscore: it names metrics and files.
         items: At least one, with unique ids.
-        chat: Ask through the tokenizer's chat template, as one user message an item.
+        chat: Prompts go through the tokenizer's chat template, as one user message an item.
         system: With `chat`, a system message before each item.
         generation_prompt: With `chat`, whether the template opens the assistant's turn.
         revision: Of the data set that the items came from, if any.
@@ -44,6 +40,8 @@ class Probe:
             lm-eval's acc_bytes, and its acc_norm for ASCII) or per "token".
         template: The chat template's text, bound when a chat probe is first scored and part of the fingerprint.
         temperature: 0 decodes generation items greedily; above 0 samples, with `top_p` and `seed`.
+        scorer: Whose function judges the generated texts in place of `match`, and from which value on they are right;
+            bound when the probe is scored with `scorer=`, and part of the fingerprint.
     """
 
     name: str
@@ -58,6 +56,7 @@ class Probe:
     generation_prompt: bool = True
     thinking: bool | None = None
     revision: str = ""
+    scorer: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name == "all":
@@ -95,11 +94,7 @@ class Probe:
     @property
     def settings(self) -> dict[str, Any]:
         """Everything but the name and the items, as JSON can hold it."""
-        settings = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items")}
-        for name, default in _LATER.items():
-            if settings[name] == default:
-                del settings[name]
-        return settings
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items")}
 
     @cached_property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""A probe asked by reasoning in words: think first, then the answer on a last line that can be read.
+"""A probe by chain of thought: reason in words first, then the answer on a last line that can be read.
 
 Zero-shot chain of thought as in arXiv 2510.17776. What was multiple choice becomes a generated answer whose letter is
 read; how many letters there are stays with the item, so that guessing can still be removed.
@@ -21,7 +21,7 @@ _ENDINGS = {
 
 
 def by_reasoning(probe: Probe, *, max_new_tokens: int = 1024) -> Probe:
-    r"""The probe with every item asked by chain of thought.
+    r"""The probe with every item as a question to reason about.
 
     Args:
         probe: Multiple choice, and generation items that match "choice", "number" or "math".
@@ -38,7 +38,7 @@ def by_reasoning(probe: Probe, *, max_new_tokens: int = 1024) -> Probe:
     <BLANKLINE>
     Think step by step. On the last line write 'Answer: X', where X is the letter of the right option.
     """
-    return replace(probe, items=[_asked(item, probe, max_new_tokens) for item in probe.items])
+    return replace(probe, items=[_reasoned(item, probe, max_new_tokens) for item in probe.items])
 
 
 def listed(texts: Sequence[str]) -> str:
@@ -46,7 +46,7 @@ def listed(texts: Sequence[str]) -> str:
     return "\n".join(f"{letter}. {text.strip()}" for letter, text in zip(LETTERS, texts))
 
 
-def _asked(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
+def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
     if isinstance(item, MultipleChoice) and len(item.choices) <= len(LETTERS):
         texts = [between + choice for between, choice in zip(item.contexts or [""] * len(item.choices), item.choices)]
         question = _question(item.prompt)

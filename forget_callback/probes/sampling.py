@@ -16,7 +16,7 @@ def stratified(
 
     Args:
         stratum: The category of a thing.
-        draw: A random number for each thing, the same whenever it is asked.
+        draw: A random number for each thing, the same at every call.
 
     >>> stratified("aaaabb", 3, stratum=str, draw=lambda thing: 0.5)
     ['a', 'a', 'b']

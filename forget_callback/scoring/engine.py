@@ -16,7 +16,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, place_of
-from forget_callback.probes.load import judge
+from forget_callback.probes.judging import judge
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.generate import TextGenerator

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forget_callback.probes.answers import Judgement, extract, judge, matches
+from forget_callback.probes.answers import Judgement, by_text, extract, matches
 from forget_callback.probes.items import Generation
+from forget_callback.probes.judging import judge
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_math_without_math_verify_says_what_to_install(monkeypatch):
         extract("1", "math")
 
 
-def test_a_benchmark_of_its_own_rule_is_not_judged_here():
-    item = Generation("q", "Q", "see doc", "task", task="lm-eval:ifeval")
-    with pytest.raises(ValueError, match="match 'task' is decided by the benchmark"):
-        judge(item, "anything", finished=True)
+def test_a_text_rule_refuses_what_a_benchmark_or_a_matcher_decides():
+    for item in (Generation("q", "Q", "see doc", "task", task="lm-eval:ifeval"), Generation("q", "Q", "a", "a.b")):
+        with pytest.raises(ValueError, match=f"match must be one of exact, .*, regex, got '{item.match}'"):
+            by_text(item, "anything", finished=True)

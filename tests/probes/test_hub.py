@@ -10,7 +10,7 @@ from forget_callback import load_probe
 from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.jsonl import dump_items, read_items
-from forget_callback.probes.load import judge
+from forget_callback.probes.judging import judge
 
 PAPER = {
     *("commonsense", "culture", "deduction", "knowledge_and_qa", "language_and_communication", "liberal_arts"),

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Recall, load_probe, score_probe
-from forget_callback.probes.lm_eval import judging
-from forget_callback.probes.load import judge
+from forget_callback.probes.judging import judge
+from forget_callback.probes.lm_eval import rules
 from forget_callback.runs.store import Store
 from tests.helpers import generators, greedy, teach
 
@@ -279,10 +279,10 @@ def test_a_process_that_never_loaded_the_task_judges_without_its_data(load, ran,
     write_task(ran.folder, "tiny_away", KINDS["written"], docs)
     item = load("tiny_away").items[0]
     (ran.folder / "tiny_away-test.jsonl").unlink()
-    monkeypatch.setattr(judging, "_KNOWN", {})
+    monkeypatch.setattr(rules, "_KNOWN", {})
     assert judge(item, f" {item.answer[0]}", finished=True).outcome == "correct"
     assert judge(item, " zzz", finished=True).outcome == "wrong"
-    monkeypatch.setattr(judging, "_KNOWN", {})
+    monkeypatch.setattr(rules, "_KNOWN", {})
     path = ran.folder / "tiny_away.yaml"
     path.write_text(path.read_text().replace("[A-Za-z]", "[a-z]"))
     with pytest.raises(ValueError, match="not what it was when the probe was made"):
@@ -294,8 +294,8 @@ def test_several_right_answers_stay_several(tmp_path, monkeypatch):
     write_task(tmp_path, "tiny_either", text, [{"prompt": "Say", "gold": "x", "other": "y"}])
     item = load_probe(f"lm-eval:tiny_either?include_path={tmp_path}").items[0]
     assert item.answer == ("x", "y")
-    for known in (judging._KNOWN, {}):
-        monkeypatch.setattr(judging, "_KNOWN", known)
+    for known in (rules._KNOWN, {}):
+        monkeypatch.setattr(rules, "_KNOWN", known)
         found = [judge(item, said, finished=True).outcome for said in ("x", "y", "z")]
         assert found == ["correct", "correct", "wrong"]
 

@@ -1,16 +1,22 @@
 """What `load_probe` promises: a spec names one probe; a limit keeps the shares of categories and is one draw a seed."""
 
 import random
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forget_callback import load_probe
-from forget_callback.probes.items import Recall
+from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.items import Recall, parse_item
 from forget_callback.probes.jsonl import dump_items
-from forget_callback.probes.load import builtin
+from forget_callback.probes.load import as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.sampling import stratified
 
@@ -82,7 +88,7 @@ def test_every_category_gets_its_share_rounded_up_or_down(sizes, limit, rng):
 )
 def test_the_builtin_facts_pass_their_options_on(spec, options):
     probe = load_probe(spec, limit=30, seed=2)
-    expected = builtin.load(**options, limit=30, seed=2)
+    expected = load_facts(**options, limit=30, seed=2)
     assert isinstance(probe, Probe) and (probe.name, probe.fingerprint) == (expected.name, expected.fingerprint)
 
 
@@ -111,3 +117,126 @@ def test_an_unknown_spec_says_what_was_expected(spec, problem):
 def test_a_limit_below_one_is_refused(path, limit):
     with pytest.raises(ValueError, match=f"limit must be 1 or more, got {limit}"):
         load_probe(path, limit=limit)
+
+
+def test_a_limit_in_the_spec_is_the_limit(path):
+    assert load_probe(f"{path}?limit=20").ids == load_probe(path, limit=20).ids
+    assert load_probe(f"{path}?limit=20&chat=true", limit=30).ids == load_probe(path, limit=20).ids
+    assert load_probe(f"{path}?limit=30", limit=20, seed=3).ids == load_probe(path, limit=20, seed=3).ids
+    facts = load_probe("builtin:facts?kind=recall&limit=30")
+    assert facts.fingerprint == load_probe("builtin:facts?kind=recall", limit=30).fingerprint
+    for bad, problem in (("0", "limit must be 1 or more, got 0"), ("few", "limit must be a number, got 'few'")):
+        with pytest.raises(ValueError, match=problem):
+            load_probe(f"{path}?limit={bad}")
+
+
+ROWS = [
+    {"id": "c", "prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1, "category": "sums"},
+    {"id": "d", "prompt": "1 + 1 =", "choices": [" 2", " 1", " 0"], "answer": 0, "category": "sums"},
+]
+MIXED = [
+    {"kind": "recall", "id": "r", "prompt": "The capital of France is", "answer": " Paris"},
+    {"id": "g", "prompt": "Name a prime.", "answer": "7", "match": "number", "max_new_tokens": 8},
+    {"id": "h", "prompt": "Name a colour.", "answer": "red"},
+]
+
+
+def dataset(rows):
+    """With every column: `from_list` takes those of the first row."""
+    return Dataset.from_list([{**dict.fromkeys(key for other in rows for key in other), **row} for row in rows])
+
+
+@pytest.mark.parametrize("rows", [ROWS, MIXED], ids=["choices", "mixed"])
+@pytest.mark.parametrize(
+    "make",
+    [list, tuple, dataset, pd.DataFrame, lambda rows: [parse_item(row) for row in rows]],
+    ids=["list", "tuple", "Dataset", "DataFrame", "items"],
+)
+def test_a_table_with_the_fields_of_an_item_is_a_probe(make, rows):
+    (probe,) = as_probes(make(rows))
+    assert probe == Probe("probe", [parse_item(row) for row in rows])
+
+
+def test_one_or_several_in_any_form(path, tmp_path):
+    probe = load_probe(path)
+    assert as_probes(probe) == as_probes(path) == as_probes(Path(path)) == as_probes([Path(path)]) == (probe,)
+    spec = "builtin:facts?limit=4"
+    assert as_probes([spec, probe, ROWS]) == (load_probe(spec), probe, *as_probes(ROWS))
+    named = as_probes({"sums": ROWS, "more": dataset(MIXED), "mine": path})
+    assert [probe.name for probe in named] == ["sums", "more", "mine"]
+    assert named[0].items == as_probes(ROWS)[0].items and named[2] == probe
+
+
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ([ROWS, MIXED], r"several tables without a name; name each, as in probes=.* or make a Probe\(name, items\)"),
+        (3, "probes must be a Probe, a spec such as 'builtin:facts', .*, got int 3"),
+        ([[3]], r"probes must be .*, got list \[3\]"),
+        ([*ROWS, "builtin:facts"], "row 2 of a table of items: expected an object with the fields of an item, got str"),
+        (pd.DataFrame(ROWS).drop(columns="id"), "row 0 of a table of items: item None, field 'id': missing"),
+        ([{**ROWS[0], "answer": 9}], "row 0 of a table of items: item 'c', field 'answer': expected an index"),
+        ({"a/b": ROWS}, "name must be letters"),
+    ],
+)
+def test_what_is_no_probe_says_what_was_expected(given, problem):
+    with pytest.raises(ValueError, match=problem):
+        as_probes(given)
+
+
+def test_types_are_told_apart_without_loading_their_packages():
+    code = (
+        "import sys\nfrom forget_callback.probes.load import as_probes\n"
+        f"as_probes({ROWS!r})\nassert not {{'datasets', 'pandas', 'torch'}} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SOURCE = """
+from forget_callback import Generation, Probe
+
+def load(name, options):
+    if name == "broken":
+        return options["none"]
+    rows = [{"id": f"{name}/{i}", "prompt": f"{i}?", "answer": str(i)} for i in range(int(options.get("n", 5)))]
+    return rows if name == "rows" else Probe("named", rows if name == "bad" else [Generation(**row) for row in rows])
+"""
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """An installed package that declares the scheme `mybench`."""
+    (tmp_path / "my_bench_source.py").write_text(SOURCE, encoding="utf-8")
+    info = tmp_path / "my_bench-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-bench\nVersion: 1.0\n", encoding="utf-8")
+    entry = "[forget_callback.probes]\nmybench = my_bench_source:load\n"
+    (info / "entry_points.txt").write_text(entry, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    sys.modules.pop("my_bench_source", None)
+
+
+def test_a_source_of_an_installed_package_is_loaded_by_its_scheme(installed):
+    assert load_probe("mybench:five").name == "named"
+    assert load_probe("mybench:five?n=7&chat=true").chat and len(load_probe("mybench:five?n=7")) == 7
+    assert len(load_probe("mybench:five?limit=3")) == 3
+    assert load_probe("mybench:rows").name == "rows"
+
+
+@pytest.mark.parametrize(
+    "spec, problem",
+    [
+        ("mybench:broken", r"the source 'mybench' \(my_bench_source:load\) failed: KeyError: 'none'"),
+        ("mybench:bad", "the source 'mybench' .* failed: ValueError: probe 'named', item 0: expected an item"),
+        ("other:five", "spec 'other:five' is not known; expected .*'hub:NAME', 'mybench:NAME' or 'lm-eval:TASK'"),
+    ],
+)
+def test_a_source_that_fails_or_is_not_there_is_named(installed, spec, problem):
+    with pytest.raises(ValueError, match=problem):
+        load_probe(spec)
+
+
+def test_a_source_is_imported_when_it_is_needed_and_not_before(installed):
+    load_probe("builtin:facts?limit=2")
+    assert "my_bench_source" not in sys.modules

@@ -66,6 +66,12 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
         ({**GENERATION, "match": "regex", "answer": "(4"}, "answer", r"not a regular expression: '\(4'"),
         ({**GENERATION, "match": "exact", "answer": "a\nb"}, "answer", "match 'exact' reads one line"),
         ({**GENERATION, "match": "fuzzy"}, "match", "expected one of exact, .*, got 'fuzzy'"),
+        (
+            {**GENERATION, "match": "mylab."},
+            "match",
+            r"a registered name with a dot such as mylab.close, got 'mylab\.'",
+        ),
+        ({**GENERATION, "match": 3}, "match", "expected one of exact, .*, got 3"),
         ({**GENERATION, "max_new_tokens": 0}, "max_new_tokens", "a whole number of 1 or more, got 0"),
         ({**GENERATION, "max_new_tokens": True}, "max_new_tokens", "a whole number of 1 or more, got True"),
         ({**GENERATION, "answr": "2"}, "answr", "unknown for generation; known are id, prompt, answer"),
@@ -127,7 +133,7 @@ def test_the_fingerprint_is_a_fixed_number_in_every_process():
         run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         assert run.stdout.strip() == probe().fingerprint
     # Stored runs compare by this value: whoever changes it makes every earlier run incomparable.
-    assert probe().fingerprint == "a1e4ee5017451dd6e212d338353b1c3cd113753264fb819d3f4a2b008f43529e"
+    assert probe().fingerprint == "4ee8080e2baa7ef76b9a2eda02019ad9989155685f9ee54ed932188795873aef"
 
 
 def test_the_fingerprint_ignores_name_and_order_but_not_repeated_use():
@@ -162,12 +168,24 @@ def test_every_field_of_every_kind_changes_the_fingerprint(kind, change):
     assert probe({**RECORDS[kind], **change}).fingerprint != probe(RECORDS[kind]).fingerprint
 
 
-CHANGED = {"chat": True, "normalization": "length", "template": "{{ x }}", "temperature": 0.7, "top_p": 0.9, "seed": 1}
+CHANGED = {
+    "normalization": "length",
+    "template": "{{ x }}",
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "seed": 1,
+    "system": "Be brief.",
+    "generation_prompt": False,
+    "thinking": True,
+    "revision": "1",
+    "scorer": "mylab.correct >= 0.5",
+    "chat": False,
+}
 
 
 @pytest.mark.parametrize("setting", CHANGED)
 def test_every_setting_changes_the_fingerprint(setting):
-    assert probe(**{setting: CHANGED[setting]}).fingerprint != probe().fingerprint
+    assert probe(**{"chat": True, setting: CHANGED[setting]}).fingerprint != probe(chat=True).fingerprint
 
 
 def test_no_setting_is_left_out_of_the_test_above():

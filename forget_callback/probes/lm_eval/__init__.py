@@ -1,8 +1,8 @@
 """`lm-eval:TASK`: tasks and groups of lm-eval's as probes, with lm-eval's own prompts, examples and rules.
 
 Multiple choice becomes `MultipleChoice`, `loglikelihood` becomes `Recall`, `generate_until` becomes `Generation` that
-lm-eval's filters and metric judge. What cannot be asked item by item with the same right and wrong is refused by name.
-`tasks.py` gets lm-eval's tasks, `items.py` turns their requests into items, `judging.py` asks their rules.
+lm-eval's filters and metric judge. What has no right and wrong of its own for each item is refused by name.
+`tasks.py` gets lm-eval's tasks, `items.py` turns their requests into items, `rules.py` applies their rules.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.lm_eval.items import items_of
-from forget_callback.probes.lm_eval.judging import judge
-from forget_callback.probes.lm_eval.tasks import build, load_tasks, no_trace
+from forget_callback.probes.lm_eval.rules import by_task
+from forget_callback.probes.lm_eval.tasks import build, generators_kept, load_tasks
 from forget_callback.probes.probe import Probe
 
-__all__ = ["judge", "load"]
+__all__ = ["by_task", "load_task"]
 
 logger = logging.getLogger(__name__)
 
 OPTIONS = ("num_fewshot", "fewshot_seed", "metric", "filter", "include_path")
 
 
-def load(name: str, options: Mapping[str, str]) -> Probe:
+def load_task(name: str, options: Mapping[str, str]) -> Probe:
     """A task; or a group or tag with its tasks as categories.
 
     Args:
@@ -41,15 +41,15 @@ def load(name: str, options: Mapping[str, str]) -> Probe:
 
     Raises:
         ImportError: If lm-eval, or a package that the task needs, is not installed.
-        OSError: If the data set is neither at hand nor to be downloaded.
-        ValueError: If the task or an option is not known, or its items cannot be asked one by one.
+        OSError: If the data set is neither in the cache nor to be downloaded.
+        ValueError: If the task or an option is not known, or its items cannot be scored one by one.
     """
     shots, seed = _checked(name, options)
     metric, chosen = options.get("metric", ""), options.get("filter", "")
     items: list[Item] = []
     left_out: list[str] = []
     sampling = set()
-    with no_trace():
+    with generators_kept():
         found = load_tasks(name, options.get("include_path", ""))
         several = list(found) != [name]
         for leaf, task in found.items():
@@ -70,7 +70,7 @@ def _probe(
     metric: str,
 ) -> Probe:
     if not items:
-        raise ValueError(f"lm-eval task {name!r} has no item that can be asked: {left_out[0]}")
+        raise ValueError(f"lm-eval task {name!r} has no item that can be scored: {left_out[0]}")
     if left_out:
         logger.warning(
             "lm-eval:%s: %d of %d items are left out, though lm-eval counts them: %s",
@@ -97,7 +97,7 @@ def _probe(
 
 
 def _checked(name: str, options: Mapping[str, str]) -> tuple[int | None, int]:
-    """`num_fewshot` and `fewshot_seed`, after a look at all options."""
+    """`num_fewshot` and `fewshot_seed`, once all options are known to be good."""
     for key in options:
         if key not in OPTIONS:
             raise ValueError(f"spec 'lm-eval:{name}': option {key!r} is not known; known are {', '.join(OPTIONS)}")

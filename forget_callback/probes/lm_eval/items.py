@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall
-from forget_callback.probes.lm_eval.judging import judge, metric_of, reference
+from forget_callback.probes.lm_eval.rules import by_task, metric_of, reference
 
 _LENGTHS: dict[str, Callable[[str], int]] = {"acc": len, "acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
 _MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order
@@ -33,7 +33,7 @@ def items_of(
         name: What was loaded, the task itself or a group.
         leaf: The task's own name.
         rows: Its requests by document.
-        metric, chosen: The metric and the filter asked for, "" for the task's first.
+        metric, chosen: Names of the metric and the filter, "" for the task's first.
 
     Returns:
         The items; how they are sampled, (temperature, top_p), nothing if greedily; and why others cannot be items.
@@ -55,7 +55,7 @@ def items_of(
     for item in items[:1]:
         if isinstance(item, Generation):  # what is missing or gives neither right nor wrong shows now, not in training
             for text in ("", f"{item.answer[0]} and more"):
-                judge(item, text, finished=True)
+                by_task(item, text, finished=True)
     return items, sampling, problems
 
 
@@ -109,17 +109,17 @@ def _choice(
         gold = texts.index(gold) if gold in texts else -1
     if not isinstance(gold, int):
         raise ValueError(f"item {key!r}: expected one right choice, got {gold!r}")
-    asked = [request.args for request in requests[: len(texts)]]  # acc_mutual_info asks each once more, alone
+    pairs = [request.args for request in requests[: len(texts)]]  # acc_mutual_info has each once more, alone
     # Of equal choices lm-eval takes the first: one that repeats the right choice after it changes nothing.
-    kept = [i for i in range(len(asked)) if i <= gold or asked[i] != asked[gold]]
-    contexts = [asked[i][0] for i in kept]
+    kept = [i for i in range(len(pairs)) if i <= gold or pairs[i] != pairs[gold]]
+    contexts = [pairs[i][0] for i in kept]
     shared = contexts[0]
     if differ := len(set(contexts)) > 1:  # from the first word that does: a conversation has the rest in its answer
         shared = re.sub(r"\S*\Z", "", os.path.commonprefix(contexts))  # noqa: RUF071 - texts, not paths
     return MultipleChoice(
         id=key,
         prompt=shared,
-        choices=[asked[i][1] for i in kept],
+        choices=[pairs[i][1] for i in kept],
         answer=int(gold),
         category=category,
         contexts=[context[len(shared) :] for context in contexts] if differ else (),

@@ -25,8 +25,8 @@ _INCLUDED: dict[str, str] = {}
 
 
 @contextlib.contextmanager
-def no_trace() -> Iterator[None]:
-    """Puts every global random generator back: some tasks seed them when they are imported or asked."""
+def generators_kept() -> Iterator[None]:
+    """Puts every global random generator back: some tasks seed them when they are imported or run."""
     torch = sys.modules.get("torch")
     python, legacy = random.getstate(), np.random.get_state()
     cpu = torch.get_rng_state() if torch else None
@@ -46,7 +46,7 @@ def load_tasks(name: str, include_path: str = "") -> dict[str, Any]:
     """The tasks of a name by their own names, in lm-eval's order: one, or those of a group or tag.
 
     Raises:
-        ImportError, OSError, ValueError: As `load` of the package.
+        ImportError, OSError, ValueError: As `load_task` of the package.
     """
     if include_path and not Path(include_path).is_dir():
         raise ValueError(
@@ -75,7 +75,7 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
     """A task with one document for its data set, which is then not needed: enough to judge answers.
 
     Raises:
-        ImportError, OSError, ValueError: As `load` of the package.
+        ImportError, OSError, ValueError: As `load_task` of the package.
     """
     from datasets import Dataset
 
@@ -103,10 +103,10 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
 
 
 def build(name: str, task: Any, shots: int | None, seed: int) -> dict[int, list[Any]]:
-    """Every request by document: what `simple_evaluate` does between loading a task and asking the model.
+    """Every request by document: what `simple_evaluate` does between loading a task and querying the model.
 
     Raises:
-        ImportError, OSError, ValueError: As `load` of the package.
+        ImportError, OSError, ValueError: As `load_task` of the package.
     """
     own = task.get_config("num_fewshot")
     if shots is not None and own == 0 and shots != own:
@@ -137,8 +137,9 @@ def _explained(name: str) -> Iterator[None]:
         from datasets import config
 
         raise OSError(
-            f"lm-eval task {name!r} needs a data set that is neither at hand nor to be downloaded: {short(error)}. "
-            f"Load the task once where there is a network; it is then kept in {config.HF_DATASETS_CACHE}"
+            f"lm-eval task {name!r} needs a data set that is neither in the cache nor to be downloaded: "
+            f"{short(error)}. Load the task once where there is a network; it is then kept in "
+            f"{config.HF_DATASETS_CACHE}"
         ) from error
     except Exception as error:  # tasks are other people's code
         raise ValueError(f"lm-eval task {name!r} could not be loaded: {short(error)}") from error

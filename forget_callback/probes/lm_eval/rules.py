@@ -20,7 +20,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.items import Generation
-from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, no_trace
+from forget_callback.probes.lm_eval.tasks import generators_kept, included, load_around, load_tasks
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}
@@ -33,7 +33,7 @@ _RULE = ("output_type", "doc_to_target", "doc_to_choice", "process_results", "me
 
 
 def reference(name: str, leaf: str, task: Any, metric: str, chosen: str) -> str:
-    """What an item keeps as its `task`, by which `judge` finds it again, and a digest of the rule."""
+    """What an item keeps as its `task`, by which `by_task` finds it again, and a digest of the rule."""
     options = {"metric": metric_of(task, metric), "filter": filter_of(task, chosen).name, "rule": _digest(task)}
     if leaf != name:
         options["task"] = leaf
@@ -44,15 +44,15 @@ def reference(name: str, leaf: str, task: Any, metric: str, chosen: str) -> str:
     return key
 
 
-def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
-    """One of the four outcomes for a generated text, by the task that the item names.
+def by_task(item: Generation, text: str, *, finished: bool) -> Judgement:
+    """The outcome of a generated text by the task that the item names.
 
     Blocks of thinking are no part of it. Where the filter finds no answer the text is "unparsed".
 
     Args:
         item: With a task such as "lm-eval:gsm8k", "lm-eval:gsm8k?metric=exact_match&filter=strict-match" or
             "lm-eval:GROUP?task=TASK"; the task's first metric and filter unless they are named.
-        finished: False if generation stopped at the token limit. What is not right is then "truncated".
+        finished: False if generation stopped at the token limit.
 
     Raises:
         ValueError: If the task is not known, or its metric gives this text anything but right or wrong.
@@ -63,23 +63,21 @@ def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
         raise ValueError(
             f"item {item.id!r}, field 'task': expected lm-eval:TASK?metric=...&filter=..., got {item.task!r}"
         )
-    with no_trace():
+    with generators_kept():
         if item.task not in _KNOWN:
             _KNOWN[item.task] = _found(item, name, options)
-        said, right = _ask(
+        found, right = _judged(
             _KNOWN[item.task], item, after_thinking(text), options.get("metric", ""), options.get("filter", "")
         )
-    shown = said if isinstance(said, str) else " ".join(map(str, said)) if isinstance(said, Iterable) else str(said)
+    shown = (
+        found if isinstance(found, str) else " ".join(map(str, found)) if isinstance(found, Iterable) else str(found)
+    )
     prediction = None if shown.strip() in ("", _NOTHING) else shown
-    if right:
-        return Judgement("correct", prediction)
-    if not finished:
-        return Judgement("truncated", prediction)
-    return Judgement("unparsed" if prediction is None else "wrong", prediction)
+    return Judgement.of(right, prediction, finished=finished)
 
 
 def metric_of(task: Any, metric: str) -> str:
-    """The metric to decide: the one asked for, or the task's first.
+    """The metric to decide: the one given, or the task's first.
 
     Raises:
         ValueError: If the task does not have it, or less of it is better.
@@ -94,7 +92,7 @@ def metric_of(task: Any, metric: str) -> str:
 
 
 def filter_of(task: Any, chosen: str) -> Any:
-    """The filter ensemble to apply: the one asked for, or the task's first.
+    """The filter ensemble to apply: the one given, or the task's first.
 
     Raises:
         ValueError: If the task does not have it.
@@ -115,7 +113,7 @@ def _found(item: Generation, name: str, options: Mapping[str, str]) -> Any:
             f"item {item.id!r}: lm-eval's {item.task!r} is not what it was when the probe was made; load the probe "
             "again by its spec, or install the lm-eval of that time"
         )
-    if "rule" in options:  # lm-eval asks the first document, which this one need not be
+    if "rule" in options:  # lm-eval reads it off the first document, which this one need not be
         tasks[leaf].multiple_target = int(options.get("targets", 0))
     return tasks[leaf]
 
@@ -133,7 +131,7 @@ def _source(thing: Any) -> str:
         return str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
-def _ask(task: Any, item: Generation, text: str, metric: str, chosen: str) -> tuple[Any, bool]:
+def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) -> tuple[Any, bool]:
     """What the filter leaves of a text, and whether the metric calls that right."""
     doc = copy.deepcopy(dict(item.doc))  # a rule may change what it is given
     try:

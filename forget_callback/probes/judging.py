@@ -1,0 +1,78 @@
+"""What becomes of a generated text: the one `judge`, by the item's `match`, its benchmark or a registered matcher.
+
+Knows nothing of models. A user's function that judges all texts of a probe at once is `scoring/judge.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from forget_callback.probes import lm_eval
+from forget_callback.probes.answers import Judgement, after_thinking, by_text
+from forget_callback.probes.items import Generation, is_own_match
+from forget_callback.probes.probe import Probe
+
+_MATCHERS: dict[str, Callable[[str, Generation], bool | None]] = {}
+
+
+def register_matcher(name: str, function: Callable[[str, Generation], bool | None]) -> None:
+    """Adds a matcher: items with ``"match": name`` are right where `function` says so.
+
+    Args:
+        name: With a dot, such as "mylab.close"; registered again it is replaced.
+        function: From the generated text, without blocks of thinking, and the item to True, False, or None where the
+            text holds no answer ("unparsed"). What it needs beside `item.answer` can stand in `item.doc`.
+
+    Raises:
+        ValueError: If the name has no dot, or `function` cannot be called.
+    """
+    if not is_own_match(name):
+        raise ValueError(f"name must be words joined by dots, such as 'mylab.close', got {name!r}")
+    if not callable(function):
+        raise ValueError(f"function must map a text and an item to True, False or None, got {function!r}")
+    _MATCHERS[name] = function
+
+
+def require_matchers(probe: Probe) -> None:
+    """That this process can judge every item of a probe.
+
+    Raises:
+        ValueError: Naming an item whose matcher is not registered here.
+    """
+    for item in probe.items:
+        if isinstance(item, Generation) and is_own_match(item.match) and item.match not in _MATCHERS:
+            raise ValueError(
+                f"probe {probe.name!r}, item {item.id!r}, field 'match': {item.match!r} is not registered in this "
+                f"process; call register_matcher({item.match!r}, ...), or import what calls it, before scoring"
+            )
+
+
+def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
+    """The outcome of a generated text, by the item's own `match` or by the benchmark that it names.
+
+    Args:
+        finished: False if generation stopped at the token limit.
+
+    Raises:
+        ValueError: If the item names a benchmark or a matcher that is not known here, or its rule fails.
+    """
+    if item.task:
+        return lm_eval.by_task(item, text, finished=finished)
+    if is_own_match(item.match):
+        return _by_matcher(item, after_thinking(text).strip(), finished=finished)
+    return by_text(item, text, finished=finished)
+
+
+def _by_matcher(item: Generation, answer: str, *, finished: bool) -> Judgement:
+    try:
+        right = _MATCHERS[item.match](answer, item)
+    except Exception as error:  # other people's code
+        problem = f"{type(error).__name__}: {error}" if item.match in _MATCHERS else "not registered in this process"
+        raise ValueError(
+            f"item {item.id!r}: matcher {item.match!r} could not judge {answer[:80]!r}: {problem}"
+        ) from error
+    if right is not None and not isinstance(right, (bool, np.bool_)):
+        raise ValueError(f"item {item.id!r}: matcher {item.match!r} must return True, False or None, got {right!r}")
+    return Judgement.of(bool(right), None if right is None else answer, finished=finished)
