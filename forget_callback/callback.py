@@ -10,14 +10,13 @@ import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import pandas as pd
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from forget_callback.probes.load import load_probe
-from forget_callback.probes.probe import Probe
+from forget_callback.probes.load import Probes, as_probes
 from forget_callback.runs.history import ALL_METRICS, table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
@@ -36,7 +35,8 @@ class ForgetCallback(TrainerCallback):
     Works with `Trainer` and every TRL trainer. Put it before an `EarlyStoppingCallback` that reads its metrics.
 
     Args:
-        probes: One or several probes, or specs for `load_probe`.
+        probes: One or several: a `Probe`, a spec or path for `load_probe`, or a table with the fields of an item (a
+            list of dicts, a `datasets.Dataset`, a DataFrame), named "probe"; or names with these, {"maths": rows}.
         stop: When to stop training, or to warn: one rule or several, each a `StopRule` or a text as in a recipe's YAML,
             "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", such as "knowledge_lost>0.05".
         every: When to evaluate: None at each evaluation of the Trainer; a number at every so many optimizer steps; a
@@ -61,7 +61,7 @@ class ForgetCallback(TrainerCallback):
 
     def __init__(
         self,
-        probes: str | Probe | Sequence[str | Probe] = "builtin:facts",
+        probes: Probes = "builtin:facts",
         *,
         stop: StopRule | str | Iterable[StopRule | str] = (),
         every: int | Iterable[int] | str | None = None,
@@ -74,9 +74,8 @@ class ForgetCallback(TrainerCallback):
         batch_tokens: int | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
-        given = [probes] if isinstance(probes, (str, Probe)) else list(probes)
         self.settings = Settings(
-            probes=tuple(probe if isinstance(probe, Probe) else load_probe(probe) for probe in given),
+            probes=as_probes(probes),
             stop=stop_rules(stop),
             every=schedule.checked(every),
             baseline=baseline,

@@ -19,6 +19,7 @@ import pandas as pd
 
 from forget_callback.metrics.diagnostics import advice
 from forget_callback.probes.items import Generation
+from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips
@@ -62,7 +63,7 @@ class ForgetMonitor:
     A store that already holds snapshots of these probes is read back, so a resumed run goes on where it was.
 
     Args:
-        probes: One or several, with different names.
+        probes: One or several, with different names, in any form that `ForgetCallback` takes.
         store: A `Store`, or the directory for one.
         trackers: Where the numbers go, one `Tracker` or several; one that fails is reported and passed over.
         stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot.
@@ -74,14 +75,14 @@ class ForgetMonitor:
 
     def __init__(
         self,
-        probes: Probe | Sequence[Probe],
+        probes: Probes,
         store: Store | str | os.PathLike[str],
         trackers: Tracker | Iterable[Tracker] = (),
         stop: StopRule | str | Iterable[StopRule | str] = (),
         *,
         planned: int | None = None,
     ) -> None:
-        self.probes = (probes,) if isinstance(probes, Probe) else tuple(probes)
+        self.probes = as_probes(probes)
         self.store = store if isinstance(store, Store) else Store(store)
         self.trackers = checked_trackers(trackers)
         self.rules = stop_rules(stop)
