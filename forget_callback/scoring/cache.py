@@ -1,4 +1,8 @@
-"""A key-value cache with room to spare: it grows in place, goes back to its prefix, and lets rows come and go."""
+"""A preallocated KV cache: it grows in place, is truncated back to a prompt prefix, and lets rows leave the batch.
+
+transformers' own dynamic cache copies all keys and values for every new token; static caches need one fixed batch.
+Knows nothing of prompts or padding.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,12 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
-# Memory of a cache for each token that a forward may have: 1 GiB beside forwards of 8,192 tokens.
+# KV cache memory per token of the batch: 1 GiB for a batch of 8,192 tokens.
 _BYTES = 2**17
 
 
 def max_tokens(model: Any, budget: int) -> int:
-    """Tokens that may be cached beside forwards of `budget` tokens."""
+    """Tokens that the KV cache may hold beside a batch of `budget` tokens."""
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None) or 1
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
@@ -26,9 +30,10 @@ def max_tokens(model: Any, budget: int) -> int:
 
 
 class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values at the beginning of larger buffers, ``(rows, heads, length, size)``.
+    """One layer's keys and values as views of larger buffers, ``(rows, heads, length, head_dim)``.
 
-    The dynamic layer of transformers copies everything for each new token; this one writes the token behind the others.
+    Args:
+        capacity: Tokens to allocate for at the first update.
     """
 
     def __init__(self, capacity: int = 0) -> None:
@@ -39,14 +44,14 @@ class PreallocatedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Appends; returns all keys and values."""
+        """Appends new tokens in place; returns all keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         rows, length = key_states.shape[0], self.get_seq_length()
         end = length + key_states.shape[-2]
         if self.buffers is None or self.buffers[0].shape[-2] < end:
             kept = (self.keys, self.values) if length else None
-            # More than asked for, lest it be copied again for the next token.
+            # Spare capacity, so that the next token does not copy the buffers again.
             size = max(end, self.capacity) if kept is None else end + end // 4
             self._allocate((key_states, value_states), kept, size)
         assert self.buffers is not None
@@ -66,23 +71,23 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
     def truncate(self, rows: int, length: int) -> None:
-        """Forgets all but the first `rows` and the first `length` tokens; the room stays."""
+        """Keeps the first `rows` and the first `length` tokens of each; the buffers stay allocated."""
         self._set_view(rows, length)
 
     def replace(self, kept: Pair, capacity: int) -> None:
-        """Starts again with these keys and values, and room for `capacity` tokens."""
+        """Copies these keys and values into new buffers with capacity for `capacity` tokens."""
         self.lazy_initialization(*kept)
         self._allocate(kept, kept, max(capacity, kept[0].shape[-2]))
         self._set_view(*kept[0].shape[:3:2])
 
 
 def empty(capacity: int = 0) -> Cache:
-    """A cache of nothing, with room for `capacity` tokens."""
+    """An empty cache with capacity for `capacity` tokens."""
     return Cache(layer_class_to_replicate=partial(PreallocatedLayer, capacity))
 
 
 def from_pairs(pairs: Sequence[Pair], capacity: int) -> Cache:
-    """A cache of these keys and values, a pair a layer, with room for `capacity` tokens."""
+    """A cache that holds a copy of these keys and values, one pair per layer, with capacity for `capacity` tokens."""
     layers = [PreallocatedLayer() for _ in pairs]
     for layer, pair in zip(layers, pairs):
         layer.replace(pair, capacity)
@@ -90,13 +95,13 @@ def from_pairs(pairs: Sequence[Pair], capacity: int) -> Cache:
 
 
 def truncate(cache: Cache, rows: int, length: int) -> None:
-    """Forgets all but the first `rows` and the first `length` tokens of each."""
+    """Keeps the first `rows` and the first `length` tokens of each."""
     for layer in cache.layers:
         layer.truncate(rows, length)
 
 
 def compact(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
-    """Copies rows over others, then forgets all but the first `rows`."""
+    """Copies rows `sources` over rows `targets`, then keeps the first `rows`."""
     length = cache.get_seq_length()
     for layer in cache.layers:
         for buffer in layer.buffers if sources else ():
@@ -108,9 +113,9 @@ def pairs(cache: Cache) -> list[Pair]:
     """Keys and values of each layer.
 
     Raises:
-        TypeError: If the model put other layers into the cache than were asked for.
+        TypeError: If the model replaced the cache's layers by its own.
     """
     kept = [isinstance(layer, PreallocatedLayer) and layer.buffers is not None for layer in cache.layers]
     if not kept or not all(kept):
-        raise TypeError(f"the model does not keep keys and values in the cache that it was given: {cache}")
+        raise TypeError(f"the model does not keep keys and values in the cache that was passed to it: {cache}")
     return [(layer.keys, layer.values) for layer in cache.layers]

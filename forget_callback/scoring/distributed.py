@@ -1,7 +1,8 @@
-"""The few things that processes of one training run must do together; with one process they cost nothing.
+"""Collectives for the ranks of one training run; with a single process they cost nothing.
 
-Each is a collective: all processes call it at the same place, or all of them hang. So whatever may fail on one process
-alone runs inside `together` or `on_main`, after which it has failed on all.
+Every function here that communicates is a collective: all ranks must call it at the same place, or all of them hang.
+Whatever may fail on one rank alone therefore runs inside `together` or `on_main`, which raise on every rank. Knows
+nothing of models or probes.
 """
 
 from __future__ import annotations
@@ -16,22 +17,18 @@ import torch
 import torch.distributed
 
 T = TypeVar("T")
-_HEARD = "_heard_by_all_processes"
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and world_size() > 1
+_ON_ALL_RANKS = "_raised_on_all_ranks"
 
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """The processes that torchrun started, joined for the time of a command; nothing where this is the only one."""
+    """The process group of a torchrun launch, for the duration of a command; a no-op for a single process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or torch.distributed.is_initialized():
         yield
         return
     if torch.accelerator.device_count() > 1:
         torch.get_device_module().set_device(int(os.environ.get("LOCAL_RANK", "0")))
-    # Results alone go between processes, so Gloo serves on every device.
+    # Only results are exchanged, never weights, so Gloo is enough on every device.
     torch.distributed.init_process_group("gloo")
     try:
         yield
@@ -40,34 +37,34 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process' number, 0 is the main one."""
+    """Global rank; 0 is the main process."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes in the run; 1 without torch.distributed."""
     return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def all_reduce_sum(values: Sequence[float] | torch.Tensor) -> list[float]:
-    """The sums of `values` over all processes."""
-    here = torch.as_tensor(values, dtype=torch.float64)
+    """Sums of `values` over all ranks, element by element, in float64."""
+    local = torch.as_tensor(values, dtype=torch.float64)
     if _is_distributed():
         # NCCL moves device tensors only, Gloo moves both.
         device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
-        here = here.to(device, copy=True)
-        torch.distributed.all_reduce(here)
-    result: list[float] = here.tolist()
+        local = local.to(device, copy=True)
+        torch.distributed.all_reduce(local)
+    result: list[float] = local.tolist()
     return result
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` holds on any process; the same answer on all."""
+    """Whether `flag` is true on any rank; the same result on all."""
     return all_reduce_sum([float(flag)])[0] > 0
 
 
 def all_gather(value: T) -> list[T]:
-    """What every process gave, in the order of the processes."""
+    """The value of every rank, in rank order."""
     if not _is_distributed():
         return [value]
     values: list[Any] = [None] * world_size()
@@ -76,11 +73,11 @@ def all_gather(value: T) -> list[T]:
 
 
 def together(work: Callable[[], T]) -> T:
-    """What `work` gives here, once it is done everywhere.
+    """Runs `work` on every rank and returns its local result; if it fails on one rank, all ranks raise.
 
     Raises:
-        Exception: What it raised, if this is the first process on which it failed.
-        RuntimeError: What it raised on the first process on which it failed, if that is another one.
+        Exception: What `work` raised, on the first rank on which it failed.
+        RuntimeError: On the other ranks, naming that rank and its error.
     """
     if not _is_distributed():
         return work()
@@ -88,28 +85,28 @@ def together(work: Callable[[], T]) -> T:
     error: Exception | None = None
     try:
         result = work()
-    except Exception as raised:  # whatever it is, the others must hear of it
-        if getattr(raised, _HEARD, False):
+    except Exception as raised:  # whatever it is, the other ranks must raise too
+        if getattr(raised, _ON_ALL_RANKS, False):
             raise
         error = raised
     try:
-        failures = all_gather(None if error is None else _said(error))
+        failures = all_gather(None if error is None else _describe(error))
         first = next((at for at, failure in enumerate(failures) if failure is not None), None)
         if first is None:
             return result  # type: ignore[no-any-return]
         if first != rank() or error is None:
             error = RuntimeError(f"rank {first}: {failures[first]}")
-        raise _heard(error)
+        raise _mark_raised_on_all(error)
     finally:
-        del error, result  # a traceback holds what a failed forward had allocated
+        del error, result  # a traceback keeps the tensors of a failed forward pass alive
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Lets the main process alone do something, and gives what came of it to all.
+    """Runs `work` on the main process only and broadcasts its result to all ranks.
 
     Raises:
-        Exception: What it raised, on the main process.
-        RuntimeError: What it raised there, on the others.
+        Exception: What `work` raised, on the main process.
+        RuntimeError: On the other ranks, with the main process' error.
     """
     if not _is_distributed():
         return work()
@@ -120,20 +117,24 @@ def on_main(work: Callable[[], T]) -> T:
         try:
             result = work()
             box = [(pickle.dumps(result), None)]
-        except Exception as raised:  # the others wait for an answer
-            error, box = raised, [(None, _said(raised))]
+        except Exception as raised:  # the other ranks wait for the broadcast
+            error, box = raised, [(None, _describe(raised))]
     torch.distributed.broadcast_object_list(box, src=0)
     data, failure = box[0]
     if failure is not None:
-        raise _heard(error or RuntimeError(f"rank 0: {failure}"))
+        raise _mark_raised_on_all(error or RuntimeError(f"rank 0: {failure}"))
     return result if rank() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
 
 
-def _heard(error: Exception) -> Exception:
-    """Marks an error that is raised on all processes, so that nobody tells the others of it again."""
-    setattr(error, _HEARD, True)
+def _is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and world_size() > 1
+
+
+def _mark_raised_on_all(error: Exception) -> Exception:
+    """Marks an error that every rank raises, so that an enclosing `together` does not gather failures once more."""
+    setattr(error, _ON_ALL_RANKS, True)
     return error
 
 
-def _said(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""Leaves no trace: whatever happens inside, training goes on as if nothing had been measured.
+"""Evaluation without side effects: whatever happens inside, training continues bit for bit as if nothing had run.
 
-Guards what is not a weight: train and eval modes, random generators, tokenizer and config. Weights are safe because
-gradients are off and nothing here steps an optimizer.
+Guards everything but the weights: train and eval modes, random generators, tokenizer and configs. Weights are safe
+because gradients are off and nothing here steps an optimizer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
 
 @contextlib.contextmanager
 def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
-    """Puts the model in eval mode without gradients, and everything back afterwards, also after an exception."""
+    """Eval mode without gradients; restores all state on exit, also after an exception."""
     with contextlib.ExitStack() as restore:
         restore.callback(_restore_generators, _generators())
         restore.callback(_restore_modes, [(module, module.training) for module in model.modules()])
@@ -29,14 +29,14 @@ def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is not None:
             restore.callback(_restore_backend, backend, backend.truncation, backend.padding)
-        restore.enter_context(torch.no_grad())  # not inference_mode: its tensors may be cached by the model
+        restore.enter_context(torch.no_grad())  # not inference_mode: the model may cache its tensors
         model.eval()
         yield
 
 
 @contextlib.contextmanager
 def without_router_loss(model: Any) -> Iterator[None]:
-    """Switches off the auxiliary loss of a mixture of experts, which nobody asks for here and which fails on masks."""
+    """Disables the auxiliary loss of a mixture of experts: not needed here, and it fails on 4-D attention masks."""
     config = model.config.get_text_config()
     own = getattr(config, "output_router_logits", False)
     if own:
@@ -72,12 +72,12 @@ def _restore_generators(states: dict[str, Any]) -> None:
 
 
 def _restore_modes(modes: list[tuple[torch.nn.Module, bool]]) -> None:
-    for module, training in modes:  # each by itself: `train()` would set whole subtrees alike
+    for module, training in modes:  # one by one: `train()` would set the mode of all submodules
         module.training = training
 
 
 def _owners(model: torch.nn.Module, tokenizer: Any) -> list[Any]:
-    """Objects whose plain attributes a forward, `generate` or an encoding may set."""
+    """Objects whose plain attributes a forward pass, `generate` or the tokenizer may set."""
     owners = [tokenizer]
     for name in ("config", "generation_config"):
         config = getattr(model, name, None)
@@ -100,7 +100,7 @@ def _restore_attributes(owner: Any, before: dict[str, Any]) -> None:
 
 
 def _restore_backend(backend: Any, truncation: dict[str, Any] | None, padding: dict[str, Any] | None) -> None:
-    """The Rust tokenizer keeps truncation and padding, which any call of the tokenizer may switch."""
+    """The Rust tokenizer keeps truncation and padding as state, which any tokenizer call may change."""
     if backend.truncation != truncation:
         backend.enable_truncation(**truncation) if truncation else backend.no_truncation()
     if backend.padding != padding:

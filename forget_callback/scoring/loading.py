@@ -1,4 +1,4 @@
-"""Models and tokenizers from a directory or the hub, for the commands that take one. Nothing here knows of probes."""
+"""Loads models and tokenizers from a directory or the hub, for commands that take one. Knows nothing of probes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 def load_tokenizer(name: str) -> Any:
     """The tokenizer that was saved with a model.
 
-    AutoTokenizer picks a class by the model's type and then splits text by that class's rules, whatever
-    `tokenizer.json` says; a tokenizer that was saved as the generic class is loaded as it was saved.
+    AutoTokenizer picks a class by model type and then pre-tokenizes by that class's rules, whatever `tokenizer.json`
+    says. A tokenizer saved as the generic class is therefore loaded as the generic class.
     """
     if get_tokenizer_config(name).get("tokenizer_class") in _GENERIC:
         return PreTrainedTokenizerFast.from_pretrained(name)
@@ -23,6 +23,6 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_model(name: str) -> Any:
-    """A causal language model in the precision it was saved in, on the accelerator if there is one."""
+    """A causal language model in the dtype of its checkpoint, on the accelerator if there is one."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     return AutoModelForCausalLM.from_pretrained(name, dtype="auto").to(device)

@@ -1,7 +1,8 @@
-"""The processes that score a probe together: each does a part, all get the whole.
+"""Splits a probe over the ranks of a run: each rank scores a shard, every rank gets all results.
 
-What is forwarded does not depend on how many they are, so a snapshot of eight processes is that of one. Where weights
-are sharded every forward is a collective, and a process that is done keeps step with the others.
+The batches do not depend on the world size, so a snapshot of eight ranks equals that of one. Where weights are sharded
+(FSDP, ZeRO-3) every forward pass is a collective, and a rank that has finished runs dummy forwards until all have.
+Knows nothing of items or scores.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RankShard:
-    """One process of several that hold copies, or shards, of one model. Alone by default.
+    """This rank's shard of the work; a single shard by default.
 
     Attributes:
-        index: Its part, from 0; processes that hold one copy between them (tensor parallelism) have the same one.
-        count: How many parts there are.
-        in_lockstep: Whether a forward on one process needs the same forward on all.
+        index: Shard of this rank, from 0. Ranks of one tensor-parallel group share a shard.
+        count: Number of shards.
+        in_lockstep: Whether a forward pass on one rank needs a forward pass on all (sharded weights).
     """
 
     index: int = 0
@@ -33,23 +34,23 @@ class RankShard:
 
     @staticmethod
     def of(model: Any) -> RankShard:
-        """All processes of this run. Each must score then, or all hang."""
+        """One shard per model replica of this run. All ranks must score then, or all hang."""
         if distributed.world_size() == 1:
             return RankShard()
-        # Of a group of tensor parallelism all must forward the same; torch's own layout puts such a group together.
-        # Not run here: it needs several accelerators.
+        # All ranks of a tensor-parallel group must forward the same batch; torch's own layout numbers a group
+        # consecutively. Not run here: it needs several accelerators.
         size = getattr(model, "tp_size", None) or 1
         return RankShard(distributed.rank() // size, distributed.world_size() // size, _is_sharded(model))
 
-    def select(self, things: Sequence[T]) -> list[T]:
-        """What this process does: one of `count` parts, or what another does too, where there are too few."""
-        return list(things[self.index :: self.count] or things[:1])
+    def select(self, items: Sequence[T]) -> list[T]:
+        """Every `count`-th item, starting at `index`; the first one, redundantly, where there are too few items."""
+        return list(items[self.index :: self.count] or items[:1])
 
     def gather(self, model: Any, work: Callable[[], dict[int, T]]) -> dict[int, T]:
-        """What all processes found together.
+        """Runs `work` on every rank and merges the results of all of them.
 
         Raises:
-            Exception: On all processes, if `work` fails on one.
+            Exception: On all ranks, if `work` fails on one.
         """
         if self.count == 1:
             return work()
@@ -57,12 +58,12 @@ class RankShard:
         return {key: value for part in distributed.all_gather(own) for key, value in part.items()}
 
     def broadcast(self, value: T) -> T:
-        """The main process' value: what is decided by it is decided alike."""
+        """The main process' value, so that all ranks take the same decision."""
         return value if self.count == 1 else distributed.on_main(lambda: value)
 
 
 def _is_sharded(model: torch.nn.Module) -> bool:
-    """Whether a forward fetches weights from other processes: FSDP 1 and 2, and DeepSpeed ZeRO-3 (not run here)."""
+    """Whether a forward pass gathers weights from other ranks: FSDP 1 and 2, and DeepSpeed ZeRO-3 (not run here)."""
     from torch.distributed.fsdp import FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
 
@@ -72,10 +73,11 @@ def _is_sharded(model: torch.nn.Module) -> bool:
 
 
 def _in_lockstep(model: Any, work: Callable[[], T]) -> T:
-    """Does `work`, and as many forwards as any other process needs, also where `work` fails between two of them.
+    """Runs `work` with as many forward passes as any other rank needs, also where `work` fails between two of them.
 
-    Each forward is announced; a process without work answers with a forward of one token. A failure within a forward,
-    after it fetched its first weights, leaves the processes apart: then the backend's timeout ends the wait.
+    Each forward pass is announced by an all-reduce; a rank that has finished answers with a dummy forward of one token.
+    A failure within a forward pass, after its first all-gather of weights, leaves the ranks out of step: then the
+    process group's timeout ends the wait.
     """
     announced = 0
 
@@ -89,10 +91,10 @@ def _in_lockstep(model: Any, work: Callable[[], T]) -> T:
         nonlocal announced
         announced -= 1
 
-    def follow() -> None:
+    def dummy_forward() -> None:
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
 
-    # Before the hooks that fetch weights. `generate` of a PEFT model calls the model within.
+    # Prepended: before the hooks that gather weights. `generate` of a PEFT model calls the base model directly.
     roots = {model, getattr(model, "get_base_model", lambda: model)()}
     handles = [root.register_forward_pre_hook(announce, prepend=True) for root in roots]
     handles += [root.register_forward_hook(finish) for root in roots]
@@ -100,15 +102,15 @@ def _in_lockstep(model: Any, work: Callable[[], T]) -> T:
     result: Any = None
     try:
         result = work()
-    except Exception as raised:  # the others must not wait for it
+    except Exception as raised:  # the other ranks must not wait for this one
         error = raised
     finally:
         for handle in handles:
             handle.remove()
     if announced:
-        follow()
+        dummy_forward()
     while distributed.any_rank(False):
-        follow()
+        dummy_forward()
     if error is not None:
         raise error
     return result  # type: ignore[no-any-return]

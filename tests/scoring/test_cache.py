@@ -106,13 +106,13 @@ def test_rows_move_and_leave(sources, targets, rows, order):
 def test_another_models_cache_is_refused():
     cache = DynamicCache()
     append(cache, tokens(3))
-    with pytest.raises(TypeError, match="does not keep keys and values in the cache that it was given"):
+    with pytest.raises(TypeError, match="does not keep keys and values in the cache that was passed to it"):
         kv.pairs(cache)
 
 
 def test_a_cache_that_stayed_empty_is_refused():
     """A state-space model takes the cache and leaves it as it was."""
-    with pytest.raises(TypeError, match="does not keep keys and values in the cache that it was given"):
+    with pytest.raises(TypeError, match="does not keep keys and values in the cache that was passed to it"):
         kv.pairs(kv.empty())
 
 

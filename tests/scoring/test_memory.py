@@ -79,7 +79,7 @@ def test_everything_is_scored_in_smaller_batches(make_model, tokenizer, usual, c
     budget = snapshot.metadata["batch_tokens"]
     assert 50 <= budget <= LIMIT
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said and all("out of memory in a probe" in line and str(error)[:20] in line for line in said)
+    assert said and all("out of memory while scoring a probe" in line and str(error)[:20] in line for line in said)
     assert [int(re.search(r"batch_tokens=(\d+)", line).group(1)) for line in said] == [
         1600 >> n for n in range(1, len(said) + 1)
     ]

@@ -1,1 +1,1 @@
-"""Generation: answers written token by token, greedily or sampled."""
+"""Generation: text decoded token by token, greedy or sampled."""

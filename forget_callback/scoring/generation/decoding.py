@@ -1,8 +1,9 @@
-"""The loop that writes answers: every forward does as little as it can.
+"""Decoding with continuous batching: every forward pass does as little work as it can.
 
-A prefix that prompts share is forwarded once, prompts of like length are prefilled together, a row leaves the batch
-with its last token and others take its place. Prefills are the same batches at every snapshot; who meets whom later
-depends on what is written.
+A prompt prefix that several requests share is forwarded once, prompts of similar length are prefilled together, and a
+row that has finished leaves the batch, whose place another takes. Prefills are the same batches at every snapshot; how
+rows are batched afterwards depends on the generated lengths. Does not know whether the model supports this: see
+`generate.py`.
 """
 
 from __future__ import annotations
@@ -19,50 +20,40 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
-from forget_callback.scoring.likelihood.plan import prefix_groups
+from forget_callback.scoring.prefixes import prefix_groups
 
-# Rows come in parts of like length, of which so many fit, and more as others leave.
-_PARTS = 4
+# The batch is filled by prefills of similar prompt length, this many to a full batch; more as rows leave.
+_PREFILLS = 4
 
 
 class DecodingLoop:
-    """Answers requests in one batch that rows leave and join.
-
-    Attributes:
-        rows: Rows forwarded in decoding steps of the last run.
-        least: As few as there can be: a row for each token written but the first of an answer, which the prefill gives.
-    """
+    """Generates for requests in one batch that rows leave and join."""
 
     def __init__(self, requests: Sequence[GenerationRequest], probe: Probe) -> None:
         self.requests = requests
         self.temperature, self.top_p = probe.temperature, probe.top_p
-        self.rows = self.least = 0
-        self._written: list[list[int]] = []
-        self._broken: set[int] = set()
+        self._tokens: list[list[int]] = []
+        self._nan: set[int] = set()
 
     def run(
         self, model: Any, checker: StopChecker, *, budget: int, advance: Callable[[int], object] = lambda n: None
     ) -> list[GeneratedText | None]:
-        """An answer to each request, in order; None where the model gave NaN.
+        """The generated text of each request, in order; None where the model's logits are NaN.
 
         Args:
-            model: A causal language model in eval mode, whose cache holds keys and values.
+            model: A causal language model in eval mode with a KV cache.
             budget: Tokens of one prefill, padding included.
         """
-        self.rows, self._broken = 0, set()
-        self._written = [[] for _ in self.requests]
+        self._tokens, self._nan = [[] for _ in self.requests], set()
         contexts = [request.prompt[:-1] for request in self.requests]
         groups = prefix_groups(contexts) if self._may_share(model) else [(0, list(range(len(contexts))))]
         with last_logits_only(model, 1):
             for depth, members in groups:
                 self._decode_group(model, checker, members, depth, budget, advance)
-        self.least = sum(len(tokens) - 1 for tokens in self._written)
-        return [
-            None if i in self._broken else checker.generated(q, self._written[i]) for i, q in enumerate(self.requests)
-        ]
+        return [None if i in self._nan else checker.generated(q, self._tokens[i]) for i, q in enumerate(self.requests)]
 
     def _may_share(self, model: Any) -> bool:
-        """Between a prefix and a shorter prompt there is padding, which a window would count."""
+        """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
         window = getattr(model.config.get_text_config(), "sliding_window", None)
         return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
 
@@ -75,57 +66,61 @@ class DecodingLoop:
         budget: int,
         advance: Callable[[int], object],
     ) -> None:
-        """Answers requests whose prompts share their first `depth` tokens."""
+        """Generates for requests whose prompts share their first `depth` tokens."""
         if not members:
             return
         chosen = [self.requests[i] for i in members]
         longest = max(len(request.prompt) for request in chosen)
-        room = max(
-            min(kv.max_tokens(model, budget) // (longest + max(request.max_new_tokens for request in chosen)), budget),
-            1,
-        )
-        part = max(min(min(room, len(members)) // _PARTS, budget // (longest - depth)), 1)
-        # Long ones first, so that the last rows left are short ones.
+        row_tokens = longest + max(request.max_new_tokens for request in chosen)
+        max_rows = max(min(kv.max_tokens(model, budget) // row_tokens, budget), 1)
+        size = max(min(min(max_rows, len(members)) // _PREFILLS, budget // (longest - depth)), 1)
+        # Longest first, so that the last rows of the batch are short ones.
         order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
-        parts = [order[at : at + part] for at in range(0, len(order), part)]
-        active = _ActiveBatch(model, checker.pad, chosen[0].prompt[:depth])
-        while parts or active.members:
-            if parts and len(active.members) + len(parts[0]) <= room:
-                members = parts.pop(0)
-                prefilled = active.prefill([self.requests[i].prompt for i in members])
+        prefills = [order[at : at + size] for at in range(0, len(order), size)]
+        batch = _ActiveBatch(model, checker.pad, chosen[0].prompt[:depth])
+        while prefills or batch.members:
+            if prefills and len(batch.members) + len(prefills[0]) <= max_rows:
+                members = prefills.pop(0)
+                prefilled = batch.prefill([self.requests[i].prompt for i in members])
                 token, unfinished = self._append_tokens(checker, members, prefilled.logits)
-                left = max(self.requests[i].max_new_tokens - len(self._written[i]) for i in [*active.members, *members])
-                active.join(prefilled, members, token, unfinished, left)
+                left = max(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in [*batch.members, *members])
+                batch.join(prefilled, members, token, unfinished, left)
             else:
-                self.rows += len(active.members)
-                token, unfinished = self._append_tokens(checker, active.members, active.step())
-                members = active.members
-                active.keep(token, unfinished)
+                members = batch.members
+                token, unfinished = self._append_tokens(checker, members, batch.step())
+                batch.keep(token, unfinished)
             advance(len(members) - len(unfinished))
 
     def _append_tokens(
         self, checker: StopChecker, members: Sequence[int], logits: torch.Tensor
     ) -> tuple[torch.Tensor, list[int]]:
-        """Writes each row's next token; returns the tokens and the places of the rows that go on."""
-        at = None
+        """Appends each row's next token; returns the tokens and the indices of the rows that are unfinished."""
+        uniform = None
         if self.temperature > 0:
-            drawn = [self.requests[i].draw(len(self._written[i])) for i in members]
-            at = torch.tensor(drawn, device=logits.device)
-        token = next_tokens(logits, at, temperature=self.temperature, top_p=self.top_p)
+            drawn = [self.requests[i].draw(len(self._tokens[i])) for i in members]
+            uniform = torch.tensor(drawn, device=logits.device)
+        token = next_tokens(logits, uniform, temperature=self.temperature, top_p=self.top_p)
         unfinished = []
-        for place, (i, new) in enumerate(zip(members, token.tolist())):
-            written, request = self._written[i], self.requests[i]
-            written.append(new)
+        for row, (i, new) in enumerate(zip(members, token.tolist())):
+            tokens, request = self._tokens[i], self.requests[i]
+            tokens.append(new)
             if new < 0:
-                self._broken.add(i)
-            elif len(written) < request.max_new_tokens and not checker.should_stop(request, written):
-                unfinished.append(place)
+                self._nan.add(i)
+            elif len(tokens) < request.max_new_tokens and not checker.should_stop(request, tokens):
+                unfinished.append(row)
         return token, unfinished
 
 
 @dataclass(frozen=True)
 class _Prefilled:
-    """Prompts that were forwarded: their cache, mask and lengths, and the logits after each, ``(rows, vocabulary)``."""
+    """A batch of prefilled prompts.
+
+    Attributes:
+        pairs: Keys and values of each layer.
+        mask: Attention mask, ``(rows, width)``.
+        length: Tokens of each prompt, ``(rows,)``.
+        logits: After the last token of each prompt, ``(rows, vocabulary)``.
+    """
 
     pairs: list[kv.Pair]
     mask: torch.Tensor
@@ -134,10 +129,17 @@ class _Prefilled:
 
 
 class _ActiveBatch:
-    """The rows that are being written.
+    """The rows that are being decoded.
 
-    In the cache each row has the shared prefix, then padding, then the rest of its prompt and its answer, so that all
-    rows end in the same column.
+    In the KV cache each row is the shared prefix, then padding, then the rest of its prompt and its generated tokens,
+    so that all rows end in the same column.
+
+    Attributes:
+        members: Index of each row's request.
+        cache: KV cache, None while there are no rows.
+        mask: Attention mask, ``(rows, columns of the cache)``.
+        length: Tokens of each row, padding excluded, ``(rows,)``.
+        token: The last token of each row, which the cache does not hold yet, ``(rows,)``.
     """
 
     def __init__(self, model: Any, pad: int, prefix: tuple[int, ...]) -> None:
@@ -155,7 +157,7 @@ class _ActiveBatch:
             self._shared = kv.pairs(cache)
 
     def prefill(self, prompts: Sequence[tuple[int, ...]]) -> _Prefilled:
-        """Forwards prompts, each distinct one once."""
+        """Prefills prompts, each distinct one once."""
         distinct = list(dict.fromkeys(prompts))
         depth, width = len(self.prefix), max(map(len, distinct)) - len(self.prefix)
         padding = [width + depth - len(prompt) for prompt in distinct]
@@ -179,7 +181,7 @@ class _ActiveBatch:
     def join(
         self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, unfinished: Sequence[int], left: int
     ) -> None:
-        """Takes in the prefilled rows that go on, with room for `left` more tokens."""
+        """Adds the unfinished ones of the prefilled rows, with capacity for `left` more tokens."""
         if not unfinished:
             return
         rows, depth = torch.tensor(unfinished, device=self.device), len(self.prefix)
@@ -196,7 +198,7 @@ class _ActiveBatch:
         self.members = [*self.members, *(members[at] for at in unfinished)]
 
     def step(self) -> torch.Tensor:
-        """Forwards the last token of each row; the logits after it, ``(rows, vocabulary)``."""
+        """Forwards the last token of each row; returns the logits after it, ``(rows, vocabulary)``."""
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         logits: torch.Tensor = self.model(
             input_ids=self.token[:, None],
@@ -209,7 +211,7 @@ class _ActiveBatch:
         return logits
 
     def keep(self, token: torch.Tensor, unfinished: Sequence[int]) -> None:
-        """Lets the other rows go: the last ones move into their places."""
+        """Drops all rows but the unfinished ones; the last of these move into the freed places."""
         n = len(unfinished)
         if n < len(self.members):
             free = [at for at in range(n) if at not in set(unfinished)]
@@ -225,11 +227,11 @@ class _ActiveBatch:
 
 
 def _aligned(old: torch.Tensor | None, new: torch.Tensor, depth: int, width: int, dim: int = 2) -> torch.Tensor:
-    """Rows of two batches, the first `depth` columns at the left and the others at the right end of `width` columns."""
+    """Rows of two batches, the first `depth` columns aligned left and all others aligned right in `width` columns."""
     parts = [new] if old is None else [old, new]
     size = list(new.shape)
     size[0], size[dim] = sum(len(part) for part in parts), width
-    result = new.new_zeros(size)  # zeros: what is masked still must not be NaN
+    result = new.new_zeros(size)  # zeros, because masked values must not be NaN either
     at = 0
     for part in parts:
         n = min(part.shape[dim], width) - depth
@@ -242,7 +244,7 @@ def _aligned(old: torch.Tensor | None, new: torch.Tensor, depth: int, width: int
 
 @contextlib.contextmanager
 def last_logits_only(model: torch.nn.Module, n: int) -> Iterator[None]:
-    """Only the last `n` tokens of each row pass the model's head; no matter where it has none to name."""
+    """Computes logits of the last `n` tokens of each row only; of all tokens where the model names no head."""
     head = head_of(model)
     if head is None:
         yield

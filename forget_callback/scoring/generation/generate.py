@@ -1,8 +1,8 @@
-"""Generated answers, greedy or sampled, several to an item.
+"""Generated text for a probe's generation items, greedy or sampled, with one or several repeats per item.
 
-The loop of `decoding.py` writes them, or the model's own `generate` where the loop does not serve. A few answers show
-that at first use: plain forwards must choose the same tokens. Prompts are padded by hand: the tokenizer's padding
-side belongs to the training run.
+The decoding loop of `decoding.py` generates it, or the model's own `generate` where the loop does not work. A few
+generated texts are checked at first use: plain forward passes must choose the same tokens. Prompts are padded here,
+never by the tokenizer, whose padding side belongs to the training run. Does not know how text is graded.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from forget_callback.scoring.sharding import RankShard
 
 logger = logging.getLogger(__name__)
 
+# In the order of preference: each is the fallback of those before it.
 BACKENDS = ("vllm", "loop", "generate", "generate unpadded")
-# Share of tokens that plain forwards must choose alike in low precision, where ties are many; else all must be.
-_ALIKE = 0.95
+# Share of tokens that plain forward passes must choose alike in low precision, where ties are frequent; else all.
+_AGREEMENT = 0.95
 
 
 class TextGenerator:
-    """The generation items of a probe, answered again and again.
+    """Generates text for the generation items of one probe, snapshot after snapshot.
 
     Args:
-        items: With the prompt's token ids each.
-        repeats: Answers to each item.
-        variant: Another number, other samples.
+        prompts: Token ids of each item's prompt.
+        repeats: Generated texts per item.
+        variant: Another number draws other samples.
 
     Attributes:
-        backend: One of BACKENDS, chosen at first use; "vllm" only where there is one.
-        rejected: Levels that were tried before it, with the reason why they do not serve.
-        loop: The last run of the loop.
+        backend: One of BACKENDS, chosen at first use, None before; "vllm" only if one is passed.
+        rejected: Backends that were tried before it, with the reason why they were rejected.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class TextGenerator:
         ]
         self.backend: str | None = None
         self.rejected: dict[str, str] = {}
-        self.loop = DecodingLoop([], probe)
 
     def generate(
         self,
@@ -76,55 +75,60 @@ class TextGenerator:
         vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[list[GeneratedText | None]]:
-        """The answers to each item, ``(items, repeats)``; None where the model gave NaN.
+        """The generated texts of each item, ``(items, repeats)``; None where the model's logits are NaN.
 
         Args:
             model: A causal language model in eval mode.
-            budget: Tokens of one forward; the cache holds a few times as many.
-            shard: The processes that share the items; all of them call this.
-            vllm: That of a GRPO trainer, for greedy answers.
-            advance: Called with the number of answers that are done.
+            budget: Tokens of one batch, padding included; the KV cache holds a few times as many.
+            shard: This rank's shard of the items; all ranks must call this.
+            vllm: The engine of a GRPO trainer, for greedy decoding.
+            advance: Called with the number of texts that are finished.
         """
         if not self.requests:
             return []
         checker = StopChecker(model, tokenizer)
+
+        def run(backend: str) -> list[GeneratedText | None]:
+            return self._run(backend, model, checker, budget, shard, vllm, advance)
+
         with without_router_loss(model):
             if self.backend is None:
-                found = self._first(model, checker, budget, shard, vllm, advance)
+                available = [b for b in BACKENDS if b != "vllm" or (vllm and vllm.supports(model, self.probe))]
+                found = self._choose_backend(available, run, model, shard)
             else:
-                found = self._run(self.backend, model, checker, budget, shard, vllm, advance)
+                found = run(self.backend)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
-    def _first(
+    def _choose_backend(
         self,
+        backends: Sequence[str],
+        run: Callable[[str], list[GeneratedText | None]],
         model: Any,
-        checker: StopChecker,
-        budget: int,
         shard: RankShard,
-        vllm: VLLM | None,
-        advance: Callable[[int], object],
     ) -> list[GeneratedText | None]:
+        """The texts of the first backend that agrees with plain forward passes, which is kept."""
         dtype = computes_in(model)
-        for backend in BACKENDS:
-            if backend == "vllm" and (vllm is None or not vllm.supports(model, self.probe)):
-                continue
+        for backend in backends:
+            plainest = backend == backends[-1]
             try:
-                found = self._run(backend, model, checker, budget, shard, vllm, advance)
+                found = run(backend)
             except Exception as error:  # any model's code may run here, and the next backend may suit it
-                if is_out_of_memory(error) or backend == BACKENDS[-1]:
+                if is_out_of_memory(error) or plainest:
                     raise
                 problem: str | None = f"{type(error).__name__}: {error}"
             else:
-                problem = shard.broadcast(_unexplained(model, self.requests, found, self.probe, dtype))
-                rounded = dtype not in FULL and backend == BACKENDS[-1]
-                if problem is not None and rounded:
-                    logger.warning("%s, even in the plainest way: in low precision answers flip by rounding", problem)
-                if problem is None or rounded:
+                problem = shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype))
+                tolerated = dtype not in FULL and plainest
+                if problem is not None and tolerated:
+                    logger.warning(
+                        "%s, even without batching: in low precision generated text flips by rounding", problem
+                    )
+                if problem is None or tolerated:
                     self.backend = backend
                     return found
             self.rejected[backend] = str(problem)
-            logger.info("answers cannot be written by %s: %s", backend, problem)
-        raise RuntimeError(f"the model writes what its own forward would not: {self.rejected}")
+            logger.info("generation backend %r rejected, trying the next: %s", backend, problem)
+        raise RuntimeError(f"the model generates other tokens than its own forward pass would choose: {self.rejected}")
 
     def _run(
         self,
@@ -136,7 +140,7 @@ class TextGenerator:
         vllm: VLLM | None,
         advance: Callable[[int], object],
     ) -> list[GeneratedText | None]:
-        # Long ones are dealt first, and the answers to one item together: they share its prompt.
+        # Longest first, so that shards are balanced; repeats of one item stay together, because they share its prompt.
         firsts = sorted(
             range(0, len(self.requests), self.repeats),
             key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i),
@@ -146,12 +150,11 @@ class TextGenerator:
         def work() -> dict[int, GeneratedText | None]:
             requests = [self.requests[i] for i in own]
             if backend == "loop":
-                self.loop = DecodingLoop(requests, self.probe)
-                texts = self.loop.run(model, checker, budget=budget, advance=advance)
+                texts = DecodingLoop(requests, self.probe).run(model, checker, budget=budget, advance=advance)
             elif backend == "vllm":
                 assert vllm is not None
-                most = -(-len(firsts) // shard.count) * self.repeats
-                texts = vllm.generate(self.requests, own, checker, calls=most)
+                calls = -(-len(firsts) // shard.count) * self.repeats
+                texts = vllm.generate(self.requests, own, checker, calls=calls)
                 advance(len(own))
             else:
                 pad = backend == "generate"
@@ -162,19 +165,22 @@ class TextGenerator:
         return [found[i] for i in range(len(self.requests))]
 
 
-def _unexplained(
+def _disagreement(
     model: Any,
     requests: Sequence[GenerationRequest],
     found: Sequence[GeneratedText | None],
     probe: Probe,
     dtype: torch.dtype,
 ) -> str | None:
-    """What is wrong with the answers, None if plain unpadded forwards would have chosen the same tokens."""
+    """How three texts, the shortest to the longest, differ from the choice of plain unpadded forward passes.
+
+    None if they agree.
+    """
     device = next(model.parameters()).device
-    written = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(requests, found)) if t and t.tokens]
-    order = [i for _, i in sorted(written)]
+    lengths = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(requests, found)) if t and t.tokens]
+    order = [i for _, i in sorted(lengths)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
-    needed = 1.0 if dtype in FULL else _ALIKE
+    needed = 1.0 if dtype in FULL else _AGREEMENT
     right = total = 0
     for i in sorted(chosen):
         text, request = found[i], requests[i]
@@ -182,19 +188,19 @@ def _unexplained(
         ids = torch.tensor([[*request.prompt, *text.tokens[:-1]]], device=device)
         with last_logits_only(model, len(text.tokens)):
             logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
-        said = torch.tensor(text.tokens, device=device)
-        at = None if request.draws is None else torch.tensor(request.draws[: len(said)], device=device)
-        again = next_tokens(logits, at, temperature=probe.temperature, top_p=probe.top_p)
-        near = logits.gather(1, said[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
-        right += int(((again == said) | (near if probe.temperature == 0 else False)).sum())
-        total += len(said)
+        generated = torch.tensor(text.tokens, device=device)
+        uniform = None if request.draws is None else torch.tensor(request.draws[: len(generated)], device=device)
+        expected = next_tokens(logits, uniform, temperature=probe.temperature, top_p=probe.top_p)
+        near_tie = logits.gather(1, generated[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
+        right += int(((expected == generated) | (near_tie if probe.temperature == 0 else False)).sum())
+        total += len(generated)
     if right < needed * total:
-        return f"plain forwards choose {right} of {total} tokens alike, {needed:.0%} are needed"
+        return f"plain forward passes choose {right} of {total} tokens alike, {needed:.0%} are needed"
     return None
 
 
-class _LineWritten(StoppingCriteria):
-    """A row is done when its text is."""
+class _StopsReached(StoppingCriteria):
+    """A row is finished when its generated text is."""
 
     def __init__(self, checker: StopChecker, requests: Sequence[GenerationRequest], width: int) -> None:
         self.checker, self.requests, self.width = checker, requests, width
@@ -207,19 +213,19 @@ class _LineWritten(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
 
-class _Choice(LogitsProcessor):
-    """Leaves one token to each row, the one that the loop would choose; remembers the rows that became NaN."""
+class _ChosenTokenOnly(LogitsProcessor):
+    """Masks every token but the one that `next_tokens` chooses; remembers the rows whose logits became NaN."""
 
     def __init__(self, requests: Sequence[GenerationRequest], probe: Probe, width: int, device: torch.device) -> None:
         self.requests, self.probe, self.width = requests, probe, width
-        self.broken = torch.zeros(len(requests), dtype=torch.bool, device=device)
+        self.nan = torch.zeros(len(requests), dtype=torch.bool, device=device)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step, at = input_ids.shape[1] - self.width, None
+        step, uniform = input_ids.shape[1] - self.width, None
         if self.probe.temperature > 0:
-            at = torch.tensor([request.draw(step) for request in self.requests], device=scores.device)
-        token = next_tokens(scores, at, temperature=self.probe.temperature, top_p=self.probe.top_p)
-        self.broken |= token < 0
+            uniform = torch.tensor([request.draw(step) for request in self.requests], device=scores.device)
+        token = next_tokens(scores, uniform, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        self.nan |= token < 0
         token = token.clamp(min=0)
         return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
 
@@ -234,17 +240,17 @@ def _generate(
     pad: bool,
     advance: Callable[[int], object],
 ) -> list[GeneratedText | None]:
-    """Answers by the model's own `generate`, in batches of one token limit, and of one length if nothing is padded."""
+    """Texts by the model's own `generate`, in batches of one token limit, and of one prompt length without padding."""
     result: dict[int, GeneratedText | None] = {}
     order = sorted(range(len(requests)), key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
     while order:
-        limit, widest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
-        near = order[: max(budget // (widest + limit), 1)]
-        alike = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == widest)]
-        order = order[len(alike) :]
-        for i, text in zip(alike, _generate_batch(model, checker, [requests[i] for i in alike], probe)):
+        limit, longest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
+        near = order[: max(budget // (longest + limit), 1)]
+        batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
+        order = order[len(batch) :]
+        for i, text in zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)):
             result[i] = text
-        advance(len(alike))
+        advance(len(batch))
     return [result[i] for i in range(len(requests))]
 
 
@@ -262,26 +268,26 @@ def _generate_batch(
         pad_token_id=checker.pad,
         use_cache=True,
     )
-    choice = _Choice(requests, probe, width, device)
+    chosen = _ChosenTokenOnly(requests, probe, width, device)
     with _without_own_config(model):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,
             generation_config=config,
-            logits_processor=LogitsProcessorList([choice]),
-            stopping_criteria=StoppingCriteriaList([_LineWritten(checker, requests, width)]),
+            logits_processor=LogitsProcessorList([chosen]),
+            stopping_criteria=StoppingCriteriaList([_StopsReached(checker, requests, width)]),
         )
     texts: list[GeneratedText | None] = []
-    for request, row, bad in zip(requests, output[:, width:].tolist(), choice.broken.tolist()):
-        texts.append(None if bad else checker.truncate(request, row))  # padding comes after the end
+    for request, row, nan in zip(requests, output[:, width:].tolist(), chosen.nan.tolist()):
+        texts.append(None if nan else checker.truncate(request, row))  # padding follows the stop
     return texts
 
 
 @contextlib.contextmanager
 def _without_own_config(model: torch.nn.Module) -> Iterator[None]:
-    """Takes the model's own generation config away: `generate` reads from it whatever is None in the one it is given.
+    """Removes the model's own generation config: `generate` takes from it whatever is None in the one it is passed.
 
-    All modules, because a PEFT model hands its config down to the model that it wraps.
+    From all modules, because a PEFT model hands its config down to its base model.
     """
     own = [
         (module, vars(module)["generation_config"]) for module in model.modules() if "generation_config" in vars(module)

@@ -1,7 +1,7 @@
-"""Which token comes next: the argmax, or a draw that belongs to the item and not to its batch.
+"""Next-token selection: the argmax, or a sample that depends on the item and not on its batch.
 
-A draw inverts the distribution function at a number in [0, 1) that follows from seed, item, repeat and place alone. No
-random generator of torch is touched, and an item is sampled alike whatever stands beside it.
+A sample inverts the cumulative distribution at a number in [0, 1) that follows from seed, item, repeat and position
+alone. No random generator of torch is touched, and an item is sampled alike whatever shares its batch.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Tokens among which the nucleus is looked for first; the whole vocabulary is sorted only where it is larger.
-_HEAD = 1024
+# Likeliest tokens that are searched for the nucleus first; the whole vocabulary is sorted only if that is not enough.
+_TOP_K = 1024
 
 
 def draws(n: int, *key: object) -> NDArray[np.float64]:
-    """`n` numbers in [0, 1) that follow from the key."""
+    """`n` uniform numbers in [0, 1) that are a hash of the key."""
     seed = hashlib.sha256("\0".join(map(str, key)).encode()).digest()
     return np.random.default_rng(list(seed)).random(n)
 
 
 def row_max(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest value of each row, NaN if there is one, and the first place where it stands, ``(rows,)`` each."""
+    """Maximum of each row (NaN if the row has one) and its first index, ``(rows,)`` each."""
     if values.device.type == "cpu":  # where numpy is six times as fast
         at = torch.from_numpy(values.float().numpy().argmax(axis=-1))
         return values.gather(-1, at[:, None]).squeeze(1), at
@@ -31,36 +31,41 @@ def row_max(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return largest, at
 
 
-def next_tokens(logits: torch.Tensor, at: torch.Tensor | None, *, temperature: float, top_p: float) -> torch.Tensor:
+def next_tokens(
+    logits: torch.Tensor, uniform: torch.Tensor | None, *, temperature: float, top_p: float
+) -> torch.Tensor:
     """The next token of each row, -1 for a row with NaN, ``(rows,)``.
 
     Args:
         logits: ``(rows, vocabulary)``.
-        at: Where each row's distribution function is inverted, in [0, 1), ``(rows,)``; ignored at temperature 0.
+        uniform: Where each row's cumulative distribution is inverted, in [0, 1), ``(rows,)``; ignored at temperature 0.
         temperature: 0 takes the argmax.
-        top_p: Draws among the fewest tokens that have this probability together.
+        top_p: Nucleus sampling: the smallest set of tokens with at least this total probability.
     """
     if temperature == 0:
         largest, token = row_max(logits)
         return torch.where(largest.isnan(), -1, token)
-    assert at is not None
+    assert uniform is not None
     probability = torch.softmax(logits.float() / temperature, dim=-1)
-    nan = probability[:, 0].isnan()  # one NaN makes the whole row of it
+    nan = probability[:, 0].isnan()  # one NaN logit makes the whole row NaN
     if top_p < 1:
-        probability = torch.where(probability >= _threshold(probability, top_p), probability, 0.0)
-    upto = probability.double().cumsum(dim=-1)  # in the order of the vocabulary: rounding never reorders it
-    token = torch.searchsorted(upto, (at.to(upto) * upto[:, -1])[:, None], right=True).squeeze(1)
-    last = logits.shape[-1] - 1 - (probability > 0).flip(-1).int().argmax(dim=-1)  # rounding at the very end
+        probability = torch.where(probability >= _nucleus_threshold(probability, top_p), probability, 0.0)
+    # In vocabulary order, not sorted by probability: rounding never reorders it.
+    cumulative = probability.double().cumsum(dim=-1)
+    target = (uniform.to(cumulative) * cumulative[:, -1])[:, None]
+    token = torch.searchsorted(cumulative, target, right=True).squeeze(1)
+    # Rounding at the very end may step past the last token that has any probability.
+    last = logits.shape[-1] - 1 - (probability > 0).flip(-1).int().argmax(dim=-1)
     return torch.where(nan, -1, torch.minimum(token, last))
 
 
-def _threshold(probability: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The least probability in each row's nucleus, ``(rows, 1)``."""
+def _nucleus_threshold(probability: torch.Tensor, top_p: float) -> torch.Tensor:
+    """The smallest probability in each row's nucleus, ``(rows, 1)``."""
     n = probability.shape[-1]
-    for size in dict.fromkeys([min(_HEAD, n), n]):
+    for size in dict.fromkeys([min(_TOP_K, n), n]):
         ordered = probability.topk(size, dim=-1).values
         before = ordered.cumsum(dim=-1) - ordered
         if size == n or bool((before[:, -1] >= top_p).all()):
             break
     inside = (before < top_p).sum(dim=-1, keepdim=True)
-    return ordered.gather(1, (inside - 1).clamp(min=0))  # a row of NaN has none inside
+    return ordered.gather(1, (inside - 1).clamp(min=0))  # a NaN row has none inside

@@ -1,4 +1,8 @@
-"""What is asked of a model that writes, what it wrote, and where that ends. Runs no model."""
+"""Generation requests, generated text and stop conditions.
+
+Knows the tokenizer and the end-of-sequence ids, but runs no model: which backend generates the tokens does not matter
+here.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +19,18 @@ from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.sampling import draws
 
-# Tokens at a prompt's end in which a block of thinking may be opened.
+# Last tokens of a prompt in which a chat template may open a thinking block.
 _OPENING = 16
 
 
 @dataclass(frozen=True)
 class GeneratedText:
-    """What a model wrote.
+    """The generated text of one request.
 
     Attributes:
-        text: Up to the stop, which is not part of it.
-        tokens: All token ids that it wrote, a stop included.
-        finish: "token" if an end-of-sequence token came, "text" if a stop text did, "length" at the token limit.
+        text: Up to the stop string, which is not part of it.
+        tokens: All generated token ids, including a final stop token.
+        finish: "token" at an end-of-sequence token, "text" at a stop string, "length" at the token limit.
     """
 
     text: str
@@ -36,13 +40,14 @@ class GeneratedText:
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """A prompt to be answered.
+    """A prompt to generate from.
 
     Attributes:
+        prompt: Token ids.
         max_new_tokens: Limit of the generated text, in tokens.
-        first_line: Ends with the first line that is not empty: "exact" and "prefix" read no further.
-        stop: Texts that end the answer.
-        draws: Where each token's distribution function is inverted, None if greedy, ``(limit,)``.
+        first_line: Whether to stop after the first line that is not empty: "exact" and "prefix" match no further.
+        stop: Stop strings.
+        draws: A uniform number for each token to sample (see `sampling`), None if greedy, ``(max_new_tokens,)``.
     """
 
     prompt: tuple[int, ...]
@@ -55,19 +60,19 @@ class GenerationRequest:
     def of(
         cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int
     ) -> GenerationRequest:
-        """The request of an item of a probe."""
+        """The request for an item of a probe, with the probe's sampling settings."""
         first_line, limit = item.match in ("exact", "prefix"), item.max_new_tokens
         sampled = draws(limit, probe.seed, variant, repeat, item.id) if probe.temperature > 0 else None
         return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
 
     def draw(self, step: int) -> float:
-        """The number that decides the token of a step."""
+        """The uniform number that decides the token of a decoding step."""
         assert self.draws is not None
         return float(self.draws[step])
 
 
 def find_stop(request: GenerationRequest, text: str) -> int | None:
-    """Where the first stop text begins, None if there is none."""
+    """Where the first stop string begins in a generated text, None if there is none."""
     found = [at for stop in request.stop if (at := text.find(stop)) >= 0]
     answer = after_thinking(text).lstrip()
     if request.first_line and "\n" in answer:
@@ -76,14 +81,19 @@ def find_stop(request: GenerationRequest, text: str) -> int | None:
 
 
 def open_thinking(prompt: Sequence[int], tokenizer: Any) -> str:
-    """The opening of a block of thinking at the end of a prompt, nothing if there is none."""
+    """The tag of a thinking block that the end of a prompt leaves open, "" if there is none."""
     tail = tokenizer.decode(prompt[-_OPENING:], skip_special_tokens=False)
     found = re.search(r"<(?:think|thinking|reasoning)>\s*$|\[THINK\]\s*$", tail)
     return found[0] if found else ""
 
 
 class StopChecker:
-    """What a tokenizer knows about the end of a text."""
+    """Decodes generated tokens and decides where they stop.
+
+    Attributes:
+        eos_ids: End-of-sequence ids of the model and the tokenizer, ascending.
+        pad: Padding id; any end-of-sequence id, or 0, where the tokenizer has none.
+    """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -100,7 +110,7 @@ class StopChecker:
         return text
 
     def should_stop(self, request: GenerationRequest, tokens: Sequence[int]) -> bool:
-        """Whether a stop comes with the last token. A row is decoded only if that token may complete one."""
+        """Whether generation stops with the last token. The row is decoded only if that token may complete a stop."""
         if not tokens:
             return False
         if tokens[-1] in self.stop_ids(request):
@@ -110,13 +120,13 @@ class StopChecker:
         if tokens[-1] not in self._pieces:
             self._pieces[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
         piece = self._pieces[tokens[-1]]
-        # Half a character decodes to a replacement mark, and may be the end of anything.
+        # Part of a character decodes to the replacement character, and may complete any stop string.
         if not any(stop[-1] in piece or "�" in piece for stop in (*request.stop, *("\n",) * request.first_line)):
             return False
         return find_stop(request, self._full_text(request, tokens)) is not None
 
     def generated(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
-        """The text of tokens that end with a stop or at the limit."""
+        """The generated text of tokens that end with a stop or at the limit."""
         at = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids(request) else None
         text = self._full_text(request, tokens[:at])
         end = find_stop(request, text)
@@ -126,27 +136,27 @@ class StopChecker:
         return GeneratedText(text, tuple(tokens), finish)
 
     def truncate(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
-        """The text of tokens that may go on after a stop or the limit."""
+        """The generated text of tokens that may continue, or be padded, after a stop or the limit."""
         tokens = tokens[: request.max_new_tokens]
         end = next((n for n in range(1, len(tokens)) if self.should_stop(request, tokens[:n])), len(tokens))
         return self.generated(request, tokens[:end])
 
     def stop_ids(self, request: GenerationRequest) -> frozenset[int]:
-        """Ids that end an answer: the end of sequence, and stops that are a token of their own, which no text shows."""
+        """Ids that stop generation: end of sequence, and stop strings that are a special token, which no text shows."""
         if request.stop not in self._ids:
             own = [self._added[stop] for stop in request.stop if stop in self._added]
             self._ids[request.stop] = frozenset([*self.eos_ids, *own])
         return self._ids[request.stop]
 
     def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
-        """The text of tokens, with the block of thinking that some templates open at the end of the prompt."""
+        """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""
         if request.prompt not in self._opened:
             self._opened[request.prompt] = open_thinking(request.prompt, self.tokenizer)
         return self._opened[request.prompt] + self.decode(tokens)
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    """Ids that end an answer: the model's and the tokenizer's end of sequence."""
+    """End-of-sequence ids of the model's generation config and of the tokenizer."""
     config = getattr(model, "generation_config", None)
     own = getattr(config, "eos_token_id", None)
     ids = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id} - {None}

@@ -1,8 +1,8 @@
-"""Greedy answers by the vLLM of a GRPO trainer, which writes many times faster than any loop over a model's forwards.
+"""Greedy generation by the vLLM engine of a GRPO trainer, many times faster than any loop over model forward passes.
 
-Only what leaves the training run as it was: samples would be drawn from vLLM's own generator, and the weights of a PEFT
-model get to vLLM by being merged and unmerged in place, which rounds them. Like every other way of writing it is
-compared with plain forwards at first use. Run here with a stand-in for vLLM itself, which needs an accelerator.
+Used only where it leaves the training run as it was: sampling would draw from vLLM's own generator, and the weights of
+a PEFT model reach vLLM by being merged and unmerged in place, which rounds them. Like every other backend it is checked
+against plain forward passes at first use. Tested with a stand-in for vLLM itself, which needs an accelerator.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from forget_callback.scoring.generation.text import GeneratedText, GenerationReq
 
 
 class VLLM:
-    """TRL's `VLLMGeneration` for the time of one snapshot.
+    """TRL's `VLLMGeneration` for the duration of one snapshot.
 
     Args:
-        generation: `trainer.vllm_generation`: colocated, or a server that the main process speaks to.
+        generation: `trainer.vllm_generation`: colocated, or a server that the main process talks to.
     """
 
     def __init__(self, generation: Any) -> None:
@@ -29,55 +29,57 @@ class VLLM:
 
     @staticmethod
     def supports(model: Any, probe: Probe) -> bool:
-        """Whether asking this probe leaves no trace in training."""
+        """Whether generating for this probe has no side effects on training."""
         return probe.temperature == 0 and not hasattr(model, "merge_adapter")
 
     def generate(
         self, requests: Sequence[GenerationRequest], own: Sequence[int], checker: StopChecker, *, calls: int
     ) -> list[GeneratedText | None]:
-        """The answers to some of the requests.
+        """The generated texts of this rank's requests.
 
         Args:
-            requests: All of them: what is set for vLLM must be the same on every process.
-            own: Which of them this process answers, ``(n,)``.
-            calls: Answers that each process asks for, `n` or more: vLLM deals them out by that number.
+            requests: All of them: vLLM's settings must be the same on every rank.
+            own: Indices of this rank's requests, ``(n,)``.
+            calls: Prompts that each rank submits, `n` or more: vLLM splits its outputs by that number.
 
         Raises:
             ValueError: If vLLM's context is too short for a request.
         """
         longest = max(len(request.prompt) + request.max_new_tokens for request in requests)
-        room = on_main(self._context)
-        if room is not None and longest > room:
-            raise ValueError(f"a prompt and its answer take {longest} tokens, and vLLM was started with {room}")
+        limit = on_main(self._max_model_len)
+        if limit is not None and longest > limit:
+            raise ValueError(
+                f"a prompt and its generated text take up to {longest} tokens, but vLLM was started with "
+                f"max_model_len={limit}"
+            )
         if not self._synced:
-            self.generation.sync_weights()  # it has those of the last generation for training
+            self.generation.sync_weights()  # vLLM still has the weights of the last rollout
             self._synced = True
         prompts = [list(requests[i].prompt) for i in [*own, *[own[0]] * (calls - len(own))]]
         stop = sorted(set.intersection(*(set(request.stop) for request in requests)))
         more: dict[str, Any] = {"stop_token_ids": sorted(checker.eos_ids)}
         if stop:
             more |= {"stop": stop, "include_stop_str_in_output": True}
-        with self._set(
-            max_completion_length=max(request.max_new_tokens for request in requests), generation_kwargs=more
-        ):
-            _, written, _, _ = self.generation.generate(prompts=prompts, images=None, num_generations=1)
-        return [checker.truncate(requests[i], list(tokens)) for i, tokens in zip(own, written)]
+        limit = max(request.max_new_tokens for request in requests)
+        with self._greedy(max_completion_length=limit, generation_kwargs=more):
+            _, completions, _, _ = self.generation.generate(prompts=prompts, images=None, num_generations=1)
+        return [checker.truncate(requests[i], list(tokens)) for i, tokens in zip(own, completions)]
 
-    def _context(self) -> int | None:
-        """Tokens that vLLM was started for, None if it does not say."""
+    def _max_model_len(self) -> int | None:
+        """Context length that vLLM was started with, None if the server does not report it."""
         if self.generation.mode == "colocate":
             return int(self.generation.llm.llm_engine.model_config.max_model_len)
-        room = self.generation.vllm_client.get_server_info()["model_config"].get("max_model_len")
-        return None if room is None else int(room)
+        length = self.generation.vllm_client.get_server_info()["model_config"].get("max_model_len")
+        return None if length is None else int(length)
 
     @contextlib.contextmanager
-    def _set(self, **wanted: Any) -> Iterator[None]:
-        """Greedy, without the trainer's own settings, which are put back."""
+    def _greedy(self, **settings: Any) -> Iterator[None]:
+        """Replaces the trainer's sampling settings by greedy decoding, and restores them."""
         greedy = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "logprobs": 0}
-        wanted = {**greedy, "structured_outputs_regex": None, **wanted}
-        kept = {name: getattr(self.generation, name) for name in wanted}
+        settings = {**greedy, "structured_outputs_regex": None, **settings}
+        before = {name: getattr(self.generation, name) for name in settings}
         try:
-            vars(self.generation).update(wanted)
+            vars(self.generation).update(settings)
             yield
         finally:
-            vars(self.generation).update(kept)
+            vars(self.generation).update(before)

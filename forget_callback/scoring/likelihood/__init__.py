@@ -1,1 +1,1 @@
-"""Likelihood: options and recall answers scored by forward passes, prompts shared and packed."""
+"""Likelihood: log-probabilities of options and recall answers, by forward passes over shared and packed prompts."""

@@ -1,7 +1,7 @@
-"""Log-probabilities of continuations: what multiple choice and recall are decided by.
+"""Log-probabilities of continuations, which decide multiple-choice and recall items.
 
-Carries out a plan at a given level of the ladder. Log-softmax runs in float32, sums in float64; whether the path
-serves the model is `ladder.py`'s to find out.
+Runs planned batches through the model along a given scoring path. Log-softmax runs in float32, sums in float64. Does
+not know whether the path is correct for the model: `fallbacks.py` finds that out.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
 @dataclass(frozen=True)
 class ScoringPath:
-    """A way to forward continuations.
+    """A way to compute the log-probabilities of continuations.
 
     Attributes:
-        body: "tree" forwards each distinct token once; "rows" each continuation for itself, padded on the right;
-            "unpadded" puts only rows of one length together, without any mask.
-        head: "tiles" multiplies the head's matrix in vocabulary tiles; "own" lets the scored tokens alone pass the
-            model's own head; "all" takes the model's logits of every token.
+        body: "tree" forwards each distinct token once (tree attention with 4-D masks); "rows" each continuation in a
+            row of its own, right-padded; "unpadded" batches only rows of one length, without any mask.
+        head: "tiles" multiplies the LM head's matrix in vocabulary tiles; "own" passes the scored tokens alone through
+            the model's own head; "all" takes the model's logits of every token.
     """
 
     body: str
@@ -42,14 +42,14 @@ class ScoringPath:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """One continuation under the model.
+    """Log-probability of one continuation; the other fields are read for `Continuation.greedy` only.
 
     Attributes:
-        logprob: Summed log-probability of the continuation's tokens, in nats; NaN if the model gave NaN.
-        margin: Smallest lead of a right token over the best other token, in nats; 0 or more if all are the argmax.
-            NaN where the continuation does not ask for it, as None for the next two.
-        argmax: The model's own token at each position of the continuation, ``(n_tokens,)``.
-        greedy: Whether every token of the continuation is the argmax.
+        logprob: Summed log-probability of the continuation's tokens, in nats; NaN if the model's logits are NaN.
+        margin: Smallest margin of a token over the best other token, in nats; 0 or more if all are the argmax. NaN if
+            not read.
+        argmax: The most likely token at each position of the continuation, ``(n_tokens,)``; None if not read.
+        greedy: Whether every token of the continuation is the argmax; None if not read.
     """
 
     logprob: float
@@ -65,16 +65,16 @@ def likelihoods(
     dtype: torch.dtype,
     advance: Callable[[int], object] = lambda n: None,
 ) -> dict[int, Likelihood]:
-    """Scores the continuations of a plan, by their index.
+    """Log-probabilities of the continuations of a plan, by continuation index.
 
     Args:
         model: A causal language model in eval mode, on the device to use.
-        chunks: Planned for the path's body.
-        dtype: The precision in which the model computes.
-        advance: Called with the number of continuations that are done.
+        chunks: Planned for `path.body`.
+        dtype: The dtype in which the model computes.
+        advance: Called with the number of continuations that are finished.
 
     Raises:
-        Exception: Whatever a model raises that the path does not suit.
+        Exception: Whatever a model raises that does not support the path.
     """
     result: dict[int, Likelihood] = {}
     forward = (
@@ -87,7 +87,7 @@ def likelihoods(
                 last = batch is chunk.batches[-1]
                 scored = torch.from_numpy(batch.scored).to(forward.device)
                 if hook is None:
-                    assert last, "logits of all tokens are never kept from one batch to the next"
+                    assert last, "logits of all tokens are never held from one batch to the next"
                     order = torch.from_numpy(chunk.order).to(forward.device)
                     scores = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk)
                 else:
@@ -96,10 +96,10 @@ def likelihoods(
                     hook.expect(scored, chunk if last else None)
                     logits = forward(batch)
                     if last:
-                        scores = hook.scores if hook.tiled else _own(logits, chunk)
+                        scores = hook.scores if hook.tiled else _read_own(logits, chunk)
                 advance(batch.n_continuations)
             if scores is None:
-                raise RuntimeError("the model does not call the module that it names as its head")
+                raise RuntimeError("the model does not call the module that get_output_embeddings returns")
             result.update(_likelihoods(chunk, scores))
     return result
 
@@ -111,14 +111,16 @@ def _head_hook(model: Any, path: ScoringPath) -> contextlib.AbstractContextManag
     return HeadHook(head, tiled=path.head == "tiles")
 
 
-def _own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
+def _read_own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
     if logits.shape[:2] != (1, len(chunk.order)):
-        raise RuntimeError(f"{len(chunk.order)} scored tokens went into the head, logits came of {tuple(logits.shape)}")
+        raise RuntimeError(
+            f"{len(chunk.order)} scored tokens went into the LM head, but its logits have shape {tuple(logits.shape)}"
+        )
     return read_logits(logits[0], chunk)
 
 
 class _RowsForward:
-    """Forwards rows of one continuation each."""
+    """Forward passes with one continuation per row."""
 
     def __init__(self, model: Any, *, masked: bool) -> None:
         self.model, self.masked = model, masked
@@ -128,12 +130,12 @@ class _RowsForward:
         return contextlib.nullcontext()
 
     def prepare(self, batch: Batch) -> None:
-        """Nothing is shared."""
+        """Nothing to do: rows share no prefix."""
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         ids = torch.from_numpy(batch.ids).to(self.device)
         inputs: dict[str, Any] = {}
-        if self.masked:  # a row is a chain: its tokens end where its first one's descendants do
+        if self.masked:  # a row is a chain: its length is where the first token's descendants end
             at = torch.arange(ids.shape[1], device=self.device)
             inputs["attention_mask"] = (at < torch.from_numpy(batch.ends[:, :1]).to(self.device)).long()
         logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **inputs).logits
@@ -141,7 +143,7 @@ class _RowsForward:
 
 
 class _TreeForward:
-    """Forwards packed tries behind a cached prefix, with masks and positions of its own."""
+    """Forward passes of packed tries behind a cached prefix, with 4-D masks and position ids."""
 
     def __init__(self, model: Any, chunks: Sequence[Chunk], dtype: torch.dtype) -> None:
         self.model = model
@@ -150,7 +152,7 @@ class _TreeForward:
         config = model.config.get_text_config()
         self.window = getattr(config, "sliding_window", None)
         self.layer_types = set(getattr(config, "layer_types", None) or ())
-        # Within the window there is nothing to hide.
+        # If every sequence fits into the sliding window, the window masks nothing.
         longest = max((int(b.positions.max()) for c in chunks for b in c.batches if b.ids.size), default=0)
         if self.window is not None and longest < self.window:
             self.window = None
@@ -164,11 +166,11 @@ class _TreeForward:
 
     @contextlib.contextmanager
     def ready(self) -> Iterator[None]:
-        """Flash and flex attention take no mask of four dimensions."""
+        """Switches to an attention implementation that takes 4-D masks: flash and flex attention do not."""
         config = self.model.config.get_text_config()
         own = config._attn_implementation
         if own not in ("eager", "sdpa"):
-            capped = getattr(config, "attn_logit_softcapping", None) is not None  # which sdpa cannot do
+            capped = getattr(config, "attn_logit_softcapping", None) is not None  # sdpa cannot
             config._attn_implementation = "eager" if capped else "sdpa"
         try:
             yield
@@ -177,7 +179,7 @@ class _TreeForward:
             self._cache = None
 
     def prepare(self, batch: Batch) -> None:
-        """Forwards a new prefix once, and lays it before every row."""
+        """Forwards a new prefix once and expands its KV cache to every row."""
         if batch.prefix == self._prefix:
             return
         self._prefix, self._cache = batch.prefix, None
@@ -205,7 +207,7 @@ class _TreeForward:
         return logits
 
     def _mask(self, positions: torch.Tensor, ends: torch.Tensor, n_prefix: int) -> Any:
-        """Additive masks, ``(rows, 1, width, n_prefix + width)``: one, or one for each type of layer."""
+        """Additive attention masks, ``(rows, 1, width, n_prefix + width)``: one, or one for each layer type."""
         at = torch.arange(ends.shape[1], device=ends.device)
         seen = (at <= at[:, None]) & (at[:, None] < ends[:, None, :])
         seen = torch.nn.functional.pad(seen, (n_prefix, 0), value=True)
@@ -220,20 +222,20 @@ class _TreeForward:
         return sliding
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:
-        # Floats, for eager attention adds whatever it is given.
+        # Floats: eager attention adds the mask to the scores, and a boolean one would be silently wrong.
         dtype = self.dtype
         mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
         return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def _likelihoods(chunk: Chunk, scores: ChunkScores) -> Iterator[tuple[int, Likelihood]]:
-    edge, lead, argmax = (part.cpu().numpy() for part in (scores.edge, scores.lead, scores.argmax))
-    logprob = edge.astype(np.float64)[chunk.path]
-    hit = argmax == chunk.wanted
+    logprob, margin, argmax = (part.cpu().numpy() for part in (scores.logprob, scores.margin, scores.argmax))
+    steps = logprob.astype(np.float64)[chunk.edge_index]
+    is_argmax = argmax == chunk.targets
     for index, (low, high) in zip(chunk.continuations.tolist(), pairwise([0, *chunk.ends.tolist()])):
-        total = float(logprob[low:high].sum())
-        greedy = chunk.greedy[low:high]
-        if greedy[0] < 0:
+        total = float(steps[low:high].sum())
+        own = chunk.target_index[low:high]
+        if own[0] < 0:
             yield index, Likelihood(total)
         else:
-            yield index, Likelihood(total, float(lead[greedy].min()), argmax[greedy], bool(hit[greedy].all()))
+            yield index, Likelihood(total, float(margin[own].min()), argmax[own], bool(is_argmax[own].all()))

@@ -1,13 +1,14 @@
-"""From hidden states to log-probabilities, without ever holding rows x vocabulary.
+"""The LM head: from hidden states to log-probabilities without ever holding rows x vocabulary logits.
 
-Taps the model's head while the model runs its own forward: the scored tokens alone pass it, and what wraps the model
-(adapters, FSDP, autocast) stays in charge. Where the head is a plain matrix it is multiplied in vocabulary tiles.
+A hook on the model's head works while the model runs its own forward pass: only the scored tokens pass the head, and
+whatever wraps the model (adapters, FSDP, autocast) stays in charge. Where the head is a plain matrix it is multiplied
+in vocabulary tiles with an online softmax. Does not know how the tokens were batched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,8 @@ import torch.nn.functional as F
 from forget_callback.scoring.generation.sampling import row_max
 from forget_callback.scoring.likelihood.plan import Chunk
 
-TILE = 1024  # of a thousand rows it stays in the cache of a core
-# Logits up to here can be raised as they are: exp(40) leaves room for another 48 nats, exp(-40) is far from nothing.
+TILE = 1024  # a tile of a thousand rows stays in the cache of a CPU core
+# Logits up to this size need no rescaling: exp(40) leaves 48 nats to float32's maximum, exp(-40) does not underflow.
 _MODERATE = 40.0
 # Precisions in which rounding does not decide an item, except at a tie.
 FULL = (torch.float32, torch.float64)
@@ -26,87 +27,120 @@ FULL = (torch.float32, torch.float64)
 
 @dataclass(frozen=True)
 class ChunkScores:
-    """What a chunk's scored tokens say.
+    """What is read from the logits of a chunk's scored tokens (see `Chunk`).
 
     Attributes:
-        edge: Log-probability of each edge, float32, ``(n_edges,)``.
-        lead: Lead of each wanted token over the best other one, in nats, ``(n_greedy,)``.
-        argmax: The model's own token in its place, ``(n_greedy,)``.
+        logprob: Log-probability of each edge, float32, ``(n_edges,)``.
+        margin: Logit of each target minus that of the best other token, in nats, ``(n_targets,)``.
+        argmax: The most likely token in place of each target, ``(n_targets,)``.
     """
 
-    edge: torch.Tensor
-    lead: torch.Tensor
+    logprob: torch.Tensor
+    margin: torch.Tensor
     argmax: torch.Tensor
 
 
+@dataclass(eq=False)
 class OnlineSoftmax:
-    """Reads logits tile by tile: a running sum of exponentials, the edges' logits and the best token but the wanted.
+    """Log-sum-exp, edge logits and best rivals of one chunk, read tile by tile (Milakov and Gimelshein 2018).
 
-    Args:
-        careful: Take each row's largest logit so far off before it is raised, in every tile. Else the largest of the
-            first tile is, and nothing if those are near 0: passes that are needed only where logits lie far apart.
+    Attributes:
+        chunk: What to read.
+        device: Of the logits.
+        careful: Rescale by the running maximum in every tile; otherwise only once, by the first tile's maximum, or not
+            at all if that is moderate. Saves passes over the logits, but may overflow where they lie far apart: then
+            `total` is infinite.
+        maximum: Subtracted from a row's logits before exp, ``(n_rows, 1)``.
+        total: Sum of exp(logit - maximum) so far, ``(n_rows,)``.
+        rescaled: Whether any maximum is not 0.
+        edge_logit: Logit of each edge, ``(n_edges,)``.
+        target_logit: Logit of each target, ``(n_targets,)``.
+        rival_logit, rival_token: The best token so far but the target, ``(n_targets,)``.
     """
 
-    def __init__(self, chunk: Chunk, device: torch.device, *, careful: bool = False) -> None:
-        n = len(chunk.order)
-        self.careful = careful
-        # Not -inf: a tile of -inf (a padded vocabulary) would make NaN of it.
-        self.top = torch.full((n, 1), torch.finfo(torch.float32).min, device=device)
-        self.total = torch.zeros(n, device=device)
-        self.edge_tokens = chunk.edge_token
-        self.edge_row = torch.from_numpy(chunk.edge_row).to(device)
-        self.edge_token = torch.from_numpy(chunk.edge_token).to(device)
-        self.edge = torch.empty(len(chunk.edge_row), device=device)
-        by_token = np.argsort(chunk.wanted, kind="stable")
-        self.wanted_tokens = chunk.wanted[by_token]
-        self.wanted_row = torch.from_numpy(by_token).to(device)
-        self.wanted_token = torch.from_numpy(self.wanted_tokens).to(device)
-        self.wanted = torch.empty(len(chunk.wanted), device=device)
-        self.rival = torch.full_like(self.wanted, -torch.inf)
-        self.rival_token = torch.zeros(len(chunk.wanted), dtype=torch.long, device=device)
+    chunk: Chunk
+    device: torch.device
+    careful: bool = False
+    maximum: torch.Tensor = field(init=False)
+    total: torch.Tensor = field(init=False)
+    rescaled: bool = field(init=False, default=False)
+    edge_logit: torch.Tensor = field(init=False)
+    target_logit: torch.Tensor = field(init=False)
+    rival_logit: torch.Tensor = field(init=False)
+    rival_token: torch.Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        chunk, device = self.chunk, self.device
+        n_rows, n_edges, n_targets = len(chunk.order), len(chunk.edge_row), len(chunk.targets)
+        # Not -inf: the first tile may be all -inf (a padded vocabulary), and -inf minus -inf is NaN.
+        self.maximum = torch.full((n_rows, 1), torch.finfo(torch.float32).min, device=device)
+        self.total = torch.zeros(n_rows, device=device)
+        self.edge_logit = torch.empty(n_edges, device=device)
+        self.target_logit = torch.empty(n_targets, device=device)
+        self.rival_logit = torch.full((n_targets,), -torch.inf, device=device)
+        self.rival_token = torch.zeros(n_targets, dtype=torch.long, device=device)
+        self._edge_row = torch.from_numpy(chunk.edge_row).to(device)
+        self._edge_token = torch.from_numpy(chunk.edge_token).to(device)
+        # Targets sorted by token, as edges are, so that those of a tile are one slice.
+        by_token = np.argsort(chunk.targets, kind="stable")
+        self._sorted_targets = chunk.targets[by_token]
+        self._target_row = torch.from_numpy(by_token).to(device)
+        self._target_token = torch.from_numpy(self._sorted_targets).to(device)
 
     def add(self, tile: torch.Tensor, start: int) -> None:
-        """Takes logits of the tokens from `start` on, float32, ``(n, width)``; overwrites them."""
+        """Adds the logits of the tokens from `start` on, float32, ``(n_rows, width)``; overwrites them."""
         span = [start, start + tile.shape[1]]
-        low, high = np.searchsorted(self.edge_tokens, span)
+        low, high = np.searchsorted(self.chunk.edge_token, span)
         if high > low:
-            self.edge[low:high] = tile[self.edge_row[low:high], self.edge_token[low:high] - start]
-        if len(self.wanted):
-            low, high = np.searchsorted(self.wanted_tokens, span)
-            rows, columns = self.wanted_row[low:high], self.wanted_token[low:high] - start
-            own = tile[rows, columns]
-            self.wanted[rows] = own
-            tile[rows, columns] = -torch.inf
-            largest, at = row_max(tile[: len(self.wanted)])
-            better = largest > self.rival
-            self.rival = torch.where(better | largest.isnan(), largest, self.rival)
-            self.rival_token = torch.where(better, at + start, self.rival_token)
-            tile[rows, columns] = own
+            self.edge_logit[low:high] = tile[self._edge_row[low:high], self._edge_token[low:high] - start]
+        if len(self.target_logit):
+            self._add_targets(tile, start, *np.searchsorted(self._sorted_targets, span))
         if self.careful or start == 0:
-            top = torch.maximum(self.top, tile.amax(dim=1, keepdim=True))
-            if not self.careful and bool((top.abs() < _MODERATE).all()):
-                self.top = torch.zeros_like(top)
-            else:
-                self.total *= torch.exp(self.top - top).squeeze(1)
-                self.top = top
-            self.shifted = bool(self.top.any())
-        if self.shifted:
-            tile.sub_(self.top)
+            self._rescale(tile)
+        if self.rescaled:
+            tile.sub_(self.maximum)
         self.total += tile.exp_().sum(dim=1)
 
+    def _add_targets(self, tile: torch.Tensor, start: int, low: int, high: int) -> None:
+        """Targets `low` to `high` lie in this tile; any target may have its best rival here."""
+        rows, columns = self._target_row[low:high], self._target_token[low:high] - start
+        own = tile[rows, columns]
+        self.target_logit[rows] = own
+        tile[rows, columns] = -torch.inf
+        largest, at = row_max(tile[: len(self.target_logit)])
+        better = largest > self.rival_logit
+        self.rival_logit = torch.where(better | largest.isnan(), largest, self.rival_logit)
+        self.rival_token = torch.where(better, at + start, self.rival_token)
+        tile[rows, columns] = own
+
+    def _rescale(self, tile: torch.Tensor) -> None:
+        maximum = torch.maximum(self.maximum, tile.amax(dim=1, keepdim=True))
+        if not self.careful and bool((maximum.abs() < _MODERATE).all()):
+            self.maximum = torch.zeros_like(maximum)
+        else:
+            self.total *= torch.exp(self.maximum - maximum).squeeze(1)
+            self.maximum = maximum
+        self.rescaled = bool(self.maximum.any())
+
     def finalize(self) -> ChunkScores:
-        """The end of it."""
-        lse = self.top.squeeze(1) + self.total.log()
-        lead = self.wanted - self.rival
-        said = torch.empty_like(self.rival_token)
-        said[self.wanted_row] = self.wanted_token
+        """Log-probabilities of the edges, margins and argmax of the targets, once all tiles are added."""
+        log_sum_exp = self.maximum.squeeze(1) + self.total.log()
+        margin = self.target_logit - self.rival_logit
+        target = torch.empty_like(self.rival_token)
+        target[self._target_row] = self._target_token
         # In a tie the lower id is the argmax, as `torch.argmax` has it.
-        hit = (lead > 0) | ((lead == 0) & (said < self.rival_token))
-        return ChunkScores(self.edge - lse[self.edge_row], lead, torch.where(hit, said, self.rival_token))
+        is_argmax = (margin > 0) | ((margin == 0) & (target < self.rival_token))
+        argmax = torch.where(is_argmax, target, self.rival_token)
+        return ChunkScores(self.edge_logit - log_sum_exp[self._edge_row], margin, argmax)
 
 
 class HeadHook:
-    """Sits before a model's head and lets only what is scored pass, or reads it there and then."""
+    """A forward pre-hook on the model's head that lets only the scored tokens pass, or reads their logits itself.
+
+    Attributes:
+        tiled: Whether the hook multiplies the head's matrix in tiles, instead of the model's own head.
+        scores: What a tiled hook has read from the last chunk, None before.
+    """
 
     def __init__(self, head: torch.nn.Module, *, tiled: bool) -> None:
         self.tiled = tiled
@@ -123,7 +157,7 @@ class HeadHook:
         self._handle.remove()
 
     def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None) -> None:
-        """Says which tokens of the next forward are scored, and with its last forward, which chunk is then read."""
+        """Sets the scored tokens of the next forward pass and, with the chunk's last one, the chunk to read."""
         self._scored, self._chunk, self.scores = scored, chunk, None
 
     def _before(self, head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
@@ -146,17 +180,17 @@ class HeadHook:
         return (self._rest(flat),)
 
     def _rest(self, flat: torch.Tensor) -> torch.Tensor:
-        """What the model's own head gets: no token, or one if the head may be anything. One token reads all weights."""
+        """Input left to the model's own head: no token, or one if it may be any module. One token reads all weights."""
         return flat[None, : 0 if self.tiled else 1]
 
 
 def read_logits(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
-    """Reads logits that the model computed itself, ``(n_scored, vocabulary)``, rows as after `chunk.order`."""
+    """Reads logits that the model computed itself, ``(n_rows, vocabulary)``, rows as in `chunk.order`."""
     return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device)
 
 
 def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk, device: torch.device) -> ChunkScores:
-    """Reads logits, given tile by tile as ``(n_scored, width)`` in float32, which are overwritten."""
+    """Reads logits that come tile by tile, float32, ``(n_rows, width)``, and are overwritten."""
     for careful in (False, True):
         softmax = OnlineSoftmax(chunk, device, careful=careful)
         for start in range(0, vocabulary, TILE):
@@ -167,7 +201,7 @@ def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk
 
 
 def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
-    """The module that makes logits of hidden states, None if the model names none."""
+    """The LM head: the module that maps hidden states to logits, None if the model names none."""
     try:
         head = model.get_output_embeddings()  # type: ignore[operator]
     except (AttributeError, NotImplementedError):
@@ -177,9 +211,9 @@ def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
 
 @torch.no_grad()
 def computes_in(model: Any) -> torch.dtype:
-    """The precision in which a model computes; under autocast that is not the one of its weights.
+    """The dtype in which a model computes; under autocast that is not the dtype of its weights.
 
-    A Trainer with bf16=True wraps the forward of float32 weights so, and makes float32 of the logits again.
+    A Trainer with bf16=True runs float32 weights under autocast, and casts the logits back to float32.
     """
     seen: list[torch.dtype] = []
     layer = head_of(model) or next((m for m in model.modules() if isinstance(m, torch.nn.Linear)), None)
@@ -194,29 +228,29 @@ def computes_in(model: Any) -> torch.dtype:
 
 
 def rounding(logits: torch.Tensor, dtype: torch.dtype) -> float:
-    """How much a log-probability may differ between two right ways to compute it, in nats.
+    """Tolerance of a log-probability between two correct computations, in nats.
 
-    In low precision that is one unit in the last place of the largest logits: 0.125 at 16 in bfloat16.
+    In low precision that is one unit in the last place (ULP) of the largest logits: 0.125 at 16 in bfloat16.
 
     Args:
-        logits: Of plain forwards, ``(n_tokens, vocabulary)``.
-        dtype: The precision in which the model computes.
+        logits: Of plain forward passes, ``(n_tokens, vocabulary)``.
+        dtype: The dtype in which the model computes.
     """
     if dtype in FULL:
         return 1e-3
-    top = logits.amax(dim=-1).abs().nan_to_num(posinf=0.0).amax()  # others may be masked, and huge
+    top = logits.amax(dim=-1).abs().nan_to_num(posinf=0.0).amax()  # a masked token's logit may be huge
     return max(5e-2, torch.finfo(dtype).eps * float(top))
 
 
 def is_matrix(head: torch.nn.Module) -> bool:
-    """Whether a head is a plain matrix product: no adapter, no quantised or sharded weight, nothing hooked in."""
+    """Whether a head is a plain matrix product: no adapter, no quantized or sharded weight, no hook on its output."""
     parametrized = torch.nn.utils.parametrize.is_parametrized(head)
     plain = type(getattr(head, "weight", None)) in (torch.nn.Parameter, torch.Tensor)
     return type(head) is torch.nn.Linear and plain and not parametrized and not head._forward_hooks
 
 
 def keeps_logits(model: torch.nn.Module, head: torch.nn.Module, ids: torch.Tensor) -> bool:
-    """Whether the model returns its head's output as it is: soft caps and scales show on values from -100 to 100."""
+    """Whether the model returns its head's output unchanged: soft caps and scales show on values from -100 to 100."""
     ramp: list[torch.Tensor] = []
 
     def replace(module: torch.nn.Module, args: Any, output: torch.Tensor) -> torch.Tensor:

@@ -1,50 +1,48 @@
-"""How continuations are forwarded: each distinct token once, in rows that waste little. No torch here.
+"""Batches for scoring continuations: each distinct token is forwarded once, with little padding. No torch here.
 
-Continuations that begin alike become one trie: a token attends to the tokens on its own path and to nothing else.
-A prefix that many items share (the examples of a few-shot prompt) is forwarded once and cached. Tries are packed into
-rows by best fit. Everything follows from the token ids, so every snapshot of a run forwards the same batches: a flip
-is never a batching artefact.
+Continuations with a common prefix become one trie (tree attention): a token attends to the tokens on its own path only.
+A prompt prefix that many items share (few-shot examples) is forwarded once and cached. Tries are packed into rows by
+best fit. Everything follows from the token ids, so every snapshot of a run forwards the same batches: a flip is never a
+batching artefact.
 """
 
 from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.prefixes import common_length, prefix_groups
 
 Ints = NDArray[np.int64]
 
-# Tokens of a row at which attention costs about as much as all else that a model does for a token.
+# Row length in tokens at which attention costs about as much as the rest of the forward pass.
 _ATTENTION = 256
-# A prefix is cached if it has as many tokens, and as many contexts share it. Fewer are better off in one trie.
-_PREFIX_TOKENS, _PREFIX_CONTEXTS = 32, 8
-# Rows are filled up to this many tokens, or to the longest trie in their batch.
+# Rows are filled up to this many tokens, or up to the longest trie of their batch.
 _WIDTH = 128
-# Scored rows that go through the head together: enough for a product that runs at full speed.
+# Scored tokens that are joined for the LM head: enough for a matrix product at full speed.
 _HEAD_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One forward: rows of packed tries, behind a prefix that all share.
+    """One forward pass: rows of packed tries behind a cached prefix.
 
     Attributes:
-        prefix: Token ids before every row, empty if there are none.
-        ids: Token ids, 0 where nothing is left to forward, ``(rows, width)``.
-        positions: Place of each token in its own sequence, prefix included, ``(rows, width)``.
-        ends: One past the last descendant of each token, which come right after it: token j of a row is seen by the
-            tokens j to ends[j] - 1. Padding sees itself. ``(rows, width)``.
-        scored: Tokens that predict something that is asked for, as indices into the flattened rows.
-        n_tokens: Tokens that are no padding.
-        n_continuations: Continuations that end in it.
+        prefix: Token ids of the cached prefix of all rows, empty without one.
+        ids: Token ids, 0 for padding, ``(rows, width)``.
+        positions: Position of each token in its own sequence, prefix included, ``(rows, width)``.
+        ends: One past the last descendant of each token; descendants follow their token directly, so tokens j to
+            ends[j] - 1 of a row attend to token j. Padding attends to itself. ``(rows, width)``.
+        scored: Tokens whose logits are needed, as indices into the flattened rows.
+        n_tokens: Tokens without padding.
+        n_continuations: Continuations that end in this batch.
     """
 
     prefix: tuple[int, ...]
@@ -58,26 +56,28 @@ class Batch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some forwards, and what is read from their scored tokens, all at once.
+    """Batches whose scored tokens pass the LM head together, and what is read from their logits.
+
+    An edge is a pair of a scored token and a next token whose log-probability is needed: an edge of the trie.
 
     Attributes:
-        order: Reads the scored tokens of all batches; the first `n_greedy` are those whose argmax is asked for.
-        wanted: The one token that each of these would have to say, ``(n_greedy,)``.
-        edge_row, edge_token: Pairs of a scored token (after `order`) and a token whose probability is asked for,
-            ordered by the latter, ``(n_edges,)``.
-        path: Indices of the edges of all continuations, one after the other.
-        greedy: For each entry of `path`, index into `wanted` for a continuation that asks for the argmax, else -1.
-        ends: Where the entries of each continuation end, ``(n_continuations,)``.
-        continuations: Their indices.
+        batches: The forward passes.
+        order: Scored token of each row of logits, counted over all batches; the first `n_targets` rows need the argmax.
+        targets: The next token that the argmax is compared with, ``(n_targets,)``.
+        edge_row, edge_token: Row of logits and next token of each edge, sorted by token, ``(n_edges,)``.
+        edge_index: Edges of all continuations, one continuation after the other, as indices, ``(n_steps,)``.
+        target_index: The target of each of these, -1 where the continuation needs no argmax, ``(n_steps,)``.
+        ends: Where the steps of each continuation end, ``(n_continuations,)``.
+        continuations: Index of each continuation.
     """
 
     batches: list[Batch]
     order: Ints
-    wanted: Ints
+    targets: Ints
     edge_row: Ints
     edge_token: Ints
-    path: Ints
-    greedy: Ints
+    edge_index: Ints
+    target_index: Ints
     ends: Ints
     continuations: Ints
 
@@ -92,23 +92,23 @@ def plan(
     join: bool = True,
     variant: int = 0,
 ) -> list[Chunk]:
-    """Arranges continuations for scoring.
+    """Plans the batches that score these continuations.
 
     Args:
-        budget: Tokens of one forward, padding included; a single continuation may have more.
-        cached: Tokens that the cache of a forward may hold, with the prefix of each row; as many as wanted by default.
-        share: False forwards each continuation in a row of its own, with nothing shared: for models that cannot mask.
-        pad: False puts only rows of one length into a batch; needs `share` to be False.
-        join: False reads every batch by itself, for heads that take all the memory there is.
-        variant: Another number, other batches of the same continuations.
+        budget: Tokens of one batch, padding included; a single continuation may have more.
+        cached: Tokens that the KV cache of a batch may hold, the prefix of each row included; unlimited by default.
+        share: False forwards each continuation in a row of its own, with nothing shared: for models without 4-D masks.
+        pad: False batches only rows of one length; needs `share` to be False.
+        join: False reads the logits of every batch by itself, for heads that need all the memory there is.
+        variant: Another number gives other batches of the same continuations.
     """
     halves = [list(range(len(rows)))]
-    if variant:  # split at random in two, so that rows meet others, and less padding or more
+    if variant:  # a random split in two: other rows share a batch, with other padding
         shuffled = random.Random(variant).sample(halves[0], len(rows))
         halves = [shuffled[::2], shuffled[1::2]]
     found: list[tuple[Batch, list[_Trie]]] = []
     for half in halves:
-        # The last token of a context predicts, so it is never part of a prefix.
+        # The last context token is a scored token, so it is never part of a cached prefix.
         contexts = [rows[i].tokens[: rows[i].n_context - 1] for i in half]
         for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(half)))]:
             members = sorted((half[at] for at in chosen), key=lambda i: (rows[i].tokens, i))
@@ -119,65 +119,15 @@ def plan(
     return _chunks(rows, found, _HEAD_ROWS if join else 1)
 
 
-def common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the prefix that two sequences share."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    low, high = 0, n  # a[:low] == b[:low], a[:high] != b[:high]
-    while high - low > 1:
-        middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def prefix_groups(contexts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
-    """Which contexts share a prefix that is worth caching, so that the fewest tokens are forwarded.
-
-    Returns:
-        The prefix' length and the indices of its contexts, sorted by token ids; last, with length 0, all the others.
-    """
-    distinct: dict[tuple[int, ...], list[int]] = {}
-    for i, context in enumerate(contexts):
-        distinct.setdefault(tuple(context), []).append(i)
-    ordered = sorted(distinct.items())
-    shared = [common(a, b) for (a, _), (b, _) in pairwise(ordered)]
-    chosen = _prefixes(shared, 0, len(ordered), _PREFIX_TOKENS)[1]
-    groups = [(depth, [i for _, own in ordered[low:high] for i in own]) for low, high, depth in chosen]
-    grouped = {i for _, members in groups for i in members}
-    return [*groups, (0, [i for _, own in ordered for i in own if i not in grouped])]
-
-
-def _prefixes(shared: list[int], low: int, high: int, least: int) -> tuple[int, list[tuple[int, int, int]]]:
-    """Tokens saved at best in contexts `low` to `high`, and by which prefixes: (low, high, length) each.
-
-    `shared[i]` is what contexts i and i + 1 have in common. Either all of them share one prefix, or they are split
-    where they have too little in common, and each part may share a longer one.
-    """
-    if high - low < _PREFIX_CONTEXTS:
-        return 0, []
-    depth = min(shared[low : high - 1])
-    parts, first = [], low
-    for at in range(low, high - 1):
-        if shared[at] < max(least, depth + _PREFIX_TOKENS):
-            parts.append((first, at + 1))
-            first = at + 1
-    parts.append((first, high))
-    saved = 0
-    chosen: list[tuple[int, int, int]] = []
-    if len(parts) > 1:
-        for part in parts:
-            more, inner = _prefixes(shared, *part, depth + _PREFIX_TOKENS)
-            saved, chosen = saved + more, chosen + inner
-    own = (high - low - 1) * depth if depth >= _PREFIX_TOKENS else 0
-    return (own, [(low, high, depth)]) if own > 0 and own >= saved else (saved, chosen)
-
-
 class _Trie:
-    """Continuations that begin alike, their tokens in preorder, without the prefix that is cached."""
+    """Continuations with a common prefix: their tokens in preorder, without the prefix that is cached.
+
+    Attributes:
+        skip: Length of the cached prefix.
+        ids, positions, ends: As in `Batch`, ``(n_nodes,)``.
+        members: Index of each continuation.
+        paths: The nodes that predict the scored tokens of each continuation.
+    """
 
     def __init__(self, depth: int) -> None:
         self.skip = depth
@@ -185,12 +135,12 @@ class _Trie:
         self.positions: list[int] = []
         self.ends: list[int] = []
         self.members: list[int] = []
-        self.paths: list[list[int]] = []  # of each member, the nodes that predict its scored tokens
-        self._open: list[int] = []  # nodes of the last member
+        self.paths: list[list[int]] = []
+        self._open: list[int] = []  # nodes of the last continuation
 
     def add(self, index: int, row: Continuation, shared: int) -> None:
-        """Adds a continuation that has `shared` tokens in common with the last one, the prefix included."""
-        # The last token predicts nothing that is asked for, so it is not forwarded.
+        """Adds a continuation that shares its first `shared` tokens, prefix included, with the last one."""
+        # Nothing after the last token is scored, so it is not forwarded.
         last = len(row.tokens) - 1
         keep = max(min(shared, last) - self.skip, 0)
         for node in self._open[keep:]:
@@ -205,21 +155,29 @@ class _Trie:
         self.paths.append(self._open[row.n_context - 1 - self.skip : last - self.skip])
 
     def close(self) -> None:
+        """Ends the last continuation."""
         for node in self._open:
             self.ends[node] = len(self.ids)
+
+    def scored(self) -> list[int]:
+        """The nodes whose logits are needed, ascending."""
+        return sorted({node for path in self.paths for node in path})
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 def _tries(rows: Sequence[Continuation], members: Sequence[int], depth: int, budget: int) -> list[_Trie]:
-    """Tries of sorted continuations: all of one context, and more where that saves more than a wider row costs."""
+    """Tries of sorted continuations: one per context, or several contexts in one where that saves more than it costs.
+
+    What it costs is attention over a wider row.
+    """
     tries: list[_Trie] = []
     last: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
     for i in members:
         row = rows[i]
-        shared = common(last, row.tokens[:-1]) if tries else 0
+        shared = common_length(last, row.tokens[:-1]) if tries else 0
         saved, new = max(shared - depth, 0), len(row.tokens) - 1 - max(shared, depth)
         size = len(tries[-1]) if tries else budget
         before, context = context, row.tokens[: row.n_context]
@@ -236,12 +194,12 @@ def _tries(rows: Sequence[Continuation], members: Sequence[int], depth: int, bud
 def _batches(
     tries: list[_Trie], prefix: tuple[int, ...], width: int, budget: int, *, cached: int, pad: bool
 ) -> list[tuple[Batch, list[_Trie]]]:
-    """Packs tries into rows of about `width`, longest first, and rows into batches of like length."""
+    """Packs tries into rows of about `width` tokens by best fit, and rows of similar length into batches."""
     bins: list[list[_Trie]] = []
-    room: list[tuple[int, int]] = []  # (tokens left, row), sorted
+    room: list[tuple[int, int]] = []  # (free tokens, row), sorted
     for trie in sorted(tries, key=lambda trie: (-len(trie), trie.members)):
         at = bisect_left(room, (len(trie), -1))
-        if at < len(room):  # the fullest row that it fits into
+        if at < len(room):  # the fullest row with enough room
             left, row = room.pop(at)
         else:
             left, row = max(width, len(trie)), len(bins)
@@ -270,7 +228,7 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
         for trie in row:
             here = slice(at, at + len(trie))
             ids[i, here], positions[i, here], ends[i, here] = trie.ids, trie.positions, np.add(trie.ends, at)
-            scored += sorted({i * width + at + node for path in trie.paths for node in path})
+            scored += [i * width + at + node for node in trie.scored()]
             at += len(trie)
     tries = [trie for row in rows for trie in row]
     n_tokens, n_continuations = sum(map(len, tries)), sum(len(trie.members) for trie in tries)
@@ -278,7 +236,7 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
 
 
 def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:
-    """Joins batches until they have enough scored tokens for the head."""
+    """Joins batches until they have at least `least` scored tokens for the head."""
     chunks: list[Chunk] = []
     first = n = 0
     for at, (batch, _) in enumerate(found):
@@ -290,43 +248,43 @@ def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]
 
 
 def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]) -> Chunk:
-    members: list[tuple[int, list[int]]] = []  # a continuation and its scored tokens, counted over all batches
-    base = 0
-    for _, tries in found:
-        for trie in tries:
-            own = {node: base + k for k, node in enumerate(sorted({n for path in trie.paths for n in path}))}
-            members += [(i, [own[node] for node in path]) for i, path in zip(trie.members, trie.paths)]
-            base += len(own)
-    # A scored token has one place in `order`, and one more for each further token that it would have to say.
-    greedy: dict[tuple[int, int], int] = {}
-    for i, path in members:
-        if rows[i].greedy:
-            for node, token in zip(path, rows[i].tokens[rows[i].n_context :]):
-                greedy.setdefault((node, token), len(greedy))
-    place = {node: at for (node, _), at in greedy.items()}
-    plain = [node for node in range(base) if node not in place]
-    place.update({node: len(greedy) + at for at, node in enumerate(plain)})
-    edges: dict[tuple[int, int], int] = {}
-    path_, greedy_, ends = [], [], []
-    for i, path in members:
-        for node, token in zip(path, rows[i].tokens[rows[i].n_context :]):
-            path_.append(edges.setdefault((token, place[node]), len(edges)))
-            greedy_.append(greedy[node, token] if rows[i].greedy else -1)
-        ends.append(len(path_))
-    ordered = sorted(edges)
-    rank = np.empty(len(edges), np.int64)
-    rank[[edges[edge] for edge in ordered]] = np.arange(len(edges))
+    paths, n_scored = _scored_paths(tries for _, tries in found)
+    # The steps of each continuation: (scored token, next token).
+    steps = [(i, list(zip(path, rows[i].tokens[rows[i].n_context :]))) for i, path in paths]
+    targets: dict[tuple[int, int], int] = {}
+    for i, pairs in steps:
+        for pair in pairs if rows[i].greedy else ():
+            targets.setdefault(pair, len(targets))
+    # One row of logits for each scored token, and one more for each further target of the same token.
+    order = [token for token, _ in targets]
+    row_of = {token: row for row, token in enumerate(order)}
+    others = [token for token in range(n_scored) if token not in row_of]
+    row_of.update({token: len(targets) + at for at, token in enumerate(others)})
+    edges = sorted({(following, row_of[token]) for _, pairs in steps for token, following in pairs})
+    edge_at = {edge: at for at, edge in enumerate(edges)}
     return Chunk(
         batches=[batch for batch, _ in found],
-        order=_ints([*(node for node, _ in greedy), *plain]),
-        wanted=_ints([token for _, token in greedy]),
-        edge_row=_ints([row for _, row in ordered]),
-        edge_token=_ints([token for token, _ in ordered]),
-        path=rank[_ints(path_)],
-        greedy=_ints(greedy_),
-        ends=_ints(ends),
-        continuations=_ints([i for i, _ in members]),
+        order=_ints(order + others),
+        targets=_ints([following for _, following in targets]),
+        edge_row=_ints([row for _, row in edges]),
+        edge_token=_ints([following for following, _ in edges]),
+        edge_index=_ints([edge_at[following, row_of[token]] for _, pairs in steps for token, following in pairs]),
+        target_index=_ints([targets[pair] if rows[i].greedy else -1 for i, pairs in steps for pair in pairs]),
+        ends=np.cumsum([len(pairs) for _, pairs in steps], dtype=np.int64),
+        continuations=_ints([i for i, _ in steps]),
     )
+
+
+def _scored_paths(batches: Iterable[list[_Trie]]) -> tuple[list[tuple[int, list[int]]], int]:
+    """Each continuation with its scored tokens, numbered as in `Chunk.order`; and how many scored tokens there are."""
+    result: list[tuple[int, list[int]]] = []
+    n = 0
+    for tries in batches:
+        for trie in tries:
+            number = {node: n + at for at, node in enumerate(trie.scored())}
+            result += [(i, [number[node] for node in path]) for i, path in zip(trie.members, trie.paths)]
+            n += len(number)
+    return result, n
 
 
 def _ints(values: Any) -> Ints:

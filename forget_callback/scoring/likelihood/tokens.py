@@ -1,6 +1,7 @@
-"""Token ids of what a probe asks: contexts, and the continuations to be scored after them. No torch here.
+"""Token ids of a probe's items: contexts, and the continuations to score after them. No torch here.
 
-Context and continuation are split as lm-eval does it (`TemplateLM._encode_pair`), so that its answers are ours.
+Context and continuation are split as in lm-eval (`TemplateLM._encode_pair`), so that both score the same token ids.
+Knows tokenizers and chat templates, but no model.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from forget_callback.probes.probe import Probe
 
 @dataclass(frozen=True)
 class Continuation:
-    """One text to be scored after its context: an option, or the answer of a recall item.
+    """One text to score after its context: an option, or the answer of a recall item.
 
     Attributes:
         item: Index of the item in the probe.
         tokens: Context and continuation.
         n_context: How many of `tokens` are context, at least one.
-        greedy: Whether it also matters what the model would have said instead, as for recall items.
+        greedy: Whether the argmax is needed too, as for recall items: would greedy decoding generate it?
     """
 
     item: int
@@ -30,7 +31,7 @@ class Continuation:
 
 
 def bind(probe: Probe, tokenizer: Any) -> Probe:
-    """The probe with the tokenizer's chat template in its fingerprint, if it asks through one and has none yet.
+    """The probe with the tokenizer's chat template in its fingerprint, if it is a chat probe without a template.
 
     Raises:
         ValueError: If the probe needs a chat template and the tokenizer has none.
@@ -47,7 +48,7 @@ def bind(probe: Probe, tokenizer: Any) -> Probe:
 
 
 def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
-    """The text before the answer: the prompt, or the rendered conversation."""
+    """The text before the answer: the prompt, or the conversation rendered by the chat template."""
     if not probe.chat:
         return item.prompt
     thinking = {} if probe.thinking is None else {"enable_thinking": probe.thinking}
@@ -62,7 +63,7 @@ def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
 
 
 def messages_of(item: Item, probe: Probe) -> list[dict[str, str]]:
-    """The conversation that a chat probe asks an item in."""
+    """The messages of an item of a chat probe."""
     system = [{"role": "system", "content": probe.system}] if probe.system else []
     return [*system, {"role": "user", "content": item.prompt}]
 
@@ -71,7 +72,7 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
     """Every continuation of the choice and recall items, in item order; options keep their order.
 
     Raises:
-        ValueError: If a continuation has no token of its own.
+        ValueError: If a continuation has no token that the context does not have.
     """
     result = []
     for index, item in enumerate(probe.items):
@@ -83,7 +84,7 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
             continue
         context = context_of(item, probe, tokenizer)
         for own, text in zip(between, texts):
-            # The template ends where the answer begins: a leading space would be one too many.
+            # The template ends right where the answer begins, so a leading space would be one too many.
             text = text.lstrip() if probe.chat else text
             head, tail = split(context + own, text, tokenizer, chat=probe.chat)
             if not tail:
@@ -98,10 +99,10 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
 def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tuple[list[int], list[int]]:
     """Token ids of context and continuation.
 
-    Plain text goes as in lm-eval: white space that ends the context moves to the continuation, whose tokens are those
-    of the whole that the context alone does not have; an empty context is the BOS token, or EOS where there is none.
-    So is one of white space, which lm-eval refuses. A rendered conversation stays as it is, as it does before a
-    generation.
+    Plain text is split as in lm-eval: trailing white space of the context moves to the continuation, and the
+    continuation's tokens are those of the whole text after as many as the context alone has. An empty context is the
+    BOS token, or EOS where there is none; so is one of white space, which lm-eval rejects. A rendered conversation is
+    kept as it is, exactly as for generation.
 
     Raises:
         ValueError: If the context is empty and the tokenizer has neither BOS nor EOS.
@@ -126,7 +127,7 @@ def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tup
 
 
 def encode(text: str, tokenizer: Any, *, special: bool = True) -> list[int]:
-    """Token ids. `special` adds the tokenizer's own special tokens, unless the text brings its BOS along."""
+    """Token ids. `special` adds the tokenizer's special tokens, unless the text already begins with BOS."""
     has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids: list[int] = tokenizer.encode(text, add_special_tokens=special and not has_bos)
     return ids

@@ -149,8 +149,7 @@ def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
     lengths = sorted(len(text.tokens) for (text,) in found)
     assert lengths[-1] > 3 * lengths[len(lengths) // 2]  # a long tail
     least = sum(lengths) - len(lengths)
-    assert generator.loop.rows == sum(steps) and generator.loop.least == least
-    assert least <= generator.loop.rows <= 1.15 * least
+    assert least <= sum(steps) <= 1.15 * least
     # Prefills: each prompt once, in rows of like length; the prefix once; the head on last tokens alone.
     depth = len(tokenizer.encode(prefix))
     bare = sum(len(tokenizer.encode(item.prompt)) - depth for item in items)

@@ -14,9 +14,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from forget_callback import MultipleChoice, Probe, Recall, load_probe
 from forget_callback.probes.items import parse_item
+from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
-from forget_callback.scoring.likelihood.plan import common, plan, prefix_groups
+from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, continuations
+from forget_callback.scoring.prefixes import common_length
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
@@ -52,7 +54,7 @@ def check(rows, chunks, budget):
             row = rows[index]
             assert high - low == len(row.tokens) - row.n_context
             for place, entry in enumerate(range(low, high), row.n_context):
-                edge = chunk.path[entry]
+                edge = chunk.edge_index[entry]
                 node = chunk.order[chunk.edge_row[edge]]
                 batch, at = scored[node]
                 tokens, positions = paths[batch][at]
@@ -60,11 +62,11 @@ def check(rows, chunks, budget):
                 assert positions == list(range(place))
                 assert chunk.edge_token[edge] == row.tokens[place]
                 if row.greedy:
-                    assert chunk.wanted[chunk.greedy[entry]] == row.tokens[place]
-                    assert chunk.order[chunk.greedy[entry]] == node
+                    assert chunk.targets[chunk.target_index[entry]] == row.tokens[place]
+                    assert chunk.order[chunk.target_index[entry]] == node
                     wanted_at.setdefault(int(node), set()).add(row.tokens[place])
                 else:
-                    assert chunk.greedy[entry] == -1
+                    assert chunk.target_index[entry] == -1
             # The last of these paths is the whole continuation but for its last token.
             width = chunk.batches[batch].ids.shape[1]
             used |= {(batch, at // width * width + i) for i in range(at % width + 1) if sees(chunk, batch, at, i)}
@@ -84,11 +86,11 @@ def check_order(chunk, n_scored, wanted_at):
     """A scored token stands in `order` once, and once more for each further token that it would have to say."""
     expected = {node: max(len(wanted_at.get(node, ())), 1) for node in range(n_scored)}
     assert Counter(chunk.order.tolist()) == expected
-    pairs = list(zip(chunk.order[: len(chunk.wanted)].tolist(), chunk.wanted.tolist()))
+    pairs = list(zip(chunk.order[: len(chunk.targets)].tolist(), chunk.targets.tolist()))
     assert sorted(pairs) == sorted((node, token) for node, tokens in wanted_at.items() for token in tokens)
     assert (np.diff(chunk.edge_token) >= 0).all()
     edges = list(zip(chunk.edge_row.tolist(), chunk.edge_token.tolist()))
-    assert len(set(edges)) == len(edges) and set(chunk.path.tolist()) == set(range(len(edges)))
+    assert len(set(edges)) == len(edges) and set(chunk.edge_index.tolist()) == set(range(len(edges)))
 
 
 def check_batch(batch, used, budget):
@@ -207,7 +209,7 @@ def test_a_token_that_two_items_want_otherwise_is_read_twice():
     rows = [Continuation(0, (7, 8, 9), 2, True), Continuation(1, (7, 8, 10), 2, True), Continuation(2, (7, 8, 9), 2)]
     (chunk,) = plan(rows, 2048)
     check(rows, [chunk], 2048)
-    assert chunk.order.tolist() == [0, 0] and sorted(chunk.wanted.tolist()) == [9, 10]
+    assert chunk.order.tolist() == [0, 0] and sorted(chunk.targets.tolist()) == [9, 10]
 
 
 def test_no_continuations_are_no_batches():
@@ -260,104 +262,6 @@ def test_a_continuation_longer_than_the_budget_is_forwarded_all_the_same():
     assert batch.ids.shape == (1, len(LONG) - 1)
 
 
-@given(a=st.lists(st.integers(0, 1), max_size=12), b=st.lists(st.integers(0, 1), max_size=12))
-def test_common_is_the_length_of_the_shared_prefix(a, b):
-    expected = next((i for i, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
-    assert common(tuple(a), tuple(b)) == expected
-    assert common((7,) * 200 + tuple(a), (7,) * 200 + tuple(b)) == 200 + expected
-
-
-# --- prefixes that are cached ------------------------------------------------------------------------------------
-
-
-def best_saving(contexts, depth=0):
-    """Tokens saved at best by disjoint groups of 8 or more contexts that share 32 tokens or more, by trying all.
-
-    A group is cached at the depth where its contexts part; whatever does not belong to it is looked at further down.
-    """
-    if len(contexts) < 8:
-        return 0
-    shared = depth
-    while all(len(context) > shared for context in contexts) and len({context[shared] for context in contexts}) == 1:
-        shared += 1
-    own = (len(contexts) - 1) * shared if shared >= 32 else 0
-    children = {}
-    for context in contexts:
-        if len(context) > shared:
-            children.setdefault(context[shared], []).append(context)
-    return max(own, sum(best_saving(child, shared + 1) for child in children.values()))
-
-
-def saving(contexts, groups):
-    """Tokens saved by groups, with all that must hold for them."""
-    assert sorted(i for _, members in groups for i in members) == list(range(len(contexts)))
-    *cached, (rest_depth, _) = groups
-    assert rest_depth == 0
-    saved = 0
-    for depth, members in cached:
-        own = {contexts[i] for i in members}
-        assert depth >= 32 and len(own) >= 8
-        assert all(len(context) >= depth for context in own) and len({context[:depth] for context in own}) == 1
-        assert [contexts[i] for i in members] == sorted(contexts[i] for i in members)
-        saved += (len(own) - 1) * depth
-    return saved
-
-
-@st.composite
-def spelled(draw, size):
-    """Contexts of a few words of `size` tokens, so that they part where a word ends; and a tail of their own."""
-    words = st.lists(st.integers(0, 2), max_size=4)
-    n = draw(st.integers(0, 40))
-    contexts = []
-    for i in range(n):
-        spell = [token for word in draw(words) for token in range(100 + 100 * word, 100 + 100 * word + size)]
-        contexts.append((*spell, *[1000 + i] * draw(st.integers(0, 2))))
-    return contexts
-
-
-@settings(max_examples=100, deadline=None)
-@given(contexts=spelled(32))
-def test_prefix_groups_save_the_most_where_contexts_part_at_multiples_of_32(contexts):
-    assert saving(contexts, prefix_groups(contexts)) == best_saving(sorted(set(contexts)))
-
-
-@settings(max_examples=100, deadline=None)
-@given(contexts=spelled(11))
-def test_prefix_groups_never_save_less_than_nothing_or_one_prefix_for_all(contexts):
-    saved = saving(contexts, prefix_groups(contexts))
-    distinct = sorted(set(contexts))
-    depth = common(distinct[0], distinct[-1]) if distinct else 0
-    one_for_all = (len(distinct) - 1) * depth if depth >= 32 and len(distinct) >= 8 else 0
-    assert max(one_for_all, 0) <= saved <= best_saving(distinct)
-
-
-def test_nested_prefixes_are_cached_at_the_subject():
-    """57 subjects with five examples each behind one instruction, as MMLU asks: the longer prefix saves more."""
-    rng = np.random.default_rng(0)
-    contexts = []
-    for _ in range(57):
-        examples = tuple(rng.integers(3, 900, 300).tolist())
-        contexts += [(*LONG[:40], *examples, *rng.integers(3, 900, 20).tolist()) for _ in range(12)]
-    groups = prefix_groups(contexts)
-    assert saving(contexts, groups) == 57 * 11 * 340
-    assert [depth for depth, _ in groups] == [340] * 57 + [0] and groups[-1][1] == []
-
-
-def test_an_instruction_is_cached_where_the_subjects_are_too_small():
-    rng = np.random.default_rng(0)
-    contexts = []
-    for _ in range(20):
-        examples = tuple(rng.integers(3, 900, 50).tolist())
-        contexts += [(*LONG[:40], *examples, *rng.integers(3, 900, 20).tolist()) for _ in range(3)]
-    assert [depth for depth, _ in prefix_groups(contexts)] == [40, 0]
-
-
-def test_a_stranger_does_not_cost_the_others_their_prefix():
-    contexts = [(*LONG[:64], 1000 + i) for i in range(20)] + [(5, 6, 7), (9,)]
-    (depth, members), (_, rest) = prefix_groups(contexts)
-    assert depth == 64 and sorted(members) == list(range(20)) and sorted(rest) == [20, 21]
-
-
 # --- the gate: what is forwarded on real items --------------------------------------------------------------------
 
 
@@ -375,12 +279,19 @@ def least_work(rows):
     for row in rows:
         by_item.setdefault(row.item, []).append(row)
     everyone = [row.tokens[: row.n_context - 1] for row in rows]
-    shared = min(common(everyone[0], other) for other in everyone)
+    shared = min(common_length(everyone[0], other) for other in everyone)
     unique = shared + sum(distinct_prefixes([r.tokens[:-1] for r in own]) - shared for own in by_item.values())
     scored = sum(
         len({r.tokens[:at] for r in own for at in range(r.n_context, len(r.tokens))}) for own in by_item.values()
     )
     return unique, scored
+
+
+def planned_tokens(chunks):
+    """Tokens that a plan forwards, prefixes included: (with padding, without)."""
+    batches = [batch for chunk in chunks for batch in chunk.batches]
+    prefixes = sum(map(len, {batch.prefix for batch in batches}))
+    return sum(batch.ids.size for batch in batches) + prefixes, sum(batch.n_tokens for batch in batches) + prefixes
 
 
 def few_shot(items, n):
@@ -418,8 +329,7 @@ def test_little_more_is_forwarded_than_must_be(gate_rows):
     unique, scored = least_work(gate_rows)
     chunks = plan(gate_rows, 2048)
     batches = [batch for chunk in chunks for batch in chunk.batches]
-    prefixes = sum(map(len, {batch.prefix for batch in batches}))
-    forwarded = sum(batch.ids.size for batch in batches) + prefixes
+    forwarded, _ = planned_tokens(chunks)
     # Items with one prompt, or with a prefix that is not everyone's, share more than this denominator knows.
     assert forwarded <= 1.10 * unique
     head_rows = sum(len(chunk.order) for chunk in chunks)
@@ -461,7 +371,7 @@ def counted(model, scorer, budget):
 
 @pytest.mark.parametrize("scaling", [1.0, 2.0])
 @pytest.mark.parametrize("shots", [0, 5])
-def test_the_work_that_is_reported_is_what_goes_through_the_model(tokenizer, make_model, shots, scaling):
+def test_what_is_planned_is_what_goes_through_the_model(tokenizer, make_model, shots, scaling):
     model = make_model(tie_word_embeddings=False, max_position_embeddings=2048)
     facts = load_probe("builtin:facts").items
     choices = [item for item in facts if isinstance(item, MultipleChoice)]
@@ -474,9 +384,12 @@ def test_the_work_that_is_reported_is_what_goes_through_the_model(tokenizer, mak
         scorer.score(model, budget=2048)
     assert str(scorer.path) == ("tree, tiles" if scaling == 1.0 else "tree, own")
     tokens, head_rows, forwards = counted(model, scorer, 2048)
-    assert tokens == scorer.work.forwarded
-    # One more row for each forward: the model's own code has to go on with something.
-    assert scorer.work.head_rows <= head_rows <= scorer.work.head_rows + forwards
+    chunks = plan(rows, 2048, cached=kv.max_tokens(model, 2048))
+    forwarded, without_padding = planned_tokens(chunks)
+    planned_rows = sum(len(chunk.order) for chunk in chunks)
+    assert tokens == forwarded
+    # One more row for each forward: the model's own code needs some input.
+    assert planned_rows <= head_rows <= planned_rows + forwards
     unique, least_rows = least_work(rows)
-    assert scorer.work.unique <= unique and scorer.work.head_rows <= least_rows
-    assert scorer.work.unique <= scorer.work.forwarded <= 1.10 * unique
+    assert without_padding <= unique and planned_rows <= least_rows
+    assert without_padding <= forwarded <= 1.10 * unique

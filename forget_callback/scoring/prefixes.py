@@ -1,0 +1,71 @@
+"""Prompt prefixes that are worth caching: which prompts share one, so that the fewest tokens are forwarded.
+
+Works on token ids alone, for likelihoods and for generation alike; knows neither models nor caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+# A prefix is cached if it has at least this many tokens, and at least this many distinct prompts share it. With fewer
+# prompts one trie does as well.
+MIN_TOKENS, MIN_PROMPTS = 32, 8
+
+
+def common_length(a: Sequence[int], b: Sequence[int]) -> int:
+    """Length of the common prefix of two sequences."""
+    n = min(len(a), len(b))
+    if a[:n] == b[:n]:
+        return n
+    low, high = 0, n  # a[:low] == b[:low], a[:high] != b[:high]
+    while high - low > 1:
+        middle = (low + high) // 2
+        if a[low:middle] == b[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:
+    """Groups prompts by the prefix to cache, so that the fewest tokens are forwarded.
+
+    Returns:
+        For each group the prefix' length and the indices of its prompts, sorted by token ids; last, with length 0, the
+        prompts that share none.
+    """
+    distinct: dict[tuple[int, ...], list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        distinct.setdefault(tuple(prompt), []).append(i)
+    ordered = sorted(distinct.items())
+    shared = [common_length(a, b) for (a, _), (b, _) in pairwise(ordered)]
+    chosen = _best_prefixes(shared, 0, len(ordered), MIN_TOKENS)[1]
+    groups = [(depth, [i for _, own in ordered[low:high] for i in own]) for low, high, depth in chosen]
+    grouped = {i for _, members in groups for i in members}
+    return [*groups, (0, [i for _, own in ordered for i in own if i not in grouped])]
+
+
+def _best_prefixes(shared: list[int], low: int, high: int, least: int) -> tuple[int, list[tuple[int, int, int]]]:
+    """Most tokens that can be saved in sorted prompts `low` to `high`, and by which prefixes: (low, high, length) each.
+
+    `shared[i]` is the length of the common prefix of prompts i and i + 1. Either all prompts share one prefix, or they
+    are split where they have too little in common, and each part may share a longer one.
+    """
+    if high - low < MIN_PROMPTS:
+        return 0, []
+    depth = min(shared[low : high - 1])
+    parts, first = [], low
+    for at in range(low, high - 1):
+        if shared[at] < max(least, depth + MIN_TOKENS):
+            parts.append((first, at + 1))
+            first = at + 1
+    parts.append((first, high))
+    saved = 0
+    chosen: list[tuple[int, int, int]] = []
+    if len(parts) > 1:
+        for part in parts:
+            more, inner = _best_prefixes(shared, *part, depth + MIN_TOKENS)
+            saved, chosen = saved + more, chosen + inner
+    own = (high - low - 1) * depth if depth >= MIN_TOKENS else 0
+    return (own, [(low, high, depth)]) if own > 0 and own >= saved else (saved, chosen)
