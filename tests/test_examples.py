@@ -79,7 +79,7 @@ def test_scripts_run_on_a_model(model, tmp_path, monkeypatch, capsys, name):
 def forgot(tmp_path):
     """A run's directory."""
     store = make_run(tmp_path / "run", [make_probe()])
-    store.write_history(store.history().table)
+    store.write_history(store.history().arrow)
     return tmp_path / "run"
 
 

@@ -203,41 +203,32 @@ def compare(before: Snapshot, after: Snapshot) -> Transitions:
     Raises:
         ValueError: If fingerprints or items differ.
     """
-    return compare_groups(before, after, {"": slice(None)})[""]
+    return compare_groups(pairs_of(before, after), {"": slice(None)})[""]
 
 
-def compare_groups(
-    before: Snapshot, after: Snapshot, groups: Mapping[str, slice | NDArray[np.int64]]
-) -> dict[str, Transitions]:
-    """Transitions of several groups of items, such as categories; checks and joins the items once for all.
+def compare_groups(pairs: Pairs, groups: Mapping[str, slice | NDArray[np.int64]]) -> dict[str, Transitions]:
+    """Transitions of several groups of items, such as categories.
 
     Args:
-        before: The baseline.
-        after: A later snapshot of the probe.
-        groups: Which items of `before` each has, by position there; at least one.
-
-    Raises:
-        ValueError: If fingerprints or items differ.
+        pairs: What `pairs_of` gives.
+        groups: Which items each has, by position.
     """
-    pairs = _pairs_of(before, after)
     return {name: _count(pairs.take(rows)) for name, rows in groups.items()}
 
 
-def lost_by_item(before: Snapshot, after: Snapshot) -> Floats:
-    """Each item's part in `knowledge_lost`, ``(n,)`` in the order of `before`: their mean is the estimate.
-
-    NaN where an item was not scored both times.
-
-    Raises:
-        ValueError: If fingerprints or items differ.
-    """
-    pairs = _pairs_of(before, after)
+def lost_by_item(pairs: Pairs) -> Floats:
+    """Each item's part in `knowledge_lost`, ``(n,)``: their mean is the estimate. NaN where not scored both times."""
     found = np.full(len(pairs), np.nan)
     found[~np.isnan(pairs.before) & ~np.isnan(pairs.after)] = lost_scores(pairs.scored())
     return found
 
 
-def _pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
+def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
+    """The answers of two snapshots, joined by item id in the order of `before`, validated once for all that reads them.
+
+    Raises:
+        ValueError: If fingerprints or items differ, or a choice contradicts whether the item was right.
+    """
     after = align(before, after)
     return paired(
         before.correct,

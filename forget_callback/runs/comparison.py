@@ -37,7 +37,7 @@ def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
     pooled: dict[str, Any] = {}
     whole = rows[-1].probe  # "all" of several probes, else the only one
     for row in rows:
-        values = row.as_dict()
+        values = row.numbers
         numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
         if row.category:
             probes[row.probe]["categories"][row.category] = numbers

@@ -85,7 +85,7 @@ class Gate:
         if row is None:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
             raise ValueError(f"--fail-if {self.text!r}: no such probe or category; known are {', '.join(known)}")
-        values = row.as_dict()
+        values = row.numbers
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
         number = float(values[self.metric + end])
         fails = {

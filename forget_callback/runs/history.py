@@ -6,16 +6,18 @@ baseline and a few vectors per probe, not every snapshot; anything older can be 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item
+from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.series import OVER_TIME, Series
@@ -58,11 +60,12 @@ class Row:
         return self.stage.samples_before + self.samples_seen
 
     def value(self, metric: str) -> float:
-        """The number of one metric of `METRICS` or `OVER_TIME`."""
-        return self.over_time[metric] if metric in OVER_TIME else float(getattr(self.transitions, metric))
+        """The number of one metric of `ALL_METRICS`."""
+        return float(self.numbers[metric])
 
-    def as_dict(self) -> dict[str, Any]:
-        """The row of the table."""
+    @cached_property
+    def numbers(self) -> Mapping[str, Any]:
+        """The row of the table, by the names of its columns; computed once."""
         keys = {name: getattr(self, name) for name in KEYS}
         stage = {"stage": self.stage.number, "total_samples_seen": self.total_samples_seen}
         return {**keys, **self.transitions.as_dict(), **self.over_time, **stage}
@@ -88,7 +91,20 @@ class History:
         self.stage = stage
         self._begun = {s.probe: s for s in _pooled(baseline)}
         self._series: dict[str, Series] = {}
+        self._lost_scores: dict[str, list[NDArray[np.float32]]] = {}
         self._noise: dict[tuple[str, str], float] = {}
+        self._selected: dict[tuple[str, str], list[Row]] = {}
+        self._arrow: pa.Table | None = None
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last snapshots, None before the first."""
+        return self.rows[-1].step if self.rows else None
+
+    @property
+    def last_rows(self) -> list[Row]:
+        """The rows of the last step."""
+        return [rows[-1] for rows in self._selected.values() if rows[-1].step == self.last_step]
 
     def append(self, snapshots: Sequence[Snapshot], *, again: Sequence[Snapshot] = ()) -> list[Row]:
         """Adds one step, a snapshot of each probe, and gives its rows; "all" pools several probes.
@@ -101,27 +117,27 @@ class History:
             ValueError: If the steps of the snapshots differ, do not grow, or a snapshot does not fit its baseline.
         """
         steps = {snapshot.step for snapshot in snapshots}
-        if len(steps) != 1 or (self.rows and min(steps) <= self.rows[-1].step):
-            last = self.rows[-1].step if self.rows else None
+        last = self.last_step
+        if len(steps) != 1 or (last is not None and min(steps) <= last):
             raise ValueError(f"snapshots must be of one step after the last, {last}; got steps {sorted(steps)}")
         if again:
             same = History()
             same.append(snapshots)
             noise = same.append([replace(snapshot, step=snapshots[0].step + 1) for snapshot in again])
             self._noise = {(row.probe, row.category): row.transitions.knowledge_lost for row in noise}
-        pooled = _pooled(snapshots)
-        kept = {name: copy(series) for name, series in self._series.items()}
-        try:
-            rows = [row for snapshot in pooled for row in self._rows_of(snapshot)]
-        except ValueError:
-            self._series = kept  # the step was not taken: it may come again, put right
-            raise
+        taken = [self._take(snapshot) for snapshot in _pooled(snapshots)]  # raises before anything is changed
+        for one in taken:
+            self._series[one.name] = one.series
+            self._lost_scores.setdefault(one.name, []).append(one.lost_scores)
+            for row in one.rows:
+                self._selected.setdefault((row.probe, row.category), []).append(row)
+        rows = [row for one in taken for row in one.rows]
         self.rows += rows
         return rows
 
-    def select(self, probe: str, category: str = "") -> list[Row]:
+    def select(self, probe: str, category: str = "") -> Sequence[Row]:
         """The rows of one probe and category, oldest first."""
-        return [row for row in self.rows if (row.probe, row.category) == (probe, category)]
+        return self._selected.get((probe, category), ())
 
     @property
     def probes(self) -> tuple[str, ...]:
@@ -148,33 +164,32 @@ class History:
         """
         series = self._series[probe]
         items = slice(None) if category == "" else series.baseline.category.astype(str) == category
-        return np.stack(series.lost_scores)[:, items]
+        return np.stack(self._lost_scores[probe])[:, items]
 
     @property
     def table(self) -> pd.DataFrame:
         """What `table_of` makes of its rows."""
         return table_of(self.rows)
 
-    def _rows_of(self, snapshot: Snapshot) -> list[Row]:
-        series = self._series.get(snapshot.probe)
-        if series is None:
-            base = self._begun.get(snapshot.probe)
-            new = Series(snapshot) if base is None else Series(base, start=align(base, snapshot))
-            series = self._series[snapshot.probe] = new
+    @property
+    def arrow(self) -> pa.Table:
+        """The same for a file; rows that were converted before are not converted again."""
+        done = 0 if self._arrow is None else self._arrow.num_rows
+        new = pa.Table.from_pandas(table_of(self.rows[done:]), preserve_index=False)
+        self._arrow = new if self._arrow is None else pa.concat_tables([self._arrow, new]).combine_chunks()
+        return self._arrow
+
+    def _take(self, snapshot: Snapshot) -> _Taken:
+        """What a snapshot adds to the history, which is not changed yet."""
+        series = copy(self._series.get(snapshot.probe)) or self._new_series(snapshot)
         now = align(series.baseline, snapshot)
+        pairs = pairs_of(series.baseline, now)
         items = series.update(now)
-        series.lost_scores = [*series.lost_scores, lost_by_item(series.baseline, now).astype(np.float32)]
-        base = series.baseline
-        # Sorted once: a mask per category would go through all items again and again.
-        code, found = pd.factorize(base.category.astype(str).astype(object))
-        of_category = np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])
-        groups: dict[str, Any] = {} if snapshot.probe == "all" else dict(zip(found, of_category))
-        groups[""] = slice(None)
-        in_stage = {} if series.start is None else compare_groups(series.start, now, groups)
+        groups = _groups(series.baseline)
+        in_stage = {} if series.start is None else compare_groups(pairs_of(series.start, now), groups)
         rows = []
-        for name, changed in sorted(compare_groups(base, now, groups).items()):
-            mask = groups[name]
-            over_time = {metric: _nanmean(values[mask]) for metric, values in items.items()}
+        for name, changed in sorted(compare_groups(pairs, groups).items()):
+            over_time = {metric: _nanmean(values[groups[name]]) for metric, values in items.items()}
             over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
             over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
             for metric in STAGE:
@@ -182,7 +197,30 @@ class History:
                 over_time[metric] = own
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             rows.append(Row(*key, changed, over_time, self.stage))
-        return rows
+        return _Taken(snapshot.probe, series, lost_by_item(pairs).astype(np.float32), rows)
+
+    def _new_series(self, snapshot: Snapshot) -> Series:
+        base = self._begun.get(snapshot.probe)
+        return Series(snapshot) if base is None else Series(base, start=align(base, snapshot))
+
+
+class _Taken(NamedTuple):
+    """What one more snapshot of a probe adds to a history."""
+
+    name: str
+    series: Series
+    lost_scores: NDArray[np.float32]
+    rows: list[Row]
+
+
+def _groups(base: Snapshot) -> dict[str, Any]:
+    """The items of each category, and of the whole probe, ""; of the pool of several probes the whole alone."""
+    groups: dict[str, Any] = {}
+    if base.probe != "all":
+        # Sorted once: a mask per category would go through all items again and again.
+        code, found = pd.factorize(base.category.astype(str).astype(object))
+        groups.update(zip(found, np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])))
+    return {**groups, "": slice(None)}
 
 
 def table_of(rows: Sequence[Row]) -> pd.DataFrame:
@@ -192,7 +230,7 @@ def table_of(rows: Sequence[Row]) -> pd.DataFrame:
     stage and the samples seen in all stages so far.
     """
     columns = [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"]
-    return pd.DataFrame([row.as_dict() for row in rows], columns=columns)
+    return pd.DataFrame([row.numbers for row in rows], columns=columns)
 
 
 def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:

@@ -6,7 +6,6 @@ guessing explains is `transitions.py`'s business.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,7 +38,6 @@ class Series:
         watched: Items scored at a later snapshot than the first, and until there is one, those scored at the first:
             where only a part of the items is scored again, nobody knows about the others.
         events: 1->0 steps of each item.
-        lost_scores: Each item's part in `knowledge_lost` at each snapshot.
     """
 
     baseline: Snapshot
@@ -51,7 +49,6 @@ class Series:
     lost_at: Floats = field(init=False)
     watched: NDArray[np.bool_] = field(init=False)
     events: Floats = field(init=False)
-    lost_scores: Sequence[NDArray[np.float32]] = ()
 
     def __post_init__(self) -> None:
         self.changed = np.zeros(len(self.baseline), bool)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -167,9 +168,8 @@ def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -
         if planned is None:
             raise ValueError("a strict rule spends its error rate over the planned snapshots; pass planned=")
         confidence = 1 - (1 - confidence) / max(planned, 1)
-    consecutive = 0
-    for row in rows[1:]:
-        consecutive = consecutive + 1 if _tested(rule, row, confidence) > rule.above else 0
+    later = reversed(rows[1:])
+    consecutive = sum(1 for _ in takewhile(lambda row: _tested(rule, row, confidence) > rule.above, later))
     last = rows[-1]
     return StopDecision(
         rule=rule,

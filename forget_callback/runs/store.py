@@ -27,6 +27,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pyarrow import parquet
 
 from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.probe import Probe
@@ -174,10 +176,13 @@ class Store:
         found = [snapshot for probe in probes if (snapshot := self.read_beside(kind, probe.name)) is not None]
         return found if len(found) == len(probes) else []
 
-    def write_history(self, table: pd.DataFrame) -> None:
+    def write_history(self, table: pa.Table) -> None:
         """Replaces `history.parquet`."""
         if self.writable:
-            write_whole(self.path / "history.parquet", lambda temporary: table.to_parquet(temporary, index=False))
+            # It is written whole each time: a dictionary of numbers that hardly repeat would cost more than the rest.
+            text = [column.name for column in table.schema if not pa.types.is_primitive(column.type)]
+            file = self.path / "history.parquet"
+            write_whole(file, lambda temporary: parquet.write_table(table, temporary, use_dictionary=text))
 
     def read_history(self) -> pd.DataFrame:
         """The table of the run so far."""

@@ -122,12 +122,12 @@ class ForgetMonitor:
     @property
     def last_step(self) -> int | None:
         """Step of the last snapshot, None before the baseline."""
-        return self._history.rows[-1].step if self._history.rows else None
+        return self._history.last_step
 
     @property
     def last_rows(self) -> list[Row]:
         """The history's rows of the last snapshot."""
-        return [row for row in self._history.rows if row.step == self.last_step]
+        return self._history.last_rows
 
     @property
     def probe_seconds(self) -> tuple[float, float]:
@@ -312,7 +312,7 @@ class ForgetMonitor:
             while self._unsaved:
                 self._unsaved[0]()
                 self._unsaved.pop(0)
-            self.store.write_history(self.history)
+            self.store.write_history(self._history.arrow)
         except Exception as error:  # a full disk must not keep the numbers from trackers and stop rules
             logger.warning(
                 "the snapshot of step %s could not be written to %s; it is kept and written with the next one: %s: %s",

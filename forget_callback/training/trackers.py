@@ -81,7 +81,7 @@ def evaluation_metrics(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def _numbers(row: Row, *, missing: bool = False) -> dict[str, float]:
-    values = row.as_dict()
+    values = row.numbers
     return {name: float(values[name]) for name in ALL_METRICS if missing or not math.isnan(values[name])}
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forget_callback.metrics.transitions import INTERVALS, METRICS, compare, compare_groups, transitions
+from forget_callback.metrics.transitions import INTERVALS, METRICS, compare, compare_groups, pairs_of, transitions
 from forget_callback.snapshots.snapshot import Snapshot
 
 CASES = json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())["cases"]
@@ -369,7 +369,7 @@ def test_groups_are_compared_as_if_each_were_alone():
         snapshots.append(Snapshot("p", "f", step, ids=list(range(n)), correct=correct, **columns))
     before, after = snapshots
     groups = {"some": np.flatnonzero(rng.random(n) < 0.3), "closed": np.flatnonzero(np.isfinite(k)), "": slice(None)}
-    found = compare_groups(before, after.select(rng.permutation(n)), groups)
+    found = compare_groups(pairs_of(before, after.select(rng.permutation(n))), groups)
     assert [t.knowledge_method for t in found.values()] == ["mixed", "choice", "mixed"]
     for name, rows in groups.items():
         index = np.arange(n)[rows]

@@ -9,6 +9,7 @@ from math import nan
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from forget_callback.probes.items import Generation, MultipleChoice, Recall
@@ -50,7 +51,7 @@ def test_the_folder_is_laid_out_as_promised(tmp_path):
     store.write(snapshot(12, probe=SECOND))
     history = History()
     history.append([snapshot()])
-    store.write_history(history.table)
+    store.write_history(history.arrow)
     assert store.exists and files(tmp_path) == [
         "forget/history.parquet",
         "forget/manifest.json",
@@ -131,7 +132,7 @@ def test_a_store_that_may_not_write_reads_and_writes_nothing(store, tmp_path):
     reader = Store(tmp_path, writable=False)
     reader.begin([PROBE, SECOND])
     reader.write(snapshot(1))
-    reader.write_history(pd.DataFrame({"step": [1]}))
+    reader.write_history(pa.table({"step": [1]}))
     assert reader.set_aside() is None
     assert content(tmp_path) == before
     assert reader.steps("facts") == [0] and reader.probes() == [PROBE] and reader.read("facts", 0).step == 0
@@ -167,7 +168,7 @@ def test_a_snapshot_that_cannot_be_written_leaves_no_file(store):
 
 WRITER = """
 import sys
-import pandas as pd
+import pyarrow as pa
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.runs.store import Store
 store, n = Store(sys.argv[1]), 3000
@@ -176,7 +177,7 @@ while True:
     snapshot = Snapshot("facts", "f", step, ids=[str(i) for i in range(n)], correct=[step % 2] * n)
     store.write(snapshot)
     step += 1
-    store.write_history(pd.DataFrame({"step": range(step)}))
+    store.write_history(pa.table({"step": list(range(step))}))
 """
 
 
@@ -217,7 +218,7 @@ def test_set_aside_moves_later_snapshots_and_keeps_the_run(tmp_path):
 
 def test_set_aside_of_everything_makes_room_for_another_run(store):
     store.write(snapshot(0))
-    store.write_history(pd.DataFrame({"step": [0]}))
+    store.write_history(pa.table({"step": [0]}))
     before = content(store.path)
     aside = store.set_aside()
     assert content(aside) == before
