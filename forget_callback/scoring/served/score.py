@@ -1,8 +1,8 @@
 """`score_served`: a model on an OpenAI-compatible server and a probe in, a snapshot out.
 
-Generation items are asked through chat or completions. Choices and recall need the log-probabilities of the prompt:
-token ids go to the server, as they would go to a model here, and it says what each is worth. What the server cannot
-give is refused before anything is scored. Needs no model here, only a tokenizer where token ids are sent.
+Generation items go through chat or completions. Choices and recall need the log-probabilities of the prompt: the
+server gets the token ids that a local model would get, and returns one log-probability a token. What the server cannot
+do is an error before anything is scored. Needs no local model, only a tokenizer where token ids are sent.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 
-# Stands for a chat template that only the server knows: such snapshots compare among themselves, not with those of a
-# template that is known here.
+# Stands for a chat template that only the server knows: such snapshots compare with each other, not with those of a
+# template that is known locally.
 SERVERS_TEMPLATE = "the server's own"
 _ID = "token_id:"
 
 
 def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -> tuple[Probe, Any]:
-    """The probe as this server is asked it, and the tokenizer that this takes, None if it takes none.
+    """The probe bound to this server's chat template, and the tokenizer that it needs, None if it needs none.
 
-    With a tokenizer conversations are rendered here, and the fingerprint is that of a model scored here. Without one
-    the server renders them by its own template.
+    With a tokenizer conversations are rendered locally, and the fingerprint is that of a locally scored model. Without
+    one the server renders them by its own template.
 
     Args:
         tokenizer: Directory or hub id; where choices or recall need one, the server's name of the model by default.
@@ -58,14 +58,14 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
 
 
 def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progress: bool = False) -> Snapshot:
-    """Asks a served model every item of a probe.
+    """Scores a served model on a probe.
 
-    Items that the server refuses, such as one longer than its context, or does not answer after several attempts are
+    Items that the server rejects, such as one longer than its context, or does not answer after several attempts are
     not scored. Samples are drawn by the server, with the probe's seed; its own defaults, such as a repetition penalty,
-    hold for all that a request does not set.
+    apply to all that a request does not set.
 
     Args:
-        probe: As `bind_served` gives it.
+        probe: As `bind_served` returns it.
         tokenizer: Likewise.
         progress: Show a bar on a terminal if it takes longer than two seconds.
 
@@ -73,40 +73,42 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
         A snapshot at step 0.
 
     Raises:
-        ValueError: If the server answers nothing, does not give what choices and recall need, or reads token ids
-            otherwise than the tokenizer.
+        ValueError: If the server answers nothing, does not return what choices and recall need, or its token ids are
+            not the tokenizer's.
+        ImportError: If openai is not installed.
     """
     rows = [] if tokenizer is None else continuations(probe, tokenizer)
     if rows:
         _require_likelihoods(server, probe, tokenizer)
-    asked = [_Question.of(i, item, probe, tokenizer) for i, item in enumerate(probe.items) if _is_written(item)]
-    requests = [(question.path, question.body) for question in asked]
+    written = [_Request.of(i, item, probe, tokenizer) for i, item in enumerate(probe.items) if _is_written(item)]
+    requests = [(request.path, request.body) for request in written]
     requests += [("completions", _echo(row.tokens)) for row in rows]
     with tqdm(
         total=len(requests), desc=f"probe {probe.name}", delay=2, leave=False, disable=None if progress else True
     ) as bar:
-        answers = server.ask_all(requests, advance=bar.update)
-    told = answers[len(asked) :]
-    scored = [
-        found if isinstance(found, Unanswered) else _Scored.of(found, row, server) for row, found in zip(rows, told)
+        answers = server.request_all(requests, advance=bar.update)
+    likelihoods = [
+        answer if isinstance(answer, Unanswered) else _Logprobs.of(answer, row, server)
+        for row, answer in zip(rows, answers[len(written) :])
     ]
-    items = [question.item for question in asked]
+    items = [request.item for request in written]
     lost = {
-        item: found
-        for item, found in zip([*items, *(row.item for row in rows)], [*answers[: len(asked)], *scored])
-        if isinstance(found, Unanswered)
+        item: answer
+        for item, answer in zip([*items, *(row.item for row in rows)], [*answers[: len(written)], *likelihoods])
+        if isinstance(answer, Unanswered)
     }
     _report_lost(server, probe, lost)
     builder = SnapshotBuilder(len(probe))
-    judge_texts(builder, probe, items, [None if q.item in lost else q.text(found) for q, found in zip(asked, answers)])
+    texts = [None if one.item in lost else one.text(answer) for one, answer in zip(written, answers)]
+    judge_texts(builder, probe, items, texts)
     options = []
-    for row, known in zip(rows, scored):
-        if row.item in lost or isinstance(known, Unanswered):
+    for row, logprobs in zip(rows, likelihoods):
+        if row.item in lost or isinstance(logprobs, Unanswered):
             continue
         if row.greedy:
-            known.judge_recall(builder, row, tokenizer)
+            logprobs.judge_recall(builder, row, tokenizer)
         else:
-            options.append((row, Likelihood(known.logprob)))
+            options.append((row, Likelihood(logprobs.total)))
     judge_likelihoods(builder, probe, options, tokenizer)
     return builder.snapshot(probe, {"server": server.url, "served_model": server.model})
 
@@ -116,8 +118,15 @@ def _is_written(item: Item) -> bool:
 
 
 @dataclass(frozen=True)
-class _Question:
-    """A generation item, and the request that asks it."""
+class _Request:
+    """A generation item and its request.
+
+    Attributes:
+        item: Its index in the probe.
+        query: Its stop conditions.
+        path, body: Of the request.
+        opened: GeneratedText that the prompt already opened, such as a thinking block.
+    """
 
     item: int
     query: GenerationRequest
@@ -126,8 +135,8 @@ class _Question:
     opened: str = ""
 
     @classmethod
-    def of(cls, index: int, item: Any, probe: Probe, tokenizer: Any) -> _Question:
-        # No stop at the end of a line: it may be an empty one, or a line of thinking.
+    def of(cls, index: int, item: Any, probe: Probe, tokenizer: Any) -> _Request:
+        # No stop at the end of a line: the line may be empty, or part of the thinking.
         query = GenerationRequest.of(item, (), replace(probe, temperature=0), repeat=0, variant=0)
         body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
         if probe.temperature > 0:
@@ -146,9 +155,8 @@ class _Question:
         return cls(index, query, "chat/completions", {**body, "messages": messages_of(item, probe)})
 
     def text(self, answer: Any) -> GeneratedText:
-        """What the server wrote, up to where the answer ends."""
-        said = (answer.get("message") or {}).get("content") or answer.get("text") or ""
-        text = self.opened + said
+        """The generated text, up to where the answer ends."""
+        text = self.opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
         end = find_stop(self.query, text)
         if end is not None:
             return GeneratedText(text[:end], (), "text")
@@ -156,8 +164,8 @@ class _Question:
 
 
 @dataclass(frozen=True)
-class _Scored:
-    """What a server said of one continuation, an entry a token.
+class _Logprobs:
+    """A server's log-probabilities of one continuation, ``(n_tokens,)`` each, in nats.
 
     Attributes:
         own: Log-probability of each token.
@@ -168,13 +176,13 @@ class _Scored:
     best: list[tuple[float, str]]
 
     @classmethod
-    def of(cls, answer: Any, row: Continuation, server: Server) -> _Scored | Unanswered:
-        """Reads the continuation's part of an answer."""
-        said, part = _prompt_part(answer, len(row.tokens), server), slice(row.n_context, len(row.tokens))
-        own, best = said["token_logprobs"][part], []
-        for name, logprob, top in zip(said["tokens"][part], own, said["top_logprobs"][part]):
-            # Where names are texts two tokens may share one, and of those one entry is left. While there are two
-            # entries in all, one of a better token is among them if there is a better token.
+    def of(cls, answer: Any, row: Continuation, server: Server) -> _Logprobs | Unanswered:
+        """The continuation's part of a response."""
+        echoed, part = _prompt_part(answer, len(row.tokens), server), slice(row.n_context, len(row.tokens))
+        own, best = echoed["token_logprobs"][part], []
+        for name, logprob, top in zip(echoed["tokens"][part], own, echoed["top_logprobs"][part]):
+            # careful: where tokens are named by their text, two may share a name and only one entry is left. Of two
+            # entries in all, one is of a better token if there is a better token.
             others = [(value, other) for other, value in top.items() if (other, value) != (name, logprob)]
             if row.greedy and not others:
                 return Unanswered(f"the server names no other token than {name!r}", refused=True)
@@ -182,12 +190,12 @@ class _Scored:
         return cls(own, best)
 
     @property
-    def logprob(self) -> float:
-        """Summed, in nats."""
+    def total(self) -> float:
+        """Log-probability of the continuation, in nats."""
         return float(sum(self.own))
 
     def judge_recall(self, builder: SnapshotBuilder, row: Continuation, tokenizer: Any) -> None:
-        """Fills the row of a recall item."""
+        """Fills a recall item's row of the snapshot."""
         leads = [own - other for own, (other, _) in zip(self.own, self.best)]
         wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
         builder.outcome[row.item] = "correct" if wrong is None else "wrong"
@@ -201,9 +209,9 @@ class _Scored:
 
 
 def _echo(prompt: str | Sequence[int]) -> Body:
-    """Asks for the log-probability of each token of a prompt. Some servers must write a token, which is not read.
+    """Request for the log-probability of each token of a prompt. Some servers must generate a token; it is not read.
 
-    Of vLLM it also asks to name tokens by their ids; others pass over that and name them by their texts.
+    vLLM then names tokens by their ids; other servers ignore that field and name them by their text.
     """
     sent = prompt if isinstance(prompt, str) else list(prompt)
     body = {"prompt": sent, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 2}
@@ -211,14 +219,14 @@ def _echo(prompt: str | Sequence[int]) -> Body:
 
 
 def _prompt_part(answer: Any, n: int, server: Server) -> dict[str, list[Any]]:
-    """The log-probabilities of an answer to `_echo`, which must cover at least `n` tokens of the prompt.
+    """The log-probabilities in a response to `_echo`, which must cover at least `n` tokens of the prompt.
 
     Raises:
         ValueError: If they do not.
     """
-    said = answer.get("logprobs") or {}
-    lists = {name: said.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")}
-    # A server that does not echo has those of the one token that it wrote. Nothing comes before a first token.
+    logprobs = answer.get("logprobs") or {}
+    lists = {name: logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")}
+    # careful: a server that ignores echo returns those of the one generated token. The first token has no context.
     if any(len(values) < n or None in values[1:n] for values in lists.values()):
         raise _no_likelihoods(server, "")
     return lists
@@ -227,13 +235,13 @@ def _prompt_part(answer: Any, n: int, server: Server) -> dict[str, list[Any]]:
 def _no_likelihoods(server: Server, why: object) -> ValueError:
     return ValueError(
         f"{server.url} gave no log-probabilities of the prompt for model {server.model!r} (/completions with echo, "
-        "logprobs and token ids, as vLLM and SGLang answer it), which choices and recall need; serve the model there, "
-        f"or ask by generation: the spec with ?cot=true, or items of kind generation{f' ({why})' if why else ''}"
+        "logprobs and token ids, as vLLM and SGLang support it), which choices and recall need; serve the model there, "
+        f"or score by generation: the spec with ?cot=true, or items of kind generation{f' ({why})' if why else ''}"
     )
 
 
 def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
-    """That a server gives log-probabilities, and that its tokenizer is the one we have: ids would mean other words.
+    """Checks that a server returns log-probabilities, and that its token ids are the tokenizer's.
 
     Raises:
         ValueError: If not.
@@ -241,24 +249,25 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
     item = next(item for item in probe.items if not isinstance(item, Generation))
     text = item.prompt + (item.choices[0] if isinstance(item, MultipleChoice) else item.answer)
     ids = encode(text, tokenizer)
-    read = []
+    tokens = []
     for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it
         try:
-            answer = server.ask("completions", _echo(prompt))
+            answer = server.request("completions", _echo(prompt))
         except Unanswered as problem:
             if problem.refused:
                 raise _no_likelihoods(server, problem) from problem
             raise ValueError(f"{server.url} does not answer for model {server.model!r}: {problem}") from problem
-        read.append(_prompt_part(answer, n, server)["tokens"][: len(ids)])
-    if read[0] != read[1]:
+        tokens.append(_prompt_part(answer, n, server)["tokens"][: len(ids)])
+    if tokens[0] != tokens[1]:
         raise ValueError(
-            f"{server.url} reads {text[:60]!r} as {read[0][:8]}, and the token ids made of it here as {read[1][:8]}: "
-            f"this is not the tokenizer of {server.model!r}; pass --tokenizer with the served model's"
+            f"{server.url} tokenizes {text[:60]!r} as {tokens[0][:8]}, but the local tokenizer's ids are "
+            f"{tokens[1][:8]} there: this is not the tokenizer of {server.model!r}; pass --tokenizer with the served "
+            "model's"
         )
 
 
 def _report_lost(server: Server, probe: Probe, lost: dict[int, Unanswered]) -> None:
-    """Says which items have no answer.
+    """Warns about items without an answer.
 
     Raises:
         ValueError: If none has.

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -48,7 +49,8 @@ class Service(ThreadingHTTPServer):
     """A small real server, which answers as vLLM documents it, by a model of ours.
 
     Attributes:
-        faults: What goes wrong with the next requests, in order: a status, alone or with headers, "drop" or "garbage".
+        faults: What goes wrong with the next requests, in order: a status, alone or with headers, "drop" (no response),
+            "cut" (a part of it) or "garbage" (no JSON).
         refused: Prompts with this in them are answered with 400.
         asked: Path, body and headers of every request.
         most: As many requests as waited at once, each for `delay` seconds.
@@ -68,7 +70,7 @@ class Service(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/v1"
 
     def server(self, **more):
-        return Server(self.url, "tiny", pause=0.01, **more)
+        return Server(self.url, "tiny", **more)
 
     def handle_error(self, request, client_address):
         """Says nothing of dropped connections."""
@@ -127,11 +129,15 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *arguments):
         """Nothing."""
 
+    def do_GET(self):
+        """What a redirect makes of a POST."""
+        self.do_POST()
+
     def do_POST(self):
         service = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         with service.lock:
-            service.asked.append((self.path, body, dict(self.headers)))
+            service.asked.append((self.path, body, self.headers))
             service.inside += 1
             service.most = max(service.most, service.inside)
             fault = service.faults.popleft() if service.faults else None
@@ -144,8 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "drop":
             self.connection.shutdown(socket.SHUT_RDWR)
             return
-        if fault == "garbage":
-            self._send(200, b'{"choices": [{"te')
+        if fault in ("cut", "garbage"):
+            data = b'{"choices": [{"te'
+            self._send(200, data, {"Content-Length": str(len(data) + 99 * (fault == "cut"))})
             return
         if fault is not None:
             status, headers = fault if isinstance(fault, tuple) else (fault, {})
@@ -162,7 +169,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status, data, headers=None):
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+        defaults = {"Content-Length": str(len(data)), "Content-Type": "application/json"}
+        for name, value in {**defaults, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
@@ -278,7 +286,7 @@ def test_faults_on_the_way_change_nothing(serve, make_model, tokenizer):
         500,
         500,
         None,
-        "garbage",
+        "cut",
         "drop",
         None,
         None,
@@ -311,17 +319,21 @@ def test_an_item_that_is_refused_is_not_scored_and_is_said_once(serve, tokenizer
 
 def test_an_item_without_an_answer_after_all_attempts_is_not_scored(serve, caplog):
     service = serve()
-    service.faults.extend([None, 500, "drop", 503])
+    service.faults.extend([None, 500, "drop", 503, None, "garbage"])
     found = score_served(replace(service.server(concurrency=1), attempts=3), Probe("asked", WRITTEN))
-    assert found.ids[np.isnan(found.correct)].tolist() == ["g1"]
-    assert "1 of 12 items, which are not scored: g1 (HTTP status 503: " in caplog.text and "(3 attempts)" in caplog.text
+    assert found.ids[np.isnan(found.correct)].tolist() == ["g1", "g3"]
+    assert "2 of 12 items, which are not scored: g1, g3 (HTTP status 503: " in caplog.text
+    assert "(3 attempts)" in caplog.text
+    service.faults.append("garbage")
+    with pytest.raises(ValueError, match=f"{service.url} does not answer .*malformed response: JSONDecodeError"):
+        score_served(service.server(), Probe("asked", WRITTEN))
 
 
 def test_a_server_that_is_gone_is_an_error_that_names_it(serve, tokenizer):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    gone = Server(f"http://127.0.0.1:{port}/v1", "tiny", pause=0.01, attempts=3)
+    gone = Server(f"http://127.0.0.1:{port}/v1", "tiny", attempts=3)
     for probe in (Probe("asked", WRITTEN), Probe("scored", ITEMS)):
         with pytest.raises(ValueError, match=f"http://127.0.0.1:{port}/v1 does not answer .*refused.*3 attempts"):
             score_served(gone, probe, tokenizer)
@@ -333,6 +345,38 @@ def test_a_server_that_is_gone_is_an_error_that_names_it(serve, tokenizer):
     service.faults.extend([None] * 3 + [500] * 1000)
     with pytest.raises(ValueError, match=f"{service.url} does not answer .*HTTP status 500"):
         score_served(replace(service.server(concurrency=2), attempts=2), Probe("asked", WRITTEN))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_to_another_server_does_not_carry_the_key(serve, monkeypatch, status, host, caplog):
+    """The other server is a port, or a name and a port, away; it rejects what comes without a key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    service, other = serve(), serve()
+    service.faults.extend([(status, {"Location": f"http://{host}:{other.server_port}/v1/completions"})] * 100)
+    other.faults.extend([401] * 100)
+    with pytest.raises(ValueError, match="refused model 'tiny': HTTP status 401") as said:
+        score_served(replace(service.server(), attempts=2), Probe("asked", WRITTEN))
+    assert service.asked[0][2]["Authorization"] == "Bearer a-secret"
+    assert other.asked, "the redirect was followed"
+    for _, _, headers in other.asked:
+        assert "Authorization" not in headers and "a-secret" not in str(headers)
+    assert "a-secret" not in f"{said.value} {caplog.text}"
+
+
+def test_a_redirect_within_the_server_is_followed_with_the_key(serve, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+    service = serve()
+    service.faults.append((307, {"Location": "/v1/completions"}))
+    found = score_served(service.server(), Probe("asked", WRITTEN[:1]))
+    assert not np.isnan(found.correct).any()
+    assert [headers["Authorization"] for _, _, headers in service.asked] == ["Bearer a-secret"] * 2
+
+
+def test_without_the_client_the_error_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "openai", None)
+    with pytest.raises(ImportError, match=r"http://a/v1 .* pip install 'forget-callback\[served\]'"):
+        score_served(Server("http://a/v1", "tiny"), Probe("asked", WRITTEN))
 
 
 @pytest.mark.parametrize("status", [401, 404])
@@ -388,8 +432,8 @@ def test_snapshot_takes_an_address(run_cli, serve, make_model, tokenizer, tmp_pa
     "models, message",
     [
         (["http://127.0.0.1:1/v1"], "names no model; expected http://HOST:PORT/v1#MODEL"),
-        (["http://127.0.0.1:1/v1#a", "http://127.0.0.1:1/v1#b"], "scored alone"),
-        (["http://127.0.0.1:1/v1#a", "--baseline", "model"], "scored alone"),
+        (["http://127.0.0.1:1/v1#a", "http://127.0.0.1:1/v1#b"], "must be the only one"),
+        (["http://127.0.0.1:1/v1#a", "--baseline", "model"], "must be the only one"),
     ],
 )
 def test_an_address_that_cannot_be_asked_is_said(run_cli, tmp_path, models, message):
