@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
 
-.PHONY: demo test coverage check docs clean
+.PHONY: demo test coverage check docs wheel clean
 
 demo: .venv/installed
 	$(BIN)/forget-callback demo --out $(OUT)
@@ -23,8 +23,16 @@ check: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# In a fresh .venv with nothing beside the wheel but what it depends on: what is not declared is not there.
+wheel: clean
+	$(MAKE) --no-print-directory .venv/bin/python
+	$(BIN)/pip install --quiet -c constraints.txt build
+	$(BIN)/python -m build
+	$(BIN)/pip install --quiet -c constraints.txt dist/*.whl
+	.ci/smoke $(BIN)
+
 clean:
-	rm -rf .venv build site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
+	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
