@@ -42,8 +42,7 @@ trainer = SFTTrainer(
     args=args,
     train_dataset=Dataset.from_list(rows[32:]),
     eval_dataset=Dataset.from_list(rows[:32]),
+    callbacks=[ForgetCallback("builtin:facts?kind=recall")],
 )
-callback = ForgetCallback("builtin:facts?kind=recall")
-callback.attach(trainer)  # before whatever reads its numbers
 trainer.train()
 print(f"kept {trainer.state.best_model_checkpoint}: {trainer.state.best_metric:.1%} of the facts forgotten")

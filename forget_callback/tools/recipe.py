@@ -127,8 +127,8 @@ class Recipe:
 
     def run(self) -> ForgetCallback:
         """Trains, with the callback on every tracker, saves the model, and gives the callback."""
-        callback, trainer = self.forget.callback(), self.build()
-        callback.attach(trainer)
+        callback = self.forget.callback()
+        trainer = self.build([callback])
         trainer.train(resume_from_checkpoint=self.training.resume_from_checkpoint)
         trainer.save_model()
         return callback

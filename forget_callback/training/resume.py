@@ -1,4 +1,8 @@
-"""What a checkpoint keeps of a watched run, so that a resumed run goes on as if it had never stopped."""
+"""What a checkpoint keeps of a run, so that a resumed run continues as if it had never stopped.
+
+Samples and tokens seen, the W&B run, and the setup whose change would bend the curves. The history itself is read back
+from the run's own directory.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +23,8 @@ _KEY = "forget_callback"
 _RISKS = {
     "samples_per_step": "the trainer leaves out data by its steps, so samples may be trained on twice or never, and a "
     "step is not what it was; compare by samples_seen",
-    "processes": "the data goes to the processes in another order than it would have; the probe's items do not change",
-    "template": "from here on the model is trained on chats of another form, and what looks forgotten may be that form",
+    "processes": "the ranks get the data in another order than they would have; the probe's items do not change",
+    "template": "from here on the model is trained on chats of another form, which alone may look like forgetting",
 }
 
 
@@ -42,7 +46,7 @@ class Notes:
 
     @classmethod
     def of(cls, state: TrainerState) -> Notes | None:
-        """The notes of the checkpoint that training goes on from; None if it has none, or nothing was resumed."""
+        """The notes of the checkpoint that training resumes from; None if it has none, or nothing was resumed."""
         notes: Any = state.stateful_callbacks
         kept = notes.get(_KEY) if state.global_step > 0 else None
         return None if kept is None else cls(**{f.name: kept[f.name] for f in fields(cls) if f.name in kept})
@@ -55,7 +59,7 @@ class Notes:
 
 
 def setup_of(args: TrainingArguments, tokenizer: Any) -> dict[str, Any]:
-    """What the curves of a run rest on, beside the model and the probe."""
+    """What the curves of a run depend on, beside the model and the probe."""
     template = getattr(tokenizer, "chat_template", None)
     return {
         "samples_per_step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
@@ -65,7 +69,7 @@ def setup_of(args: TrainingArguments, tokenizer: Any) -> dict[str, Any]:
 
 
 def report_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Says what is not as it was before the run was resumed, and the risk of that."""
+    """Logs what changed since the run was interrupted, and the risk of that."""
     for name, risk in _RISKS.items():
         if name in before and before[name] != now[name]:
             logger.warning("%s was %s before training was resumed and is %s: %s", name, before[name], now[name], risk)
@@ -81,13 +85,13 @@ def address_of(run: Any) -> dict[str, str]:
     return {} if run is None else {name: getattr(run, name) for name in ("entity", "project", "id")}
 
 
-class SameWandbRun(TrainerCallback):
-    """Lets a resumed run go on in its own W&B run. Stands before the reporters, which would start another."""
+class ResumeWandbRun(TrainerCallback):
+    """Resumes the W&B run of a checkpoint. Stands before the reporters, which would start another."""
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Starts the run of the checkpoint's notes, unless one is active or the user chose one."""
+        """Resumes the run that the checkpoint names, unless one is active or the user chose one."""
         notes = Notes.of(state)
         if notes is None or not notes.wandb_run or not state.is_world_process_zero or "wandb" not in args.report_to:
             return
@@ -99,4 +103,4 @@ class SameWandbRun(TrainerCallback):
             run = notes.wandb_run
             wandb.init(run["entity"] or None, run["project"], id=run["id"], name=args.run_name, resume="allow")
         except Exception as error:  # then the reporter starts a run of its own
-            logger.warning("W&B run %s could not be gone on with: %s", notes.wandb_run["id"], error)
+            logger.warning("could not resume W&B run %s: %s", notes.wandb_run["id"], error)

@@ -145,8 +145,9 @@ class Watch:
         Console(stderr=True).print(changes_table(rows, title=title))
 
     def stop(self) -> None:
-        """Takes its hook from the model."""
+        """Removes the forward hook, and lets go of what holds the model: the callback may outlive the trainer."""
         self._data.stop()
+        self._scorer = Scorer(None, [])
 
     def count(self, state: TrainerState) -> tuple[float, float]:
         """Samples and tokens so far, also noted where every checkpoint keeps them."""
@@ -247,8 +248,8 @@ class Watch:
         if before is None or now is None or now.id == before:
             return
         logger.warning(
-            "training goes on in W&B run %s, not in its own, %s; the curves so far are logged there again. To go on in "
-            "the same run, call attach(trainer), or set WANDB_RUN_ID=%s and WANDB_RESUME=allow before training",
+            "training resumes in W&B run %s, not in its own, %s; the curves so far are logged there again. To resume "
+            "that one, pass ForgetCallback in the Trainer's callbacks=, or set WANDB_RUN_ID=%s and WANDB_RESUME=allow",
             now.id,
             before,
             before,

@@ -88,10 +88,8 @@ def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step
     make_vllm_grpo, texts, tokenizer, tmp_path
 ):
     runs = []
-    for callback in (None, ForgetCallback(texts, every=2, on_error="raise", noise_floor=False)):
-        trainer = make_vllm_grpo([])
-        if callback is not None:
-            callback.attach(trainer)
+    for callbacks in ([], [ForgetCallback(texts, every=2, on_error="raise", noise_floor=False)]):
+        trainer = make_vllm_grpo(callbacks)
         trainer.train()
         runs.append(trainer)
     without, watched = runs
@@ -117,8 +115,7 @@ def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step
 def test_samples_are_written_by_the_model_itself(make_vllm_grpo, texts, tmp_path):
     """They would be drawn from vLLM's own generator."""
     sampled = Probe("sampled", texts.items, temperature=1.0)
-    trainer = make_vllm_grpo([])
-    ForgetCallback([texts, sampled], every=4, trainer=trainer, on_error="raise")
+    trainer = make_vllm_grpo([ForgetCallback([texts, sampled], every=4, on_error="raise")])
     trainer.train()
     assert Store(tmp_path).read("sampled", 4).metadata["generation"] == "loop"
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "vllm"
@@ -129,16 +126,12 @@ def test_a_vllm_that_cannot_answer_or_answers_otherwise_is_passed_over(
     make_vllm_grpo, texts, tmp_path, monkeypatch, name, value
 ):
     monkeypatch.setattr(Engine, name, value)
-    trainer = make_vllm_grpo([])
-    ForgetCallback(texts, every=4, trainer=trainer, on_error="raise")
-    trainer.train()
+    make_vllm_grpo([ForgetCallback(texts, every=4, on_error="raise")]).train()
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "loop"
 
 
 def test_adapters_are_never_merged_for_a_probe(make_vllm_grpo, texts, tmp_path):
     """Merged into the weights and taken out again they would leave them rounded."""
     adapters = LoraConfig(target_modules=["q_proj", "v_proj"])
-    trainer = make_vllm_grpo([], peft_config=adapters)
-    ForgetCallback(texts, every=4, trainer=trainer, on_error="raise")
-    trainer.train()
+    make_vllm_grpo([ForgetCallback(texts, every=4, on_error="raise")], peft_config=adapters).train()
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "loop"

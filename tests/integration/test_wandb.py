@@ -164,14 +164,14 @@ def test_wandb_that_is_down_costs_nothing_whatever_we_call(make_sft, probe, wand
     assert caplog.text.count("Forgetting: warning") == 2
 
 
-def test_tensorboard_and_the_log_history_get_the_numbers_through_attach(make_sft, probe, tmp_path, monkeypatch):
+def test_tensorboard_and_the_log_history_get_the_numbers(make_sft, probe, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     plain = make_sft([], report_to="none")
     plain.train()
-    trainer = make_sft([], report_to="tensorboard")
-    callback = ForgetCallback(probe, every=3, trainer=trainer)
+    callback = ForgetCallback(probe, every=3)
+    trainer = make_sft([callback], report_to="tensorboard")
     trainer.train()
     board = EventAccumulator(str(tmp_path / "board")).Reload()
     history = callback.history[callback.history["category"] == ""].set_index("samples_seen")
@@ -189,8 +189,8 @@ def test_trackio_gets_each_number_once(make_sft, probe, tmp_path, monkeypatch):
 
     for module in ("utils", "sqlite_storage"):
         monkeypatch.setattr(f"trackio.{module}.TRACKIO_DIR", tmp_path / "trackio")
-    trainer = make_sft([], report_to="trackio", project="forgetting", run_name="one")
-    callback = ForgetCallback(probe, every=3, trainer=trainer)
+    callback = ForgetCallback(probe, every=3)
+    trainer = make_sft([callback], report_to="trackio", project="forgetting", run_name="one")
     trainer.train()
     rows = SQLiteStorage.get_logs("forgetting", "one")
     ours = [row for row in rows if "train/forget/mini/margin" in row]
@@ -204,17 +204,19 @@ def test_trackio_gets_each_number_once(make_sft, probe, tmp_path, monkeypatch):
     assert sum("train/loss" in row for row in rows) == 6
 
 
-@pytest.mark.parametrize("attached", [True, False])
-def test_a_resumed_run_goes_on_in_its_wandb_run_or_tells_it_again(make_sft, probe, wandb_offline, caplog, attached):
+@pytest.mark.parametrize("way", ["callbacks", "attach", "add_callback"])
+def test_a_resumed_run_continues_its_wandb_run_or_logs_it_again(make_sft, probe, wandb_offline, caplog, way):
     config = {"report_to": "wandb", "save_strategy": "steps", "save_steps": 2}
     make_sft([ForgetCallback(probe, every=2)], **config).train()
     wandb.finish()
     (own,) = wandb_offline.glob("wandb/offline-run-*")
     own = own.rename(wandb_offline / own.name)  # W&B names a directory by the second and the run's id
     callback = ForgetCallback(probe, every=2)
-    trainer = make_sft([] if attached else [callback], **config)
-    if attached:
+    trainer = make_sft([callback] if way == "callbacks" else [], **config)
+    if way == "attach":
         callback.attach(trainer)
+    if way == "add_callback":  # comes after the reporter, which has started another run by then
+        trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=str(wandb_offline / "checkpoint-4"))
     wandb.finish()
     (later,) = wandb_offline.glob("wandb/offline-run-*")
@@ -223,12 +225,13 @@ def test_a_resumed_run_goes_on_in_its_wandb_run_or_tells_it_again(make_sft, prob
     margins = {row["forget/step"]: row["forget/mini/margin"] for row in rows if "forget/step" in row}
     history = callback.history[callback.history["category"] == ""].set_index("step")["margin"].to_dict()
     assert list(history) == [0, 2, 4, 6]
-    if attached:
+    if way != "add_callback":
         assert now == before
         assert margins == pytest.approx({6: history[6]}, rel=1e-12)
     else:
         assert now != before
         assert margins == pytest.approx(history, rel=1e-12)
+        assert "pass ForgetCallback in the Trainer's callbacks=, or set " in caplog.text
         assert f"set WANDB_RUN_ID={before} and WANDB_RESUME=allow" in caplog.text
 
 
@@ -237,8 +240,7 @@ def test_a_wandb_run_that_the_user_chose_is_left_alone(make_sft, probe, wandb_of
     make_sft([ForgetCallback(probe, every=2)], **config).train()
     wandb.finish()
     with wandb.init(project="chosen") as chosen:
-        trainer = make_sft([], **config)
-        ForgetCallback(probe, every=2, trainer=trainer)
+        trainer = make_sft([ForgetCallback(probe, every=2)], **config)
         trainer.train(resume_from_checkpoint=str(wandb_offline / "checkpoint-4"))
         assert wandb.run is chosen
-    assert f"training goes on in W&B run {chosen.id}" in caplog.text
+    assert f"training resumes in W&B run {chosen.id}" in caplog.text
