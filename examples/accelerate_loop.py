@@ -6,6 +6,7 @@ All processes score, each its part of the items; the main process alone keeps th
 """
 
 import argparse
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -23,10 +24,10 @@ options = parser.parse_args()
 torch.manual_seed(0)
 accelerator = Accelerator()
 tokenizer = AutoTokenizer.from_pretrained(options.model)
-texts = [f"The capital of Zorland {i} is Blimburg {i * 7}." for i in range(8 * options.steps)]
+texts: Any = [f"The capital of Zorland {i} is Blimburg {i * 7}." for i in range(8 * options.steps)]
 
 
-def collate(texts):
+def collate(texts: list[str]) -> torch.Tensor:
     """Token ids of some texts, ``(texts, longest)``, -100 where one has ended."""
     ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in texts]
     return torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=-100)
@@ -43,21 +44,21 @@ rules = [StopRule("knowledge_lost", above=0.1)]
 monitor = ForgetMonitor(probe, options.out, stop=rules) if accelerator.is_main_process else None
 
 
-def look(step):
-    """Scores on all processes; whether to stop, the same on all."""
+def evaluate(step: int) -> bool:
+    """Scores on all ranks; whether to stop, the same on all."""
     snapshot = scorer.score(accelerator.unwrap_model(model))[0]
     stop = [monitor.observe(step, lambda probe: snapshot, samples_seen=8 * step).stop if monitor else False]
-    return broadcast_object_list(stop)[0]
+    return bool(broadcast_object_list(stop)[0])
 
 
-look(0)
+evaluate(0)
 model.train()
 for step, ids in enumerate(loader, start=1):
     loss = model(input_ids=ids.clamp(min=0), attention_mask=(ids >= 0).long(), labels=ids).loss
     accelerator.backward(loss)
     optimizer.step()
     optimizer.zero_grad()
-    if step % 5 == 0 and look(step):
+    if step % 5 == 0 and evaluate(step):
         break
 
 if monitor:

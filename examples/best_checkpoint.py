@@ -9,8 +9,7 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from forget_callback import ForgetCallback
-from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback import ForgetCallback, load_model, load_tokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")

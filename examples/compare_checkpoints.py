@@ -5,8 +5,7 @@ python examples/compare_checkpoints.py RUN
 
 import argparse
 
-from forget_callback import compare
-from forget_callback.runs.store import open_run
+from forget_callback import compare, open_run
 
 parser = argparse.ArgumentParser()
 parser.add_argument("run")

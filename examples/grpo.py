@@ -4,13 +4,13 @@ python examples/grpo.py MODEL --out runs/grpo
 """
 
 import argparse
+from typing import Any
 
 import torch
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
-from forget_callback import ForgetCallback
-from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback import ForgetCallback, load_model, load_tokenizer
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")
@@ -19,7 +19,7 @@ parser.add_argument("--steps", type=int, default=8)
 given = parser.parse_args()
 
 
-def short(completions, **kwargs):
+def short(completions: list[Any], **kwargs: Any) -> list[float]:
     """1 for an answer of no letter, less the longer it is."""
     return [1 / (1 + len(completion[0]["content"])) for completion in completions]
 

@@ -63,7 +63,8 @@ def sentences(items: list[MultipleChoice]) -> list[str]:
 def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list[dict[str, float]]:
     """One model: a row for each amount of further training."""
     torch.manual_seed(seed)
-    rng, taken = random.Random(seed), set()
+    rng = random.Random(seed)
+    taken: set[str] = set()
     taught, unseen, other = (facts_about(count, half, rng, taken) for half in ("taught", "unseen", "other"))
     tokenizer = make_tokenizer(sentences(taught + unseen + other))
     model = make_model(tokenizer)

@@ -6,16 +6,24 @@ python examples/own_probe.py MODEL --out runs/own-probe
 import argparse
 from pathlib import Path
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, load_probe, score_probe
-from forget_callback.probes.jsonl import dump_items
-from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback import (
+    Generation,
+    MultipleChoice,
+    Probe,
+    Recall,
+    dump_items,
+    load_model,
+    load_probe,
+    load_tokenizer,
+    score_probe,
+)
 
 parser = argparse.ArgumentParser()
 parser.add_argument("model")
 parser.add_argument("--out", type=Path, default=Path("runs/own-probe"))
 given = parser.parse_args()
 
-items = [
+items: list[MultipleChoice | Recall | Generation] = [
     # Right when the right option is the most likely one. Options carry their leading space.
     MultipleChoice("paris", "The capital of France is", [" Paris", " Lyon", " Nice"], 0, category="capitals"),
     # Right when greedy decoding would write exactly this, found out in one forward.

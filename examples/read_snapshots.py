@@ -20,7 +20,7 @@ print(whole.pivot(index="samples_seen", columns="probe", values="forgetting").ro
 
 # Which items were lost first? The step is in the file's name.
 print(
-    duckdb.sql(f"""
+    duckdb.execute(f"""
         WITH answers AS (
             SELECT *, regexp_extract(filename, 'step-(\\d+)', 1)::INT AS step
             FROM read_parquet('{forget}/snapshots/*/step-*.parquet', filename = true)

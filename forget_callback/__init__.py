@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from forget_callback.runs.stopping import StopDecision, StopRule
     from forget_callback.runs.store import Store, open_run
     from forget_callback.scoring.engine import Scorer, score_probe, score_repeats
+    from forget_callback.scoring.judge import Judge
     from forget_callback.scoring.loading import load_model, load_tokenizer
     from forget_callback.snapshots.snapshot import Snapshot
     from forget_callback.training.monitor import ForgetMonitor, Observation
@@ -31,6 +32,7 @@ __all__ = [
     "ForgetMonitor",
     "Generation",
     "History",
+    "Judge",
     "MultipleChoice",
     "Observation",
     "Probe",
@@ -65,6 +67,7 @@ _HOME = {
     "ForgetMonitor": "training.monitor",
     "Generation": "probes.items",
     "History": "runs.history",
+    "Judge": "scoring.judge",
     "MultipleChoice": "probes.items",
     "Observation": "training.monitor",
     "Probe": "probes.probe",

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from copy import copy
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from forget_callback.probes.load import Probes, as_probes
 from forget_callback.runs.history import ALL_METRICS, table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
+from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
 from forget_callback.training.attachment import calling_trainers, place
 from forget_callback.training.monitor import ForgetMonitor
@@ -67,6 +68,9 @@ class ForgetCallback(TrainerCallback):
         noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
             no reason. None does so unless `max_overhead` is given.
         batch_tokens: Tokens of one forward, see `score_probe`.
+        scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
+            function, ``scorer(prompts=..., completions=..., **columns)``, which returns right or wrong or a number in
+            [0, 1] for each, right from 0.5 on; or a `Judge`, which sets another threshold. It runs on the main rank.
         on_error: "warn" logs an error of the probe and lets training go on; "raise" passes it on.
 
     Raises:
@@ -86,10 +90,12 @@ class ForgetCallback(TrainerCallback):
         max_overhead: float | None = None,
         noise_floor: bool | None = None,
         batch_tokens: int | None = None,
+        scorer: Judge | Callable[..., Any] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
+        judge = Judge.of(scorer)
         self.settings = Settings(
-            probes=as_probes(probes),
+            probes=judged_by(judge, as_probes(probes)),
             stop=stop_rules(stop),
             every=schedule.checked(every),
             baseline=baseline,
@@ -98,6 +104,7 @@ class ForgetCallback(TrainerCallback):
             max_overhead=max_overhead,
             noise_floor=max_overhead is None if noise_floor is None else noise_floor,
             batch_tokens=batch_tokens,
+            scorer=judge,
             on_error=on_error,
         )
         self._without_run()

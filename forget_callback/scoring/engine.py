@@ -1,6 +1,7 @@
 """`score_probe`: a model, a tokenizer and a probe in, a snapshot out.
 
 The one place where the three kinds of items come together. Never changes the model or anything else (see `guard.py`).
+Generated texts are judged by each item's own `match`, or by a scorer of the user's (see `judge.py`).
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from forget_callback.probes.answers import Judgement
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, place_of
 from forget_callback.probes.judging import judge
+from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.distributed import together
+from forget_callback.scoring.distributed import on_main, together
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import no_side_effects
+from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
@@ -40,32 +44,42 @@ _BATCH_TOKENS_ELSEWHERE = 8192
 def score_probe(
     model: Any,
     tokenizer: Any,
-    probe: Probe,
+    probe: OneProbe,
     *,
     batch_tokens: int | None = None,
     progress: bool = False,
     variant: int = 0,
+    scorer: Judge | Callable[..., Any] | None = None,
 ) -> Snapshot:
-    """Asks a model every item of a probe. To ask several times, or several probes, make a `Scorer` once.
+    """Scores a model on every item of a probe. To score again, or several probes, make a `Scorer` once.
 
     Args:
         model: A causal language model of transformers, in any mode, on any device; it is left as it was.
         tokenizer: Its tokenizer, or a processor that holds one.
-        probe: What to ask. A chat probe takes the tokenizer's template, which becomes part of its fingerprint.
-        batch_tokens: Tokens of one forward, padding included; 2,048 on a CPU and 8,192 elsewhere by default. Halved
-            when memory ends.
-        variant: Another number asks the same in other batches, and samples with another seed: what differs is noise.
+        probe: One probe, in any form that `ForgetCallback` takes. A chat probe takes the tokenizer's template, which
+            becomes part of its fingerprint.
+        batch_tokens: Tokens of one forward pass, padding included; 2,048 on a CPU and 8,192 elsewhere by default.
+            Halved on out of memory (OOM).
+        variant: Another number scores the same items in other batches, and samples with another seed: what differs is
+            noise.
         progress: Show a bar on a terminal if it takes longer than two seconds.
+        scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
+            function, or a `Judge`, which explains it.
 
     Returns:
         A snapshot at step 0. Items longer than the model's context, and items for which it gave NaN, are not scored.
         `metadata` says how: `likelihood` is the path taken, `generation` "loop" or "generate".
 
     Raises:
-        ValueError: If `batch_tokens` is below 1, an answer has no token of its own, or a chat template is missing.
+        ValueError: If `batch_tokens` is below 1, an answer has no token of its own, a chat template or a matcher is
+            missing, or the scorer does not return what it should.
+        RuntimeError: If the scorer fails.
     """
-    scorer = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, variant=variant)
-    return scorer.score(model, progress=progress)[0]
+    probes = as_probes(probe)
+    if len(probes) != 1:
+        raise ValueError(f"probe must be one probe, got {len(probes)}; make a Scorer for several")
+    whole = Scorer(tokenizer, probes, batch_tokens=batch_tokens, variant=variant, scorer=scorer)
+    return whole.score(model, progress=progress)[0]
 
 
 def score_repeats(
@@ -76,8 +90,9 @@ def score_repeats(
     *,
     batch_tokens: int | None = None,
     progress: bool = False,
+    scorer: Judge | Callable[..., Any] | None = None,
 ) -> list[Snapshot]:
-    """Asks every generation item several times, each time with other samples; prompts are forwarded once.
+    """Generates several answers to every generation item, each from other samples; prompts are forwarded once.
 
     Args:
         repeats: Answers to each item. Choices and recall do not vary: each snapshot has the same.
@@ -88,35 +103,39 @@ def score_repeats(
     Raises:
         ValueError: If `repeats` or `batch_tokens` is below 1, or as `score_probe` does.
     """
-    scorer = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, repeats=repeats)
-    return [snapshots[0] for snapshots in scorer.score_repeats(model, progress=progress)]
+    whole = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, repeats=repeats, scorer=scorer)
+    return [snapshots[0] for snapshots in whole.score_repeats(model, progress=progress)]
 
 
 class Scorer:
-    """Asks models of one kind the same probes again and again.
+    """Scores models of one kind on the same probes again and again.
 
-    Token ids, plans and the way of forwarding are made once and kept, and every snapshot forwards the same batches: a
-    flip is never a batching artefact. Choices and recall of all probes share their forwards.
+    Token ids, plans and the scoring path are made once and kept, and every snapshot forwards the same batches: a flip
+    is never a batching artefact. Choices and recall of all probes share their forward passes.
 
     Args:
         tokenizer: The models' tokenizer, or a processor that holds one.
-        probes: With different names.
+        probes: With different names, in any form that `ForgetCallback` takes.
         repeats: Answers to each generation item.
         batch_tokens: As in `score_probe`.
         variant: As in `score_probe`.
+        scorer: As in `score_probe`.
         only: By probe, the ids of the items to score, and no others; a probe that is not named is scored whole.
-        shared: Under torch.distributed the processes share the items, and each gets the whole. Every one of them must
-            call then, and what fails on one fails on all.
-        vllm: The `vllm_generation` of a GRPO trainer, which then writes greedy answers.
+        shared: Under torch.distributed the ranks share the items, and each gets the whole. Every one of them must
+            call then, and what fails on one fails on all. A `scorer` runs on the main rank alone.
+        vllm: The `vllm_generation` of a GRPO trainer, which then generates greedy answers.
+
+    Attributes:
+        probes: As they are scored, with the chat template and the scorer in their fingerprints.
 
     Raises:
-        ValueError: If a number is below 1.
+        ValueError: If a number is below 1, or a chat template, a matcher or the scorer of a probe is missing.
     """
 
     def __init__(
         self,
         tokenizer: Any,
-        probes: Sequence[Probe],
+        probes: Probes,
         *,
         batch_tokens: int | None = None,
         repeats: int = 1,
@@ -124,12 +143,14 @@ class Scorer:
         only: Mapping[str, Collection[str]] | None = None,
         shared: bool = False,
         vllm: Any = None,
+        scorer: Judge | Callable[..., Any] | None = None,
     ) -> None:
         for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
-        self.probes = tuple(probes)
+        self.judge = Judge.of(scorer)
+        self.probes = tuple(bind(probe, self.tokenizer) for probe in judged_by(self.judge, as_probes(probes)))
         self.batch_tokens = batch_tokens
         self.repeats, self.variant = repeats, variant
         self.only = dict(only or {})
@@ -168,9 +189,14 @@ class Scorer:
                     )
                     answers, budget = halve_on_oom(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
+            # Within the guard: a scorer may run a model and draw random numbers.
+            judged = [
+                [self._judged(asked, [several[repeat] for several in answers]) for repeat in range(self.repeats)]
+                for asked, answers in zip(self._asked, texts)
+            ]
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
-        for asked, answers in zip(self._asked, texts):
+        for asked, answers, outcomes in zip(self._asked, texts, judged):
             own = [(row, found[i]) for i, row in asked.rows]
             metadata = {
                 "batch_tokens": budget,
@@ -183,9 +209,19 @@ class Scorer:
             for repeat, snapshots in enumerate(result):
                 builder = SnapshotBuilder(len(asked.probe))
                 judge_likelihoods(builder, asked.probe, own, self.tokenizer)
-                judge_texts(builder, asked.probe, asked.kept, [several[repeat] for several in answers])
+                judge_texts(
+                    builder, asked.probe, asked.kept, [several[repeat] for several in answers], outcomes[repeat]
+                )
                 snapshots.append(builder.snapshot(asked.probe, metadata))
         return result
+
+    def _judged(self, asked: _Asked, texts: Sequence[GeneratedText | None]) -> dict[int, Judgement] | None:
+        """What the scorer makes of the texts to the generation items of a probe, None where there is no scorer."""
+        if self.judge is None:
+            return None
+        known = {index: text for index, text in zip(asked.kept, texts) if text is not None}
+        work = partial(self.judge.judgements, asked.probe, known)
+        return on_main(work) if self.shared else work()  # once, whatever it costs: all ranks have all texts
 
     def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
         """Says once which items a model has no number for."""
@@ -218,8 +254,7 @@ class Scorer:
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         rows: list[Continuation] = []
         asked = []
-        for given in self.probes:
-            probe = bind(given, self.tokenizer)
+        for probe in self.probes:
             own = continuations(probe, self.tokenizer)
             written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
             prompts = {
@@ -278,23 +313,40 @@ class SnapshotBuilder:
             margin=self.margin,
             prediction=np.array(self.prediction, object),
             text=np.array(self.text, object),
-            scores=self.scores,  # type: ignore[arg-type]
+            scores=self.scores,
             metadata=metadata,
         )
         return complete(snapshot, probe)
 
 
 def judge_texts(
-    builder: SnapshotBuilder, probe: Probe, items: Sequence[int], texts: Sequence[GeneratedText | None]
+    builder: SnapshotBuilder,
+    probe: Probe,
+    items: Sequence[int],
+    texts: Sequence[GeneratedText | None],
+    judged: Mapping[int, Judgement] | None = None,
 ) -> None:
-    """Fills the rows of generation items."""
+    """Fills the rows of generation items.
+
+    Args:
+        builder: The columns to fill.
+        probe: The probe of the items.
+        items: Indices of the items, ``(n,)``.
+        texts: The generated texts, None where the model gave NaN, ``(n,)``.
+        judged: What a scorer made of the texts, by the index of the item; one that it left out stays unscored.
+    """
     for index, text in zip(items, texts):
         item = probe.items[index]
         if text is not None and isinstance(item, Generation):
-            verdict = judge(item, text.text, finished=text.finish != "length")
-            builder.outcome[index] = verdict.outcome
-            builder.prediction[index], builder.text[index] = verdict.prediction, text.text
-            if item.options and verdict.prediction is not None:
+            builder.text[index] = text.text
+            if judged is None:
+                verdict = judge(item, text.text, finished=text.finish != "length")
+            elif index in judged:
+                verdict = judged[index]
+            else:
+                continue
+            builder.outcome[index], builder.prediction[index] = verdict.outcome, verdict.prediction
+            if item.options and verdict.prediction is not None and judged is None:
                 place = place_of(verdict.prediction)
                 builder.choice[index] = place if place < item.options else -1
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from forget_callback.probes.probe import Probe
+
+# A vector as a caller gives it: numbers, or texts of which some may be None.
+Column: TypeAlias = ArrayLike | Sequence[str | None]
 
 OUTCOMES = ("correct", "wrong", "unparsed", "truncated")
 
@@ -81,6 +84,29 @@ class Snapshot:
     samples_seen: float = float("nan")
     tokens_seen: float = float("nan")
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    if TYPE_CHECKING:  # what callers may give for the vectors above: any sequence
+
+        def __init__(
+            self,
+            probe: str,
+            fingerprint: str,
+            step: int,
+            ids: Column,
+            correct: Column,
+            outcome: Column = ...,
+            choice: Column = ...,
+            margin: Column = ...,
+            category: Column = ...,
+            prediction: Column = ...,
+            text: Column = ...,
+            scores: Column = ...,
+            n_choices: Column = ...,
+            answer: Column = ...,
+            samples_seen: float = ...,
+            tokens_seen: float = ...,
+            metadata: Mapping[str, Any] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         n = len(self.ids)

@@ -25,6 +25,7 @@ from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store, open_run
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training import schedule
@@ -58,6 +59,7 @@ class Settings:
     max_overhead: float | None
     noise_floor: bool
     batch_tokens: int | None
+    scorer: Judge | None
     on_error: Literal["warn", "raise"]
 
     def __post_init__(self) -> None:
@@ -179,7 +181,9 @@ class Watch:
 
     def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
         vllm = getattr(self.trainer, "vllm_generation", None)
-        return Scorer(tokenizer, probes, batch_tokens=batch_tokens, shared=True, vllm=vllm, **more)
+        return Scorer(
+            tokenizer, probes, batch_tokens=batch_tokens, shared=True, vllm=vllm, scorer=self.settings.scorer, **more
+        )
 
     def _make_other_scorer(self, **more: Any) -> Scorer:
         """One that differs from the scorer that there is; its batches are as small as that one had to make them."""

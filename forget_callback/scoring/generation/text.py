@@ -61,7 +61,8 @@ class GenerationRequest:
         cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int
     ) -> GenerationRequest:
         """The request for an item of a probe, with the probe's sampling settings."""
-        first_line, limit = item.match in ("exact", "prefix"), item.max_new_tokens
+        first_line = not probe.scorer and item.match in ("exact", "prefix")  # a scorer reads the whole text
+        limit = item.max_new_tokens
         sampled = draws(limit, probe.seed, variant, repeat, item.id) if probe.temperature > 0 else None
         return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
 

@@ -133,7 +133,7 @@ class Log:
             fingerprint=self.fingerprint if fingerprint is None else fingerprint,
             step=step,
             ids=np.array([item.id for item in self.items], object),
-            outcome=[_outcome(item) for item in self.items],  # type: ignore[arg-type]
+            outcome=[_outcome(item) for item in self.items],
             n_choices=np.array([len(item.options) or np.inf for item in self.items], float),
             metadata={**self.how, "log": self.source, "few_shot": self.few_shot},
             **columns,
