@@ -155,7 +155,7 @@ class Scorer:
         self.repeats, self.variant = repeats, variant
         self.only = dict(only or {})
         self.shared, self.vllm = shared, vllm
-        self._asked: list[_Asked] | None = None
+        self._prepared: list[_Prepared] | None = None
         self._nan_reported: set[str] = set()
         self._scorer = LikelihoodScorer([])
 
@@ -174,59 +174,57 @@ class Scorer:
         vllm = None if self.vllm is None else VLLM(self.vllm)
         with no_side_effects(model, self.tokenizer):
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
-            if self._asked is None:
+            if self._prepared is None:
                 self._prepare(model)
-            assert self._asked is not None
-            total = len(self._scorer.rows) + sum(len(asked.generator.requests) for asked in self._asked)
+            assert self._prepared is not None
+            total = len(self._scorer.rows) + sum(len(one.generator.requests) for one in self._prepared)
             with _bar(self.probes, total, progress, shard.count) as advance:
                 found, budget = halve_on_oom(
                     lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
                 )
                 texts = []
-                for asked in self._asked:
+                for one in self._prepared:
                     write = partial(
-                        asked.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
+                        one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
                     )
                     answers, budget = halve_on_oom(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             # Within the guard: a scorer may run a model and draw random numbers.
             judged = [
-                [self._judged(asked, [several[repeat] for several in answers]) for repeat in range(self.repeats)]
-                for asked, answers in zip(self._asked, texts)
+                [self._judged(one, [several[repeat] for several in answers]) for repeat in range(self.repeats)]
+                for one, answers in zip(self._prepared, texts)
             ]
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
-        for asked, answers, outcomes in zip(self._asked, texts, judged):
-            own = [(row, found[i]) for i, row in asked.rows]
+        for one, answers, outcomes in zip(self._prepared, texts, judged):
+            own = [(row, found[i]) for i, row in one.rows]
             metadata = {
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
                 **({"likelihood": str(self._scorer.path)} if own else {}),
-                **({"generation": asked.generator.backend} if answers else {}),
+                **({"generation": one.generator.backend} if answers else {}),
             }
-            self._report_nan(asked, [row.item for i, row in asked.rows if np.isnan(found[i].logprob)], answers)
+            self._report_nan(one, [row.item for i, row in one.rows if np.isnan(found[i].logprob)], answers)
             for repeat, snapshots in enumerate(result):
-                builder = SnapshotBuilder(len(asked.probe))
-                judge_likelihoods(builder, asked.probe, own, self.tokenizer)
-                judge_texts(
-                    builder, asked.probe, asked.kept, [several[repeat] for several in answers], outcomes[repeat]
-                )
-                snapshots.append(builder.snapshot(asked.probe, metadata))
+                builder = SnapshotBuilder(len(one.probe))
+                judge_likelihoods(builder, one.probe, own, self.tokenizer)
+                judge_texts(builder, one.probe, one.kept, [several[repeat] for several in answers], outcomes[repeat])
+                snapshots.append(builder.snapshot(one.probe, metadata))
         return result
 
-    def _judged(self, asked: _Asked, texts: Sequence[GeneratedText | None]) -> dict[int, Judgement] | None:
+    def _judged(self, one: _Prepared, texts: Sequence[GeneratedText | None]) -> dict[int, Judgement] | None:
         """What the scorer makes of the texts to the generation items of a probe, None where there is no scorer."""
         if self.judge is None:
             return None
-        known = {index: text for index, text in zip(asked.kept, texts) if text is not None}
-        work = partial(self.judge.judgements, asked.probe, known)
+        known = {index: text for index, text in zip(one.kept, texts) if text is not None}
+        work = partial(self.judge.judgements, one.probe, known)
         return on_main(work) if self.shared else work()  # once, whatever it costs: all ranks have all texts
 
-    def _report_nan(self, asked: _Asked, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
-        """Says once which items a model has no number for."""
-        probe = asked.probe
-        broken = sorted({*items, *(i for i, several in zip(asked.kept, answers) if None in several)})
+    def _report_nan(self, one: _Prepared, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
+        """Warns once about items whose logits are NaN."""
+        probe = one.probe
+        broken = sorted({*items, *(i for i, several in zip(one.kept, answers) if None in several)})
         if broken and probe.name not in self._nan_reported:
             self._nan_reported.add(probe.name)
             names = ", ".join(probe.items[i].id for i in broken[:5]) + (", ..." if len(broken) > 5 else "")
@@ -239,7 +237,7 @@ class Scorer:
             )
 
     def by_probe(self, model: Any, *, progress: bool = False) -> Callable[[Probe], Snapshot]:
-        """What `ForgetMonitor.observe` asks: a probe's snapshot. All are scored when the first is asked for."""
+        """A probe's snapshot, as `ForgetMonitor.observe` takes it: all probes are scored at the first call."""
         taken: dict[str, Snapshot] = {}
 
         def score(probe: Probe) -> Snapshot:
@@ -253,7 +251,7 @@ class Scorer:
         """Everything that depends on the tokenizer and the length of the context."""
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         rows: list[Continuation] = []
-        asked = []
+        prepared = []
         for probe in self.probes:
             own = continuations(probe, self.tokenizer)
             written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
@@ -272,15 +270,15 @@ class Scorer:
             answers = TextGenerator(
                 probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant
             )
-            asked.append(_Asked(probe, list(enumerate(own, len(rows))), kept, answers))
+            prepared.append(_Prepared(probe, list(enumerate(own, len(rows))), kept, answers))
             rows += own
         self._scorer = LikelihoodScorer(rows, variant=self.variant)
-        self._asked = asked
+        self._prepared = prepared
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A probe, its continuations with their places among all, and its generation items that fit the context."""
+class _Prepared:
+    """A probe with its continuations, their places among all, and its generation items that fit the context."""
 
     probe: Probe
     rows: list[tuple[int, Continuation]]
@@ -334,7 +332,12 @@ def judge_texts(
         items: Indices of the items, ``(n,)``.
         texts: The generated texts, None where the model gave NaN, ``(n,)``.
         judged: What a scorer made of the texts, by the index of the item; one that it left out stays unscored.
+
+    Raises:
+        ValueError: If the probe is one that a scorer judges, and none did.
     """
+    if probe.scorer and judged is None:
+        raise ValueError(f"probe {probe.name!r} is judged by {probe.scorer!r}, which is not available here")
     for index, text in zip(items, texts):
         item = probe.items[index]
         if text is not None and isinstance(item, Generation):
@@ -363,14 +366,14 @@ def judge_likelihoods(
             continue
         item = probe.items[index]
         if isinstance(item, Recall):
-            (row, said), wanted = options[0], options[0][0].tokens[options[0][0].n_context :]
-            assert said.argmax is not None
-            builder.outcome[index] = "correct" if said.greedy else "wrong"
-            builder.margin[index] = said.margin
+            (row, found), wanted = options[0], options[0][0].tokens[options[0][0].n_context :]
+            assert found.argmax is not None
+            builder.outcome[index] = "correct" if found.greedy else "wrong"
+            builder.margin[index] = found.margin
             # After its first wrong token the model would have gone another way than the answer that it was given.
-            first_wrong = next((i for i, t in enumerate(said.argmax) if t != wanted[i]), len(wanted) - 1)
+            first_wrong = next((i for i, t in enumerate(found.argmax) if t != wanted[i]), len(wanted) - 1)
             builder.prediction[index] = tokenizer.decode(
-                [*wanted[:first_wrong], int(said.argmax[first_wrong])], skip_special_tokens=True
+                [*wanted[:first_wrong], int(found.argmax[first_wrong])], skip_special_tokens=True
             )
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
