@@ -3,6 +3,7 @@
 The tour of the command line is run by `integration/test_demo.py`, the study's numbers are checked by `test_study.py`.
 """
 
+import ast
 import inspect
 import json
 import re
@@ -227,6 +228,16 @@ def test_numbers_about_the_builtin_facts_are_true():
         encoding="utf-8"
     )
     assert f"{len(facts) // 2} facts" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_warnings_are_the_codes():
+    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    quoted = re.findall(r'^\| "(.+?)" \|', page, re.MULTILINE)
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "forget_callback").rglob("*.py")]
+    texts = [node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+    written = [text for text in texts if isinstance(text, str)]
+    assert quoted
+    assert [quote for quote in quoted if not any(quote in text for text in written)] == []
 
 
 def headings(page):
