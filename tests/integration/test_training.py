@@ -1,6 +1,7 @@
 """The callback in real training runs: it sees everything, and changes nothing."""
 
 import math
+import random
 import re
 import time
 from dataclasses import replace
@@ -8,12 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
 from forget_callback.runs.store import Store
 from forget_callback.scoring.engine import Scorer
+from tests.helpers import generators
 
 from .conftest import weights_hash
 
@@ -73,6 +76,22 @@ def test_evaluations_that_coincide_with_the_schedule_count_once(make_sft, probe,
     assert whole(callback.history)["step"].tolist() == [0, 3, 6]
 
 
+def test_a_schedule_of_its_own_leaves_the_trainers_evaluations_alone(make_sft, probe):
+    """An evaluation that is not due costs nothing, and gets no metrics of another step."""
+    callback = ForgetCallback(probe, every=4, on_error="raise")
+    trainer = make_sft([callback], eval_strategy="steps", eval_steps=1)
+    found = {}
+
+    class After(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            found[state.global_step] = "eval_forget_mini_forgetting" in metrics
+
+    trainer.add_callback(After())
+    trainer.train()
+    assert whole(callback.history)["step"].tolist() == [0, 4, 6]
+    assert found == {1: False, 2: False, 3: False, 4: True, 5: False, 6: True}
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_final_weights_and_losses_are_bit_identical_with_and_without(
@@ -103,13 +122,31 @@ def test_a_run_in_mixed_precision_is_watched_at_the_top_of_the_ladder(make_sft, 
         assert (metadata["dtype"], metadata["likelihood"], metadata["generation"]) == ("float32", "tree, tiles", "loop")
 
 
+@pytest.mark.parametrize("name", ["python", "numpy", "torch"])
+def test_a_model_that_draws_random_numbers_in_eval_mode_is_trained_alike(make_sft, make_model, probe, name):
+    """Such as a noisy router. Without the guard, dropout and the order of the data would follow other draws."""
+    draw = {"python": random.random, "numpy": np.random.rand, "torch": lambda: torch.rand(1)}[name]
+    runs, drawn = [], []
+
+    def noise(module, args, output):
+        if not module.training:
+            drawn.append(draw())
+
+    for callbacks in ([], [ForgetCallback(probe, every=1, on_error="raise")]):
+        model = make_model(attention_dropout=0.1)
+        model.model.layers[0].register_forward_hook(noise)
+        trainer = make_sft(callbacks, model=model)
+        trainer.train()
+        runs.append((weights_hash(trainer.model), generators()))
+    assert drawn
+    assert runs[0] == runs[1]
+
+
 def test_a_train_mode_forward_does_change_the_weights(make_sft, probe):
     """That the test above can fail: a callback that draws random numbers is found out."""
 
     class Careless(TrainerCallback):
         def on_step_end(self, args, state, control, model=None, **kwargs):
-            import torch
-
             torch.rand(1)
 
     first, second = make_sft([]), make_sft([Careless()])
