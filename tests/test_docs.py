@@ -19,8 +19,10 @@ from transformers import DataCollatorForLanguageModeling, TrainingArguments
 from trl import GRPOConfig, SFTConfig
 
 import forget_callback
-from forget_callback import ForgetCallback, ForgetMonitor, Probe, Recall, Snapshot, load_probe
+from forget_callback import ForgetCallback, ForgetMonitor, Probe, Recall, Snapshot, StopRule, load_probe
 from forget_callback.cli.app import app
+from forget_callback.probes.benchmarks import BENCHMARKS
+from forget_callback.probes.hub import ALL
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.tools.recipe import Recipe
 from forget_callback.training.trackers import RUN_METRICS
@@ -201,6 +203,19 @@ def test_the_metric_tables_are_the_codes():
 
 def test_the_argument_table_is_the_callbacks():
     assert sorted(table(DOCS / "training.md", "arguments")) == sorted(inspect.signature(ForgetCallback).parameters)
+
+
+def test_the_signature_of_a_stop_rule_is_the_codes():
+    shown = re.search(r"`StopRule\((metric, .*?)\)`", (DOCS / "stopping-and-gates.md").read_text(encoding="utf-8"))[1]
+    shown = inspect.signature(eval(f"lambda {shown}: None")).parameters.values()
+    real = inspect.signature(StopRule).parameters.values()
+    assert [(one.name, one.default, one.kind) for one in shown] == [(one.name, one.default, one.kind) for one in real]
+
+
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
+def test_benchmarks_that_are_named_exist(page):
+    named = re.findall(r"\bhub:([a-z][\w-]*)", page.read_text(encoding="utf-8"))
+    assert set(named) <= {ALL, *BENCHMARKS}
 
 
 def test_the_command_table_is_the_command_lines():
