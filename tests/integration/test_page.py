@@ -456,23 +456,26 @@ def test_odd_runs_have_their_empty_states(show, tmp_path):
 
 
 def test_ten_thousand_items_and_fifty_checkpoints_open_at_once(browser, tmp_path, capsys):
-    probe = make_probe("big", 10_000, kinds=("choice", "recall"), categories=12)
-    make_run(tmp_path / "big", [probe], steps=tuple(range(0, 500, 10)))
-    file = write_report(tmp_path / "big", tmp_path / "big.html")
-    opened = []
-    for _ in range(3):
-        page = browser.new_context(viewport=DESK).new_page()
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]")
-        opened.append(float(page.evaluate("document.documentElement.dataset.ready")) / 1000)
+    """Ten times the items open in less than ten times the time, and the table draws no more rows of them."""
+    opened, drawn = {}, {}
+    for n in (1_000, 10_000):
+        probe = make_probe("big", n, kinds=("choice", "recall"), categories=12)
+        make_run(tmp_path / f"{n}", [probe], steps=tuple(range(0, 500, 10)))
+        file, times = write_report(tmp_path / f"{n}", tmp_path / f"{n}.html"), []
+        for _ in range(3):
+            page = browser.new_context(viewport=DESK).new_page()
+            page.goto(file.as_uri())
+            page.wait_for_selector("html[data-ready]")
+            times.append(float(page.evaluate("document.documentElement.dataset.ready")) / 1000)
+        opened[n] = min(times)
+        page.locator("#items").scroll_into_view_if_needed()
+        page.wait_for_selector("#item-table tbody tr")
+        drawn[n] = page.locator("#item-table tbody tr").count()
     with capsys.disabled():
         size = file.stat().st_size / 1e6
-        print(f"\n10,000 items x 50 checkpoints: {size:.1f} MB, opens in {min(opened):.2f} s (of {opened})")
-    assert min(opened) < 4
-    begun = page.evaluate("performance.now()")
-    page.locator("#items").scroll_into_view_if_needed()
-    page.wait_for_selector("#item-table tbody tr")
-    assert page.evaluate("performance.now()") - begun < 3_000, "the grid and the table"
+        print(f"\n10,000 items x 50 checkpoints: {size:.1f} MB, opens in {opened[n]:.2f} s (of {times})")
+    assert opened[10_000] < 10 * opened[1_000]
+    assert 0 < drawn[10_000] == drawn[1_000] < 1_000
     assert page.locator("#item-count").inner_text() == "10,000 items"
     page.get_by_label("Search items").fill("Question 999")
     until(page, "document.querySelector('#item-count').textContent.includes(' of ')")
