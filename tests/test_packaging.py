@@ -3,7 +3,6 @@
 import ast
 import re
 import sys
-from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ else:
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}  # others are named as they are imported
 
 
 def names(requirements):
@@ -39,13 +39,12 @@ def imported(tree, *, within=False):
 @pytest.fixture(scope="module")
 def used():
     """Distributions of other people -> whether each import of them stands in a function."""
-    known, found = packages_distributions(), {}
+    found = {}
     for path in sorted((ROOT / "forget_callback").rglob("*.py")):
         for name, within in imported(ast.parse(path.read_text(encoding="utf-8"))):
             top = name.partition(".")[0]
             if top not in {*sys.stdlib_module_names, "forget_callback"}:
-                (distribution,) = set(known[top])
-                key = distribution.lower().replace("_", "-")
+                key = DISTRIBUTIONS.get(top, top.replace("_", "-"))
                 found[key] = found.get(key, True) and within
     return found
 
