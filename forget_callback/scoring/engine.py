@@ -1,6 +1,7 @@
 """`score_probe`: a model, a tokenizer and a probe in, a snapshot out.
 
-The one place where the three kinds of items come together. Never changes the model or anything else (see `guard.py`).
+The one place where the three kinds of items come together. The model, the tokenizer and all random generators are left
+as they were (see `guard.py`). Knows nothing of training.
 Generated texts are judged by each item's own `match`, or by a scorer of the user's (see `judge.py`).
 """
 
@@ -36,7 +37,7 @@ from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
 
-# Tokens of one forward: enough to keep the device busy, few enough to fit beside a training step.
+# Tokens of one batch: enough to keep the device busy, few enough to fit beside a training step.
 _BATCH_TOKENS = {"cpu": 2048}
 _BATCH_TOKENS_ELSEWHERE = 8192
 
@@ -58,17 +59,17 @@ def score_probe(
         tokenizer: Its tokenizer, or a processor that holds one.
         probe: One probe, in any form that `ForgetCallback` takes. A chat probe takes the tokenizer's template, which
             becomes part of its fingerprint.
-        batch_tokens: Tokens of one forward pass, padding included; 2,048 on a CPU and 8,192 elsewhere by default.
+        batch_tokens: Tokens of one batch, padding included; 2,048 on a CPU and 8,192 elsewhere by default.
             Halved on out of memory (OOM).
         variant: Another number scores the same items in other batches, and samples with another seed: what differs is
             noise.
-        progress: Show a bar on a terminal if it takes longer than two seconds.
+        progress: Show a progress bar on a terminal if scoring takes longer than two seconds.
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, or a `Judge`, which explains it.
 
     Returns:
-        A snapshot at step 0. Items longer than the model's context, and items for which it gave NaN, are not scored.
-        `metadata` says how: `likelihood` is the path taken, `generation` "loop" or "generate".
+        A snapshot at step 0. Items longer than the model's context, and items whose logits are NaN, are not scored.
+        `metadata` has the scoring path (`likelihood`) and the generation backend (`generation`).
 
     Raises:
         ValueError: If `batch_tokens` is below 1, an answer has no token of its own, a chat template or a matcher is
@@ -95,7 +96,7 @@ def score_repeats(
     """Generates several answers to every generation item, each from other samples; prompts are forwarded once.
 
     Args:
-        repeats: Answers to each item. Choices and recall do not vary: each snapshot has the same.
+        repeats: Samples per item. Choices and recall do not vary: they are equal in all snapshots.
 
     Returns:
         A snapshot for each repeat; the first is that of `score_probe`.
@@ -108,21 +109,21 @@ def score_repeats(
 
 
 class Scorer:
-    """Scores models of one kind on the same probes again and again.
+    """Scores the states of one model on the same probes, snapshot after snapshot.
 
-    Token ids, plans and the scoring path are made once and kept, and every snapshot forwards the same batches: a flip
-    is never a batching artefact. Choices and recall of all probes share their forward passes.
+    Token ids, batches and the scoring path are determined once and kept, so every snapshot forwards the same batches: a
+    flip is never a batching artefact. Choices and recall of all probes share their forward passes.
 
     Args:
-        tokenizer: The models' tokenizer, or a processor that holds one.
+        tokenizer: The model's tokenizer, or a processor that holds one.
         probes: With different names, in any form that `ForgetCallback` takes.
-        repeats: Answers to each generation item.
+        repeats: Samples per generation item.
         batch_tokens: As in `score_probe`.
         variant: As in `score_probe`.
         scorer: As in `score_probe`.
-        only: By probe, the ids of the items to score, and no others; a probe that is not named is scored whole.
-        shared: Under torch.distributed the ranks share the items, and each gets the whole. Every one of them must
-            call then, and what fails on one fails on all. A `scorer` runs on the main rank alone.
+        only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
+        shared: Under torch.distributed, split the items over the ranks; each rank gets all results. All ranks must call
+            then, and a failure on one raises on all. A `scorer` runs on the main process only.
         vllm: The `vllm_generation` of a GRPO trainer, which then generates greedy answers.
 
     Attributes:
@@ -184,10 +185,10 @@ class Scorer:
                 )
                 texts = []
                 for one in self._prepared:
-                    write = partial(
+                    generate = partial(
                         one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
                     )
-                    answers, budget = halve_on_oom(lambda n: write(budget=n), budget)  # noqa: B023 - called at once
+                    answers, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
                     texts.append(answers)
             # Within the guard: a scorer may run a model and draw random numbers.
             judged = [
@@ -229,7 +230,7 @@ class Scorer:
             self._nan_reported.add(probe.name)
             names = ", ".join(probe.items[i].id for i in broken[:5]) + (", ..." if len(broken) > 5 else "")
             logger.warning(
-                "probe %r: the model gives NaN for %d of %d items, which are not scored: %s",
+                "probe %r: the logits of %d of %d items are NaN, these are not scored: %s",
                 probe.name,
                 len(broken),
                 len(probe),
@@ -248,23 +249,23 @@ class Scorer:
         return score
 
     def _prepare(self, model: Any) -> None:
-        """Everything that depends on the tokenizer and the length of the context."""
+        """Computes whatever depends on the tokenizer and the context length."""
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         rows: list[Continuation] = []
         prepared = []
         for probe in self.probes:
             own = continuations(probe, self.tokenizer)
-            written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
+            generated = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
             prompts = {
                 i: encode(context_of(probe.items[i], probe, self.tokenizer), self.tokenizer, special=not probe.chat)
-                for i in written
+                for i in generated
             }
             too_long = {row.item for row in own if len(row.tokens) > limit}
-            too_long |= {i for i in written if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
+            too_long |= {i for i in generated if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
             _report_too_long(probe, too_long, limit)
-            wanted = self.only.get(probe.name)
-            left_out = too_long | {i for i, name in enumerate(probe.ids) if wanted is not None and name not in wanted}
-            kept = [i for i in written if i not in left_out]
+            only = self.only.get(probe.name)
+            left_out = too_long | {i for i, name in enumerate(probe.ids) if only is not None and name not in only}
+            kept = [i for i in generated if i not in left_out]
             own = [row for row in own if row.item not in left_out]
             items: list[Any] = [probe.items[i] for i in kept]
             answers = TextGenerator(
@@ -278,7 +279,13 @@ class Scorer:
 
 @dataclass(frozen=True)
 class _Prepared:
-    """A probe with its continuations, their places among all, and its generation items that fit the context."""
+    """A probe with its token ids.
+
+    Attributes:
+        rows: Its continuations, with their indices among those of all probes.
+        kept: Indices of the generation items that fit the context.
+        generator: Generates text for these.
+    """
 
     probe: Probe
     rows: list[tuple[int, Continuation]]
@@ -287,7 +294,7 @@ class _Prepared:
 
 
 class SnapshotBuilder:
-    """The columns of a snapshot while they are filled; a row that nobody fills stays unscored."""
+    """The columns of a snapshot while they are filled; a row that is not filled stays unscored."""
 
     def __init__(self, n: int) -> None:
         self.outcome: list[str | None] = [None] * n
@@ -366,14 +373,14 @@ def judge_likelihoods(
             continue
         item = probe.items[index]
         if isinstance(item, Recall):
-            (row, found), wanted = options[0], options[0][0].tokens[options[0][0].n_context :]
+            (row, found), target = options[0], options[0][0].tokens[options[0][0].n_context :]
             assert found.argmax is not None
             builder.outcome[index] = "correct" if found.greedy else "wrong"
             builder.margin[index] = found.margin
-            # After its first wrong token the model would have gone another way than the answer that it was given.
-            first_wrong = next((i for i, t in enumerate(found.argmax) if t != wanted[i]), len(wanted) - 1)
+            # After the first wrong token the argmax is conditioned on the answer, not on what the model would generate.
+            first_wrong = next((i for i, t in enumerate(found.argmax) if t != target[i]), len(target) - 1)
             builder.prediction[index] = tokenizer.decode(
-                [*wanted[:first_wrong], int(found.argmax[first_wrong])], skip_special_tokens=True
+                [*target[:first_wrong], int(found.argmax[first_wrong])], skip_special_tokens=True
             )
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
@@ -386,7 +393,7 @@ def judge_likelihoods(
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:
-    """What each option's sum is divided by. Bytes do not count the leading space, as in lm-eval."""
+    """Divisor of each option's summed log-probability. Bytes do not count the leading space, as in lm-eval."""
     if probe.normalization == "length":
         own = [len(choice.lstrip().encode()) for choice in item.choices]
         return np.array(item.lengths or own, float)
@@ -399,7 +406,7 @@ def _report_too_long(probe: Probe, too_long: set[int], limit: int) -> None:
     if too_long:
         names = [probe.items[i].id for i in sorted(too_long)]
         logger.warning(
-            "probe %r: %d items are longer than the model's %d positions and are not scored: %s",
+            "probe %r: %d items are longer than the model's context of %d tokens and are not scored: %s",
             probe.name,
             len(names),
             limit,
@@ -408,10 +415,10 @@ def _report_too_long(probe: Probe, too_long: set[int], limit: int) -> None:
 
 
 @contextlib.contextmanager
-def _bar(probes: Sequence[Probe], total: int, progress: bool, processes: int) -> Iterator[Callable[[int], object]]:
-    """A bar that ends at its end, also where something was done twice. Of several processes each does a share."""
+def _bar(probes: Sequence[Probe], total: int, progress: bool, shards: int) -> Iterator[Callable[[int], object]]:
+    """A progress bar over all shards; never past its end, even if a batch was retried after OOM."""
     name = ", ".join(probe.name for probe in probes)
     # disable=None: shown on a terminal only, so that a log file gets no bar.
     bar = tqdm(total=total, desc=f"probe {name}", delay=2, leave=False, disable=None if progress else True)
     with bar:
-        yield lambda n: bar.update(min(n * processes, total - bar.n))
+        yield lambda n: bar.update(min(n * shards, total - bar.n))
