@@ -1,9 +1,9 @@
-"""How much memory a snapshot needs for a moment: 64 rows at a vocabulary of 152k, beside a training step and lm-eval.
+"""Peak memory of a snapshot: 64 rows at a vocabulary of 152k, compared with a training step and with lm-eval.
 
     python tests/benchmarks/memory.py [--device cuda] [--dtype bfloat16]
 
-Extra is the peak above what was there before: weights and AdamW's moments, but no gradients. On CPU it is exact for
-tensors, from the profiler's own record of each allocation; buffers inside of matrix libraries are not seen.
+Measured is the peak above what is allocated before: weights and AdamW's moments, but no gradients. On CPU it is exact
+for tensors, from the profiler's record of each allocation; buffers inside matrix libraries are not counted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROWS, MIB = 64, 2**20
 
 
 def extra(call: Callable[[], Any], device: str) -> int:
-    """Bytes at the peak of a call above those before it."""
+    """Peak bytes allocated during a call, above those before it."""
     import torch
 
     if device == "cuda":
@@ -41,7 +41,11 @@ def extra(call: Callable[[], Any], device: str) -> int:
 
 
 def check(device: str) -> None:
-    """The meter on allocations that are known: 64 MiB and then 96 beside 32 of them."""
+    """Checks the meter on known allocations: 64 MiB, then 96 MiB beside 32 of these.
+
+    Raises:
+        RuntimeError: If it reads anything but 128 MiB.
+    """
     import torch
 
     def allocate() -> None:
@@ -51,11 +55,13 @@ def check(device: str) -> None:
 
     found = extra(allocate, device)
     if found != 128 * MIB:
-        raise RuntimeError(f"the meter read {found / MIB} MiB where 128 were allocated")
+        raise RuntimeError(
+            f"the memory meter read {found / MIB} MiB, but 128 MiB were allocated; do other allocations run beside?"
+        )
 
 
 def training_step(model: Any) -> Callable[[], None]:
-    """Forward, backward and AdamW on 8 x 128 tokens; the moments are there after the first call."""
+    """Forward, backward and AdamW on 8 x 128 tokens; the first call allocates the moments."""
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
@@ -72,7 +78,7 @@ def training_step(model: Any) -> Callable[[], None]:
 
 
 def main() -> None:
-    """Prints each peak, in MiB and beside the logits of all scored positions in float32."""
+    """Prints each peak, in MiB and as a share of the logits of all scored tokens in float32."""
     parser = argparse.ArgumentParser(description="Peak extra memory of a snapshot.")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
@@ -84,8 +90,8 @@ def main() -> None:
     work, widths = work_of_choices(probe, tokenizer), row_widths(probe, tokenizer)
     model = make_model("S", "152k", tokenizer, device=arguments.device, dtype=arguments.dtype)
     vocabulary, weights = model.config.vocab_size, sum(p.nbytes for p in model.parameters())
-    print(f"{arguments.device}, {arguments.dtype}; {source()}: {len(widths)} rows, {work.tokens} different tokens of")
-    print(f"{sum(widths)}, {work.scored} different scored positions; weights {weights / MIB:,.0f} MiB\n")
+    print(f"{arguments.device}, {arguments.dtype}; {source()}: {len(widths)} rows, {work.tokens} distinct tokens of")
+    print(f"{sum(widths)}, {work.scored} distinct scored tokens; weights {weights / MIB:,.0f} MiB\n")
     step, ours = training_step(model), make_ours(probe, tokenizer)
     step()
     peaks = {
@@ -93,7 +99,7 @@ def main() -> None:
         "first snapshot": extra(lambda: ours(model), arguments.device),
         "later snapshot": extra(lambda: ours(model), arguments.device),
         "lm-eval, batch size 64": extra(make_lm_eval(probe, tokenizer, model, ROWS), arguments.device),
-        "logits of scored positions, float32": 4 * work.scored * vocabulary,
+        "logits of scored tokens, float32": 4 * work.scored * vocabulary,
         "logits of padded rows, float32": 4 * len(widths) * max(widths) * vocabulary,
     }
     names = list(peaks)
@@ -104,7 +110,7 @@ def main() -> None:
 
 
 def row_widths(probe: Any, tokenizer: Any) -> list[int]:
-    """Tokens that are forwarded for each choice by itself."""
+    """Tokens to forward for each choice in a row of its own."""
     from forget_callback.scoring.likelihood.tokens import continuations
 
     return [len(row.tokens) - 1 for row in continuations(probe, tokenizer)]

@@ -1,11 +1,11 @@
-"""How fast snapshots are: ours, lm-eval at its best batch size, and the limit of the hardware, in turn.
+"""Speed of snapshots: ours, lm-eval at its best batch size, and the limit of the hardware, measured in turn.
 
     python tests/benchmarks/scoring.py [--device cuda] [--dtype bfloat16] [--rows S-text-32k gen-tail-S ...] [--items N]
 
-The limit of likelihoods is a bare decoder forward over as many tokens as the items have different ones, and the head
-as matrix products over the scored rows. That of generation is the same forward for the prompts, and then one a step
-for the rows that are not done, which see nothing but one token. Both take the fastest of several shapes. Seconds are
-medians; "first use" is what ours needs more the first time in a run, for plan, token ids and self-check.
+The limit for likelihoods is a bare decoder forward pass over the distinct tokens of the items, and matrix products of
+the LM head over the scored tokens. For generation it is the same forward pass for the prompts, then one per step over
+the unfinished rows, without attention to earlier tokens. Both use the fastest of several shapes. Seconds are medians;
+"first use" is the extra time of the first snapshot of a run, for token ids, batches and the self-check.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from workloads import choices, classes, count_down, make_model, make_tokenizer, source, written
+from workloads import choices, classes, count_down, generation, make_model, make_tokenizer, source
 
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
@@ -43,13 +43,13 @@ BATCH_SIZES = (1, 4, 8, 16, 32, 64)
 
 @dataclass(frozen=True)
 class Work:
-    """What has to be computed for a probe, counted without the code that is measured.
+    """The least work for a probe, counted without the code that is measured.
 
     Attributes:
-        tokens: Different tokens to forward: a trie an item, and a prefix of 32 tokens or more of all items only once.
-        length: Tokens an item, on average.
-        scored: Different rows that predict a token that is scored; 0 for generation.
-        steps: Rows that are still alive at each step of generation.
+        tokens: Distinct tokens to forward: one trie per item; a common prefix of all items, of 32 tokens or more, once.
+        length: Average tokens per item.
+        scored: Distinct tokens whose logits are needed; 0 for generation.
+        steps: Unfinished rows at each decoding step.
     """
 
     tokens: int
@@ -59,13 +59,13 @@ class Work:
 
 
 def common_prefix(rows: list[tuple[int, ...]]) -> int:
-    """How many tokens all rows begin with, or 0 if those are less than 32."""
+    """Length of the common prefix of all rows, or 0 if it is shorter than 32 tokens."""
     n = next((n for n, tokens in enumerate(zip(*rows)) if len(set(tokens)) > 1), 0)
     return n if n >= 32 else 0
 
 
 def work_of_choices(probe: Probe, tokenizer: Any) -> Work:
-    """Counts prefixes: each node of a trie is one, without the last token of each row, which predicts nothing."""
+    """Counts trie nodes, without the last token of each row, after which nothing is scored."""
     from forget_callback.scoring.likelihood.tokens import continuations
 
     rows = continuations(probe, tokenizer)
@@ -75,8 +75,8 @@ def work_of_choices(probe: Probe, tokenizer: Any) -> Work:
     return Work(len(nodes) + shared, round(len(nodes) / len(probe)), len(scored))
 
 
-def work_of_writing(probe: Probe, tokenizer: Any) -> Work:
-    """Prompts, and the tokens of each answer, whose number the prompt's last token decides."""
+def work_of_generation(probe: Probe, tokenizer: Any) -> Work:
+    """Counts prompt tokens, and generated tokens, whose number the prompt's last token determines."""
     rows = [tuple(tokenizer.encode(item.prompt)) for item in probe.items]
     shared = common_prefix(rows)
     n = sum(len(row) - shared for row in rows)
@@ -87,7 +87,7 @@ def work_of_writing(probe: Probe, tokenizer: Any) -> Work:
 
 
 def make_ours(probe: Probe, tokenizer: Any) -> Callable[[Any], Any]:
-    """A model in, a snapshot out: the second call on has its plan."""
+    """A function from a model to its snapshot; batches are planned in the first call."""
     from forget_callback.scoring.engine import Scorer
 
     scorer = Scorer(tokenizer, [probe])
@@ -95,7 +95,7 @@ def make_ours(probe: Probe, tokenizer: Any) -> Callable[[Any], Any]:
 
 
 def make_lm_eval(probe: Probe, tokenizer: Any, model: Any, batch_size: int) -> Callable[[], list[Any]]:
-    """lm-eval's own wrapper on the same items: a sum for each choice, or a text."""
+    """lm-eval's own wrapper on the same items: a summed log-probability for each choice, or a generated text."""
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
@@ -110,12 +110,12 @@ def make_lm_eval(probe: Probe, tokenizer: Any, model: Any, batch_size: int) -> C
 
 
 def best_batch_size(probe: Probe, tokenizer: Any, model: Any) -> int:
-    """By one timed run each on part of the items; stops when two in turn are slower than the best, or one by far."""
+    """By one timed run per batch size on part of the items; stops after two slower than the best, or one by far."""
     is_generation = isinstance(probe.items[0], Generation)
     n = len(probe) if is_generation else max(16, len(probe) // 3)
     part = Probe(probe.name, probe.items[:n])
     n_rows = n if is_generation else sum(len(item.choices) for item in part.items)
-    # Sizes above the number of rows are alike. Generation begins with the largest, for single rows take ages.
+    # Sizes above the number of rows are equal. Generation begins with the largest: single rows are very slow.
     sizes = [size for at, size in enumerate(BATCH_SIZES) if at == 0 or BATCH_SIZES[at - 1] < n_rows]
     make_lm_eval(Probe(probe.name, probe.items[:2]), tokenizer, model, 2)()
     taken: dict[int, float] = {}
@@ -129,7 +129,7 @@ def best_batch_size(probe: Probe, tokenizer: Any, model: Any) -> int:
 
 
 def decoder_calls(model: Any, n_tokens: int, length: int, batch_tokens: int) -> Iterator[Callable[[], Any]]:
-    """Forwards of `n_tokens` tokens in all, in rows of `length`, without a mask, a cache or a head."""
+    """Forward passes over `n_tokens` tokens in total, in rows of `length`, without mask, KV cache or LM head."""
     import torch
 
     ids = torch.randint(0, 30_000, (1, max(batch_tokens, length)), device=model.device)
@@ -142,7 +142,7 @@ def decoder_calls(model: Any, n_tokens: int, length: int, batch_tokens: int) -> 
 
 
 def head_calls(model: Any, n_rows: int, tile: int, chunk: int = 1024) -> Iterator[Callable[[], Any]]:
-    """Matrix products of the head over rows, in tiles of the vocabulary, into one buffer."""
+    """Matrix products of the LM head over `n_rows` rows, in vocabulary tiles, into one buffer."""
     import torch
 
     weight = model.get_output_embeddings().weight
@@ -156,7 +156,7 @@ def head_calls(model: Any, n_rows: int, tile: int, chunk: int = 1024) -> Iterato
 
 
 def fastest(shapes: list[list[Callable[[], Any]]], model: Any) -> list[Callable[[], Any]]:
-    """The list of calls that takes the least time, by the best of two runs, or by one where that takes a second."""
+    """The fastest list of calls, by the best of two runs, or by a single one if that takes a second."""
 
     def taken(calls: list[Callable[[], Any]]) -> float:
         first = seconds(lambda: [call() for call in calls], model)[0]
@@ -166,19 +166,19 @@ def fastest(shapes: list[list[Callable[[], Any]]], model: Any) -> list[Callable[
 
 
 def make_limit(work: Work, model: Any) -> Callable[[], Any]:
-    """The calls that nobody can do without, in their fastest shape."""
+    """The calls that no implementation can avoid, in their fastest shape."""
     vocabulary = model.config.vocab_size
     lengths, batches = sorted({work.length, 64, 128}), (1024, 2048, 4096)
     calls = fastest([list(decoder_calls(model, work.tokens, n, size)) for n in lengths for size in batches], model)
     if work.scored:
         calls += fastest([list(head_calls(model, work.scored, tile)) for tile in (2048, 8192, vocabulary)], model)
     steps = {n: [*decoder_calls(model, n, 1, n), *head_calls(model, n, vocabulary, n)] for n in set(work.steps)}
-    calls += [call for alive in work.steps for call in steps[alive]]
+    calls += [call for n in work.steps for call in steps[n]]
     return lambda: [call() for call in calls]
 
 
 def seconds(call: Callable[[], Any], model: Any) -> tuple[float, Any]:
-    """How long a call takes without gradients, and what it returns."""
+    """Seconds that a call takes without gradients, and its result."""
     import torch
 
     wait = torch.cuda.synchronize if model.device.type == "cuda" else lambda: None
@@ -191,7 +191,7 @@ def seconds(call: Callable[[], Any], model: Any) -> tuple[float, Any]:
 
 
 def agreement(probe: Probe, snapshot: Any, theirs: list[Any]) -> tuple[float, float]:
-    """Share of items that are answered alike, and the largest difference of two sums (NaN for texts)."""
+    """Share of items with the same answer, and the largest difference of two log-probabilities (NaN for texts)."""
     if isinstance(probe.items[0], Generation):
         ours = [str(text).split("\n")[0] for text in snapshot.text]
         return sum(a == b.split("\n")[0] for a, b in zip(ours, theirs)) / len(probe), float("nan")
@@ -210,8 +210,8 @@ def measure(name: str, arguments: argparse.Namespace, tokenizer: Any) -> list[st
     n = arguments.items or N_ITEMS[size][kind]
     model = make_model(size, vocabulary, tokenizer, device=arguments.device, dtype=arguments.dtype)
     if kind in GENERATION:
-        model, probe = count_down(model, tokenizer), written(kind, n, tokenizer, longest=LONGEST[size])
-        work = work_of_writing(probe, tokenizer)
+        model, probe = count_down(model, tokenizer), generation(kind, n, tokenizer, longest=LONGEST[size])
+        work = work_of_generation(probe, tokenizer)
     else:
         probe = choices(kind, n)
         work = work_of_choices(probe, tokenizer)
@@ -222,7 +222,7 @@ def measure(name: str, arguments: argparse.Namespace, tokenizer: Any) -> list[st
     batch_size = best_batch_size(probe, tokenizer, model)
     lm_eval, limit = make_lm_eval(probe, tokenizer, model, batch_size), make_limit(work, model)
     taken: list[tuple[float, ...]] = []
-    for _ in range(arguments.repeats):  # in turn, so that what else the machine does falls on all alike
+    for _ in range(arguments.repeats):  # in turn, so that other load on the machine affects all alike
         (a, snapshot), (b, theirs), (c, _) = (seconds(call, model) for call in (lambda: ours(model), lm_eval, limit))
         taken.append((a, b, c))
     a, b, c = (median(column) for column in zip(*taken))
@@ -253,9 +253,9 @@ def main() -> None:
     parser.add_argument(
         "--rows", nargs="+", default=list(ROWS), choices=list(ROWS), metavar="NAME", help=", ".join(ROWS)
     )
-    parser.add_argument("--items", type=int, help="items of every row, instead of each row's own number")
+    parser.add_argument("--items", type=int, help="number of items in every row, instead of each row's own")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, help="of torch on the CPU")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch")
     arguments = parser.parse_args()
     quiet()
     import torch
@@ -275,7 +275,7 @@ def main() -> None:
 
 
 def quiet() -> None:
-    """Keeps what lm-eval says about itself out of the table."""
+    """Keeps lm-eval's log messages out of the table."""
     os.environ.update(
         HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", KINETO_LOG_LEVEL="99"
     )

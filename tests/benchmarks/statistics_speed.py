@@ -1,8 +1,9 @@
-"""How long all statistics take: transitions of the whole probe and of each category, their intervals, and the history.
+"""Time of all statistics of one evaluation: transitions of the probe and its categories, intervals, and the history.
 
     python tests/benchmarks/statistics_speed.py [ITEMS ...]
 
-A look is `History.append` of one more snapshot and every number of its rows. Medians of five; in brackets the limit.
+An evaluation is `History.append` of one more snapshot and every number of its rows. Medians of five runs. Exits with 1
+if a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def snapshot(step: int, n: int, *, shuffled: bool = False, k: int = 4) -> Snapsh
 
 
 def seconds(work: Callable[[History], object], n: int) -> float:
-    """Median of five, each after a baseline that is not timed."""
+    """Median of five runs, each after a baseline that is not timed."""
     times = []
     for _ in range(5):
         history = History()
@@ -56,22 +57,22 @@ def seconds(work: Callable[[History], object], n: int) -> float:
     return median(times)
 
 
-def look(history: History, after: Snapshot) -> None:
-    """Everything that one look computes."""
+def evaluate(history: History, after: Snapshot) -> None:
+    """Computes every number of one evaluation."""
     for row in history.append([after]):
         row.numbers  # noqa: B018 - computed when first read
 
 
 def main(sizes: list[int]) -> bool:
-    """Prints the table; whether every limit was kept."""
+    """Prints the table; returns whether every limit holds."""
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, numpy {np.__version__}")
-    print(f"\n| items | a look, {CATEGORIES} categories | limit | items in another order | transitions alone |")
+    print(f"\n| items | an evaluation, {CATEGORIES} categories | limit | items in another order | transitions alone |")
     print("| --- | --- | --- | --- | --- |")
     kept = True
     for n in sizes:
         before, after, other = snapshot(0, n), snapshot(1, n), snapshot(1, n, shuffled=True)
-        whole = seconds(lambda history, after=after: look(history, after), n)
-        shuffled = seconds(lambda history, after=other: look(history, after), n)
+        whole = seconds(lambda history, after=after: evaluate(history, after), n)
+        shuffled = seconds(lambda history, after=other: evaluate(history, after), n)
         alone = seconds(lambda _, before=before, after=after: compare(before, after).as_dict(), n)
         limit = LIMITS.get(n, float("inf"))
         kept &= whole < limit

@@ -1,7 +1,7 @@
-"""What `scoring.py` and `memory.py` measure: models of random weights, a tokenizer trained on the fly, and probes.
+"""Workloads of `scoring.py` and `memory.py`: models with random weights, a tokenizer trained on the fly, and probes.
 
 S has 6 layers of hidden size 256 and Llama's proportion of intermediate size, 688; M has the shape of Qwen2.5-0.5B.
-Items are real ones where `../shared/data` is at hand, else the built-in facts. Nothing is downloaded or kept on disk.
+Items are real ones where `../shared/data` exists, else the built-in facts. Nothing is downloaded or written to disk.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LONGEST = 2**BITS - 1
 
 
 def load_items(*names: str) -> list[Any]:
-    """Items of some files in turn, or of the built-in facts where the files are not at hand."""
+    """Items of several files, interleaved; the built-in facts where the files do not exist."""
     files = [FOLDER / f"{name}.jsonl" for name in names]
     if not all(file.is_file() for file in files):
         return list(load_probe("builtin:facts").items)
@@ -43,7 +43,7 @@ def parse_lines(text: str) -> list[Any]:
 
 
 def source() -> str:
-    """Where the items come from, in words."""
+    """Where the items come from, human-readable."""
     return f"items of {FOLDER}" if FOLDER.is_dir() else "built-in facts"
 
 
@@ -68,7 +68,7 @@ def make_tokenizer(size: int = 32_000) -> Any:
 
 
 def make_model(size: str, vocabulary: str, tokenizer: Any, *, device: str = "cpu", dtype: str = "float32") -> Any:
-    """A random Qwen2 with tied embeddings, in eval mode: the same weights at each call."""
+    """A Qwen2 with random weights and tied embeddings, in eval mode; the weights are the same in every call."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -108,11 +108,11 @@ def choices(kind: str, n: int) -> Probe:
     return Probe(kind, shown)
 
 
-def written(kind: str, n: int, tokenizer: Any, *, longest: int = 200) -> Probe:
-    """`n` items whose answers are as long as their prompt's last word says (see `count_down`).
+def generation(kind: str, n: int, tokenizer: Any, *, longest: int = 200) -> Probe:
+    """`n` generation items whose generated length is set by the prompt's last word (see `count_down`).
 
-    "equal": prompts of 32 tokens, answers of 64. "tail": one answer in eight has `longest` tokens, the others 8 to 20.
-    "fewshot": five examples before each prompt, answers of 6 to 16 tokens.
+    "equal": prompts of 32 tokens, generated texts of 64. "tail": one text in eight has `longest` tokens, the others
+    8 to 20. "fewshot": five examples before each prompt, texts of 6 to 16 tokens.
     """
     items = load_items("jeopardy" if kind == "fewshot" else "gsm8k")
     prefix, items = few_shot(items) if kind == "fewshot" else ("", items)
@@ -134,14 +134,14 @@ def written(kind: str, n: int, tokenizer: Any, *, longest: int = 200) -> Probe:
 
 
 def _cut(text: str, n: int, tokenizer: Any) -> str | None:
-    """The first words of a text, of `n` tokens together; None if no cut between words has as many."""
+    """The first words of a text that are `n` tokens long; None if no cut between words gives that length."""
     words = text.split(" ")
     cuts = (" ".join(words[:k]) for k in range(1, len(words) + 1))
     return next((cut for cut in cuts if len(tokenizer.encode(cut)) == n), None)
 
 
 def classes(tokenizer: Any) -> list[int]:
-    """How many tokens of an answer follow each token of the vocabulary: 0 for a newline, -1 for what is never said."""
+    """Class of each token: how many tokens are generated after it; 0 for a newline, -1 for a token never generated."""
     texts = [tokenizer.decode([i]) for i in range(len(tokenizer))]
     found, n = [], 0
     for i, text in enumerate(texts):
@@ -152,20 +152,20 @@ def classes(tokenizer: Any) -> list[int]:
 
 
 def _word(length: int, tokenizer: Any) -> str:
-    """A word that is one token at the end of any prompt, after which `length` tokens are generated."""
+    """A word that is a single token at the end of any prompt, and after which `length` tokens are generated."""
     for i, follows in enumerate(classes(tokenizer)):
         text = tokenizer.decode([i])
         if follows == length and re.fullmatch(" [a-z]{2,}", text) and tokenizer.encode("x" + text)[1:] == [i]:
             return text
-    raise LookupError(f"no word stands for {length} tokens")
+    raise LookupError(f"no word of the tokenizer has class {length}; train it with a larger vocabulary")
 
 
 def count_down(model: Any, tokenizer: Any) -> Any:
-    """Makes a model end its line after a number of tokens that the last token of the prompt decides.
+    """Makes a model end its line after a number of tokens that the last token of the prompt determines.
 
     A token of class k (see `classes`) is followed by the likeliest token of class k - 1, and class 0 is the newline.
-    The class stands in the first features of the embeddings, and a hook writes the class that is wanted over the same
-    features of the decoder's output. So lengths do not depend on batches, padding or caches; the words do.
+    The first features of the embeddings encode the class, and a hook overwrites the same features of the decoder's
+    output with the required class. So lengths do not depend on batches, padding or KV caches, only the words do.
     """
     import torch
 
@@ -174,7 +174,7 @@ def count_down(model: Any, tokenizer: Any) -> Any:
     table[: len(tokenizer)] = torch.tensor(classes(tokenizer))
     table = table.to(embeddings.device)
     bits = ((torch.arange(2**BITS, device=table.device)[:, None] >> torch.arange(BITS, device=table.device)) & 1).bool()
-    wrong = torch.cat([~bits, bits], dim=1)  # the features that must not be asked for
+    wrong = torch.cat([~bits, bits], dim=1)  # the features that must be off
     with torch.no_grad():
         embeddings[:, : 2 * BITS] = -DEPTH
         known = table >= 0

@@ -1,6 +1,7 @@
-"""Tiny random models of many architectures, and how continuations are forwarded on each.
+"""Tiny random models of many architectures, and the scoring path that is expected on each.
 
-Rotary, learned and no positions, windows, chunks, capped and scaled logits, experts, state spaces, convolutions.
+Rotary, learned and no positions, sliding windows, chunked attention, capped and scaled logits, mixtures of experts,
+state spaces, convolutions.
 """
 
 import torch
@@ -30,7 +31,7 @@ def _but(*names, **more):
 
 _SMALLEST = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "initializer_range": 0.2, **TOKENS}
 _EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-# Windows of 5 to 8: most rows are longer, so a mask that forgets the window shows.
+# Windows of 5 to 8: most rows are longer, so a mask without the window shows.
 MODELS = {
     "Llama": ("LlamaConfig", SMALL),
     "Qwen2": ("Qwen2Config", SMALL),
@@ -143,7 +144,7 @@ MODELS = {
         },
     ),
 }
-# The level of the ladder, and who writes the answers, where it is not the usual one.
+# The scoring path, where it is not the usual one.
 TREE = "tree, tiles"
 EXPECTED_PATHS = {
     "Gemma2, window, capped": "tree, own",
@@ -172,7 +173,7 @@ def tiny(name, **more):
 
 
 def lively(name, **more):
-    """The same with other weights, for a model that does not write one token again and again."""
+    """The same with other weights, for a model that does not generate one token again and again."""
     model = tiny(name, **more)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What all tests of the scoring floor share."""
+"""Fixtures of all scoring tests: a model trained on a few lines, and lm-eval's wrapper as the reference."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.helpers import teach
 
-# What the taught model says, by heart. A line ends by a newline or by EOS, or goes on until the limit.
+# What the taught model has memorized. A line ends with a newline or EOS, or continues up to the token limit.
 LINES = {
     "The capital of France is": " Paris\n",
     "The capital of Italy is": " Rome\n",
@@ -23,13 +23,13 @@ LINES = {
 
 @pytest.fixture(scope="session")
 def taught(make_model, make_tokenizer):
-    """A model that knows LINES by heart, with its tokenizer; never trained further."""
+    """A model that has memorized LINES, with its tokenizer; never trained further."""
     tokenizer = make_tokenizer()
     return SimpleNamespace(model=teach(make_model(), tokenizer, LINES.items()), tokenizer=tokenizer, lines=LINES)
 
 
 @pytest.fixture(scope="session")
 def make_hflm():
-    """make_hflm(model, tokenizer) -> lm-eval's own wrapper, the outside reference for texts and likelihoods."""
+    """make_hflm(model, tokenizer) -> lm-eval's own wrapper: the independent reference."""
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
     return lambda model, tokenizer: huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4)

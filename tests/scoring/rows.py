@@ -1,4 +1,4 @@
-"""Continuations to be scored, and their likelihoods by definition."""
+"""Continuations to score, and their log-probabilities by definition."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from tests.helpers import log_probabilities
 
 
 def random_rows(n, vocabulary, *, seed=0):
-    """Rows of 2 to 40 tokens, with 1 to 8 of them scored; every other one asks for the argmax."""
+    """Rows of 2 to 40 tokens, with 1 to 8 of them scored; every other row needs the argmax."""
     rng = np.random.default_rng(seed)
     rows = []
     for i in range(n):
@@ -21,7 +21,7 @@ def random_rows(n, vocabulary, *, seed=0):
 
 
 def shared_rows(n, vocabulary, *, depth=35, options=3, seed=0):
-    """Items of some options behind a prefix that all share; the first option asks for the argmax."""
+    """Items with several options behind a prefix that all share; the first option needs the argmax."""
     rng = np.random.default_rng(seed)
     prefix = tuple(rng.integers(3, vocabulary, depth).tolist())
     rows = []
@@ -34,7 +34,7 @@ def shared_rows(n, vocabulary, *, depth=35, options=3, seed=0):
 
 
 def mixed_rows(vocabulary):
-    """Some of both, and of what they must not mix up: equal rows, rows within others, equal contexts that ask more."""
+    """Some of both, and what must not be confused: equal rows, rows that are prefixes of others, shared contexts."""
     rows = [*random_rows(10, vocabulary), *shared_rows(9, vocabulary), *shared_rows(3, vocabulary, depth=5, seed=1)]
     long = rows[-1].tokens
     extra = [Continuation(90, long, 3, True), Continuation(91, long[:4], 3, True), Continuation(92, (5, 6), 1, True)]
@@ -42,22 +42,22 @@ def mixed_rows(vocabulary):
 
 
 def by_definition(model, row):
-    """The likelihood of a row by one unpadded forward, summed in float64."""
+    """The likelihood of a row by one unpadded forward pass, summed in float64."""
     table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
-    wanted = torch.tensor(row.tokens[row.n_context :])
-    said = table.gather(1, wanted[:, None]).squeeze(1)
-    best_other = table.scatter(1, wanted[:, None], -torch.inf).max(dim=1).values
+    target = torch.tensor(row.tokens[row.n_context :])
+    logprob = table.gather(1, target[:, None]).squeeze(1)
+    best_other = table.scatter(1, target[:, None], -torch.inf).max(dim=1).values
     argmax = table.argmax(dim=1)
     return SimpleNamespace(
-        logprob=float(said.sum()),
-        margin=float((said - best_other).min()),
+        logprob=float(logprob.sum()),
+        margin=float((logprob - best_other).min()),
         argmax=argmax.tolist(),
-        greedy=bool((argmax == wanted).all()),
+        greedy=bool((argmax == target).all()),
     )
 
 
 def check(rows, found, expected, *, tolerance=1e-4):
-    """Likelihoods against the definition, one of each a row."""
+    """Compares likelihoods with the definition, row by row."""
     for row, likelihood, wanted in zip(rows, found, expected, strict=True):
         assert likelihood.logprob == pytest.approx(wanted.logprob, abs=tolerance)
         if row.greedy:

@@ -1,4 +1,4 @@
-"""A cache with room to spare holds what transformers' own holds, and gives back what it is asked for."""
+"""The preallocated KV cache holds what transformers' own holds, truncates to a prefix and lets rows leave."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_updates_are_those_of_the_dynamic_cache(capacity):
     equal(kv.pairs(ours), [(layer.keys, layer.values) for layer in theirs.layers])
 
 
-def test_tokens_within_the_reserve_are_not_copied():
+def test_tokens_within_the_capacity_are_not_copied():
     cache = kv.empty(40)
     append(cache, tokens(5))
     at = [keys.data_ptr() for keys, _ in kv.pairs(cache)]
@@ -49,7 +49,7 @@ def test_tokens_within_the_reserve_are_not_copied():
     assert [keys.data_ptr() for keys, _ in kv.pairs(cache)] != at
 
 
-def test_it_goes_back_to_its_prefix():
+def test_it_truncates_to_its_prefix():
     prefix, cache = tokens(6), kv.empty(20)
     append(cache, prefix)
     for step, rows in enumerate([3, 1, 2, 3]):
@@ -63,7 +63,7 @@ def test_it_goes_back_to_its_prefix():
         equal(append(cache, new), expected)
 
 
-def test_holding_is_a_copy_with_room():
+def test_from_pairs_is_a_copy_with_capacity():
     pairs = tokens(6)
     kept = [(keys.clone(), values.clone()) for keys, values in pairs]
     cache = kv.from_pairs(pairs, 10)
@@ -77,8 +77,8 @@ def test_holding_is_a_copy_with_room():
     equal(kv.pairs(cache), [(torch.cat([k, a], 2), torch.cat([v, b], 2)) for (k, v), (a, b) in zip(kept, new)])
 
 
-def test_holding_takes_one_row_for_many():
-    """An expanded prefix, whose rows are one and the same memory until they are copied."""
+def test_from_pairs_copies_an_expanded_row():
+    """An expanded prefix, whose rows share memory until they are copied."""
     (one,) = [tokens(6, rows=1)]
     cache = kv.from_pairs([(k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1)) for k, v in one], 8)
     append(cache, tokens(2, rows=5, seed=1))
@@ -103,7 +103,7 @@ def test_rows_move_and_leave(sources, targets, rows, order):
     equal(kv.pairs(cache), expected)
 
 
-def test_another_models_cache_is_refused():
+def test_a_cache_with_other_layers_is_refused():
     cache = DynamicCache()
     append(cache, tokens(3))
     with pytest.raises(TypeError, match="does not keep keys and values in the cache that was passed to it"):

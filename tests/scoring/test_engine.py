@@ -1,4 +1,4 @@
-"""`score_probe` against slow definitions: choices, recall, what is not scored, and what may have no influence."""
+"""`score_probe` against slow definitions: choices, recall, unscored items, and what must not change a score."""
 
 import contextlib
 import logging
@@ -29,7 +29,7 @@ def choice_items(n, *, seed=0):
 
 
 def definition(model, tokenizer, probe):
-    """Normalised log-probabilities of each choice item's options, one unpadded forward an option, in float64."""
+    """Normalized log-probabilities of each item's options, one unpadded forward pass per option, in float64."""
     probe = bind(probe, tokenizer)
     result = [[] for _ in probe.items]
     for row in continuations(probe, tokenizer):
@@ -61,7 +61,7 @@ def test_every_choice_item_equals_the_definition(make_model, tokenizer, normaliz
 
 
 def test_the_three_normalizations_differ(make_model, tokenizer):
-    """Else the test above could not tell them apart."""
+    """Otherwise the test above could not tell them apart."""
     items = choice_items(24)
     chosen = [
         tuple(score_probe(make_model(seed=1), tokenizer, Probe("p", items, normalization=name)).choice)
@@ -83,13 +83,13 @@ def test_the_sums_and_choices_are_lm_evals(make_model, tokenizer, make_hflm):
 
 
 def recall_items(taught):
-    """What the model knows by heart, and the same answers behind the wrong prompts."""
+    """What the model has memorized, and the same answers after the wrong prompts."""
     prompts, answers = list(taught.lines), [answer.removesuffix("<|im_end|>") for answer in taught.lines.values()]
     pairs = [(p, a) for p in prompts for a in answers if a.strip()]
     return [Recall(f"r{i}", prompt, answer) for i, (prompt, answer) in enumerate(pairs)]
 
 
-def test_recall_is_correct_where_generate_writes_the_answer(taught):
+def test_recall_is_correct_where_generate_gives_the_answer(taught):
     probe = Probe("p", recall_items(taught))
     snapshot = score_probe(taught.model, taught.tokenizer, probe)
     for i, row in enumerate(continuations(probe, taught.tokenizer)):
@@ -174,7 +174,7 @@ def test_generation_items_of_every_kind(taught, batch_tokens):
 
 
 def mixed_items(taught):
-    """All three kinds, in an order that no batch keeps."""
+    """All three kinds, shuffled, so that no batch keeps their order."""
     items = [
         *choice_items(7),
         *recall_items(taught)[:40:5],
@@ -184,7 +184,7 @@ def mixed_items(taught):
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 37, 200, 10**6])
-def test_the_budget_of_a_batch_has_no_influence(taught, batch_tokens):
+def test_the_batch_size_does_not_change_the_snapshot(taught, batch_tokens):
     probe = Probe("p", mixed_items(taught))
     usual = score_probe(taught.model, taught.tokenizer, probe)
     other = score_probe(taught.model, taught.tokenizer, probe, batch_tokens=batch_tokens)
@@ -315,11 +315,11 @@ def test_a_snapshot_carries_what_the_probe_knows(taught):
     np.testing.assert_array_equal(snapshot.answer, probe.answer)
 
 
-# --- several probes, again and again ------------------------------------------------------------------------------
+# --- several probes, several snapshots ------------------------------------------------------------------------------
 
 
 def several_probes(taught):
-    """Of all kinds and settings; the first two have items in common."""
+    """Probes of all kinds and settings; the first two share items."""
     items = mixed_items(taught)
     return [
         Probe("one", items[:15]),
@@ -330,7 +330,7 @@ def several_probes(taught):
 
 
 def same(one, other, *, atol=1e-4):
-    """Two snapshots, but for rounding."""
+    """Asserts that two snapshots are equal up to rounding."""
     assert (one.probe, one.fingerprint) == (other.probe, other.fingerprint)
     for name in ("ids", "correct", "outcome", "choice", "prediction", "text"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
@@ -341,7 +341,7 @@ def same(one, other, *, atol=1e-4):
 
 @contextlib.contextmanager
 def forwards(model):
-    """The sizes of all forwards within."""
+    """The sizes of all forward passes in the block."""
     seen = []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
@@ -362,14 +362,14 @@ def test_a_scorers_snapshots_are_those_of_each_probe_alone(taught):
 
 
 def test_probes_share_their_forwards(taught):
-    """Probes of one item each, on one subject: a forward for all, and their common beginning once."""
+    """Probes of one item each, with a common prefix: a single forward pass, and the prefix once."""
     beginning = "The capital of Italy is Rome. The capital of Japan is Tokyo. "
     probes = [
         Probe(f"p{i}", [MultipleChoice("a", f"{beginning}{i} The capital of France is", [" Paris", " hot"], 0)])
         for i in range(4)
     ]
     scorer = Scorer(taught.tokenizer, probes)
-    scorer.score(taught.model)  # the first time it is also checked
+    scorer.score(taught.model)  # the first snapshot includes the self-check
     with forwards(taught.model) as together:
         scorer.score(taught.model)
     apart = []
@@ -384,7 +384,7 @@ def test_probes_share_their_forwards(taught):
 
 
 def test_one_scorer_scores_every_state_of_a_model(make_model, taught):
-    """Weights that change in between, and an object that did not exist when it was made."""
+    """Weights that change in between, and a model object that did not exist when the scorer was made."""
     probes = several_probes(taught)
     scorer = Scorer(taught.tokenizer, probes)
     model = make_model()
@@ -427,7 +427,7 @@ def test_repeats_of_several_probes(taught):
         same(one, other)
 
 
-def test_by_probe_scores_all_at_the_first_question(taught):
+def test_by_probe_scores_all_at_the_first_call(taught):
     probes = several_probes(taught)
     scorer = Scorer(taught.tokenizer, probes)
     expected = scorer.score(taught.model)
@@ -451,7 +451,7 @@ def test_a_scorer_refuses_numbers_below_one(tokenizer, name, value):
         Scorer(tokenizer, [Probe("p", choice_items(1))], **{name: value})
 
 
-def test_another_variant_asks_the_same(taught):
+def test_another_variant_scores_the_same_items(taught):
     probe = Probe("p", mixed_items(taught))
     one, other = (score_probe(taught.model, taught.tokenizer, probe, variant=variant) for variant in (0, 1))
     same(one, other)
@@ -459,7 +459,7 @@ def test_another_variant_asks_the_same(taught):
 
 
 def test_options_with_contexts_and_lengths_of_their_own(make_model, tokenizer):
-    """As WinoGrande asks, and as lm-eval divides: by definition, one unpadded forward an option."""
+    """WinoGrande's form and lm-eval's lengths, by definition: one unpadded forward pass per option."""
     model = make_model(seed=1)
     contexts, choices = [" fox ran over", " sun went down over", ""], [" the hill", " the hill", " Paris"]
     item = MultipleChoice("a", "The", choices, 1, contexts=contexts, lengths=[1, 2.5, 3])

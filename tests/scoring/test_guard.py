@@ -1,4 +1,4 @@
-"""A probe leaves no trace, whatever happens inside: the next training step is bit for bit the same."""
+"""Scoring has no side effects, whatever happens inside: the next training step is bit for bit the same."""
 
 import contextlib
 import random
@@ -49,7 +49,7 @@ def backend(tokenizer):
 
 
 def everything(model, tokenizer):
-    """All that a training run would notice."""
+    """All state that training depends on."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     return {
         "weights": digest(model.state_dict()),
@@ -85,7 +85,7 @@ def test_a_probe_changes_nothing(model, tokenizer, name):
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_training_with_dropout_goes_on_bit_for_bit(make_model, tokenizer, name):
+def test_training_with_dropout_continues_bit_for_bit(make_model, tokenizer, name):
     def train(probe):
         model = make_model(attention_dropout=0.5).train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -104,7 +104,7 @@ def test_training_with_dropout_goes_on_bit_for_bit(make_model, tokenizer, name):
 
 
 def test_dropout_is_what_makes_the_test_above_hard(make_model, tokenizer):
-    """Two forwards in train mode differ, so a generator that was not put back would show."""
+    """Two forward passes in train mode differ, so a generator that is not restored would show."""
     model = make_model(attention_dropout=0.5).train()
     ids = torch.tensor([tokenizer.encode("The capital of Italy is Rome")])
     with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -132,7 +132,7 @@ def meddle(model, tokenizer):
 
 @pytest.mark.parametrize("exit_by", [None, ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("padded_before", [False, True])
-def test_everything_is_put_back(model, tokenizer, exit_by, padded_before):
+def test_everything_is_restored(model, tokenizer, exit_by, padded_before):
     model.config.nested = Qwen2Config(hidden_size=32)
     if padded_before:
         tokenizer(["a", "b c d e f"], padding="max_length", truncation=True, max_length=5)
@@ -151,8 +151,8 @@ def test_everything_is_put_back(model, tokenizer, exit_by, padded_before):
         assert state() == before
 
 
-def test_meddling_shows_without_the_guard(model, tokenizer):
-    """Else the test above could not fail."""
+def test_side_effects_show_without_the_guard(model, tokenizer):
+    """Otherwise the test above could not fail."""
     model.config.nested = Qwen2Config(hidden_size=32)
     before, nested, state = everything(model, tokenizer), vars(model.config.nested).copy(), random.getstate()
     with torch.random.fork_rng(devices=[]):
@@ -184,7 +184,7 @@ def test_a_guard_within_a_guard(model, tokenizer):
 
 
 class Interrupted(torch.nn.Module):
-    """A layer in which the user presses Ctrl-C, or memory ends."""
+    """A layer in which the user presses Ctrl-C, or a forward pass fails."""
 
     def __init__(self, layer, error):
         super().__init__()

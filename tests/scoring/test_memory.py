@@ -1,4 +1,4 @@
-"""When memory ends the batches are halved, and the answers stay the same."""
+"""On out-of-memory (OOM) the batches are halved, and the snapshot stays the same."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ from forget_callback.scoring.memory import halve_on_oom, is_out_of_memory
 from tests.scoring.architectures import tiny
 
 N = 30
-LIMIT = 250  # tokens of a forward: a few rows of choices, and a part of what they are together
+LIMIT = 250  # tokens of a forward pass: a few rows of choices, and only part of all of them
 ITEMS = [
     *(MultipleChoice(f"c{i}", f"{i} Question: which of the", [" fox", " sun", " hill over"], i % 3) for i in range(N)),
     *(Recall(f"r{i}", f"{i}: Once upon a", " time there") for i in range(N)),
@@ -26,7 +26,7 @@ PROBE = Probe("p", ITEMS)
 
 
 class Memory:
-    """Ends when a forward has more tokens than fit."""
+    """Raises OOM when a forward pass has more tokens than fit."""
 
     def __init__(self, model, tokens, error=None):
         self.tokens, self.error = tokens, error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
@@ -59,12 +59,12 @@ ERRORS = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-def test_what_out_of_memory_looks_like(error):
+def test_errors_that_mean_out_of_memory(error):
     assert is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA error: device-side assert"), ValueError("out of memory")])
-def test_what_it_does_not_look_like(error):
+def test_errors_that_do_not_mean_out_of_memory(error):
     assert not is_out_of_memory(error)
 
 
@@ -78,15 +78,17 @@ def test_everything_is_scored_in_smaller_batches(make_model, tokenizer, usual, c
     assert any(size > LIMIT for size in memory.sizes)
     budget = snapshot.metadata["batch_tokens"]
     assert 50 <= budget <= LIMIT
-    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert said and all("out of memory while scoring a probe" in line and str(error)[:20] in line for line in said)
-    assert [int(re.search(r"batch_tokens=(\d+)", line).group(1)) for line in said] == [
-        1600 >> n for n in range(1, len(said) + 1)
+    messages = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert messages and all(
+        "out of memory while scoring a probe" in line and str(error)[:20] in line for line in messages
+    )
+    assert [int(re.search(r"batch_tokens=(\d+)", line).group(1)) for line in messages] == [
+        1600 >> n for n in range(1, len(messages) + 1)
     ]
-    assert f"batch_tokens={budget}" in said[-1] and snapshot.metadata["likelihood"] == "tree, tiles"
+    assert f"batch_tokens={budget}" in messages[-1] and snapshot.metadata["likelihood"] == "tree, tiles"
 
 
-def test_a_scorer_keeps_what_it_learnt(make_model, tokenizer, usual, caplog):
+def test_a_scorer_keeps_the_smaller_batch_size(make_model, tokenizer, usual, caplog):
     model = make_model()
     scorer = Scorer(tokenizer, [PROBE], batch_tokens=1600)
     memory = Memory(model, LIMIT)
@@ -100,8 +102,8 @@ def test_a_scorer_keeps_what_it_learnt(make_model, tokenizer, usual, caplog):
     assert second.metadata == first.metadata
 
 
-def test_memory_that_ends_in_the_middle_of_a_later_scoring(make_model, tokenizer, usual, caplog):
-    """The optimizer's state came in between."""
+def test_oom_in_a_later_snapshot(make_model, tokenizer, usual, caplog):
+    """As when the optimizer's state was allocated in between."""
     model = make_model()
     scorer = Scorer(tokenizer, [PROBE], batch_tokens=1600)
     same(scorer.score(model)[0], usual)
@@ -140,7 +142,7 @@ def test_another_error_passes_at_once(make_model, tokenizer, caplog):
 
 
 @pytest.mark.parametrize("items", [ITEMS[:N], ITEMS[2 * N :]], ids=["likelihood", "generation"])
-def test_memory_for_nothing_is_an_error(make_model, tokenizer, items):
+def test_oom_at_the_smallest_batch_is_raised(make_model, tokenizer, items):
     model = make_model()
     Memory(model, 0)
     with pytest.raises(torch.OutOfMemoryError, match="Tried to allocate"):
@@ -160,8 +162,8 @@ def test_oom_tries_every_half_down_to_one():
     assert halve_on_oom(lambda budget: budget * 2, 37) == (74, 37)
 
 
-def test_the_failed_forward_is_let_go_before_the_next():
-    """What it had allocated would else stand in the way."""
+def test_the_failed_forward_is_freed_before_the_next():
+    """Otherwise its tensors would still occupy memory."""
     import gc
     import weakref
 
@@ -198,7 +200,7 @@ REAL = """
     with torch.no_grad():
         expected = LikelihoodScorer(rows).score(model, budget=128)
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-        # A forward of 672 tokens has 336 MiB in each of several tensors, one of 128 has 64 MiB.
+        # A forward pass of 672 tokens has 336 MiB in each of several tensors, one of 128 has 64 MiB.
         resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20, resource.RLIM_INFINITY))
         found, budget = halve_on_oom(lambda n: LikelihoodScorer(rows).score(model, budget=n), 1024)
     assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
@@ -206,9 +208,9 @@ REAL = """
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is heeded on Linux alone")
-def test_the_real_thing():
-    """An address space that ends, and torch's own allocator that says so."""
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is enforced on Linux only")
+def test_a_real_oom_on_the_cpu():
+    """A limited address space, and the error of torch's own allocator."""
     run = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(REAL)], capture_output=True, text=True, timeout=120
     )

@@ -1,4 +1,4 @@
-"""Right and wrong on real items are lm-eval's, item by item, and so are the sums."""
+"""On real items, correctness and summed log-probabilities are lm-eval's, item by item."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from forget_callback import Generation, Probe, load_probe, score_probe
 from tests.helpers import teach
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"real items are not at hand: {DATA} is missing")
+pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real items: {DATA} does not exist")
 N = 300
 
 
@@ -58,12 +58,12 @@ def test_recall(model_and_tokenizer, ask):
 
 
 def test_generation(model_and_tokenizer, ask):
-    """As many as there are of gsm8k, and jeopardy's as questions: texts, and with them right and wrong."""
+    """All of gsm8k, and jeopardy as generation items: the generated texts, and so their correctness."""
     numbers = load_probe(str(DATA / "gsm8k.jsonl")).items
-    asked = [Generation(i.id, i.prompt, i.answer.strip()) for i in load_probe(str(DATA / "jeopardy.jsonl")).items]
-    items = [Generation(i.id, i.prompt, i.answer, i.match, max_new_tokens=12, stop=["\n"]) for i in (*numbers, *asked)][
-        :N
-    ]
+    questions = [Generation(i.id, i.prompt, i.answer.strip()) for i in load_probe(str(DATA / "jeopardy.jsonl")).items]
+    items = [
+        Generation(i.id, i.prompt, i.answer, i.match, max_new_tokens=12, stop=["\n"]) for i in (*numbers, *questions)
+    ][:N]
     probe = Probe("written", items)
     snapshot = score_probe(*model_and_tokenizer, probe)
     settings = {"until": ["\n"], "max_gen_toks": 12, "do_sample": False}

@@ -1,4 +1,4 @@
-"""The loop that writes answers: right whatever shares a batch, and little is forwarded for nothing."""
+"""The decoding loop: correct whatever shares a batch, with few wasted rows and little padding."""
 
 from itertools import chain
 
@@ -17,7 +17,7 @@ WORDS = ["The sun", " fox", "12 apples and 30", "Who?", "over the hill and throu
 
 
 def items_of(n, *, prefix="", limits=(5, 9, 40, 3, 7, 2, 6, 1), stop=(), match="contains"):
-    """Prompts of unlike length, and limits with a long tail."""
+    """Prompts of different lengths, and token limits with a long tail."""
     return [
         Generation(f"{i}", f"{prefix}{WORDS[i % 7]}{i}", "x", match, max_new_tokens=limits[i % len(limits)], stop=stop)
         for i in range(n)
@@ -31,7 +31,7 @@ def make_generator(items, tokenizer, *, repeats=1, **settings):
 
 @torch.no_grad()
 def answers(model, tokenizer, items, *, backend=None, budget=2048, repeats=1, **settings):
-    """The answers at a backend that is forced, or the one that is found."""
+    """The generated texts of a given backend, or of the one that is found."""
     generator = make_generator(items, tokenizer, repeats=repeats, **settings)
     generator.backend = backend
     return generator.generate(model, tokenizer, budget=budget)
@@ -78,7 +78,7 @@ def test_generate_of_the_model_has_the_same_tokens_where_a_text_ends_them(tokeni
 
 
 @pytest.mark.parametrize("name", ["Mamba", "Qwen3Next", "Lfm2"])
-def test_the_loop_gives_way_where_it_does_not_serve(tokenizer, name):
+def test_generate_is_the_fallback_where_the_loop_does_not_work(tokenizer, name):
     model, items = lively(name, vocab_size=len(tokenizer)), items_of(6, limits=(5, 9))
     generator = make_generator(items, tokenizer)
     with torch.no_grad():
@@ -91,7 +91,7 @@ def test_the_loop_gives_way_where_it_does_not_serve(tokenizer, name):
 
 
 @torch.no_grad()
-def test_the_loop_is_checked_at_first_use_alone(tokenizer):
+def test_the_loop_is_checked_at_first_use_only(tokenizer):
     model, items, seen = lively("Llama", vocab_size=len(tokenizer)), items_of(14), []
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
@@ -100,12 +100,12 @@ def test_the_loop_is_checked_at_first_use_alone(tokenizer):
     generator.generate(model, tokenizer, budget=2048)
     first, seen[:] = list(seen), []
     generator.generate(model, tokenizer, budget=2048)
-    # One token to learn the precision, then the loop, then three plain forwards.
+    # One token for the dtype, then the loop, then three plain forward passes.
     assert generator.backend == "loop" and len(first) == len(seen) + 4 and first[1 : 1 + len(seen)] == seen
 
 
 def ending(tokenizer, share):
-    """A model that ends each answer with about this probability at each token."""
+    """A model that generates EOS with about this probability at each token."""
     model = lively("Llama", vocab_size=len(tokenizer), max_position_embeddings=512)
     head = torch.nn.Linear(32, len(tokenizer))
     with torch.no_grad():
@@ -117,16 +117,16 @@ def ending(tokenizer, share):
 
 
 def counted(model, generator, tokenizer, budget):
-    """What a run of the loop forwards: tokens of prefills, rows of steps, and rows through the head."""
+    """What the loop forwards: tokens of each prefill, rows of each step, and rows through the LM head."""
     prefills, steps, head_rows = [], [], []
 
-    def look(module, args, kwargs):
+    def record(module, args, kwargs):
         ids, cache = kwargs["input_ids"], kwargs.get("past_key_values")
         step = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
         (steps if step else prefills).append(ids.numel())
 
     handles = [
-        model.register_forward_pre_hook(look, with_kwargs=True),
+        model.register_forward_pre_hook(record, with_kwargs=True),
         model.get_output_embeddings().register_forward_hook(
             lambda module, args, output: head_rows.append(output.shape[:-1].numel())
         ),
@@ -140,8 +140,8 @@ def counted(model, generator, tokenizer, budget):
 
 @pytest.mark.parametrize("budget", [300, 2048])
 @pytest.mark.parametrize("prefix", ["", PREFIX], ids=["", "shared prefix"])
-def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
-    """The gate of continuous integration: at most 1.15 of the rows that a long tail of answers needs."""
+def test_decoding_wastes_few_rows(tokenizer, prefix, budget):
+    """At most 1.15 times the rows that a long tail of generated lengths needs."""
     model, items = ending(tokenizer, 0.08), items_of(48, prefix=prefix, limits=(120,))
     generator = make_generator(items, tokenizer, temperature=1.0)
     generator.backend = "loop"
@@ -150,7 +150,7 @@ def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
     assert lengths[-1] > 3 * lengths[len(lengths) // 2]  # a long tail
     least = sum(lengths) - len(lengths)
     assert least <= sum(steps) <= 1.15 * least
-    # Prefills: each prompt once, in rows of like length; the prefix once; the head on last tokens alone.
+    # Prefills: each prompt once, in rows of similar length; the prefix once; the LM head on last tokens only.
     depth = len(tokenizer.encode(prefix))
     bare = sum(len(tokenizer.encode(item.prompt)) - depth for item in items)
     assert sum(prefills) <= depth + (1.15 if budget == 300 else 1.6) * bare + 16
@@ -158,7 +158,7 @@ def test_decoding_forwards_few_rows_for_nothing(tokenizer, prefix, budget):
 
 
 def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
-    """With a cache for a few rows only, the forwards are far fewer than batch by batch."""
+    """With a KV cache for a few rows only, there are far fewer steps than batch by batch."""
     model, items = ending(tokenizer, 0.08), items_of(48, limits=(120,))
     monkeypatch.setattr(kv, "_BYTES", 4 * 300 * kv._BYTES // kv.max_tokens(model, 300))  # 1,200 tokens
     generator = make_generator(items, tokenizer, temperature=1.0)
@@ -182,7 +182,7 @@ def test_samples_of_a_prompt_are_prefilled_once(tokenizer):
 
 
 def test_prefills_are_the_same_at_every_run(tokenizer):
-    """Whatever the model writes: so that a flip is never an artefact of a prefill's batch."""
+    """Whatever is generated, so that a flip is never an artefact of a prefill's batch."""
     seen = []
     for share in (0.02, 0.3):
         generator = make_generator(items_of(30, limits=(40,)), tokenizer, temperature=1.0)
@@ -193,7 +193,7 @@ def test_prefills_are_the_same_at_every_run(tokenizer):
 
 @pytest.mark.parametrize("backend", ["loop", "generate"])
 @pytest.mark.parametrize("settings", [{}, {"temperature": 1.0, "top_p": 0.9}], ids=str)
-def test_nan_in_one_row_leaves_the_others_alone(tokenizer, backend, settings):
+def test_nan_in_one_row_does_not_change_the_others(tokenizer, backend, settings):
     model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(14, limits=(6, 3))
     usual = answers(model, tokenizer, items, backend=backend, **settings)
     (bad,) = tokenizer.encode("!")
@@ -216,14 +216,14 @@ def test_advance_counts_every_answer_once(tokenizer, backend):
     assert sum(seen) == 28
 
 
-def test_no_items_are_no_forward(tokenizer):
+def test_no_items_need_no_forward_pass(tokenizer):
     model = tiny("Llama", vocab_size=len(tokenizer))
-    model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
+    model.register_forward_pre_hook(lambda *args: pytest.fail("an unneeded forward pass"))
     generator = TextGenerator(Probe("p", items_of(1)), [], [])
     assert generator.generate(model, tokenizer, budget=10) == []
 
 
-def test_the_head_and_the_config_are_put_back_after_an_error(tokenizer):
+def test_the_head_and_the_config_are_restored_after_an_error(tokenizer):
     model = tiny("Llama", vocab_size=len(tokenizer))
     generator = make_generator(items_of(3), tokenizer)
     generator.backend = "loop"

@@ -1,6 +1,6 @@
-"""Texts by definition and by others, how they end, what samples depend on, and what a model's own config has no say in.
+"""Generated texts against definitions and other libraries: stops, sampling, and the model's generation config ignored.
 
-`test_decoding.py` has the loop itself: batches, prefixes that are shared, and how many rows it forwards.
+`test_decoding.py` tests the decoding loop itself: batches, shared prefixes, and how many rows it forwards.
 """
 
 import random
@@ -24,13 +24,13 @@ def texts(model, tokenizer, items, **settings):
     return score_probe(model, tokenizer, Probe("p", items, **settings)).text.tolist()
 
 
-def ask(prompts, *, match="contains", limit=12):
+def generation_items(prompts, *, match="contains", limit=12):
     return [Generation(f"g{i}", prompt, "x", match, max_new_tokens=limit) for i, prompt in enumerate(prompts)]
 
 
-# Caches of these are no keys and values, or not all of them.
+# The caches of these hold something else than keys and values.
 GENERATE = dict.fromkeys(["Mamba", "Mamba2", "Qwen3Next", "Lfm2", "Jamba"], "generate")
-GENERATE["RecurrentGemma"] = "generate unpadded"  # its `generate` lets a text see the padding
+GENERATE["RecurrentGemma"] = "generate unpadded"  # its `generate` attends to the padding
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -38,16 +38,16 @@ def test_greedy_texts_equal_decoding_by_definition(tokenizer, name):
     model = lively(name, vocab_size=len(tokenizer))
     prompts = ["x y", STORY, "Who wrote this? What is it?", "東京 "]
     expected = [greedy(model, tokenizer.encode(prompt), 9, stops=[tokenizer.eos_token_id]) for prompt in prompts]
-    snapshot = score_probe(model, tokenizer, Probe("p", ask(prompts, limit=9)))
+    snapshot = score_probe(model, tokenizer, Probe("p", generation_items(prompts, limit=9)))
     assert snapshot.text.tolist() == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
     assert snapshot.metadata["generation"] == GENERATE.get(name, "loop")
 
 
-def test_a_loop_that_was_right_by_chance_is_not_kept(tokenizer):
-    """Mamba ignores the cache, and this one writes what a model without memory would write. Then it learns."""
+def test_a_loop_that_was_correct_by_chance_is_not_kept(tokenizer):
+    """Mamba ignores the KV cache, and this one generates what a model without context would, at first."""
     model, other = (make("Mamba", vocab_size=len(tokenizer)) for make in (tiny, lively))
     prompts = ["x", "Who", STORY]
-    scorer = Scorer(tokenizer, [Probe("p", ask(prompts, limit=6))])
+    scorer = Scorer(tokenizer, [Probe("p", generation_items(prompts, limit=6))])
     scorer.score(model)
     model.load_state_dict(other.state_dict())
     expected = [greedy(model, tokenizer.encode(prompt), 6, stops=[2]) for prompt in prompts]
@@ -61,7 +61,9 @@ def test_a_tokenizer_that_adds_bos_adds_it_to_plain_prompts_only(make_model, mak
     prompt = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n" if chat else "<s>Who?"
     start = tokenizer.encode(prompt, add_special_tokens=False)
     expected = greedy(model, start, 12, stops=[tokenizer.eos_token_id])
-    assert texts(model, tokenizer, ask(["Who?"]), chat=chat) == [tokenizer.decode(expected, skip_special_tokens=True)]
+    assert texts(model, tokenizer, generation_items(["Who?"]), chat=chat) == [
+        tokenizer.decode(expected, skip_special_tokens=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_tokenizer_that_adds_bos_adds_it_to_plain_prompts_only(make_model, mak
     ],
 )
 def test_what_ends_a_text(taught, prompt, match, limit, text, outcome):
-    probe = Probe("p", ask([prompt], match=match, limit=limit))
+    probe = Probe("p", generation_items([prompt], match=match, limit=limit))
     snapshot = score_probe(taught.model, taught.tokenizer, probe)
     assert (snapshot.text[0], snapshot.outcome[0]) == (text, outcome)
 
@@ -86,14 +88,14 @@ def test_what_ends_a_text(taught, prompt, match, limit, text, outcome):
 def test_only_exact_and_prefix_end_at_a_newline(taught):
     prompt = "The capital of France is"
     for match in ("exact", "prefix", "contains", "regex"):
-        (text,) = texts(taught.model, taught.tokenizer, ask([prompt], match=match, limit=8))
+        (text,) = texts(taught.model, taught.tokenizer, generation_items([prompt], match=match, limit=8))
         assert text == (" Paris\n" if match in ("exact", "prefix") else " Paris" + "\n" * 7)
 
 
-def test_newlines_before_the_first_line_do_not_end_it(taught):
-    """The model writes newlines after its line; asked from there, the line is still to come."""
+def test_leading_newlines_do_not_end_the_first_line(taught):
+    """The model generates newlines after its line; from there on, the first line is still to come."""
     prompt = "The capital of Italy is Rome\n"
-    (text,) = texts(taught.model, taught.tokenizer, ask([prompt], match="exact", limit=8))
+    (text,) = texts(taught.model, taught.tokenizer, generation_items([prompt], match="exact", limit=8))
     assert text == "\n" * 8
 
 
@@ -103,11 +105,13 @@ def test_a_special_token_is_not_a_line(make_model, tokenizer):
     assert (snapshot.text[0], snapshot.outcome[0]) == ("\n Paris\n", "correct")
 
 
-def test_a_finished_row_waits_for_its_batch_in_silence(taught):
+def test_a_finished_row_generates_no_more(taught):
     prompts = [STORY, "Who wrote this?", "The opposite of cold is", "The capital of France is"]
     for match in ("contains", "exact"):
-        together = texts(taught.model, taught.tokenizer, ask(prompts, match=match, limit=30))
-        assert together == [texts(taught.model, taught.tokenizer, ask([p], match=match, limit=30))[0] for p in prompts]
+        together = texts(taught.model, taught.tokenizer, generation_items(prompts, match=match, limit=30))
+        assert together == [
+            texts(taught.model, taught.tokenizer, generation_items([p], match=match, limit=30))[0] for p in prompts
+        ]
         assert together[1:3] == ["", " hot"]
 
 
@@ -122,14 +126,14 @@ def test_the_models_own_end_of_sequence_counts_beside_the_tokenizers(make_model,
         with torch.no_grad():  # `name` now stands where the third token stood
             model.lm_head.weight[name], model.lm_head.weight[expected[2]] = model_row, row
         assert greedy(model, tokenizer.encode(STORY), 3) == [*expected[:2], name]
-        snapshot = score_probe(model, tokenizer, Probe("p", ask([STORY], limit=6)))
+        snapshot = score_probe(model, tokenizer, Probe("p", generation_items([STORY], limit=6)))
         assert snapshot.text[0] == tokenizer.decode(expected[:2]) and snapshot.outcome[0] == "wrong"
         with torch.no_grad():
             model.lm_head.weight[name], model.lm_head.weight[expected[2]] = row, model_row
 
 
-def test_sampling_depends_on_the_seed_alone(make_model, tokenizer):
-    model, items = make_model(), ask([STORY, "Who?", "x"])
+def test_sampling_depends_on_the_seed_only(make_model, tokenizer):
+    model, items = make_model(), generation_items([STORY, "Who?", "x"])
     first = texts(model, tokenizer, items, temperature=1.0, seed=3)
     random.seed(99), np.random.seed(99), torch.manual_seed(99)
     assert texts(model, tokenizer, items, temperature=1.0, seed=3) == first
@@ -138,25 +142,25 @@ def test_sampling_depends_on_the_seed_alone(make_model, tokenizer):
 
 
 def test_sampling_a_tiny_nucleus_is_greedy(make_model, tokenizer):
-    model, items = make_model(), ask([STORY, "Who?", "x"])
+    model, items = make_model(), generation_items([STORY, "Who?", "x"])
     assert texts(model, tokenizer, items, temperature=1.0, top_p=1e-6) == texts(model, tokenizer, items)
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 1.5])
 def test_sampling_follows_the_models_distribution(make_model, tokenizer, temperature):
-    """First tokens of one prompt against softmax(logits / temperature), by text: bytes of no letter look alike."""
+    """First tokens of one prompt against softmax(logits / temperature), by decoded text."""
     model, n = make_model(initializer_range=0.3), 5_000
     p = torch.softmax(log_probabilities(model, tokenizer.encode(STORY))[-1] / temperature, dim=-1)
     expected = Counter()
     for token, share in enumerate(p.tolist()):
         expected[tokenizer.decode([token], skip_special_tokens=True)] += share
-    probe = Probe("p", ask([STORY] * n, limit=1), temperature=temperature)
+    probe = Probe("p", generation_items([STORY] * n, limit=1), temperature=temperature)
     found = Counter(score_probe(model, tokenizer, probe).text)
     for text, share in expected.most_common(10):
         assert found[text] / n == pytest.approx(share, abs=4.5 * (share * (1 - share) / n) ** 0.5)
 
 
-# --- texts that end an answer ------------------------------------------------------------------------------------
+# --- stop strings ------------------------------------------------------------------------------------
 
 SAYS = " there was a fox who ran over the hill and through the forest until it was gone"
 
@@ -213,7 +217,7 @@ def test_stops_of_letters_that_are_several_tokens(make_model, tokenizer, stop, t
 
 
 def test_a_special_token_may_be_a_stop(make_model, tokenizer):
-    """Tasks of lm-eval have such stops, which end the text there: `until: ["</s>", "<|im_end|>"]`."""
+    """As in tasks of lm-eval: `until: ["</s>", "<|im_end|>"]`."""
     model = teach(make_model(), tokenizer, [("Who?", " me<|im_start|> you<|im_end|>")], steps=60)
     item = Generation("g", "Who?", "x", "contains", max_new_tokens=20, stop=["<|im_start|>"])
     assert score_probe(model, tokenizer, Probe("p", [item])).text[0] == " me"
@@ -226,7 +230,7 @@ def test_each_item_has_its_own_stops(taught):
     assert snapshot.text.tolist() == list(stops.values())
 
 
-# --- what others write -------------------------------------------------------------------------------------------
+# --- against other libraries -------------------------------------------------------------------------------------
 
 FEW_SHOT = (
     "Question: Once upon a time? Answer: the sun went down. Question: Who? Answer: fox. Question: What is it? "
@@ -247,7 +251,7 @@ def test_texts_equal_generate_of_transformers(tokenizer, name, shared):
         config = GenerationConfig(max_new_tokens=10, do_sample=False, pad_token_id=0, eos_token_id=2)
         output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
         expected.append(tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True))
-    assert texts(model, tokenizer, ask(prompts, limit=10)) == expected
+    assert texts(model, tokenizer, generation_items(prompts, limit=10)) == expected
 
 
 @pytest.mark.parametrize("stop", [["\n"], ["fox", " 4"], ["the", "."]])
@@ -280,7 +284,7 @@ def sampled(model, tokenizer, items, repeats, **settings):
 
 
 def test_repeats_are_other_samples_and_the_first_is_that_of_score_probe(make_model, tokenizer):
-    model, items = make_model(), ask([STORY, "Who?", "x", "x"], limit=8)
+    model, items = make_model(), generation_items([STORY, "Who?", "x", "x"], limit=8)
     found = sampled(model, tokenizer, items, 4, seed=3)
     assert all(len(set(several)) == 4 for several in found.values())
     assert found["g2"] != found["g3"]  # one prompt, two items
@@ -291,9 +295,9 @@ def test_repeats_are_other_samples_and_the_first_is_that_of_score_probe(make_mod
     assert sampled(model, tokenizer, items, 2, seed=4) != sampled(model, tokenizer, items, 2, seed=3)
 
 
-def test_an_items_samples_depend_neither_on_the_others_nor_on_the_budget(make_model, tokenizer):
+def test_an_items_samples_depend_neither_on_the_others_nor_on_the_batch_size(make_model, tokenizer):
     model = make_model()
-    items = ask([STORY, "Who?", *(FEW_SHOT + f"{i}" for i in range(10)), "x"], limit=8)
+    items = generation_items([STORY, "Who?", *(FEW_SHOT + f"{i}" for i in range(10)), "x"], limit=8)
     together = sampled(model, tokenizer, items, 3)
     for item in items[::4]:
         assert sampled(model, tokenizer, [item], 3) == {item.id: together[item.id]}
@@ -305,14 +309,18 @@ def test_an_items_samples_depend_neither_on_the_others_nor_on_the_budget(make_mo
 
 
 def test_another_variant_is_other_samples(make_model, tokenizer):
-    model, probe = make_model(), Probe("p", ask([STORY, "Who?"], limit=8), temperature=1.0)
+    model, probe = make_model(), Probe("p", generation_items([STORY, "Who?"], limit=8), temperature=1.0)
     one, other = (score_probe(model, tokenizer, probe, variant=variant).text.tolist() for variant in (0, 1))
     assert one[0] != other[0] and one[1] != other[1]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_repeats_of_choices_and_of_greedy_answers_are_all_the_same(make_model, tokenizer, temperature):
-    items = [MultipleChoice("c", "Who?", [" fox", " sun"], 0), Recall("r", "Who?", " fox"), *ask([STORY], limit=8)]
+    items = [
+        MultipleChoice("c", "Who?", [" fox", " sun"], 0),
+        Recall("r", "Who?", " fox"),
+        *generation_items([STORY], limit=8),
+    ]
     first, second = score_repeats(make_model(), tokenizer, Probe("p", items, temperature=temperature), 2)
     np.testing.assert_array_equal(first.margin, second.margin)
     assert first.correct[:2].tolist() == second.correct[:2].tolist()
@@ -322,11 +330,11 @@ def test_repeats_of_choices_and_of_greedy_answers_are_all_the_same(make_model, t
 @pytest.mark.parametrize("repeats", [0, -1])
 def test_no_repeats_are_an_error(make_model, tokenizer, repeats):
     with pytest.raises(ValueError, match=f"repeats must be 1 or more, got {repeats}"):
-        score_repeats(make_model(), tokenizer, Probe("p", ask(["x"])), repeats)
+        score_repeats(make_model(), tokenizer, Probe("p", generation_items(["x"])), repeats)
 
 
 def test_samples_follow_the_model_given_what_was_sampled_before(make_model, tokenizer):
-    """Second tokens: what the first one was decides their distribution, and the draws of a row are independent."""
+    """Second tokens: their distribution depends on the first one, and the draws of a row are independent."""
     model = make_model(initializer_range=0.3)
     n, start = 4000, tokenizer.encode(STORY)
     probe = Probe("p", [Generation("g", STORY, "x", "contains", max_new_tokens=2)], temperature=1.0, top_p=0.6)
@@ -356,7 +364,7 @@ def nucleus(p, top_p):
 
 # --- the model's own config --------------------------------------------------------------------------------------
 
-# Each of these would change, lengthen, shorten or break the texts if `generate` took it over.
+# Each of these would change, lengthen, shorten or break the texts if `generate` used it.
 OWN_CONFIGS = [
     {"repetition_penalty": 5.0, "no_repeat_ngram_size": 1, "encoder_repetition_penalty": 3.0},
     {"do_sample": True, "temperature": 5.0, "top_k": 3, "top_p": 0.5},
@@ -382,10 +390,10 @@ OWN_CONFIGS = [
 
 @pytest.mark.parametrize("own", OWN_CONFIGS, ids=lambda own: next(iter(own)))
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_models_own_generation_config_has_no_say(taught, make_model, own, temperature):
+def test_the_models_own_generation_config_is_ignored(taught, make_model, own, temperature):
     model = make_model()
     model.load_state_dict(taught.model.state_dict())
-    items = ask(taught.lines, limit=8)
+    items = generation_items(taught.lines, limit=8)
     expected = texts(model, taught.tokenizer, items, temperature=temperature)
     model.generation_config = GenerationConfig(eos_token_id=2, pad_token_id=0, **own)
     before = model.generation_config.to_dict()
@@ -405,7 +413,7 @@ def test_the_first_line_of_an_answer_comes_after_the_thinking(make_model, tokeni
     assert (cut.outcome[0], cut.prediction[0]) == ("truncated", None)
 
 
-def test_a_block_that_the_template_opens_is_part_of_the_text(make_model, tokenizer):
+def test_a_thinking_block_that_the_template_opens_is_part_of_the_text(make_model, tokenizer):
     tokenizer.chat_template += "{% if add_generation_prompt %}<think>\n{% endif %}"
     prompt = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n<think>\n"
     model = teach(make_model(), tokenizer, [(prompt, THOUGHT.removeprefix("<think>\n"))])
@@ -413,7 +421,7 @@ def test_a_block_that_the_template_opens_is_part_of_the_text(make_model, tokeniz
     snapshot = score_probe(model, tokenizer, probe)
     assert (snapshot.outcome[0], snapshot.text[0]) == ("correct", THOUGHT.partition("more")[0])
     probe = Probe("p", [Generation("g", "Who?", "Rome", "contains", max_new_tokens=9)], chat=True)
-    assert score_probe(model, tokenizer, probe).outcome[0] == "truncated"  # what it thinks is no answer
+    assert score_probe(model, tokenizer, probe).outcome[0] == "truncated"  # a thinking block is no answer
 
 
 def test_a_letter_that_is_read_is_the_chosen_option(make_model, tokenizer):

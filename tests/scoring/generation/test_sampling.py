@@ -1,4 +1,4 @@
-"""The next token against the definitions of others: the inverse distribution function, and transformers' nucleus."""
+"""The next token against independent definitions: the inverse cumulative distribution, and transformers' nucleus."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def logits_of(rows, vocabulary, *, seed=0, scale=3.0):
 
 
 def probabilities(logits, temperature, top_p):
-    """What transformers would draw from, float64, ``(rows, vocabulary)``."""
+    """The distribution that transformers would sample from, float64, ``(rows, vocabulary)``."""
     scores = logits / temperature
     if top_p < 1:
         scores = TopPLogitsWarper(top_p)(None, TemperatureLogitsWarper(temperature)(None, logits))
@@ -28,7 +28,7 @@ def probabilities(logits, temperature, top_p):
 
 
 def inverse(p, at):
-    """The first token up to which the probability is larger than `at`, and how near the next boundary is."""
+    """The first token up to which the probability is larger than `at`, and the distance to the nearest boundary."""
     upto = np.cumsum(p)
     upto /= upto[-1]
     token = int(np.searchsorted(upto, at, side="right"))
@@ -48,7 +48,7 @@ def test_greedy_is_the_argmax(vocabulary):
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 @pytest.mark.parametrize("top_p", [1.0, 0.95, 0.5])
-def test_a_draw_inverts_the_distribution_function(vocabulary, temperature, top_p):
+def test_a_draw_inverts_the_cumulative_distribution(vocabulary, temperature, top_p):
     n = 60
     logits = logits_of(n, vocabulary, seed=vocabulary)
     at = np.random.default_rng(1).random(n)
@@ -57,7 +57,7 @@ def test_a_draw_inverts_the_distribution_function(vocabulary, temperature, top_p
     clear = 0
     for row in range(n):
         expected, distance = inverse(p[row], at[row])
-        if distance > 1e-5:  # nearer than that, rounding decides
+        if distance > 1e-5:  # closer than that, rounding decides
             assert found[row] == expected
             clear += 1
     assert clear > 0.9 * n
@@ -111,7 +111,7 @@ def test_the_ends_of_the_unit_interval(vocabulary, top_p):
 
 @pytest.mark.parametrize("top_p", [1.0, 0.9])
 def test_minus_infinity_is_never_chosen(top_p):
-    """Nor is what underflows: the ends of the vocabulary are the likeliest to be met by rounding."""
+    """Nor is a probability that underflows: rounding would most likely hit the ends of the vocabulary."""
     logits = logits_of(200, 50)
     closed = [0, 1, 20, 48, 49]
     logits[:, closed] = -torch.inf
@@ -171,7 +171,7 @@ def test_draws_follow_from_their_key():
     found = [draws(50, *key) for key in keys]
     assert all((draws(50, *key) == one).all() for key, one in zip(keys, found))
     assert len({one[0] for one in found}) == len(keys)
-    # The first ones stay when more are asked for: a longer limit samples alike.
+    # The first draws do not depend on how many there are: a longer limit samples alike.
     assert (draws(10, *keys[0]) == found[0][:10]).all()
     assert all(((one >= 0) & (one < 1)).all() for one in found)
 

@@ -1,4 +1,4 @@
-"""The best path that is right is found, a wrong one never goes by in silence, and the model is put back as it was."""
+"""The fastest correct path is found, a wrong one is never used silently, and the model is restored."""
 
 import logging
 
@@ -27,7 +27,7 @@ def made(cls, **more):
 
 @torch.no_grad()
 def found_path(model, rows=ROWS, *, budget=200, tolerance=1e-4):
-    """Scores twice and compares with the definition; the paths."""
+    """Scores twice, compares with the definition, and returns the scorer."""
     expected = [by_definition(model, row) for row in rows]
     scorer = LikelihoodScorer(rows)
     for _ in range(2):
@@ -35,11 +35,11 @@ def found_path(model, rows=ROWS, *, budget=200, tolerance=1e-4):
     return scorer
 
 
-# --- models that do not do as they are told ----------------------------------------------------------------------
+# --- models that do not support a path ----------------------------------------------------------------------
 
 
-class Deaf(LlamaForCausalLM):
-    """Drops a mask of four dimensions and says nothing."""
+class IgnoresMask(LlamaForCausalLM):
+    """Silently ignores a 4-D mask."""
 
     def forward(self, attention_mask=None, **inputs):
         if attention_mask is not None and attention_mask.ndim == 4:
@@ -57,28 +57,28 @@ class NoPositions(LlamaForCausalLM):
 
 
 class OwnPositions(LlamaForCausalLM):
-    """Counts positions itself, whatever it is told."""
+    """Computes positions itself, whatever position ids it gets."""
 
     def forward(self, position_ids=None, **inputs):
         return super().forward(**inputs)
 
 
 class NoMask(LlamaForCausalLM):
-    """Takes no mask at all, like a model that was written for one row."""
+    """Takes no mask at all, like a model that was written for a batch of one."""
 
     def forward(self, input_ids, use_cache=None):
         return super().forward(input_ids=input_ids, use_cache=use_cache)
 
 
 class NoHead(LlamaForCausalLM):
-    """Does not name its head."""
+    """Has no output embeddings."""
 
     def get_output_embeddings(self):
         return None
 
 
 class WrongHead(LlamaForCausalLM):
-    """Names a head that it does not call."""
+    """Returns output embeddings that its forward pass does not call."""
 
     def get_output_embeddings(self):
         if not hasattr(self, "other"):
@@ -87,7 +87,7 @@ class WrongHead(LlamaForCausalLM):
 
 
 class Capped(LlamaForCausalLM):
-    """A soft cap that no logit of the items comes near: 30 where they are below 0.1."""
+    """A soft cap far above the logits of the items: 30, where they are below 0.1."""
 
     def forward(self, *args, **inputs):
         output = super().forward(*args, **inputs)
@@ -96,7 +96,7 @@ class Capped(LlamaForCausalLM):
 
 
 class Noisy(LlamaForCausalLM):
-    """Other numbers whenever it is asked."""
+    """Not deterministic: other logits in every forward pass."""
 
     def forward(self, *args, **inputs):
         output = super().forward(*args, **inputs)
@@ -107,7 +107,7 @@ class Noisy(LlamaForCausalLM):
 @pytest.mark.parametrize(
     "cls, path, reason",
     [
-        (Deaf, "rows, tiles", "differs by"),
+        (IgnoresMask, "rows, tiles", "differs by"),
         (NoPositions, "rows, tiles", "TypeError"),
         (OwnPositions, "rows, tiles", "differs by"),
         (NoMask, "unpadded, all", "TypeError"),
@@ -116,7 +116,7 @@ class Noisy(LlamaForCausalLM):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_falls_to_the_first_level_that_is_right(cls, path, reason):
+def test_falls_back_to_the_first_correct_path(cls, path, reason):
     scorer = found_path(made(cls))
     assert str(scorer.path) == path
     assert cls is WrongHead or bool(scorer.rejected) == (reason is not None)
@@ -124,7 +124,7 @@ def test_falls_to_the_first_level_that_is_right(cls, path, reason):
 
 
 def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
-    """The numbers of today would be right within rounding, those of a trained model would not."""
+    """The untrained model's log-probabilities would be right within rounding, those of a trained one would not."""
     model = made(Capped, initializer_range=0.005)
     assert str(found_path(model).path) == "tree, own"
     with torch.no_grad():
@@ -132,17 +132,17 @@ def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
     found_path(model, tolerance=1e-3)
 
 
-def test_what_is_passed_over_is_logged(caplog):
+def test_rejected_paths_are_logged(caplog):
     with caplog.at_level(logging.INFO):
-        found_path(made(Deaf))
-    said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 2
-    assert all(s.startswith("scoring path 'tree, ") for s in said)
-    assert all("differs by" in s and "0.001 is allowed" in s for s in said)
+        found_path(made(IgnoresMask))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert all(s.startswith("scoring path 'tree, ") for s in messages)
+    assert all("differs by" in s and "0.001 is allowed" in s for s in messages)
 
 
 @torch.no_grad()
-def test_a_model_that_never_says_the_same_is_an_error():
+def test_a_model_that_is_not_deterministic_is_an_error():
     scorer = LikelihoodScorer(ROWS)
     with pytest.raises(
         RuntimeError, match="no scoring path reproduces plain forward passes, is the model deterministic"
@@ -164,31 +164,31 @@ def low(cls, dtype):
 
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("cls, path", [(LlamaForCausalLM, "tree, tiles"), (Deaf, "rows, tiles")])
-def test_rounding_is_no_reason_to_fall_and_a_missing_mask_is(cls, path, dtype):
+@pytest.mark.parametrize("cls, path", [(LlamaForCausalLM, "tree, tiles"), (IgnoresMask, "rows, tiles")])
+def test_rounding_causes_no_fallback_and_a_missing_mask_does(cls, path, dtype):
     model = low(cls, dtype)
     scorer = LikelihoodScorer(ROWS)
     found = scorer.score(model, budget=200)
-    assert str(scorer.path) == path and bool(scorer.rejected) == (cls is Deaf)
+    assert str(scorer.path) == path and bool(scorer.rejected) == (cls is IgnoresMask)
     for row, likelihood in zip(ROWS, found, strict=True):
         expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
         assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
 
 
 @torch.no_grad()
-def test_what_only_rounding_can_explain_is_said_and_taken(caplog):
-    """In the plainest way nothing is left that could be wrong with it."""
+def test_on_the_plainest_path_a_difference_in_low_precision_is_a_warning(caplog):
+    """On the plainest path only rounding can explain a difference."""
     model = made(Noisy).to(torch.bfloat16)
     scorer = LikelihoodScorer(ROWS)
     with caplog.at_level(logging.WARNING):
         scorer.score(model, budget=200)
     assert str(scorer.path) == "unpadded, all"
-    (said,) = [record.getMessage() for record in caplog.records]
-    assert "differs by" in said and "even without batching, in torch.bfloat16" in said
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "differs by" in message and "even without batching, in torch.bfloat16" in message
 
 
 @torch.no_grad()
-def test_what_the_plainest_way_raises_is_raised():
+def test_an_error_on_the_plainest_path_is_raised():
     model = tiny("Llama")
     model.register_forward_pre_hook(_raise(KeyError("broken")))
     with pytest.raises(KeyError, match="broken"):
@@ -203,15 +203,15 @@ def _raise(error):
 
 
 @torch.no_grad()
-def test_the_check_looks_at_rows_that_need_the_mask():
-    """Two options an item; a check of the options that come first in a trie would see nothing of a missing mask."""
+def test_the_check_includes_rows_that_need_the_mask():
+    """Two options per item; a check of the first options of each trie would not notice a missing mask."""
     rng = np.random.default_rng(0)
     rows = []
     for item in range(10):
         context = tuple(rng.integers(3, 90, 45).tolist())
         first, second = (5, 60) if item < 5 else (60, 5)  # the lower token comes first
         rows += [Continuation(item, (*context, t, 7), 45) for t in (first, second)]
-    model = made(Deaf)
+    model = made(IgnoresMask)
     scorer = LikelihoodScorer(rows)
     # A budget for one trie a row, so that no row needs the mask against another.
     check(rows, scorer.score(model, budget=50), [by_definition(model, row) for row in rows])
@@ -279,7 +279,7 @@ def test_tied_embeddings_are_a_matrix(name):
 
 
 def test_a_head_of_another_dtype_than_the_body():
-    """As where a trainer keeps the head in float32: the model casts, or its own code is what is called."""
+    """As where a trainer keeps the head in float32: the model casts, or its own code is called."""
     model = tiny("Llama", initializer_range=0.1).to(torch.bfloat16)
     model.lm_head.to(torch.float32)
     model.lm_head.register_forward_pre_hook(lambda module, args: (args[0].float(),))
@@ -291,13 +291,13 @@ def test_a_head_of_another_dtype_than_the_body():
             assert likelihood.logprob == pytest.approx(by_definition(model, row).logprob, abs=0.05 * n)
 
 
-# --- attention that takes no mask of four dimensions --------------------------------------------------------------
+# --- attention implementations without 4-D masks --------------------------------------------------------------
 
 
 def picky(module, query, key, value, attention_mask, **more):
     """Stands for flash attention."""
     if attention_mask is not None and attention_mask.ndim == 4:
-        raise ValueError("no mask of four dimensions, please")
+        raise ValueError("no 4-D mask")
     return sdpa_attention_forward(module, query, key, value, _causal(query, attention_mask), is_causal=False, **more)
 
 
@@ -308,7 +308,7 @@ def _causal(query, attention_mask):
 
 
 def two_dimensional(*args, attention_mask=None, **more):
-    """The mask that flash attention is given."""
+    """The mask that flash attention gets."""
     return attention_mask
 
 
@@ -321,10 +321,10 @@ def picky_attention():
         interface._global_mapping.pop("picky")
 
 
-def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
+def test_attention_without_4d_masks_is_replaced_for_a_tree(picky_attention):
     model = tiny("Llama", attn_implementation=picky_attention)
     assert model.config._attn_implementation == "picky"
-    with pytest.raises(ValueError, match="no mask of four dimensions"):
+    with pytest.raises(ValueError, match="no 4-D mask"):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
     scorer = found_path(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
     assert str(scorer.path) == "tree, tiles" and not scorer.rejected
@@ -332,7 +332,7 @@ def test_attention_without_such_a_mask_is_set_aside_for_a_tree(picky_attention):
 
 
 @pytest.mark.parametrize("name, value", [("_attn_implementation", "picky"), ("output_router_logits", True)])
-def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
+def test_the_config_is_restored_after_an_error(picky_attention, name, value):
     model = tiny("Mixtral, router logits", attn_implementation=picky_attention)
     scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
@@ -351,11 +351,11 @@ def test_the_config_is_put_back_after_an_error(picky_attention, name, value):
     assert not model.lm_head._forward_pre_hooks and not model.lm_head._forward_hooks
 
 
-# --- what is done when -------------------------------------------------------------------------------------------
+# --- what runs when -------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def test_the_check_runs_at_first_use_alone():
+def test_the_check_runs_at_first_use_only():
     model, scorer, seen = tiny("Llama"), LikelihoodScorer(ROWS), []
     model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(kwargs["input_ids"].shape), with_kwargs=True
@@ -364,15 +364,15 @@ def test_the_check_runs_at_first_use_alone():
     first, seen[:] = list(seen), []
     scorer.score(model, budget=10**6)
     second = list(seen)
-    # One token to see the precision and one to see what becomes of logits, plain forwards, then what is always done.
+    # One token for the dtype, one for what becomes of the logits, plain forward passes, then the batches.
     extra = first[: len(first) - len(second)]
     assert first[len(extra) :] == second and extra[:2] == [(1, 1), (1, 1)] and 4 <= len(extra) - 2 <= 8
     assert max(extra) == (1, max(len(row.tokens) for row in ROWS) - 1)
 
 
 @torch.no_grad()
-def test_another_state_of_the_model_is_scored_as_it_is():
-    """Plans and path are kept, numbers are not."""
+def test_changed_weights_change_the_scores():
+    """Batches and path are kept, log-probabilities are not."""
     model, scorer = tiny("Llama"), LikelihoodScorer(ROWS)
     before = scorer.score(model, budget=200)
     for p in model.parameters():
@@ -398,7 +398,7 @@ def test_a_variant_forwards_other_batches_and_gives_the_same():
 
 
 @torch.no_grad()
-def test_the_same_numbers_bit_for_bit_at_every_scoring():
+def test_every_snapshot_is_bit_for_bit_the_same():
     model, scorer = tiny("Llama"), LikelihoodScorer(ROWS)
     first, second = scorer.score(model, budget=200), scorer.score(model, budget=200)
     assert [x.logprob for x in first] == [x.logprob for x in second]

@@ -1,4 +1,4 @@
-"""Every level of the ladder gives what one unpadded forward a row gives, on many architectures, and lm-eval's sums."""
+"""Every scoring path equals one unpadded forward pass per row, on many architectures, and lm-eval."""
 
 from functools import cache
 
@@ -19,14 +19,14 @@ ROWS = mixed_rows(90)
 
 @cache
 def with_definition(name):
-    """A model and what it thinks of ROWS."""
+    """A model and its likelihoods of ROWS by definition."""
     model = tiny(name)
     return model, [by_definition(model, row) for row in ROWS]
 
 
 @torch.no_grad()
 def score(model, rows, *, budget=2048, path=None):
-    """Likelihoods at a path that is forced, or at the one that is found."""
+    """Likelihoods on a given path, or on the one that is found."""
     scorer = LikelihoodScorer(rows)
     scorer.path = path
     return scorer.score(model, budget=budget)
@@ -34,20 +34,20 @@ def score(model, rows, *, budget=2048, path=None):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_one_unpadded_forward_a_row(name):
-    """At the path of the table, whatever fits into a batch."""
+    """On the expected path, at any batch size."""
     model, expected = with_definition(name)
     scorer = LikelihoodScorer(ROWS)
     for budget in (10**6, 100, *((1,) if EXPECTED_PATHS.get(name, TREE).startswith("tree") else ())):
         with torch.no_grad():
             check(ROWS, scorer.score(model, budget=budget), expected)
         assert str(scorer.path) == EXPECTED_PATHS.get(name, TREE)
-    # Nothing was tried in vain but a tree, where the model's make does not say that it masks by itself.
+    # Only a tree was tried and rejected, where the config does not tell that the model has no plain attention.
     assert all(tried.startswith("tree") for tried in scorer.rejected)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_level_below_gives_the_same(name):
-    """The paths that the ladder would go on to: each is right by itself, so a fall costs time alone."""
+def test_every_fallback_gives_the_same(name):
+    """Each slower path is correct by itself, so a fallback costs only time."""
     model, expected = with_definition(name)
     best = EXPECTED_PATHS.get(name, TREE)
     at = [str(path) for path in PATHS].index(best)
@@ -57,7 +57,7 @@ def test_every_level_below_gives_the_same(name):
 
 
 def test_the_window_of_the_window_models_matters():
-    """Else the rows above would be too short to tell a right mask from a wrong one."""
+    """Otherwise the rows above would be too short to tell a right mask from a wrong one."""
     narrow, wide = tiny("Mistral, window"), tiny("Mistral, window")
     wide.config.sliding_window = None
     tokens = random_rows(20, 90)[0].tokens
@@ -66,7 +66,7 @@ def test_the_window_of_the_window_models_matters():
 
 
 def test_the_prefix_that_is_shared_is_cached():
-    """Else no test above would have gone through the cache."""
+    """Otherwise no test above would have used the KV cache."""
     prefixes = {batch.prefix for chunk in plan(ROWS, 2048) for batch in chunk.batches}
     assert sorted(map(len, prefixes)) == [0, 35]
 
@@ -80,7 +80,7 @@ def test_a_window_that_ends_within_or_behind_the_prefix(name, window):
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_greedy_rows_are_told_from_others(path):
-    """Continuations that the model itself would write, and the same with one token changed."""
+    """Continuations that greedy decoding would generate, and the same with one token changed."""
     model = tiny("Llama")
     rows = []
     for row in random_rows(8, 90, seed=1):
@@ -108,7 +108,7 @@ def test_vocabularies_of_several_tiles(vocabulary, path):
 @pytest.mark.parametrize("path", [PATHS[0], PATHS[4]], ids=str)
 @pytest.mark.parametrize("first, last", [(0, 300), (300, 0), (60, 0), (-60, 0), (-300, -200), (0, -300)])
 def test_logits_that_lie_far_apart(first, last, path):
-    """Of the first tile and of the last one: exponentials of a wrong scale are infinite or nothing."""
+    """In the first and in the last tile: without the right maximum, exponentials overflow or underflow."""
     model = tiny("Llama", vocab_size=5000)
     biased = torch.nn.Linear(model.lm_head.in_features, 5000)
     with torch.no_grad():
@@ -126,7 +126,7 @@ def test_logits_that_lie_far_apart(first, last, path):
 @pytest.mark.parametrize("path", [PATHS[0], PATHS[1], PATHS[4]], ids=str)
 @pytest.mark.parametrize("twins", [(10, 11), (10, 2500), (2100, 4999)])
 def test_in_a_tie_the_lower_token_is_the_argmax(twins, path):
-    """As `torch.argmax` has it, and so what greedy decoding would write; both leads are 0."""
+    """As `torch.argmax` has it, and so what greedy decoding would generate; both margins are 0."""
     model = tiny("Llama", vocab_size=5000)
     likely = [int(log_probabilities(model, (7, 8, 9))[-1].argmax()), *twins]
     with torch.no_grad():
@@ -141,7 +141,7 @@ def test_in_a_tie_the_lower_token_is_the_argmax(twins, path):
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
 def test_logits_of_minus_infinity_are_no_nan(path):
-    """A vocabulary that is padded with -inf, a whole tile of it in the middle."""
+    """A vocabulary padded with -inf, with a whole tile of it in the middle."""
     model = tiny("Llama", vocab_size=5000)
     head = model.lm_head
     biased = torch.nn.Linear(head.in_features, head.out_features)
@@ -162,7 +162,7 @@ def test_logits_of_minus_infinity_are_no_nan(path):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["Llama", "Mistral, window", "GPT-2", "Granite, scaled"])
 def test_half_precision_is_read_in_float32(name, dtype):
-    """Rounding differs with the batch, so the definition in float64 is met within it."""
+    """Rounding differs with the batch, so the float64 definition is met within a tolerance."""
     model = tiny(name, initializer_range=0.1).to(dtype)
     scorer = LikelihoodScorer(ROWS)
     with torch.no_grad():
@@ -175,8 +175,8 @@ def test_half_precision_is_read_in_float32(name, dtype):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)
-def test_one_token_of_nan_is_nan_where_it_is_met_and_nowhere_else(path):
-    """Rows that hold it in the context, in the continuation, or as its last token, which is not forwarded."""
+def test_one_nan_token_affects_its_own_rows_only(path):
+    """Rows with it in the context, in the continuation, or as the last token, which is not forwarded."""
     model, bad = tiny("Llama"), 88
     with torch.no_grad():
         model.model.embed_tokens.weight[bad] = torch.nan
@@ -205,9 +205,9 @@ def test_a_model_of_nan_gives_nan(path):
     assert all(np.isnan(likelihood.logprob) for likelihood in score(model, ROWS, path=path))
 
 
-def test_no_rows_are_no_forward():
+def test_no_rows_need_no_forward_pass():
     model = tiny("Llama")
-    model.register_forward_pre_hook(lambda *args: pytest.fail("a forward for nothing"))
+    model.register_forward_pre_hook(lambda *args: pytest.fail("an unneeded forward pass"))
     assert score(model, []) == []
     assert likelihoods(model, [], ScoringPath("tree", "tiles"), torch.float32) == {}
 

@@ -1,4 +1,4 @@
-"""Every continuation is found again in its plan, nothing is forwarded twice, and little is forwarded for nothing."""
+"""Every continuation is in the plan once, no token is forwarded twice, and there is little padding."""
 
 import json
 import random
@@ -27,7 +27,7 @@ DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 
 
 def paths_of(batch):
-    """Of each token of a batch, the tokens that it sees, itself included, and their positions: from `ends` alone."""
+    """For each token of a batch, the tokens that it attends to and their positions, from `ends` only."""
     rows, width = batch.ids.shape
     before = list(range(len(batch.prefix)))
     result = []
@@ -40,7 +40,7 @@ def paths_of(batch):
 
 
 def check(rows, chunks, budget):
-    """Every property that a plan promises; returns its batches."""
+    """Asserts every property of a plan; returns its batches."""
     found = Counter()
     for chunk in chunks:
         paths = [paths_of(batch) for batch in chunk.batches]
@@ -48,7 +48,7 @@ def check(rows, chunks, budget):
         scored = [(b, at) for b, batch in enumerate(chunk.batches) for at in batch.scored.tolist()]
         assert len(set(scored)) == len(scored)
         used = set()
-        wanted_at = {}
+        targets_of = {}
         for index, low, high in zip(chunk.continuations.tolist(), [0, *chunk.ends.tolist()], chunk.ends.tolist()):
             found[index] += 1
             row = rows[index]
@@ -64,13 +64,13 @@ def check(rows, chunks, budget):
                 if row.greedy:
                     assert chunk.targets[chunk.target_index[entry]] == row.tokens[place]
                     assert chunk.order[chunk.target_index[entry]] == node
-                    wanted_at.setdefault(int(node), set()).add(row.tokens[place])
+                    targets_of.setdefault(int(node), set()).add(row.tokens[place])
                 else:
                     assert chunk.target_index[entry] == -1
             # The last of these paths is the whole continuation but for its last token.
             width = chunk.batches[batch].ids.shape[1]
             used |= {(batch, at // width * width + i) for i in range(at % width + 1) if sees(chunk, batch, at, i)}
-        check_order(chunk, len(scored), wanted_at)
+        check_order(chunk, len(scored), targets_of)
         for b, batch in enumerate(chunk.batches):
             check_batch(batch, {at for own, at in used if own == b}, budget)
     assert found == Counter(range(len(rows)))
@@ -82,12 +82,12 @@ def sees(chunk, batch, at, i):
     return chunk.batches[batch].ends[at // width, i] > at % width
 
 
-def check_order(chunk, n_scored, wanted_at):
-    """A scored token stands in `order` once, and once more for each further token that it would have to say."""
-    expected = {node: max(len(wanted_at.get(node, ())), 1) for node in range(n_scored)}
+def check_order(chunk, n_scored, targets_of):
+    """A scored token is in `order` once, and once more for each further target."""
+    expected = {node: max(len(targets_of.get(node, ())), 1) for node in range(n_scored)}
     assert Counter(chunk.order.tolist()) == expected
     pairs = list(zip(chunk.order[: len(chunk.targets)].tolist(), chunk.targets.tolist()))
-    assert sorted(pairs) == sorted((node, token) for node, tokens in wanted_at.items() for token in tokens)
+    assert sorted(pairs) == sorted((node, token) for node, tokens in targets_of.items() for token in tokens)
     assert (np.diff(chunk.edge_token) >= 0).all()
     edges = list(zip(chunk.edge_row.tolist(), chunk.edge_token.tolist()))
     assert len(set(edges)) == len(edges) and set(chunk.edge_index.tolist()) == set(range(len(edges)))
@@ -101,13 +101,13 @@ def check_batch(batch, used, budget):
         row, column = divmod(at, width)
         seeing = [i for i in range(column + 1) if batch.ends[row, i] > column]
         assert seeing == [column] and batch.ends[row, column] == column + 1
-    # Descendants come right after a token: spans nest, and none leaves its row.
+    # Descendants follow their token directly: spans nest, and none leaves its row.
     assert (batch.ends > np.arange(width)).all() and (batch.ends <= width).all()
     for row in range(rows):
         for at in range(width):
             inside = batch.ends[row, at : batch.ends[row, at]]
             assert (inside <= batch.ends[row, at]).all()
-    # Within a trie each prefix is one token: no two children of a token are alike.
+    # Within a trie each prefix is one token: no two children of a token are equal.
     for row in range(rows):
         children = Counter()
         for at in range(width):
@@ -119,14 +119,14 @@ def check_batch(batch, used, budget):
     assert rows * width <= budget or rows == 1 or width > budget
 
 
-# --- inputs in which much is shared ------------------------------------------------------------------------------
+# --- continuations with common prefixes ------------------------------------------------------------------------------
 
 LONG = tuple(np.random.default_rng(0).integers(3, 90, 150).tolist())
 
 
 @st.composite
 def many(draw):
-    """Continuations over a few tokens, some behind long prefixes that are shared."""
+    """Continuations over few distinct tokens, some behind long common prefixes."""
     alphabet = st.integers(0, draw(st.integers(0, 3)))
     prefixes = [(), LONG[: draw(st.integers(30, 40))], LONG[: draw(st.integers(64, 80))], LONG[40:100]]
     rows = []
@@ -140,7 +140,7 @@ def many(draw):
 
 
 def behind(prefix, n, *, seed=0, tail=12):
-    """`n` items with three options behind one prefix; the third and the last option are one text."""
+    """`n` items with three options each behind one prefix."""
     rng = np.random.default_rng(seed)
     rows = []
     for item in range(n):
@@ -189,8 +189,8 @@ def test_fewer_than_eight_contexts_are_not_cached(n, cached):
     assert {batch.prefix for batch in batches} == ({LONG[:80]} if cached else {()})
 
 
-def test_repeats_of_few_contexts_are_no_reason_to_cache():
-    """The same prompt under many items is one trie anyway."""
+def test_repeats_of_few_contexts_are_not_cached():
+    """The same prompt in many items is one trie anyway."""
     rows = [Continuation(i, (*LONG[:60], 5, 6 + i), 61, False) for i in range(50)]
     batches = check(rows, plan(rows, 2048), 2048)
     assert {batch.prefix for batch in batches} == {()}
@@ -198,14 +198,14 @@ def test_repeats_of_few_contexts_are_no_reason_to_cache():
 
 
 def test_equal_prompts_of_different_items_are_forwarded_once():
-    """Recall and choices often ask by the same prompt."""
+    """Recall and choice items often have the same prompt."""
     options = [Continuation(0, (7, 8, 9, n), 3) for n in (10, 11, 12)]
     rows = [*options, Continuation(1, (7, 8, 9, 10), 3, True)]
     (batch,) = check(rows, plan(rows, 2048), 2048)
     assert batch.n_tokens == 3 and batch.scored.tolist() == [2]
 
 
-def test_a_token_that_two_items_want_otherwise_is_read_twice():
+def test_a_token_with_two_targets_is_read_twice():
     rows = [Continuation(0, (7, 8, 9), 2, True), Continuation(1, (7, 8, 10), 2, True), Continuation(2, (7, 8, 9), 2)]
     (chunk,) = plan(rows, 2048)
     check(rows, [chunk], 2048)
@@ -217,7 +217,7 @@ def test_no_continuations_are_no_batches():
 
 
 def flat(chunks):
-    """A plan as text that compares."""
+    """A plan as text, for comparison."""
     return repr([{name: getattr(chunk, name) for name in vars(chunk)} for chunk in chunks])
 
 
@@ -262,18 +262,18 @@ def test_a_continuation_longer_than_the_budget_is_forwarded_all_the_same():
     assert batch.ids.shape == (1, len(LONG) - 1)
 
 
-# --- the gate: what is forwarded on real items --------------------------------------------------------------------
+# --- what is forwarded on real items --------------------------------------------------------------------
 
 
 def distinct_prefixes(sequences):
-    """Nodes of the trie of some sequences, counted by listing every prefix."""
+    """Number of trie nodes of these sequences, by listing every prefix."""
     return len({tuple(sequence[:n]) for sequence in sequences for n in range(1, len(sequence) + 1)})
 
 
 def least_work(rows):
-    """Tokens and scored rows that no plan over single items can do without: (unique tokens, scored rows).
+    """The least that any plan without sharing between items needs: (distinct tokens, scored tokens).
 
-    A trie an item over context and options without their last token; a prefix that all items share counts once.
+    One trie per item, over context and options without their last token; a prefix of all items counts once.
     """
     by_item = {}
     for row in rows:
@@ -303,7 +303,7 @@ def few_shot(items, n):
 def real_items(name):
     file = DATA / f"{name}.jsonl"
     if not file.is_file():
-        pytest.skip(f"no real items at hand: {file} does not exist")
+        pytest.skip(f"no real items: {file} does not exist")
     found = []
     for line in file.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
@@ -325,20 +325,20 @@ def gate_rows(request, tokenizer):
 
 
 def test_little_more_is_forwarded_than_must_be(gate_rows):
-    """The gate of continuous integration: at most 1.10 of the unique tokens, and the head on scored rows alone."""
+    """At most 1.10 times the distinct tokens, and the LM head on scored tokens only."""
     unique, scored = least_work(gate_rows)
     chunks = plan(gate_rows, 2048)
     batches = [batch for chunk in chunks for batch in chunk.batches]
     forwarded, _ = planned_tokens(chunks)
-    # Items with one prompt, or with a prefix that is not everyone's, share more than this denominator knows.
+    # Items with equal prompts, or with a prefix of some items only, share more than this denominator counts.
     assert forwarded <= 1.10 * unique
     head_rows = sum(len(chunk.order) for chunk in chunks)
     assert head_rows == sum(len(batch.scored) for batch in batches)
-    assert head_rows <= scored  # items with one prompt share even these
+    assert head_rows <= scored  # items with equal prompts share even these
 
 
 class _HeadProducts(TorchDispatchMode):
-    """Counts the logits that come of products with one weight."""
+    """Counts the logits of all matrix products with one weight."""
 
     def __init__(self, weight):
         super().__init__()
@@ -355,7 +355,7 @@ class _HeadProducts(TorchDispatchMode):
 
 
 def counted(model, scorer, budget):
-    """What a scoring really does: tokens through the embedding, rows through the head, forwards."""
+    """What a snapshot really runs: tokens through the embedding, rows through the LM head, forward passes."""
     seen = []
     handle = model.get_input_embeddings().register_forward_hook(
         lambda module, args, output: seen.append(args[0].numel())

@@ -1,4 +1,4 @@
-"""Token ids are lm-eval's own, and conversations end where the answer begins."""
+"""Token ids equal lm-eval's, and a rendered conversation ends where the answer begins."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def hflm(any_tokenizer, make_model, make_hflm):
 
 
 def lm_eval_pair(hflm, context, continuation):
-    """What lm-eval would forward: `TemplateLM.loglikelihood` up to the forward."""
+    """The token ids that lm-eval would forward: `TemplateLM.loglikelihood` up to the forward pass."""
     if context:
         return hflm._encode_pair(context, continuation)
     seen = []
@@ -73,7 +73,7 @@ def test_a_context_of_white_space_is_an_empty_one(any_tokenizer, context):
     assert tail == any_tokenizer.encode(context + "Paris", add_special_tokens=False)
 
 
-def test_a_text_that_brings_its_bos_gets_no_second_one(any_tokenizer):
+def test_a_text_that_begins_with_bos_gets_no_second_one(any_tokenizer):
     ids = encode("<s>The capital", any_tokenizer)
     assert any_tokenizer.bos_token is None or ids.count(any_tokenizer.bos_token_id) == 1
     assert any_tokenizer.decode(ids) == "<s>The capital"
@@ -98,7 +98,7 @@ def test_rows_are_in_item_order_with_their_options(tokenizer):
     assert texts == [" Paris", " Rome", " the sun", " Rome"]
     whole = tuple(tokenizer.encode("The capital of Italy is Rome"))
     assert rows[3] == Continuation(2, whole, rows[3].n_context, greedy=True)
-    # An option's own argmax decides nothing, so it is not asked for.
+    # The argmax of an option decides nothing, so it is not needed.
     assert [row.greedy for row in rows] == [False, False, False, True]
 
 
@@ -114,7 +114,7 @@ def test_chat_renders_the_template_and_drops_the_leading_space(tokenizer, answer
     rendered = "<|im_start|>user\nWho? <|im_end|>\n<|im_start|>assistant\n"
     assert context_of(probe.items[0], probe, tokenizer) == rendered
     (row,) = continuations(probe, tokenizer)
-    # The context's last newline stays in the context: it is what a generation would start from.
+    # The last newline stays in the context, exactly as for generation.
     assert list(row.tokens[: row.n_context]) == tokenizer.encode(rendered, add_special_tokens=False)
     assert list(row.tokens[row.n_context :]) == tokenizer.encode("Paris", add_special_tokens=False)
 
