@@ -128,7 +128,10 @@ class TextGenerator:
                     return found
             self.rejected[backend] = str(problem)
             logger.info("generation backend %r rejected, trying the next: %s", backend, problem)
-        raise RuntimeError(f"the model generates other tokens than its own forward pass would choose: {self.rejected}")
+        raise RuntimeError(
+            "no generation backend agrees with plain forward passes; check that the model is deterministic in eval "
+            f"mode: {self.rejected}"
+        )
 
     def _run(
         self,

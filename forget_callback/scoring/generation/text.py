@@ -1,7 +1,6 @@
 """Generation requests, generated text and stop conditions.
 
-Knows the tokenizer and the end-of-sequence ids, but runs no model: which backend generates the tokens does not matter
-here.
+Knows the tokenizer and the end-of-sequence ids, but runs no model: any backend may generate the tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds the fastest scoring path that gives correct log-probabilities on the model at hand.
+"""Finds the fastest scoring path that gives correct log-probabilities on a model.
 
 At first use a few continuations are compared with plain, unpadded forward passes. Where they differ, or where the model
 raises, the next path is the fallback: a wrong number is never used silently. Does not know what the continuations mean.
@@ -107,7 +107,8 @@ class LikelihoodScorer:
             self.rejected[str(path)] = str(problem)
             logger.info("scoring path %r rejected, falling back to a slower one: %s", str(path), problem)
         raise RuntimeError(
-            f"no scoring path reproduces plain forward passes, is the model deterministic? {self.rejected}"
+            "no scoring path reproduces plain forward passes; check that the model is deterministic in eval mode: "
+            f"{self.rejected}"
         )
 
     def _run(
