@@ -111,7 +111,7 @@ def test_final_weights_and_losses_are_bit_identical_with_and_without(
     assert Store(tmp_path).steps("mini")[-1] == trainer.state.global_step
 
 
-def test_a_run_in_mixed_precision_is_watched_at_the_top_of_the_ladder(make_sft, probe, tmp_path):
+def test_a_run_in_mixed_precision_uses_the_fastest_scoring_path(make_sft, probe, tmp_path):
     """The Trainer wraps the forward of float32 weights in autocast; numbers then differ as they do in bfloat16."""
     callback = ForgetCallback(probe, every=3, on_error="raise")
     trainer = make_sft([callback], bf16=True)

@@ -128,9 +128,7 @@ def test_samples_are_written_by_the_model_itself(make_vllm_grpo, texts, tmp_path
 
 
 @pytest.mark.parametrize(("name", "value"), [("context", 8), ("scale", -1.0)])
-def test_a_vllm_that_cannot_answer_or_answers_otherwise_is_passed_over(
-    make_vllm_grpo, texts, tmp_path, monkeypatch, name, value
-):
+def test_a_vllm_that_fails_or_disagrees_is_rejected(make_vllm_grpo, texts, tmp_path, monkeypatch, name, value):
     monkeypatch.setattr(Engine, name, value)
     make_vllm_grpo([ForgetCallback(texts, every=4, on_error="raise")]).train()
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "loop"

@@ -126,7 +126,7 @@ class _Trie:
         skip: Length of the cached prefix.
         ids, positions, ends: As in `Batch`, ``(n_nodes,)``.
         members: Index of each continuation.
-        paths: The nodes that predict the scored tokens of each continuation.
+        paths: The scored tokens of each continuation, as node indices.
     """
 
     def __init__(self, depth: int) -> None:
@@ -248,6 +248,7 @@ def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]
 
 
 def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]) -> Chunk:
+    """Numbers the rows of logits, targets and edges of some batches, each distinct one once."""
     paths, n_scored = _scored_paths(tries for _, tries in found)
     # The steps of each continuation: (scored token, next token).
     steps = [(i, list(zip(path, rows[i].tokens[rows[i].n_context :]))) for i, path in paths]
