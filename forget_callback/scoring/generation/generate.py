@@ -8,7 +8,6 @@ never by the tokenizer, whose padding side belongs to the training run. Does not
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -23,10 +22,8 @@ from forget_callback.scoring.generation.text import GeneratedText, GenerationReq
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
-from forget_callback.scoring.memory import is_out_of_memory
+from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
-
-logger = logging.getLogger(__name__)
 
 # In the order of preference: each is the fallback of those before it.
 BACKENDS = ("vllm", "loop", "generate", "generate unpadded")
@@ -83,6 +80,10 @@ class TextGenerator:
             shard: This rank's shard of the items; all ranks must call this.
             vllm: The engine of a GRPO trainer, for greedy decoding.
             advance: Called with the number of texts that are finished.
+
+        Raises:
+            Exception: What the model raises even with the plainest backend, and out of memory (OOM) with any.
+            RuntimeError: If no backend agrees with plain forward passes.
         """
         if not self.requests:
             return []
@@ -93,45 +94,19 @@ class TextGenerator:
 
         with without_router_loss(model):
             if self.backend is None:
-                available = [b for b in BACKENDS if b != "vllm" or (vllm and vllm.supports(model, self.probe))]
-                found = self._choose_backend(available, run, model, shard)
+                dtype = computes_in(model)
+                backend, found = first_correct(
+                    [b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))],
+                    run,
+                    lambda found: shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype)),
+                    name="generation backend",
+                    dtype=dtype,
+                    rejected=self.rejected,
+                )
+                self.backend = backend
             else:
                 found = run(self.backend)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
-
-    def _choose_backend(
-        self,
-        backends: Sequence[str],
-        run: Callable[[str], list[GeneratedText | None]],
-        model: Any,
-        shard: RankShard,
-    ) -> list[GeneratedText | None]:
-        """The texts of the first backend that agrees with plain forward passes, which is kept."""
-        dtype = computes_in(model)
-        for backend in backends:
-            plainest = backend == backends[-1]
-            try:
-                found = run(backend)
-            except Exception as error:  # any model's code may run here, and the next backend may suit it
-                if is_out_of_memory(error) or plainest:
-                    raise
-                problem: str | None = f"{type(error).__name__}: {error}"
-            else:
-                problem = shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype))
-                tolerated = dtype not in FULL and plainest
-                if problem is not None and tolerated:
-                    logger.warning(
-                        "%s, even without batching: in low precision generated text flips by rounding", problem
-                    )
-                if problem is None or tolerated:
-                    self.backend = backend
-                    return found
-            self.rejected[backend] = str(problem)
-            logger.info("generation backend %r rejected, trying the next: %s", backend, problem)
-        raise RuntimeError(
-            "no generation backend agrees with plain forward passes; check that the model is deterministic in eval "
-            f"mode: {self.rejected}"
-        )
 
     def _run(
         self,

@@ -6,7 +6,6 @@ raises, the next path is the fallback: a wrong number is never used silently. Do
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,13 +14,11 @@ import torch
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, likelihoods
-from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
+from forget_callback.scoring.likelihood.head import computes_in, head_of, is_matrix, keeps_logits, rounding
 from forget_callback.scoring.likelihood.plan import Chunk, plan
 from forget_callback.scoring.likelihood.tokens import Continuation
-from forget_callback.scoring.memory import is_out_of_memory
+from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
-
-logger = logging.getLogger(__name__)
 
 # Fastest first: each path is the fallback of those before it.
 PATHS = (
@@ -78,38 +75,25 @@ class LikelihoodScorer:
 
         Raises:
             Exception: What the model raises even on the plainest path, and out of memory (OOM) on any.
-            RuntimeError: If even the plainest path does not reproduce plain forward passes.
+            RuntimeError: If no path agrees with plain forward passes.
         """
         if not self.rows:
             return []
         if self.path is not None:
             return self._run(model, self.path, budget, shard, advance)
         self.dtype = computes_in(model)
-        paths, (reference, tolerance) = _supported(model, self.rows), _reference(model, self.rows, self.dtype)
-        for path in paths:
-            plainest = path == paths[-1]
-            try:
-                found = self._run(model, path, budget, shard, advance)
-            except Exception as error:  # any model's code may run here, and the next path may suit it
-                if is_out_of_memory(error) or plainest:
-                    raise
-                problem: str | None = f"{type(error).__name__}: {error}"
-            else:
-                problem = shard.broadcast(_disagreement(self.rows, found, reference, tolerance))
-                tolerated = self.dtype not in FULL and plainest
-                if problem is not None and tolerated:
-                    logger.warning(
-                        "%s, even without batching, in %s: items near a tie flip by rounding alone", problem, self.dtype
-                    )
-                if problem is None or tolerated:
-                    self.path = path
-                    return found
-            self.rejected[str(path)] = str(problem)
-            logger.info("scoring path %r rejected, falling back to a slower one: %s", str(path), problem)
-        raise RuntimeError(
-            "no scoring path reproduces plain forward passes; check that the model is deterministic in eval mode: "
-            f"{self.rejected}"
+        paths = _supported(model, self.rows)
+        reference, tolerance = _reference(model, self.rows, self.dtype)
+        path, found = first_correct(
+            paths,
+            lambda path: self._run(model, path, budget, shard, advance),
+            lambda found: shard.broadcast(_disagreement(self.rows, found, reference, tolerance)),
+            name="scoring path",
+            dtype=self.dtype,
+            rejected=self.rejected,
         )
+        self.path = path
+        return found
 
     def _run(
         self, model: Any, path: ScoringPath, budget: int, shard: RankShard, advance: Callable[[int], object]

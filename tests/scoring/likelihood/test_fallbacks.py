@@ -145,7 +145,7 @@ def test_rejected_paths_are_logged(caplog):
 def test_a_model_that_is_not_deterministic_is_an_error():
     scorer = LikelihoodScorer(ROWS)
     with pytest.raises(
-        RuntimeError, match="no scoring path reproduces plain forward passes; check that the model is deterministic"
+        RuntimeError, match="no scoring path agrees with plain forward passes; check that the model is deterministic"
     ):
         scorer.score(made(Noisy), budget=200)
     assert scorer.path is None and list(scorer.rejected) == [str(path) for path in PATHS if path.head != "tiles"]
