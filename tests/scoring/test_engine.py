@@ -34,11 +34,11 @@ def definition(model, tokenizer, probe):
     result = [[] for _ in probe.items]
     for row in continuations(probe, tokenizer):
         table = log_probabilities(model, row.tokens)
-        said = sum(float(table[at - 1, row.tokens[at]]) for at in range(row.n_context, len(row.tokens)))
+        logprob = sum(float(table[at - 1, row.tokens[at]]) for at in range(row.n_context, len(row.tokens)))
         text = probe.items[row.item].choices[len(result[row.item])]
         bytes_ = len(text[1:].encode()) if text.startswith(" ") else len(text.encode())
         length = {"sum": 1, "length": bytes_, "token": len(row.tokens) - row.n_context}[probe.normalization]
-        result[row.item].append(said / length)
+        result[row.item].append(logprob / length)
     return result
 
 
@@ -469,6 +469,6 @@ def test_options_with_contexts_and_lengths_of_their_own(make_model, tokenizer):
         for context, choice, length in zip(contexts, choices, lengths):
             head, whole = (tokenizer.encode(text) for text in ("The" + context, "The" + context + choice))
             table = log_probabilities(model, whole)
-            said = sum(float(table[at - 1, whole[at]]) for at in range(len(head), len(whole)))
-            expected.append(said / length)
+            logprob = sum(float(table[at - 1, whole[at]]) for at in range(len(head), len(whole)))
+            expected.append(logprob / length)
         np.testing.assert_allclose(snapshot.scores[0], expected, atol=1e-4, rtol=0)

@@ -41,7 +41,7 @@ def test_equals_one_unpadded_forward_a_row(name):
         with torch.no_grad():
             check(ROWS, scorer.score(model, budget=budget), expected)
         assert str(scorer.path) == EXPECTED_PATHS.get(name, TREE)
-    # Only a tree was tried and rejected, where the config does not tell that the model has no plain attention.
+    # Only a tree was tried and rejected, where the config does not show that the layers are not plain attention.
     assert all(tried.startswith("tree") for tried in scorer.rejected)
 
 
