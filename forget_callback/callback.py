@@ -1,7 +1,7 @@
-"""`ForgetCallback`: the face of the package towards a Hugging Face Trainer.
+"""`ForgetCallback`: the package as a Hugging Face Trainer sees it.
 
-Decides when to look; what a look is, and what all processes do together then, is `watch.py`'s. Nothing that goes wrong
-in here reaches training, unless the user asked for it with on_error="raise".
+Decides when to evaluate; `training/session.py` runs one evaluation across all ranks. Nothing that goes wrong in here
+reaches training, unless the user wants it to with on_error="raise".
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class ForgetCallback(TrainerCallback):
         output_dir: Where `forget/` goes; the Trainer's output_dir by default.
         trainer: Attach to this trainer at once.
         trackers: Trackers of your own, one or several, beside those of the trainer: objects with `log(row)` and
-            `alert(title, text)`, see `Tracker`.
+            `alert(title, text)`, see `Tracker`. A `WandbTracker` among them replaces that of the active W&B run.
         max_overhead: Share of the wall time of training that probing may take, such as 0.05. Snapshots that would
             exceed it are left out; where too few would be left, a fixed random part of the items is scored instead.
         noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
@@ -71,7 +71,7 @@ class ForgetCallback(TrainerCallback):
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, ``scorer(prompts=..., completions=..., **columns)``, which returns right or wrong or a number in
             [0, 1] for each, right from 0.5 on; or a `Judge`, which sets another threshold. It runs on the main rank.
-        on_error: "warn" logs an error of the probe and lets training go on; "raise" passes it on.
+        on_error: "warn" logs an error of the probe and training continues; "raise" raises it.
 
     Raises:
         ValueError: If an argument is out of range, a probe is not valid or a rule has nothing to read.
@@ -113,7 +113,7 @@ class ForgetCallback(TrainerCallback):
 
     @property
     def monitor(self) -> ForgetMonitor | None:
-        """The run's monitor; None before training starts, and on all processes but the main one."""
+        """The run's monitor; None before training starts, and on all ranks but 0."""
         return self._watch.monitor
 
     @property
@@ -156,7 +156,7 @@ class ForgetCallback(TrainerCallback):
     def _without_run(self) -> None:
         self._watch = Watch(self.settings)
         self._state: Any = None  # TrainerState of the training that is watched, while it runs
-        self._refused: Any = None  # of one that is not, and whose user was told so
+        self._refused: Any = None  # of one that is not, and for which that was logged
 
     # Events of the Trainer, in the order in which they come.
 
@@ -187,7 +187,7 @@ class ForgetCallback(TrainerCallback):
             self._watch.begin(args, state, model, processing_class)
             if self.settings.every is None and args.eval_strategy == "no":
                 logger.warning(
-                    "no evaluation is scheduled, so only the first and the last step are measured; "
+                    "no evaluation is scheduled, so only the first and the last step are scored; "
                     "pass every= to ForgetCallback, or eval_strategy= to the trainer"
                 )
 
@@ -199,7 +199,7 @@ class ForgetCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Looks if it is time by `every`, and after the last step: later the best model may stand in its place."""
+        """Evaluates when `every` is due, and at the last step, before load_best_model_at_end replaces the weights."""
         if state is not self._state:
             self._refuse_late(state)
             return
@@ -207,12 +207,12 @@ class ForgetCallback(TrainerCallback):
         if control.should_save:
             self._watch.count(state)
         if last or schedule.is_due(self.settings.every, state.global_step):
-            self._look(state, control, model, always=last)
+            self._snapshot(state, control, model, always=last)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Counts, for the checkpoint that may follow."""
+        """Counts samples and tokens, for the checkpoint that may follow."""
         if state is self._state:
             self._watch.count(state)
 
@@ -225,14 +225,14 @@ class ForgetCallback(TrainerCallback):
         model: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Looks if evaluations are the schedule, and adds the numbers to the evaluation's own."""
+        """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""
         if state is not self._state:  # also an evaluation outside of training
             return
         self._watch.count(state)  # a new best model is saved next
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         chooses_best = wanted in self._evaluation_names()
         if self.settings.every is None or chooses_best:
-            self._look(state, control, model)
+            self._snapshot(state, control, model)
         if metrics is None:
             return
         if self._watch.ready and self.last_step == state.global_step:
@@ -252,9 +252,9 @@ class ForgetCallback(TrainerCallback):
         if state is not self._state:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            logger.info("the best model was loaded, so the last step is not measured again")
+            logger.info("the best model was loaded, so the last step is not scored again")
         else:
-            self._look(state, control, model, always=True)
+            self._snapshot(state, control, model, always=True)
         with self._errors("the end of the run could not be recorded"):
             on_main(self._watch.finish)
         self._watch.stop()
@@ -283,7 +283,7 @@ class ForgetCallback(TrainerCallback):
         return weakref.proxy(trainers[0])
 
     def _refuse_late(self, state: TrainerState) -> None:
-        """Says once that a run is not watched in which this callback was not there from the start."""
+        """Reports once that a run is not watched because this callback was added after its start."""
         if state is not self._refused:
             self._refused = state
             with self._errors("this run is not watched"):
@@ -292,8 +292,8 @@ class ForgetCallback(TrainerCallback):
                     "baseline; pass it in the Trainer's callbacks=, or add it before train()"
                 )
 
-    def _look(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
-        """Looks, once per step whatever fires twice."""
+    def _snapshot(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
+        """Takes a snapshot, once a step even where two events fire, and stops training if a rule says so."""
         step, last = state.global_step, self.last_step
         if not self._watch.ready or last is None or step <= last:
             return

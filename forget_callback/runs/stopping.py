@@ -35,7 +35,7 @@ class StopRule:
         confidence: The one-sided lower bound at this confidence must be above; None compares the point estimate, which
             is noisy (it stops most healthy runs) and the only choice for a metric without an interval.
         strict: Spend the error rate ``1 - confidence`` over all planned snapshots (Bonferroni) instead of on each.
-        action: "stop" ends training, "warn" only says so.
+        action: "stop" ends training, "warn" only logs that it fired.
 
     Raises:
         ValueError: If a field is out of range, or the metric has no interval and `confidence` is not None.
@@ -113,14 +113,14 @@ def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRu
 
 @dataclass(frozen=True)
 class StopDecision:
-    """What a rule saw at the last snapshot.
+    """What a rule decided at the last snapshot, and on which numbers.
 
     Attributes:
         fired: Whether the rule's condition held at `rule.patience` consecutive snapshots.
         value: The metric now.
         bound: Its one-sided lower bound, NaN for a point rule.
         confidence: Confidence of that bound, None for a point rule.
-        n: Items it rests on.
+        n: Items that were scored both times.
         consecutive: Snapshots in a row, up to now, at which the condition held.
     """
 
@@ -154,7 +154,7 @@ class StopDecision:
 
 
 def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -> StopDecision:
-    """What `rule` says after the last of `rows`.
+    """The decision of `rule` after the last of `rows`.
 
     Args:
         rows: One probe and category, oldest first, at least one; the first is the baseline and never counts.
@@ -186,7 +186,7 @@ def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -
 
 
 def can_fire(rule: StopRule, baseline: Sequence[Snapshot], *, planned: int | None = None) -> bool:
-    """Whether `rule` would fire if every item that is right at the baseline were wrong later: all that items can show.
+    """Whether `rule` would fire if every item that is right at the baseline were wrong later, the worst possible case.
 
     Rules on other metrics than forgetting have no such limit and can always fire.
 
@@ -219,7 +219,7 @@ def _everything_forgotten(baseline: Snapshot) -> Snapshot:
 
 
 def _tested(rule: StopRule, row: Row, confidence: float | None) -> float:
-    """The number that is held against the threshold."""
+    """The number that is compared with the threshold."""
     if confidence is None:
         return row.value(rule.metric)
     # The low end of a two-sided interval at 2c - 1 is a one-sided bound at c.

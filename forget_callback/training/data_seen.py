@@ -1,7 +1,7 @@
 """Counts what a model was trained on: true samples and tokens, whatever the trainer makes of its batches.
 
-Reads the training forwards themselves, through a hook, because neither steps times batch size nor the Trainer's own
-counters are right under packing, padding-free batches or GRPO.
+Reads the forward passes of training themselves, through a hook, because neither steps times batch size nor the
+Trainer's own counters are right under packing, padding-free batches or GRPO.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from forget_callback.scoring.distributed import all_reduce_sum
 
 
 class DataSeen:
-    """Samples and tokens of all training forwards of one model, over all processes.
+    """Samples and tokens of all forward passes in training of one model, over all ranks.
 
     A sample is one sequence that the model was trained on: an example of SFT, packed or not; a prompt with one
     completion of GRPO; each of chosen and rejected of DPO. A sequence that is trained on twice counts twice, padding
@@ -28,24 +28,24 @@ class DataSeen:
         self._alike = 1
 
     def watch(self, model: torch.nn.Module) -> None:
-        """Starts to count the forwards of `model` that run in train mode with gradients."""
-        # Processes of one group of tensor parallelism train on the same batch. Not run here: it needs accelerators.
+        """Starts to count the forward passes of `model` in train mode with gradients."""
+        # The ranks of one tensor-parallel group train on the same batch. Not run here: it needs accelerators.
         self._alike = getattr(model, "tp_size", None) or 1
         self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
 
     def stop(self) -> None:
-        """Takes the hook away."""
+        """Removes the forward hook."""
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
 
     def totals(self) -> tuple[float, float]:
-        """Samples and tokens so far. Under torch.distributed every process must call it at the same time."""
+        """Samples and tokens so far. A collective: under torch.distributed all ranks must call it together."""
         samples, tokens = all_reduce_sum([0.0, 0.0] if self._here is None else self._here)
         return self._before[0] + samples / self._alike, self._before[1] + tokens / self._alike
 
     def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Generation, reference and probe forwards run without gradients or in eval mode.
+        # Generation, reference models and probes run without gradients or in eval mode.
         ids = kwargs.get("input_ids", args[0] if args else None)
         if not module.training or not torch.is_grad_enabled() or not isinstance(ids, torch.Tensor):
             return
@@ -61,7 +61,7 @@ def _samples_and_tokens(ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torc
         return mask.any(dim=-1).sum(), mask.ne(0).sum()
     if isinstance(positions, torch.Tensor) and positions.shape == ids.shape:
         # Packed or padding-free: a sequence starts at each 0, but a tail of zeros is padding. (A last sequence of one
-        # token looks the same; it has nothing to be trained on.)
+        # token cannot be told from that; it has nothing to be trained on.)
         not_padding = positions.ne(0).flip(-1).cumsum(-1).flip(-1) > 0
         return (not_padding & (positions == 0)).sum(), not_padding.sum()
     return torch.tensor(len(ids), device=ids.device), torch.tensor(ids.numel(), device=ids.device)

@@ -304,7 +304,8 @@ class Watch:
 
     def _trackers(self) -> list[Tracker]:
         trackers = list(self.settings.trackers)
-        if active_wandb_run() is not None:
+        own = any(isinstance(tracker, WandbTracker) for tracker in trackers)
+        if active_wandb_run() is not None and not own:
             trackers.append(WandbTracker())
         if self.trainer is not None:
             trackers.append(TrainerTracker(self.trainer))

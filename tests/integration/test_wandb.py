@@ -13,6 +13,7 @@ from forget_callback import ForgetCallback, Probe, Recall, StopRule, compare
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
 from forget_callback.training.trackers import RUN_METRICS, scalars
+from forget_callback.training.wandb_tracker import WandbTracker
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
 MAY_BE_MISSING = {"recovered", "knowledge_lost_bounds_low", "knowledge_lost_bounds_high", "guess_persistence"}
@@ -131,6 +132,15 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
         "history.parquet",
         "report.html",
     } <= kept
+
+
+def test_a_wandb_tracker_of_the_user_replaces_ours(make_sft, probe, wandb_offline):
+    with wandb.init(project="own"):
+        callback = ForgetCallback(probe, every=3, trackers=WandbTracker())
+        make_sft([callback]).train()
+    found = records(next(wandb_offline.glob("wandb/offline-run-*")))
+    rows = [record["history"]["item"] for record in found if record["type"] == "history"]
+    assert [row["forget/step"] for row in rows if "forget/step" in row] == [0, 3, 6]
 
 
 def test_the_table_of_items_is_capped(make_sft, probe, wandb_offline, monkeypatch):
