@@ -1,5 +1,6 @@
 """The examples run as their own text says; `plot_run.py` runs with the README's commands in `test_demo.py`."""
 
+import ast
 import json
 import os
 import re
@@ -35,6 +36,15 @@ def test_the_page_has_every_example_and_no_other():
     named = re.findall(r"examples/(\w+\.py)", page) + re.findall(r"\]\((?!\.\.)([\w/-]+\.\w+)\)", page)
     files = [path for kind in ("*.py", "*.ipynb", "github-actions/*.yml") for path in EXAMPLES.glob(kind)]
     assert sorted(named) == sorted(str(path.relative_to(EXAMPLES)) for path in files)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_examples_use_public_names_alone(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    ours = {module for module in modules if module and module.startswith("forget_callback")}
+    assert ours <= {"forget_callback", *(["forget_callback.demo.tiny"] if path.name == "known_truth.py" else [])}
 
 
 def test_an_accelerate_loop_on_two_processes(model, tmp_path):

@@ -188,7 +188,7 @@ def _is_table(given: object) -> bool:
 def _is_a(given: object, module: str, name: str) -> bool:
     """Whether it is of a class of a package that need not be loaded: nothing is of a class that nobody loaded."""
     loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(given, getattr(loaded, name))
+    return loaded is not None and isinstance(given, getattr(loaded, name, ()))
 
 
 def _rows(table: Any) -> Iterable[Any]:

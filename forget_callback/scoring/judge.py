@@ -6,8 +6,11 @@ name and the threshold are part of the probe's fingerprint: what two different s
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -29,7 +32,7 @@ class Judge:
             `completion_ids`, and as columns `id`, `answer` (a text, or a list of texts where several are accepted),
             `category` and the keys of the items' `doc` (None where an item lacks one). Prompts and completions are
             texts, or of a chat probe lists of messages. Returns a list with a value for each: right or wrong, or a
-            number in [0, 1]; None or NaN leaves the item unscored.
+            number in [0, 1]; None or NaN leaves the item unscored. It may be async, as TRL's may.
         threshold: A number is right from here on.
         name: What the fingerprint calls it; the function's qualified name by default. Name it if the function's
             behaviour depends on more than its name, such as the model that a judge calls.
@@ -66,7 +69,11 @@ class Judge:
         items = [probe.items[i] for i in texts]
         owner = f"scorer {self.name!r}, probe {probe.name!r}"
         try:
-            values = list(self.function(**_arguments(probe, texts)))
+            values = self.function(**_arguments(probe, texts))
+            if inspect.iscoroutine(values):  # in a thread: a notebook has an event loop of its own running here
+                with ThreadPoolExecutor(1) as thread:
+                    values = thread.submit(asyncio.run, values).result()
+            values = list(values)
         except Exception as error:  # the user's code
             raise RuntimeError(
                 f"{owner}, {len(items)} items from {items[0].id!r} on: {type(error).__name__}: {error}"

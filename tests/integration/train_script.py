@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring import engine
+from forget_callback.scoring import outcomes
 from forget_callback.scoring.engine import Scorer
 
 parser = argparse.ArgumentParser()
@@ -85,7 +85,7 @@ trainer = SFTTrainer(
     callbacks=[ForgetCallback(probe, every=1, on_error=options.on_error, noise_floor=options.fail_at is None)],
 )
 if options.fail_at is not None and trainer.args.process_index == 1:
-    judge = engine.judge
+    judge = outcomes.judge
 
     def broken(*args, **kwargs):
         """Fails while the step's snapshot is taken, on this process alone."""
@@ -93,7 +93,7 @@ if options.fail_at is not None and trainer.args.process_index == 1:
             raise ValueError("broken on purpose")
         return judge(*args, **kwargs)
 
-    engine.judge = broken
+    outcomes.judge = broken
 if options.slow_moments is not None:
 
     def slowly(act, moment):
@@ -107,7 +107,7 @@ if options.slow_moments is not None:
 
         return stay
 
-    engine.judge = slowly(engine.judge, "a probe")
+    outcomes.judge = slowly(outcomes.judge, "a probe")
     trainer._save_optimizer_and_scheduler = slowly(trainer._save_optimizer_and_scheduler, "a save")
 trainer.train(resume_from_checkpoint=options.resume)
 if trainer.is_world_process_zero():

@@ -1,5 +1,6 @@
 """What `scorer=` promises: called as a reward function is, once, without a trace, and named wherever it counts."""
 
+import asyncio
 import functools
 import json
 import random
@@ -149,6 +150,17 @@ def test_right_and_wrong_numbers_and_what_is_left_unscored(taught, given, outcom
     assert [snapshot.outcome[i] for i in (0, 1, 3)] == outcomes
     assert np.isnan(snapshot.correct[[0, 1, 3]]).tolist() == [outcome is None for outcome in outcomes]
     assert all(snapshot.text[i] for i in (0, 1, 3))
+
+
+def test_an_async_scorer_works_also_where_an_event_loop_runs(taught):
+    async def scorer(prompts, completions, **columns):
+        await asyncio.sleep(0)
+        return [True, False, True]
+
+    async def notebook():
+        return score_probe(taught.model, taught.tokenizer, probe(), scorer=scorer)
+
+    assert asyncio.run(notebook()).correct[[0, 1, 3]].tolist() == [1, 0, 1]
 
 
 def test_a_text_cut_short_is_truncated_unless_it_is_right(taught):

@@ -30,12 +30,13 @@ const time = (seconds) => (seconds < 100 ? `${seconds.toFixed(1)} s` : `${(secon
 function probeFacts(probe) {
   const floor = probe.series[""].noise_floor?.[0];
   const persistence = lastOf(probe.series[""], "guess_persistence");
-  const { normalization, chat, temperature } = probe.settings;
+  const { normalization, chat, temperature, scorer } = probe.settings;
   const kinds = Object.entries(probe.kinds).map(([kind, n]) => `${count(n)} ${kind.replace("_", " ")}`).join(", ");
   return facts(`Probe ${probe.name}`, [
     ["items", kinds], ["fingerprint", el("code", { title: probe.fingerprint }, probe.fingerprint.slice(0, 12) + "…")], ["prompt format", chat ? "chat template" : "plain text"],
     ["choice scoring", probe.kinds.multiple_choice && { sum: "summed log-probability", length: "log-probability per byte", token: "log-probability per token" }[normalization]],
     ["decoding", probe.kinds.generation ? (temperature > 0 ? `sampled at temperature ${temperature}` : "greedy") : null],
+    ["texts judged by", scorer ? el("code", {}, scorer) : null],
     ["noise floor", isNumber(floor) ? percent(floor) : "not measured"],
     ["flips when scored twice", probe.flips === null ? null : plural(probe.flips, "item")],
     ["guess persistence", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],

@@ -16,11 +16,11 @@ from tqdm.auto import tqdm
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.engine import SnapshotBuilder, judge_likelihoods, judge_texts
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
 from forget_callback.scoring.loading import load_tokenizer
+from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
 
