@@ -105,7 +105,7 @@ def test_a_setup_that_differs_from_itself_is_said_to(run_cli, recipe, monkeypatc
     noise = torch.Generator().manual_seed(0)
     monkeypatch.setattr(SFTTrainer, "training_step", noisy)
     code, out, err = run_cli("verify", recipe(), "--steps", "2")
-    assert code == 1 and "nothing can be certified" in err and out.splitlines()[-1].startswith("failed")
+    assert code == 1 and "nothing can be verified" in err and out.splitlines()[-1].startswith("failed")
 
 
 @pytest.mark.parametrize(
