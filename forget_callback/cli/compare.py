@@ -12,10 +12,10 @@ from rich.console import Console
 from forget_callback.cli.app import app, notes
 from forget_callback.report.terminal import changes_table, percent
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
-from forget_callback.runs.gate import Gate, Judged, junit
+from forget_callback.runs.gate import Gate, GateResult, junit
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import open_run, write_whole
-from forget_callback.snapshots.logs import Log, Wanted, is_log, match, read_logs
+from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, read_logs
 from forget_callback.snapshots.snapshot import Snapshot
 
 
@@ -46,9 +46,9 @@ OPTIONS = typer.Option(
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 
 
-def wanted(**chosen: Any) -> Wanted:
+def wanted(**chosen: Any) -> LogOptions:
     """What the user chose, with notes that go to standard error."""
-    return Wanted(**chosen, note=lambda text: notes.print(text, highlight=False, soft_wrap=True, markup=False))
+    return LogOptions(**chosen, note=lambda text: notes.print(text, highlight=False, soft_wrap=True, markup=False))
 
 
 @app.command()
@@ -76,17 +76,17 @@ def compare(
     gates = [Gate.parse(text, bound=bound.value) for text in fail_if or ()]
     choice = wanted(filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial)
     rows = compare_checkpoints(*_snapshots(before, after, choice))
-    judged = [gate.judge(rows) for gate in gates]
+    results = [gate.judge(rows) for gate in gates]
     title = f"{before} → {after}"
     if junit_file is not None:
-        text = junit(judged, title=title)
+        text = junit(results, title=title)
         write_whole(junit_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    _show(rows, judged, format, title)
-    if any(one.failed for one in judged):
+    _show(rows, results, format, title)
+    if any(one.failed for one in results):
         raise typer.Exit(1)
 
 
-def _snapshots(before: str, after: str, choice: Wanted) -> tuple[dict[str, Snapshot], dict[str, Snapshot]]:
+def _snapshots(before: str, after: str, choice: LogOptions) -> tuple[dict[str, Snapshot], dict[str, Snapshot]]:
     """Both sides by probe.
 
     Raises:
@@ -107,7 +107,7 @@ def _snapshots(before: str, after: str, choice: Wanted) -> tuple[dict[str, Snaps
     return first, last
 
 
-def _logs(source: str, choice: Wanted) -> dict[str, Log]:
+def _logs(source: str, choice: LogOptions) -> dict[str, Log]:
     """The logs that a path names, none if it is a run or one of our snapshots."""
     return read_logs(Path(source), choice) if is_log(Path(source)) else {}
 
@@ -121,20 +121,20 @@ def _own(source: str, *, default: Any) -> dict[str, Snapshot]:
     return {probe.name: run.read(probe.name, default=default) for probe in run.store.probes()}
 
 
-def _show(rows: list[Row], judged: list[Judged], format: Format, title: str) -> None:
+def _show(rows: list[Row], results: list[GateResult], format: Format, title: str) -> None:
     """The comparison on standard output, the gates that failed on standard error."""
-    failed = [one for one in judged if one.failed]
+    failed = [one for one in results if one.failed]
     if format is Format.json:
         print(comparison_json(rows, failed=[one.text for one in failed]))
     elif format is Format.markdown:
-        print(_as_markdown(rows, judged))
+        print(_as_markdown(rows, results))
     else:
         Console().print(changes_table(rows, title=title))
     for one in failed:
-        notes.print(f"gate failed: {one.text}: {one.said}", highlight=False, markup=False, soft_wrap=True)
+        notes.print(f"gate failed: {one.text}: {one.message}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _as_markdown(rows: list[Row], judged: list[Judged]) -> str:
+def _as_markdown(rows: list[Row], results: list[GateResult]) -> str:
     lines = [
         "| probe | category | items | before | after | forgotten (1→0) | gained (0→1) | knowledge lost |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -147,6 +147,6 @@ def _as_markdown(rows: list[Row], judged: list[Judged]) -> str:
         lines.append(
             "| " + " | ".join([*cells, f"{percent(t.knowledge_lost)} [{percent(low)}, {percent(high)}]"]) + " |"
         )
-    if judged:
-        lines += ["", *(f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.said}" for one in judged)]
+    if results:
+        lines += ["", *(f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.message}" for one in results)]
     return "\n".join(lines)

@@ -71,7 +71,7 @@ def _as_json(points: list[Point], best: Point) -> str:
             "task_accuracy_low": point.task_interval.low,
             "task_accuracy_high": point.task_interval.high,
             "gain": point.gain,
-            **{name: value for name, value in point.kept.transitions.as_dict().items() if value == value},
+            **{name: value for name, value in point.change.transitions.as_dict().items() if value == value},
         }
         for point in points
     ]

@@ -19,7 +19,7 @@ from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL,
 from forget_callback.probes.items import item_record
 from forget_callback.probes.load import load_probe
 from forget_callback.runs.store import Store, write_whole
-from forget_callback.snapshots.logs import Wanted, is_log, match, read_logs
+from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 
 
 class Method(str, Enum):
@@ -84,7 +84,7 @@ def report(
         print(write_report(_run_of_logs(runs, Path(directory) / "logs", choice), out))
 
 
-def _run_of_logs(paths: Sequence[str], directory: Path, choice: Wanted) -> Store:
+def _run_of_logs(paths: Sequence[str], directory: Path, choice: LogOptions) -> Store:
     """Logs as a run, a step each."""
     logs = match([read_logs(Path(path), choice) for path in paths], choice)
     probes = {name: log.to_probe() for name, log in logs[0].items()}

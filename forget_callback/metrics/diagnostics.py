@@ -1,6 +1,6 @@
-"""When not to trust the numbers as they are: what is wrong with a probe or its answers, and what to do about it.
+"""When not to trust the numbers: problems of a probe or its answers, and what to do about them.
 
-A pure function of a baseline and a later snapshot. Whoever calls it says each advice once per run, by its key.
+A pure function of a baseline and a later snapshot. The caller logs each advice once per run, by its key.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from forget_callback.snapshots.snapshot import Snapshot, align
 
 FEW_ITEMS = 200
 LITTLE_KNOWN = 0.15
-# Each is asked at every snapshot of every probe, so that a healthy run must pass it hundreds of times.
+# Each test runs at every snapshot of every probe, so a healthy run must pass it hundreds of times.
 SIGNIFICANT = 0.001
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One thing to know and to do about one probe.
+    """One problem of one probe.
 
     Attributes:
-        key: What it is about, such as "few_items"; stable.
+        key: Stable identifier, such as "few_items".
         probe: Name of the probe.
-        text: In words, with the numbers behind it and what to do.
+        text: The problem with its numbers, and what to do.
     """
 
     key: str
@@ -48,7 +48,7 @@ def advice(
     sampled: bool = False,
     noise_measured: bool = False,
 ) -> tuple[Advice, ...]:
-    """All that there is to say about one probe.
+    """All advice about one probe.
 
     Args:
         before: The baseline.
@@ -66,15 +66,15 @@ def advice(
     after = align(before, after)
     changed = compare(before, after) if changed is None else changed
     found = (
-        *_of_the_probe(before, sampled and not noise_measured),
-        *_of_the_baseline(before, changed),
-        *_of_the_answers(before, after, changed),
-        *_of_the_way(before, after),
+        *_probe_design(before, sampled and not noise_measured),
+        *_baseline_knowledge(before, changed),
+        *_answers(before, after, changed),
+        *_scoring_setup(before, after),
     )
     return tuple(Advice(key, before.probe, text) for key, text in found)
 
 
-def _of_the_way(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
+def _scoring_setup(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
     names = ("batch_tokens", "processes", "dtype", "likelihood", "generation")
     known = [name for name in names if name in before.metadata and name in after.metadata]
     other = [
@@ -82,14 +82,14 @@ def _of_the_way(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
     ]
     if other:
         yield (
-            "scored_otherwise",
-            f"the baseline and the snapshot of step {after.step} were scored in different ways ({', '.join(other)}): "
-            "items near a tie may flip by that alone; keep the number of processes, the precision and batch_tokens= as "
-            "they were",
+            "scoring_setup_changed",
+            f"the baseline and the snapshot of step {after.step} were scored with different setups "
+            f"({', '.join(other)}): items near a tie may flip from that alone; keep the world size, the dtype and "
+            "batch_tokens= unchanged",
         )
 
 
-def _of_the_probe(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, str]]:
+def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, str]]:
     n, two = len(before), int((before.n_choices == 2).sum())
     if n < FEW_ITEMS:
         yield (
@@ -100,24 +100,24 @@ def _of_the_probe(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, 
         yield (
             "two_choices",
             f"{two} of {n} items have two options; there, guesses that change cannot be told from knowledge that was "
-            "lost; give them a third option, or ask them as recall",
+            "lost; add a third option, or make them recall items",
         )
     p_value = _unbalanced(before)
     if p_value < SIGNIFICANT:
         yield (
             "key_unbalanced",
-            f"the right option is not equally often at each position (chi-square test, p = {p_value:.1g}), so a model "
-            "that prefers a position is taken to know or to forget; shuffle the options of every item",
+            f"the right option is not equally often at each position (chi-square test, p = {p_value:.1g}), so a "
+            "position bias of the model counts as knowledge or forgetting; shuffle the options of every item",
         )
     if noise_unknown:
         yield (
             "noise_not_measured",
             "answers are sampled, and the same model would answer differently a second time; score the baseline twice "
-            "with another seed to know how much, or set temperature=0",
+            "with another seed to measure that noise, or set temperature=0",
         )
 
 
-def _of_the_baseline(before: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
+def _baseline_knowledge(before: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
     known = changed.knowledge.known_before
     if known < LITTLE_KNOWN:
         yield (
@@ -129,19 +129,19 @@ def _of_the_baseline(before: Snapshot, changed: Transitions) -> Iterator[tuple[s
     if where:
         yield (
             "below_chance",
-            f"accuracy at the baseline is below chance {where}, so wrong options attract the model more than a guess "
-            "would; knowledge_lost is then too low; use distractors that are as familiar as the answers",
+            f"accuracy at the baseline is below chance {where}, so wrong options attract the model more than "
+            "guessing would; knowledge_lost is then too low; use distractors that are as familiar as the answers",
         )
 
 
-def _of_the_answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
+def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
     scored = ~np.isnan(before.correct) & ~np.isnan(after.correct)
     several = scored & np.isfinite(before.n_choices) & (before.n_choices > 2)
-    nameless = several & (((before.correct == 1) & (before.choice < 0)) | ((after.correct == 1) & (after.choice < 0)))
-    if nameless.any():
+    unknown = several & (((before.correct == 1) & (before.choice < 0)) | ((after.correct == 1) & (after.choice < 0)))
+    if unknown.any():
         yield (
             "no_choices",
-            f"the chosen option is not stored for {int(nameless.sum())} items, so knowledge_lost assumes that guesses "
+            f"the chosen option is not stored for {int(unknown.sum())} items, so knowledge_lost assumes that guesses "
             "never repeat, and is too low where they do; store `choice`, or score the items again",
         )
     high = changed.interval("knowledge_lost").high
@@ -151,7 +151,7 @@ def _of_the_answers(before: Snapshot, after: Snapshot, changed: Transitions) -> 
             "below_zero",
             f"knowledge_lost is below 0 with its whole 95% interval ({high:.3f} at most, step {after.step}): "
             + (
-                "guesses repeat, which cannot be taken off without the chosen options of items with three or more"
+                "guesses repeat, which cannot be corrected without the chosen options of items with three or more"
                 if joint
                 else "if that stays so, wrong options are not guessed evenly; use options that are equally familiar "
                 "and shuffled"
@@ -161,8 +161,8 @@ def _of_the_answers(before: Snapshot, after: Snapshot, changed: Transitions) -> 
     if mcnemar_midp(int((u & ~v).sum()), int((~u & v).sum())) < SIGNIFICANT:
         yield (
             "format_changed",
-            f"unreadable answers went from {u.mean():.1%} at the baseline to {v.mean():.1%} at step {after.step}: that "
-            "is a change of format and not of knowledge; read `format_loss` beside `forgetting`, and the stored texts",
+            f"unparsed answers went from {u.mean():.1%} at the baseline to {v.mean():.1%} at step {after.step}: that "
+            "is a change of format, not of knowledge; compare `format_loss` with `forgetting`, and the stored texts",
         )
 
 
@@ -181,10 +181,10 @@ def _unbalanced(snapshot: Snapshot) -> float:
 
 def _below_chance(snapshot: Snapshot) -> str:
     """Where accuracy is significantly below 1/k: on the whole probe or in categories (Bonferroni); "" if nowhere."""
-    asked = np.isfinite(snapshot.n_choices) & ~np.isnan(snapshot.correct) & (snapshot.outcome != "unparsed")
+    valid = np.isfinite(snapshot.n_choices) & ~np.isnan(snapshot.correct) & (snapshot.outcome != "unparsed")
     category = snapshot.category.astype(str)
-    names = sorted(set(category[asked].tolist()) - {""})
-    groups: list[tuple[str, NDArray[np.bool_]]] = [("", asked)] + [(name, asked & (category == name)) for name in names]
+    names = sorted(set(category[valid].tolist()) - {""})
+    groups: list[tuple[str, NDArray[np.bool_]]] = [("", valid)] + [(name, valid & (category == name)) for name in names]
     for name, rows in groups:
         right, chance = snapshot.correct[rows], 1 / snapshot.n_choices[rows]
         if _at_most(int(right.sum()), chance) < SIGNIFICANT / len(groups):

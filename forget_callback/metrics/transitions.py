@@ -210,7 +210,7 @@ def compare_groups(pairs: Pairs, groups: Mapping[str, slice | NDArray[np.int64]]
     """Transitions of several groups of items, such as categories.
 
     Args:
-        pairs: What `pairs_of` gives.
+        pairs: Of `pairs_of`.
         groups: Which items each has, by position.
     """
     return {name: _count(pairs.take(rows)) for name, rows in groups.items()}

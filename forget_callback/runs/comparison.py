@@ -1,4 +1,4 @@
-"""Two checkpoints of the same probes, item by item, and their JSON: what `compare` prints and the report hands out."""
+"""Two checkpoints of the same probes compared item by item, and the comparison as JSON for `compare` and the page."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 
 def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Row]:
-    """A row per probe and category, and of several probes their pool, "all", at the end.
+    """A row per probe and category, and for several probes the pool of all their items, "all".
 
     Args:
-        before: A snapshot of each probe, by its name.
+        before: A snapshot of each probe, by name.
         after: The same probes at the later checkpoint.
 
     Raises:
-        ValueError: If two snapshots of a probe have other fingerprints or items.
+        ValueError: If two snapshots of a probe differ in fingerprint or items.
     """
     history = History()
     history.append([replace(snapshot, step=0) for snapshot in before.values()])
     return history.append([replace(after[name], step=1) for name in before])
 
 
+def overall(rows: Sequence[Row]) -> Row:
+    """The row of all items: of the pool "all" where there are several probes, else of the only probe."""
+    whole = {row.probe: row for row in rows if not row.category}
+    return whole["all"] if "all" in whole else next(iter(whole.values()))
+
+
 def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
-    """Those rows as JSON text; a number that does not exist is null.
+    """The rows of `compare_checkpoints` as JSON text; a number that does not exist is null.
 
     Args:
-        rows: What `compare_checkpoints` gives.
+        rows: Of every probe and category.
         failed: Gates that failed.
     """
     probes: dict[str, Any] = {}
     pooled: dict[str, Any] = {}
-    whole = rows[-1].probe  # "all" of several probes, else the only one
+    whole = overall(rows)
     for row in rows:
         values = row.numbers
         numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
@@ -43,7 +49,7 @@ def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
             probes[row.probe]["categories"][row.category] = numbers
         elif row.probe != "all":
             probes[row.probe] = {**numbers, "categories": {}}
-        if not row.category and row.probe == whole:
+        if row is whole:
             pooled = numbers
     gate = {"passed": not failed, "failed": list(failed)}
     return json.dumps({"probes": probes, "all": pooled, "gate": gate}, indent=2, allow_nan=False)

@@ -1,7 +1,7 @@
-"""Forgetting against the amount of data: one of two curves, its band, and a forecast to twice the data seen.
+"""Forgetting against the amount of data: the better of two curves, its band, and a forecast to twice the data seen.
 
-Reads a history: the estimates of `knowledge_lost` and the scores of the items behind them. Where the data do not carry
-a curve, none is drawn and the fit says why.
+Takes from a history the estimates of `knowledge_lost` and the items' scores behind them. Where the data do not support
+a curve, none is fitted and `reason` says why.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GRID = 200
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """The curve and its band; vectors are as long as what was asked."""
+    """The curve and its band, ``(n_points,)`` each."""
 
     samples_seen: Floats
     knowledge_lost: Floats
@@ -38,7 +38,7 @@ class Forecast:
 
 @dataclass(frozen=True, eq=False)
 class DataScaleFit:
-    """Knowledge lost as a curve over samples seen, or the points alone with the reason why there is no curve.
+    """Knowledge lost as a curve over samples seen, or the points alone and the reason why there is no curve.
 
     Attributes:
         n_items: Items behind the points.
@@ -46,12 +46,12 @@ class DataScaleFit:
         knowledge_lost: Unclipped estimates there, ``(n_checkpoints,)``.
         low, high: Their 95% intervals.
         fitted: Whether a curve was fitted.
-        reason: Why not, and what to do; "" if it was.
+        reason: Why not, and what to do; "" if it was fitted.
         family: "power", a D^b, or "exponential", a (1 - exp(-D/c)): the one with the smaller residual sum.
         parameters: "a" and "b", or "a" and "c", with D in samples.
         residuals: Residual sum of squares of each family.
         confidence: Of the band.
-        draws: The curve of each bootstrap sample by family, "a" and the shape with D in units of the last checkpoint's,
+        draws: Bootstrap parameters by family, "a" and the shape with D in units of the last checkpoint's,
             ``(n_draws, 2)``.
     """
 
@@ -72,7 +72,7 @@ class DataScaleFit:
 
     @property
     def limit(self) -> float:
-        """The furthest that a forecast goes: twice the samples of the last checkpoint; NaN without a curve."""
+        """Largest number of samples to forecast for: twice that of the last checkpoint; NaN without a curve."""
         return REACH * float(self.samples_seen[-1]) if self.fitted else float("nan")
 
     def forecast(self, samples_seen: ArrayLike) -> Forecast:
@@ -83,22 +83,20 @@ class DataScaleFit:
         """
         if not self.fitted:
             raise ValueError(f"there is no curve to forecast from: {self.reason}")
-        asked = np.atleast_1d(np.asarray(samples_seen, float))
-        if asked.ndim != 1 or not ((asked >= 0) & (asked <= self.limit)).all():
+        at = np.atleast_1d(np.asarray(samples_seen, float))
+        if at.ndim != 1 or not ((at >= 0) & (at <= self.limit)).all():
             raise ValueError(
                 f"samples_seen must lie between 0 and {self.limit:g}, twice the data seen, got {samples_seen!r}; "
-                "beyond that the band is not known to hold"
+                "beyond that the coverage of the band is unknown"
             )
         shape = self.parameters["b" if self.family == "power" else "c"]
-        value = self.parameters["a"] * _basis(self.family, asked, shape)
+        value = self.parameters["a"] * _basis(self.family, at, shape)
         tail = (1 - self.confidence) / 2
         ends = [
-            np.quantile(
-                a[:, None] * _basis(family, asked / self.samples_seen[-1], shapes[:, None]), [tail, 1 - tail], 0
-            )
+            np.quantile(a[:, None] * _basis(family, at / self.samples_seen[-1], shapes[:, None]), [tail, 1 - tail], 0)
             for family, (a, shapes) in ((name, draws.T) for name, draws in self.draws.items())
         ]
-        return Forecast(asked, value, np.min([end[0] for end in ends], 0), np.max([end[1] for end in ends], 0))
+        return Forecast(at, value, np.min([end[0] for end in ends], 0), np.max([end[1] for end in ends], 0))
 
 
 def fit_data_scale(
@@ -112,13 +110,13 @@ def fit_data_scale(
 ) -> DataScaleFit:
     """Fits a D^b (Kalajdzievski 2024, arXiv 2401.05605) and a (1 - exp(-D/c)) to knowledge lost over samples seen.
 
-    Least squares on the unclipped estimates after the baseline, where both curves are 0. The band comes from drawing
-    items with replacement, each with its scores at all checkpoints, because an item's errors go together over time.
-    It speaks of the items' population; what another training run would do it does not know.
+    Least squares on the unclipped estimates after the baseline, where both curves are 0. The band is a bootstrap over
+    items, each with its scores at all checkpoints, because an item's errors are correlated over time. It covers the
+    sampling of items, not the variation between training runs.
 
     Args:
         history: With `samples_seen` at every snapshot.
-        probe: Its name; None is the only probe, or "all", the pool of several.
+        probe: Its name; None is the only probe, or the pool "all" of several.
         category: Category within the probe; "" is the whole probe.
         confidence: Of the band.
         n_draws: Bootstrap samples.
@@ -168,7 +166,7 @@ def _points(history: History, probe: str | None, category: str) -> tuple[DataSca
     lost = np.array([row.transitions.knowledge_lost for row in rows])
     ends = np.array([row.transitions.interval("knowledge_lost") for row in rows])
     kept = ~np.isnan(lost)
-    kept[0] = False  # both curves begin at 0: the baseline tells nothing about them
+    kept[0] = False  # both curves start at 0, so the baseline carries no information
     scores = history.lost_scores(name, category)[kept].astype(float).T
     scores = scores[~np.isnan(scores).all(axis=1)]
     points = DataScaleFit(name, category, len(scores), seen[kept], lost[kept], ends[kept, 0], ends[kept, 1])
@@ -185,7 +183,7 @@ def _too_little(points: DataScaleFit, scores: Floats) -> str:
     if len(scores) < 2:
         return f"a band needs 2 items or more, there is {len(scores)}; hundreds are better"
     if not (scores[~np.isnan(scores)] != 0).any():
-        return "no item was lost or gave its guess away at any checkpoint: there is nothing to fit"
+        return "no item was lost or changed its guess at any checkpoint: there is nothing to fit"
     return ""
 
 
@@ -214,10 +212,10 @@ def _bootstrap(scores: Floats, n_draws: int, rng: np.random.Generator) -> Floats
 
 
 def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
-    """Both curves only rise: no fit where forgetting falls by more than sampling error explains.
+    """No fit where forgetting falls by more than sampling error explains, because both curves only rise.
 
-    The test statistic is the largest fall between two checkpoints in units of its bootstrap error, held against the
-    same maximum of the bootstrap errors themselves.
+    The test statistic is the largest fall between two checkpoints in units of its bootstrap error, compared with the
+    same maximum over the bootstrap errors.
     """
     if len(errors) < 2:
         return "too few items were scored at every checkpoint for a band; score the same items each time"
@@ -227,7 +225,7 @@ def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
     for later in range(1, len(lost)):
         fall = errors[:, :later] - errors[:, later, None]
         spread = fall.std(axis=0)
-        sure = spread < 1e-9  # the same items at both checkpoints, or all of them: no error at all
+        sure = spread < 1e-9  # the same items lost at both checkpoints, or all: no error
         drop = lost[:later] - lost[later]
         with np.errstate(divide="ignore", invalid="ignore"):
             size = np.where(sure, np.where(drop > 1e-6, np.inf, 0.0), drop / spread)
@@ -239,15 +237,15 @@ def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
     (high, low), seen = where, points.samples_seen
     return (
         f"knowledge_lost fell from {lost[high]:.3f} at {seen[high]:g} samples to {lost[low]:.3f} at {seen[low]:g}, "
-        f"more than the sampling error of {points.n_items} items: the model recovered, and a curve that only rises "
-        "says nothing about that; read the points"
+        f"more than the sampling error of {points.n_items} items: the model recovered, which a curve that only rises "
+        "cannot describe; read the points"
     )
 
 
 def _why_neither(points: DataScaleFit, curve: Floats) -> str:
-    """A curve that the points do not follow forecasts nothing: an S, for one, is neither of the two.
+    """No fit where the points follow neither curve, such as an S-shape.
 
-    Held against each point's own interval, because a run wanders by more than the sampling of items explains.
+    Compared with each point's own interval, because a run varies by more than the sampling of items explains.
     """
     missed = int(((curve < points.low - _NEAR) | (curve > points.high + _NEAR)).sum())
     if missed <= _MOST_MISSED * len(curve):
@@ -271,26 +269,26 @@ class _Grid(NamedTuple):
 
 
 def _basis(family: str, d: ArrayLike, shape: ArrayLike) -> Floats:
-    """The curve of a = 1; `shape` is b, or c in the unit of `d`."""
+    """The curve for a = 1; `shape` is b, or c in units of `d`."""
     x, s = np.asarray(d, float), np.asarray(shape, float)
     curve: Floats = x**s if family == "power" else -np.expm1(-x / s)
     return curve
 
 
 def _on_grid(family: str, u: Floats, y: Floats) -> _Grid:
-    """Least squares over a grid of shapes, with the best `a` for each, for every row of `y`, ``(n_draws, n)``."""
+    """Least squares over a grid of shapes, each with its best `a`, for every row of `y`, ``(n_draws, n)``."""
     first = float(u[u > 0].min())
     shapes = np.geomspace(0.02, 5.0, _GRID) if family == "power" else np.geomspace(first / 5, 20.0, _GRID)
     curves = _basis(family, u, shapes[:, None])
     squares = (curves**2).sum(axis=1)
     along = y @ curves.T
-    best = (along**2 / squares).argmax(axis=1)  # what the curve explains of the sum of squares
+    best = (along**2 / squares).argmax(axis=1)  # largest explained sum of squares
     a = along[np.arange(len(y)), best] / squares[best]
     return _Grid(shapes, best, np.column_stack([a, shapes[best]]))
 
 
 def _least_squares(family: str, u: Floats, y: Floats) -> _Fit:
-    """The best curve: `a` is linear, so only the shape is searched, from the best place of a grid."""
+    """The best curve: `a` is linear, so only the shape is searched, starting from the best point of a grid."""
     grid = _on_grid(family, u, y[None])
     at = int(grid.best[0])
     bounds = np.log(grid.shapes[[max(at - 1, 0), min(at + 1, _GRID - 1)]])

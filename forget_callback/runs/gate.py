@@ -1,6 +1,6 @@
-"""Gates: `knowledge_lost>0.05` as a condition under which a comparison fails, and what CI reads of them.
+"""Gates such as `knowledge_lost>0.05`: conditions under which a comparison fails, and their JUnit XML for CI.
 
-A gate fails closed: a number that does not exist fails it, and one that names nothing is an error.
+A gate fails closed: a number that does not exist fails it, and an unknown probe, category or metric is an error.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from xml.etree import ElementTree
 
 from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
 
 Bound: TypeAlias = Literal["value", "lower"]
@@ -20,20 +21,20 @@ _RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+.\deE
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One gate after it was read.
+class GateResult:
+    """The outcome of one gate.
 
     Attributes:
-        text: The gate as it was given.
+        text: The gate as the user wrote it.
         failed: Whether it fails.
-        number: What was compared with its threshold, NaN if it does not exist.
-        said: That number with its interval and items, for people.
+        number: Value compared with the threshold, NaN if it does not exist.
+        message: Value, interval and item count, human-readable.
     """
 
     text: str
     failed: bool
     number: float
-    said: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -74,17 +75,20 @@ class Gate:
             )
         return Gate(text, match[1], match[2] or "", match[3], match[4], threshold, bound)
 
-    def judge(self, rows: Sequence[Row]) -> Judged:
-        """Whether a comparison fails it.
+    def judge(self, rows: Sequence[Row]) -> GateResult:
+        """Tests a comparison.
+
+        Args:
+            rows: What `compare_checkpoints` returns.
 
         Raises:
             ValueError: If there is no such probe or category.
         """
-        probe = self.probe or rows[-1].probe  # "all" of several probes, else the only one
+        probe = self.probe or overall(rows).probe
         row = next((row for row in rows if (row.probe, row.category) == (probe, self.category)), None)
         if row is None:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
-            raise ValueError(f"--fail-if {self.text!r}: no such probe or category; known are {', '.join(known)}")
+            raise ValueError(f"--fail-if {self.text!r}: no such probe or category; there are {', '.join(known)}")
         values = row.numbers
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
         number = float(values[self.metric + end])
@@ -94,36 +98,36 @@ class Gate:
             "<": number < self.threshold,
             "<=": number <= self.threshold,
         }
-        said = f"{self.metric} is {_shown(float(values[self.metric]))}"
+        message = f"{self.metric} is {_shown(float(values[self.metric]))}"
         if self.metric in INTERVALS:
             low, high = (_shown(float(values[f"{self.metric}_{side}"])) for side in ("low", "high"))
-            said += f", 95% interval [{low}, {high}]"
+            message += f", 95% interval [{low}, {high}]"
         name = "/".join(filter(None, (row.probe, row.category)))
-        said += f", {values['n']} items of {name}"
-        return Judged(self.text, fails[self.relation] or math.isnan(number), number, said)
+        message += f", {values['n']} items of {name}"
+        return GateResult(self.text, fails[self.relation] or math.isnan(number), number, message)
 
 
 def _shown(value: float) -> str:
-    return "not there" if math.isnan(value) else f"{value:.4g}"
+    return "missing" if math.isnan(value) else f"{value:.4g}"
 
 
-def junit(judged: Sequence[Judged], *, title: str) -> str:
-    """JUnit XML, which CI systems show: a test case a gate, with its number.
+def junit(results: Sequence[GateResult], *, title: str) -> str:
+    """JUnit XML, which CI systems display: a test case per gate, with its message.
 
     Raises:
         ValueError: If there is no gate.
     """
-    if not judged:
+    if not results:
         raise ValueError("--junit needs a gate: give at least one --fail-if")
-    counts = {"tests": str(len(judged)), "failures": str(sum(one.failed for one in judged)), "errors": "0"}
+    counts = {"tests": str(len(results)), "failures": str(sum(one.failed for one in results)), "errors": "0"}
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": title, **counts, "skipped": "0", "time": "0"})
-    for one in judged:
+    for one in results:
         case = ElementTree.SubElement(
             suite, "testcase", {"classname": "forget_callback", "name": one.text, "time": "0"}
         )
         if one.failed:
-            ElementTree.SubElement(case, "failure", {"message": one.said, "type": "gate"}).text = one.said
-        ElementTree.SubElement(case, "system-out").text = one.said
+            ElementTree.SubElement(case, "failure", {"message": one.message, "type": "gate"}).text = one.message
+        ElementTree.SubElement(case, "system-out").text = one.message
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"

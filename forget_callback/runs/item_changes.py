@@ -1,4 +1,4 @@
-"""The items whose answer changed from one snapshot to the next, in words: what a table of items shows."""
+"""The items whose answer changed between snapshots, with their texts, as tables."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ COLUMNS = (
 
 
 def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
-    """What became of the items that were right at the last snapshot and are wrong at this one, or the other way round.
+    """The items that were right at the previous snapshot and are wrong at this one, or the reverse.
 
     Args:
         probe: The items.
-        series: What they went through, this snapshot included.
+        series: Their history, this snapshot included.
         now: This snapshot, its items in the order of the probe's.
 
     Returns:
-        A row an item with the columns of `COLUMNS`, losses first, and among them what was surest to be right. `change`
-        is "lost" (right at the baseline), "unlearned" (gained since, and gone again), "recovered" or "gained";
-        margins are in nats; `first_lost_at` counts samples, NaN for an item that was never lost.
+        A row per item with the columns of `COLUMNS`, losses first, sorted by the margin at the baseline, largest
+        first. `change` is "lost" (right at the baseline), "unlearned" (gained since and lost again), "recovered" or
+        "gained"; margins are in nats; `first_lost_at` is in training samples, NaN for an item that was never lost.
     """
     base, items = series.baseline, {item.id: item for item in probe.items}
     rows = []
@@ -58,17 +58,17 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
 
 
 def expected(item: Item) -> str:
-    """The right answer of an item, as text."""
+    """The ground truth of an item, as text."""
     if isinstance(item, MultipleChoice):
         return item.choices[item.answer]
     return item.answer if isinstance(item.answer, str) else " | ".join(item.answer)
 
 
 def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
-    """Items that are right in one of two snapshots of the same model and wrong in the other, nearest ties first.
+    """Items right in one of two snapshots of the same model and wrong in the other, smallest margin first.
 
     Returns:
-        A row an item: id, category, correct and correct_again (1 or 0), margin and margin_again (nats).
+        A row per item: id, category, correct and correct_again (1 or 0), margin and margin_again (nats).
 
     Raises:
         ValueError: If the snapshots are of different probes.

@@ -1,7 +1,7 @@
-"""Retention: for how long each item that was right at the baseline was kept.
+"""Retention: survival analysis of the items that were right at the baseline.
 
-Counts answers as they are: an item is lost when it is first wrong, also where a lucky guess was not repeated. What
-guessing explains is the business of `metrics`.
+Uses raw answers: an item is lost when it is first wrong, even if it had been a lucky guess. `metrics` has the estimates
+that correct for guessing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class FirstLoss:
 
     Attributes:
         ids: The items.
-        samples_seen: Training samples at the snapshot of the first loss; where the item was never seen wrong, at the
-            last snapshot that scored it (censored: it was kept at least that long).
-        lost: Whether it was seen wrong.
+        samples_seen: Training samples at the snapshot of the first loss; for an item never observed wrong, at the last
+            snapshot that scored it (right-censored).
+        lost: Whether it was observed wrong.
     """
 
     ids: NDArray[np.object_]
@@ -35,15 +35,14 @@ class FirstLoss:
 
 @dataclass(frozen=True, eq=False)
 class Retention:
-    """Share of the items right at the baseline that were never seen wrong so far; vectors are ``(n_snapshots,)``.
+    """Share of the items right at the baseline and never wrong since; vectors are ``(n_snapshots,)``.
 
     Attributes:
         samples_seen: Training samples at each snapshot, the baseline first.
-        survival: Kaplan-Meier estimate; NaN where no item was left to watch.
-        low: Lower end of its pointwise interval.
-        high: Upper end.
+        survival: Kaplan-Meier estimate; NaN where no item was at risk.
+        low, high: Its pointwise confidence interval.
         at_risk: Items not lost before, and still scored at this snapshot or later.
-        lost: Items first seen wrong at this snapshot.
+        lost: Items first wrong at this snapshot.
     """
 
     samples_seen: Floats
@@ -73,7 +72,7 @@ def first_loss(snapshots: Sequence[Snapshot]) -> FirstLoss:
 
 
 def retention(snapshots: Sequence[Snapshot], *, confidence: float = 0.95) -> Retention:
-    """The retention curve: how many of the items right at the baseline were kept, over samples seen.
+    """The retention curve: share of the items right at the baseline that were not lost yet, over samples seen.
 
     Kaplan and Meier 1958. The interval is Greenwood's on the scale log(-log S), which stays in [0, 1]; at S = 1 and
     S = 0, where that scale ends, Wilson's. At the baseline the share is 1 by definition.
@@ -95,7 +94,7 @@ def retention(snapshots: Sequence[Snapshot], *, confidence: float = 0.95) -> Ret
     at = np.searchsorted(times, items.samples_seen)
     lost = np.bincount(at[items.lost], minlength=len(times))
     at_risk = np.bincount(at, minlength=len(times))[::-1].cumsum()[::-1]
-    with np.errstate(divide="ignore", invalid="ignore"):  # nobody left to watch: NaN on purpose
+    with np.errstate(divide="ignore", invalid="ignore"):  # no item at risk: NaN on purpose
         survival = np.cumprod(1 - lost / at_risk)
         variance = np.cumsum(lost / (at_risk * (at_risk - lost)))
     gone = np.maximum.accumulate((lost == at_risk) & (lost > 0))
@@ -120,7 +119,7 @@ def _band(survival: Floats, variance: Floats, at_risk: NDArray[np.int64], z: flo
 
 
 def _times(snapshots: Sequence[Snapshot]) -> Floats:
-    """Samples seen at each snapshot; before the first step it is 0 even if nobody counted."""
+    """Samples seen at each snapshot, 0 at step 0 even where they were not counted."""
     if not snapshots:
         raise ValueError("snapshots must be one or more, the baseline first; got none")
     counted = [0.0 if s.step == 0 and np.isnan(s.samples_seen) else s.samples_seen for s in snapshots]

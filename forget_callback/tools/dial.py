@@ -1,8 +1,8 @@
-"""The dial: how much of a fine-tuning to keep.
+"""The dial: how much of a fine-tuning to keep, by weight interpolation.
 
 Between the model before and the model after lies a line of weights, ``before + share * (after - before)``, or an arc;
-for a LoRA adapter it is the adapter's scale. Every point of it is a model that can be scored: on what was to be
-learned, and on what was not to be forgotten. Nothing is trained.
+for a LoRA adapter it is the adapter's scale. Every point on it is a model that is scored on the fine-tuning task and on
+the probes. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.table import Table
 from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import interval, percent, plain_table
-from forget_callback.runs.comparison import compare_checkpoints
+from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.history import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
@@ -36,32 +36,32 @@ class Point:
     """One model on the line.
 
     Attributes:
-        share: Of the way from before (0) to after (1).
-        task: What the model there answers on the task.
-        probes: What it answers on each probe.
-        kept: The probes there against the probes at 0, all of their items together.
+        share: Position between before (0) and after (1).
+        task: Its snapshot on the task.
+        probes: Its snapshot on each probe.
+        change: All items of the probes, compared with share 0.
     """
 
     share: float
     task: Snapshot
     probes: tuple[Snapshot, ...]
-    kept: Row
+    change: Row
 
     @property
     def task_accuracy(self) -> float:
-        """Share of the task's items that are right."""
+        """Share of the task's items answered right."""
         return self.task.accuracy
 
     @property
     def task_interval(self) -> Interval:
-        """95% interval of it."""
+        """95% Wilson interval of `task_accuracy`."""
         scored = self.task.correct[self.task.correct == self.task.correct]
         return wilson(float(scored.sum()), len(scored))
 
     @property
     def gain(self) -> float:
-        """Task accuracy less the knowledge that was lost: what the best point has most of."""
-        return self.task_accuracy - self.kept.value("knowledge_lost")
+        """Task accuracy minus `knowledge_lost`; the best point has the largest."""
+        return self.task_accuracy - self.change.value("knowledge_lost")
 
 
 def turn_dial(
@@ -82,18 +82,18 @@ def turn_dial(
     Args:
         before: Directory or hub id of the model before.
         after: The same of the model after, or of a LoRA adapter of `before`.
-        probes: What is not to be forgotten; names as in a run.
-        task: What was to be learned.
-        shares: Points of the line; 0 is always scored, all else is compared with it.
-        method: "linear", or "slerp" for an arc (Shoemake 1985) tensor by tensor, as model merging has it.
-        save: Where to save the best point's whole model and tokenizer.
-        seen: Called with each point as soon as it is there.
+        probes: What must not be forgotten; names must differ.
+        task: What the fine-tuning was for.
+        shares: Points on the line; 0 is always scored, the others are compared with it.
+        method: "linear", or "slerp" for an arc (Shoemake 1985) per tensor, as in model merging.
+        save: Directory for the best point's model and tokenizer.
+        seen: Called with each point once it is scored.
 
     Returns:
         The points, by share.
 
     Raises:
-        ValueError: If a share is not a number from 0 to 1, names repeat, or the two models do not fit together.
+        ValueError: If a share is not a number from 0 to 1, names repeat, or the two models differ in architecture.
     """
     if any(not 0 <= share <= 1 for share in shares):
         raise ValueError(f"points must be numbers from 0 (before) to 1 (after), got {list(shares)}")
@@ -111,8 +111,7 @@ def turn_dial(
         *kept, learned = scorer.score(line.model, progress=progress)
         now = {snapshot.probe: snapshot for snapshot in kept}
         first = first or now
-        *_, whole = (row for row in compare_checkpoints(first, now) if not row.category)
-        points.append(Point(share, learned, tuple(kept), whole))
+        points.append(Point(share, learned, tuple(kept), overall(compare_checkpoints(first, now))))
         seen(points[-1])
     if save is not None:
         line.set(best_point(points).share)
@@ -122,21 +121,21 @@ def turn_dial(
 
 
 def best_point(points: Sequence[Point]) -> Point:
-    """The point with the highest `gain`; of equals the nearest to the model before."""
+    """The point with the highest `gain`; on ties the one nearest to the model before."""
     return max(points, key=lambda point: (point.gain, -point.share))
 
 
 def line_between(before: str, after: str, method: Method = "linear") -> Weights | Adapter:
-    """The line from a model to another, or to the same with an adapter.
+    """The line from a model to its fine-tuning, or to the same model with an adapter.
 
     Raises:
-        ValueError: If their parameters differ in name or shape, or an adapter is to go along an arc.
+        ValueError: If their parameters differ in name or shape, or `method` is "slerp" for an adapter.
     """
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if (Path(after) / "adapter_config.json").is_file():
         if method != "linear":
-            raise ValueError(f"{after} is an adapter: its scale is turned, method must be 'linear', got {method!r}")
+            raise ValueError(f"{after} is an adapter, which is scaled: method must be 'linear', got {method!r}")
         return Adapter(before, after)
     return Weights(load_model(before), load_model(after), method)
 
@@ -155,7 +154,7 @@ class Weights:
         differing = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
         if differing:
             raise ValueError(
-                f"the models do not fit together: {len(differing)} parameters differ in name or shape, such as "
+                f"the models do not match: {len(differing)} parameters differ in name or shape, such as "
                 f"{', '.join(differing[:3])}; interpolation needs a model and its own fine-tuning"
             )
         self._before = {name: p.detach().clone() for name, p in first.items()}
@@ -163,19 +162,19 @@ class Weights:
 
     @torch.no_grad()
     def set(self, share: float) -> None:
-        """Moves the model to a point of the line."""
+        """Sets the model's weights to a point on the line."""
         for name, parameter in self.model.named_parameters():
             start, end = self._before[name], self._after[name].to(parameter.device)
             between = start if share == 0 else end if share == 1 else self._between(start.float(), end.float(), share)
             parameter.copy_(between)
 
     def save(self, directory: Path) -> None:
-        """Saves the model as it stands."""
+        """Saves the model at its current point."""
         self.model.save_pretrained(directory)
 
 
 def _arc(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
-    """Spherical interpolation of two tensors; of nearly parallel ones the line, which it is then."""
+    """Spherical interpolation of two tensors; linear where they are nearly parallel, to avoid dividing by sin(0)."""
     lengths = start.norm() * end.norm()
     cosine = float((start * end).sum() / lengths) if lengths > 0 else 1.0
     if abs(cosine) > 0.9995:
@@ -185,7 +184,7 @@ def _arc(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
 
 
 class Adapter:
-    """A LoRA adapter, its scale turned down; 0 is the model before, bit by bit."""
+    """A LoRA adapter with its scale reduced; 0 is the model before, bit for bit."""
 
     def __init__(self, before: str, after: str) -> None:
         from peft import PeftModel
@@ -194,22 +193,24 @@ class Adapter:
         self.model = PeftModel.from_pretrained(load_model(before), after).eval()
         layers = [module for module in self.model.modules() if isinstance(module, LoraLayer)]
         if not layers:
-            raise ValueError(f"{after} holds an adapter that is not LoRA; the dial turns LoRA adapters and full models")
+            raise ValueError(
+                f"{after} has an adapter that is not LoRA; the dial supports LoRA adapters and full models"
+            )
         self._scales = [(layer, dict(layer.scaling)) for layer in layers]
 
     def set(self, share: float) -> None:
-        """Moves the model to a point of the line."""
+        """Sets the model's weights to a point on the line."""
         for layer, scales in self._scales:
             for name, scale in scales.items():
                 layer.scaling[name] = scale * share
 
     def save(self, directory: Path) -> None:
-        """Saves the model as it stands, the adapter merged into it."""
+        """Saves the model at its current point, with the adapter merged."""
         self.model.merge_and_unload().save_pretrained(directory)
 
 
 def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
-    """Points between a model and its fine-tuning; the best one is marked."""
+    """The points as a table; the best one is marked."""
     table = plain_table("How much of the fine-tuning to keep")
     for name in ("share", f"{task} right", "knowledge lost", "right less lost"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -218,7 +219,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
         table.add_row(
             f"{'best ' if point is best else ''}{point.share:g}",
             f"{percent(point.task_accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
-            interval(point.kept, "knowledge_lost"),
+            interval(point.change, "knowledge_lost"),
             percent(point.gain),
             style="bold" if point is best else "",
         )

@@ -1,6 +1,7 @@
-"""A run as a YAML file: TRL's own configs, flat, and beside them what is probed.
+"""A training run as a YAML file: TRL's own configs, flat, and the arguments of the callback.
 
 Keys are the fields of TRL's ScriptArguments, SFTConfig or GRPOConfig and ModelConfig, and of `ForgetArguments` here.
+`recipes/sft.py` and `recipes/grpo.py` call `main`.
 """
 
 from __future__ import annotations
@@ -24,19 +25,19 @@ from forget_callback.scoring.loading import load_tokenizer
 
 @dataclass
 class ForgetArguments:
-    """What a recipe says about probing.
+    """A recipe's arguments for the callback, the reward and the data.
 
     Attributes:
         trainer: "sft" or "grpo".
         probes: Specs for `load_probe`.
-        probe_limit: At most so many items a probe, stratified by category.
-        every: A number of steps, several with commas between, "log2", or nothing: at each evaluation.
+        probe_limit: Maximum items per probe, stratified by category.
+        every: A number of steps, several separated by commas, "log2", or empty: at each evaluation.
         stop: Rules such as "knowledge_lost>0.05", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE".
         baseline, max_overhead, probe_batch_tokens: As in `ForgetCallback`.
-        reward_funcs: Of GRPO, dotted names such as "my_package.my_reward", or names within trl.rewards.
-        train_samples: Train on so many, drawn at random by the training seed; on all by default.
+        reward_funcs: Reward functions of GRPO: dotted names such as "my_package.my_reward", or names in trl.rewards.
+        train_samples: Size of the random subset to train on, drawn with the training seed; all by default.
         replay_dataset: Data to replay, such as a pack of `forget-callback replay`: a .json or .jsonl file or hub id.
-        replay_share: Share of the training samples that are taken from it; how many there are stays the same.
+        replay_share: Share of the training samples replaced by samples from it; their total number stays the same.
     """
 
     trainer: str = "sft"
@@ -53,7 +54,7 @@ class ForgetArguments:
     replay_share: float = 0.2
 
     def callback(self, **more: Any) -> ForgetCallback:
-        """The callback that they describe; `more` goes before them."""
+        """The callback with these arguments; `more` overrides them."""
         own = {
             "every": self.every,
             "stop": self.stop,
@@ -67,7 +68,7 @@ class ForgetArguments:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A run that can be built again and again."""
+    """The parsed configs of a run, from which any number of trainers can be built."""
 
     script: Any
     training: Any
@@ -79,7 +80,7 @@ class Recipe:
         """Reads a YAML file; `overrides` are options of a command line, such as ``["--max_steps", "5"]``.
 
         Raises:
-            ValueError: If the file is missing, or has a key that nobody knows.
+            ValueError: If the file is missing, or has an unknown key.
         """
         from trl import GRPOConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
@@ -94,11 +95,11 @@ class Recipe:
         return cls(*parser.parse_args_and_config(["--config", os.fspath(path), *overrides]))
 
     def build(self, callbacks: Sequence[Any] = (), **training: Any) -> Any:
-        """A trainer with a model of its own, ready to train.
+        """A trainer with a newly loaded model, ready to train.
 
         Args:
-            callbacks: Beside the Trainer's own.
-            training: Fields of the trainer's config that are set otherwise.
+            callbacks: Added to the Trainer's default ones.
+            training: Overrides of the trainer's config.
         """
         from trl import GRPOTrainer, SFTTrainer, get_peft_config, get_quantization_config
 
@@ -108,7 +109,7 @@ class Recipe:
             "dtype": self.model.dtype,
             **(self.training.model_init_kwargs or {}),
         }
-        args = copy.copy(self.training)  # not replace(): a config of GRPO refuses to be made of its own fields
+        args = copy.copy(self.training)  # not replace(): GRPOConfig does not accept its own computed fields
         for name, value in {**training, "model_init_kwargs": kwargs}.items():
             setattr(args, name, value)
         data = self._data()
@@ -126,7 +127,7 @@ class Recipe:
         return SFTTrainer(quantization_config=get_quantization_config(self.model), **common)
 
     def run(self) -> ForgetCallback:
-        """Trains, with the callback on every tracker, saves the model, and gives the callback."""
+        """Trains with the callback and every tracker, saves the model, and returns the callback."""
         callback = self.forget.callback()
         trainer = self.build([callback])
         trainer.train(resume_from_checkpoint=self.training.resume_from_checkpoint)
@@ -134,7 +135,7 @@ class Recipe:
         return callback
 
     def _data(self) -> Any:
-        """The splits; that of training with as many samples as asked for, and with what is replayed."""
+        """The dataset's splits; the training split cut to `train_samples` and mixed with `replay_dataset`."""
         split = self.script.dataset_train_split
         if self.script.dataset_name is None:
             raise ValueError("dataset_name is missing: name a dataset of the hub, or a .json or .jsonl file")
@@ -156,7 +157,7 @@ def _load(name: str, config: str | None, split: str) -> Any:
 
 
 def _with_replay(rows: Any, replay: Any, forget: ForgetArguments, seed: int) -> Any:
-    """As many rows as before, a share of them from `replay`, which is drawn from again where it is short."""
+    """As many rows as before, a share of them from `replay`, whose rows repeat if it is too small."""
     from datasets import concatenate_datasets
 
     if not 0 < forget.replay_share < 1:
@@ -173,14 +174,14 @@ def _with_replay(rows: Any, replay: Any, forget: ForgetArguments, seed: int) -> 
 
 
 def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
-    """What `recipes/sft.py` and `recipes/grpo.py` do: YAML first, options of the command line over it.
+    """Command line of `recipes/sft.py` and `recipes/grpo.py`: a YAML file, overridden by options.
 
     Args:
-        trainer: "sft" or "grpo"; the recipe must be of it.
+        trainer: "sft" or "grpo"; the recipe's must be the same.
         arguments: Of the command line; those of this process by default.
 
     Raises:
-        ValueError: If the recipe is of the other trainer, or has a key that nobody knows.
+        ValueError: If the recipe is for the other trainer, or has an unknown key.
     """
     from forget_callback.demo.smoke import WIDTH, smoke
 
@@ -211,14 +212,14 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
 
 
 def show(callback: ForgetCallback, out: str) -> None:
-    """Prints the curve of each probe, and where the page is."""
+    """Prints the curve of each probe and the path of the page."""
     from rich.console import Console
 
     assert callback.monitor is not None
     results = Console()
     rows = [row for row in callback.monitor.rows if not row.category]
     series = [[row for row in rows if row.probe == probe.name] for probe in callback.monitor.probes]
-    results.print(curve_table(series, title="What the model forgot meanwhile"))
+    results.print(curve_table(series, title="Forgetting during training"))
     results.print(f"run {out}, page {callback.monitor.store.path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
@@ -227,4 +228,4 @@ def _reward(name: str) -> Callable[..., Any]:
     try:
         return getattr(importlib.import_module(module or "trl.rewards"), function)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"reward_funcs: {name!r} is no function that can be imported: {error}") from error
+        raise ValueError(f"reward_funcs: cannot import a function {name!r}: {error}") from error

@@ -1,8 +1,8 @@
-"""The replay pack: training data nearest to what a run forgot, for the next run to train on as well.
+"""The replay pack: the training examples nearest to what a run forgot, to be mixed into the next run's data.
 
-Near is the cosine of TF-IDF vectors of words and word pairs (Salton and Buckley 1988). The probe's own items never get
-in: an example that shares a long enough run of words with any of them, by hash, is refused, or the next measurement
-would measure itself. Nothing here knows of models.
+Near means the cosine similarity of TF-IDF vectors of words and word pairs (Salton and Buckley 1988). Examples that
+share a long enough n-gram with any item of the probe are excluded (decontamination): otherwise the next evaluation
+would measure training on the test set. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -10,34 +10,31 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from forget_callback.probes.items import Item, MultipleChoice
 from forget_callback.runs.store import open_run
 
-# Words in a row that make an example one of the probe's own; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
+# Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
 OWN_WORDS = 13
 _FRAME = ("question", "answer")
 
 
 @dataclass(frozen=True)
 class Pack:
-    """What was chosen.
+    """The selected examples.
 
     Attributes:
-        examples: As they stand in the pool, in its order.
-        nearest: The id of the forgotten item that brought each in.
-        similarity: How near it is, from 0 to 1.
-        refused: Examples of the pool that hold one of the probe's own items.
+        examples: As they are in the pool, in its order.
+        nearest: Id of the forgotten item that selected each.
+        similarity: Cosine similarity to that item, from 0 to 1.
+        refused: Examples of the pool that were excluded because they contain an item of the probe.
         forgotten: Items that were right at the baseline and are wrong now.
     """
 
@@ -48,7 +45,7 @@ class Pack:
     forgotten: int
 
     def summary(self) -> str:
-        """What it holds, as JSON: for each example the item that brought it in."""
+        """The selection as JSON: for each example the item that selected it."""
         chosen = [
             {"nearest": name, "similarity": round(value, 4)} for name, value in zip(self.nearest, self.similarity)
         ]
@@ -56,18 +53,19 @@ class Pack:
 
 
 def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pack:
-    """Chooses from a pool the examples that are nearest to what a run forgot.
+    """Selects from a pool the examples that are nearest to what a run forgot.
 
-    Every forgotten item brings in its nearest example, then its second, and so on, until there are enough: a pack
-    covers all that was forgotten and not only what the pool has most of.
+    Every forgotten item selects its nearest example, then its second, and so on (round robin) up to `size`: a pack
+    covers everything that was forgotten and not only what the pool has most of.
 
     Args:
-        run: RUN or RUN@STEP: what was right at its baseline and is wrong there, over all of its probes.
-        pool: Training examples; all text in them counts, in whatever fields.
-        size: At most so many.
+        run: RUN or RUN@STEP: items right at its baseline and wrong at that step, over all of its probes.
+        pool: Training examples; text in any field counts.
+        size: Maximum number of examples.
 
     Raises:
-        ValueError: If `size` is below 1, nothing was forgotten, or nothing in the pool is near and allowed.
+        ValueError: If `size` is below 1, nothing was forgotten, or nothing in the pool is near and not excluded.
+        ImportError: If scikit-learn is not installed.
     """
     if size < 1:
         raise ValueError(f"size must be 1 or more, got {size}")
@@ -95,7 +93,7 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
 
 
 def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
-    """The examples of a JSON Lines, JSON or Parquet file, or of a data set of the hub.
+    """The examples of a JSON Lines, JSON or Parquet file, or of a dataset on the hub.
 
     Raises:
         ValueError: If there are none.
@@ -112,7 +110,7 @@ def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
 
 
 def _forgotten(run: str) -> tuple[list[Item], list[Item]]:
-    """All items of the run's probes, and those that were right at the baseline and are wrong now."""
+    """All items of the run's probes, and those right at the baseline and wrong at the step."""
     at = open_run(run)
     items: list[Item] = []
     lost: list[Item] = []
@@ -151,14 +149,14 @@ def _words(text: str) -> list[str]:
 
 
 def _keys(words: Sequence[str], lengths: Iterable[int] | None = None) -> set[str]:
-    """Hashes of all runs of words, of `OWN_WORDS` or of the lengths that are asked for; shorter texts are one run."""
+    """Hashes of all n-grams of `OWN_WORDS` words, or of the given lengths; a shorter text is one n-gram."""
     sizes = [min(len(words), OWN_WORDS)] if lengths is None else [n for n in lengths if n <= len(words)]
     runs = (words[at : at + n] for n in sizes if n for at in range(len(words) - n + 1))
     return {hashlib.sha256(" ".join(run).encode()).hexdigest() for run in runs}
 
 
 def _texts(value: Any, key: str = "") -> Iterable[str]:
-    """All text within an example, but not who speaks."""
+    """All text within an example except roles."""
     if isinstance(value, str) and key != "role":
         yield value
     elif isinstance(value, Mapping):
@@ -172,8 +170,8 @@ def _texts(value: Any, key: str = "") -> Iterable[str]:
 def _nearest(
     asked: Sequence[str], pool: Sequence[str], allowed: NDArray[np.bool_], size: int
 ) -> Iterator[list[tuple[int, float]]]:
-    """For each text the `size` nearest examples that are allowed, nearest first: (place in the pool, cosine)."""
-    vectors = _vectors([*asked, *pool])
+    """For each text the `size` nearest allowed examples, nearest first: (index in the pool, cosine similarity)."""
+    vectors = _tfidf([*asked, *pool])
     theirs, count = vectors[len(asked) :], min(size, len(pool))
     for row in range(len(asked)):
         cosine = (theirs @ vectors[row].T).toarray()[:, 0] * allowed
@@ -182,28 +180,18 @@ def _nearest(
         yield [(int(place), float(cosine[place])) for place in places if cosine[place] > 0]
 
 
-def _vectors(texts: Sequence[str]) -> sparse.csr_matrix:
-    """TF-IDF vectors of length 1, ``(n_texts, n_terms)``."""
-    counts = [Counter(_terms(text)) for text in texts]
-    index = {term: i for i, term in enumerate(sorted(set().union(*counts)))}
-    rows = [row for row, own in enumerate(counts) for _ in own]
-    columns = [index[term] for own in counts for term in own]
-    values = [1 + np.log(n) for own in counts for n in own.values()]
-    matrix = sparse.csr_matrix((values, (rows, columns)), shape=(len(counts), len(index)))
-    seen = np.bincount(columns, minlength=len(index))
-    matrix = matrix @ sparse.diags(np.log((1 + len(counts)) / (1 + seen)) + 1)
-    norms = np.sqrt(matrix.multiply(matrix).sum(axis=1)).A1
-    unit: sparse.csr_matrix = sparse.diags(1 / np.where(norms > 0, norms, 1)) @ matrix
-    return unit
-
-
-def _terms(text: str) -> list[str]:
-    words = _words(text)
-    return [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+def _tfidf(texts: Sequence[str]) -> Any:
+    """TF-IDF vectors of length 1 of words and word pairs, sparse ``(n_texts, n_terms)``."""
+    try:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    except ImportError as error:
+        raise ImportError("a replay pack needs scikit-learn: pip install 'forget-callback[replay]'") from error
+    words = {"tokenizer": _words, "token_pattern": None, "lowercase": False}
+    return TfidfVectorizer(**words, ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
 
 
 def _in_turn(nearest: Iterable[list[tuple[int, float]]], size: int) -> dict[int, tuple[int, float]]:
-    """Places in the pool, each with the row that chose it and how near it is: every row its best left, in turns."""
+    """Selected indices in the pool, each with its row and similarity: every row its nearest one left, round robin."""
     left = {row: iter(own) for row, own in enumerate(nearest)}
     chosen: dict[int, tuple[int, float]] = {}
     while left and len(chosen) < size:

@@ -258,7 +258,7 @@ def edit(number, change):
 BROKEN = {
     "a duplicated id": (
         lambda text: text + text.splitlines(keepends=True)[3],
-        "id '3' stands 2 times (line 4, line 41)",
+        "id '3' occurs 2 times (line 4, line 41)",
     ),
     "a missing item": (lambda text: "".join(text.splitlines(keepends=True)[1:]), "items missing in {copy}: 1 ('0')"),
     "a truncated last line": (lambda text: text[:-40], "{copy}, line 40: the file ends within this line"),
@@ -311,7 +311,7 @@ def test_allow_partial_leaves_out_what_does_not_compare_and_says_so(run_cli, log
     old = file_of(logs.before, "capitals")
     code, out, err = run_cli("compare", old, copy, "--allow-partial", "--format", "json")
     assert code == 0
-    assert "id '7' stands 2 times" in err
+    assert "id '7' occurs 2 times" in err
     assert "items with another prompt: 1 ('5')" in err
     assert f"items missing in {copy}: 3 ('0', '1', '7')" in err
     assert "36 items are left" in err
@@ -331,7 +331,7 @@ def test_the_newest_log_of_a_task_counts_and_two_models_are_refused(run_cli, log
     (folder / new.name).write_bytes(new.read_bytes())
     code, out, err = run_cli("compare", old, folder, "--format", "json")
     assert code == 0
-    assert f"{new.name} is newer than {old.name} and taken" in err
+    assert f"{new.name} is newer than {old.name} and is used" in err
     assert json.loads(out) == compared(run_cli, old, new)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / new.name).write_bytes(new.read_bytes())
@@ -348,7 +348,7 @@ def test_a_log_that_lost_lines_is_known_by_its_results(run_cli, logs, tmp_path):
             (tmp_path / name / file.name).write_text("".join(lines[:-2] if file.suffix == ".jsonl" else lines))
     code, out, err = run_cli("compare", tmp_path / "a", tmp_path / "b", "--filter", "word")
     assert (code, out) == (2, "")
-    assert "holds 38 items, 40 were evaluated" in err
+    assert "has 38 of 40 evaluated items" in err
 
 
 def test_logs_and_runs_do_not_mix(run_cli, logs, tmp_path):

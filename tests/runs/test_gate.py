@@ -69,7 +69,7 @@ def test_a_bound_needs_an_interval():
 
 
 def test_a_probe_that_is_not_there_is_an_error(rows):
-    with pytest.raises(ValueError, match="known are p, p/a, p/b"):
+    with pytest.raises(ValueError, match="there are p, p/a, p/b"):
         Gate.parse("q/forgetting>1").judge(rows)
 
 
@@ -81,10 +81,10 @@ def test_junit_has_a_case_a_gate(rows):
     assert (suite.tag, suite.get("name"), suite.get("failures")) == ("testsuite", "a <&> b", "2")
     assert [case.get("name") for case in suite] == texts
     assert all(case.get("classname") and case.get("time") for case in suite)
-    said = [case.find("failure") for case in suite]
-    assert said[0].get("message") == "forgetting is 0.2, 95% interval [0.1334, 0.2888], 100 items of p"
-    assert said[1] is None
-    assert said[2].text == "drift is not there, 100 items of p"
+    messages = [case.find("failure") for case in suite]
+    assert messages[0].get("message") == "forgetting is 0.2, 95% interval [0.1334, 0.2888], 100 items of p"
+    assert messages[1] is None
+    assert messages[2].text == "drift is missing, 100 items of p"
     assert "items of p/a" in suite[1].find("system-out").text
     with pytest.raises(ValueError, match="at least one --fail-if"):
         junit([], title="")

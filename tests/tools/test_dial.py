@@ -58,10 +58,9 @@ def test_the_ends_are_the_models_themselves(models, after):
         alone = score_probe(model.eval(), tokenizer, TASK)
         np.testing.assert_allclose(np.stack(point.task.scores), np.stack(alone.scores), atol=1e-4)
         assert point.task_accuracy == alone.accuracy
-    assert first.kept.transitions.n10 == 0 and first.kept.transitions.accuracy_after == 1
-    assert last.task_accuracy == 1 and last.kept.transitions.accuracy_after < 1
-    assert [point.kept.transitions.n for point in (first, last)] == [len(OLD)] * 2
-    assert [point.kept.transitions.n for point in (first, last)] == [len(OLD)] * 2
+    assert first.change.transitions.n10 == 0 and first.change.transitions.accuracy_after == 1
+    assert last.task_accuracy == 1 and last.change.transitions.accuracy_after < 1
+    assert [point.change.transitions.n for point in (first, last)] == [len(OLD)] * 2
 
 
 def test_between_them_stand_interpolated_weights(models):
@@ -99,7 +98,7 @@ def test_the_best_point_has_most_of_the_task_less_what_was_lost_and_can_be_saved
     root, tokenizer = models
     points = dial(root, after, save=tmp_path / "best")
     assert [point.share for point in points] == [0, 0.25, 0.5, 0.75, 1]
-    gains = [point.task_accuracy - point.kept.transitions.knowledge_lost for point in points]
+    gains = [point.task_accuracy - point.change.transitions.knowledge_lost for point in points]
     best = best_point(points)
     assert best.gain == max(gains) and best.share == points[int(np.argmax(gains))].share
     saved = score_probe(load_model(str(tmp_path / "best")).eval(), tokenizer, TASK)
@@ -137,5 +136,5 @@ def test_bad_input_is_an_error(models, run_cli, monkeypatch, options, problem):
 def test_models_of_other_shapes_do_not_fit(models, make_model, tmp_path):
     root, _ = models
     make_model(hidden_size=32).save_pretrained(tmp_path / "other")
-    with pytest.raises(ValueError, match="the models do not fit together"):
+    with pytest.raises(ValueError, match="the models do not match"):
         turn_dial(str(root / "before"), str(tmp_path / "other"), [KEPT], TASK)

@@ -1,6 +1,6 @@
 """Logs of inspect, `.eval` or `.json`, read by inspect_ai itself; a log is one task, a sample is an item.
 
-A sample that has no score, or that ended in an error, is not scored: it is never wrong.
+A sample without a score, or one that ended in an error, is unscored, not wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,16 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from forget_callback.snapshots.logs.log import Log, Logged, Row, Wanted, by_id, digest, pick_metric, probe_name
+from forget_callback.snapshots.logs.log import (
+    Log,
+    LoggedItem,
+    LogOptions,
+    LogRow,
+    by_id,
+    digest,
+    pick_metric,
+    probe_name,
+)
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRECT, PARTIAL, NOANSWER
@@ -24,7 +33,7 @@ def files(path: Path) -> list[Path]:
 
 
 def is_log(file: Path) -> bool:
-    """Whether a JSON file is one of inspect's."""
+    """Whether a JSON file is a log of inspect."""
     try:
         found = json.loads(file.read_bytes())
     except ValueError:
@@ -32,7 +41,7 @@ def is_log(file: Path) -> bool:
     return isinstance(found, dict) and {"version", "status", "eval"} <= set(found)
 
 
-def read(path: Path, wanted: Wanted) -> list[Log]:
+def read(path: Path, wanted: LogOptions) -> list[Log]:
     """The logs of a directory, the newest of each task, or of one file.
 
     Raises:
@@ -46,39 +55,39 @@ def read(path: Path, wanted: Wanted) -> list[Log]:
     newest: dict[str, tuple[Path, Any]] = {}
     for file, log in sorted(found, key=lambda one: str(one[1].eval.created)):
         if log.eval.task in newest:
-            wanted.note(f"{log.eval.task}: {file.name} is newer than {newest[log.eval.task][0].name} and taken")
+            wanted.note(f"{log.eval.task}: {file.name} is newer than {newest[log.eval.task][0].name} and is used")
         newest[log.eval.task] = (file, log)
     return [_read_task(*newest[task], wanted) for task in sorted(newest)]
 
 
 def _load(file: Path) -> Any:
     if file.suffix == ".json" and not is_log(file):
-        raise ValueError(f"{file} is no log of inspect, or was cut off: expected JSON with version, status and eval")
+        raise ValueError(f"{file} is not a log of inspect, or was cut off: expected JSON with version, status and eval")
     try:
         from inspect_ai.log import read_eval_log
     except ImportError:
         raise ImportError(
-            f"{file} is a log of inspect, which inspect_ai reads: pip install 'inspect-ai>=0.3'"
+            f"{file} is a log of inspect, which inspect_ai reads: pip install 'forget-callback[inspect]'"
         ) from None
     try:
         return read_eval_log(str(file), resolve_attachments=True)
     except Exception as error:  # zip, JSON and pydantic each have their own
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{file} is damaged, or no log of inspect: {said[0]}") from None
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{file} is damaged, or not a log of inspect: {lines[0]}") from None
 
 
-def _read_task(file: Path, log: Any, wanted: Wanted) -> Log:
+def _read_task(file: Path, log: Any, wanted: LogOptions) -> Log:
     samples = log.samples or []
     if log.status != "success":
-        said = f"{file}: the evaluation did not finish, its status is {log.status!r}"
+        problem = f"{file}: the evaluation did not finish, its status is {log.status!r}"
         if not wanted.allow_partial:
-            raise ValueError(f"{said}; to compare the {len(samples)} samples that it has: --allow-partial")
-        wanted.note(f"{said}; taken as it is")
+            raise ValueError(f"{problem}; to compare the {len(samples)} samples that it has: --allow-partial")
+        wanted.note(f"{problem}; used as it is")
     epochs = sorted({sample.epoch for sample in samples})
     if len(epochs) > 1 and wanted.epoch not in epochs:
-        raise ValueError(f"{file} holds every sample {len(epochs)} times, epochs {epochs}; choose one: --epoch")
+        raise ValueError(f"{file} has every sample {len(epochs)} times, epochs {epochs}; choose one: --epoch")
     rows = [
-        Row(str(sample.id), f"sample {number}", _metrics(sample), sample)
+        LogRow(str(sample.id), f"sample {number}", _metrics(sample), sample)
         for number, sample in enumerate(samples, start=1)
         if len(epochs) < 2 or sample.epoch == wanted.epoch
     ]
@@ -97,7 +106,7 @@ def _read_task(file: Path, log: Any, wanted: Wanted) -> Log:
 
 
 def _metrics(sample: Any) -> dict[str, Any]:
-    """Every score by its scorer's name, and where that gave several, by ``scorer/name``."""
+    """Every score by its scorer's name, and by ``scorer/name`` where a scorer returned several."""
     found = {}
     for name, score in (sample.scores or {}).items():
         several = score.value if isinstance(score.value, Mapping) else {"": score.value}
@@ -108,25 +117,25 @@ def _metrics(sample: Any) -> dict[str, Any]:
     return found
 
 
-def _item(row: Row, metric: str) -> Logged:
+def _item(row: LogRow, metric: str) -> LoggedItem:
     sample = row.raw
     value = row.metrics.get(metric)
     score = (sample.scores or {}).get(metric.partition("/")[0])
     options = tuple(sample.choices or ())
     targets = (sample.target,) if isinstance(sample.target, str) else tuple(sample.target)
-    asked = {
+    hashes = {
         "input": digest(_text(sample.input)),
         "right answer": digest(targets),
         "list of options": digest(options),
-        "prompt": digest([_text([one]) for one in _before_the_answer(sample.messages)]),
+        "prompt": digest([_text([one]) for one in _prompt(sample.messages)]),
     }
     answer = None if score is None else score.answer
     reason = getattr(score, "reason", None)  # since 0.3.245
-    unread = reason in ("no_response", "invalid_response_format") or (score is not None and score.value == "N")
+    unparsed = reason in ("no_response", "invalid_response_format") or (score is not None and score.value == "N")
     cut = sample.output.stop_reason == "max_tokens"
-    item = Logged(
-        row.id, math.nan if value is None else float(value), asked, _text(sample.input), targets,
-        outcome="unparsed" if unread else "truncated" if cut else None,
+    item = LoggedItem(
+        row.id, math.nan if value is None else float(value), hashes, _text(sample.input), targets,
+        outcome="unparsed" if unparsed else "truncated" if cut else None,
         prediction=answer or None, text=sample.output.completion or None,
     )  # fmt: skip
     right = _right(targets, options)
@@ -134,7 +143,7 @@ def _item(row: Row, metric: str) -> Logged:
 
 
 def _right(targets: Sequence[str], options: Sequence[str]) -> int:
-    """The option that is right, -1 if there are none, or several are."""
+    """Index of the right option, -1 if there are no options or several right ones."""
     if len(targets) != 1 or len(options) < 2:
         return -1
     place = letter_place(targets[0])
@@ -142,10 +151,10 @@ def _right(targets: Sequence[str], options: Sequence[str]) -> int:
     return place if place < len(options) else -1
 
 
-def _before_the_answer(messages: Sequence[Any]) -> list[Any]:
-    """What the model was told before it said something itself, examples included."""
+def _prompt(messages: Sequence[Any]) -> list[Any]:
+    """The messages before the first generated one, few-shot examples included."""
     return list(takewhile(lambda one: one.role != "assistant" or one.source != "generate", messages))
 
 
-def _text(said: Any) -> str:
-    return said if isinstance(said, str) else "\n".join(f"{one.role}: {one.text}" for one in said)
+def _text(messages: Any) -> str:
+    return messages if isinstance(messages, str) else "\n".join(f"{one.role}: {one.text}" for one in messages)

@@ -1,7 +1,7 @@
 """lighteval's `details_<task>_<time>.parquet`: the columns doc, metric and model_response, or those of older versions.
 
-An item of an older log has no id: it is known by the hash of its question. The option that was chosen is computed
-again from the log-probabilities, normalised as the metric's name says, and used only if it agrees with every score.
+An item of an older log has no id: the hash of its question is used. The chosen option is recomputed from the
+log-probabilities, normalised as the metric's name says, and used only if it agrees with every score.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 
 from forget_callback.snapshots.logs.log import (
     Log,
-    Logged,
-    Row,
-    Wanted,
+    LoggedItem,
+    LogOptions,
+    LogRow,
     as_number,
     by_id,
     digest,
@@ -44,7 +44,7 @@ def is_details(file: Path) -> bool:
     return {"doc", "metric"} <= names or "metrics" in names
 
 
-def read(path: Path, wanted: Wanted) -> list[Log]:
+def read(path: Path, wanted: LogOptions) -> list[Log]:
     """The logs of a directory, the newest of each task, or of one file.
 
     Raises:
@@ -74,15 +74,15 @@ def _schema(file: Path) -> list[str]:
         raise ValueError(f"{file} is not a Parquet file, or was cut off: {str(error).splitlines()[0]}") from None
 
 
-def _read_task(file: Path, wanted: Wanted) -> Log:
+def _read_task(file: Path, wanted: LogOptions) -> Log:
     task, shots, _ = _name(file)
     if not is_details(file):
         raise ValueError(f"{file}: not details of lighteval: expected doc and metric, or metrics; has {_schema(file)}")
     newer = "doc" in _schema(file)
     table = [{name: _plain(name, value) for name, value in raw.items()} for raw in pq.read_table(file).to_pylist()]
     rows = [
-        Row(
-            str(raw["doc"]["id"]) if newer else _known_by(raw),
+        LogRow(
+            str(raw["doc"]["id"]) if newer else _question_hash(raw),
             f"row {number}",
             {name: value for name, value in raw["metric" if newer else "metrics"].items() if value is not None},
             _newer(raw) if newer else _older(raw),
@@ -105,7 +105,7 @@ def _read_task(file: Path, wanted: Wanted) -> Log:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A column's value; older versions wrote all columns as text where one did not fit a column."""
+    """A column's value; older versions wrote all columns as text where one did not fit Parquet's types."""
     if not isinstance(value, str) or name in ("example", "full_prompt", "instruction"):
         return value
     try:
@@ -114,40 +114,40 @@ def _plain(name: str, value: Any) -> Any:
         return value
 
 
-def _known_by(raw: Mapping[str, Any]) -> str:
-    """What an item without an id is known by: the hash of its question."""
+def _question_hash(raw: Mapping[str, Any]) -> str:
+    """The id of an item that has none in the log: the hash of its question."""
     hashes = raw.get("hashes") or {}
     known = hashes.get("hash_example") or hashes.get("example") if isinstance(hashes, dict) else None
     return str(known or digest(raw.get("example") or raw.get("full_prompt"))[:16])
 
 
 def _newer(raw: Mapping[str, Any]) -> dict[str, Any]:
-    doc, said = raw["doc"], raw["model_response"]
+    doc, response = raw["doc"], raw["model_response"]
     shots = doc.get("fewshot_samples") or []
-    prompt = said.get("input") or [doc.get("instruction"), [one.get("query") for one in shots], doc["query"]]
-    sums = said.get("logprobs") or []
+    prompt = response.get("input") or [doc.get("instruction"), [one.get("query") for one in shots], doc["query"]]
+    sums = response.get("logprobs") or []
     return {
         "question": doc["query"],
-        "asked": [prompt, said.get("input_tokens") if sums else None],  # tokens show another chat template
+        "prompt": [prompt, response.get("input_tokens") if sums else None],  # tokens reveal another chat template
         "shots": len(shots),
         "options": doc.get("choices") or [],
         "right": _listed(doc.get("gold_index")),
         "sums": sums,
-        "unconditioned": said.get("unconditioned_logprobs") or sums[len(doc.get("choices") or []) :],
-        "tokens": said.get("output_tokens") or [],
-        "text": next(iter(said.get("text_post_processed") or said.get("text") or []), None),
+        "unconditioned": response.get("unconditioned_logprobs") or sums[len(doc.get("choices") or []) :],
+        "tokens": response.get("output_tokens") or [],
+        "text": next(iter(response.get("text_post_processed") or response.get("text") or []), None),
     }
 
 
 def _older(raw: Mapping[str, Any]) -> dict[str, Any]:
-    said = _listed(raw.get("predictions"))
-    numbers = [one[0] if isinstance(one, (list, tuple)) and one else one for one in said]
+    predictions = _listed(raw.get("predictions"))
+    numbers = [one[0] if isinstance(one, (list, tuple)) and one else one for one in predictions]
     choices = _listed(raw.get("choices"))
     is_number = bool(choices) and len(numbers) >= len(choices) and all(isinstance(n, float) for n in numbers)
     gold = choices or _listed(raw.get("gold"))
     return {
         "question": raw.get("example") or raw.get("full_prompt") or "",
-        "asked": raw.get("full_prompt"),
+        "prompt": raw.get("full_prompt"),
         "shots": raw.get("num_effective_few_shots"),
         "options": gold,
         "right": _listed(raw.get("gold_index")) if choices else list(range(len(gold))),
@@ -164,16 +164,18 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _items(rows: Sequence[Row], metric: str, file: Path, wanted: Wanted) -> list[Logged]:
+def _items(rows: Sequence[LogRow], metric: str, file: Path, wanted: LogOptions) -> list[LoggedItem]:
     correct = [as_number(row.metrics.get(metric)) for row in rows]
     picks = settle([[_pick(row.raw, way) for row in rows] for way in _normalizations(metric)], correct)
     if any(row.raw["sums"] for row in rows) and not any(pick and pick.scores for pick in picks):
-        wanted.note(f"{file}: the log-probabilities do not say which option {metric!r} chose: it is taken as unknown")
+        wanted.note(
+            f"{file}: the option that {metric!r} chose does not follow from the log-probabilities; it is unknown"
+        )
     return [_item(row, right, pick, wanted) for row, right, pick in zip(rows, correct, picks)]
 
 
 def _normalizations(metric: str) -> tuple[str, ...]:
-    """What a metric's name says about how options of unlike length compare."""
+    """How a metric normalises the scores of options of different length, by its name."""
     name = metric.lower()
     if "norm" not in name or name.endswith("=none"):
         return ("none",)
@@ -205,26 +207,26 @@ def _pick(raw: Mapping[str, Any], way: str) -> Pick | None:
     return Pick(tuple(place for place in raw["right"] if 0 <= place < len(options)), tuple(scores))
 
 
-def _item(row: Row, correct: float, pick: Pick | None, wanted: Wanted) -> Logged:
+def _item(row: LogRow, correct: float, pick: Pick | None, wanted: LogOptions) -> LoggedItem:
     raw = row.raw
     options = tuple(str(option) for option in raw["options"])
     right = [place for place in raw["right"] if 0 <= place < len(options)]
     expected = tuple(options[place] for place in right)
-    asked = {
+    hashes = {
         "question": digest(raw["question"]),
         "right answer": digest(expected),
         "list of options": digest(options),
         "number of few-shot examples": digest(raw["shots"]),
-        "prompt": digest(raw["asked"]),
+        "prompt": digest(raw["prompt"]),
     }
-    item = Logged(row.id, correct, asked, raw["question"], expected, text=raw["text"], prediction=raw["text"])
+    item = LoggedItem(row.id, correct, hashes, raw["question"], expected, text=raw["text"], prediction=raw["text"])
     if len(options) < 2 or not 0 < len(right) < len(options):
         return of_letters(item, wanted)
     if raw["sums"]:
         known = pick is not None and pick.choice >= 0
         choice, scores = (pick.choice, pick.scores) if pick is not None and known else (-1, ())
-        said = options[choice] if known else None
-        return replace(item, options=options, answer=right[0], choice=choice, scores=scores, prediction=said)
+        chosen = options[choice] if known else None
+        return replace(item, options=options, answer=right[0], choice=choice, scores=scores, prediction=chosen)
     if len(right) == 1 and [letter_place(option) for option in options] == list(range(len(options))):
         return as_choice(item, options, right[0], raw["text"] or "")
     return replace(item, options=options, answer=right[0])

@@ -1,7 +1,7 @@
-"""lm-eval's `samples_<task>_<time>.jsonl`, a line for each document and filter, and `results_<time>.json` beside them.
+"""lm-eval's `samples_<task>_<time>.jsonl`, a line per document and filter, and `results_<time>.json` beside them.
 
-The option that a multiple-choice model chose is not in the log: it is computed again from the log-likelihoods as
-lm-eval does it (`ConfigurableTask.process_results`), and used only if it agrees with every score in the log.
+The chosen option of a multiple-choice item is not in the log: it is recomputed from the log-likelihoods as lm-eval does
+(`ConfigurableTask.process_results`), and used only if it agrees with every score in the log.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 from forget_callback.snapshots.logs.log import (
     Log,
-    Logged,
-    Row,
-    Wanted,
+    LoggedItem,
+    LogOptions,
+    LogRow,
     as_number,
     by_id,
     digest,
@@ -29,7 +29,7 @@ from forget_callback.snapshots.logs.options import Pick, of_letters, settle
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
 _FILE = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
-_FIELDS = {  # of a row; what else it has is a metric, in logs older than the field `metrics`
+_FIELDS = {  # of a row; in logs older than the field `metrics` every other key is a metric
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
     *("doc_hash", "prompt_hash", "target_hash"),
 }
@@ -40,7 +40,7 @@ def files(path: Path) -> list[Path]:
     return sorted(path.rglob("samples_*.jsonl"))
 
 
-def read(path: Path, wanted: Wanted) -> list[Log]:
+def read(path: Path, wanted: LogOptions) -> list[Log]:
     """The logs of a directory, the newest of each task, or of one file.
 
     Raises:
@@ -58,21 +58,21 @@ def _name(file: Path) -> tuple[str, str]:
     return (match["task"], match["time"]) if match else (file.stem.removeprefix("samples_"), "")
 
 
-def _read_task(file: Path, wanted: Wanted) -> Log:
+def _read_task(file: Path, wanted: LogOptions) -> Log:
     task, time = _name(file)
     results = _results(file.with_name(f"results_{time}.json"))
     rows = _lines(file)
     filters = list(dict.fromkeys(str(row.raw.get("filter", "none")) for row in rows))
     if len(filters) > 1 and wanted.filter not in filters:
         raise ValueError(
-            f"{file} holds every answer as read by {len(filters)} filters: {', '.join(filters)}; choose one: --filter"
+            f"{file} has every answer extracted by {len(filters)} filters: {', '.join(filters)}; choose one: --filter"
         )
     chosen = str(wanted.filter) if wanted.filter in filters else filters[0]
     rows = [row for row in rows if str(row.raw.get("filter", "none")) == chosen]
     rows = by_id(rows, str(file), wanted)
-    told = results.get("n-samples", {}).get(task, {}).get("effective")
-    if told is not None and len(rows) < told and not wanted.allow_partial:
-        raise ValueError(f"{file} holds {len(rows)} items, {told} were evaluated; to compare these: --allow-partial")
+    evaluated = results.get("n-samples", {}).get(task, {}).get("effective")
+    if evaluated is not None and len(rows) < evaluated and not wanted.allow_partial:
+        raise ValueError(f"{file} has {len(rows)} of {evaluated} evaluated items; to compare these: --allow-partial")
     metric = pick_metric(rows, str(file), wanted, PREFERRED)
     config = results.get("configs", {}).get(task, {})
     shots = results.get("n-shot", {}).get(task)
@@ -87,11 +87,11 @@ def _read_task(file: Path, wanted: Wanted) -> Log:
     )
 
 
-def _lines(file: Path) -> list[Row]:
+def _lines(file: Path) -> list[LogRow]:
     """Every line of the file.
 
     Raises:
-        ValueError: Naming the line that is no sample; the last one may have been cut off.
+        ValueError: If a line is not a sample, such as a last one that was cut off; names the line.
     """
     rows = []
     text = file.read_bytes().decode("utf-8", errors="replace")
@@ -107,14 +107,14 @@ def _lines(file: Path) -> list[Row]:
         if not isinstance(raw, dict) or not {"doc_id", "target", "arguments", "filtered_resps"} <= set(raw):
             raise ValueError(f"{file}, line {number}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
         names = raw.get("metrics") or [name for name in raw if name not in _FIELDS]
-        rows.append(Row(str(raw["doc_id"]), f"line {number}", {name: raw.get(name) for name in names}, raw))
+        rows.append(LogRow(str(raw["doc_id"]), f"line {number}", {name: raw.get(name) for name in names}, raw))
     if not rows:
         raise ValueError(f"{file} holds no items")
     return rows
 
 
 def _results(file: Path) -> dict[str, Any]:
-    """What lm-eval wrote about the evaluation, nothing if it is not there."""
+    """lm-eval's results file, empty if there is none."""
     if not file.is_file():
         return {}
     try:
@@ -133,46 +133,46 @@ def _group(task: str, groups: Mapping[str, Sequence[str]]) -> str:
     return tops.pop() if len(tops) == 1 and tops != {task} else ""
 
 
-def _items(rows: Sequence[Row], metric: str, delimiter: str, file: Path, wanted: Wanted) -> list[Logged]:
+def _items(rows: Sequence[LogRow], metric: str, delimiter: str, file: Path, wanted: LogOptions) -> list[LoggedItem]:
     correct = [as_number(row.metrics.get(metric)) for row in rows]
-    asked = [_arguments(row.raw) for row in rows]
-    options = [_options(row.raw["filtered_resps"], arguments) for row, arguments in zip(rows, asked)]
+    requests = [_arguments(row.raw) for row in rows]
+    options = [_options(row.raw["filtered_resps"], arguments) for row, arguments in zip(rows, requests)]
     picks = settle(_readings(rows, options, metric, delimiter), correct)
     if any(options) and not any(pick and pick.scores for pick in picks):
-        wanted.note(f"{file}: the log-likelihoods do not say which option {metric!r} chose: it is taken as unknown")
-    items = [_item(*one) for one in zip(rows, correct, asked, options, picks)]
+        wanted.note(f"{file}: the option that {metric!r} chose does not follow from the log-likelihoods; it is unknown")
+    items = [_item(*one) for one in zip(rows, correct, requests, options, picks)]
     return [of_letters(item, wanted) for item in items]
 
 
 def _arguments(raw: Mapping[str, Any]) -> list[list[Any]]:
-    """What was asked of the model for one document, a request each; lm-eval names them gen_args_0, arg_0 and so on."""
+    """The arguments of each request of one document; lm-eval names them gen_args_0, arg_0 and so on."""
     requests = raw["arguments"]
     requests = list(requests.values()) if isinstance(requests, dict) else requests
     return [list(one.values()) if isinstance(one, dict) else list(one) for one in requests]
 
 
 def _options(answers: Sequence[Any], arguments: Sequence[Sequence[Any]]) -> tuple[str, ...]:
-    """The options of a document that was asked as several continuations, or as several contexts; else none."""
+    """The options of a document scored as several continuations, or as several contexts; else none."""
     likelihoods = len(answers) == len(arguments) and all(isinstance(one, list) and len(one) == 2 for one in answers)
     if len(arguments) < 2 or not likelihoods or not all(isinstance(one[-1], str) for one in arguments):
         return ()
     half = len(arguments) // 2
     if all(context == "" for context, _ in arguments[half:]) and len(arguments) == 2 * half and arguments[0][0] != "":
-        arguments = arguments[:half]  # mutual information asks each option a second time, without the context
+        arguments = arguments[:half]  # mutual information scores each option a second time, without the context
     contexts, continuations = zip(*arguments)
     texts = continuations if len(set(contexts)) == 1 else contexts
     return tuple(texts) if len(texts) > 1 else ()
 
 
 def _readings(
-    rows: Sequence[Row], options: Sequence[tuple[str, ...]], metric: str, delimiter: str
+    rows: Sequence[LogRow], options: Sequence[tuple[str, ...]], metric: str, delimiter: str
 ) -> list[list[Pick | None]]:
-    """The two ways to read a target such as "2", as an option's index or as its text, with what the metric compares."""
+    """Both interpretations of a target such as "2", an option's index or its text, with the scores of the metric."""
 
     def size(text: str) -> int:
         return {"acc_norm": len(text), "acc_bytes": len(text.encode())}.get(metric, 1)
 
-    def pick(row: Row, texts: tuple[str, ...], by_index: bool) -> Pick | None:
+    def pick(row: LogRow, texts: tuple[str, ...], by_index: bool) -> Pick | None:
         if not texts:
             return None
         plain = [text.removeprefix(delimiter) for text in texts]
@@ -198,11 +198,11 @@ def _right(target: str, texts: Sequence[str], *, by_index: bool) -> tuple[int, .
 
 
 def _item(
-    row: Row, correct: float, arguments: Sequence[Sequence[Any]], options: tuple[str, ...], pick: Pick | None
-) -> Logged:
+    row: LogRow, correct: float, arguments: Sequence[Sequence[Any]], options: tuple[str, ...], pick: Pick | None
+) -> LoggedItem:
     raw, target = row.raw, str(row.raw["target"])
     texts = [one[0] for one in arguments if one]
-    asked = {
+    hashes = {
         "document": str(raw.get("doc_hash") or digest(raw.get("doc"))),
         "right answer": str(raw.get("target_hash") or digest(target)),
         "prompt": str(raw.get("prompt_hash") or digest(texts[:1])),
@@ -211,21 +211,21 @@ def _item(
     prompt = str(texts[0]) if texts else ""
     if pick is None or not pick.right:
         generated = not any(isinstance(one[-1], str) for one in arguments if len(one) > 1)  # else likelihoods
-        said = _said(raw["filtered_resps"]) if generated else None
-        unread = "unparsed" if said == "[invalid]" else None  # what lm-eval's regex filters give where nothing matches
-        return Logged(
-            row.id, correct, asked, prompt, (target,), outcome=unread,
-            prediction=None if unread else said, text=_said(raw.get("resps")) if generated else None,
+        answer = _first_response(raw["filtered_resps"]) if generated else None
+        unparsed = "unparsed" if answer == "[invalid]" else None  # of lm-eval's regex filters where nothing matches
+        return LoggedItem(
+            row.id, correct, hashes, prompt, (target,), outcome=unparsed,
+            prediction=None if unparsed else answer, text=_first_response(raw.get("resps")) if generated else None,
         )  # fmt: skip
     choice = pick.choice
-    return Logged(
-        row.id, correct, asked, prompt, tuple(options[i] for i in pick.right), options, pick.right[0], choice,
+    return LoggedItem(
+        row.id, correct, hashes, prompt, tuple(options[i] for i in pick.right), options, pick.right[0], choice,
         scores=pick.scores if choice >= 0 else (), prediction=options[choice] if choice >= 0 else None,
     )  # fmt: skip
 
 
-def _said(answers: Any) -> str | None:
-    """The first answer, of a document that was asked in one or several requests, once or several times."""
+def _first_response(answers: Any) -> str | None:
+    """The first response of a document, which may have several requests, and several samples of each."""
     while isinstance(answers, (list, tuple)):
         answers = answers[0] if answers else None
     return None if answers is None else str(answers)

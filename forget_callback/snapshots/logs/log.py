@@ -1,6 +1,6 @@
-"""What the readers of all tools make: a log, one item a row, with what each item was asked as hashes.
+"""A per-item log in one form for all tools: an item a row, with hashes of its prompt, options and right answer.
 
-A reader finds the rows, `by_id` and `pick_metric` say whether they can be used. Knows nothing of any tool's files.
+A reader of one tool finds the rows; `by_id` and `pick_metric` validate them. Knows nothing of any tool's files.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the user chose where a log leaves a choice.
+class LogOptions:
+    """How to read a log that leaves a choice.
 
     Attributes:
-        filter: Of lm-eval, where answers were read in several ways.
-        metric: What decides right and wrong; of inspect, the scorer.
-        epoch: Of inspect, where every sample was asked several times.
+        filter: Filter of lm-eval, where answers were extracted by several.
+        metric: Metric that decides right and wrong; the scorer of inspect.
+        epoch: Epoch of inspect, where every sample was run several times.
         n_choices: Options of items whose right answer is a letter, where the log does not have the options.
         allow_partial: Whether items that cannot be compared may be left out.
-        note: Takes what the user should know, a line each.
+        note: Called with each note for the user, one line.
     """
 
     filter: str | None = None
@@ -44,8 +44,15 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a log as the tool wrote it: the item's id, where it stands, its metrics, and all of it."""
+class LogRow:
+    """A row of a log as the tool wrote it.
+
+    Attributes:
+        id: The item's.
+        where: Its place in the file, such as "line 3".
+        metrics: Value of each metric.
+        raw: The whole row.
+    """
 
     id: str
     where: str
@@ -54,18 +61,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedItem:
     """One item of a log.
 
     Attributes:
-        asked: Hashes of what makes it the same item, by what they are of, such as "prompt"; the cause stands first.
-        expected: The right answers as text.
-        options: Texts of the options, none where open-ended; then `answer` is the right one's index.
+        hashes: Of everything that makes it the same item, by name, such as "prompt"; causes before consequences.
+        expected: The ground truth as text, one or several.
+        options: Texts of the options, none where open-ended; `answer` is the index of the right one.
     """
 
     id: str
     correct: float
-    asked: Mapping[str, str]
+    hashes: Mapping[str, str]
     prompt: str
     expected: tuple[str, ...]
     options: tuple[str, ...] = ()
@@ -79,7 +86,7 @@ class Logged:
 
     @property
     def margin(self) -> float:
-        """Lead of the right option over the best other one, NaN where there are none."""
+        """Score of the right option less that of the best other one, NaN without scores."""
         if not self.scores:
             return math.nan
         return self.scores[self.answer] - max(s for i, s in enumerate(self.scores) if i != self.answer)
@@ -91,16 +98,16 @@ class Log:
 
     Attributes:
         probe: The probe's name.
-        how: What must be equal in two logs that compare: the tool, the metric, the filter.
-        source: Of which file or directory errors speak.
-        few_shot: Examples before each question, None if the log does not say.
+        how: What must be equal in two logs to compare them: the tool, the metric, the filter.
+        source: File or directory, for error messages.
+        few_shot: Few-shot examples, None if the log does not say.
         group: The task's group, "" if it has none.
-        offers: What the user could have chosen instead, by the name of the option.
+        offers: The other values that the user could have chosen, by option name.
     """
 
     probe: str
     how: Mapping[str, str]
-    items: tuple[Logged, ...]
+    items: tuple[LoggedItem, ...]
     source: str
     few_shot: int | None = None
     group: str = ""
@@ -113,15 +120,15 @@ class Log:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of all that makes two logs comparable: task, tool, metric, filter and what every item was asked."""
-        items = sorted((item.id, sorted(item.asked.items())) for item in self.items)
+        """sha256 of all that makes two logs comparable: task, tool, metric, filter and the hashes of every item."""
+        items = sorted((item.id, sorted(item.hashes.items())) for item in self.items)
         return digest([self.probe, sorted(self.how.items()), items])
 
     def snapshot(self, *, step: int = 0, fingerprint: str | None = None) -> Snapshot:
         """The answers.
 
         Args:
-            step: Of the checkpoint that was asked.
+            step: Of the checkpoint that was evaluated.
             fingerprint: Of the probe to which they belong, the log's own by default.
         """
         columns: dict[str, Any] = {
@@ -140,17 +147,17 @@ class Log:
         )
 
     def to_probe(self) -> Probe:
-        """The items as a probe, for a page that shows them."""
+        """The items as a probe, for the report."""
         return Probe(self.probe, [_item(item, f"{self.how['tool']}:{self.probe}") for item in self.items])
 
 
-def _outcome(item: Logged) -> str | None:
+def _outcome(item: LoggedItem) -> str | None:
     if math.isnan(item.correct):
         return None
     return "correct" if item.correct else item.outcome or "wrong"
 
 
-def _item(item: Logged, task: str) -> Item:
+def _item(item: LoggedItem, task: str) -> Item:
     if not item.options:
         answers = tuple(text for text in item.expected if text.strip()) or ("(not in the log)",)
         prompt = item.prompt if item.prompt.strip() else "(not in the log)"
@@ -169,12 +176,12 @@ def digest(value: Any) -> str:
 
 
 def probe_name(task: str) -> str:
-    """A task's name with what a probe's name may not hold replaced by "_"."""
+    """A task's name with "_" for characters that a probe's name may not contain."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", task).lstrip("._-") or "task"
 
 
-def by_id(rows: Sequence[Row], source: str, wanted: Wanted) -> list[Row]:
-    """The rows, whose ids must be unique; with `allow_partial` all rows of a repeated id are left out.
+def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRow]:
+    """Checks that the ids of rows are unique; with `allow_partial` all rows of a repeated id are left out.
 
     Raises:
         ValueError: If there is no row, or an id stands twice.
@@ -187,28 +194,30 @@ def by_id(rows: Sequence[Row], source: str, wanted: Wanted) -> list[Row]:
         return list(rows)
     places = ", ".join(row.where for row in rows if row.id == twice[0])
     more = f", and {len(twice) - 1} more ids" if len(twice) > 1 else ""
-    said = f"{source}: id {twice[0]!r} stands {count[twice[0]]} times ({places}){more}"
+    problem = f"{source}: id {twice[0]!r} occurs {count[twice[0]]} times ({places}){more}"
     if not wanted.allow_partial:
-        raise ValueError(f"{said}; items are joined by id. Remove the copies, or leave such items out: --allow-partial")
-    wanted.note(f"{said}; left out")
+        raise ValueError(
+            f"{problem}; items are joined by id. Remove the duplicates, or leave these items out: --allow-partial"
+        )
+    wanted.note(f"{problem}; left out")
     return [row for row in rows if count[row.id] == 1]
 
 
 def as_number(value: Any) -> float:
-    """A metric's value as a number, NaN where there is none; infinite where it is not a number."""
+    """A metric's value as a number, NaN where it is missing, infinite where it is not a number."""
     if value is None:
         return math.nan
     return float(value) if isinstance(value, (bool, int, float)) else math.inf
 
 
-def pick_metric(rows: Sequence[Row], source: str, wanted: Wanted, preferred: Sequence[str] = ()) -> str:
-    """The metric that decides right and wrong: the one that the user wants, else the first that is 0 or 1 everywhere.
+def pick_metric(rows: Sequence[LogRow], source: str, wanted: LogOptions, preferred: Sequence[str] = ()) -> str:
+    """The metric that decides right and wrong: the user's choice, else the first that is 0 or 1 for every item.
 
     Args:
-        preferred: Those that are asked first, in this order; the others follow in the log's.
+        preferred: Metrics to try first, in this order; the others follow in the log's order.
 
     Raises:
-        ValueError: If there is none, or the one that the user wants is not 0 or 1; shows what there is.
+        ValueError: If there is none, or the user's choice is not 0 or 1; lists those that are.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     values = {name: np.array([as_number(row.metrics.get(name)) for row in rows]) for name in names}
@@ -222,16 +231,16 @@ def pick_metric(rows: Sequence[Row], source: str, wanted: Wanted, preferred: Seq
         )
         value = odd.metrics[wanted.metric or ""]
         raise ValueError(
-            f"{source}, {odd.where}: metric {wanted.metric!r} is {value!r}, not 0 or 1, so it does not say what is "
-            f"right; 0 or 1 are {', '.join(usable) or 'none'}"
+            f"{source}, {odd.where}: metric {wanted.metric!r} is {value!r}, not 0 or 1, so it does not tell right "
+            f"from wrong; metrics of 0 or 1 are {', '.join(usable) or 'none'}"
         )
     if not usable:
-        raise ValueError(f"{source}: no metric is 0 or 1 for all items, so none says what is right; has {names}")
+        raise ValueError(f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; has {names}")
     return next((name for name in preferred if name in usable), usable[0])
 
 
 def merge(group: str, logs: Sequence[Log], source: str) -> Log:
-    """The tasks of a group as one log: a task is a category, and ids are ``task/id``."""
+    """The tasks of a group as one log: each task is a category, and ids are ``task/id``."""
     logs = sorted(logs, key=lambda log: log.probe)
     how = {}
     for key in logs[0].how:
@@ -243,12 +252,12 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
     return Log(probe_name(group), how, tuple(items), source, few.pop() if len(few) == 1 else None)
 
 
-def newest(path: Path, found: Mapping[Path, tuple[Path, str, str]], wanted: Wanted) -> list[Path]:
-    """The files to read, in the order of their tasks; notes which ones are passed over.
+def newest(path: Path, found: Mapping[Path, tuple[Path, str, str]], wanted: LogOptions) -> list[Path]:
+    """The newest file of each task, sorted by task; notes which ones are skipped.
 
     Args:
-        path: Where they were found.
-        found: Of each file the directory of its model, its task, and its time as text that sorts.
+        path: Directory that was searched.
+        found: The model's directory, task and sortable time of each file.
 
     Raises:
         ValueError: If they are of several models.
@@ -259,6 +268,6 @@ def newest(path: Path, found: Mapping[Path, tuple[Path, str, str]], wanted: Want
     chosen: dict[str, Path] = {}
     for file, (_, task, _) in sorted(found.items(), key=lambda entry: entry[1][2]):
         if task in chosen:
-            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and taken")
+            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and is used")
         chosen[task] = file
     return [chosen[task] for task in sorted(chosen)]

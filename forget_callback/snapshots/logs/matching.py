@@ -1,19 +1,19 @@
-"""Logs that are to be compared: the items that all of them have, asked in the same way, or what is in the way."""
+"""Items that several logs share with the same prompt, options and right answer, or why the logs do not compare."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from forget_callback.snapshots.logs.log import Log, Wanted
+from forget_callback.snapshots.logs.log import Log, LogOptions
 
 SHOWN = 3
 
 
-def match(logs: Sequence[Mapping[str, Log]], wanted: Wanted) -> list[dict[str, Log]]:
+def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[str, Log]]:
     """The same tasks of several models with the same items, by id; a log's items keep the first one's order.
 
     Args:
-        logs: Of each model, its logs by the probe's name; the first is what the others are compared with.
+        logs: Each model's logs by probe name; the others are compared with the first.
         wanted: With `allow_partial`, items that cannot be compared are left out and counted; else they are an error.
 
     Raises:
@@ -30,25 +30,27 @@ def _source(logs: Mapping[str, Log]) -> str:
     return next(iter(logs.values())).source
 
 
-def _same_items(logs: Sequence[Log], wanted: Wanted) -> list[Log]:
+def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
     """The logs of one task with the items that all of them have."""
     first, kept = logs[0], {item.id for item in logs[0].items}
     for other in logs[1:]:
         _require_same_way(first, other)
         different = _differences(first, other)
-        said = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items()]
+        reasons = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items()]
         if _few_shot(first, other):
-            said.insert(0, f"few-shot examples: {first.few_shot} against {other.few_shot}")
-        if said and not wanted.allow_partial:
+            reasons.insert(0, f"few-shot examples: {first.few_shot} against {other.few_shot}")
+        if reasons and not wanted.allow_partial:
             raise ValueError(
-                f"{first.probe}: {first.source} and {other.source} do not compare: {'; '.join(said)}. "
-                "To leave such items out: --allow-partial"
+                f"{first.probe}: {first.source} and {other.source} do not compare: {'; '.join(reasons)}. "
+                "To leave these items out: --allow-partial"
             )
         kept -= {name for ids in different.values() for name in ids}
-        if said:
-            wanted.note(f"{first.probe}: left out of {other.source}: {'; '.join(said)}; {len(kept)} items are left")
+        if reasons:
+            wanted.note(f"{first.probe}: left out of {other.source}: {'; '.join(reasons)}; {len(kept)} items are left")
     if not kept:
-        raise ValueError(f"{first.probe}: nothing to compare: the logs have no item in common that was asked alike")
+        raise ValueError(
+            f"{first.probe}: nothing to compare: the logs share no item with the same prompt, options and right answer"
+        )
     order = [item.id for item in first.items if item.id in kept]
     return [log.select(order) for log in logs]
 
@@ -77,7 +79,7 @@ def _differences(first: Log, other: Log) -> dict[str, list[str]]:
     for name in one:
         if name not in two:
             continue
-        a, b = one[name].asked, two[name].asked
+        a, b = one[name].hashes, two[name].hashes
         cause = next((part for part in a if part in b and a[part] != b[part]), None)
         if cause is not None:
             found.setdefault(f"items with another {cause}", []).append(name)

@@ -1,4 +1,4 @@
-"""Which option of an item is right and which was chosen, as far as a log tells."""
+"""The right and the chosen option of an item, as far as a log records them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from string import ascii_uppercase
 import numpy as np
 
 from forget_callback.probes.answers import extract
-from forget_callback.snapshots.logs.log import Logged, Wanted
+from forget_callback.snapshots.logs.log import LoggedItem, LogOptions
 
 
 @dataclass(frozen=True)
 class Pick:
-    """The options of an item: indices of the right ones, and what each scored, nothing if that cannot be trusted."""
+    """The options of an item: indices of the right ones, and the score of each, none if they cannot be trusted."""
 
     right: tuple[int, ...]
     scores: tuple[float, ...]
@@ -28,13 +28,13 @@ class Pick:
 
 
 def settle(readings: Sequence[Sequence[Pick | None]], correct: Sequence[float]) -> list[Pick | None]:
-    """The first reading of a log's options under which no item contradicts its right or wrong.
+    """The first interpretation of a log's options under which no item contradicts its right or wrong.
 
-    If all do, the reading that knows most right options, without their scores. Of two options the right one follows
-    from right or wrong where the log does not say it.
+    If every one has contradictions, the one with most right options known, without scores. Of two options the right one
+    follows from right or wrong where the log does not record it.
 
     Args:
-        readings: Different ways to tell which option is right and which was chosen; None for an item without options.
+        readings: Alternative right options and scores of all items; None for an item without options.
         correct: 1, 0 or NaN.
     """
     found = [[_of_two(pick, right) for pick, right in zip(reading, correct)] for reading in readings]
@@ -52,7 +52,7 @@ def _of_two(pick: Pick | None, correct: float) -> Pick | None:
     return Pick((pick.choice if correct == 1 else 1 - pick.choice,), pick.scores)
 
 
-def of_letters(item: Logged, wanted: Wanted) -> Logged:
+def of_letters(item: LoggedItem, wanted: LogOptions) -> LoggedItem:
     """An open-ended item as a choice of `wanted.n_choices` letters, if its right answer is one of them."""
     right = letter_place(item.expected[0]) if len(item.expected) == 1 else -1
     if wanted.n_choices is None or item.options or not 0 <= right < wanted.n_choices:
@@ -60,12 +60,12 @@ def of_letters(item: Logged, wanted: Wanted) -> Logged:
     return as_choice(item, tuple(ascii_uppercase[: wanted.n_choices]), right, item.text or item.prediction or "")
 
 
-def as_choice(item: Logged, options: tuple[str, ...], right: int, said: str) -> Logged:
-    """An item that was answered in words as a choice: the option is the letter that the words state.
+def as_choice(item: LoggedItem, options: tuple[str, ...], right: int, text: str) -> LoggedItem:
+    """An item answered by generated text as a multiple-choice one: the chosen option is the letter in the text.
 
-    Right and wrong are the log's: where the words read otherwise, the option is unknown.
+    Right and wrong are the log's: where the letter contradicts them, the chosen option is unknown.
     """
-    letter = extract(said, "choice")
+    letter = extract(text, "choice")
     place = letter_place(letter or "")
     if item.correct == 1:
         place = right

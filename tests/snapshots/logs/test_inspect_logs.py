@@ -87,7 +87,7 @@ def test_damaged_and_unfinished_logs_are_refused(run_cli, logs, tmp_path):
     twice = {**log, "samples": [*log["samples"], log["samples"][0]]}
     cases = {
         "cut.json": (text[:-200], "was cut off"),
-        "twice.json": (json.dumps(twice), f"id 'q00' stands 2 times (sample 1, sample {N + 1})"),
+        "twice.json": (json.dumps(twice), f"id 'q00' occurs 2 times (sample 1, sample {N + 1})"),
         "less.json": (json.dumps({**log, "samples": log["samples"][1:]}), "items missing in"),
         "error.json": (json.dumps({**log, "status": "error"}), "did not finish, its status is 'error'"),
         "partial.json": (text.replace('"value": "I"', '"value": "P"', 1), "no metric is 0 or 1"),

@@ -108,7 +108,7 @@ def first_doc(**values):
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda rows: rows.append(rows[0]), "id '16' stands 2 times (row 1, row 27)"),
+        (lambda rows: rows.append(rows[0]), "id '16' occurs 2 times (row 1, row 27)"),
         (lambda rows: rows.pop(0), "items missing in {copy}: 1 ('16')"),
         (first_doc(query="What?"), "items with another question: 1 ('16')"),
         (first_doc(gold_index=2), "items with another right answer: 1 ('16')"),

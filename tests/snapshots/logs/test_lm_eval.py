@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from forget_callback.snapshots.logs import Wanted, match, read_logs
+from forget_callback.snapshots.logs import LogOptions, match, read_logs
 
 
 def row(i, *, options=("one", "two", "three"), scores=(-1.0, -2.0, -3.0), target="0", right=1.0, **more):
@@ -34,7 +34,7 @@ def read(tmp_path):
         file = tmp_path / "samples_task_2026-01-01T00-00-00.000000.jsonl"
         file.write_text("".join(json.dumps(one) + "\n" for one in rows))
         notes = []
-        (log,) = read_logs(file, Wanted(**wanted, note=notes.append)).values()
+        (log,) = read_logs(file, LogOptions(**wanted, note=notes.append)).values()
         return log, notes
 
     return read
@@ -59,7 +59,7 @@ def test_targets_by_index_and_by_text(read):
 def test_options_that_contradict_the_scores_are_not_used(read):
     log, notes = read([row(0), row(1, target="1", right=1.0)])
     assert [(item.answer, item.choice, len(item.options)) for item in log.items] == [(0, -1, 3), (1, -1, 3)]
-    assert "which option 'acc' chose: it is taken as unknown" in notes[0]
+    assert "the option that 'acc' chose does not follow from" in notes[0]
 
 
 def test_several_right_options(read):
@@ -107,7 +107,7 @@ def test_rows_of_older_versions(read):
     rows[0]["doc"] = {"q": "another"}
     other, _ = read(rows)
     with pytest.raises(ValueError, match=r"items with another document: 1 \('0'\)"):
-        match([{"task": log}, {"task": other}], Wanted())
+        match([{"task": log}, {"task": other}], LogOptions())
 
 
 def said(i, text, target, right):
@@ -138,7 +138,7 @@ def test_other_settings_of_generation_do_not_compare(read):
     other["arguments"]["gen_args_0"]["arg_1"]["temperature"] = 1.0
     changed, _ = read([other])
     with pytest.raises(ValueError, match="items with another request: 1"):
-        match([{"task": log}, {"task": changed}], Wanted())
+        match([{"task": log}, {"task": changed}], LogOptions())
 
 
 def test_metrics(read):
@@ -181,7 +181,7 @@ def test_the_time_to_read_a_log_grows_with_its_rows(read):
         for _ in range(3):
             begun = time.process_time()
             log, _ = read(rows)
-            assert len(match([{"task": log}, {"task": log}], Wanted())[0]["task"].snapshot()) == n
+            assert len(match([{"task": log}, {"task": log}], LogOptions())[0]["task"].snapshot()) == n
             times.append(time.process_time() - begun)
         return min(times)
 
