@@ -27,7 +27,7 @@ from forget_callback.training import schedule
 from forget_callback.training.attachment import calling_trainers, place
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.session import Settings, Watch
-from forget_callback.training.trackers import Tracker, checked_trackers, evaluation_metrics
+from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +71,10 @@ class ForgetCallback(TrainerCallback):
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, ``scorer(prompts=..., completions=..., **columns)``, which returns right or wrong or a number in
             [0, 1] for each, right from 0.5 on; or a `Judge`, which sets another threshold. It runs on the main rank.
+        log: Which metrics trackers get: "main", eight or so of a probe and three of a category, or "all". `history` and
+            `history.parquet` have all in any case.
+        upload: What leaves the machine through trackers: "metrics", curves and tables without prompts or answers;
+            "all", also items with their texts, the snapshots and the page; "none", nothing of this callback.
         on_error: "warn" logs an error of the probe and training continues; "raise" raises it.
 
     Raises:
@@ -91,6 +95,8 @@ class ForgetCallback(TrainerCallback):
         noise_floor: bool | None = None,
         batch_tokens: int | None = None,
         scorer: Judge | Callable[..., Any] | None = None,
+        log: Log = "main",
+        upload: Upload = "metrics",
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         judge = Judge.of(scorer)
@@ -105,6 +111,8 @@ class ForgetCallback(TrainerCallback):
             noise_floor=max_overhead is None if noise_floor is None else noise_floor,
             batch_tokens=batch_tokens,
             scorer=judge,
+            log=log,
+            upload=upload,
             on_error=on_error,
         )
         self._without_run()

@@ -26,7 +26,17 @@ from forget_callback.runs.item_changes import flips
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete
-from forget_callback.training.trackers import GLOBAL_STEP, Gallery, Tracker, checked_trackers, scalars
+from forget_callback.training.trackers import (
+    GLOBAL_STEP,
+    Gallery,
+    Log,
+    Tracker,
+    Upload,
+    checked_trackers,
+    scalars,
+    uploadable,
+    without_texts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +78,8 @@ class ForgetMonitor:
         trackers: Where the numbers go, one `Tracker` or several; one that fails is reported and passed over.
         stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot.
         planned: Snapshots planned for the run, for strict rules.
+        log: Which metrics trackers get: "main", eight or so a probe and three a category, or "all".
+        upload: What trackers get at all: "metrics", nothing that holds a prompt or an answer; "all"; "none", nothing.
 
     Raises:
         ValueError: If names repeat, a rule names an unknown probe or category, or the store holds another probe.
@@ -81,10 +93,15 @@ class ForgetMonitor:
         stop: StopRule | str | Iterable[StopRule | str] = (),
         *,
         planned: int | None = None,
+        log: Log = "main",
+        upload: Upload = "metrics",
     ) -> None:
         self.probes = as_probes(probes)
         self.store = store if isinstance(store, Store) else Store(store)
-        self.trackers = checked_trackers(trackers)
+        self.trackers = () if upload == "none" else checked_trackers(trackers)
+        self._log, self._upload = log, upload
+        sampled = {probe.name for probe in self.probes if _is_sampled(probe)}
+        self._sampled = {*sampled, "all"} if sampled else sampled
         self.rules = stop_rules(stop)
         self.planned = planned
         check(self.probes, self.rules)
@@ -223,7 +240,8 @@ class ForgetMonitor:
         """
         if self._history.rows:
             self._write_report()
-            self._each(lambda gallery: gallery.finish(self.rows, self.store.path), self._galleries)
+            files = uploadable(self.store.path, self._upload)
+            self._each(lambda gallery: gallery.finish(self.rows, files), self._galleries)
 
     def _write_report(self) -> None:
         from forget_callback.report import write_report
@@ -265,7 +283,7 @@ class ForgetMonitor:
         """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""
         for probe, now in zip(self.probes, snapshots if self.store.writable else ()):
             changed = self._history.select(probe.name)[-1].transitions
-            sampled = probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
+            sampled = probe.name in self._sampled
             measured = not math.isnan(self._history.select(probe.name)[0].value("noise_floor"))
             base = self._history.baseline(probe.name)
             for one in advice(base, now, changed=changed, sampled=sampled, noise_measured=measured):
@@ -327,18 +345,39 @@ class ForgetMonitor:
     def retell(self, tracker: Tracker) -> None:
         """Logs every snapshot so far to one tracker: a resumed run may go on in another place."""
         for step in sorted({row.step for row in self._history.rows}):
-            row = _logged([row for row in self._history.rows if row.step == step])
+            row = self._logged([row for row in self._history.rows if row.step == step])
             self._each(lambda tracker: tracker.log(row), [tracker])  # noqa: B023 - called at once
 
     def _track(self, rows: Sequence[Row], seconds: float) -> None:
         first = len(self._history.select(rows[0].probe)) == 1
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if first else self._probe_seconds / self.elapsed
-        row = _logged(rows, seconds=seconds, overhead=overhead)
+        row = self._logged(rows, seconds=seconds, overhead=overhead)
         self._each(lambda tracker: tracker.log(row), self.trackers)
+
+    def _logged(
+        self, rows: Sequence[Row], *, seconds: float = math.nan, overhead: float = math.nan
+    ) -> dict[str, float]:
+        """The numbers of one step under their full names; those that do not exist are left out."""
+        one, later = rows[0], rows[0].stage.number > 1
+        run = {
+            "forget/samples_seen": one.samples_seen,
+            "forget/tokens_seen": one.tokens_seen,
+            "forget/step": float(one.step),
+            "forget/stage": float(one.stage.number) if later else math.nan,
+            "forget/total_samples_seen": one.total_samples_seen if later else math.nan,
+            "forget/probe_seconds": seconds,
+            "forget/overhead": overhead,
+            GLOBAL_STEP: float(one.step),
+        }
+        # The probes' metrics come first: W&B shows panels in the order of their keys.
+        own = scalars(rows, log=self._log, sampled=self._sampled)
+        return own | {name: value for name, value in run.items() if not math.isnan(value)}
 
     def _show(self, snapshots: Sequence[Snapshot]) -> None:
         changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
+        if self._upload != "all":
+            changes = without_texts(changes)
         self._each(lambda gallery: gallery.show(self.rows, changes), self._galleries)
 
     @property
@@ -353,20 +392,8 @@ class ForgetMonitor:
                 logger.warning("%s failed, the run's own files have the numbers: %s", type(tracker).__name__, error)
 
 
-def _logged(rows: Sequence[Row], *, seconds: float = math.nan, overhead: float = math.nan) -> dict[str, float]:
-    """The numbers of one step under their full names; those that do not exist are left out."""
-    one, later = rows[0], rows[0].stage.number > 1
-    run = {
-        "forget/samples_seen": one.samples_seen,
-        "forget/tokens_seen": one.tokens_seen,
-        "forget/step": float(one.step),
-        "forget/stage": float(one.stage.number) if later else math.nan,
-        "forget/total_samples_seen": one.total_samples_seen if later else math.nan,
-        "forget/probe_seconds": seconds,
-        "forget/overhead": overhead,
-        GLOBAL_STEP: float(one.step),
-    }
-    return {name: value for name, value in run.items() if not math.isnan(value)} | scalars(rows)
+def _is_sampled(probe: Probe) -> bool:
+    return probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
 
 
 def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 from tqdm.auto import tqdm
@@ -33,7 +33,7 @@ from forget_callback.training.data_seen import DataSeen
 from forget_callback.training.monitor import ForgetMonitor, check
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.schedule import LOOKS, affordable, allowance, part_of
-from forget_callback.training.trackers import Tracker, TrainerTracker
+from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
 from forget_callback.training.wandb_tracker import WandbTracker
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ class Settings:
     noise_floor: bool
     batch_tokens: int | None
     scorer: Judge | None
+    log: Log
+    upload: Upload
     on_error: Literal["warn", "raise"]
 
     def __post_init__(self) -> None:
@@ -68,6 +70,10 @@ class Settings:
             raise ValueError(f"max_overhead must lie in (0, 1), got {self.max_overhead!r}")
         if self.batch_tokens is not None and self.batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
+        if self.log not in get_args(Log):
+            raise ValueError(f"log must be 'main' or 'all', got {self.log!r}")
+        if self.upload not in get_args(Upload):
+            raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
 
@@ -240,7 +246,15 @@ class Watch:
             args.eval_strategy, last, steps=state.eval_steps or 0, epochs=args.num_train_epochs
         )
         planned = schedule.planned(self.settings.every, last, evaluations=evaluations)
-        self.monitor = monitor = ForgetMonitor(probes, store, self._trackers(), self.settings.stop, planned=planned)
+        self.monitor = monitor = ForgetMonitor(
+            probes,
+            store,
+            self._trackers(),
+            self.settings.stop,
+            planned=planned,
+            log=self.settings.log,
+            upload=self.settings.upload,
+        )
         if monitor.last_step is None:
             return [], None
         self._retell(notes)

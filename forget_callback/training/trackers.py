@@ -1,15 +1,16 @@
-"""Where the numbers of a snapshot go: one small protocol, and the trainer's reporters behind it.
+"""Where the metrics of a snapshot go: one small protocol, and the trainer's reporters behind it.
 
-A tracker gets a flat row of finished numbers and never computes one. Metric names are made here and nowhere else.
+Which metrics are logged (`log=`), what may leave the machine (`upload=`) and the names of metrics are decided here and
+nowhere else. A tracker gets a flat row of finished numbers and never computes one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -17,12 +18,24 @@ from forget_callback.runs.history import ALL_METRICS, Row
 
 X_AXIS = "forget/samples_seen"
 
-RUN_METRICS = (
-    *(X_AXIS, "forget/tokens_seen", "forget/step", "forget/probe_seconds", "forget/overhead"),
-    *("forget/stage", "forget/total_samples_seen"),
-)
+# What a run has once: what curves can stand against, and what probing costs.
+AXES = (X_AXIS, "forget/tokens_seen", "forget/step", "forget/stage", "forget/total_samples_seen")
+RUN_METRICS = (*AXES, "forget/probe_seconds", "forget/overhead")
 
 GLOBAL_STEP = "train/global_step"
+
+Log = Literal["main", "all"]
+Upload = Literal["metrics", "all", "none"]
+
+# What log="main" logs, headline first. A metric that a history does not have, or that is NaN, is left out.
+MAIN = (
+    *("knowledge_lost", "knowledge_lost_low", "knowledge_lost_high", "knowledge_gained", "spurious_forgetting"),
+    *("forgetting", "backward_transfer", "accuracy_after", "recall_lost"),
+)
+MAIN_OF_CATEGORY = ("knowledge_lost", "forgetting", "accuracy_after")
+
+# Columns of the table of changed items that hold text of a probe or of a model.
+_TEXTS = ("prompt", "expected", "answer_at_baseline", "answer_now")
 
 
 @runtime_checkable
@@ -42,8 +55,8 @@ class Gallery(Tracker, Protocol):
     def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
         """Takes the history so far and the items that changed at its last snapshot, see `changes.item_changes`."""
 
-    def finish(self, rows: Sequence[Row], folder: Path) -> None:
-        """Takes the whole history and the folder of its snapshots when a run ends."""
+    def finish(self, rows: Sequence[Row], files: Mapping[str, Path]) -> None:
+        """Takes the whole history and the files that may leave the machine, by name within `forget/`, at the end."""
 
 
 def checked_trackers(trackers: Tracker | Iterable[Tracker]) -> tuple[Tracker, ...]:
@@ -61,13 +74,54 @@ def checked_trackers(trackers: Tracker | Iterable[Tracker]) -> tuple[Tracker, ..
     return tuple(given)
 
 
-def scalars(rows: Iterable[Row]) -> dict[str, float]:
-    """`forget/<probe>/<metric>` and `forget/<probe>/<category>/<metric>`; numbers that do not exist are left out."""
+def scalars(rows: Iterable[Row], *, log: Log = "main", sampled: Collection[str] = ()) -> dict[str, float]:
+    """`forget/<probe>/<metric>` and `forget/<probe>/<category>/<metric>`; metrics that are NaN are left out.
+
+    Whole probes come before categories, the pool "all" first, and each opens with its headline: W&B's automatic
+    sections show panels in the order in which their keys came.
+
+    Args:
+        rows: Of one step.
+        log: "main" keeps `MAIN` of whole probes and `MAIN_OF_CATEGORY` of categories, "all" keeps every metric.
+        sampled: Probes whose answers are sampled: the headline is `knowledge_lost_net`, which leaves out what flips
+            by sampling noise, where that was measured.
+    """
+    ordered = sorted(rows, key=lambda row: (row.category != "", row.probe != "all"))
     return {
         "/".join(part for part in ("forget", row.probe, row.category, name) if part): value
-        for row in rows
-        for name, value in _numbers(row).items()
+        for row in ordered
+        for name, value in _chosen(row, log, sampled=row.probe in sampled).items()
     }
+
+
+def _chosen(row: Row, log: Log, *, sampled: bool) -> dict[str, float]:
+    values = _numbers(row)
+    names: tuple[str, ...] = MAIN_OF_CATEGORY if row.category else MAIN
+    if sampled and "knowledge_lost_net" in values:
+        names = tuple(name.replace("knowledge_lost", "knowledge_lost_net") for name in names)
+    if log == "all":
+        names = tuple(dict.fromkeys((*names, *values)))
+    return {name: values[name] for name in names if name in values}
+
+
+def without_texts(changes: pd.DataFrame) -> pd.DataFrame:
+    """The table of changed items without prompts, expected answers and generated answers."""
+    return changes.drop(columns=list(_TEXTS))
+
+
+def uploadable(folder: Path, upload: Upload) -> dict[str, Path]:
+    """The files of a `forget/` folder that may leave the machine, by their name in it.
+
+    "metrics" is the history alone: probes, snapshots and the page hold prompts and answers. What was set aside is of
+    another run, or was taken back, and stays here whatever `upload` says.
+    """
+    if upload == "none":
+        return {}
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    if upload == "metrics":
+        return {name: path for name, path in found.items() if name == "history.parquet"}
+    # Hidden files are half-written ones.
+    return {name: path for name, path in found.items() if not name.startswith("set-aside/") and path.name[0] != "."}
 
 
 def evaluation_metrics(rows: Iterable[Row]) -> dict[str, float]:

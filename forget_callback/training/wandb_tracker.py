@@ -1,4 +1,8 @@
-"""W&B: what a run looks like there, and the saved workspace that shows it."""
+"""W&B: the metrics, tables and charts of a run, and the saved workspace that shows them.
+
+Which metrics and files get here is decided before: `trackers.scalars`, `trackers.uploadable` and the monitor. Nothing
+here is computed but what a chart needs.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from forget_callback.runs.history import Row
-from forget_callback.runs.item_changes import COLUMNS
-from forget_callback.training.trackers import GLOBAL_STEP, X_AXIS
+from forget_callback.runs.history import ALL_METRICS, Row
+from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
 
 if TYPE_CHECKING:
     import wandb
-
 
 # What becomes of a known item: the four cells of the table, as shares of all items.
 SHARES = {"retained": "n11", "forgotten": "n10", "gained": "n01", "missed": "n00"}
@@ -47,7 +49,7 @@ class WandbTracker:
         axis = X_AXIS if X_AXIS in row else "forget/step"
         for name in row:
             if name not in self._defined and name != GLOBAL_STEP:
-                self.run.define_metric(name, step_metric=None if name == axis else axis)
+                self.run.define_metric(name, step_metric=None if name == axis else axis, hidden=_is_hidden(name))
                 self._defined.add(name)
         # step_sync would fill in the last logged step otherwise, so the row carries its own. Never step=: W&B drops
         # rows whose step goes back.
@@ -72,7 +74,7 @@ class WandbTracker:
         )
         logged: dict[str, Any] = {"forget/shares": shares, "forget/map": forgetting_map(rows)}
         if self._items is None:
-            self._items = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL")
+            self._items = wandb.Table(columns=list(changes.columns), log_mode="INCREMENTAL")
         room = min(ITEMS_AT_ONCE, ITEMS_IN_ALL - len(self._items.data))
         for values in changes.head(max(room, 0)).itertuples(index=False):
             self._items.add_data(*(None if value is None or value != value else value for value in values))
@@ -80,15 +82,22 @@ class WandbTracker:
             logged["forget/items"] = self._items
         self.run.log({**logged, X_AXIS: last.samples_seen, GLOBAL_STEP: float(last.step)})
 
-    def finish(self, rows: Sequence[Row], folder: Path) -> None:
-        """Writes the run's worst numbers into its summary, and keeps the snapshots as a version of an Artifact."""
+    def finish(self, rows: Sequence[Row], files: Mapping[str, Path]) -> None:
+        """Writes the run's highest losses into its summary, and keeps the files as a version of an Artifact."""
         import wandb
 
         for name, value in worst(rows).items():
             self.run.summary[name] = value
-        artifact = wandb.Artifact(f"forgetting-{self.run.id}", "forgetting", "Every answer at every snapshot")
-        artifact.add_dir(str(folder))
+        artifact = wandb.Artifact(f"forgetting-{self.run.id}", "forgetting", "Files of the run's forget/ folder")
+        for name, path in files.items():
+            artifact.add_file(str(path), name=name)
         self.run.log_artifact(artifact)
+
+
+def _is_hidden(name: str) -> bool:
+    """Whether W&B makes no panel of its own for a metric: categories, ends of intervals and x-axes have none."""
+    of_category = name.count("/") > 2
+    return of_category or name.endswith(("_low", "_high")) or name in AXES
 
 
 def rows_of_all(rows: Sequence[Row]) -> list[Row]:
@@ -131,8 +140,24 @@ def forgetting_map(rows: Sequence[Row]) -> Any:
     return figure
 
 
-# `forget/<probe>/<metric>` and `forget/<probe>/<category>/<metric>`: how W&B picks what a panel draws.
-_OF_PROBE, _OF_CATEGORY = "^forget/[^/]+/{}$", "^forget/[^/]+/[^/]+/{}$"
+# How W&B picks what a panel draws: the keys of whole probes, and those of categories.
+_OF_PROBE, _OF_CATEGORY = "^forget/[^/]+/{}$", "^forget/[^/]+/.+/{}$"
+
+# The panels of log="main", by section, as (title, metrics): each section opens with its headline.
+_OVERVIEW = (
+    ("Knowledge lost", ("knowledge_lost", "knowledge_lost_net")),
+    ("Knowledge lost, 95% confidence interval", ("knowledge_lost_low", "knowledge_lost_high")),
+    ("Knowledge gained", ("knowledge_gained",)),
+    ("Spurious forgetting", ("spurious_forgetting",)),
+    ("Right to wrong (1→0) and wrong to right (0→1), guesses included", ("forgetting", "backward_transfer")),
+    ("Accuracy", ("accuracy_after",)),
+    ("Recall lost", ("recall_lost",)),
+)
+_CATEGORIES = (
+    ("Knowledge lost", ("knowledge_lost", "knowledge_lost_net")),
+    ("Right to wrong (1→0), guesses included", ("forgetting",)),
+    ("Accuracy", ("accuracy_after",)),
+)
 
 
 def make_workspace(entity: str, project: str) -> Any:
@@ -147,34 +172,22 @@ def make_workspace(entity: str, project: str) -> Any:
     except ImportError as error:
         raise ImportError("a workspace needs wandb-workspaces; pip install 'forget-callback[workspace]'") from error
 
-    def lines(title: str, pattern: str, *metrics: str, log: bool = False) -> Any:
-        regex = "|".join(pattern.format(metric) for metric in metrics)
-        return panels.LinePlot(title=title, x=X_AXIS, metric_regex=regex, log_x=log, title_x="samples seen")
+    def lines(pattern: str, titled: Sequence[tuple[str, Sequence[str]]]) -> list[Any]:
+        found = []
+        for title, metrics in titled:
+            regex = "|".join(pattern.format(metric) for metric in metrics if metric in ALL_METRICS)
+            if regex:
+                found.append(panels.LinePlot(title=title, x=X_AXIS, metric_regex=regex, title_x="samples seen"))
+        return found
 
+    overview = lines(_OF_PROBE, _OVERVIEW)
     sections = {
-        "Forgetting: overview": [
-            lines("Knowledge lost", _OF_PROBE, "knowledge_lost"),
-            lines("Knowledge lost, log axis", _OF_PROBE, "knowledge_lost", log=True),
-            lines("Knowledge lost: 95% limits", _OF_PROBE, "knowledge_lost_low", "knowledge_lost_high"),
-            lines("Forgotten (1→0) and gained (0→1), guesses included", _OF_PROBE, "forgetting", "backward_transfer"),
-            lines("Accuracy", _OF_PROBE, "accuracy_after"),
-            lines("Ever forgotten, and recovered", _OF_PROBE, "ever_forgotten", "recovered"),
-            panels.MediaBrowser(title="Forgetting map", media_keys=["forget/map"]),
-        ],
-        "Forgetting: per category": [
-            lines("Knowledge lost", _OF_CATEGORY, "knowledge_lost"),
-            lines("Margin, which falls first", _OF_CATEGORY, "margin"),
-            lines("Accuracy", _OF_CATEGORY, "accuracy_after"),
-        ],
-        "Forgetting: items": [
-            panels.WeavePanelSummaryTable(table_name="forget/items"),
-            lines("Changed since the last snapshot", _OF_PROBE, "churn"),
-            lines("Answers that cannot be read", _OF_PROBE, "unparsed", "format_loss"),
-        ],
+        "Forgetting: overview": [*overview, panels.MediaBrowser(title="Forgetting map", media_keys=["forget/map"])],
+        "Forgetting: per category": lines(_OF_CATEGORY, _CATEGORIES),
+        "Forgetting: items": [panels.WeavePanelSummaryTable(table_name="forget/items")],
         "Forgetting: cost": [
             panels.LinePlot(title="Seconds of a snapshot", x=X_AXIS, y=["forget/probe_seconds"]),
             panels.LinePlot(title="Share of the run's time", x=X_AXIS, y=["forget/overhead"]),
-            lines("Noise floor", _OF_PROBE, "noise_floor"),
         ],
     }
     return views.Workspace(
