@@ -133,7 +133,7 @@ def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
     ]
     for probe in ("facts-choice", "facts-recall", "all"):
         row = last(directory / "demo-run", probe)
-        for metric in ("forgetting", "knowledge_lost", "ever_forgotten"):
+        for metric in ("forgetting", "knowledge_lost", "knowledge_gained"):
             assert summary[f"forget/{probe}/{metric}"] == pytest.approx(row[metric], rel=1e-9)
     assert summary["forget/samples_seen"] == 1600
 

@@ -5,11 +5,22 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import wandb
 from transformers import TrainerCallback
 
-from forget_callback import ForgetCallback, Probe, Recall, StopRule, compare
+from forget_callback import (
+    ForgetCallback,
+    ForgetMonitor,
+    Generation,
+    MultipleChoice,
+    Probe,
+    Recall,
+    Snapshot,
+    StopRule,
+    compare,
+)
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
 from forget_callback.training.trackers import RUN_METRICS, scalars
@@ -30,7 +41,8 @@ def records(run):
 
 def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe, wandb_offline):
     other = Probe("other", probe.items[:3])
-    callback = ForgetCallback([probe, other], stop=StopRule("churn", above=-1, confidence=None, patience=3))
+    rule = StopRule("churn", above=-1, confidence=None, patience=3)
+    callback = ForgetCallback([probe, other], stop=rule, log="all")
     trainer = make_sft([callback], report_to="wandb", eval_strategy="steps", eval_steps=2)
     trainer.train()
     wandb.finish()
@@ -41,7 +53,7 @@ def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe,
     assert sorted(ours) == sorted(set(history["step"]))
     for row in callback.monitor.rows:
         logged = ours[row.step]
-        for name, value in scalars([row]).items():
+        for name, value in scalars([row], log="all").items():
             assert logged[name] == pytest.approx(value, rel=1e-12), name
         assert logged["forget/samples_seen"] == row.samples_seen
         assert logged["train/global_step"] == row.step
@@ -73,7 +85,8 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
     """What a viewer would read, read from the files of the run, and compared with the snapshots on disk."""
     hostile = Recall("h1", "<script>alert(1)</script> **Rome** is", " Tokyo", "words")
     probe = Probe("mini", [*probe.items, hostile])
-    callback = ForgetCallback(probe, every=1)
+    make_sft([ForgetCallback(probe)], max_steps=1).train()  # an earlier run, which is set aside
+    callback = ForgetCallback(probe, every=1, upload="all")
     trainer = make_sft([callback], report_to="wandb", learning_rate=5e-2)
     trainer.train()
     run_id = wandb.run.id
@@ -123,7 +136,7 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
             summary.update(record["summary"]["update"])
     assert summary["forget/mini/worst_forgetting"] == pytest.approx(history["forgetting"].max())
     assert summary["forget/mini/worst_knowledge_lost"] == pytest.approx(history["knowledge_lost"].max())
-    assert summary["forget/mini/ever_forgotten"] == pytest.approx(history["ever_forgotten"].iloc[-1])
+    assert summary["forget/mini/backward_transfer"] == pytest.approx(history["backward_transfer"].iloc[-1])
     artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
     artifacts = [artifact for artifact in artifacts if artifact["type"] == "forgetting"]
     assert [artifact["name"] for artifact in artifacts] == [f"forgetting-{run_id}"]
@@ -132,6 +145,7 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
         "history.parquet",
         "report.html",
     } <= kept
+    assert (store.path / "set-aside").is_dir() and not any("set-aside" in path for path in kept)
 
 
 def test_a_wandb_tracker_of_the_user_replaces_ours(make_sft, probe, wandb_offline):
@@ -153,6 +167,87 @@ def test_the_table_of_items_is_capped(make_sft, probe, wandb_offline, monkeypatc
         json.loads(path.read_text(encoding="utf-8"))["data"] for path in run.glob("files/media/table/forget/items*")
     ]
     assert sorted(len(table) for table in tables) == [1, 1]
+
+
+@pytest.mark.parametrize("upload", ["metrics", "all", "none"])
+def test_no_prompt_and_no_answer_leaves_the_machine_by_default(make_sft, wandb_offline, upload):
+    """Searched for in the bytes of the offline run and of staged Artifacts; "all" shows that it would be found."""
+    items = [
+        MultipleChoice("c1", "The zebrine capital of Qo is", [" Vulpecula", " Quixotry"], 0, "capitals"),
+        MultipleChoice("c2", "The opposite of umbrageous is", [" lucent", " gloaming"], 1, "words"),
+        Recall("r1", "The syzygy of Borneo is", " Wolframite", "capitals"),
+        Generation("g1", "She has 12 tamarillos and", "kumquat", "contains", "words", max_new_tokens=12),
+    ]
+    probe = Probe("mini", items)
+    make_sft([ForgetCallback(probe)], max_steps=1).train()  # an earlier run, which is set aside
+    rule = StopRule("churn", above=-1, confidence=None, patience=1, action="warn")
+    callback = ForgetCallback(probe, every=1, stop=rule, upload=upload)
+    make_sft([callback], report_to="wandb", learning_rate=5e-2).train()
+    wandb.finish()
+    (run,) = wandb_offline.glob("wandb/offline-run-*")
+    found = records(run)
+
+    store = Store(wandb_offline)
+    assert (store.path / "set-aside").is_dir()
+    texts = {item.prompt for item in items} | {"Vulpecula", "Quixotry", "lucent", "gloaming", "Wolframite", "kumquat"}
+    generated = {str(store.read("mini", step).prediction[3]) for step in store.steps("mini")}
+    generated = {text for text in generated if len(text.strip()) >= 8}
+    assert generated
+    places = [run, wandb_offline / "data", wandb_offline / "cache"]
+    content = [path.read_bytes() for place in places for path in place.rglob("*") if path.is_file()]
+    content.append(json.dumps(found, ensure_ascii=False).encode())
+    leaked = {text for text in texts | generated if any(text.encode() in one for one in content)}
+    artifacts = [record["artifact"] for record in found if record["type"] == "artifact"]
+    listed = {entry["path"] for artifact in artifacts for entry in artifact["manifest"]["contents"]}
+    assert not any("set-aside" in path for path in listed)
+    sent = [record for record in found if record["type"] in ("alert", "history", "metric", "summary")]
+    ours = [record for record in sent if record["type"] == "alert" or "forget/" in json.dumps(record)]
+    if upload == "all":
+        assert texts - {"Quixotry", "lucent"} <= leaked and leaked & generated
+        assert {"report.html", "probes/mini.jsonl", "snapshots/mini/step-00000006.parquet"} <= listed
+    else:
+        assert leaked == set()
+        assert {path for path in listed if path.endswith((".parquet", ".jsonl", ".html"))} == (
+            {"history.parquet"} if upload == "metrics" else set()
+        )
+    if upload == "none":
+        assert ours == [] and "forget" not in json.dumps(artifacts)
+        assert any(record["type"] == "history" for record in found)  # the trainer's own metrics go on
+    else:
+        assert {record["type"] for record in ours} == {"alert", "history", "metric", "summary"}
+
+
+def test_two_probes_of_fourteen_categories_hand_wandb_150_keys_at_most(wandb_offline):
+    """Counted in an offline run: the keys of its history and its summary, and what `define_metric` was called for."""
+    probes = [
+        Probe(name, [Recall(f"{name}-{i}", "Q", " A", f"{name}{i % 14}") for i in range(56)])
+        for name in ("facts", "sums")
+    ]
+
+    def knows(n):
+        return lambda probe: Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=np.arange(56) < n)
+
+    with wandb.init(project="keys"):
+        monitor = ForgetMonitor(probes, wandb_offline, WandbTracker())
+        monitor.observe(0, knows(50), samples_seen=0.0, tokens_seen=0.0)
+        monitor.observe(8, knows(30), samples_seen=64.0, tokens_seen=900.0)
+        monitor.finish()
+    (run,) = wandb_offline.glob("wandb/offline-run-*")
+    found = records(run)
+    history = {key for record in found if record["type"] == "history" for key in record["history"]["item"]}
+    summary = {key for record in found if record["type"] == "summary" for key in record["summary"]["update"]}
+    defined = [record["metric"] for record in found if record["type"] == "metric"]
+    # The fields of a table or a plot, such as forget/map.path, are one key.
+    keys = {key.partition(".")[0] for key in history | summary} | {metric["name"] for metric in defined}
+    whole = {f"forget/{name}/knowledge_{end}" for name in ("all", "facts", "sums") for end in ("lost", "gained")}
+    assert whole | {"forget/items", "forget/map", "forget/shares_table", "forget/overhead"} <= keys
+    assert {f"forget/{name}/{name}{i}/forgetting" for name in ("facts", "sums") for i in range(14)} <= keys
+    assert len(keys) <= 150 and len(defined) <= 150
+    # The headline is the first panel, and categories, ends of intervals and x-axes have none of their own.
+    assert defined[0]["name"] == "forget/all/knowledge_lost"
+    hidden = {metric["name"] for metric in defined if metric.get("options", {}).get("hidden")}
+    assert {name for name in keys if name.count("/") > 2 or name.endswith(("_low", "_high"))} <= hidden
+    assert {"forget/all/knowledge_lost", "forget/sums/accuracy_after", "forget/overhead"} & hidden == set()
 
 
 @pytest.mark.parametrize("call", ["log", "define_metric", "alert"])
@@ -180,7 +275,7 @@ def test_tensorboard_and_the_log_history_get_the_numbers(make_sft, probe, tmp_pa
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     plain = make_sft([], report_to="none")
     plain.train()
-    callback = ForgetCallback(probe, every=3)
+    callback = ForgetCallback(probe, every=3, log="all")
     trainer = make_sft([callback], report_to="tensorboard")
     trainer.train()
     board = EventAccumulator(str(tmp_path / "board")).Reload()
@@ -199,7 +294,7 @@ def test_trackio_gets_each_number_once(make_sft, probe, tmp_path, monkeypatch):
 
     for module in ("utils", "sqlite_storage"):
         monkeypatch.setattr(f"trackio.{module}.TRACKIO_DIR", tmp_path / "trackio")
-    callback = ForgetCallback(probe, every=3)
+    callback = ForgetCallback(probe, every=3, log="all")
     trainer = make_sft([callback], report_to="trackio", project="forgetting", run_name="one")
     trainer.train()
     rows = SQLiteStorage.get_logs("forgetting", "one")
@@ -221,7 +316,7 @@ def test_a_resumed_run_continues_its_wandb_run_or_logs_it_again(make_sft, probe,
     wandb.finish()
     (own,) = wandb_offline.glob("wandb/offline-run-*")
     own = own.rename(wandb_offline / own.name)  # W&B names a directory by the second and the run's id
-    callback = ForgetCallback(probe, every=2)
+    callback = ForgetCallback(probe, every=2, log="all")
     trainer = make_sft([callback] if way == "callbacks" else [], **config)
     if way == "attach":
         callback.attach(trainer)

@@ -148,7 +148,7 @@ def test_what_a_rule_cannot_read_is_refused_before_anything_is_written(tmp_path,
 
 def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
     recorder = Recorder()
-    monitor = ForgetMonitor([FACTS, SUMS], tmp_path, [recorder])
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path, [recorder], log="all")
     monitor.observe(0, knows(30))
     seen = monitor.observe(5, knows(20), samples_seen=40.0, tokens_seen=900.0)
     baseline, row = recorder.rows
@@ -158,12 +158,13 @@ def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
     assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds
     assert row["forget/facts/forgetting"] == row["forget/all/forgetting"] == 0.25
     assert row["forget/facts/geo/n10"] == 5.0
-    assert scalars(seen.rows).items() <= row.items()
+    assert scalars(seen.rows, log="all").items() <= row.items()
 
 
 def test_scalars_names_every_number_that_exists(tmp_path):
     _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path), 30, 20)
-    names = set(scalars(seen.rows))
+    numbers = scalars(seen.rows, log="all")
+    names = set(numbers)
     places = ["facts", "facts/art", "facts/geo", "sums", "all"]
     without = {"margin", "drift"}  # the score functions above give neither
     without |= {"knowledge_lost_bounds_low", "knowledge_lost_bounds_high"}  # nothing is assumed of these guesses
@@ -172,7 +173,7 @@ def test_scalars_names_every_number_that_exists(tmp_path):
     without |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # there is one stage
     names = {name for name in names if name.rpartition("/")[2] not in without}
     assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
-    assert all(isinstance(value, float) and not isnan(value) for value in scalars(seen.rows).values())
+    assert all(isinstance(value, float) and not isnan(value) for value in numbers.values())
 
 
 def test_evaluation_metrics_hold_every_metric_of_whole_probes(tmp_path):

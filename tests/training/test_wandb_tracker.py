@@ -3,11 +3,12 @@
 import json
 import re
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from forget_callback import Snapshot
+from forget_callback import Generation, Probe, Snapshot
 from forget_callback.runs.history import History
 from forget_callback.training.trackers import scalars
 
@@ -17,16 +18,22 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def logged():
-    """Every scalar of a run of two probes with categories, as W&B gets it."""
-    history, n = History(), 40
-    for step in range(3):
-        correct = (np.arange(n) >= 4 * step).astype(float)
-        common = (step, np.array([f"{i}" for i in range(n)]), correct)
-        category = np.array(["a", "b / c"] * (n // 2), object)
-        more = {"category": category, "margin": correct - 0.5}
-        history.append([Snapshot(name, "f", *common, **more) for name in ("facts", "my probe")])
-    return scalars(history.rows)
+def logged(temperature):
+    """Every key that a run of two probes hands to its trackers by default."""
+    items = [Generation(f"{i}", "Q", "A", "exact", ("a", "b / c")[i % 2]) for i in range(40)]
+    probes = [Probe(name, items, temperature=temperature) for name in ("facts", "my-probe")]
+    history, again = History(), [replace(taken, step=1) for taken in snapshots(probes, 3)]
+    history.append(snapshots(probes, 0), again=again)
+    rows = history.append(snapshots(probes, 8))
+    return scalars(rows, sampled=("facts", "my-probe", "all") if temperature else ())
+
+
+def snapshots(probes, lost):
+    correct = (np.arange(40) >= lost).astype(float)
+    category = [item.category for item in probes[0].items]
+    return [
+        Snapshot(probe.name, "f", lost, ids=list(probe.ids), correct=correct, category=category) for probe in probes
+    ]
 
 
 def panels(spec):
@@ -45,18 +52,24 @@ def test_every_section_and_panel_reads_what_is_logged(run_cli, tmp_path):
     assert {name for name, _ in found} == {
         f"Forgetting: {part}" for part in ("overview", "per category", "items", "cost")
     }
-    names, drawn = logged(), 0
+    plain, sampled = logged(0.0), logged(1.0)
+    firsts, drawn = {}, 0
     for section, panel in found:
         config = panel["config"]
-        if "metricRegex" in config:
+        firsts.setdefault(section, config)
+        for one in config.get("metricRegex", "").split("|") if "metricRegex" in config else ():
             drawn += 1
             assert config["xAxis"] == "forget/samples_seen"
-            chosen = [name for name in names if re.search(config["metricRegex"], name)]
+            chosen = [name for name in {**plain, **sampled} if re.search(one, name)]
+            assert chosen, f"{one} is not logged by default"
             of_category = section.endswith("per category")
             assert all((name.count("/") > 2) == of_category for name in chosen)
-            # "recovered", "format_loss" and "noise_floor" may have no number in a run.
-            assert chosen or "noise_floor" in config["metricRegex"], config["metricRegex"]
     assert drawn >= 10
+    # Sections open with the headline, of plain and of sampled answers.
+    for section in ("Forgetting: overview", "Forgetting: per category"):
+        for names in (plain, sampled):
+            heads = {name.rpartition("/")[2] for name in names if re.search(firsts[section]["metricRegex"], name)}
+            assert heads == {"knowledge_lost" if names is plain else "knowledge_lost_net"}
     text = json.dumps(view)
     assert all(key in text for key in ("forget/items", "forget/map", "forget/probe_seconds", "forget/overhead"))
 

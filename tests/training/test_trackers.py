@@ -1,0 +1,119 @@
+"""Which metrics and which texts trackers get, whoever wrote them. No model here."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forget_callback.probes.items import Generation, MultipleChoice, Recall
+from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.training.monitor import ForgetMonitor
+
+FACTS = Probe("facts", [Recall(f"r{i}", "a prompt", "an answer", "geo" if i % 2 else "art") for i in range(40)])
+SUMS = Probe("sums", [MultipleChoice(f"m{i}", "a prompt", [" 1", " 2", " 3"], 1) for i in range(40)])
+WHOLE = ["knowledge_lost", "knowledge_lost_low", "knowledge_lost_high", "knowledge_gained", "forgetting"]
+WHOLE += ["backward_transfer", "accuracy_after"]
+CATEGORY = ["knowledge_lost", "forgetting", "accuracy_after"]
+
+
+class Everything:
+    """A tracker of a user's own that keeps all that it gets."""
+
+    def __init__(self):
+        self.rows, self.alerts, self.changes, self.files = [], [], [], []
+
+    def log(self, row):
+        self.rows.append(dict(row))
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+    def show(self, rows, changes):
+        self.changes.append(changes)
+
+    def finish(self, rows, files):
+        self.files.append(dict(files))
+
+
+def knows(n):
+    """A score function: the first `n` items of every probe are right."""
+
+    def score(probe):
+        correct = np.arange(len(probe)) < n
+        choice = np.where(correct, 1, 2) if probe is SUMS else None
+        taken = Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=correct, choice=choice)
+        return replace(taken, prediction=np.array(["what it said"] * len(probe), object))
+
+    return score
+
+
+def observed(tmp_path, probes, *n_right, again=None, **options):
+    tracker = Everything()
+    monitor = ForgetMonitor(probes, tmp_path, tracker, "churn>-1", **options)
+    for step, n in enumerate(n_right):
+        monitor.observe(step, knows(n), again=again if step == 0 else None)
+    monitor.finish()
+    return tracker, monitor
+
+
+def metrics(row, place):
+    """The metrics of a probe or category, in the order in which they come."""
+    return [name.rpartition("/")[2] for name in row if name.rpartition("/")[0] == f"forget/{place}"]
+
+
+def test_by_default_a_probe_has_the_main_metrics_and_a_category_three_headline_first(tmp_path):
+    tracker, monitor = observed(tmp_path, [FACTS, SUMS], 30, 20)
+    row = tracker.rows[1]
+    assert [metrics(row, place) for place in ("all", "facts", "sums")] == [WHOLE] * 3
+    assert [metrics(row, place) for place in ("facts/art", "facts/geo")] == [CATEGORY] * 2
+    assert next(iter(row)) == "forget/all/knowledge_lost"
+    assert row["forget/facts/geo/forgetting"] == row["forget/all/forgetting"] == 0.25
+    assert {"churn", "n10", "ever_forgotten"} <= set(monitor.history)  # what trackers do not get is kept all the same
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_sampled_answers_lead_with_what_is_lost_beyond_noise_where_that_was_measured(tmp_path, measured):
+    probe = Probe("essays", [Generation(f"g{i}", "Q", "A", "exact", "one") for i in range(40)], temperature=1.0)
+    tracker, _ = observed(tmp_path, [probe, FACTS], 30, 20, again=knows(26) if measured else None)
+    row = tracker.rows[1]
+    headline = "knowledge_lost_net" if measured else "knowledge_lost"
+    for place in ("all", "essays", "essays/one"):
+        assert metrics(row, place)[0] == headline
+        assert not measured or "knowledge_lost" not in metrics(row, place)
+    assert metrics(row, "facts") == WHOLE
+    assert row[f"forget/essays/{headline}"] == pytest.approx(0.25 - 0.1 * measured)
+
+
+def test_log_all_adds_every_metric_after_the_main_ones(tmp_path):
+    tracker, monitor = observed(tmp_path, FACTS, 30, 20, log="all")
+    found = metrics(tracker.rows[1], "facts")
+    assert found[: len(WHOLE)] == WHOLE
+    row = monitor.history.query("step == 1 and category == ''").iloc[0]
+    assert {"n10", "churn", "ever_forgotten"} <= set(found) and len(found) == len(set(found)) > 20
+    assert {name: row[name] for name in found} == {name: tracker.rows[1][f"forget/facts/{name}"] for name in found}
+
+
+@pytest.mark.parametrize("upload", ["metrics", "all"])
+def test_a_tracker_gets_texts_and_files_only_with_upload_all(tmp_path, upload):
+    observed(tmp_path, [FACTS, SUMS], 10)
+    ForgetMonitor([FACTS, SUMS], tmp_path).store.set_aside()
+    tracker, monitor = observed(tmp_path, [FACTS, SUMS], 30, 20, upload=upload)
+    (files,), changes = tracker.files, tracker.changes[1]
+    assert len(changes) == 20 and {"id", "category", "change", "margin_now", "first_lost_at"} <= set(changes)
+    texts = {"a prompt", "an answer", " 2", "what it said"}
+    values = set(changes.astype(str).to_numpy().ravel())
+    assert files["history.parquet"] == monitor.store.path / "history.parquet"
+    assert (monitor.store.path / "set-aside").is_dir() and not any("set-aside" in name for name in files)
+    if upload == "metrics":
+        assert not texts & values and list(files) == ["history.parquet"]
+        assert not {"prompt", "expected", "answer_at_baseline", "answer_now"} & set(changes)
+    else:
+        assert texts <= values
+        assert {"probes/facts.jsonl", "snapshots/sums/step-00000001.parquet", "report.html"} <= set(files)
+
+
+def test_upload_none_gives_trackers_nothing(tmp_path):
+    tracker, monitor = observed(tmp_path, [FACTS, SUMS], 30, 20, upload="none")
+    assert (tracker.rows, tracker.alerts, tracker.changes, tracker.files) == ([], [], [], [])
+    assert monitor.history["step"].nunique() == 2 and monitor.store.steps("facts") == [0, 1]
