@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from rich.console import Console
@@ -241,6 +242,8 @@ class Watch:
             aside = None
         if aside is not None:
             logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
+        if args.push_to_hub and self.settings.upload != "all":
+            self._report_push(store, args)
         last = int(state.max_steps)
         evaluations = schedule.evaluations(
             args.eval_strategy, last, steps=state.eval_steps or 0, epochs=args.num_train_epochs
@@ -259,6 +262,15 @@ class Watch:
             return [], None
         self._retell(notes)
         return monitor.rows, store.read(probes[0].name, monitor.last_step).metadata.get("batch_tokens")
+
+    def _report_push(self, store: Store, args: TrainingArguments) -> None:
+        """Warns where the Trainer itself uploads the folder of the probes: `upload` has no say there."""
+        if store.path.resolve().is_relative_to(Path(args.output_dir or ".").resolve()):
+            logger.warning(
+                "push_to_hub=True uploads %s, prompts and answers included; pass an output_dir= outside of it to "
+                "ForgetCallback, or upload='all' if they may leave this machine",
+                store.path,
+            )
 
     def _retell(self, notes: Notes) -> None:
         """Logs the curves so far once more, where a resumed run has to go on in another W&B run."""

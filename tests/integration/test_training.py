@@ -155,6 +155,17 @@ def test_a_train_mode_forward_does_change_the_weights(make_sft, probe):
     assert weights_hash(first.model) != weights_hash(second.model)
 
 
+@pytest.mark.parametrize("where, upload, warned", [("out", "metrics", 1), ("probes", "metrics", 0), ("out", "all", 0)])
+def test_a_push_to_the_hub_that_takes_prompts_along_is_warned_of(
+    make_sft, probe, tmp_path, caplog, where, upload, warned
+):
+    callback = ForgetCallback(probe, output_dir=tmp_path / where, upload=upload)
+    trainer = make_sft([callback], max_steps=1, output_dir=str(tmp_path / "out"))
+    trainer.args.push_to_hub = True  # with nothing saved nothing is pushed
+    trainer.train()
+    assert caplog.text.count("push_to_hub=True uploads") == warned
+
+
 @pytest.mark.parametrize("several", [False, True])
 def test_trackers_of_ones_own_get_every_number_and_every_alert(make_sft, probe, several):
     tracker, other = Listening(), Listening()
