@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -74,47 +75,18 @@ class Benchmark:
     revision: str | None = None
 
     def category_of(self, subject: str) -> str:
-        """The paper's category of a subject."""
-        return self.category if isinstance(self.category, str) else self.category.get(subject, SCIENCE)
+        """The paper's category of a subject; those of MMLU that `subjects.tsv` does not name are science."""
+        return self.category if isinstance(self.category, str) else self.category.get(subject, "science_and_technology")
 
 
-COMMONSENSE, CULTURE, DEDUCTION = "commonsense", "culture", "deduction"
-KNOWLEDGE, LANGUAGE, LIBERAL_ARTS = "knowledge_and_qa", "language_and_communication", "liberal_arts"
-MATHEMATICS, SAFETY = "mathematics", "safety_and_truthfulness"
-INSTRUCTIONS, SCIENCE = "instruction_following", "science_and_technology"
+def _categories(benchmark: str) -> dict[str, str]:
+    """The paper's category of each subject of a benchmark, in the order of `subjects.tsv`."""
+    lines = Path(__file__).with_name("subjects.tsv").read_text(encoding="utf-8").splitlines()
+    rows = (line.split("\t") for line in lines[1:])
+    return {subject: category for name, subject, category in rows if name == benchmark}
 
 
-def _categories(names: Mapping[str, str]) -> dict[str, str]:
-    """The category of each subject, from the subjects of each category."""
-    return {name: category for category, text in names.items() for name in text.split()}
-
-
-_MMLU = _categories(
-    {
-        DEDUCTION: "logical_fallacies",
-        KNOWLEDGE: "miscellaneous global_facts",
-        LIBERAL_ARTS: "world_religions us_foreign_policy sociology security_studies public_relations prehistory "
-        "professional_psychology professional_law philosophy management international_law high_school_world_history "
-        "high_school_us_history high_school_psychology high_school_microeconomics high_school_macroeconomics "
-        "high_school_government_and_politics high_school_geography high_school_european_history",
-        MATHEMATICS: "high_school_statistics high_school_mathematics formal_logic elementary_mathematics econometrics "
-        "college_mathematics abstract_algebra",
-        SAFETY: "moral_scenarios moral_disputes jurisprudence business_ethics",
-    }
-)  # all others are science and technology
-
-_BBH = _categories(
-    {
-        CULTURE: "sports_understanding movie_recommendation",
-        DEDUCTION: "navigate causal_judgement penguins_in_a_table web_of_lies tracking_shuffled_objects_three_objects "
-        "tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects temporal_sequences "
-        "reasoning_about_colored_objects logical_deduction_three_objects logical_deduction_five_objects "
-        "logical_deduction_seven_objects formal_fallacies date_understanding",
-        KNOWLEDGE: "object_counting",
-        LANGUAGE: "snarks disambiguation_qa ruin_names hyperbaton salient_translation_error_detection",
-        MATHEMATICS: "geometric_shapes boolean_expressions",
-    }
-)  # the paper leaves out dyck_languages, word_sorting and multistep_arithmetic_two
+_BBH = _categories("bbh")  # the paper leaves out dyck_languages, word_sorting and multistep_arithmetic_two
 _BBH_OPTIONS = {
     "boolean_expressions": ("False", "True"),
     "causal_judgement": ("Yes", "No"),
@@ -208,29 +180,35 @@ def _ifeval(row: Record, subject: str) -> Question | None:
 
 
 BENCHMARKS: dict[str, Benchmark] = {
-    "mmlu": Benchmark("cais/mmlu", [Part("test", "all")], _MMLU, _mmlu),
+    "mmlu": Benchmark("cais/mmlu", [Part("test", "all")], _categories("mmlu"), _mmlu),
     "bbh": Benchmark("lighteval/big_bench_hard", [Part("train", name, name) for name in _BBH], _BBH, _bbh),
-    "gpqa": Benchmark("Idavidrein/gpqa", [Part("train", "gpqa_diamond", "diamond")], SCIENCE, _gpqa),
+    "gpqa": Benchmark("Idavidrein/gpqa", [Part("train", "gpqa_diamond", "diamond")], "science_and_technology", _gpqa),
     "musr": Benchmark(
         "TAUR-Lab/MuSR",
         [Part(name, None, name) for name in ("murder_mysteries", "object_placements", "team_allocation")],
-        DEDUCTION,
+        "deduction",
         _musr,
     ),
     "arc": Benchmark(
         "allenai/ai2_arc",
         [Part("test", "ARC-Easy", "easy"), Part("test", "ARC-Challenge", "challenge")],
-        DEDUCTION,
+        "deduction",
         _labelled,
     ),
-    "hellaswag": Benchmark("Rowan/hellaswag", [Part("validation")], LANGUAGE, _hellaswag),
-    "truthfulqa": Benchmark("truthfulqa/truthful_qa", [Part("validation", "multiple_choice")], SAFETY, _truthfulqa),
-    "social_iqa": Benchmark("lighteval/siqa", [Part("validation")], LANGUAGE, _social_iqa),
-    "mctest": Benchmark(
-        "sagnikrayc/mctest", [Part("test", files="mc500/test/*.parquet")], KNOWLEDGE, _mctest, "refs/convert/parquet"
+    "hellaswag": Benchmark("Rowan/hellaswag", [Part("validation")], "language_and_communication", _hellaswag),
+    "truthfulqa": Benchmark(
+        "truthfulqa/truthful_qa", [Part("validation", "multiple_choice")], "safety_and_truthfulness", _truthfulqa
     ),
-    "piqa": Benchmark("baber/piqa", [Part("validation")], COMMONSENSE, _piqa),
-    "commonsense_qa": Benchmark("tau/commonsense_qa", [Part("validation")], COMMONSENSE, _labelled),
-    "salad": Benchmark("walledai/SaladBench", [Part("train", "mrq")], SAFETY, _salad),
-    "ifeval": Benchmark("google/IFEval", [Part("train")], INSTRUCTIONS, _ifeval),
+    "social_iqa": Benchmark("lighteval/siqa", [Part("validation")], "language_and_communication", _social_iqa),
+    "mctest": Benchmark(
+        "sagnikrayc/mctest",
+        [Part("test", files="mc500/test/*.parquet")],
+        "knowledge_and_qa",
+        _mctest,
+        "refs/convert/parquet",
+    ),
+    "piqa": Benchmark("baber/piqa", [Part("validation")], "commonsense", _piqa),
+    "commonsense_qa": Benchmark("tau/commonsense_qa", [Part("validation")], "commonsense", _labelled),
+    "salad": Benchmark("walledai/SaladBench", [Part("train", "mrq")], "safety_and_truthfulness", _salad),
+    "ifeval": Benchmark("google/IFEval", [Part("train")], "instruction_following", _ifeval),
 }

@@ -1,16 +1,16 @@
 """`builtin:facts`: general facts that a model should still know after fine-tuning, offline and in the package.
 
-Every fact of `facts.tsv` is there twice: as a choice between four answers and as free recall. A relation is a kind of
-fact with its two wordings and belongs to one category; the wrong options are answers of other facts of the relation.
-Knows nothing of models. A change to the table or to a wording changes the probe's fingerprint.
+Every fact of `facts.tsv` is there twice: as a choice between four answers and as free recall. A relation (a line of
+`relations.tsv`) is a kind of fact with its two wordings and its category; the wrong options are answers of other facts
+of the relation.
+Knows nothing of models. A change to a table changes the probe's fingerprint.
 """
 
 from __future__ import annotations
 
-import csv
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ _SIGNS = {"+": "plus", "-": "minus", "*": "times"}
 
 @dataclass(frozen=True)
 class _Relation:
-    """A kind of fact: `question` asks for the answer, `statement` stops just before it; {} is the subject."""
+    """A line of `relations.tsv`: `question` asks for the answer, `statement` stops before it; {} is the subject."""
 
     category: str
     question: str
@@ -34,7 +34,7 @@ class _Relation:
 
 @dataclass(frozen=True)
 class _Fact:
-    """A line of the table; answers of one `group` are the hardest to tell apart."""
+    """A line of `facts.tsv`; answers of one `group` are the hardest to tell apart."""
 
     relation: str
     group: str
@@ -46,51 +46,13 @@ class _Fact:
         return _RELATIONS[self.relation].category
 
 
-_NP = "With NumPy imported as np,"
-_EQUATION = ("arithmetic", "What is {}?", "{} =")
-_RELATIONS = {
-    "capital": _Relation("capitals", "What is the capital of {}?", "The capital of {} is"),
-    "us_capital": _Relation(
-        "us_states", "What is the capital of the U.S. state of {}?", "The capital of the U.S. state of {} is"
-    ),
-    "symbol": _Relation(
-        "elements", "What is the chemical symbol of the element {}?", "The chemical symbol of the element {} is"
-    ),
-    "atomic_number": _Relation("elements", "What is the atomic number of {}?", "The atomic number of {} is"),
-    "president": _Relation(
-        "presidents", "Who was the {} president of the United States?", "The {} president of the United States was"
-    ),
-    "sum": _Relation(*_EQUATION),
-    "difference": _Relation(*_EQUATION),
-    "product": _Relation(*_EQUATION),
-    "builtin": _Relation(
-        "python", "In Python, which built-in function {}?", "In Python, the built-in function that {} is"
-    ),
-    "module": _Relation(
-        "python",
-        "In Python, which standard library module is for {}?",
-        "In Python, the standard library module for {} is",
-    ),
-    "exception": _Relation(
-        "python", "In Python, which exception is raised when {}?", "In Python, the exception raised when {} is"
-    ),
-    "method": _Relation("python", "In Python, what is the {}?", "In Python, the {} is"),
-    "keyword": _Relation("python", "In Python, which keyword {}?", "In Python, the keyword that {} is"),
-    "numpy": _Relation("numpy", f"{_NP} which function {{}}?", f"{_NP} the function that {{}} is"),
-    "opposite": _Relation("opposites", "What is the opposite of {}?", "The opposite of {} is"),
-    "author": _Relation("authors", "Who wrote {}?", "The author of {} is"),
-    "young": _Relation("animals", "What is a young {} called?", "A young {} is called a"),
-    "female": _Relation("animals", "What is an adult female {} called?", "An adult female {} is called a"),
-    "male": _Relation("animals", "What is an adult male {} called?", "An adult male {} is called a"),
-    "group": _Relation("animals", "What is a group of {} called?", "A group of {} is called a"),
-    "unit": _Relation("science", "What is the SI unit of {}?", "The SI unit of {} is the"),
-    "instrument": _Relation(
-        "science", "Which instrument measures {}?", "The name of the instrument that measures {} is"
-    ),
-    "planet": _Relation("planets", "Which planet of the Solar System {}?", "The planet of the Solar System that {} is"),
-    "discovery": _Relation("discoveries", "Who is known for {}?", "The person known for {} is"),
-    "year": _Relation("years", "In which year did {} take place?", "The year of {} was"),
-}
+def _lines(name: str) -> Iterator[list[str]]:
+    """The lines of a table of this folder, without its header."""
+    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return (line.split("\t") for line in text.splitlines()[1:])
+
+
+_RELATIONS = {name: _Relation(*cells) for name, *cells in _lines("relations.tsv")}
 
 
 def load_facts(
@@ -105,7 +67,7 @@ def load_facts(
         seed: Decides which facts a `limit` keeps; nothing else depends on it.
 
     Raises:
-        ValueError: If a category or the kind is unknown, or `limit` is below 1.
+        ValueError: If a category or the kind is unknown.
 
     >>> load_facts(category="capitals", kind="recall", limit=20).name
     'facts-capitals-recall'
@@ -117,8 +79,6 @@ def load_facts(
             raise ValueError(f"category must be one or more of {', '.join(known)}, got {key!r} in {category!r}")
     if kind is not None and kind not in _KINDS:
         raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {kind!r}")
-    if limit is not None and limit < 1:
-        raise ValueError(f"limit must be 1 or more, or None for all items, got {limit!r}")
     kinds = _KINDS if kind is None else (kind,)
     kept = [key for key in known if key in chosen]
     facts = [fact for fact in _table() if fact.category in kept]
@@ -131,8 +91,7 @@ def load_facts(
 
 @cache
 def _table() -> tuple[_Fact, ...]:
-    with Path(__file__).with_name("facts.tsv").open(encoding="utf-8", newline="") as lines:
-        return tuple(_Fact(**row) for row in csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return tuple(_Fact(*cells) for cells in _lines("facts.tsv"))
 
 
 def _draw(facts: Sequence[_Fact], n: int, seed: int) -> list[_Fact]:
@@ -143,7 +102,7 @@ def _draw(facts: Sequence[_Fact], n: int, seed: int) -> list[_Fact]:
     return stratified(facts, n, stratum=lambda fact: fact.category, draw=rank.__getitem__)
 
 
-def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterable[MultipleChoice | Recall]:
+def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleChoice | Recall]:
     """Both forms of every fact of one category, each position of the right choice equally often."""
     if not facts:
         return

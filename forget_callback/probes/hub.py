@@ -48,9 +48,8 @@ def load_benchmark(name: str, options: Mapping[str, str]) -> Probe:
     for key in BENCHMARKS if name == ALL else [name]:
         found, revisions[key] = _items(key, BENCHMARKS[key], form, root, whole=name == ALL)
         items += found
-    single = len(revisions) == 1
     joined = "\n".join(f"{key}@{revision}" for key, revision in sorted(revisions.items()))
-    revision = revisions[name] if single else hashlib.sha256(joined.encode()).hexdigest()
+    revision = revisions[name] if len(revisions) == 1 else hashlib.sha256(joined.encode()).hexdigest()
     return Probe(name, items, revision=revision)
 
 
@@ -77,11 +76,10 @@ def _items(name: str, benchmark: Benchmark, form: str, root: str, *, whole: bool
 
 def _item(key: str, question: Question, category: str, form: str) -> Item:
     text = question.text.strip()
+    if question.task:
+        return Generation(key, text, "see doc", "task", category, 1280, task=question.task, doc=question.doc)
     if not question.options:
-        prompt = text if question.task else f"{text}\nAnswer:"
-        if question.task:
-            return Generation(key, prompt, "see doc", "task", category, 1280, task=question.task, doc=question.doc)
-        return Generation(key, prompt, question.answer, "number", category, 16, ("\n",))
+        return Generation(key, f"{text}\nAnswer:", question.answer, "number", category, 16, ("\n",))
     options, right = question.shuffled(key)
     if question.listed:
         choices: Sequence[str] = [f" ({letter})" for letter in LETTERS[: len(options)]]
