@@ -76,10 +76,9 @@ def advice(
 
 def _scoring_setup(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
     names = ("batch_tokens", "processes", "dtype", "likelihood", "generation")
-    known = [name for name in names if name in before.metadata and name in after.metadata]
-    other = [
-        f"{n} {before.metadata[n]} -> {after.metadata[n]}" for n in known if before.metadata[n] != after.metadata[n]
-    ]
+    old, new = before.metadata, after.metadata
+    both = [name for name in names if name in old and name in new]
+    other = [f"{name} {old[name]} -> {new[name]}" for name in both if old[name] != new[name]]
     if other:
         yield (
             "scoring_setup_changed",
@@ -172,10 +171,9 @@ def _unbalanced(snapshot: Snapshot) -> float:
     for k in np.unique(snapshot.n_choices[np.isfinite(snapshot.n_choices) & (snapshot.answer >= 0)]):
         answer = snapshot.answer[(snapshot.n_choices == k) & (snapshot.answer >= 0)]
         count = np.bincount(answer, minlength=int(k))
-        expected = len(answer) / k
-        if expected >= 5:  # below that the test is not to be trusted
-            statistic += float(((count - expected) ** 2).sum() / expected)
-            freedom += int(k) - 1
+        if count.mean() >= 5:  # below that the test is not to be trusted
+            statistic += float(stats.chisquare(count).statistic)
+            freedom += len(count) - 1
     return float(stats.chi2.sf(statistic, freedom)) if freedom else 1.0
 
 

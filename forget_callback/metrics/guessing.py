@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forget_callback.metrics.intervals import NO_INTERVAL, Interval, SignedShares, Tail, signed_shares, upper_tail
-from forget_callback.metrics.pairs import Floats, Pairs
-
-NAN = float("nan")
+from forget_callback.metrics.pairs import Floats, Pairs, mean
 
 
 @dataclass(frozen=True)
@@ -61,9 +59,12 @@ def estimate(pairs: Pairs) -> Knowledge:
     return by_choice(pairs) if pairs.by_choice else by_joint(pairs)
 
 
-def lost_scores(pairs: Pairs) -> Floats:
-    """Each item's part in `estimate`, ``(n_items,)``: their mean is `knowledge_lost`."""
-    return _lost_by_choice(pairs) if pairs.by_choice else _lost_by_joint(pairs)
+def lost_by_item(pairs: Pairs) -> Floats:
+    """Each item's part in `knowledge_lost`, ``(n,)``: their mean is the estimate. NaN where not scored both times."""
+    found, scored = np.full(len(pairs), np.nan), pairs.scored()
+    at = ~np.isnan(pairs.before) & ~np.isnan(pairs.after)
+    found[at] = _lost_by_choice(scored) if scored.by_choice else _lost_by_joint(scored)
+    return found
 
 
 def by_joint(pairs: Pairs) -> Knowledge:
@@ -75,14 +76,14 @@ def by_joint(pairs: Pairs) -> Knowledge:
     """
     closed, chance = pairs.closed, 1 / pairs.n_choices
     lost = _lost_by_joint(pairs)
-    weights = {"positive_weight": _mean(1 / (1 - chance)), "negative_weight": _mean(chance / (1 - chance) ** 2)}
+    weights = {"positive_weight": mean(1 / (1 - chance)), "negative_weight": mean(chance / (1 - chance) ** 2)}
     persistent = pairs.before * (1 - pairs.after) / (1 - chance)
     return Knowledge(
         lost=signed_shares(lost, **weights),
         gained=signed_shares(_lost_by_joint(pairs.swapped()), **weights),
-        known_before=_mean((pairs.before - chance) / (1 - chance)),
+        known_before=mean((pairs.before - chance) / (1 - chance)),
         method="joint" if closed.all() else "mixed" if closed.any() else "exact",
-        lost_bounds=Interval(_mean(lost), _mean(persistent)) if closed.any() else NO_INTERVAL,
+        lost_bounds=Interval(mean(lost), mean(persistent)) if closed.any() else NO_INTERVAL,
     )
 
 
@@ -101,18 +102,18 @@ def by_choice(pairs: Pairs) -> Knowledge:
     k, closed, two = pairs.n_choices, pairs.closed, pairs.n_choices == 2
     scale = 1 + 1 / (k - 1)  # k/(k - 1), 1 where open-ended
     per_switch = pairs.several / np.where(pairs.several, k - 2, 1.0)
-    weights = {"positive_weight": _mean(scale), "negative_weight": _mean(per_switch * scale)}
+    weights = {"positive_weight": mean(scale), "negative_weight": mean(per_switch * scale)}
     lost = signed_shares(_lost_by_choice(pairs), **weights)
     bounds = NO_INTERVAL
     if two.any():
         wrong_twice = two & (pairs.before == 0) & (pairs.after == 0) & (np.min(pairs.choices, axis=0) >= 0)
-        independent = _mean(wrong_twice / (1 - _parsed_guesses(pairs) / k))
+        independent = mean(wrong_twice / (1 - _parsed_guesses(pairs) / k))
         bounds = Interval(lost.mean - independent, lost.mean)
     parsed = pairs.choices[0] >= 0
     return Knowledge(
         lost=lost,
         gained=signed_shares(_lost_by_choice(pairs.swapped()), **weights),
-        known_before=_mean(pairs.before - (1 - pairs.before) * parsed / (k - 1)),
+        known_before=mean(pairs.before - (1 - pairs.before) * parsed / (k - 1)),
         method="choice" if closed.all() else "mixed",
         lost_bounds=bounds,
     )
@@ -169,7 +170,7 @@ def guess_persistence(pairs: Pairs) -> GuessPersistence:
     k, same = pairs.n_choices[wrong_twice], before[wrong_twice] == after[wrong_twice]
     n, n_same = len(k), int(same.sum())
     if n == 0:
-        return GuessPersistence(0, 0, 0, NAN, 1.0)
+        return GuessPersistence(0, 0, 0, float("nan"), 1.0)
     # Estimated counts: guesses repeated through persistence, and all never-known items.
     repeated = same * k / (k - 1)
     persistent, never_known = repeated - ~same * k / ((k - 1) * (k - 2)), repeated + ~same * k / (k - 2)
@@ -177,11 +178,11 @@ def guess_persistence(pairs: Pairs) -> GuessPersistence:
     return GuessPersistence(n, n_same, n - n_same, rho, upper_tail(n_same, 1 / (k - 1)).exact)
 
 
-def nothing_forgotten(pairs: Pairs) -> Tail | None:
-    """Exact test of "no item was lost" that goes with the method of `estimate`; None where all are open-ended."""
+def nothing_forgotten(pairs: Pairs) -> float:
+    """Mid-p of the exact test of "no item was lost" by the method of `estimate`; NaN where all are open-ended."""
     if not pairs.closed.any():
-        return None
-    return nothing_forgotten_by_choice(pairs) if pairs.by_choice else nothing_forgotten_by_joint(pairs)
+        return float("nan")
+    return (nothing_forgotten_by_choice(pairs) if pairs.by_choice else nothing_forgotten_by_joint(pairs)).midp
 
 
 def nothing_forgotten_by_choice(pairs: Pairs) -> Tail:
@@ -204,7 +205,3 @@ def nothing_forgotten_by_joint(pairs: Pairs) -> Tail:
     """
     wrong_after = pairs.closed & (pairs.after == 0)
     return upper_tail(int((pairs.before[wrong_after] == 1).sum()), 1 / pairs.n_choices[wrong_after])
-
-
-def _mean(values: Floats) -> float:
-    return float(values.sum()) / len(values) if len(values) else NAN

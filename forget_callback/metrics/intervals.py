@@ -43,13 +43,9 @@ def wilson(successes: float, n: float, *, confidence: float = 0.95) -> Interval:
 
 def mcnemar_midp(n10: int, n01: int) -> float:
     """Two-sided mid-p value of McNemar's exact test of equal accuracy (Fagerland et al. 2013); 1 if nothing changed."""
-    n, smaller = n10 + n01, min(n10, n01)
-    # Twice the mid-p tail: the chance of fewer, and of as many or fewer.
-    return _binomial_cdf(smaller - 1, n) + _binomial_cdf(smaller, n) if n else 1.0
-
-
-def _binomial_cdf(x: int, n: int) -> float:
-    return float(special.bdtr(x, n, 0.5)) if x >= 0 else 0.0
+    n, larger = n10 + n01, max(n10, n01)
+    # Twice the mid-p tail: the chance of more, and of as many or more.
+    return _binomial_sf(larger + 1, n, 0.5) + _binomial_sf(larger, n, 0.5) if n else 1.0
 
 
 class Tail(NamedTuple):

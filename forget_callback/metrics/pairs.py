@@ -70,14 +70,19 @@ class Pairs:
         return pairs
 
 
+def mean(values: Floats) -> float:
+    """NaN without values."""
+    return float(values.sum()) / len(values) if len(values) else float("nan")
+
+
 def paired(
     before: ArrayLike,
     after: ArrayLike,
+    n_choices: ArrayLike | None,
     *,
-    n_choices: ArrayLike | None = None,
-    before_choice: ArrayLike | None = None,
-    after_choice: ArrayLike | None = None,
-    answer: ArrayLike | None = None,
+    before_choice: ArrayLike | None,
+    after_choice: ArrayLike | None,
+    answer: ArrayLike | None,
 ) -> Pairs:
     """Validates the arguments of `transitions`.
 
@@ -109,8 +114,7 @@ def paired(
 
 def _require_consistent(pairs: Pairs, answer: NDArray[np.int64]) -> None:
     """Raises ValueError where a choice and the right option contradict whether the item was right."""
-    sides = zip(("before", "after"), (pairs.before, pairs.after), pairs.choices or ())
-    for name, correct, choice in sides:
+    for name, correct, choice in zip(("before", "after"), (pairs.before, pairs.after), pairs.choices or ()):
         bad = pairs.closed & ~np.isnan(correct) & (choice >= 0) & ((choice == answer) != (correct == 1))
         if bad.any():
             i = int(np.argmax(bad))

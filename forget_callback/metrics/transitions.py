@@ -18,11 +18,10 @@ from forget_callback.metrics.guessing import (
     Knowledge,
     estimate,
     guess_persistence,
-    lost_scores,
     nothing_forgotten,
 )
-from forget_callback.metrics.intervals import Interval, SignedShares, Tail, mcnemar_midp, mover, wilson
-from forget_callback.metrics.pairs import Floats, Pairs, paired
+from forget_callback.metrics.intervals import Interval, SignedShares, mcnemar_midp, mover, wilson
+from forget_callback.metrics.pairs import Pairs, mean, paired
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 
@@ -39,7 +38,8 @@ class Transitions:
         backward_transfer_max: The paper's ceiling on backward transfer, from the accuracy after.
         knowledge: What was known before and after, lost and gained: the estimate, its method and its bounds.
         persistence: How often items wrong both times keep their option; None where options are not known.
-        no_forgetting: The exact test of "no item was lost"; None where no item can be guessed right.
+        no_forgetting_p_value: Exact one-sided test of "nothing forgotten", mid-p; NaN where no item can be guessed
+            right.
     """
 
     n: int
@@ -53,7 +53,7 @@ class Transitions:
     backward_transfer_max: float
     knowledge: Knowledge
     persistence: GuessPersistence | None
-    no_forgetting: Tail | None
+    no_forgetting_p_value: float
 
     @property
     def accuracy_before(self) -> float:
@@ -129,11 +129,6 @@ class Transitions:
         return self.persistence.p_value if self.persistence and self.persistence.n else float("nan")
 
     @property
-    def no_forgetting_p_value(self) -> float:
-        """Exact one-sided test of "nothing forgotten", mid-p; NaN where no item can be guessed right."""
-        return self.no_forgetting.midp if self.no_forgetting else float("nan")
-
-    @property
     def p_value(self) -> float:
         """McNemar's test of equal accuracy, mid-p; NaN without items."""
         return mcnemar_midp(self.n10, self.n01) if self.n else float("nan")
@@ -203,7 +198,7 @@ def compare(before: Snapshot, after: Snapshot) -> Transitions:
     Raises:
         ValueError: If fingerprints or items differ.
     """
-    return compare_groups(pairs_of(before, after), {"": slice(None)})[""]
+    return _count(pairs_of(before, after))
 
 
 def compare_groups(pairs: Pairs, groups: Mapping[str, slice | NDArray[np.int64]]) -> dict[str, Transitions]:
@@ -216,13 +211,6 @@ def compare_groups(pairs: Pairs, groups: Mapping[str, slice | NDArray[np.int64]]
     return {name: _count(pairs.take(rows)) for name, rows in groups.items()}
 
 
-def lost_by_item(pairs: Pairs) -> Floats:
-    """Each item's part in `knowledge_lost`, ``(n,)``: their mean is the estimate. NaN where not scored both times."""
-    found = np.full(len(pairs), np.nan)
-    found[~np.isnan(pairs.before) & ~np.isnan(pairs.after)] = lost_scores(pairs.scored())
-    return found
-
-
 def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     """The answers of two snapshots, joined by item id in the order of `before`, validated once for all that reads them.
 
@@ -233,7 +221,7 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     return paired(
         before.correct,
         after.correct,
-        n_choices=before.n_choices,
+        before.n_choices,
         before_choice=before.choice,
         after_choice=after.choice,
         answer=before.answer,
@@ -268,14 +256,7 @@ def transitions(
     (1, 1, 0.25, 0.0)
     """
     return _count(
-        paired(
-            before,
-            after,
-            n_choices=n_choices,
-            before_choice=before_choice,
-            after_choice=after_choice,
-            answer=answer,
-        )
+        paired(before, after, n_choices, before_choice=before_choice, after_choice=after_choice, answer=answer)
     )
 
 
@@ -292,11 +273,11 @@ def _count(pairs: Pairs) -> Transitions:
         n00=len(scored) - right_before - right_after + n11,
         n_unscored=len(pairs) - len(scored),
         forgetting_chance=_paper_chance(scored),
-        forgetting_max=_clip(_mean(before - (1 - before) / (k - 1))),
-        backward_transfer_max=_clip(_mean(after - (1 - after) / (k - 1))),
+        forgetting_max=_clip(mean(before - (1 - before) / (k - 1))),
+        backward_transfer_max=_clip(mean(after - (1 - after) / (k - 1))),
         knowledge=estimate(scored),
         persistence=None if scored.choices is None else guess_persistence(scored),
-        no_forgetting=nothing_forgotten(scored),
+        no_forgetting_p_value=nothing_forgotten(scored),
     )
 
 
@@ -306,7 +287,7 @@ def _paper_chance(pairs: Pairs) -> float:
         return float("nan")
     wrong_before, wrong_after, k = 1 - pairs.before, 1 - pairs.after, pairs.n_choices
     if (k == k[0]).all():
-        return _mean(wrong_before) * _mean(wrong_after) / float(k[0] - 1)
+        return mean(wrong_before) * mean(wrong_after) / float(k[0] - 1)
     options, stratum = np.unique(k, return_inverse=True)
     size = np.bincount(stratum)
     rates = np.bincount(stratum, wrong_before) * np.bincount(stratum, wrong_after) / size**2
@@ -315,10 +296,6 @@ def _paper_chance(pairs: Pairs) -> float:
 
 def _share(count: int, n: int) -> float:
     return count / n if n else float("nan")
-
-
-def _mean(values: Floats) -> float:
-    return float(values.sum()) / len(values) if len(values) else float("nan")
 
 
 def _clip(value: float) -> float:

@@ -40,16 +40,15 @@ def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
         failed: Gates that failed.
     """
     probes: dict[str, Any] = {}
-    pooled: dict[str, Any] = {}
-    whole = overall(rows)
     for row in rows:
-        values = row.numbers
-        numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
         if row.category:
-            probes[row.probe]["categories"][row.category] = numbers
+            probes[row.probe]["categories"][row.category] = _numbers(row)
         elif row.probe != "all":
-            probes[row.probe] = {**numbers, "categories": {}}
-        if row is whole:
-            pooled = numbers
+            probes[row.probe] = {**_numbers(row), "categories": {}}
     gate = {"passed": not failed, "failed": list(failed)}
-    return json.dumps({"probes": probes, "all": pooled, "gate": gate}, indent=2, allow_nan=False)
+    return json.dumps({"probes": probes, "all": _numbers(overall(rows)), "gate": gate}, indent=2, allow_nan=False)
+
+
+def _numbers(row: Row) -> dict[str, Any]:
+    values = row.numbers
+    return {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}

@@ -6,7 +6,7 @@ A gate fails closed: a number that does not exist fails it, and an unknown probe
 from __future__ import annotations
 
 import math
-import re
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
+from forget_callback.runs.stopping import RULE
 
 Bound: TypeAlias = Literal["value", "lower"]
-_RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+.\deE]+)\s*")
+_FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 @dataclass(frozen=True)
@@ -62,18 +63,17 @@ class Gate:
         Raises:
             ValueError: If it is no gate, or asks for the bound of a metric without an interval.
         """
-        match = _RULE.fullmatch(text)
+        match = RULE.fullmatch(text)
         if match is None or match[3] not in ALL_METRICS:
-            raise ValueError(f"--fail-if {text!r}: expected METRIC>VALUE with METRIC one of {', '.join(ALL_METRICS)}")
-        try:
-            threshold = float(match[5])
-        except ValueError:
-            raise ValueError(f"--fail-if {text!r}: {match[5]!r} is not a number") from None
+            raise ValueError(
+                f"--fail-if {text!r}: expected METRIC>VALUE with a number as VALUE and METRIC one of "
+                f"{', '.join(ALL_METRICS)}"
+            )
         if bound == "lower" and match[3] not in INTERVALS:
             raise ValueError(
                 f"--fail-if {text!r} with --bound lower: {match[3]!r} has no interval; {', '.join(INTERVALS)} have one"
             )
-        return Gate(text, match[1], match[2] or "", match[3], match[4], threshold, bound)
+        return Gate(text, match[1], match[2] or "", match[3], match[4], float(match[5]), bound)
 
     def judge(self, rows: Sequence[Row]) -> GateResult:
         """Tests a comparison.
@@ -92,19 +92,14 @@ class Gate:
         values = row.numbers
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
         number = float(values[self.metric + end])
-        fails = {
-            ">": number > self.threshold,
-            ">=": number >= self.threshold,
-            "<": number < self.threshold,
-            "<=": number <= self.threshold,
-        }
+        failed = math.isnan(number) or _FAILS[self.relation](number, self.threshold)
         message = f"{self.metric} is {_shown(float(values[self.metric]))}"
         if self.metric in INTERVALS:
             low, high = (_shown(float(values[f"{self.metric}_{side}"])) for side in ("low", "high"))
             message += f", 95% interval [{low}, {high}]"
         name = "/".join(filter(None, (row.probe, row.category)))
         message += f", {values['n']} items of {name}"
-        return GateResult(self.text, fails[self.relation] or math.isnan(number), number, message)
+        return GateResult(self.text, failed, number, message)
 
 
 def _shown(value: float) -> str:

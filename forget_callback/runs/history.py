@@ -17,7 +17,8 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, lost_by_item, pairs_of
+from forget_callback.metrics.guessing import lost_by_item
+from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.series import OVER_TIME, Series

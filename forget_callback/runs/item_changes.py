@@ -10,10 +10,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series
 from forget_callback.snapshots.snapshot import Snapshot, align
 
-COLUMNS = (
-    *("samples_seen", "step", "probe", "category", "id", "change", "prompt", "expected", "answer_at_baseline"),
-    *("answer_now", "margin_at_baseline", "margin_now", "first_lost_at"),
-)
+_CHANGES = ("lost", "unlearned", "recovered", "gained")
 
 
 def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
@@ -25,36 +22,32 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
         now: This snapshot, its items in the order of the probe's.
 
     Returns:
-        A row per item with the columns of `COLUMNS`, losses first, sorted by the margin at the baseline, largest
-        first. `change` is "lost" (right at the baseline), "unlearned" (gained since and lost again), "recovered" or
-        "gained"; margins are in nats; `first_lost_at` is in training samples, NaN for an item that was never lost.
+        A row per item, losses first, sorted by the margin at the baseline, largest first. `change` is "lost" (right
+        at the baseline), "unlearned" (gained since and lost again), "recovered" or "gained"; margins are in nats;
+        `first_lost_at` is in training samples, NaN for an item that was never lost.
     """
-    base, items = series.baseline, {item.id: item for item in probe.items}
-    rows = []
-    for i in np.flatnonzero(series.changed):
-        item, known = items[str(base.ids[i])], bool(base.correct[i] == 1)
-        right = bool(series.last is not None and series.last[i] == 1)
-        rows.append(
-            {
-                "samples_seen": now.samples_seen,
-                "step": now.step,
-                "probe": probe.name,
-                "category": item.category,
-                "id": item.id,
-                "change": ("recovered" if known else "gained") if right else ("lost" if known else "unlearned"),
-                "prompt": item.prompt,
-                "expected": expected(item),
-                "answer_at_baseline": base.prediction[i],
-                "answer_now": now.prediction[i],
-                "margin_at_baseline": base.margin[i],
-                "margin_now": now.margin[i],
-                "first_lost_at": series.lost_at[i],
-            }
-        )
-    table = pd.DataFrame(rows, columns=list(COLUMNS))
-    order = {name: i for i, name in enumerate(("lost", "unlearned", "recovered", "gained"))}
-    by = pd.DataFrame({"change": table["change"].map(order), "margin": -table["margin_at_baseline"].astype(float)})
-    return table.loc[by.sort_values(["change", "margin"], kind="stable").index].reset_index(drop=True)
+    base, by_id = series.baseline, {item.id: item for item in probe.items}
+    change = 2 * (now.correct == 1) + (base.correct != 1)  # index into _CHANGES
+    rows = np.flatnonzero(series.changed)
+    rows = rows[np.lexsort((-base.margin[rows], change[rows]))]
+    items = [by_id[str(name)] for name in base.ids[rows]]
+    return pd.DataFrame(
+        {
+            "samples_seen": now.samples_seen,
+            "step": now.step,
+            "probe": probe.name,
+            "category": [item.category for item in items],
+            "id": [item.id for item in items],
+            "change": [_CHANGES[i] for i in change[rows]],
+            "prompt": [item.prompt for item in items],
+            "expected": [expected(item) for item in items],
+            "answer_at_baseline": base.prediction[rows],
+            "answer_now": now.prediction[rows],
+            "margin_at_baseline": base.margin[rows],
+            "margin_now": now.margin[rows],
+            "first_lost_at": series.lost_at[rows],
+        }
+    )
 
 
 def expected(item: Item) -> str:

@@ -19,7 +19,7 @@ from forget_callback.runs.series import OVER_TIME
 from forget_callback.snapshots.snapshot import Snapshot
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
-_RULE = re.compile(r"\s*(?:([^/>]+)/)?(?:([^>]+)/)?(\w+)\s*>\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 
 
 @dataclass(frozen=True)
@@ -83,14 +83,14 @@ class StopRule:
         Raises:
             ValueError: If it is none of these, or the rule is not valid.
         """
-        match = _RULE.fullmatch(text)
-        if match is None:
+        match = RULE.fullmatch(text)
+        if match is None or match[4] != ">":
             raise ValueError(
                 f"stop rule {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with a "
                 "number as VALUE, such as 'knowledge_lost>0.05'"
             )
         confidence = 0.95 if match[3] in INTERVALS else None
-        return cls(match[3], float(match[4]), probe=match[1], category=match[2], confidence=confidence)
+        return cls(match[3], float(match[5]), probe=match[1], category=match[2], confidence=confidence)
 
 
 def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRule, ...]:

@@ -15,7 +15,7 @@ from forget_callback.metrics.guessing import (
     by_joint,
     estimate,
     guess_persistence,
-    lost_scores,
+    lost_by_item,
     nothing_forgotten_by_choice,
     nothing_forgotten_by_joint,
 )
@@ -58,7 +58,7 @@ def test_golden_numbers_from_right_and_wrong(case):
     pairs = replace(pairs_of(case["inputs"]), choices=None)
     expected = case["expected"].get("binary", case["expected"])["joint"]
     found, back = check(by_joint, pairs, expected)
-    same(lost_scores(pairs).mean(), expected["KU_raw"])
+    same(lost_by_item(pairs).mean(), expected["KU_raw"])
     if pairs.closed.any():
         same([found.lost_bounds.high, back.lost_bounds.high], [expected["KU_upper"], expected["UK_upper"]])
         same(found.lost_bounds.low, expected["KU_raw"])
@@ -72,7 +72,7 @@ def test_golden_numbers_from_choices(case):
     pairs, expected = pairs_of(case["inputs"]), case["expected"].get("choice", case["expected"])
     found, _ = check(by_choice, pairs, expected["rho_adjusted"])
     if pairs.several.any():
-        same(lost_scores(pairs).mean(), expected["rho_adjusted"]["KU_raw"])
+        same(lost_by_item(pairs).mean(), expected["rho_adjusted"]["KU_raw"])
     if (pairs.n_choices == 2).any():
         same(found.lost_bounds, [expected[name]["KU_raw"] for name in ("rho_adjusted_k2_rho0", "rho_adjusted")])
 
