@@ -26,7 +26,6 @@ _ANYWHERE = (
     re.compile(r"\(([A-Z])\)"),
     re.compile(r"\b([B-HJ-Z])\b"),  # bare A and I are words
 )
-_RULES = ("exact", "prefix", "contains", "number", "math", "choice", "regex")
 _THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]")
 _THINKING = re.compile(r"\s*(?:<(?:think|thinking|reasoning)>|\[THINK\])")
 
@@ -113,13 +112,7 @@ def _letter(text: str) -> str | None:
 
 
 def matches(prediction: str, answer: str, match: str) -> bool:
-    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex".
-
-    Raises:
-        ValueError: If no text rule of this name decides: a benchmark or a registered matcher does.
-    """
-    if match not in _RULES:
-        raise ValueError(f"match must be one of {', '.join(_RULES)}, got {match!r}")
+    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex"."""
     if match == "number":
         return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
     if match == "choice":
@@ -127,7 +120,9 @@ def matches(prediction: str, answer: str, match: str) -> bool:
     if match == "regex":
         return re.search(answer, prediction) is not None
     if match == "math":
-        return _math_equal(prediction, answer)
+        from math_verify import verify
+
+        return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
     said, wanted = prediction.casefold(), answer.strip().casefold()
     if match == "exact":
         return said.rstrip(" .") == wanted.rstrip(" .")
@@ -141,12 +136,6 @@ def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:
     prediction = extract(text, item.match)
     right = prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer)
     return Judgement.of(right, prediction, finished=finished)
-
-
-def _math_equal(prediction: str, answer: str) -> bool:
-    from math_verify import verify
-
-    return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
 
 
 def _parse_math(text: str) -> list[Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.lm_eval.items import items_of
@@ -44,7 +43,7 @@ def load_task(name: str, options: Mapping[str, str]) -> Probe:
         OSError: If the data set is neither in the cache nor to be downloaded.
         ValueError: If the task or an option is not known, or its items cannot be scored one by one.
     """
-    shots, seed = _checked(name, options)
+    numbers = _numbers(name, options)
     metric, chosen = options.get("metric", ""), options.get("filter", "")
     items: list[Item] = []
     left_out: list[str] = []
@@ -53,22 +52,11 @@ def load_task(name: str, options: Mapping[str, str]) -> Probe:
         found = load_tasks(name, options.get("include_path", ""))
         several = list(found) != [name]
         for leaf, task in found.items():
-            rows = build(leaf, task, shots, seed)
+            rows = build(leaf, task, numbers.get("num_fewshot"), numbers["fewshot_seed"])
             new, drawn, problems = items_of(name, leaf, task, rows, metric, chosen, leaf if several else "")
             items += new
             sampling |= drawn
             left_out += problems
-    return _probe(name, found, items, sampling, left_out, metric)
-
-
-def _probe(
-    name: str,
-    tasks: Mapping[str, Any],
-    items: list[Item],
-    sampling: set[tuple[float, float]],
-    left_out: list[str],
-    metric: str,
-) -> Probe:
     if not items:
         raise ValueError(f"lm-eval task {name!r} has no item that can be scored: {left_out[0]}")
     if left_out:
@@ -85,7 +73,7 @@ def _probe(
             "one; load them one by one"
         )
     temperature, top_p = next(iter(sampling), (0.0, 1.0))
-    versions = {str(task.VERSION) for task in tasks.values()} - {"Yaml", "None"}
+    versions = {str(task.VERSION) for task in found.values()} - {"Yaml", "None"}
     return Probe(
         name=re.sub(r"[^A-Za-z0-9._-]+", "-", name).lstrip("._-"),
         items=items,
@@ -96,17 +84,14 @@ def _probe(
     )
 
 
-def _checked(name: str, options: Mapping[str, str]) -> tuple[int | None, int]:
+def _numbers(name: str, options: Mapping[str, str]) -> dict[str, int]:
     """`num_fewshot` and `fewshot_seed`, once all options are known to be good."""
-    for key in options:
+    numbers = {"fewshot_seed": 1234}
+    for key, value in options.items():
         if key not in OPTIONS:
             raise ValueError(f"spec 'lm-eval:{name}': option {key!r} is not known; known are {', '.join(OPTIONS)}")
-    numbers: list[int | None] = []
-    for key, default in (("num_fewshot", None), ("fewshot_seed", 1234)):
-        value = options.get(key)
-        if value is not None and not value.isdecimal():
-            raise ValueError(f"spec 'lm-eval:{name}': {key} must be a whole number of 0 or more, got {value!r}")
-        numbers.append(default if value is None else int(value))
-    shots, seed = numbers
-    assert seed is not None
-    return shots, seed
+        if key in ("num_fewshot", "fewshot_seed"):
+            if not value.isdecimal():
+                raise ValueError(f"spec 'lm-eval:{name}': {key} must be a whole number of 0 or more, got {value!r}")
+            numbers[key] = int(value)
+    return numbers

@@ -11,7 +11,6 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
-from functools import cache
 from numbers import Real
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -20,7 +19,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.items import Generation
-from forget_callback.probes.lm_eval.tasks import generators_kept, included, load_around, load_tasks
+from forget_callback.probes.lm_eval.tasks import generators_kept, included, load_around, load_tasks, short
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}
@@ -69,10 +68,9 @@ def by_task(item: Generation, text: str, *, finished: bool) -> Judgement:
         found, right = _judged(
             _KNOWN[item.task], item, after_thinking(text), options.get("metric", ""), options.get("filter", "")
         )
-    shown = (
-        found if isinstance(found, str) else " ".join(map(str, found)) if isinstance(found, Iterable) else str(found)
-    )
-    prediction = None if shown.strip() in ("", _NOTHING) else shown
+    if isinstance(found, Iterable) and not isinstance(found, str):
+        found = " ".join(map(str, found))
+    prediction = None if str(found).strip() in ("", _NOTHING) else str(found)
     return Judgement.of(right, prediction, finished=finished)
 
 
@@ -133,17 +131,18 @@ def _source(thing: Any) -> str:
 
 def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) -> tuple[Any, bool]:
     """What the filter leaves of a text, and whether the metric calls that right."""
+    from lm_eval.api.instance import Instance
+
     doc = copy.deepcopy(dict(item.doc))  # a rule may change what it is given
     try:
         metric, ensemble = metric_of(task, metric), filter_of(task, chosen)
-        request = _instance()(request_type="generate_until", doc=doc, arguments=(item.prompt, {}), idx=0, resps=[text])
+        request = Instance(request_type="generate_until", doc=doc, arguments=(item.prompt, {}), idx=0, resps=[text])
         ensemble.apply([request])
         said = request.filtered_resps[ensemble.name]
         value = task.process_results(doc, [said])[metric]
     except Exception as error:  # tasks are other people's code
-        problem = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
         raise ValueError(
-            f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {problem}"
+            f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {short(error)}"
         ) from error
     if not isinstance(value, (Real, np.bool_)) or float(value) not in (0.0, 1.0):
         raise ValueError(
@@ -151,10 +150,3 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
             f"choose another with metric=..., of {', '.join(task.aggregation())}"
         )
     return said, bool(value)
-
-
-@cache
-def _instance() -> Any:
-    from lm_eval.api.instance import Instance
-
-    return Instance
