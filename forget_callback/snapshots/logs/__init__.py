@@ -1,12 +1,14 @@
 """Per-item logs of other tools, for `compare` and `report`: one snapshot per task.
 
-`lm_eval`, `lighteval` and `inspect_logs` read one tool each and return a `Log` per task (`log`), with the chosen option
-where it can be derived (`options`); `matching` finds the items that two logs share, or says why they do not compare.
+`lm_eval`, `lighteval` and `inspect_logs` know one tool each: `files` finds its logs, `identity` says of which model,
+task and time one is, and `read` returns a `Log` (`log`), with the chosen option where it can be derived (`options`).
+`matching` finds the items that two logs share, or says why they do not compare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval
@@ -25,23 +27,19 @@ def is_log(path: Path) -> bool:
 
 def _tools(path: Path) -> list[str]:
     """Tools whose logs are at the path."""
-    if path.is_dir():
-        if (path / "forget" / "manifest.json").is_file() or (path / "manifest.json").is_file():
-            return []
-        return [tool for tool, reader in _READERS.items() if reader.files(path)]
-    if not path.is_file():
+    if (path / "forget" / "manifest.json").is_file() or (path / "manifest.json").is_file():
         return []
-    tools = {".jsonl": "lm-eval", ".eval": "inspect", ".json": "inspect"}
-    if path.suffix == ".parquet":
-        return ["lighteval"] if path.name.startswith("details_") or lighteval.is_details(path) else []
-    return [tools[path.suffix]] if path.suffix in tools else []
+    return [tool for tool, reader in _READERS.items() if reader.files(path)]
 
 
 def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
-    """The logs at a path by probe name; the tasks of a group are one probe with a category each.
+    """The logs at a path by probe name, of a directory the newest of each task.
+
+    The tasks of a group are one probe with a category each.
 
     Raises:
-        ValueError: If a log is damaged, ambiguous, or has the same item twice; names file and line.
+        ValueError: If there are several models, or a log is damaged, not finished, ambiguous, or has the same item
+            twice; names file and line.
         ImportError: If it is a log of inspect and inspect_ai is not installed.
     """
     tools = _tools(path)
@@ -49,7 +47,11 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
         raise ValueError(
             f"{path} has logs of {' and '.join(tools) or 'no known tool'}; give a path with logs of one tool"
         )
-    logs = _READERS[tools[0]].read(path, wanted)
+    reader = _READERS[tools[0]]
+    files = reader.files(path)
+    if path.is_dir():
+        files = _newest(path, {file: reader.identity(file) for file in files}, wanted)
+    logs = [reader.read(file, wanted) for file in files]
     _require_chosen(path, logs, wanted)
     groups: dict[str, list[Log]] = {}
     for log in logs:
@@ -61,6 +63,27 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
             raise ValueError(f"{path}: two tasks have the probe name {log.probe!r}; give one file at a time")
         found[log.probe] = log
     return found
+
+
+def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogOptions) -> list[Path]:
+    """The newest file of each task, sorted by task; notes which ones are skipped.
+
+    Args:
+        path: Directory that was searched.
+        found: Model (or its directory), task and sortable time of each file.
+
+    Raises:
+        ValueError: If they are of several models.
+    """
+    models = sorted({model.removeprefix(f"{path}{os.sep}") for model, _, _ in found.values()})
+    if len(models) > 1:
+        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(models)}; name one log or directory")
+    chosen: dict[str, Path] = {}
+    for file, (_, task, _) in sorted(found.items(), key=lambda entry: entry[1][2]):
+        if task in chosen:
+            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and is used")
+        chosen[task] = file
+    return [chosen[task] for task in sorted(chosen)]
 
 
 def _require_chosen(path: Path, logs: Sequence[Log], wanted: LogOptions) -> None:

@@ -28,11 +28,19 @@ _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRE
 
 
 def files(path: Path) -> list[Path]:
-    """The logs under a directory."""
-    return sorted([*path.rglob("*.eval"), *(file for file in path.rglob("*.json") if is_log(file))])
+    """The logs under a directory, or a file that may be one."""
+    if path.suffix in (".eval", ".json") and path.is_file():
+        return [path]
+    return sorted([*path.rglob("*.eval"), *(file for file in path.rglob("*.json") if _is_log(file))])
 
 
-def is_log(file: Path) -> bool:
+def identity(file: Path) -> tuple[str, str, str]:
+    """Model, task and time."""
+    task = _load(file, header_only=True).eval
+    return str(task.model), str(task.task), str(task.created)
+
+
+def _is_log(file: Path) -> bool:
     """Whether a JSON file is a log of inspect."""
     try:
         found = json.loads(file.read_bytes())
@@ -41,27 +49,8 @@ def is_log(file: Path) -> bool:
     return isinstance(found, dict) and {"version", "status", "eval"} <= set(found)
 
 
-def read(path: Path, wanted: LogOptions) -> list[Log]:
-    """The logs of a directory, the newest of each task, or of one file.
-
-    Raises:
-        ValueError: If there are several models, or a log is damaged, not finished or needs a choice.
-        ImportError: If inspect_ai is not installed.
-    """
-    found = [(file, _load(file)) for file in ([path] if path.is_file() else files(path))]
-    models = sorted({str(log.eval.model) for _, log in found})
-    if len(models) > 1:
-        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(models)}; name one log or directory")
-    newest: dict[str, tuple[Path, Any]] = {}
-    for file, log in sorted(found, key=lambda one: str(one[1].eval.created)):
-        if log.eval.task in newest:
-            wanted.note(f"{log.eval.task}: {file.name} is newer than {newest[log.eval.task][0].name} and is used")
-        newest[log.eval.task] = (file, log)
-    return [_read_task(*newest[task], wanted) for task in sorted(newest)]
-
-
-def _load(file: Path) -> Any:
-    if file.suffix == ".json" and not is_log(file):
+def _load(file: Path, *, header_only: bool = False) -> Any:
+    if file.suffix == ".json" and not _is_log(file):
         raise ValueError(f"{file} is not a log of inspect, or was cut off: expected JSON with version, status and eval")
     try:
         from inspect_ai.log import read_eval_log
@@ -70,13 +59,20 @@ def _load(file: Path) -> Any:
             f"{file} is a log of inspect, which inspect_ai reads: pip install 'forget-callback[inspect]'"
         ) from None
     try:
-        return read_eval_log(str(file), resolve_attachments=True)
+        return read_eval_log(str(file), header_only, resolve_attachments=True)
     except Exception as error:  # zip, JSON and pydantic each have their own
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{file} is damaged, or not a log of inspect: {lines[0]}") from None
 
 
-def _read_task(file: Path, log: Any, wanted: LogOptions) -> Log:
+def read(file: Path, wanted: LogOptions) -> Log:
+    """One log.
+
+    Raises:
+        ValueError: If it is damaged, not finished or needs a choice.
+        ImportError: If inspect_ai is not installed.
+    """
+    log = _load(file)
     samples = log.samples or []
     if log.status != "success":
         problem = f"{file}: the evaluation did not finish, its status is {log.status!r}"
@@ -111,7 +107,7 @@ def _metrics(sample: Any) -> dict[str, Any]:
     for name, score in (sample.scores or {}).items():
         several = score.value if isinstance(score.value, Mapping) else {"": score.value}
         for part, value in several.items():
-            known = value if not isinstance(value, str) else _VALUES.get(value, value)
+            known = _VALUES.get(value, value) if isinstance(value, str) else value
             missing = sample.error is not None or (isinstance(known, float) and math.isnan(known))
             found[f"{name}/{part}" if part else name] = None if missing else known
     return found
@@ -119,7 +115,6 @@ def _metrics(sample: Any) -> dict[str, Any]:
 
 def _item(row: LogRow, metric: str) -> LoggedItem:
     sample = row.raw
-    value = row.metrics.get(metric)
     score = (sample.scores or {}).get(metric.partition("/")[0])
     options = tuple(sample.choices or ())
     targets = (sample.target,) if isinstance(sample.target, str) else tuple(sample.target)
@@ -127,14 +122,14 @@ def _item(row: LogRow, metric: str) -> LoggedItem:
         "input": digest(_text(sample.input)),
         "right answer": digest(targets),
         "list of options": digest(options),
-        "prompt": digest([_text([one]) for one in _prompt(sample.messages)]),
+        "prompt": digest([_text([one]) for one in takewhile(_is_given, sample.messages)]),
     }
     answer = None if score is None else score.answer
     reason = getattr(score, "reason", None)  # since 0.3.245
     unparsed = reason in ("no_response", "invalid_response_format") or (score is not None and score.value == "N")
     cut = sample.output.stop_reason == "max_tokens"
     item = LoggedItem(
-        row.id, math.nan if value is None else float(value), hashes, _text(sample.input), targets,
+        row.id, row.value(metric), hashes, _text(sample.input), targets,
         outcome="unparsed" if unparsed else "truncated" if cut else None,
         prediction=answer or None, text=sample.output.completion or None,
     )  # fmt: skip
@@ -146,14 +141,13 @@ def _right(targets: Sequence[str], options: Sequence[str]) -> int:
     """Index of the right option, -1 if there are no options or several right ones."""
     if len(targets) != 1 or len(options) < 2:
         return -1
-    place = letter_place(targets[0])
-    place = list(options).index(targets[0]) if targets[0] in options else place
+    place = options.index(targets[0]) if targets[0] in options else letter_place(targets[0])
     return place if place < len(options) else -1
 
 
-def _prompt(messages: Sequence[Any]) -> list[Any]:
-    """The messages before the first generated one, few-shot examples included."""
-    return list(takewhile(lambda one: one.role != "assistant" or one.source != "generate", messages))
+def _is_given(message: Any) -> bool:
+    """Whether a message is of the prompt, as few-shot examples are, and not generated."""
+    return bool(message.role != "assistant" or message.source != "generate")
 
 
 def _text(messages: Any) -> str:

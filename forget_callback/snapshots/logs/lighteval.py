@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,87 +21,87 @@ from forget_callback.snapshots.logs.log import (
     LoggedItem,
     LogOptions,
     LogRow,
-    as_number,
     by_id,
     digest,
-    newest,
     pick_metric,
     probe_name,
+    task_and_time,
 )
-from forget_callback.snapshots.logs.options import Pick, as_choice, letter_place, of_letters, settle
+from forget_callback.snapshots.logs.options import Pick, as_choice, letter_place, of_letters, settle, with_options
 
 PREFERRED = ("acc", "extractive_match", "em", "exact_match", "qem", "quasi_exact_match", "pass@1")
-_FILE = re.compile(r"details_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.parquet")
 
 
 def files(path: Path) -> list[Path]:
-    """The files of details under a directory."""
+    """The logs under a directory, or a file that may be one."""
+    if path.suffix == ".parquet" and path.is_file():
+        return [path] if path.name.startswith("details_") or _is_details(_columns(path)) else []
     return sorted(path.rglob("details_*.parquet"))
 
 
-def is_details(file: Path) -> bool:
-    """Whether a Parquet file is one of lighteval's."""
-    names = set(_schema(file))
-    return {"doc", "metric"} <= names or "metrics" in names
+def identity(file: Path) -> tuple[str, str, str]:
+    """Directory of the model, task and time of details/<model>/<time>/details_<task>_<time>.parquet."""
+    name, time = task_and_time(file)
+    return str(file.parent.parent if time == file.parent.name else file.parent), _task_and_shots(name)[0], time
 
 
-def read(path: Path, wanted: LogOptions) -> list[Log]:
-    """The logs of a directory, the newest of each task, or of one file.
-
-    Raises:
-        ValueError: If there are several models, or a log is damaged or needs a choice.
-    """
-    if path.is_file():
-        return [_read_task(path, wanted)]
-    found = {}
-    for file in files(path):  # details/<model>/<time>/details_<task>_<time>.parquet
-        task, _, time = _name(file)
-        found[file] = (file.parent.parent if time == file.parent.name else file.parent, task, time)
-    return [_read_task(file, wanted) for file in newest(path, found, wanted)]
-
-
-def _name(file: Path) -> tuple[str, int | None, str]:
-    """Task, few-shot examples and time in a file's name: details_suite|task:subset|5_2025-01-31T12-00-00.parquet."""
-    match = _FILE.fullmatch(file.name)
-    words = (match["task"] if match else file.stem.removeprefix("details_")).split("|")
+def _task_and_shots(name: str) -> tuple[str, int | None]:
+    """Task and few-shot examples in a name such as suite|task:subset|5."""
+    words = name.split("|")
     shots = int(words.pop()) if len(words) > 1 and words[-1].isdigit() else None
-    return words[-1], shots, match["time"] if match else ""
+    return words[-1], shots
 
 
-def _schema(file: Path) -> list[str]:
+def _columns(file: Path) -> list[str]:
     try:
         return list(pq.read_schema(file).names)
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} is not a Parquet file, or was cut off: {str(error).splitlines()[0]}") from None
 
 
-def _read_task(file: Path, wanted: LogOptions) -> Log:
-    task, shots, _ = _name(file)
-    if not is_details(file):
-        raise ValueError(f"{file}: not details of lighteval: expected doc and metric, or metrics; has {_schema(file)}")
-    newer = "doc" in _schema(file)
-    table = [{name: _plain(name, value) for name, value in raw.items()} for raw in pq.read_table(file).to_pylist()]
-    rows = [
-        LogRow(
-            str(raw["doc"]["id"]) if newer else _question_hash(raw),
-            f"row {number}",
-            {name: value for name, value in raw["metric" if newer else "metrics"].items() if value is not None},
-            _newer(raw) if newer else _older(raw),
-        )
-        for number, raw in enumerate(table, start=1)
-    ]
+def _is_details(columns: Sequence[str]) -> bool:
+    return {"doc", "metric"} <= set(columns) or "metrics" in columns
+
+
+def read(file: Path, wanted: LogOptions) -> Log:
+    """One log.
+
+    Raises:
+        ValueError: If it is damaged or needs a choice.
+    """
+    task, shots = _task_and_shots(task_and_time(file)[0])
+    columns = _columns(file)
+    if not _is_details(columns):
+        raise ValueError(f"{file}: not details of lighteval: expected doc and metric, or metrics; has {columns}")
+    table = pq.read_table(file).to_pylist()
+    rows = [_row(number, raw, newer="doc" in columns) for number, raw in enumerate(table, start=1)]
     metric = pick_metric(rows, str(file), wanted, PREFERRED) if rows else ""
     offers = list(dict.fromkeys(name for row in rows for name in row.metrics))
     rows = [row for row in rows if metric in row.metrics]  # a task with two kinds of metrics has two rows an item
     rows = by_id(rows, str(file), wanted)
+    picks = settle(rows, metric, partial(_pick, metric=metric), str(file), wanted)
     return Log(
         probe=probe_name(task),
         how={"tool": "lighteval", "metric": metric},
-        items=tuple(_items(rows, metric, file, wanted)),
+        items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
         source=str(file),
         few_shot=shots,
         group=task.partition(":")[0] if ":" in task else "",
         offers={"metric": offers},
+    )
+
+
+def _row(number: int, columns: Mapping[str, Any], *, newer: bool) -> LogRow:
+    values = {name: _plain(name, value) for name, value in columns.items()}
+    metrics = values["metric" if newer else "metrics"]
+    raw = _newer(values) if newer else _older(values)
+    raw["options"] = tuple(map(str, raw["options"]))
+    raw["right"] = tuple(place for place in raw["right"] if 0 <= place < len(raw["options"]))
+    return LogRow(
+        str(values["doc"]["id"]) if newer else _question_hash(values),
+        f"row {number}",
+        {name: value for name, value in metrics.items() if value is not None},
+        raw,
     )
 
 
@@ -164,53 +165,33 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _items(rows: Sequence[LogRow], metric: str, file: Path, wanted: LogOptions) -> list[LoggedItem]:
-    correct = [as_number(row.metrics.get(metric)) for row in rows]
-    picks = settle([[_pick(row.raw, way) for row in rows] for way in _normalizations(metric)], correct)
-    if any(row.raw["sums"] for row in rows) and not any(pick and pick.scores for pick in picks):
-        wanted.note(
-            f"{file}: the option that {metric!r} chose does not follow from the log-probabilities; it is unknown"
-        )
-    return [_item(row, right, pick, wanted) for row, right, pick in zip(rows, correct, picks)]
+def _pick(raw: Mapping[str, Any], as_named: bool, *, metric: str) -> Pick | None:
+    """The options with their scores, normalised as the metric's name says; None if there are no log-probabilities.
 
-
-def _normalizations(metric: str) -> tuple[str, ...]:
-    """How a metric normalises the scores of options of different length, by its name."""
-    name = metric.lower()
-    if "norm" not in name or name.endswith("=none"):
-        return ("none",)
-    if "pmi" in name:
-        return ("pmi",)
-    if "token" in name:
-        return ("tokens",)
-    without_space = "nospace" in name or "ignore_first_space=true" in name
-    return ("characters without space", "characters") if without_space else ("characters", "characters without space")
-
-
-def _pick(raw: Mapping[str, Any], way: str) -> Pick | None:
-    options, sums = raw["options"], raw["sums"]
-    if len(options) < 2 or len(sums) < len(options):
+    Args:
+        as_named: Whether an option's first space counts among its characters as the name says; else the other way.
+    """
+    options, metric = raw["options"], metric.lower()
+    skip_space = as_named == ("nospace" in metric or "ignore_first_space=true" in metric)
+    if len(options) < 2 or len(raw["sums"]) < len(options):
         return None
-    sums = sums[: len(options)]
+    sums = raw["sums"][: len(options)]
     try:
-        if way == "pmi":
-            scores = [a - b for a, b in zip(sums, raw["unconditioned"], strict=True)]
-        elif way == "tokens":
-            scores = [a / len(b) for a, b in zip(sums, raw["tokens"], strict=True)]
-        elif way == "none":
+        if "norm" not in metric or metric.endswith("=none"):
             scores = sums
+        elif "pmi" in metric:
+            scores = [a - b for a, b in zip(sums, raw["unconditioned"], strict=True)]
+        elif "token" in metric:
+            scores = [a / len(b) for a, b in zip(sums, raw["tokens"], strict=True)]
         else:
-            shorter = int(way == "characters without space")
-            scores = [a / (len(b) - shorter * b.startswith(" ")) for a, b in zip(sums, options)]
+            scores = [a / (len(b) - (skip_space and b.startswith(" "))) for a, b in zip(sums, options)]
     except (ValueError, ZeroDivisionError):
-        return None  # the log does not have what this way needs
-    return Pick(tuple(place for place in raw["right"] if 0 <= place < len(options)), tuple(scores))
+        scores = []  # the log does not have what this metric needs
+    return Pick(options, raw["right"], tuple(scores))
 
 
-def _item(row: LogRow, correct: float, pick: Pick | None, wanted: LogOptions) -> LoggedItem:
-    raw = row.raw
-    options = tuple(str(option) for option in raw["options"])
-    right = [place for place in raw["right"] if 0 <= place < len(options)]
+def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
+    raw, options, right = row.raw, row.raw["options"], row.raw["right"]
     expected = tuple(options[place] for place in right)
     hashes = {
         "question": digest(raw["question"]),
@@ -219,14 +200,12 @@ def _item(row: LogRow, correct: float, pick: Pick | None, wanted: LogOptions) ->
         "number of few-shot examples": digest(raw["shots"]),
         "prompt": digest(raw["prompt"]),
     }
-    item = LoggedItem(row.id, correct, hashes, raw["question"], expected, text=raw["text"], prediction=raw["text"])
-    if len(options) < 2 or not 0 < len(right) < len(options):
-        return of_letters(item, wanted)
-    if raw["sums"]:
-        known = pick is not None and pick.choice >= 0
-        choice, scores = (pick.choice, pick.scores) if pick is not None and known else (-1, ())
-        chosen = options[choice] if known else None
-        return replace(item, options=options, answer=right[0], choice=choice, scores=scores, prediction=chosen)
+    text, correct = raw["text"], row.value(metric)
+    item = LoggedItem(row.id, correct, hashes, raw["question"], expected, text=text, prediction=text)
+    if not 0 < len(right) < len(options):
+        return item
+    if pick is not None:
+        return with_options(item, pick)
     if len(right) == 1 and [letter_place(option) for option in options] == list(range(len(options))):
-        return as_choice(item, options, right[0], raw["text"] or "")
+        return as_choice(item, options, right[0], text or "")
     return replace(item, options=options, answer=right[0])

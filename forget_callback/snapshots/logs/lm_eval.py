@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,15 @@ from forget_callback.snapshots.logs.log import (
     LoggedItem,
     LogOptions,
     LogRow,
-    as_number,
     by_id,
     digest,
-    newest,
     pick_metric,
     probe_name,
+    task_and_time,
 )
-from forget_callback.snapshots.logs.options import Pick, of_letters, settle
+from forget_callback.snapshots.logs.options import Pick, of_letters, settle, with_options
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
-_FILE = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl")
 _FIELDS = {  # of a row; in logs older than the field `metrics` every other key is a metric
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
     *("doc_hash", "prompt_hash", "target_hash"),
@@ -36,33 +35,25 @@ _FIELDS = {  # of a row; in logs older than the field `metrics` every other key 
 
 
 def files(path: Path) -> list[Path]:
-    """The files of samples under a directory."""
-    return sorted(path.rglob("samples_*.jsonl"))
+    """The logs under a directory, or a file that may be one."""
+    return [path] if path.suffix == ".jsonl" and path.is_file() else sorted(path.rglob("samples_*.jsonl"))
 
 
-def read(path: Path, wanted: LogOptions) -> list[Log]:
-    """The logs of a directory, the newest of each task, or of one file.
+def identity(file: Path) -> tuple[str, str, str]:
+    """Directory of the model, task and time."""
+    return (str(file.parent), *task_and_time(file))
+
+
+def read(file: Path, wanted: LogOptions) -> Log:
+    """One log.
 
     Raises:
-        ValueError: If there are several models, or a log is damaged or needs a choice.
+        ValueError: If it is damaged or needs a choice.
     """
-    if path.is_file():
-        return [_read_task(path, wanted)]
-    found = {file: (file.parent, *_name(file)) for file in files(path)}
-    return [_read_task(file, wanted) for file in newest(path, found, wanted)]
-
-
-def _name(file: Path) -> tuple[str, str]:
-    """The task and the time in a file's name."""
-    match = _FILE.fullmatch(file.name)
-    return (match["task"], match["time"]) if match else (file.stem.removeprefix("samples_"), "")
-
-
-def _read_task(file: Path, wanted: LogOptions) -> Log:
-    task, time = _name(file)
+    task, time = task_and_time(file)
     results = _results(file.with_name(f"results_{time}.json"))
     rows = _lines(file)
-    filters = list(dict.fromkeys(str(row.raw.get("filter", "none")) for row in rows))
+    filters = list(dict.fromkeys(str(row.raw.get("filter", "none")) for row in rows)) or ["none"]
     if len(filters) > 1 and wanted.filter not in filters:
         raise ValueError(
             f"{file} has every answer extracted by {len(filters)} filters: {', '.join(filters)}; choose one: --filter"
@@ -74,12 +65,13 @@ def _read_task(file: Path, wanted: LogOptions) -> Log:
     if evaluated is not None and len(rows) < evaluated and not wanted.allow_partial:
         raise ValueError(f"{file} has {len(rows)} of {evaluated} evaluated items; to compare these: --allow-partial")
     metric = pick_metric(rows, str(file), wanted, PREFERRED)
-    config = results.get("configs", {}).get(task, {})
+    delimiter = str(results.get("configs", {}).get(task, {}).get("target_delimiter", " "))
+    picks = settle(rows, metric, partial(_pick, metric=metric, delimiter=delimiter), str(file), wanted)
     shots = results.get("n-shot", {}).get(task)
     return Log(
         probe=probe_name(task),
         how={"tool": "lm-eval", "metric": metric, "filter": chosen},
-        items=tuple(_items(rows, metric, str(config.get("target_delimiter", " ")), file, wanted)),
+        items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
         source=str(file),
         few_shot=shots if isinstance(shots, int) else None,
         group=_group(task, results.get("group_subtasks", {})),
@@ -106,47 +98,31 @@ def _lines(file: Path) -> list[LogRow]:
             raise ValueError(f"{file}, line {number}: {cut}; write or copy the log again") from None
         if not isinstance(raw, dict) or not {"doc_id", "target", "arguments", "filtered_resps"} <= set(raw):
             raise ValueError(f"{file}, line {number}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
+        raw["arguments"] = _arguments(raw["arguments"])
         names = raw.get("metrics") or [name for name in raw if name not in _FIELDS]
         rows.append(LogRow(str(raw["doc_id"]), f"line {number}", {name: raw.get(name) for name in names}, raw))
-    if not rows:
-        raise ValueError(f"{file} holds no items")
     return rows
 
 
 def _results(file: Path) -> dict[str, Any]:
     """lm-eval's results file, empty if there is none."""
-    if not file.is_file():
-        return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
     except ValueError as error:
         raise ValueError(f"{file}: not JSON ({error}); write or copy the log again") from None
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def _group(task: str, groups: Mapping[str, Sequence[str]]) -> str:
     """The outermost group that the task belongs to, "" if there is none or more than one."""
-    groups = {name: children for name, children in groups.items() if children}
     tops = {task}
     while above := {name for name, children in groups.items() if tops & set(children)}:
         tops = above
     return tops.pop() if len(tops) == 1 and tops != {task} else ""
 
 
-def _items(rows: Sequence[LogRow], metric: str, delimiter: str, file: Path, wanted: LogOptions) -> list[LoggedItem]:
-    correct = [as_number(row.metrics.get(metric)) for row in rows]
-    requests = [_arguments(row.raw) for row in rows]
-    options = [_options(row.raw["filtered_resps"], arguments) for row, arguments in zip(rows, requests)]
-    picks = settle(_readings(rows, options, metric, delimiter), correct)
-    if any(options) and not any(pick and pick.scores for pick in picks):
-        wanted.note(f"{file}: the option that {metric!r} chose does not follow from the log-likelihoods; it is unknown")
-    items = [_item(*one) for one in zip(rows, correct, requests, options, picks)]
-    return [of_letters(item, wanted) for item in items]
-
-
-def _arguments(raw: Mapping[str, Any]) -> list[list[Any]]:
+def _arguments(requests: Any) -> list[list[Any]]:
     """The arguments of each request of one document; lm-eval names them gen_args_0, arg_0 and so on."""
-    requests = raw["arguments"]
     requests = list(requests.values()) if isinstance(requests, dict) else requests
     return [list(one.values()) if isinstance(one, dict) else list(one) for one in requests]
 
@@ -164,23 +140,16 @@ def _options(answers: Sequence[Any], arguments: Sequence[Sequence[Any]]) -> tupl
     return tuple(texts) if len(texts) > 1 else ()
 
 
-def _readings(
-    rows: Sequence[LogRow], options: Sequence[tuple[str, ...]], metric: str, delimiter: str
-) -> list[list[Pick | None]]:
-    """Both interpretations of a target such as "2", an option's index or its text, with the scores of the metric."""
-
-    def size(text: str) -> int:
-        return {"acc_norm": len(text), "acc_bytes": len(text.encode())}.get(metric, 1)
-
-    def pick(row: LogRow, texts: tuple[str, ...], by_index: bool) -> Pick | None:
-        if not texts:
-            return None
-        plain = [text.removeprefix(delimiter) for text in texts]
-        sums = [float(answer[0]) for answer in row.raw["filtered_resps"][: len(texts)]]
-        scores = tuple(total / max(size(text), 1) for total, text in zip(sums, plain))
-        return Pick(_right(str(row.raw["target"]), plain, by_index=by_index), scores)
-
-    return [[pick(row, texts, by_index) for row, texts in zip(rows, options)] for by_index in (True, False)]
+def _pick(raw: Mapping[str, Any], by_index: bool, *, metric: str, delimiter: str) -> Pick | None:
+    """The options with the scores of the metric; a target such as "2" is an option's index, or else its text."""
+    options = _options(raw["filtered_resps"], raw["arguments"])
+    if not options:
+        return None
+    plain = [text.removeprefix(delimiter) for text in options]
+    sizes = {"acc_norm": [len(text) for text in plain], "acc_bytes": [len(text.encode()) for text in plain]}
+    sums = [float(answer[0]) for answer in raw["filtered_resps"][: len(options)]]
+    scores = tuple(total / max(size, 1) for total, size in zip(sums, sizes.get(metric, [1] * len(sums))))
+    return Pick(options, _right(str(raw["target"]), plain, by_index=by_index), scores)
 
 
 def _right(target: str, texts: Sequence[str], *, by_index: bool) -> tuple[int, ...]:
@@ -197,10 +166,8 @@ def _right(target: str, texts: Sequence[str], *, by_index: bool) -> tuple[int, .
     return tuple(place for place in places if 0 <= place < len(texts))
 
 
-def _item(
-    row: LogRow, correct: float, arguments: Sequence[Sequence[Any]], options: tuple[str, ...], pick: Pick | None
-) -> LoggedItem:
-    raw, target = row.raw, str(row.raw["target"])
+def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
+    raw, target, arguments = row.raw, str(row.raw["target"]), row.raw["arguments"]
     texts = [one[0] for one in arguments if one]
     hashes = {
         "document": str(raw.get("doc_hash") or digest(raw.get("doc"))),
@@ -208,20 +175,15 @@ def _item(
         "prompt": str(raw.get("prompt_hash") or digest(texts[:1])),
         "request": digest(arguments),  # options, and the settings of generation
     }
-    prompt = str(texts[0]) if texts else ""
-    if pick is None or not pick.right:
-        generated = not any(isinstance(one[-1], str) for one in arguments if len(one) > 1)  # else likelihoods
-        answer = _first_response(raw["filtered_resps"]) if generated else None
-        unparsed = "unparsed" if answer == "[invalid]" else None  # of lm-eval's regex filters where nothing matches
-        return LoggedItem(
-            row.id, correct, hashes, prompt, (target,), outcome=unparsed,
-            prediction=None if unparsed else answer, text=_first_response(raw.get("resps")) if generated else None,
-        )  # fmt: skip
-    choice = pick.choice
-    return LoggedItem(
-        row.id, correct, hashes, prompt, tuple(options[i] for i in pick.right), options, pick.right[0], choice,
-        scores=pick.scores if choice >= 0 else (), prediction=options[choice] if choice >= 0 else None,
-    )  # fmt: skip
+    item = LoggedItem(row.id, row.value(metric), hashes, str(texts[0]) if texts else "", (target,))
+    if pick is not None and pick.right:
+        return with_options(item, pick)
+    if any(isinstance(one[-1], str) for one in arguments if len(one) > 1):
+        return item  # its responses are likelihoods
+    answer, text = _first_response(raw["filtered_resps"]), _first_response(raw.get("resps"))
+    if answer == "[invalid]":  # of lm-eval's regex filters where nothing matches
+        return replace(item, outcome="unparsed", text=text)
+    return replace(item, prediction=answer, text=text)
 
 
 def _first_response(answers: Any) -> str | None:

@@ -59,6 +59,13 @@ class LogRow:
     metrics: Mapping[str, Any]
     raw: Any
 
+    def value(self, metric: str) -> float:
+        """A metric as a number, NaN where it is missing, infinite where it is not a number."""
+        value = self.metrics.get(metric)
+        if value is None:
+            return math.nan
+        return float(value) if isinstance(value, (int, float)) else math.inf
+
 
 @dataclass(frozen=True)
 class LoggedItem:
@@ -118,18 +125,12 @@ class Log:
         of = {item.id: item for item in self.items}
         return replace(self, items=tuple(of[name] for name in ids))
 
-    @property
-    def fingerprint(self) -> str:
-        """sha256 of all that makes two logs comparable: task, tool, metric, filter and the hashes of every item."""
-        items = sorted((item.id, sorted(item.hashes.items())) for item in self.items)
-        return digest([self.probe, sorted(self.how.items()), items])
-
-    def snapshot(self, *, step: int = 0, fingerprint: str | None = None) -> Snapshot:
+    def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers.
 
         Args:
             step: Of the checkpoint that was evaluated.
-            fingerprint: Of the probe to which they belong, the log's own by default.
+            fingerprint: Of the probe to which they belong; of logs none is known, and `match` decides what compares.
         """
         columns: dict[str, Any] = {
             name: [getattr(item, name) for item in self.items]
@@ -137,7 +138,7 @@ class Log:
         }
         return Snapshot(
             probe=self.probe,
-            fingerprint=self.fingerprint if fingerprint is None else fingerprint,
+            fingerprint=fingerprint,
             step=step,
             ids=np.array([item.id for item in self.items], object),
             outcome=[_outcome(item) for item in self.items],
@@ -175,6 +176,12 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("ascii")).hexdigest()
 
 
+def task_and_time(file: Path) -> tuple[str, str]:
+    """Task and time in a file's name, such as samples_<task>_<time>.jsonl; time "" if there is none."""
+    found = re.fullmatch(r"(?:samples_|details_)?(.+?)(?:_(\d{4}-\d\d-\d\dT[\d.-]+))?", file.stem)
+    return (found[1], found[2] or "") if found else (file.stem, "")
+
+
 def probe_name(task: str) -> str:
     """A task's name with "_" for characters that a probe's name may not contain."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", task).lstrip("._-") or "task"
@@ -203,13 +210,6 @@ def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRo
     return [row for row in rows if count[row.id] == 1]
 
 
-def as_number(value: Any) -> float:
-    """A metric's value as a number, NaN where it is missing, infinite where it is not a number."""
-    if value is None:
-        return math.nan
-    return float(value) if isinstance(value, (bool, int, float)) else math.inf
-
-
 def pick_metric(rows: Sequence[LogRow], source: str, wanted: LogOptions, preferred: Sequence[str] = ()) -> str:
     """The metric that decides right and wrong: the user's choice, else the first that is 0 or 1 for every item.
 
@@ -220,23 +220,18 @@ def pick_metric(rows: Sequence[LogRow], source: str, wanted: LogOptions, preferr
         ValueError: If there is none, or the user's choice is not 0 or 1; lists those that are.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    values = {name: np.array([as_number(row.metrics.get(name)) for row in rows]) for name in names}
-    usable = [name for name in names if np.isin(values[name][~np.isnan(values[name])], (0.0, 1.0)).all()]
-    usable = [name for name in usable if not np.isnan(values[name]).all()]
-    if wanted.metric in usable:
-        return str(wanted.metric)
-    if wanted.metric in names:
-        odd = next(
-            row for row, v in zip(rows, values[wanted.metric or ""]) if not math.isnan(v) and v not in (0.0, 1.0)
-        )
-        value = odd.metrics[wanted.metric or ""]
+    values = {name: np.array([row.value(name) for row in rows]) for name in names}
+    odd = {name: ~np.isnan(column) & ~np.isin(column, (0.0, 1.0)) for name, column in values.items()}
+    usable = [name for name in names if not odd[name].any() and not np.isnan(values[name]).all()]
+    if wanted.metric in names and wanted.metric not in usable:
+        row = rows[int(odd[wanted.metric].argmax())]
         raise ValueError(
-            f"{source}, {odd.where}: metric {wanted.metric!r} is {value!r}, not 0 or 1, so it does not tell right "
-            f"from wrong; metrics of 0 or 1 are {', '.join(usable) or 'none'}"
+            f"{source}, {row.where}: metric {wanted.metric!r} is {row.metrics.get(wanted.metric)!r}, not 0 or 1, so it "
+            f"does not tell right from wrong; metrics of 0 or 1 are {', '.join(usable) or 'none'}"
         )
     if not usable:
         raise ValueError(f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; has {names}")
-    return next((name for name in preferred if name in usable), usable[0])
+    return next(name for name in (wanted.metric, *preferred, *usable) if name in usable)
 
 
 def merge(group: str, logs: Sequence[Log], source: str) -> Log:
@@ -250,24 +245,3 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
     few = {log.few_shot for log in logs}
     items = [replace(item, id=f"{log.probe}/{item.id}", category=log.probe) for log in logs for item in log.items]
     return Log(probe_name(group), how, tuple(items), source, few.pop() if len(few) == 1 else None)
-
-
-def newest(path: Path, found: Mapping[Path, tuple[Path, str, str]], wanted: LogOptions) -> list[Path]:
-    """The newest file of each task, sorted by task; notes which ones are skipped.
-
-    Args:
-        path: Directory that was searched.
-        found: The model's directory, task and sortable time of each file.
-
-    Raises:
-        ValueError: If they are of several models.
-    """
-    models = sorted({model for model, _, _ in found.values()})
-    if len(models) > 1:
-        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(m.name for m in models)}; name one")
-    chosen: dict[str, Path] = {}
-    for file, (_, task, _) in sorted(found.items(), key=lambda entry: entry[1][2]):
-        if task in chosen:
-            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and is used")
-        chosen[task] = file
-    return [chosen[task] for task in sorted(chosen)]

@@ -22,12 +22,9 @@ def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[st
     names = list(logs[0])
     for other in logs[1:]:
         if set(other) != set(names):
-            raise ValueError(f"the tasks differ: {names} in {_source(logs[0])}, {list(other)} in {_source(other)}")
+            one, two = (next(iter(own.values())).source for own in (logs[0], other))
+            raise ValueError(f"the tasks differ: {names} in {one}, {list(other)} in {two}")
     return [dict(zip(names, own)) for own in zip(*(_same_items([one[name] for one in logs], wanted) for name in names))]
-
-
-def _source(logs: Mapping[str, Log]) -> str:
-    return next(iter(logs.values())).source
 
 
 def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
@@ -37,7 +34,7 @@ def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
         _require_same_way(first, other)
         different = _differences(first, other)
         reasons = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items()]
-        if _few_shot(first, other):
+        if None not in (first.few_shot, other.few_shot) and first.few_shot != other.few_shot:
             reasons.insert(0, f"few-shot examples: {first.few_shot} against {other.few_shot}")
         if reasons and not wanted.allow_partial:
             raise ValueError(
@@ -63,10 +60,6 @@ def _require_same_way(first: Log, other: Log) -> None:
             raise ValueError(
                 f"{first.probe}: {first.source} and {other.source} do not compare: {key} {one!r} against {two!r}{hint}"
             )
-
-
-def _few_shot(first: Log, other: Log) -> bool:
-    return None not in (first.few_shot, other.few_shot) and first.few_shot != other.few_shot
 
 
 def _differences(first: Log, other: Log) -> dict[str, list[str]]:

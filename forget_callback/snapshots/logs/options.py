@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase
+from typing import Any
 
 import numpy as np
 
 from forget_callback.probes.answers import extract
-from forget_callback.snapshots.logs.log import LoggedItem, LogOptions
+from forget_callback.snapshots.logs.log import LoggedItem, LogOptions, LogRow
 
 
 @dataclass(frozen=True)
 class Pick:
     """The options of an item: indices of the right ones, and the score of each, none if they cannot be trusted."""
 
+    options: tuple[str, ...]
     right: tuple[int, ...]
     scores: tuple[float, ...]
 
@@ -27,29 +29,50 @@ class Pick:
         return int(np.argmax(self.scores)) if self.scores and len(self.right) < 2 else -1
 
 
-def settle(readings: Sequence[Sequence[Pick | None]], correct: Sequence[float]) -> list[Pick | None]:
-    """The first interpretation of a log's options under which no item contradicts its right or wrong.
+def settle(
+    rows: Sequence[LogRow], metric: str, pick: Callable[[Any, bool], Pick | None], source: str, wanted: LogOptions
+) -> list[Pick | None]:
+    """The options of all rows, in the first of two interpretations under which none contradicts its right or wrong.
 
-    If every one has contradictions, the one with most right options known, without scores. Of two options the right one
-    follows from right or wrong where the log does not record it.
+    If both have contradictions, which is noted, the one with most right options known, without scores. Of two options
+    the right one follows from right or wrong where the log does not record it.
 
     Args:
-        readings: Alternative right options and scores of all items; None for an item without options.
-        correct: 1, 0 or NaN.
+        metric: The one that decides right and wrong.
+        pick: Interprets a row's `raw`: one way if given True, the other if False; None for an item without options.
     """
-    found = [[_of_two(pick, right) for pick, right in zip(reading, correct)] for reading in readings]
+    correct = [row.value(metric) for row in rows]
+    found = [[_of_two(pick(row.raw, way), right) for row, right in zip(rows, correct)] for way in (True, False)]
     for picks in found:
-        known = [(pick, right) for pick, right in zip(picks, correct) if pick and pick.right and not math.isnan(right)]
-        if known and all((int(np.argmax(pick.scores)) in pick.right) == (right == 1) for pick, right in known):
+        known = [(one, right) for one, right in zip(picks, correct) if one and one.right and not math.isnan(right)]
+        agree = (one.scores and (int(np.argmax(one.scores)) in one.right) == (right == 1) for one, right in known)
+        if known and all(agree):
             return picks
-    best = max(found, key=lambda picks: sum(bool(pick and pick.right) for pick in picks))
-    return [None if pick is None else Pick(pick.right, ()) for pick in best]
+    best = max(found, key=lambda picks: sum(bool(one and one.right) for one in picks))
+    if any(best):
+        wanted.note(
+            f"{source}: the option that {metric!r} chose does not follow from the log-probabilities; it is unknown"
+        )
+    return [one and replace(one, scores=()) for one in best]
 
 
 def _of_two(pick: Pick | None, correct: float) -> Pick | None:
     if pick is None or pick.right or len(pick.scores) != 2 or math.isnan(correct):
         return pick
-    return Pick((pick.choice if correct == 1 else 1 - pick.choice,), pick.scores)
+    return replace(pick, right=(pick.choice if correct == 1 else 1 - pick.choice,))
+
+
+def with_options(item: LoggedItem, pick: Pick) -> LoggedItem:
+    """The item as a multiple-choice one; where several options are right, the first of them is its answer."""
+    return replace(
+        item,
+        expected=tuple(pick.options[i] for i in pick.right),
+        options=pick.options,
+        answer=pick.right[0],
+        choice=pick.choice,
+        scores=pick.scores if pick.choice >= 0 else (),
+        prediction=pick.options[pick.choice] if pick.choice >= 0 else None,
+    )
 
 
 def of_letters(item: LoggedItem, wanted: LogOptions) -> LoggedItem:

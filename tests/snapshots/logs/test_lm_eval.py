@@ -165,12 +165,15 @@ def test_a_probe_of_a_log_keeps_what_was_asked(read):
     assert (item.prompt, item.match, item.task, item.answer) == ("Q0", "task", "lm-eval:task", ("(not in the log)",))
 
 
-def test_fingerprints_say_whether_logs_compare(read):
+def test_logs_compare_in_any_order_but_not_with_another_prompt(read):
     rows = [row(0), row(1, target="1", right=0.0)]
     log, _ = read(rows)
-    other, _ = read([rows[1] | {"acc": 0.0}, rows[0]])
-    assert log.fingerprint == other.fingerprint, "the order does not matter"
-    assert read([row(0), row(1, prompt_hash="x")])[0].fingerprint != log.fingerprint
+    turned, _ = read([rows[1], rows[0]])
+    one, other = match([{"task": log}, {"task": turned}], LogOptions())
+    assert [item.id for item in one["task"].items] == [item.id for item in other["task"].items] == ["0", "1"]
+    changed, _ = read([row(0), row(1, target="1", right=0.0, prompt_hash="x")])
+    with pytest.raises(ValueError, match=r"items with another prompt: 1 \('1'\)"):
+        match([{"task": log}, {"task": changed}], LogOptions())
 
 
 def test_the_time_to_read_a_log_grows_with_its_rows(read):
