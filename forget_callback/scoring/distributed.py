@@ -49,7 +49,7 @@ def world_size() -> int:
 def all_reduce_sum(values: Sequence[float] | torch.Tensor) -> list[float]:
     """Sums of `values` over all ranks, element by element, in float64."""
     local = torch.as_tensor(values, dtype=torch.float64)
-    if _is_distributed():
+    if world_size() > 1:
         # NCCL moves device tensors only, Gloo moves both.
         device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
         local = local.to(device, copy=True)
@@ -65,7 +65,7 @@ def any_rank(flag: bool) -> bool:
 
 def all_gather(value: T) -> list[T]:
     """The value of every rank, in rank order."""
-    if not _is_distributed():
+    if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()
     torch.distributed.all_gather_object(values, value)
@@ -79,7 +79,7 @@ def together(work: Callable[[], T]) -> T:
         Exception: What `work` raised, on the first rank on which it failed.
         RuntimeError: On the other ranks, naming that rank and its error.
     """
-    if not _is_distributed():
+    if world_size() == 1:
         return work()
     result: Any = None
     error: Exception | None = None
@@ -108,7 +108,7 @@ def on_main(work: Callable[[], T]) -> T:
         Exception: What `work` raised, on the main process.
         RuntimeError: On the other ranks, with the main process' error.
     """
-    if not _is_distributed():
+    if world_size() == 1:
         return work()
     result: Any = None
     error: Exception | None = None
@@ -124,10 +124,6 @@ def on_main(work: Callable[[], T]) -> T:
     if failure is not None:
         raise _mark_raised_on_all(error or RuntimeError(f"rank 0: {failure}"))
     return result if rank() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
-
-
-def _is_distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and world_size() > 1
 
 
 def _mark_raised_on_all(error: Exception) -> Exception:

@@ -22,7 +22,7 @@ _PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
 def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
     """Eval mode without gradients; restores all state on exit, also after an exception."""
     with contextlib.ExitStack() as restore:
-        restore.callback(_restore_generators, _generators())
+        _restore_generators(restore)
         restore.callback(_restore_modes, [(module, module.training) for module in model.modules()])
         for owner in _owners(model, tokenizer):
             restore.callback(_restore_attributes, owner, _attributes(owner))
@@ -38,37 +38,24 @@ def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
 def without_router_loss(model: Any) -> Iterator[None]:
     """Disables the auxiliary loss of a mixture of experts: not needed here, and it fails on 4-D attention masks."""
     config = model.config.get_text_config()
-    own = getattr(config, "output_router_logits", False)
-    if own:
-        config.output_router_logits = False
+    if not getattr(config, "output_router_logits", False):
+        yield
+        return
+    config.output_router_logits = False
     try:
         yield
     finally:
-        if own:
-            config.output_router_logits = own
+        config.output_router_logits = True
 
 
-def _generators() -> dict[str, Any]:
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": np.random.get_state(),
-        "torch": torch.get_rng_state(),
-    }
+def _restore_generators(restore: contextlib.ExitStack) -> None:
+    restore.callback(random.setstate, random.getstate())
+    restore.callback(np.random.set_state, np.random.get_state())
+    restore.callback(torch.set_rng_state, torch.get_rng_state())
     if torch.cuda.is_available() and torch.cuda.is_initialized():
-        states["cuda"] = torch.cuda.get_rng_state_all()
+        restore.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
     if torch.backends.mps.is_available():
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _restore_generators(states: dict[str, Any]) -> None:
-    random.setstate(states["python"])
-    np.random.set_state(states["numpy"])
-    torch.set_rng_state(states["torch"])
-    if "cuda" in states:
-        torch.cuda.set_rng_state_all(states["cuda"])
-    if "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+        restore.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
 
 
 def _restore_modes(modes: list[tuple[torch.nn.Module, bool]]) -> None:
