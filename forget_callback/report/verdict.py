@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from forget_callback.report.terminal import percent
 from forget_callback.runs.history import Row
 
 
@@ -35,40 +36,31 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     Args:
         rows: Its rows, the baseline first; at least one.
     """
-    last = rows[-1]
-    changed = last.transitions
+    last, changed = rows[-1], rows[-1].transitions
     lost, (low, high) = changed.knowledge_lost, changed.knowledge_lost_interval
-    floor, seen = rows[0].value("noise_floor"), _seen(last)
+    floor = rows[0].value("noise_floor")
     if len(rows) == 1 and changed.n10 + changed.n01 == 0:
-        right = f"{_percent(changed.accuracy_after)} of {changed.n:,} items are right."
+        right = f"{percent(changed.accuracy_after)} of {changed.n:,} items are right."
         return Verdict(last.probe, "baseline", "only the baseline was measured so far", right, math.nan)
     if math.isnan(lost):
         why = "No item was scored both at the baseline and at the last checkpoint."
         return Verdict(last.probe, "nothing", "nothing can be compared", why, math.nan)
-    numbers = f"95% interval {_signed(low)} to {_signed(high)}, {changed.n:,} items, after {seen}"
-    said = f"{_signed(lost)} of the items ({numbers})"
+    numbers = f"95% interval {_signed(low)} to {_signed(high)}, {changed.n:,} items, after {_seen(last)}"
+    said = f"Knowledge lost is {_signed(lost)} of the items ({numbers})"
     noise = "noise floor not measured" if math.isnan(floor) else f"noise floor {_signed(floor)}"
     if high < 0:
-        return Verdict(
-            last.probe,
-            "below zero",
-            "no forgetting, and the estimate is below zero",
-            f"Knowledge lost is {said}; {noise}. An assumption behind it may not hold: see the warnings.",
-            lost,
-        )
-    if low <= 0:
-        reason = f"Knowledge lost is {said}: the interval contains 0; {noise}."
-        return Verdict(last.probe, "noise", "nothing lost beyond noise", reason, lost)
-    if lost <= floor:
-        reason = f"Knowledge lost is {said}: no more than the {noise}."
-        return Verdict(last.probe, "noise", "nothing lost beyond noise", reason, lost)
-    return Verdict(
-        last.probe,
-        "lost",
-        f"{_percent(lost)} of the items were known and are no longer",
-        f"95% interval {_signed(low)} to {_signed(high)}, {changed.n:,} items, after {seen}; {noise}.",
-        lost,
-    )
+        kind, headline = "below zero", "no forgetting, and the estimate is below zero"
+        detail = f"{said}; {noise}. An assumption behind it may not hold: see the warnings."
+    elif low <= 0:
+        kind, headline = "noise", "nothing lost beyond noise"
+        detail = f"{said}: the interval contains 0; {noise}."
+    elif lost <= floor:
+        kind, headline = "noise", "nothing lost beyond noise"
+        detail = f"{said}: no more than the {noise}."
+    else:
+        kind, headline = "lost", f"{percent(lost)} of the items were known and are no longer"
+        detail = f"{numbers}; {noise}."
+    return Verdict(last.probe, kind, headline, detail, lost)
 
 
 def worst_first(verdicts: Sequence[Verdict]) -> list[Verdict]:
@@ -84,10 +76,6 @@ def _seen(row: Row) -> str:
     return f"{row.samples_seen:,.0f} sample{'' if row.samples_seen == 1 else 's'}"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
 def _signed(value: float) -> str:
     """A percentage with a real minus sign; never "-0.0"."""
-    return _percent(value + 0.0 if abs(value) >= 0.0005 else 0.0).replace("-", "−")
+    return percent(value + 0.0 if abs(value) >= 0.0005 else 0.0).replace("-", "−")
