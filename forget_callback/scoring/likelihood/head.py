@@ -8,7 +8,7 @@ in vocabulary tiles with an online softmax. Does not know how the tokens were ba
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,13 +40,11 @@ class ChunkScores:
     argmax: torch.Tensor
 
 
-@dataclass(eq=False)
 class OnlineSoftmax:
     """Log-sum-exp, edge logits and best rivals of one chunk, read tile by tile (Milakov and Gimelshein 2018).
 
     Attributes:
         chunk: What to read.
-        device: Of the logits.
         careful: Rescale by the running maximum in every tile; otherwise only once, by the first tile's maximum, or not
             at all if that is moderate. Saves passes over the logits, but may overflow where they lie far apart: then
             `total` is infinite.
@@ -58,19 +56,8 @@ class OnlineSoftmax:
         rival_logit, rival_token: The best token so far but the target, ``(n_targets,)``.
     """
 
-    chunk: Chunk
-    device: torch.device
-    careful: bool = False
-    maximum: torch.Tensor = field(init=False)
-    total: torch.Tensor = field(init=False)
-    rescaled: bool = field(init=False, default=False)
-    edge_logit: torch.Tensor = field(init=False)
-    target_logit: torch.Tensor = field(init=False)
-    rival_logit: torch.Tensor = field(init=False)
-    rival_token: torch.Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        chunk, device = self.chunk, self.device
+    def __init__(self, chunk: Chunk, device: torch.device, *, careful: bool) -> None:
+        self.chunk, self.careful, self.rescaled = chunk, careful, False
         n_rows, n_edges, n_targets = len(chunk.order), len(chunk.edge_row), len(chunk.targets)
         # Not -inf: the first tile may be all -inf (a padded vocabulary), and -inf minus -inf is NaN.
         self.maximum = torch.full((n_rows, 1), torch.finfo(torch.float32).min, device=device)
@@ -165,8 +152,10 @@ class HeadHook:
         flat = hidden.reshape(-1, hidden.shape[-1])
         if self._scored is not None:
             self._held.append(flat[self._scored])
+        # Left to the model's own head: no token, or one if it may be any module. One token reads all weights.
+        rest = flat[None, : 0 if self.tiled else 1]
         if self._chunk is None:
-            return (self._rest(flat),)
+            return (rest,)
         rows = torch.cat(self._held)[torch.from_numpy(self._chunk.order).to(flat.device)]
         self._held = []
         if not self.tiled:
@@ -177,11 +166,7 @@ class HeadHook:
             return F.linear(rows, head.weight[tile], bias).float()
 
         self.scores = _read(logits, head.weight.shape[0], self._chunk, flat.device)
-        return (self._rest(flat),)
-
-    def _rest(self, flat: torch.Tensor) -> torch.Tensor:
-        """Input left to the model's own head: no token, or one if it may be any module. One token reads all weights."""
-        return flat[None, : 0 if self.tiled else 1]
+        return (rest,)
 
 
 def read_logits(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:

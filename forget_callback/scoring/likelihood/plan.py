@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -249,7 +249,12 @@ def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]
 
 def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]) -> Chunk:
     """Numbers the rows of logits, targets and edges of some batches, each distinct one once."""
-    paths, n_scored = _scored_paths(tries for _, tries in found)
+    paths: list[tuple[int, list[int]]] = []  # each continuation with its scored tokens
+    n_scored = 0
+    for trie in (trie for _, tries in found for trie in tries):
+        number = {node: n_scored + at for at, node in enumerate(trie.scored())}
+        paths += [(i, [number[node] for node in path]) for i, path in zip(trie.members, trie.paths)]
+        n_scored += len(number)
     # The steps of each continuation: (scored token, next token).
     steps = [(i, list(zip(path, rows[i].tokens[rows[i].n_context :]))) for i, path in paths]
     targets: dict[tuple[int, int], int] = {}
@@ -274,18 +279,6 @@ def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]])
         ends=np.cumsum([len(pairs) for _, pairs in steps], dtype=np.int64),
         continuations=_ints([i for i, _ in steps]),
     )
-
-
-def _scored_paths(batches: Iterable[list[_Trie]]) -> tuple[list[tuple[int, list[int]]], int]:
-    """Each continuation with its scored tokens, numbered as in `Chunk.order`; and how many scored tokens there are."""
-    result: list[tuple[int, list[int]]] = []
-    n = 0
-    for tries in batches:
-        for trie in tries:
-            number = {node: n + at for at, node in enumerate(trie.scored())}
-            result += [(i, [number[node] for node in path]) for i, path in zip(trie.members, trie.paths)]
-            n += len(number)
-    return result, n
 
 
 def _ints(values: Any) -> Ints:
