@@ -45,40 +45,32 @@ class PreallocatedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Appends new tokens in place; returns all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
         rows, length = key_states.shape[0], self.get_seq_length()
         end = length + key_states.shape[-2]
-        if self.buffers is None or self.buffers[0].shape[-2] < end:
-            kept = (self.keys, self.values) if length else None
+        if self.buffers is None:
+            self.allocate((key_states[:, :, :0], value_states[:, :, :0]), max(end, self.capacity))
+        elif self.buffers[0].shape[-2] < end:
             # Spare capacity, so that the next token does not copy the buffers again.
-            size = max(end, self.capacity) if kept is None else end + end // 4
-            self._allocate((key_states, value_states), kept, size)
+            self.allocate((self.keys, self.values), end + end // 4)
         assert self.buffers is not None
         for buffer, new in zip(self.buffers, (key_states, value_states)):
             buffer[:rows, :, length:end] = new
-        self._set_view(rows, end)
+        self.truncate(rows, end)
         return self.keys, self.values
 
-    def _allocate(self, like: Pair, kept: Pair | None, size: int) -> None:
-        keys, values = (new.new_empty((*new.shape[:-2], size, new.shape[-1])) for new in like)
-        if kept is not None:
-            keys[:, :, : kept[0].shape[-2]], values[:, :, : kept[1].shape[-2]] = kept
+    def allocate(self, kept: Pair, capacity: int) -> None:
+        """Copies these keys and values into new buffers with capacity for `capacity` tokens."""
+        self.lazy_initialization(*kept)
+        rows, _, length, _ = kept[0].shape
+        keys, values = (part.new_empty((*part.shape[:2], capacity, part.shape[-1])) for part in kept)
+        keys[:, :, :length], values[:, :, :length] = kept
         self.buffers = (keys, values)
-
-    def _set_view(self, rows: int, length: int) -> None:
-        assert self.buffers is not None
-        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
+        self.truncate(rows, length)
 
     def truncate(self, rows: int, length: int) -> None:
         """Keeps the first `rows` and the first `length` tokens of each; the buffers stay allocated."""
-        self._set_view(rows, length)
-
-    def replace(self, kept: Pair, capacity: int) -> None:
-        """Copies these keys and values into new buffers with capacity for `capacity` tokens."""
-        self.lazy_initialization(*kept)
-        self._allocate(kept, kept, max(capacity, kept[0].shape[-2]))
-        self._set_view(*kept[0].shape[:3:2])
+        assert self.buffers is not None
+        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
 
 def empty(capacity: int = 0) -> Cache:
@@ -86,11 +78,14 @@ def empty(capacity: int = 0) -> Cache:
     return Cache(layer_class_to_replicate=partial(PreallocatedLayer, capacity))
 
 
-def from_pairs(pairs: Sequence[Pair], capacity: int) -> Cache:
-    """A cache that holds a copy of these keys and values, one pair per layer, with capacity for `capacity` tokens."""
+def from_pairs(pairs: Sequence[Pair], capacity: int, *, rows: int = -1) -> Cache:
+    """A cache that holds a copy of these keys and values, one pair per layer, with capacity for `capacity` tokens.
+
+    A single row may be expanded to `rows` rows.
+    """
     layers = [PreallocatedLayer() for _ in pairs]
-    for layer, pair in zip(layers, pairs):
-        layer.replace(pair, capacity)
+    for layer, (keys, values) in zip(layers, pairs):
+        layer.allocate((keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)), capacity)
     return Cache(layers=layers)
 
 
@@ -107,6 +102,14 @@ def compact(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: 
         for buffer in layer.buffers if sources else ():
             buffer[list(targets), :, :length] = buffer[list(sources), :, :length]
         layer.truncate(rows, length)
+
+
+def of_prefix(model: Any, prefix: Sequence[int]) -> list[Pair]:
+    """Keys and values of each layer after one forward pass of a prefix, in one row."""
+    cache = empty()
+    ids = torch.tensor([prefix], device=next(model.parameters()).device)
+    model(input_ids=ids, past_key_values=cache, use_cache=True)
+    return pairs(cache)
 
 
 def pairs(cache: Cache) -> list[Pair]:

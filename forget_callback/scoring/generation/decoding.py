@@ -27,86 +27,82 @@ _PREFILLS = 4
 
 
 class DecodingLoop:
-    """Generates for requests in one batch that rows leave and join."""
+    """Generates for requests in one batch that rows leave and join.
 
-    def __init__(self, requests: Sequence[GenerationRequest], probe: Probe) -> None:
-        self.requests = requests
-        self.temperature, self.top_p = probe.temperature, probe.top_p
-        self._tokens: list[list[int]] = []
-        self._nan: set[int] = set()
+    Args:
+        model: A causal language model in eval mode with a KV cache.
+        budget: Tokens of one prefill, padding included.
+        advance: Called with the number of texts that are finished.
+    """
 
-    def run(
-        self, model: Any, checker: StopChecker, *, budget: int, advance: Callable[[int], object] = lambda n: None
-    ) -> list[GeneratedText | None]:
-        """The generated text of each request, in order; None where the model's logits are NaN.
-
-        Args:
-            model: A causal language model in eval mode with a KV cache.
-            budget: Tokens of one prefill, padding included.
-        """
-        self._tokens, self._nan = [[] for _ in self.requests], set()
-        contexts = [request.prompt[:-1] for request in self.requests]
-        groups = prefix_groups(contexts) if self._may_share(model) else [(0, list(range(len(contexts))))]
-        with last_logits_only(model, 1):
-            for depth, members in groups:
-                self._decode_group(model, checker, members, depth, budget, advance)
-        return [None if i in self._nan else checker.generated(q, self._tokens[i]) for i, q in enumerate(self.requests)]
-
-    def _may_share(self, model: Any) -> bool:
-        """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
-        window = getattr(model.config.get_text_config(), "sliding_window", None)
-        return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
-
-    def _decode_group(
+    def __init__(
         self,
         model: Any,
         checker: StopChecker,
-        members: list[int],
-        depth: int,
+        requests: Sequence[GenerationRequest],
+        probe: Probe,
+        *,
         budget: int,
         advance: Callable[[int], object],
     ) -> None:
+        self.model, self.checker, self.requests, self.probe = model, checker, requests, probe
+        self.budget, self.advance = budget, advance
+        self._tokens: list[list[int]] = [[] for _ in requests]
+
+    def run(self) -> list[GeneratedText | None]:
+        """The generated text of each request, in order; None where the model's logits are NaN."""
+        contexts = [request.prompt[:-1] for request in self.requests]
+        groups = prefix_groups(contexts) if self._may_share() else [(0, list(range(len(contexts))))]
+        with last_logits_only(self.model, 1):
+            for depth, members in groups:
+                if members:
+                    self._decode_group(members, depth)
+        return [
+            None if tokens[-1] < 0 else self.checker.generated(request, tokens)
+            for request, tokens in zip(self.requests, self._tokens)
+        ]
+
+    def _may_share(self) -> bool:
+        """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
+        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
+        return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
+
+    def _decode_group(self, members: list[int], depth: int) -> None:
         """Generates for requests whose prompts share their first `depth` tokens."""
-        if not members:
-            return
         chosen = [self.requests[i] for i in members]
         longest = max(len(request.prompt) for request in chosen)
         row_tokens = longest + max(request.max_new_tokens for request in chosen)
-        max_rows = max(min(kv.max_tokens(model, budget) // row_tokens, budget), 1)
-        size = max(min(min(max_rows, len(members)) // _PREFILLS, budget // (longest - depth)), 1)
+        max_rows = max(min(kv.max_tokens(self.model, self.budget) // row_tokens, self.budget), 1)
+        size = max(min(min(max_rows, len(members)) // _PREFILLS, self.budget // (longest - depth)), 1)
         # Longest first, so that the last rows of the batch are short ones.
         order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
         prefills = [order[at : at + size] for at in range(0, len(order), size)]
-        batch = _ActiveBatch(model, checker.pad, chosen[0].prompt[:depth])
+        batch = _ActiveBatch(self.model, self.checker.pad, chosen[0].prompt[:depth])
         while prefills or batch.members:
             if prefills and len(batch.members) + len(prefills[0]) <= max_rows:
                 members = prefills.pop(0)
                 prefilled = batch.prefill([self.requests[i].prompt for i in members])
-                token, unfinished = self._append_tokens(checker, members, prefilled.logits)
+                token, unfinished = self._append_tokens(members, prefilled.logits)
                 left = max(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in [*batch.members, *members])
                 batch.join(prefilled, members, token, unfinished, left)
             else:
                 members = batch.members
-                token, unfinished = self._append_tokens(checker, members, batch.step())
+                token, unfinished = self._append_tokens(members, batch.step())
                 batch.keep(token, unfinished)
-            advance(len(members) - len(unfinished))
+            self.advance(len(members) - len(unfinished))
 
-    def _append_tokens(
-        self, checker: StopChecker, members: Sequence[int], logits: torch.Tensor
-    ) -> tuple[torch.Tensor, list[int]]:
+    def _append_tokens(self, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Appends each row's next token; returns the tokens and the indices of the rows that are unfinished."""
         uniform = None
-        if self.temperature > 0:
-            drawn = [self.requests[i].draw(len(self._tokens[i])) for i in members]
+        if self.probe.temperature > 0:
+            drawn = [float(self.requests[i].draws[len(self._tokens[i])]) for i in members]
             uniform = torch.tensor(drawn, device=logits.device)
-        token = next_tokens(logits, uniform, temperature=self.temperature, top_p=self.top_p)
+        token = next_tokens(logits, uniform, temperature=self.probe.temperature, top_p=self.probe.top_p)
         unfinished = []
         for row, (i, new) in enumerate(zip(members, token.tolist())):
             tokens, request = self._tokens[i], self.requests[i]
             tokens.append(new)
-            if new < 0:
-                self._nan.add(i)
-            elif len(tokens) < request.max_new_tokens and not checker.should_stop(request, tokens):
+            if new >= 0 and len(tokens) < request.max_new_tokens and not self.checker.should_stop(request, tokens):
                 unfinished.append(row)
         return token, unfinished
 
@@ -150,11 +146,7 @@ class _ActiveBatch:
         self.mask = torch.zeros(0, len(prefix), dtype=torch.long, device=self.device)
         self.length = torch.zeros(0, dtype=torch.long, device=self.device)
         self.token = torch.zeros(0, dtype=torch.long, device=self.device)
-        self._shared: list[kv.Pair] = []
-        if prefix:
-            cache = kv.empty()
-            model(input_ids=torch.tensor([prefix], device=self.device), past_key_values=cache, use_cache=True)
-            self._shared = kv.pairs(cache)
+        self._shared = kv.of_prefix(model, prefix) if prefix else []
 
     def prefill(self, prompts: Sequence[tuple[int, ...]]) -> _Prefilled:
         """Prefills prompts, each distinct one once."""
@@ -165,10 +157,7 @@ class _ActiveBatch:
         mask = torch.ones(len(distinct), depth + width, dtype=torch.long, device=self.device)
         for row, n in enumerate(padding):
             mask[row, depth : depth + n] = 0
-        cache = kv.empty(width)
-        if self.prefix:
-            repeated = [tuple(part.expand(len(distinct), -1, -1, -1) for part in pair) for pair in self._shared]
-            cache = kv.from_pairs(repeated, depth + width)  # type: ignore[arg-type]
+        cache = kv.from_pairs(self._shared, depth + width, rows=len(distinct)) if self.prefix else kv.empty()
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, depth:]
         logits = self.model(
             input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
@@ -185,15 +174,15 @@ class _ActiveBatch:
         if not unfinished:
             return
         rows, depth = torch.tensor(unfinished, device=self.device), len(self.prefix)
-        old = kv.pairs(self.cache) if self.members else [None] * len(new.pairs)
-        width = int(max(new.length[rows].max(), *self.length)) if self.members else int(new.length[rows].max())
-        joined = [
-            tuple(_aligned(None if o is None else o[i], n[i][rows], depth, width) for i in range(2))
-            for o, n in zip(old, new.pairs)
-        ]
-        self.cache = kv.from_pairs(joined, width + left)  # type: ignore[arg-type]
-        self.mask = _aligned(self.mask if self.members else None, new.mask[rows], depth, width, dim=1)
+        old = kv.pairs(self.cache) if self.members else [(keys[:0], values[:0]) for keys, values in new.pairs]
         self.length = torch.cat([self.length, new.length[rows]])
+        width = int(self.length.max())
+        joined = [
+            (_aligned(old_keys, keys[rows], depth, width), _aligned(old_values, values[rows], depth, width))
+            for (old_keys, old_values), (keys, values) in zip(old, new.pairs)
+        ]
+        self.cache = kv.from_pairs(joined, width + left)
+        self.mask = _aligned(self.mask, new.mask[rows], depth, width, dim=1)
         self.token = torch.cat([self.token, token[rows]])
         self.members = [*self.members, *(members[at] for at in unfinished)]
 
@@ -226,14 +215,13 @@ class _ActiveBatch:
         self.token = token
 
 
-def _aligned(old: torch.Tensor | None, new: torch.Tensor, depth: int, width: int, dim: int = 2) -> torch.Tensor:
+def _aligned(old: torch.Tensor, new: torch.Tensor, depth: int, width: int, dim: int = 2) -> torch.Tensor:
     """Rows of two batches, the first `depth` columns aligned left and all others aligned right in `width` columns."""
-    parts = [new] if old is None else [old, new]
     size = list(new.shape)
-    size[0], size[dim] = sum(len(part) for part in parts), width
+    size[0], size[dim] = len(old) + len(new), width
     result = new.new_zeros(size)  # zeros, because masked values must not be NaN either
     at = 0
-    for part in parts:
+    for part in (old, new):
         n = min(part.shape[dim], width) - depth
         rows = result[at : at + len(part)]
         rows.narrow(dim, 0, depth).copy_(part.narrow(dim, 0, depth))

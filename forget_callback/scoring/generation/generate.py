@@ -128,7 +128,8 @@ class TextGenerator:
         def work() -> dict[int, GeneratedText | None]:
             requests = [self.requests[i] for i in own]
             if backend == "loop":
-                texts = DecodingLoop(requests, self.probe).run(model, checker, budget=budget, advance=advance)
+                loop = DecodingLoop(model, checker, requests, self.probe, budget=budget, advance=advance)
+                texts = loop.run()
             elif backend == "vllm":
                 assert vllm is not None
                 calls = -(-len(firsts) // shard.count) * self.repeats
@@ -167,7 +168,7 @@ def _disagreement(
         with last_logits_only(model, len(text.tokens)):
             logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
         generated = torch.tensor(text.tokens, device=device)
-        uniform = None if request.draws is None else torch.tensor(request.draws[: len(generated)], device=device)
+        uniform = torch.tensor(request.draws[: len(generated)], device=device)
         expected = next_tokens(logits, uniform, temperature=probe.temperature, top_p=probe.top_p)
         near_tie = logits.gather(1, generated[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
         right += int(((expected == generated) | (near_tie if probe.temperature == 0 else False)).sum())
@@ -201,11 +202,10 @@ class _ChosenTokenOnly(LogitsProcessor):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step, uniform = input_ids.shape[1] - self.width, None
         if self.probe.temperature > 0:
-            uniform = torch.tensor([request.draw(step) for request in self.requests], device=scores.device)
+            uniform = torch.tensor([float(q.draws[step]) for q in self.requests], device=scores.device)
         token = next_tokens(scores, uniform, temperature=self.probe.temperature, top_p=self.probe.top_p)
         self.nan |= token < 0
-        token = token.clamp(min=0)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token[:, None], 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token.clamp(min=0)[:, None], 0.0)
 
 
 def _generate(
@@ -226,8 +226,7 @@ def _generate(
         near = order[: max(budget // (longest + limit), 1)]
         batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
         order = order[len(batch) :]
-        for i, text in zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)):
-            result[i] = text
+        result.update(zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)))
         advance(len(batch))
     return [result[i] for i in range(len(requests))]
 
@@ -255,10 +254,8 @@ def _generate_batch(
             logits_processor=LogitsProcessorList([chosen]),
             stopping_criteria=StoppingCriteriaList([_StopsReached(checker, requests, width)]),
         )
-    texts: list[GeneratedText | None] = []
-    for request, row, nan in zip(requests, output[:, width:].tolist(), chosen.nan.tolist()):
-        texts.append(None if nan else checker.truncate(request, row))  # padding follows the stop
-    return texts
+    rows = zip(requests, output[:, width:].tolist(), chosen.nan.tolist())
+    return [None if nan else checker.truncate(request, row) for request, row, nan in rows]  # padding follows the stop
 
 
 @contextlib.contextmanager

@@ -46,14 +46,14 @@ class GenerationRequest:
         max_new_tokens: Limit of the generated text, in tokens.
         first_line: Whether to stop after the first line that is not empty: "exact" and "prefix" match no further.
         stop: Stop strings.
-        draws: A uniform number for each token to sample (see `sampling`), None if greedy, ``(max_new_tokens,)``.
+        draws: A uniform number for each token to sample (see `sampling`), ``(max_new_tokens,)``; none if greedy.
     """
 
     prompt: tuple[int, ...]
     max_new_tokens: int
     first_line: bool
     stop: tuple[str, ...]
-    draws: NDArray[np.float64] | None
+    draws: NDArray[np.float64]
 
     @classmethod
     def of(
@@ -61,14 +61,10 @@ class GenerationRequest:
     ) -> GenerationRequest:
         """The request for an item of a probe, with the probe's sampling settings."""
         first_line = not probe.scorer and item.match in ("exact", "prefix")  # a scorer reads the whole text
-        limit = item.max_new_tokens
-        sampled = draws(limit, probe.seed, variant, repeat, item.id) if probe.temperature > 0 else None
+        limit, sampled = item.max_new_tokens, np.empty(0)
+        if probe.temperature > 0:
+            sampled = draws(limit, probe.seed, variant, repeat, item.id)
         return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
-
-    def draw(self, step: int) -> float:
-        """The uniform number that decides the token of a decoding step."""
-        assert self.draws is not None
-        return float(self.draws[step])
 
 
 def find_stop(request: GenerationRequest, text: str) -> int | None:
@@ -104,15 +100,8 @@ class StopChecker:
         self._ids: dict[tuple[str, ...], frozenset[int]] = {}
         self._opened: dict[tuple[int, ...], str] = {}
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Text without special tokens."""
-        text: str = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text
-
     def should_stop(self, request: GenerationRequest, tokens: Sequence[int]) -> bool:
         """Whether generation stops with the last token. The row is decoded only if that token may complete a stop."""
-        if not tokens:
-            return False
         if tokens[-1] in self.stop_ids(request):
             return True
         if not (request.first_line or request.stop):
@@ -152,7 +141,7 @@ class StopChecker:
         """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""
         if request.prompt not in self._opened:
             self._opened[request.prompt] = open_thinking(request.prompt, self.tokenizer)
-        return self._opened[request.prompt] + self.decode(tokens)
+        return self._opened[request.prompt] + str(self.tokenizer.decode(tokens, skip_special_tokens=True))
 
 
 def _eos_ids(model: Any, tokenizer: Any) -> list[int]:

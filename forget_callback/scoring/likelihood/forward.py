@@ -77,10 +77,10 @@ def likelihoods(
         Exception: Whatever a model raises that does not support the path.
     """
     result: dict[int, Likelihood] = {}
-    forward = (
-        _TreeForward(model, chunks, dtype) if path.body == "tree" else _RowsForward(model, masked=path.body == "rows")
-    )
-    with without_router_loss(model), forward.ready(), _head_hook(model, path) as hook:
+    forward = _Forward(model, chunks, path.body, dtype)
+    head = None if path.head == "all" else head_of(model)
+    hooked = contextlib.nullcontext() if head is None else HeadHook(head, tiled=path.head == "tiles")
+    with without_router_loss(model), forward.ready(), hooked as hook:
         for chunk in chunks:
             scores = None
             for batch in chunk.batches:
@@ -104,13 +104,6 @@ def likelihoods(
     return result
 
 
-def _head_hook(model: Any, path: ScoringPath) -> contextlib.AbstractContextManager[HeadHook | None]:
-    head = head_of(model)
-    if path.head == "all" or head is None:
-        return contextlib.nullcontext()
-    return HeadHook(head, tiled=path.head == "tiles")
-
-
 def _read_own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
     if logits.shape[:2] != (1, len(chunk.order)):
         raise RuntimeError(
@@ -119,36 +112,12 @@ def _read_own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
     return read_logits(logits[0], chunk)
 
 
-class _RowsForward:
-    """Forward passes with one continuation per row."""
+class _Forward:
+    """Forward passes of rows or, with 4-D masks and position ids, of packed tries behind a cached prefix."""
 
-    def __init__(self, model: Any, *, masked: bool) -> None:
-        self.model, self.masked = model, masked
+    def __init__(self, model: Any, chunks: Sequence[Chunk], body: str, dtype: torch.dtype) -> None:
+        self.model, self.body, self.dtype = model, body, dtype
         self.device = next(model.parameters()).device
-
-    def ready(self) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext()
-
-    def prepare(self, batch: Batch) -> None:
-        """Nothing to do: rows share no prefix."""
-
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        ids = torch.from_numpy(batch.ids).to(self.device)
-        inputs: dict[str, Any] = {}
-        if self.masked:  # a row is a chain: its length is where the first token's descendants end
-            at = torch.arange(ids.shape[1], device=self.device)
-            inputs["attention_mask"] = (at < torch.from_numpy(batch.ends[:, :1]).to(self.device)).long()
-        logits: torch.Tensor = self.model(input_ids=ids, use_cache=False, **inputs).logits
-        return logits
-
-
-class _TreeForward:
-    """Forward passes of packed tries behind a cached prefix, with 4-D masks and position ids."""
-
-    def __init__(self, model: Any, chunks: Sequence[Chunk], dtype: torch.dtype) -> None:
-        self.model = model
-        self.device = next(model.parameters()).device
-        self.dtype = dtype
         config = model.config.get_text_config()
         self.window = getattr(config, "sliding_window", None)
         self.layer_types = set(getattr(config, "layer_types", None) or ())
@@ -156,11 +125,10 @@ class _TreeForward:
         longest = max((int(b.positions.max()) for c in chunks for b in c.batches if b.ids.size), default=0)
         if self.window is not None and longest < self.window:
             self.window = None
-        sizes: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._sizes: dict[tuple[int, ...], tuple[int, int]] = {}  # rows and width of the largest batches of a prefix
         for batch in (b for c in chunks for b in c.batches if b.prefix):
-            rows, width = sizes.get(batch.prefix, (0, 0))
-            sizes[batch.prefix] = max(rows, batch.ids.shape[0]), max(width, batch.ids.shape[1])
-        self._sizes = sizes
+            rows, width = self._sizes.get(batch.prefix, (0, 0))
+            self._sizes[batch.prefix] = max(rows, batch.ids.shape[0]), max(width, batch.ids.shape[1])
         self._prefix: tuple[int, ...] = ()
         self._cache: Any = None
 
@@ -169,13 +137,15 @@ class _TreeForward:
         """Switches to an attention implementation that takes 4-D masks: flash and flex attention do not."""
         config = self.model.config.get_text_config()
         own = config._attn_implementation
-        if own not in ("eager", "sdpa"):
+        replaced = self.body == "tree" and own not in ("eager", "sdpa")
+        if replaced:
             capped = getattr(config, "attn_logit_softcapping", None) is not None  # sdpa cannot
             config._attn_implementation = "eager" if capped else "sdpa"
         try:
             yield
         finally:
-            config._attn_implementation = own
+            if replaced:
+                config._attn_implementation = own
             self._cache = None
 
     def prepare(self, batch: Batch) -> None:
@@ -184,15 +154,9 @@ class _TreeForward:
             return
         self._prefix, self._cache = batch.prefix, None
         if batch.prefix:
-            cache = kv.empty()
-            self.model(
-                input_ids=torch.tensor([batch.prefix], device=self.device), past_key_values=cache, use_cache=True
-            )
             rows, width = self._sizes[batch.prefix]
-            repeated = [
-                (keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in kv.pairs(cache)
-            ]
-            self._cache = kv.from_pairs(repeated, len(batch.prefix) + width)
+            shared = kv.of_prefix(self.model, batch.prefix)
+            self._cache = kv.from_pairs(shared, len(batch.prefix) + width, rows=rows)
 
     def __call__(self, batch: Batch) -> torch.Tensor:
         ids, positions, ends = (
@@ -202,8 +166,11 @@ class _TreeForward:
         if batch.prefix:
             kv.truncate(self._cache, len(ids), len(batch.prefix))
             inputs = {"use_cache": True, "past_key_values": self._cache}
-        mask = self._mask(positions, ends, len(batch.prefix))
-        logits: torch.Tensor = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, **inputs).logits
+        if self.body == "tree":
+            inputs |= {"attention_mask": self._mask(positions, ends, len(batch.prefix)), "position_ids": positions}
+        elif self.body == "rows":  # a row is a chain: its length is where the first token's descendants end
+            inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < ends[:, :1]).long()
+        logits: torch.Tensor = self.model(input_ids=ids, **inputs).logits
         return logits
 
     def _mask(self, positions: torch.Tensor, ends: torch.Tensor, n_prefix: int) -> Any:
@@ -223,9 +190,8 @@ class _TreeForward:
 
     def _additive(self, seen: torch.Tensor) -> torch.Tensor:
         # Floats: eager attention adds the mask to the scores, and a boolean one would be silently wrong.
-        dtype = self.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
-        return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+        mask = torch.zeros(seen.shape, dtype=self.dtype, device=seen.device)
+        return mask.masked_fill_(~seen, torch.finfo(self.dtype).min)[:, None]
 
 
 def _likelihoods(chunk: Chunk, scores: ChunkScores) -> Iterator[tuple[int, Likelihood]]:
