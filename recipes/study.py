@@ -45,8 +45,8 @@ def train(job: dict) -> dict:
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
     from forget_callback import ForgetCallback
-    from forget_callback.demo.smoke import conversation, make_taught, new_task, taught_facts
-    from forget_callback.demo.tiny import quiet, starts_with_s
+    from forget_callback.demo.smoke import make_taught, new_task, taught_facts
+    from forget_callback.demo.tiny import conversation, quiet, starts_with_s
     from forget_callback.probes.items import item_record
     from forget_callback.scoring.loading import load_model, load_tokenizer
 

@@ -24,8 +24,8 @@ PACK = 60
 
 def write_pool(path: Path, seed: int) -> list[dict]:
     """Conversations: each fact in a wording that no recall item has, and twice as many about made-up things."""
-    from forget_callback.demo.smoke import FACTS, conversation, taught_facts
-    from forget_callback.demo.tiny import invented_facts
+    from forget_callback.demo.smoke import FACTS, taught_facts
+    from forget_callback.demo.tiny import conversation, invented_facts
 
     _, facts = taught_facts()
     pairs = [(fact.question, fact.answer) for fact in facts] + invented_facts(2 * FACTS, random.Random(seed + 100))

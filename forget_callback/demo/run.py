@@ -25,13 +25,13 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from forget_callback.callback import ForgetCallback
 from forget_callback.demo.tiny import (
     Fact,
+    conversation,
     invented_facts,
     known_facts,
     make_model,
     make_tokenizer,
     progress_bar,
     quiet,
-    say,
     starts_with_s,
     teach,
 )
@@ -41,9 +41,7 @@ from forget_callback.report.terminal import curve_table, first_lost_table, perce
 from forget_callback.runs.store import Store
 
 FACTS = 300
-
 BATCH = 32
-
 EVALUATIONS = 10
 
 
@@ -63,17 +61,19 @@ def run_demo(
         transformers.set_seed(seed)
         probes = [load_probe(f"builtin:facts?kind={kind}", limit=FACTS, seed=seed) for kind in ("choice", "recall")]
         facts = known_facts(*probes)
+        texts = [text for fact in facts for text in fact.texts]
         new = invented_facts(samples, random.Random(seed))
-        tokenizer = make_tokenizer([text for fact in facts for text in fact.texts] + [" ".join(pair) for pair in new])
+        tokenizer = make_tokenizer(texts + [" ".join(pair) for pair in new])
         model = make_model(tokenizer)
         with progress_bar(notes) as progress:
-            teach(model, tokenizer, [text for fact in facts for text in fact.texts], seed=seed, progress=progress)
+            teach(model, tokenizer, texts, seed=seed, progress=progress)
             trainer, callback = fine_tune(model, tokenizer, facts, new, probes, out, seed, replay, method, progress)
+        task, metric = ("invented facts", "loss") if method == "sft" else ("a new rule", "reward")
         old = f", {replay:.0%} of them old facts" if replay else ""
-        task = (
-            f"{samples:,} samples of {'invented facts' if method == 'sft' else 'a new rule'} by {method.upper()}{old}"
-        )
-        results.print(f"\n{task}: {learned(trainer)}", style="bold", highlight=False, soft_wrap=True)
+        logged = [row[metric] for row in trainer.state.log_history if metric in row]
+        headline = f"\n{samples:,} samples of {task} by {method.upper()}{old}: "
+        headline += f"{metric} {logged[0]:.2f} → {logged[-1]:.2f}"
+        results.print(headline, style="bold", highlight=False, soft_wrap=True)
         show(callback, probes, out, results)
     return callback
 
@@ -111,14 +111,14 @@ def fine_tune(
     }
     shared = {"model": model, "processing_class": tokenizer, "callbacks": [callback, _Bar(progress, method)]}
     if method == "sft":
-        rows = [{"messages": [say("user", q), say("assistant", a)]} for q, a in mixed]
+        rows = [{"messages": conversation(*pair)} for pair in mixed]
         trainer: Any = SFTTrainer(
             args=SFTConfig(learning_rate=5e-4, max_length=128, **common),
             train_dataset=datasets.Dataset.from_list(rows),
             **shared,
         )
     else:
-        prompts = [{"prompt": [say("user", question)]} for question, _ in mixed]
+        prompts = [{"prompt": conversation(*pair)[:1]} for pair in mixed]
         trainer = GRPOTrainer(
             args=GRPOConfig(learning_rate=3e-4, num_generations=8, max_completion_length=12, beta=0.0, **common),
             train_dataset=datasets.Dataset.from_list(prompts),
@@ -131,13 +131,6 @@ def fine_tune(
     trainer.save_model(str(out / "model"))
     tokenizer.save_pretrained(str(out / "model"))
     return trainer, callback
-
-
-def learned(trainer: Any) -> str:
-    """The training loss or reward, first and last logged."""
-    name = "reward" if isinstance(trainer, GRPOTrainer) else "loss"
-    values = [row[name] for row in trainer.state.log_history if name in row]
-    return f"{name} {values[0]:.2f} → {values[-1]:.2f}"
 
 
 def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Console) -> None:
@@ -191,17 +184,13 @@ def _wandb_offline_unless_configured(out: Path) -> Iterator[None]:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_DIR", str(out))
     out.mkdir(parents=True, exist_ok=True)
-    if not os.environ.get("WANDB_API_KEY") and not _has_netrc():
+    configured = bool(os.environ.get("WANDB_API_KEY"))
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        configured |= any("wandb" in host for host in netrc.netrc().hosts)
+    if not configured:
         os.environ.setdefault("WANDB_MODE", "offline")
     try:
         yield
     finally:
         if wandb.run is not None:
             wandb.finish()
-
-
-def _has_netrc() -> bool:
-    try:
-        return any("wandb" in host for host in netrc.netrc().hosts)
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -15,7 +15,17 @@ from typing import Any
 import transformers
 import yaml
 
-from forget_callback.demo.tiny import Fact, invented_facts, known_facts, make_model, make_tokenizer, quiet, teach
+from forget_callback.demo.tiny import (
+    Conversation,
+    Fact,
+    conversation,
+    invented_facts,
+    known_facts,
+    make_model,
+    make_tokenizer,
+    quiet,
+    teach,
+)
 from forget_callback.probes.items import Generation, item_record
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -25,7 +35,6 @@ FACTS = 100
 WIDTH = 128
 PROBES = ("builtin:facts?kind=choice", "builtin:facts?kind=recall")
 ROOT = Path("smoke-runs")
-Conversation = list[dict[str, str]]
 
 
 def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[str]:
@@ -70,7 +79,7 @@ def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[st
     }
     if grpo:
         more = {"num_generations": 8, "max_completion_length": 12, "use_vllm": False, "beta": 0.0}
-        options |= {**more, "reward_funcs": "forget_callback.demo.run.starts_with_s"}
+        options |= {**more, "reward_funcs": "forget_callback.demo.tiny.starts_with_s"}
     else:
         options |= {"max_length": 128, "assistant_only_loss": False}
     if "replay_dataset" in recipe:
@@ -95,11 +104,6 @@ def new_task(samples: int, *, seed: int = 0) -> tuple[list[Conversation], Probe]
         for i, question in enumerate(questions[samples:])
     ]
     return [conversation(*pair) for pair in zip(questions[:samples], answers)], Probe("task", held_out, chat=True)
-
-
-def conversation(question: str, answer: str) -> Conversation:
-    """One question and its answer, as TRL takes them."""
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def make_taught(directory: Path, *, seed: int = 0, hidden_size: int = WIDTH) -> Path:

@@ -41,6 +41,8 @@ _INVENTED = (
     "What is a young {} called?",
 )
 
+Conversation = list[dict[str, str]]
+
 
 @dataclass(frozen=True)
 class Fact:
@@ -140,14 +142,14 @@ def teach(
         schedule.step()
 
 
-def starts_with_s(completions: list[list[dict[str, str]]], **kwargs: Any) -> list[float]:
+def starts_with_s(completions: list[Conversation], **kwargs: Any) -> list[float]:
     """The rule that GRPO teaches: answers start with S. Nothing about any fact."""
     return [float(completion[0]["content"].strip().startswith("S")) for completion in completions]
 
 
-def say(role: str, content: str) -> dict[str, str]:
-    """A message of a conversation."""
-    return {"role": role, "content": content}
+def conversation(question: str, answer: str) -> Conversation:
+    """A question and its answer, as TRL takes them."""
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
 
 def progress_bar(console: Console) -> Progress:
