@@ -22,6 +22,11 @@ notes = Console(stderr=True)
 IncludePath = Annotated[Path | None, typer.Option(help="Directory with YAML tasks of your own, for lm-eval:TASK.")]
 
 
+def note(text: str) -> None:
+    """Prints a text to standard error as it is."""
+    notes.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
 def with_include_path(spec: str, include_path: Path | None) -> str:
     """A spec of lm-eval with the directory of its tasks; any other as it is."""
     if include_path is None or not spec.startswith("lm-eval:"):

@@ -2,37 +2,20 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from forget_callback.cli.app import app, notes
+from forget_callback.cli.app import app, note
 from forget_callback.report.terminal import changes_table, percent
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.gate import Gate, GateResult, junit
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import open_run, write_whole
-from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, read_logs
+from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 from forget_callback.snapshots.snapshot import Snapshot
-
-
-class Format(str, Enum):
-    """Output formats of `compare`."""
-
-    table = "table"
-    json = "json"
-    markdown = "markdown"
-
-
-class BoundOf(str, Enum):
-    """What a gate reads."""
-
-    VALUE = "value"
-    LOWER = "lower"
-
 
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
 METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
@@ -46,22 +29,18 @@ OPTIONS = typer.Option(
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 
 
-def wanted(**chosen: Any) -> LogOptions:
-    """What the user chose, with notes that go to standard error."""
-    return LogOptions(**chosen, note=lambda text: notes.print(text, highlight=False, soft_wrap=True, markup=False))
-
-
 @app.command()
 def compare(
     before: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its first step), snapshot file, or log.")],
     after: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its last step), snapshot file, or log.")],
-    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.table,
+    format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print it.")] = "table",
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
     ] = None,
     bound: Annotated[
-        BoundOf, typer.Option(help="What a gate tests: the value, or the lower end of its confidence interval.")
-    ] = BoundOf.VALUE,
+        Literal["value", "lower"],
+        typer.Option(help="What a gate tests: the value, or the lower end of its confidence interval."),
+    ] = "value",
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     filter: Annotated[str | None, FILTER] = None,
     metric: Annotated[str | None, METRIC] = None,
@@ -73,9 +52,11 @@ def compare(
 
     Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, or an inspect log.
     """
-    gates = [Gate.parse(text, bound=bound.value) for text in fail_if or ()]
-    choice = wanted(filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial)
-    rows = compare_checkpoints(*_snapshots(before, after, choice))
+    gates = [Gate.parse(text, bound=bound) for text in fail_if or ()]
+    chosen = LogOptions(
+        filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial, note=note
+    )
+    rows = compare_checkpoints(*_snapshots(before, after, chosen))
     results = [gate.judge(rows) for gate in gates]
     title = f"{before} → {after}"
     if junit_file is not None:
@@ -86,18 +67,18 @@ def compare(
         raise typer.Exit(1)
 
 
-def _snapshots(before: str, after: str, choice: LogOptions) -> tuple[dict[str, Snapshot], dict[str, Snapshot]]:
+def _snapshots(before: str, after: str, chosen: LogOptions) -> tuple[dict[str, Snapshot], dict[str, Snapshot]]:
     """Both sides by probe.
 
     Raises:
         ValueError: If they have no probes, or items of logs, in common.
     """
-    logs = [_logs(source, choice) for source in (before, after)]
-    if logs[0] and logs[1]:
-        old, new = match([logs[0], logs[1]], choice)
-        return tuple({name: log.snapshot() for name, log in own.items()} for own in (old, new))  # type: ignore[return-value]
-    if logs[0] or logs[1]:
-        log, other = (before, after) if logs[0] else (after, before)
+    is_ours = [not is_log(Path(source)) for source in (before, after)]
+    if not any(is_ours):
+        old, new = match([read_logs(Path(source), chosen) for source in (before, after)], chosen)
+        return {name: log.snapshot() for name, log in old.items()}, {name: log.snapshot() for name, log in new.items()}
+    if not all(is_ours):
+        log, other = (after, before) if is_ours[0] else (before, after)
         raise ValueError(f"{log} is a log of another tool and {other} is not; compare logs of one tool, or two runs")
     first, last = _own(before, default="first"), _own(after, default="last")
     if set(first) != set(last):
@@ -105,11 +86,6 @@ def _snapshots(before: str, after: str, choice: LogOptions) -> tuple[dict[str, S
             f"the probes differ: {before} has {sorted(first)}, {after} has {sorted(last)}; nothing to compare"
         )
     return first, last
-
-
-def _logs(source: str, choice: LogOptions) -> dict[str, Log]:
-    """The logs that a path names, none if it is a run or one of our snapshots."""
-    return read_logs(Path(source), choice) if is_log(Path(source)) else {}
 
 
 def _own(source: str, *, default: Any) -> dict[str, Snapshot]:
@@ -121,17 +97,17 @@ def _own(source: str, *, default: Any) -> dict[str, Snapshot]:
     return {probe.name: run.read(probe.name, default=default) for probe in run.store.probes()}
 
 
-def _show(rows: list[Row], results: list[GateResult], format: Format, title: str) -> None:
+def _show(rows: list[Row], results: list[GateResult], format: str, title: str) -> None:
     """The comparison on standard output, the gates that failed on standard error."""
     failed = [one for one in results if one.failed]
-    if format is Format.json:
+    if format == "json":
         print(comparison_json(rows, failed=[one.text for one in failed]))
-    elif format is Format.markdown:
+    elif format == "markdown":
         print(_as_markdown(rows, results))
     else:
         Console().print(changes_table(rows, title=title))
     for one in failed:
-        notes.print(f"gate failed: {one.text}: {one.message}", highlight=False, markup=False, soft_wrap=True)
+        note(f"gate failed: {one.text}: {one.message}")
 
 
 def _as_markdown(rows: list[Row], results: list[GateResult]) -> str:

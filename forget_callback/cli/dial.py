@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from forget_callback.cli.app import app, notes
-from forget_callback.cli.compare import Format
+from forget_callback.cli.app import app, note, notes
 from forget_callback.probes.load import load_probe
-from forget_callback.tools.dial import dial_table
-
-if TYPE_CHECKING:
-    from forget_callback.tools.dial import Point
+from forget_callback.tools.dial import Point, best_point, dial_table, turn_dial
 
 
 @app.command()
@@ -29,18 +25,14 @@ def dial(
     limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass.")] = None,
     save: Annotated[Path | None, typer.Option(help="Save the best point's model here.")] = None,
-    format: Annotated[Format, typer.Option(help="How to print it: table or json.")] = Format.table,
+    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
 ) -> None:
     """Scores interpolations between two models: how much of a fine-tuning to keep."""
     try:
         shares = [float(part) for part in points.split(",")]
     except ValueError:
         raise ValueError(f"--points must be numbers from 0 to 1 with commas, got {points!r}") from None
-    if format is Format.markdown:
-        raise ValueError("--format must be table or json here, got 'markdown'")
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
-
-    from forget_callback.tools.dial import best_point, turn_dial
 
     with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
         bar = progress.add_task("scoring", total=len({0.0, *shares}))
@@ -55,12 +47,12 @@ def dial(
             seen=lambda point: progress.advance(bar),
         )
     best = best_point(found)
-    if format is Format.json:
+    if format == "json":
         print(_as_json(found, best))
     else:
         Console().print(dial_table(found, best, task=learned.name))
     if save is not None:
-        notes.print(f"the model at {best.share:g} is in {save}", highlight=False, soft_wrap=True)
+        note(f"the model at {best.share:g} is in {save}")
 
 
 def _as_json(points: list[Point], best: Point) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from forget_callback.cli.app import app, notes
+from forget_callback.cli.app import app, note
 from forget_callback.runs.store import write_whole
 
 
@@ -31,9 +31,7 @@ def replay(
     beside = out.with_name(f"{out.name}.why.json")
     write_whole(beside, lambda temporary: temporary.write_text(pack.summary(), encoding="utf-8"))
     print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
-    notes.print(
+    note(
         f"{pack.refused} examples of the pool contain one of the probe's items and were excluded; {beside} names the "
-        "item that selected each example",
-        highlight=False,
-        soft_wrap=True,
+        "item that selected each example"
     )

@@ -7,26 +7,18 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from forget_callback.cli.app import IncludePath, app, notes, with_include_path
-from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL, wanted
+from forget_callback.cli.app import IncludePath, app, note, notes, with_include_path
+from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.items import item_record
 from forget_callback.probes.load import load_probe
 from forget_callback.runs.store import Store, write_whole
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
-
-
-class Method(str, Enum):
-    """Ways to fine-tune in `demo`."""
-
-    sft = "sft"
-    grpo = "grpo"
 
 
 @app.command()
@@ -35,12 +27,12 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
     samples: Annotated[int, typer.Option(min=32, help="New facts to train on.")] = 1600,
     replay: Annotated[float, typer.Option(min=0, max=0.9, help="Share of samples that replay old facts.")] = 0.0,
-    method: Annotated[Method, typer.Option(help="How to fine-tune.")] = Method.sft,
+    method: Annotated[Literal["sft", "grpo"], typer.Option(help="How to fine-tune.")] = "sft",
 ) -> None:
     """Teaches a tiny model facts, fine-tunes it with TRL, and shows which facts it forgets."""
     from forget_callback.demo.run import run_demo
 
-    run_demo(out, seed=seed, samples=samples, replay=replay, method=method.value, results=Console(), notes=notes)
+    run_demo(out, seed=seed, samples=samples, replay=replay, method=method, results=Console(), notes=notes)
 
 
 @app.command()
@@ -79,14 +71,16 @@ def report(
         return
     if not all(logs) or len(runs) < 2:
         raise ValueError("a report of logs needs two or more, the checkpoints of one model in order, and no runs")
-    choice = wanted(filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial)
+    chosen = LogOptions(
+        filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial, note=note
+    )
     with tempfile.TemporaryDirectory() as directory:
-        print(write_report(_run_of_logs(runs, Path(directory) / "logs", choice), out))
+        print(write_report(_run_of_logs(runs, Path(directory) / "logs", chosen), out))
 
 
-def _run_of_logs(paths: Sequence[str], directory: Path, choice: LogOptions) -> Store:
+def _run_of_logs(paths: Sequence[str], directory: Path, chosen: LogOptions) -> Store:
     """Logs as a run, a step each."""
-    logs = match([read_logs(Path(path), choice) for path in paths], choice)
+    logs = match([read_logs(Path(path), chosen) for path in paths], chosen)
     probes = {name: log.to_probe() for name, log in logs[0].items()}
     store = Store(directory)
     store.begin(list(probes.values()), source=", ".join(paths))
@@ -139,10 +133,7 @@ def verify(
             said = f"differ ({value[:12]}, {other.hashes[name][:12]})" if name in differing else f"equal ({value[:12]})"
             print(f"{title:<18}{name:<12}{said}")
     if not found.deterministic:
-        notes.print(
-            "training is not deterministic even without the callback: nothing can be verified",
-            soft_wrap=True,
-        )
+        note("training is not deterministic even without the callback: nothing can be verified")
     print(f"{'passed' if found.passed else 'failed'}: {steps} steps, {found.probed} snapshots")
     if not found.passed:
         raise typer.Exit(1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forget_callback.cli.app import IncludePath, app, notes, with_include_path
+from forget_callback.cli.app import IncludePath, app, note, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import percent, snapshot_line
@@ -101,7 +101,7 @@ def _score_history(
     def show(seen: Observation, first: bool) -> None:
         print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)
 
-    score_history(scorer, checkpoints, store, baseline=baseline, seen=show, note=_note)
+    score_history(scorer, checkpoints, store, baseline=baseline, seen=show, note=note)
     if rank() == 0:
         _print_where(store)
 
@@ -112,9 +112,5 @@ def _keep(store: Store, taken: Sequence[Snapshot]) -> None:
         print(f"{one.probe}: {percent(one.accuracy)} of {len(one)} items right", flush=True)
 
 
-def _note(text: str) -> None:
-    notes.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
 def _print_where(store: Store) -> None:
-    _note(f"written to {store.path}")
+    note(f"written to {store.path}")
