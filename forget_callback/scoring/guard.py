@@ -35,17 +35,23 @@ def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_router_loss(model: Any) -> Iterator[None]:
-    """Disables the auxiliary loss of a mixture of experts: not needed here, and it fails on 4-D attention masks."""
-    config = model.config.get_text_config()
-    if not getattr(config, "output_router_logits", False):
-        yield
-        return
-    config.output_router_logits = False
+def replaced(owner: Any, **values: Any) -> Iterator[None]:
+    """Replaces attributes of an object, and restores them on exit."""
+    before = {name: getattr(owner, name) for name in values}
     try:
+        for name, value in values.items():
+            setattr(owner, name, value)
         yield
     finally:
-        config.output_router_logits = True
+        for name, value in before.items():
+            setattr(owner, name, value)
+
+
+def without_router_loss(model: Any) -> contextlib.AbstractContextManager[None]:
+    """Disables the auxiliary loss of a mixture of experts: not needed here, and it fails on 4-D attention masks."""
+    config = model.config.get_text_config()
+    has_loss = getattr(config, "output_router_logits", False)
+    return replaced(config, output_router_logits=False) if has_loss else contextlib.nullcontext()
 
 
 def _restore_generators(restore: contextlib.ExitStack) -> None:

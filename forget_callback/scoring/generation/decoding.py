@@ -9,7 +9,7 @@ rows are batched afterwards depends on the generated lengths. Does not know whet
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,15 +230,9 @@ def _aligned(old: torch.Tensor, new: torch.Tensor, depth: int, width: int, dim: 
     return result
 
 
-@contextlib.contextmanager
-def last_logits_only(model: torch.nn.Module, n: int) -> Iterator[None]:
+def last_logits_only(model: torch.nn.Module, n: int) -> contextlib.AbstractContextManager[Any]:
     """Computes logits of the last `n` tokens of each row only; of all tokens where the model names no head."""
     head = head_of(model)
     if head is None:
-        yield
-        return
-    handle = head.register_forward_pre_hook(lambda module, args: (args[0][:, -n:], *args[1:]))
-    try:
-        yield
-    finally:
-        handle.remove()
+        return contextlib.nullcontext()
+    return head.register_forward_pre_hook(lambda module, args: (args[0][:, -n:], *args[1:]))

@@ -20,7 +20,7 @@ from forget_callback.scoring.generation.decoding import DecodingLoop, last_logit
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.generation.vllm import VLLM
-from forget_callback.scoring.guard import without_router_loss
+from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
@@ -264,13 +264,8 @@ def _without_own_config(model: torch.nn.Module) -> Iterator[None]:
 
     From all modules, because a PEFT model hands its config down to its base model.
     """
-    own = [
-        (module, vars(module)["generation_config"]) for module in model.modules() if "generation_config" in vars(module)
-    ]
-    try:
-        for module, _ in own:
-            module.generation_config = GenerationConfig()
+    with contextlib.ExitStack() as stack:
+        for module in model.modules():
+            if "generation_config" in vars(module):
+                stack.enter_context(replaced(module, generation_config=GenerationConfig()))
         yield
-    finally:
-        for module, config in own:
-            module.generation_config = config

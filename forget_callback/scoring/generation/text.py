@@ -87,13 +87,15 @@ class StopChecker:
     """Decodes generated tokens and decides where they stop.
 
     Attributes:
-        eos_ids: End-of-sequence ids of the model and the tokenizer, ascending.
+        eos_ids: End-of-sequence ids of the model's generation config and of the tokenizer, ascending.
         pad: Padding id; any end-of-sequence id, or 0, where the tokenizer has none.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.eos_ids = _eos_ids(model, tokenizer)
+        own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+        ids = own if isinstance(own, (list, tuple)) else [own]
+        self.eos_ids = sorted({*ids, tokenizer.eos_token_id} - {None})
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.eos_ids), 0)
         self._pieces: dict[int, str] = {}
         self._added: dict[str, int] = tokenizer.get_added_vocab()
@@ -142,11 +144,3 @@ class StopChecker:
         if request.prompt not in self._opened:
             self._opened[request.prompt] = open_thinking(request.prompt, self.tokenizer)
         return self._opened[request.prompt] + str(self.tokenizer.decode(tokens, skip_special_tokens=True))
-
-
-def _eos_ids(model: Any, tokenizer: Any) -> list[int]:
-    """End-of-sequence ids of the model's generation config and of the tokenizer."""
-    config = getattr(model, "generation_config", None)
-    own = getattr(config, "eos_token_id", None)
-    ids = {*(own if isinstance(own, (list, tuple)) else [own]), tokenizer.eos_token_id} - {None}
-    return sorted(ids)

@@ -7,13 +7,24 @@ against plain forward passes at first use. Tested with a stand-in for vLLM itsel
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
+from forget_callback.scoring.guard import replaced
+
+# In place of the trainer's sampling settings.
+_GREEDY = {
+    "temperature": 0.0,
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": None,
+    "repetition_penalty": 1.0,
+    "logprobs": 0,
+    "structured_outputs_regex": None,
+}
 
 
 class VLLM:
@@ -61,7 +72,7 @@ class VLLM:
         if stop:
             more |= {"stop": stop, "include_stop_str_in_output": True}
         limit = max(request.max_new_tokens for request in requests)
-        with self._greedy(max_completion_length=limit, generation_kwargs=more):
+        with replaced(self.generation, **_GREEDY, max_completion_length=limit, generation_kwargs=more):
             _, completions, _, _ = self.generation.generate(prompts=prompts, images=None, num_generations=1)
         return [checker.truncate(requests[i], list(tokens)) for i, tokens in zip(own, completions)]
 
@@ -71,15 +82,3 @@ class VLLM:
             return int(self.generation.llm.llm_engine.model_config.max_model_len)
         length = self.generation.vllm_client.get_server_info()["model_config"].get("max_model_len")
         return None if length is None else int(length)
-
-    @contextlib.contextmanager
-    def _greedy(self, **settings: Any) -> Iterator[None]:
-        """Replaces the trainer's sampling settings by greedy decoding, and restores them."""
-        greedy = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "logprobs": 0}
-        settings = {**greedy, "structured_outputs_regex": None, **settings}
-        before = {name: getattr(self.generation, name) for name in settings}
-        try:
-            vars(self.generation).update(settings)
-            yield
-        finally:
-            vars(self.generation).update(before)

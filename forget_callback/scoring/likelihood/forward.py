@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.guard import without_router_loss
+from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
 
@@ -132,21 +132,13 @@ class _Forward:
         self._prefix: tuple[int, ...] = ()
         self._cache: Any = None
 
-    @contextlib.contextmanager
-    def ready(self) -> Iterator[None]:
+    def ready(self) -> contextlib.AbstractContextManager[None]:
         """Switches to an attention implementation that takes 4-D masks: flash and flex attention do not."""
         config = self.model.config.get_text_config()
-        own = config._attn_implementation
-        replaced = self.body == "tree" and own not in ("eager", "sdpa")
-        if replaced:
-            capped = getattr(config, "attn_logit_softcapping", None) is not None  # sdpa cannot
-            config._attn_implementation = "eager" if capped else "sdpa"
-        try:
-            yield
-        finally:
-            if replaced:
-                config._attn_implementation = own
-            self._cache = None
+        if self.body != "tree" or config._attn_implementation in ("eager", "sdpa"):
+            return contextlib.nullcontext()
+        capped = getattr(config, "attn_logit_softcapping", None) is not None  # sdpa cannot
+        return replaced(config, _attn_implementation="eager" if capped else "sdpa")
 
     def prepare(self, batch: Batch) -> None:
         """Forwards a new prefix once and expands its KV cache to every row."""

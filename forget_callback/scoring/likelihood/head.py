@@ -204,11 +204,8 @@ def computes_in(model: Any) -> torch.dtype:
     layer = head_of(model) or next((m for m in model.modules() if isinstance(m, torch.nn.Linear)), None)
     if layer is None:
         return model.dtype  # type: ignore[no-any-return]
-    handle = layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
-    try:
+    with layer.register_forward_hook(lambda module, args, output: seen.append(output.dtype)):
         model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
-    finally:
-        handle.remove()
     return seen[0] if seen else model.dtype
 
 
@@ -242,9 +239,6 @@ def keeps_logits(model: torch.nn.Module, head: torch.nn.Module, ids: torch.Tenso
         ramp.append(torch.linspace(-100, 100, output.shape[-1], device=output.device, dtype=output.dtype))
         return ramp[0].expand_as(output)
 
-    handle = head.register_forward_hook(replace)
-    try:
+    with head.register_forward_hook(replace):
         logits = model(input_ids=ids, use_cache=False).logits
-    finally:
-        handle.remove()
     return bool(ramp) and bool((logits.float() == ramp[0].float()).all())
