@@ -40,20 +40,17 @@ def sparkline(values: Sequence[float]) -> str:
 
 def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     """One line per snapshot while training runs: accuracy at the baseline, changes later."""
-    by_probe: dict[str, list[Row]] = {}
-    for row in rows:
-        by_probe.setdefault(row.probe, []).append(row)
+    wholes = [row for row in rows if not row.category]
     said = []
-    for name, own in by_probe.items():
-        whole = next(row for row in own if not row.category)
-        changed = whole.transitions
-        if name == "all" and len(by_probe) > 1:
+    for whole in wholes:
+        name, changed = whole.probe, whole.transitions
+        if name == "all" and len(wholes) > 1:
             continue
         if first:
             said.append(f"{name}: {percent(changed.accuracy_after)} of {changed.n} items right")
             continue
         text = f"{name}: lost {interval(whole, 'knowledge_lost')}, gained {percent(changed.knowledge_gained)}"
-        lost = [row for row in own if row.category and row.value("knowledge_lost") > 0]
+        lost = [row for row in rows if row.probe == name and row.category and row.value("knowledge_lost") > 0]
         if lost:
             worst = max(lost, key=lambda row: row.value("knowledge_lost"))
             text += f", most in {worst.category} {percent(worst.value('knowledge_lost'))}"

@@ -114,13 +114,11 @@ class _Prefilled:
     Attributes:
         pairs: Keys and values of each layer.
         mask: Attention mask, ``(rows, width)``.
-        length: Tokens of each prompt, ``(rows,)``.
         logits: After the last token of each prompt, ``(rows, vocabulary)``.
     """
 
     pairs: list[kv.Pair]
     mask: torch.Tensor
-    length: torch.Tensor
     logits: torch.Tensor
 
 
@@ -134,7 +132,6 @@ class _ActiveBatch:
         members: Index of each row's request.
         cache: KV cache, None while there are no rows.
         mask: Attention mask, ``(rows, columns of the cache)``.
-        length: Tokens of each row, padding excluded, ``(rows,)``.
         token: The last token of each row, which the cache does not hold yet, ``(rows,)``.
     """
 
@@ -144,7 +141,6 @@ class _ActiveBatch:
         self.members: list[int] = []
         self.cache: Any = None
         self.mask = torch.zeros(0, len(prefix), dtype=torch.long, device=self.device)
-        self.length = torch.zeros(0, dtype=torch.long, device=self.device)
         self.token = torch.zeros(0, dtype=torch.long, device=self.device)
         self._shared = kv.of_prefix(model, prefix) if prefix else []
 
@@ -165,7 +161,7 @@ class _ActiveBatch:
         place = {prompt: row for row, prompt in enumerate(distinct)}
         rows = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
         pairs = [(keys[rows], values[rows]) for keys, values in kv.pairs(cache)]
-        return _Prefilled(pairs, mask[rows], mask.sum(dim=1)[rows], logits[rows])
+        return _Prefilled(pairs, mask[rows], logits[rows])
 
     def join(
         self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, unfinished: Sequence[int], left: int
@@ -175,8 +171,7 @@ class _ActiveBatch:
             return
         rows, depth = torch.tensor(unfinished, device=self.device), len(self.prefix)
         old = kv.pairs(self.cache) if self.members else [(keys[:0], values[:0]) for keys, values in new.pairs]
-        self.length = torch.cat([self.length, new.length[rows]])
-        width = int(self.length.max())
+        width = int(torch.cat([self.mask.sum(dim=1), new.mask[rows].sum(dim=1)]).max())
         joined = [
             (_aligned(old_keys, keys[rows], depth, width), _aligned(old_values, values[rows], depth, width))
             for (old_keys, old_values), (keys, values) in zip(old, new.pairs)
@@ -188,15 +183,15 @@ class _ActiveBatch:
 
     def step(self) -> torch.Tensor:
         """Forwards the last token of each row; returns the logits after it, ``(rows, vocabulary)``."""
+        positions = self.mask.sum(dim=1, keepdim=True)
         self.mask = torch.nn.functional.pad(self.mask, (0, 1), value=1)
         logits: torch.Tensor = self.model(
             input_ids=self.token[:, None],
             attention_mask=self.mask,
-            position_ids=self.length[:, None],
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
         ).logits[:, -1]
-        self.length = self.length + 1
         return logits
 
     def keep(self, token: torch.Tensor, unfinished: Sequence[int]) -> None:
@@ -205,12 +200,11 @@ class _ActiveBatch:
         if n < len(self.members):
             free = [at for at in range(n) if at not in set(unfinished)]
             moved = [at for at in unfinished if at >= n]
-            order = list(range(n))
-            for to, source in zip(free, moved):
-                order[to] = source
+            source = dict(zip(free, moved))
+            order = [source.get(at, at) for at in range(n)]
             kv.compact(self.cache, moved, free, n)
             rows = torch.tensor(order, device=self.device, dtype=torch.long)
-            self.mask, self.length, token = self.mask[rows], self.length[rows], token[rows]
+            self.mask, token = self.mask[rows], token[rows]
             self.members = [self.members[at] for at in order]
         self.token = token
 

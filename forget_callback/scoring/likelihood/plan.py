@@ -249,28 +249,26 @@ def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]
 
 def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]) -> Chunk:
     """Numbers the rows of logits, targets and edges of some batches, each distinct one once."""
-    paths: list[tuple[int, list[int]]] = []  # each continuation with its scored tokens
+    steps: list[tuple[int, list[tuple[int, int]]]] = []  # of each continuation: (scored token, next token)
     n_scored = 0
     for trie in (trie for _, tries in found for trie in tries):
         number = {node: n_scored + at for at, node in enumerate(trie.scored())}
-        paths += [(i, [number[node] for node in path]) for i, path in zip(trie.members, trie.paths)]
+        for i, path in zip(trie.members, trie.paths):
+            steps.append((i, list(zip([number[node] for node in path], rows[i].tokens[rows[i].n_context :]))))
         n_scored += len(number)
-    # The steps of each continuation: (scored token, next token).
-    steps = [(i, list(zip(path, rows[i].tokens[rows[i].n_context :]))) for i, path in paths]
     targets: dict[tuple[int, int], int] = {}
     for i, pairs in steps:
         for pair in pairs if rows[i].greedy else ():
             targets.setdefault(pair, len(targets))
     # One row of logits for each scored token, and one more for each further target of the same token.
     order = [token for token, _ in targets]
+    order += sorted(set(range(n_scored)).difference(order))
     row_of = {token: row for row, token in enumerate(order)}
-    others = [token for token in range(n_scored) if token not in row_of]
-    row_of.update({token: len(targets) + at for at, token in enumerate(others)})
     edges = sorted({(following, row_of[token]) for _, pairs in steps for token, following in pairs})
     edge_at = {edge: at for at, edge in enumerate(edges)}
     return Chunk(
         batches=[batch for batch, _ in found],
-        order=_ints(order + others),
+        order=_ints(order),
         targets=_ints([following for _, following in targets]),
         edge_row=_ints([row for _, row in edges]),
         edge_token=_ints([following for following, _ in edges]),
