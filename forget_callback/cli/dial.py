@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -12,7 +12,9 @@ from rich.progress import Progress
 
 from forget_callback.cli.app import app, note, notes
 from forget_callback.probes.load import load_probe
-from forget_callback.tools.dial import Point, best_point, dial_table, turn_dial
+
+if TYPE_CHECKING:
+    from forget_callback.tools.dial import Point
 
 
 @app.command()
@@ -28,6 +30,8 @@ def dial(
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
 ) -> None:
     """Scores interpolations between two models: how much of a fine-tuning to keep."""
+    from forget_callback.tools.dial import best_point, dial_table, turn_dial
+
     try:
         shares = [float(part) for part in points.split(",")]
     except ValueError:

@@ -155,6 +155,11 @@ def test_debug_shows_the_traceback(run_directory):
     assert hidden.stderr.startswith("error: nowhere is not a run")
 
 
+def test_the_command_line_starts_without_torch():
+    code = "import sys, forget_callback.cli; assert not {'torch', 'transformers', 'wandb'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_probes_prints_what_is_in_a_probe(run_cli, tmp_path):
     code, out, _ = run_cli("probes", "builtin:facts?category=capitals", "--show", "2")
     probe = load_probe("builtin:facts?category=capitals")
