@@ -7,7 +7,6 @@ Knows nothing of prompts or padding.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -30,15 +29,10 @@ def max_tokens(model: Any, budget: int) -> int:
 
 
 class PreallocatedLayer(DynamicLayer):
-    """One layer's keys and values as views of larger buffers, ``(rows, heads, length, head_dim)``.
+    """One layer's keys and values as views of larger buffers, ``(rows, heads, length, head_dim)``."""
 
-    Args:
-        capacity: Tokens to allocate for at the first update.
-    """
-
-    def __init__(self, capacity: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.capacity = capacity
         self.buffers: Pair | None = None
 
     def update(
@@ -48,7 +42,7 @@ class PreallocatedLayer(DynamicLayer):
         rows, length = key_states.shape[0], self.get_seq_length()
         end = length + key_states.shape[-2]
         if self.buffers is None:
-            self.allocate((key_states[:, :, :0], value_states[:, :, :0]), max(end, self.capacity))
+            self.allocate((key_states[:, :, :0], value_states[:, :, :0]), end)
         elif self.buffers[0].shape[-2] < end:
             # Spare capacity, so that the next token does not copy the buffers again.
             self.allocate((self.keys, self.values), end + end // 4)
@@ -73,9 +67,9 @@ class PreallocatedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:rows, :, :length] for buffer in self.buffers)
 
 
-def empty(capacity: int = 0) -> Cache:
-    """An empty cache with capacity for `capacity` tokens."""
-    return Cache(layer_class_to_replicate=partial(PreallocatedLayer, capacity))
+def empty() -> Cache:
+    """An empty cache; the first update allocates what it needs."""
+    return Cache(layer_class_to_replicate=PreallocatedLayer)
 
 
 def from_pairs(pairs: Sequence[Pair], capacity: int, *, rows: int = -1) -> Cache:

@@ -26,11 +26,16 @@ def equal(one, other):
         assert torch.equal(keys, other_keys) and torch.equal(values, other_values)
 
 
-@pytest.mark.parametrize("capacity", [0, 1, 9, 100])
+@pytest.mark.parametrize("capacity", [None, 5, 9, 100])
 def test_updates_are_those_of_the_dynamic_cache(capacity):
-    ours, theirs = kv.empty(capacity), DynamicCache()
-    length = 0
-    for step, n in enumerate([5, 1, 1, 3, 1, 20, 1]):
+    first, ours, theirs = tokens(5), kv.empty(), DynamicCache()
+    append(theirs, first)
+    if capacity is None:
+        append(ours, first)
+    else:
+        ours = kv.from_pairs(first, capacity)
+    length = 5
+    for step, n in enumerate([1, 1, 3, 1, 20, 1], start=1):
         new = tokens(n, seed=step)
         equal(append(ours, new), append(theirs, new))
         length += n
@@ -39,8 +44,7 @@ def test_updates_are_those_of_the_dynamic_cache(capacity):
 
 
 def test_tokens_within_the_capacity_are_not_copied():
-    cache = kv.empty(40)
-    append(cache, tokens(5))
+    cache = kv.from_pairs(tokens(5), 40)
     at = [keys.data_ptr() for keys, _ in kv.pairs(cache)]
     for step in range(35):
         append(cache, tokens(1, seed=step))
@@ -50,8 +54,8 @@ def test_tokens_within_the_capacity_are_not_copied():
 
 
 def test_it_truncates_to_its_prefix():
-    prefix, cache = tokens(6), kv.empty(20)
-    append(cache, prefix)
+    prefix = tokens(6)
+    cache = kv.from_pairs(prefix, 20)
     for step, rows in enumerate([3, 1, 2, 3]):
         kv.truncate(cache, rows, 6)
         equal(kv.pairs(cache), [(keys[:rows], values[:rows]) for keys, values in prefix])
@@ -79,8 +83,8 @@ def test_from_pairs_is_a_copy_with_capacity():
 
 def test_from_pairs_copies_an_expanded_row():
     """An expanded prefix, whose rows share memory until they are copied."""
-    (one,) = [tokens(6, rows=1)]
-    cache = kv.from_pairs([(k.expand(5, -1, -1, -1), v.expand(5, -1, -1, -1)) for k, v in one], 8)
+    one = tokens(6, rows=1)
+    cache = kv.from_pairs(one, 8, rows=5)
     append(cache, tokens(2, rows=5, seed=1))
     for keys, values in kv.pairs(cache):
         assert keys.shape == values.shape == (5, HEADS, 8, SIZE)
@@ -93,8 +97,8 @@ def test_from_pairs_copies_an_expanded_row():
     [([2], [0], 2, [2, 1]), ([], [], 2, [0, 1]), ([2], [1], 2, [0, 2])],
 )
 def test_rows_move_and_leave(sources, targets, rows, order):
-    cache, new = kv.empty(9), tokens(6)
-    append(cache, new)
+    new = tokens(6)
+    cache = kv.from_pairs(new, 9)
     kv.compact(cache, sources, targets, rows)
     equal(kv.pairs(cache), [(keys[order], values[order]) for keys, values in new])
     more = tokens(1, rows=rows, seed=1)
@@ -121,7 +125,7 @@ def test_a_cache_that_stayed_empty_is_refused():
 def test_a_model_writes_the_same_with_either(name):
     model = tiny(name)
     ids = torch.randint(3, 90, (2, 20), generator=torch.Generator().manual_seed(0))
-    ours, theirs = kv.empty(12), DynamicCache(config=model.config)
+    ours, theirs = kv.empty(), DynamicCache(config=model.config)
     for start, end in ((0, 9), (9, 10), (10, 11), (11, 12), (12, 13), (13, 20)):
         logits = [
             model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True).logits for cache in (ours, theirs)
