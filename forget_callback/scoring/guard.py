@@ -23,9 +23,11 @@ def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
     """Eval mode without gradients; restores all state on exit, also after an exception."""
     with contextlib.ExitStack() as restore:
         _restore_generators(restore)
-        restore.callback(_restore_modes, [(module, module.training) for module in model.modules()])
+        for module in model.modules():  # one by one: `train()` would set the mode of all submodules
+            restore.callback(setattr, module, "training", module.training)
         for owner in _owners(model, tokenizer):
-            restore.callback(_restore_attributes, owner, _attributes(owner))
+            plain = {name: copy.deepcopy(value) for name, value in vars(owner).items() if isinstance(value, _PLAIN)}
+            restore.callback(_restore_attributes, owner, plain)
         backend = getattr(tokenizer, "backend_tokenizer", None)
         if backend is not None:
             restore.callback(_restore_backend, backend, backend.truncation, backend.padding)
@@ -64,11 +66,6 @@ def _restore_generators(restore: contextlib.ExitStack) -> None:
         restore.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
 
 
-def _restore_modes(modes: list[tuple[torch.nn.Module, bool]]) -> None:
-    for module, training in modes:  # one by one: `train()` would set the mode of all submodules
-        module.training = training
-
-
 def _owners(model: torch.nn.Module, tokenizer: Any) -> list[Any]:
     """Objects whose plain attributes a forward pass, `generate` or the tokenizer may set."""
     owners = [tokenizer]
@@ -77,10 +74,6 @@ def _owners(model: torch.nn.Module, tokenizer: Any) -> list[Any]:
         if hasattr(config, "__dict__"):
             owners += [config, *(nested for nested in vars(config).values() if hasattr(nested, "to_dict"))]
     return owners
-
-
-def _attributes(owner: Any) -> dict[str, Any]:
-    return {name: copy.deepcopy(value) for name, value in vars(owner).items() if isinstance(value, _PLAIN)}
 
 
 def _restore_attributes(owner: Any, before: dict[str, Any]) -> None:
