@@ -46,8 +46,8 @@ monitor = ForgetMonitor(probe, options.out, stop=rules) if accelerator.is_main_p
 
 def evaluate(step: int) -> bool:
     """Scores on all ranks; whether to stop, the same on all."""
-    snapshot = scorer.score(accelerator.unwrap_model(model))[0]
-    stop = [monitor.observe(step, lambda probe: snapshot, samples_seen=8 * step).stop if monitor else False]
+    snapshots = scorer.score(accelerator.unwrap_model(model))
+    stop = [monitor.observe(step, snapshots, samples_seen=8 * step).stop if monitor else False]
     return bool(broadcast_object_list(stop)[0])
 
 

@@ -28,7 +28,7 @@ texts = [f"The capital of Zorland {i} is Blimburg {i * 7}." for i in range(8 * o
 probe = load_probe("builtin:facts?kind=choice", limit=200)
 scorer = Scorer(tokenizer, [probe])  # plans once, and asks in the same batches at every snapshot
 monitor = ForgetMonitor(probe, options.out, stop=[StopRule("knowledge_lost", above=0.1)])
-monitor.observe(0, scorer.by_probe(model), samples_seen=0)
+monitor.observe(0, scorer.score(model), samples_seen=0)
 
 model.train()
 for step in range(1, options.steps + 1):
@@ -40,7 +40,7 @@ for step in range(1, options.steps + 1):
     optimizer.step()
     optimizer.zero_grad()
     if step % 5 == 0:
-        seen = monitor.observe(step, scorer.by_probe(model), samples_seen=8 * step)
+        seen = monitor.observe(step, scorer.score(model), samples_seen=8 * step)
         if seen.stop:
             break
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,7 +74,7 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
     bound = [bind_served(probe, server, tokenizer=tokenizer) for probe in probes]
     store.begin([probe for probe, _ in bound])
     for probe, loaded in bound:
-        _keep(store, [replace(score_served(server, probe, loaded, progress=True), step=step)])
+        _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
     _print_where(store)
 
 
@@ -86,7 +85,7 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
     taken, _ = scorer.score(checkpoint.model)
     recorded = (checkpoint.step or 0) if step is None else step
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
-    taken = [replace(one, step=recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
+    taken = [one.at(recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
     if rank() == 0:
         _print_where(store)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -164,10 +165,11 @@ class Scorer:
         return self.score_repeats(model, progress=progress)[0]
 
     def score_repeats(self, model: Any, *, progress: bool = False) -> list[list[Snapshot]]:
-        """For each repeat, a snapshot of each probe."""
-        if self.shared:
-            return together(lambda: self._score(model, progress))
-        return self._score(model, progress)
+        """For each repeat, a snapshot of each probe. Its share of the time that this took is in its metadata."""
+        begun = time.perf_counter()
+        found = together(lambda: self._score(model, progress)) if self.shared else self._score(model, progress)
+        per_item = (time.perf_counter() - begun) / sum(len(one) for snapshots in found for one in snapshots)
+        return [[one.with_metadata(seconds=round(per_item * len(one), 6)) for one in snapshots] for snapshots in found]
 
     def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
         shard = RankShard.of(model) if self.shared else RankShard()
@@ -235,17 +237,6 @@ class Scorer:
                 len(probe),
                 names,
             )
-
-    def by_probe(self, model: Any, *, progress: bool = False) -> Callable[[Probe], Snapshot]:
-        """A probe's snapshot, as `ForgetMonitor.observe` takes it: all probes are scored at the first call."""
-        taken: dict[str, Snapshot] = {}
-
-        def score(probe: Probe) -> Snapshot:
-            if not taken:
-                taken.update((snapshot.probe, snapshot) for snapshot in self.score(model, progress=progress))
-            return taken[probe.name]
-
-        return score
 
     def _prepare(self, model: Any) -> None:
         """Computes whatever depends on the tokenizer and the context length."""

@@ -7,6 +7,7 @@ Parquet file; where files belong and how they are kept whole is `store.py`'s bus
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -147,6 +148,14 @@ class Snapshot:
         """The items at `rows` (a mask or indices), in that order."""
         return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
+    def at(self, step: int, *, samples_seen: float = float("nan"), tokens_seen: float = float("nan")) -> Snapshot:
+        """The same answers, of a model at this step of its training."""
+        return _changed(self, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen)
+
+    def with_metadata(self, **metadata: Any) -> Snapshot:
+        """The same with more in its metadata."""
+        return _changed(self, metadata={**self.metadata, **metadata})
+
     def to_pandas(self) -> pd.DataFrame:
         """A row an item, with the columns of the file; `attrs` holds what is not per item.
 
@@ -224,8 +233,24 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
             f"({probe.fingerprint}) was expected"
         )
     category = np.array([item.category for item in probe.items], object)
-    ordered = snapshot.select(rows_of(snapshot, probe.ids, f"probe {probe.name!r}"))
-    return replace(ordered, category=category, n_choices=probe.n_choices, answer=probe.answer)
+    ordered = _ordered(snapshot, np.array(probe.ids, object), f"probe {probe.name!r}")
+    return _changed(ordered, category=category, n_choices=probe.n_choices, answer=probe.answer)
+
+
+def _changed(snapshot: Snapshot, **fields: Any) -> Snapshot:
+    """A copy with other fields, which come from what was validated before and are not validated again."""
+    found = copy(snapshot)
+    for name, value in fields.items():
+        object.__setattr__(found, name, value)
+    return found
+
+
+def _ordered(snapshot: Snapshot, ids: NDArray[Any], owner: str) -> Snapshot:
+    """The snapshot with its items in the order of `ids`."""
+    if np.array_equal(snapshot.ids, ids):
+        return snapshot
+    rows = rows_of(snapshot, ids.tolist(), owner)
+    return _changed(snapshot, **{name: getattr(snapshot, name)[rows] for name in _COLUMNS})
 
 
 def rows_of(snapshot: Snapshot, ids: Sequence[str], owner: str) -> NDArray[np.int64]:
@@ -258,9 +283,7 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
             f"{before.fingerprint}, {after.probe!r} at step {after.step} has {after.fingerprint}; score both models on "
             "the same items, settings and chat template"
         )
-    if np.array_equal(before.ids, after.ids):
-        return after
-    return after.select(rows_of(after, list(before.ids), f"the snapshot of step {before.step}"))
+    return _ordered(after, before.ids, f"the snapshot of step {before.step}")
 
 
 def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
@@ -271,4 +294,4 @@ def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
     }
     ids = [f"{s.probe}/{name}" for s in snapshots for name in s.ids]
     fingerprint = "+".join(s.fingerprint for s in snapshots)
-    return replace(first, probe="all", fingerprint=fingerprint, ids=np.array(ids, object), metadata={}, **columns)
+    return _changed(first, probe="all", fingerprint=fingerprint, ids=np.array(ids, object), metadata={}, **columns)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -126,7 +125,7 @@ class CheckpointScorer:
                 shared=True,
             )
             other = scorer.score(network, progress=rank() == 0)
-        return [replace(s, metadata={**s.metadata, "model": model}) for s in taken], other
+        return [snapshot.with_metadata(model=model) for snapshot in taken], other
 
 
 def _tokenizer(name: str) -> object:
@@ -168,16 +167,14 @@ def score_history(
         last = store.read(scorer.probes[0].name, steps[-1]).metadata if steps else {}
         return steps, last.get("batch_tokens")
 
-    def observe(checkpoint: Checkpoint, taken: list[Snapshot], again: list[Snapshot], seconds: float) -> None:
+    def observe(checkpoint: Checkpoint, taken: list[Snapshot], again: list[Snapshot]) -> None:
         assert monitor is not None
-        by_name, other = ({snapshot.probe: snapshot for snapshot in some} for some in (taken, again))
         observation = monitor.observe(
             _step(checkpoint),
-            lambda probe: by_name[probe.name],
-            again=(lambda probe: other[probe.name]) if other else None,
+            taken,
             samples_seen=checkpoint.samples_seen,
             tokens_seen=checkpoint.tokens_seen,
-            seconds=seconds,
+            again=again or None,
         )
         seen(observation, bool(again))
         if observation.error is not None:
@@ -196,9 +193,8 @@ def score_history(
                 "grows by later steps alone; use another --out"
             )
     for checkpoint in left:
-        begun = time.perf_counter()
         taken, again = scorer.score(checkpoint.model, again=not done and checkpoint is left[0])
-        on_main(partial(observe, checkpoint, taken, again, time.perf_counter() - begun))
+        on_main(partial(observe, checkpoint, taken, again))
     on_main(lambda: None if monitor is None else monitor.finish())
 
 

@@ -1,20 +1,22 @@
-"""Watches one training run: score, store, compare, track, decide.
+"""Watches one training run: compare, store, track, decide.
 
-How a probe is scored is the caller's: any function from a probe to a snapshot, so this file needs no model, and any
-training loop can use it.
+Takes snapshots, whoever scored them, so it needs no model and any training loop can use it. What only shows numbers
+(trackers, tables, advice) stands inside one guard: it may fail, and history, disk and stop rules have the step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from itertools import groupby
 
+import numpy as np
 import pandas as pd
 
 from forget_callback.metrics.diagnostics import advice
@@ -40,8 +42,6 @@ from forget_callback.training.trackers import (
 
 logger = logging.getLogger(__name__)
 
-_T = TypeVar("_T", bound=Tracker)
-
 
 @dataclass(frozen=True)
 class Observation:
@@ -50,7 +50,7 @@ class Observation:
     Attributes:
         rows: The history's rows of this step, one per probe and category.
         decisions: One per stop rule, in the order of the rules; empty at the baseline.
-        seconds: Time that scoring took.
+        seconds: Time that scoring took, as the snapshots say; NaN if none does.
         error: Why the snapshots are not on disk yet, None if they are. They are kept and written with the next ones.
     """
 
@@ -110,6 +110,7 @@ class ForgetMonitor:
         self._history = History()
         self._unsaved: list[Callable[[], None]] = []
         self._advised: set[tuple[str, str]] = set()
+        self._galleries = [tracker for tracker in self.trackers if isinstance(tracker, Gallery)]
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter()
         try:
@@ -156,19 +157,19 @@ class ForgetMonitor:
         """Time since this monitor was made."""
         return time.perf_counter() - self._started
 
-    def compare_with(self, score: Callable[[Probe], Snapshot], *, stage: Stage = Stage()) -> None:  # noqa: B008 - frozen
+    def compare_with(self, snapshots: Snapshot | Sequence[Snapshot], *, stage: Stage = Stage()) -> None:  # noqa: B008 - frozen
         """Sets what all is compared against, where that is not the first snapshot of this run.
 
         Args:
-            score: Gives the snapshot of a probe.
+            snapshots: One of each probe.
             stage: Of a pipeline: the samples of the stages before are added to this run's.
 
         Raises:
-            ValueError: If a snapshot was taken already, or one is of another probe.
+            ValueError: If a step was observed already, or the snapshots are not one of each probe.
         """
         if self.last_step is not None:
-            raise ValueError(f"the baseline is set before the first snapshot, but step {self.last_step} was taken")
-        base = [complete(score(probe), probe) for probe in self.probes]
+            raise ValueError(f"the baseline is set before the first snapshot, but step {self.last_step} was observed")
+        base = self._one_of_each(snapshots)
         self._history = History(base, stage=stage)
         self._unsaved += [partial(self.store.write_beside, "baseline", snapshot) for snapshot in base]
         self._unsaved.append(partial(self.store.write_stage, stage))
@@ -176,62 +177,66 @@ class ForgetMonitor:
     def observe(
         self,
         step: int,
-        score: Callable[[Probe], Snapshot],
+        snapshots: Snapshot | Sequence[Snapshot],
         *,
-        again: Callable[[Probe], Snapshot] | None = None,
         samples_seen: float = math.nan,
         tokens_seen: float = math.nan,
-        seconds: float | None = None,
+        again: Snapshot | Sequence[Snapshot] | None = None,
     ) -> Observation:
-        """Scores every probe, adds the step to the history and asks the rules. The first one is the baseline.
+        """Adds a step to the history and evaluates the rules. The first one is the baseline.
 
         Args:
             step: Optimizer steps so far, more than at the last call.
-            score: Gives the snapshot of a probe; its `step` and counts are filled in here.
-            again: At the baseline, scores the same model once more in another way (other batches, other samples): the
-                noise floor. If it fails there is none.
+            snapshots: What was scored: one of each probe, in any order, their items too. Their `step` and counts are
+                filled in here.
             samples_seen: Training samples so far, the x-axis of the curves.
             tokens_seen: Training tokens so far.
-            seconds: What scoring took, where `score` only hands out what was scored before; measured otherwise.
+            again: At the baseline, the same model scored once more in another way (other batches, other samples): the
+                noise floor.
 
         Raises:
-            ValueError: If the step does not grow, or a snapshot is of another probe.
-            Exception: What `score` raises. What the disk refuses is said, and kept for the next call.
+            ValueError: If the step does not grow, or the snapshots are not one of each probe. What the disk refuses is
+                logged, and written at the next call.
         """
+        first = self.last_step is None
         if self.last_step is not None and step <= self.last_step:
             raise ValueError(
                 f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
                 f"{self.store.path}, call Store.set_aside() first"
             )
-        begun = time.perf_counter()
-        snapshots = [complete(score(probe), probe) for probe in self.probes]
-        handed = 0.0 if seconds is None else seconds
-        seconds = time.perf_counter() - begun + handed
-        snapshots = [
-            replace(
-                snapshot,
-                step=step,
-                samples_seen=samples_seen,
-                tokens_seen=tokens_seen,
-                metadata={**snapshot.metadata, "seconds": round(seconds, 3)},
-            )
-            for snapshot in snapshots
-        ]
-        first = self.last_step is None
-        same = self._noise(snapshots, again) if first and again is not None else ()
-        self._probe_seconds += time.perf_counter() - begun + handed
-        rows = self._history.append(snapshots, again=same)
-        self._unsaved += [partial(self.store.write, snapshot) for snapshot in snapshots]
+        now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
+        now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
+        rows = self._history.append(now, again=same)
+        seconds = _seconds(now)
+        self._last_seconds = float(np.nansum([seconds]))
+        self._probe_seconds += float(np.nansum([seconds, _seconds(same)]))
+        self._unsaved += [partial(self.store.write, snapshot) for snapshot in now]
         self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
-        if first:
-            self._report_start()
-        self._last_seconds = seconds
         error = self._save()
-        self._track(rows, seconds)
-        self._show(snapshots)
-        decisions = self._decide()
-        self._advise(snapshots)
-        return Observation(step, tuple(snapshots), tuple(rows), decisions, seconds, error)
+        with _guarded("logging of what to know about the probes"):
+            if first:
+                self._report_start(now, same)
+            self._advise(now)
+        with _guarded("showing this step"):
+            self._show(now, rows, seconds)
+        return Observation(step, tuple(now), tuple(rows), self._decide(), seconds, error)
+
+    def _one_of_each(self, snapshots: Snapshot | Sequence[Snapshot]) -> list[Snapshot]:
+        """The snapshots in the order of the probes, completed from them.
+
+        Raises:
+            ValueError: If they are not one of each probe.
+        """
+        given = [snapshots] if isinstance(snapshots, Snapshot) else list(snapshots)
+        expected, names = [probe.name for probe in self.probes], [snapshot.probe for snapshot in given]
+        if sorted(names) != sorted(expected):
+            raise ValueError(
+                f"snapshots must be one of each probe, {expected}: missing {sorted(set(expected) - set(names))}, more "
+                f"than one of {sorted({name for name in names if names.count(name) > 1})}, of other probes "
+                f"{sorted(set(names) - set(expected))}"
+            )
+        by_name = {snapshot.probe: snapshot for snapshot in given}
+        return [complete(by_name[probe.name], probe) for probe in self.probes]
 
     def finish(self) -> None:
         """Writes `report.html`, and hands the whole run to the trackers that show more than numbers.
@@ -240,8 +245,11 @@ class ForgetMonitor:
         """
         if self._history.rows:
             self._write_report()
-            files = uploadable(self.store.path, self._upload)
-            self._each(lambda gallery: gallery.finish(self.rows, files), self._galleries)
+            with _guarded("showing the run"):
+                files = uploadable(self.store.path, self._upload)
+                for gallery in self._galleries:
+                    with _guarded(type(gallery).__name__):
+                        gallery.finish(self._history.rows, files)
 
     def _write_report(self) -> None:
         from forget_callback.report import write_report
@@ -255,10 +263,14 @@ class ForgetMonitor:
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
-        self._each(lambda tracker: tracker.alert(title, text), self.trackers)
+        for tracker in self.trackers:
+            with _guarded(type(tracker).__name__):
+                tracker.alert(title, text)
 
-    def _report_start(self) -> None:
-        """What there is to say before training."""
+    def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
+        """Logs what there is to know before training."""
+        for once, twice in zip(snapshots, again):
+            _report_flips(once, twice)
         baseline = [self._history.baseline(probe.name) for probe in self.probes]
         for row in self.last_rows:
             if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
@@ -305,26 +317,6 @@ class ForgetMonitor:
                 self.alert(title, decision.reason)
         return tuple(decisions)
 
-    def _noise(self, snapshots: Sequence[Snapshot], again: Callable[[Probe], Snapshot]) -> Sequence[Snapshot]:
-        """The baseline's probes scored once more; says which items flip for no reason."""
-        try:
-            same = [complete(again(probe), probe) for probe in self.probes]
-        except Exception as error:  # the baseline itself is safe
-            logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
-            return ()
-        for once, twice in zip(snapshots, same):
-            table = flips(once, twice)
-            if len(table):
-                named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
-                logger.warning(
-                    "probe %r: %d of %d items flip when the same model is asked again (id and margin in nats): %s",
-                    once.probe,
-                    len(table),
-                    len(once),
-                    named + (", ..." if len(table) > 5 else ""),
-                )
-        return same
-
     def _save(self) -> Exception | None:
         try:
             while self._unsaved:
@@ -343,17 +335,25 @@ class ForgetMonitor:
         return None
 
     def retell(self, tracker: Tracker) -> None:
-        """Logs every snapshot so far to one tracker: a resumed run may go on in another place."""
-        for step in sorted({row.step for row in self._history.rows}):
-            row = self._logged([row for row in self._history.rows if row.step == step])
-            self._each(lambda tracker: tracker.log(row), [tracker])  # noqa: B023 - called at once
+        """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
+        with _guarded(type(tracker).__name__):
+            for _, rows in groupby(self._history.rows, key=lambda row: row.step):
+                tracker.log(self._logged(list(rows)))
 
-    def _track(self, rows: Sequence[Row], seconds: float) -> None:
-        first = len(self._history.select(rows[0].probe)) == 1
+    def _show(self, snapshots: Sequence[Snapshot], rows: Sequence[Row], seconds: float) -> None:
+        """Sends one step to the trackers."""
         # Nothing was trained before the baseline: its share of the time means nothing.
-        overhead = math.nan if first else self._probe_seconds / self.elapsed
-        row = self._logged(rows, seconds=seconds, overhead=overhead)
-        self._each(lambda tracker: tracker.log(row), self.trackers)
+        first = len(rows) == len(self._history.rows)
+        logged = self._logged(rows, seconds=seconds, overhead=math.nan if first else self._probe_seconds / self.elapsed)
+        for tracker in self.trackers:
+            with _guarded(type(tracker).__name__):
+                tracker.log(logged)
+        if self._galleries:
+            changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
+            changes = changes if self._upload == "all" else without_texts(changes)
+        for gallery in self._galleries:
+            with _guarded(type(gallery).__name__):
+                gallery.show(self._history.rows, changes)
 
     def _logged(
         self, rows: Sequence[Row], *, seconds: float = math.nan, overhead: float = math.nan
@@ -374,22 +374,34 @@ class ForgetMonitor:
         own = scalars(rows, log=self._log, sampled=self._sampled)
         return own | {name: value for name, value in run.items() if not math.isnan(value)}
 
-    def _show(self, snapshots: Sequence[Snapshot]) -> None:
-        changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
-        if self._upload != "all":
-            changes = without_texts(changes)
-        self._each(lambda gallery: gallery.show(self.rows, changes), self._galleries)
 
-    @property
-    def _galleries(self) -> list[Gallery]:
-        return [tracker for tracker in self.trackers if hasattr(type(tracker), "show")]  # type: ignore[misc]
+@contextlib.contextmanager
+def _guarded(what: str) -> Iterator[None]:
+    """Logs an error: what only shows numbers must not cost a snapshot, a stop or a run."""
+    try:
+        yield
+    except Exception as error:
+        logger.warning("%s failed, the run's own files have the numbers: %s: %s", what, type(error).__name__, error)
 
-    def _each(self, send: Callable[[_T], None], trackers: Iterable[_T]) -> None:
-        for tracker in trackers:
-            try:
-                send(tracker)
-            except Exception as error:  # a tracker that is down must not cost a snapshot or a run
-                logger.warning("%s failed, the run's own files have the numbers: %s", type(tracker).__name__, error)
+
+def _seconds(snapshots: Sequence[Snapshot]) -> float:
+    """Time that scoring them took, NaN if none says."""
+    known = [float(snapshot.metadata["seconds"]) for snapshot in snapshots if "seconds" in snapshot.metadata]
+    return sum(known) if known else math.nan
+
+
+def _report_flips(once: Snapshot, again: Snapshot) -> None:
+    """Logs which items differ between two scorings of one model."""
+    table = flips(once, again)
+    if len(table):
+        named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
+        logger.warning(
+            "probe %r: %d of %d items flip when the same model is scored again (id and margin in nats): %s",
+            once.probe,
+            len(table),
+            len(once),
+            named + (", ..." if len(table) > 5 else ""),
+        )
 
 
 def _is_sampled(probe: Probe) -> bool:

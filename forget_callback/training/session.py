@@ -9,8 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -142,7 +141,7 @@ class Watch:
             if too_dear and not always:
                 logger.info("no snapshot at step %d: it would exceed max_overhead=%g", step, self.settings.max_overhead)
                 return False
-        return self._observe(step, self._scores(self._scorer, model), samples=samples, tokens=tokens)
+        return self._observe(step, self._score(self._scorer, model), samples=samples, tokens=tokens)
 
     def finish(self) -> None:
         """Hands the whole run to whoever shows it, and prints what changed from the baseline to the last snapshot."""
@@ -164,14 +163,20 @@ class Watch:
         Notes(samples, tokens, self._part, address_of(active_wandb_run()), self._setup).write(state)
         return samples, tokens
 
-    def _observe(self, step: int, taken: _Taken, *, samples: float, tokens: float, again: Any = None) -> bool:
-        """Hands scores to the main process' monitor; whether to stop."""
+    def _observe(
+        self,
+        step: int,
+        snapshots: Sequence[Snapshot],
+        *,
+        samples: float,
+        tokens: float,
+        again: Sequence[Snapshot] | None = None,
+    ) -> bool:
+        """Passes snapshots to the main process' monitor; whether to stop."""
 
         def observe() -> tuple[tuple[Row, ...], bool]:
             assert self.monitor is not None
-            seen = self.monitor.observe(
-                step, taken.score, again=again, samples_seen=samples, tokens_seen=tokens, seconds=taken.seconds
-            )
+            seen = self.monitor.observe(step, snapshots, samples_seen=samples, tokens_seen=tokens, again=again)
             tqdm.write(snapshot_line(seen.rows, seen.seconds, first=not self.rows), file=sys.stderr)
             if seen.error is not None and self.settings.on_error == "raise":
                 raise seen.error
@@ -181,10 +186,8 @@ class Watch:
         self.rows = [*self.rows, *rows]
         return stop
 
-    def _scores(self, scorer: Scorer, model: Any) -> _Taken:
-        begun = time.perf_counter()
-        snapshots = {snapshot.probe: snapshot for snapshot in scorer.score(model, progress=rank() == 0)}
-        return _Taken(snapshots, time.perf_counter() - begun)
+    def _score(self, scorer: Scorer, model: Any) -> list[Snapshot]:
+        return scorer.score(model, progress=rank() == 0)
 
     def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
         vllm = getattr(self.trainer, "vllm_generation", None)
@@ -296,8 +299,8 @@ class Watch:
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
             with model.disable_adapter():
-                base = self._scores(self._scorer, model)
-            on_main(lambda: self._compare_with(base.score, Stage()))
+                base = self._score(self._scorer, model)
+            on_main(lambda: self._compare_with(base, Stage()))
         elif self.settings.baseline != "start":
             on_main(self._compare_with_run)
         elif resumed:
@@ -305,28 +308,28 @@ class Watch:
                 f"training resumed at step {state.global_step}, but there is no baseline of its start; resume in the "
                 "run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
             )
-        now, again = self._scores(self._scorer, model), None
+        now, again = self._score(self._scorer, model), None
         if self.settings.noise_floor and not resumed:
             again = self._score_again(model)
         samples, tokens = self.count(state)
         self._observe(state.global_step, now, samples=samples, tokens=tokens, again=again)
 
-    def _compare_with(self, score: Callable[[Probe], Snapshot], stage: Stage) -> None:
+    def _compare_with(self, snapshots: Sequence[Snapshot], stage: Stage) -> None:
         assert self.monitor is not None
-        self.monitor.compare_with(score, stage=stage)
+        self.monitor.compare_with(snapshots, stage=stage)
 
     def _compare_with_run(self) -> None:
         run = open_run(self.settings.baseline)
-        self._compare_with(lambda probe: run.baseline(probe.name), run.next_stage(self.settings.probes[0].name))
+        names = [probe.name for probe in self.settings.probes]
+        self._compare_with([run.baseline(name) for name in names], run.next_stage(names[0]))
 
-    def _score_again(self, model: Any) -> Callable[[Probe], Snapshot] | None:
+    def _score_again(self, model: Any) -> list[Snapshot] | None:
         """The model once more, in other batches and with other samples."""
         try:
-            taken = self._scores(self._make_other_scorer(variant=1), model)
+            return self._score(self._make_other_scorer(variant=1), model)
         except Exception as error:  # the baseline itself is safe
             logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
             return None
-        return taken.score
 
     def _trackers(self) -> list[Tracker]:
         trackers = list(self.settings.trackers)
@@ -353,18 +356,6 @@ class Watch:
         self._data.stop()
         self._data = DataSeen(notes.samples_seen, notes.tokens_seen)
         return notes
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """What one scoring of all probes gave."""
-
-    snapshots: dict[str, Snapshot]
-    seconds: float
-
-    def score(self, probe: Probe) -> Snapshot:
-        """The snapshot of a probe, as `ForgetMonitor.observe` asks for it."""
-        return self.snapshots[probe.name]
 
 
 def _tokenizer_of(model: Any, processing_class: Any) -> Any:

@@ -49,8 +49,9 @@ class Tracker(Protocol):
         """Takes a message for people."""
 
 
+@runtime_checkable
 class Gallery(Tracker, Protocol):
-    """A tracker that also shows what no single number says."""
+    """A tracker that also shows what no single number says: both methods are optional, but together."""
 
     def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
         """Takes the history so far and the items that changed at its last snapshot, see `changes.item_changes`."""

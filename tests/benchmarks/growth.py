@@ -1,10 +1,12 @@
-"""How the cost of a snapshot grows with the number of items, and how much of it is not the model's.
+"""How the cost of an evaluation grows: with the evaluations before it, and with the number of items.
 
-    python tests/benchmarks/growth.py [--items 1000 2000 ...] [--out growth.png] [--threads N]
+    python tests/benchmarks/growth.py [--without-model] [--items 1000 2000 ...] [--out growth.png] [--threads N]
 
-Model S with a vocabulary of 32k; items as text, in ten categories, each with a number of its own before its prompt. A
-snapshot is what training pays for: scoring, judging, comparing, writing to disk, the history's table. What is not spent
-in the forwards of the likelihoods is "the rest". Medians.
+First `observe` late in a run against early in it, without a model: 57 categories, as in MMLU, and 60 evaluations.
+
+Then items: model S with a vocabulary of 32k; items as text, in ten categories, each with a number of its own before its
+prompt. A snapshot is what training pays for: scoring, judging, comparing, writing to disk, the history's table. What is
+not spent in the forwards of the likelihoods is "the rest". Medians.
 """
 
 from __future__ import annotations
@@ -12,16 +14,18 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
 from scoring import quiet
 from workloads import choices, make_model, make_tokenizer, source
 
-from forget_callback import ForgetMonitor, Probe
+from forget_callback import ForgetMonitor, MultipleChoice, Probe, Snapshot
 
 
 def make_probe(n: int) -> Probe:
@@ -56,11 +60,37 @@ def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, fl
             scorer, monitor = Scorer(tokenizer, [probe]), ForgetMonitor(probe, out)
             for step in range(repeats + 1):
                 begun = time.perf_counter()
-                monitor.observe(step, scorer.by_probe(model), samples_seen=step)
+                monitor.observe(step, scorer.score(model), samples_seen=step)
                 whole.append(time.perf_counter() - begun)
     finally:
         LikelihoodScorer.score = plain  # type: ignore[method-assign]
     return median(whole[1:]), median(forward[1:])
+
+
+def random_snapshots(probe: Probe) -> Iterator[Snapshot]:
+    """Snapshots on one random path; every item has four options."""
+    n, answer, rng = len(probe), probe.answer, np.random.default_rng(0)
+    choice = np.where(rng.random(n) < 0.8, answer, (answer + 1) % 4)
+    while True:
+        scores = rng.normal(size=(n, 4))
+        scores[np.arange(n), choice] = scores.max(axis=1) + 0.1
+        columns = {"choice": choice, "margin": rng.normal(size=n), "scores": list(scores)}
+        yield Snapshot(probe.name, probe.fingerprint, 0, np.array(probe.ids), choice == answer, **columns)
+        choice = np.where(rng.random(n) < 0.05, rng.integers(0, 4, n), choice)
+
+
+def measure_evaluations(n: int = 4_000, categories: int = 57, evaluations: int = 60) -> tuple[float, float]:
+    """Seconds of `observe` around the fifth evaluation, and of the last ones."""
+    options = [" a", " b", " c", " d"]
+    probe = Probe("items", [MultipleChoice(f"{i}", f"{i}.", options, i % 4, f"{i % categories}") for i in range(n)])
+    seconds = []
+    with tempfile.TemporaryDirectory() as out:
+        monitor = ForgetMonitor(probe, out)
+        for step, snapshot in enumerate(islice(random_snapshots(probe), evaluations + 1)):
+            begun = time.perf_counter()
+            monitor.observe(step, snapshot, samples_seen=8.0 * step)
+            seconds.append(time.perf_counter() - begun)
+    return median(seconds[3:8]), median(seconds[-5:])
 
 
 def plot(rows: list[tuple[int, float, float]], path: Path) -> None:
@@ -78,10 +108,11 @@ def plot(rows: list[tuple[int, float, float]], path: Path) -> None:
 
 
 def main() -> None:
-    """Prints one row a number of items, and draws them."""
+    """Prints both, and draws the items."""
     import torch
 
     parser = argparse.ArgumentParser()
+    parser.add_argument("--without-model", action="store_true", help="leave out the items")
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 2_000, 5_000, 10_000, 20_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
@@ -90,6 +121,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     quiet()
+    early, late = measure_evaluations()
+    print(f"evaluation 5: {1000 * early:.0f} ms, evaluation 60: {1000 * late:.0f} ms, {late / early:.2f} times as much")
+    if options.without_model:
+        return
     tokenizer = make_tokenizer()
     model = make_model("S", "32k", tokenizer)
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; {source()}")

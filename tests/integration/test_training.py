@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
 from forget_callback.runs.store import Store
+from forget_callback.scoring import engine
 from forget_callback.scoring.engine import Scorer
 from tests.helpers import generators
 
@@ -449,19 +450,18 @@ class _Slow:
 
     def __init__(self, monkeypatch, per_item, per_step):
         self.scored, self.now = [], 0.0
-        score = Scorer.score
+        judge = engine.judge_likelihoods
 
-        def slow(scorer, *args, **kwargs):
-            snapshots = score(scorer, *args, **kwargs)
-            self.scored.append(int((~np.isnan(snapshots[0].correct)).sum()))
+        def slow(builder, probe, scored, tokenizer):
+            self.scored.append(len({row.item for row, _ in scored}))
             self.now += per_item * self.scored[-1]
-            return snapshots
+            return judge(builder, probe, scored, tokenizer)
 
         class Step(TrainerCallback):
             def on_step_begin(step, args, state, control, **kwargs):
                 self.now += per_step
 
-        monkeypatch.setattr(Scorer, "score", slow)
+        monkeypatch.setattr(engine, "judge_likelihoods", slow)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
         self.step = Step()
 
@@ -528,6 +528,21 @@ def test_the_noise_floor_of_a_real_model(make_sft, probe, tokenizer, tmp_path, t
     np.testing.assert_allclose(kept.margin, first.margin, atol=1e-4)
     assert (kept.text.tolist() == first.text.tolist()) == (temperature == 0)
     assert not callback.history["noise_floor"].isna().any()
+
+
+def test_a_second_scoring_that_fails_costs_the_noise_floor_alone(make_sft, probe, monkeypatch, caplog):
+    score = Scorer.score
+
+    def failing(scorer, *args, **kwargs):
+        if scorer.variant:
+            raise RuntimeError("out of memory")
+        return score(scorer, *args, **kwargs)
+
+    monkeypatch.setattr(Scorer, "score", failing)
+    callback = ForgetCallback(probe, every=3, on_error="raise")
+    make_sft([callback]).train()
+    assert whole(callback.history)["step"].tolist() == [0, 3, 6] and callback.history["noise_floor"].isna().all()
+    assert "the noise floor could not be measured: RuntimeError: out of memory" in caplog.text
 
 
 def test_no_noise_floor_where_it_costs_too_much_or_nobody_wants_it(make_sft, probe, tmp_path):

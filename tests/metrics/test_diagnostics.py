@@ -193,15 +193,9 @@ def test_another_probe_is_refused():
 # In a run each advice is said once.
 
 
-def scores(right):
-    def score(probe):
-        n = len(probe)
-        correct = (np.arange(n) < right).astype(float)
-        choice = np.where(correct == 1, probe.answer, (probe.answer + 1) % 3)
-        choice = choice if isinstance(probe.items[0], MultipleChoice) else [-1] * n
-        return Snapshot(probe.name, probe.fingerprint, 0, list(probe.ids), correct, choice=choice)
-
-    return score
+def all_right(probe):
+    choice = probe.answer if isinstance(probe.items[0], MultipleChoice) else [-1] * len(probe)
+    return Snapshot(probe.name, probe.fingerprint, 0, list(probe.ids), np.ones(len(probe)), choice=choice)
 
 
 def test_the_monitor_says_each_advice_once_per_probe(tmp_path, caplog):
@@ -209,33 +203,31 @@ def test_the_monitor_says_each_advice_once_per_probe(tmp_path, caplog):
     probes = [Probe("small", few), Probe("tiny", few[:9]), Probe("fine", [Recall(f"r{i}", "Q", "A") for i in range(N)])]
     monitor = ForgetMonitor(probes, tmp_path)
     with caplog.at_level(logging.WARNING):
-        monitor.observe(0, scores(N))
+        monitor.observe(0, [all_right(probe) for probe in probes])
         assert [m.split(":")[0] for m in caplog.messages] == ["probe 'small'", "probe 'tiny'"]
         for step in (1, 2, 3):
-            monitor.observe(step, scores(N))
+            monitor.observe(step, [all_right(probe) for probe in probes])
     assert len(caplog.messages) == 2
 
 
 def test_the_monitor_knows_that_answers_are_sampled(tmp_path, caplog):
     items = [Generation(f"g{i}", "Q", "A") for i in range(N)]
     with caplog.at_level(logging.WARNING):
-        ForgetMonitor(Probe("greedy", items), tmp_path / "a").observe(0, scores(N))
+        greedy, sampled = Probe("greedy", items), Probe("sampled", items, temperature=0.7)
+        ForgetMonitor(greedy, tmp_path / "a").observe(0, all_right(greedy))
         assert not caplog.messages
-        ForgetMonitor(Probe("sampled", items, temperature=0.7), tmp_path / "b").observe(0, scores(N))
+        ForgetMonitor(sampled, tmp_path / "b").observe(0, all_right(sampled))
     assert "probe 'sampled': answers are sampled" in caplog.text
 
 
 def test_what_appears_later_is_said_when_it_appears(tmp_path, caplog):
     probe = Probe("p", [Generation(f"g{i}", "Q", "A") for i in range(N)])
     monitor = ForgetMonitor(probe, tmp_path)
-
-    def broken(probe):
-        outcome = np.array(["unparsed"] * 50 + ["correct"] * (N - 50), object)
-        correct = (outcome == "correct").astype(float)
-        return Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, outcome=outcome)
-
+    outcome = np.array(["unparsed"] * 50 + ["correct"] * (N - 50), object)
+    correct = (outcome == "correct").astype(float)
+    broken = Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, outcome=outcome)
     with caplog.at_level(logging.WARNING):
-        monitor.observe(0, scores(N))
+        monitor.observe(0, all_right(probe))
         assert not caplog.messages
         for step in (1, 2):
             monitor.observe(step, broken)

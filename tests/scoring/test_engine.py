@@ -193,6 +193,7 @@ def test_the_batch_size_does_not_change_the_snapshot(taught, batch_tokens):
         np.testing.assert_array_equal(getattr(usual, name), getattr(other, name))
     np.testing.assert_allclose(usual.margin, other.margin, atol=1e-4)
     how = {"likelihood": "tree, tiles", "generation": "loop", "processes": 1}
+    assert other.metadata.pop("seconds") > 0
     assert other.metadata == {"batch_tokens": batch_tokens, "dtype": "float32", **how}
 
 
@@ -357,7 +358,7 @@ def test_a_scorers_snapshots_are_those_of_each_probe_alone(taught):
     for probe, snapshot in zip(probes, snapshots):
         alone = score_probe(taught.model, taught.tokenizer, probe)
         same(snapshot, alone)
-        assert snapshot.metadata == alone.metadata
+        assert snapshot.with_metadata(seconds=0).metadata == alone.with_metadata(seconds=0).metadata
     assert "likelihood" not in snapshots[3].metadata and "generation" not in snapshots[2].metadata
 
 
@@ -425,24 +426,6 @@ def test_repeats_of_several_probes(taught):
             same(snapshots[at], alone)
     for one, other in zip(found[0], Scorer(taught.tokenizer, probes).score(taught.model), strict=True):
         same(one, other)
-
-
-def test_by_probe_scores_all_at_the_first_call(taught):
-    probes = several_probes(taught)
-    scorer = Scorer(taught.tokenizer, probes)
-    expected = scorer.score(taught.model)
-    score = scorer.by_probe(taught.model)
-    with forwards(taught.model) as seen:
-        for probe, wanted in reversed(list(zip(probes, expected))):
-            same(score(probe), wanted)
-            first = len(seen)
-        assert first == len(seen) > 0
-    with forwards(taught.model) as later:
-        same(score(probes[2]), expected[2])
-    assert not later
-    with forwards(taught.model) as again:
-        scorer.by_probe(taught.model)(probes[0])
-    assert again == seen
 
 
 @pytest.mark.parametrize("name, value", [("batch_tokens", 0), ("repeats", 0), ("repeats", -2)])

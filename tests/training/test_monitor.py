@@ -1,7 +1,9 @@
 """What the monitor promises: a run's history in memory and on disk, whatever trackers and disks do. No model here."""
 
 import logging
+import sys
 from math import inf, isnan, nan
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,18 +21,20 @@ from forget_callback.training.trackers import RUN_METRICS, evaluation_metrics, s
 
 N = 40
 FACTS = Probe("facts", [Recall(f"r{i}", "Q", "A", "geo" if i % 2 else "art") for i in range(N)])
+OTHER = Probe("other", FACTS.items)
 SUMS = Probe("sums", [MultipleChoice(f"m{i}", "Q", [" 1", " 2", " 3"], 1) for i in range(N)])
 
 
-def knows(n_right):
-    """A score function: the first `n_right` items of every probe are right."""
+def knows(n_right, *probes):
+    """Snapshots in which the first `n_right` items of each probe are right."""
+    return [answers(probe, np.arange(len(probe)) < n_right) for probe in probes or [FACTS]]
 
-    def score(probe):
-        correct = [float(i < n_right) for i in range(len(probe))]
-        choice = [1 if c else 2 for c in correct] if probe is SUMS else None
-        return Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=correct, choice=choice)
 
-    return score
+def answers(probe, right, **columns):
+    """A snapshot of a probe, right or wrong item by item."""
+    right = np.array(right, float)
+    choice = np.where(right == 1, 1, 2) if probe is SUMS else None
+    return Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=right, choice=choice, **columns)
 
 
 class Recorder:
@@ -56,16 +60,15 @@ class Broken:
 
 
 def run(monitor, *n_right, start=0, by=10):
-    return [
-        monitor.observe(start + by * i, knows(n), samples_seen=80.0 * (start + by * i)) for i, n in enumerate(n_right)
-    ]
+    steps = range(start, start + by * len(n_right), by)
+    return [monitor.observe(t, knows(n, *monitor.probes), samples_seen=80.0 * t) for t, n in zip(steps, n_right)]
 
 
 def test_the_first_snapshot_is_the_baseline(tmp_path):
     monitor = ForgetMonitor(FACTS, tmp_path, stop=[StopRule("forgetting", -1, confidence=None, patience=1)])
     assert monitor.last_step is None and monitor.history.empty and monitor.last_rows == []
-    seen = monitor.observe(0, knows(30))
-    assert seen.decisions == () and not seen.stop and seen.seconds >= 0
+    seen = monitor.observe(0, knows(30)[0])
+    assert seen.decisions == () and not seen.stop and isnan(seen.seconds)
     assert [row.transitions.forgetting for row in seen.rows] == [0, 0, 0] and monitor.last_step == 0
     assert Store(tmp_path).steps("facts") == [0]
 
@@ -149,13 +152,15 @@ def test_what_a_rule_cannot_read_is_refused_before_anything_is_written(tmp_path,
 def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
     recorder = Recorder()
     monitor = ForgetMonitor([FACTS, SUMS], tmp_path, [recorder], log="all")
-    monitor.observe(0, knows(30))
-    seen = monitor.observe(5, knows(20), samples_seen=40.0, tokens_seen=900.0)
+    monitor.observe(0, knows(30, FACTS, SUMS))
+    facts, sums = knows(20, FACTS, SUMS)
+    taken = [sums.with_metadata(seconds=1.5), facts.with_metadata(seconds=2.0)]
+    seen = monitor.observe(5, taken, samples_seen=40.0, tokens_seen=900.0)
     baseline, row = recorder.rows
     assert "forget/overhead" not in baseline and "forget/samples_seen" not in baseline
     assert {*RUN_METRICS, "train/global_step"} - {"forget/stage", "forget/total_samples_seen"} < set(row)
     assert (row["forget/step"], row["forget/samples_seen"], row["forget/tokens_seen"]) == (5, 40, 900)
-    assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds
+    assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds == 3.5
     assert row["forget/facts/forgetting"] == row["forget/all/forgetting"] == 0.25
     assert row["forget/facts/geo/n10"] == 5.0
     assert scalars(seen.rows, log="all").items() <= row.items()
@@ -195,6 +200,52 @@ def test_a_tracker_that_fails_costs_nothing_but_its_own_row(tmp_path, caplog):
     assert Store(tmp_path).steps("facts") == [0, 10]
 
 
+class Shows(Recorder):
+    """A tracker that also shows what no single number says."""
+
+    def __init__(self):
+        super().__init__()
+        self.shown, self.finished = [], []
+
+    def show(self, rows, changes):
+        self.shown.append((len(rows), sorted(changes["id"])))
+
+    def finish(self, rows, files):
+        self.finished.append((len(rows), sorted(files)))
+
+
+class Fails(Shows):
+    """One whose every method raises."""
+
+    def __getattribute__(self, name):
+        if name in ("log", "show", "finish", "alert"):
+            raise ConnectionError("no network")
+        return super().__getattribute__(name)
+
+
+def test_a_tracker_that_shows_more_gets_the_history_and_the_items_that_changed(tmp_path):
+    shows, plain = Shows(), Recorder()
+    monitor = ForgetMonitor(FACTS, tmp_path, [Fails(), plain, shows])
+    run(monitor, 40, 38)
+    monitor.finish()
+    assert shows.shown == [(3, []), (6, ["r38", "r39"])] and [n for n, _ in shows.finished] == [6]
+    assert shows.rows == plain.rows
+
+
+def test_what_cannot_be_shown_costs_no_step_and_no_stop(tmp_path, caplog):
+    """An item without an answer to show, which the table of changed items needs; and trackers that are all down."""
+    probe = Probe("facts", [Recall(f"r{i}", "Q", "A") for i in range(N)])
+    object.__setattr__(probe.items[-1], "answer", None)
+    rule = StopRule("forgetting", 0.1, confidence=None, patience=1)
+    recorder, shows = Recorder(), Shows()
+    monitor = ForgetMonitor(probe, tmp_path, [Fails(), recorder, shows], [rule])
+    with caplog.at_level(logging.WARNING):
+        _, seen = run(monitor, 40, 30)
+    assert seen.stop and [title for title, _ in recorder.alerts] == ["Forgetting: stopping"]
+    assert monitor.last_step == 10 and Store(tmp_path).steps("facts") == [0, 10] and len(recorder.rows) == 2
+    assert [shown for shown, _ in shows.shown] == [1] and "showing this step failed" in caplog.text
+
+
 def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch, caplog):
     store, recorder, calls = Store(tmp_path), Recorder(), []
     rule = StopRule("forgetting", 0.1, patience=1)
@@ -207,14 +258,14 @@ def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch, 
         write(snapshot)
 
     monitor = ForgetMonitor([FACTS, SUMS], store, [recorder], [rule])
-    monitor.observe(0, knows(40))
+    monitor.observe(0, knows(40, FACTS, SUMS))
     monkeypatch.setattr(store, "write", fails_once)
-    seen = monitor.observe(10, knows(30))
+    seen = monitor.observe(10, knows(30, FACTS, SUMS))
     assert isinstance(seen.error, OSError) and "no space left" in caplog.text and str(store.path) in caplog.text
     assert store.steps("facts") == [0, 10] and store.steps("sums") == [0]
     # The numbers reach trackers and rules all the same.
     assert monitor.last_step == 10 and len(recorder.rows) == 2 and seen.stop
-    assert monitor.observe(20, knows(20)).error is None
+    assert monitor.observe(20, knows(20, FACTS, SUMS)).error is None
     assert store.steps("facts") == store.steps("sums") == [0, 10, 20]
     assert calls == ["facts", "sums", "sums", "facts", "sums"]
     pd.testing.assert_frame_equal(ForgetMonitor([FACTS, SUMS], tmp_path).history, monitor.history)
@@ -257,12 +308,11 @@ def test_another_probe_of_that_name_cannot_take_over_a_run(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"probe": "sums"},
         {"fingerprint": SUMS.fingerprint},
         {"ids": [f"x{i}" for i in range(N)]},
         {"ids": FACTS.ids[:-1], "correct": [1] * (N - 1)},
     ],
-    ids=["name", "fingerprint", "ids", "missing item"],
+    ids=["fingerprint", "ids", "missing item"],
 )
 def test_a_snapshot_of_another_probe_is_refused_and_leaves_no_trace(tmp_path, change):
     monitor = ForgetMonitor(FACTS, tmp_path)
@@ -275,23 +325,77 @@ def test_a_snapshot_of_another_probe_is_refused_and_leaves_no_trace(tmp_path, ch
         **change,
     }
     with pytest.raises(ValueError, match="probe 'facts'"):
-        monitor.observe(0, lambda probe: Snapshot(**{**given, "ids": list(given["ids"])}))
+        monitor.observe(0, Snapshot(**{**given, "ids": list(given["ids"])}))
     assert monitor.last_step is None and Store(tmp_path).steps("facts") == []
     run(monitor, 40)
     assert monitor.last_step == 0
 
 
-def test_a_score_that_fails_leaves_the_step_to_be_taken_again(tmp_path):
+@pytest.mark.parametrize(
+    "given, problem",
+    [
+        ([FACTS], r"missing \['sums'\], more than one of \[\], of other probes \[\]"),
+        ([], r"missing \['facts', 'sums'\]"),
+        ([FACTS, SUMS, FACTS], r"more than one of \['facts'\]"),
+        ([FACTS, SUMS, OTHER], r"of other probes \['other'\]"),
+        ([FACTS, OTHER], r"missing \['sums'\], more than one of \[\], of other probes \['other'\]"),
+    ],
+)
+def test_snapshots_that_are_not_one_of_each_probe_are_refused_and_leave_no_trace(tmp_path, given, problem):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    given = [snapshot for probe in given for snapshot in knows(30, probe)]
+    for refused in (monitor.compare_with, lambda some: monitor.observe(0, knows(30, FACTS, SUMS), again=some)):
+        with pytest.raises(ValueError, match=r"one of each probe, \['facts', 'sums'\]: .*" + problem):
+            refused(given)
+    run(monitor, 40)
+    with pytest.raises(ValueError, match=problem):
+        monitor.observe(10, given)
+    assert monitor.last_step == 0 and Store(tmp_path).steps("facts") == [0]
+    assert monitor.observe(10, knows(30, SUMS, FACTS)).rows[0].transitions.n10 == 10
+
+
+def work(act):
+    """How many instructions of our own code `act` executes."""
+    count, before = 0, sys.gettrace()
+
+    def trace(frame, event, arg):
+        nonlocal count
+        if "forget_callback" not in Path(frame.f_code.co_filename).parts:
+            return None
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_an_evaluation_late_in_a_run_does_what_an_early_one_does(tmp_path):
+    """Counted, not timed: a snapshot of the same two answers in turn, with rules and trackers that look at them."""
+    items = [Recall(f"r{i}", "Q", "A", f"{i % 5}") for i in range(20)]
+    probes = [Probe("one", items), Probe("two", items)]
+    rules = [StopRule("forgetting", 0.5), StopRule("knowledge_lost", 0.9, probe="one", category="3")]
+    monitor = ForgetMonitor(probes, tmp_path, [Recorder()], rules)
+    run(monitor, *[14, 13] * 2, by=1)
+    early = max(work(lambda: run(monitor, n, start=step)) for step, n in ((4, 14), (5, 13)))  # noqa: B023 - called at once
+    run(monitor, *[14, 13] * 17, start=6, by=1)
+    late = max(work(lambda: run(monitor, n, start=step)) for step, n in ((40, 14), (41, 13)))  # noqa: B023
+    assert 1000 < late <= 1.02 * early
+
+
+def test_a_snapshot_is_validated_once_on_its_way(tmp_path, monkeypatch):
     monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
     run(monitor, 40)
-
-    def score(probe):
-        return knows(30)(probe) if probe is FACTS else 1 / 0
-
-    with pytest.raises(ZeroDivisionError):
-        monitor.observe(10, score)
-    assert monitor.last_step == 0 and Store(tmp_path).steps("facts") == [0]
-    assert monitor.observe(10, knows(30)).rows[0].transitions.n10 == 10
+    taken, validate, calls = knows(30, FACTS, SUMS), Snapshot.__post_init__, []
+    monkeypatch.setattr(Snapshot, "__post_init__", lambda snapshot: [calls.append(1), validate(snapshot)])
+    monitor.observe(10, taken)
+    assert not calls
+    knows(30)
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("step", [-1, 0, 10])
@@ -305,20 +409,17 @@ def test_steps_must_grow(tmp_path, step):
 
 def test_the_order_in_which_a_score_gives_items_does_not_matter(tmp_path):
     monitor = ForgetMonitor(SUMS, tmp_path)
-    monitor.observe(0, knows(40))
-    seen = monitor.observe(1, lambda probe: knows(30)(probe).select(slice(None, None, -1)))
+    monitor.observe(0, knows(40, SUMS))
+    seen = monitor.observe(1, knows(30, SUMS)[0].select(slice(None, None, -1)))
     assert seen.rows[0].transitions.n10 == 10 and seen.snapshots[0].ids.tolist() == list(SUMS.ids)
-    assert seen.snapshots[0].n_choices.tolist() == [3] * N and knows(1)(SUMS).n_choices.tolist() == [inf] * N
+    assert seen.snapshots[0].n_choices.tolist() == [3] * N and knows(1, SUMS)[0].n_choices.tolist() == [inf] * N
     assert seen.rows[0].transitions.knowledge_method == "choice"
 
 
 def test_unscored_items_are_counted_apart(tmp_path):
     monitor = ForgetMonitor(FACTS, tmp_path)
     monitor.observe(0, knows(40))
-    nothing = [nan] * N
-    seen = monitor.observe(
-        1, lambda probe: Snapshot("facts", probe.fingerprint, 0, ids=list(probe.ids), correct=nothing)
-    )
+    seen = monitor.observe(1, answers(FACTS, [nan] * N))
     assert seen.rows[0].transitions.n == 0 and seen.rows[0].transitions.n_unscored == N
 
 
@@ -327,21 +428,18 @@ def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
     monkeypatch.setattr("forget_callback.training.monitor.time", SimpleNamespace(perf_counter=lambda: now[0]))
     recorder = Recorder()
     monitor = ForgetMonitor(FACTS, tmp_path, [recorder])
-
-    def slow(probe):
-        now[0] += 2.0
-        return knows(40)(probe)
-
-    monitor.observe(0, slow)
-    now[0] += 14.0
+    slow = knows(40)[0].with_metadata(seconds=2.0)
+    now[0] += 5.0
+    monitor.observe(0, slow, again=slow.with_metadata(seconds=3.0))
+    now[0] += 15.0
     monitor.observe(1, slow)
-    assert recorder.rows[1]["forget/probe_seconds"] == 2.0
-    assert recorder.rows[1]["forget/overhead"] == pytest.approx(4 / 18)
-    now[0] += 10.0
-    assert monitor.probe_seconds == (4.0, 2.0) and monitor.elapsed == 28.0
-    monitor.observe(2, knows(40), seconds=5.0)
-    assert recorder.rows[2]["forget/probe_seconds"] == 5.0
-    assert recorder.rows[2]["forget/overhead"] == pytest.approx(9 / 28)
+    assert "forget/overhead" not in recorder.rows[0] and recorder.rows[1]["forget/probe_seconds"] == 2.0
+    assert recorder.rows[1]["forget/overhead"] == pytest.approx(7 / 20)
+    now[0] += 8.0
+    assert monitor.probe_seconds == (7.0, 2.0) and monitor.elapsed == 28.0
+    monitor.observe(2, knows(40))  # nobody measured it
+    assert "forget/probe_seconds" not in recorder.rows[2]
+    assert recorder.rows[2]["forget/overhead"] == pytest.approx(7 / 28)
 
 
 @pytest.mark.parametrize(
@@ -358,50 +456,19 @@ def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
 def test_a_rule_that_can_never_fire_is_said_at_the_baseline(tmp_path, caplog, rule, idle):
     items = [Recall(f"r{i}", "", "x", "rare" if i < 2 else "many") for i in range(20)]
     probe = Probe("p", items)
-    right = np.array([False, True] + [True] * 18)
-
-    def score(probe):
-        return Snapshot(probe.name, probe.fingerprint, 0, np.array(probe.ids), right.astype(float))
-
-    ForgetMonitor(probe, tmp_path, stop=[rule]).observe(0, score)
+    ForgetMonitor(probe, tmp_path, stop=[rule]).observe(0, answers(probe, [False] + [True] * 19))
     assert ("can never fire" in caplog.text) == idle
-
-
-def twice(right, again):
-    """Scores that say `right` first and `again` when the same model is asked once more."""
-
-    def score_as(values):
-        def score(probe):
-            margin = np.where(values, 0.01, -0.01)
-            return Snapshot(probe.name, probe.fingerprint, 0, np.array(probe.ids), values.astype(float), margin=margin)
-
-        return score
-
-    return score_as(np.array(right, bool)), score_as(np.array(again, bool))
 
 
 def test_the_noise_floor_is_measured_once_kept_and_subtracted(tmp_path, caplog):
     probe = Probe("p", [Recall(f"r{i}", "", "x", "geo" if i < 5 else "art") for i in range(10)])
-    score, again = twice([1] * 10, [0] + [1] * 9)
+    near = np.full(10, 0.01)
+    again = answers(probe, [0] + [1] * 9, margin=-near)
     monitor = ForgetMonitor(probe, tmp_path)
-    monitor.observe(0, score, again=again)
-    later, _ = twice([0, 0, 0] + [1] * 7, [])
-    monitor.observe(1, later, again=again)  # there is only one baseline
+    monitor.observe(0, answers(probe, [1] * 10, margin=near), again=again)
+    monitor.observe(1, answers(probe, [0, 0, 0] + [1] * 7), again=again)  # there is only one baseline
     table = monitor.history.set_index(["step", "category"])
     assert table["noise_floor"].tolist() == [0.1, 0.0, 0.2] * 2
     assert table.loc[1, "knowledge_lost_net"].tolist() == pytest.approx([0.2, 0.0, 0.4])
-    assert "1 of 10 items flip when the same model is asked again (id and margin in nats): r0 (0.01)" in caplog.text
+    assert "1 of 10 items flip when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
     pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
-
-
-def test_a_noise_floor_that_fails_leaves_the_baseline(tmp_path, caplog):
-    score, _ = twice([1] * 40, [])
-
-    def broken(probe):
-        raise RuntimeError("out of memory")
-
-    monitor = ForgetMonitor(FACTS, tmp_path)
-    monitor.observe(0, score, again=broken)
-    assert monitor.store.steps("facts") == [0]
-    assert monitor.history["noise_floor"].isna().all()
-    assert "the noise floor could not be measured: RuntimeError: out of memory" in caplog.text
