@@ -225,7 +225,7 @@ def test_two_probes_of_fourteen_categories_hand_wandb_150_keys_at_most(wandb_off
     ]
 
     def knows(n):
-        return lambda probe: Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=np.arange(56) < n)
+        return [Snapshot(p.name, p.fingerprint, 0, ids=list(p.ids), correct=np.arange(56) < n) for p in probes]
 
     with wandb.init(project="keys"):
         monitor = ForgetMonitor(probes, wandb_offline, WandbTracker())

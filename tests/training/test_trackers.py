@@ -36,23 +36,24 @@ class Everything:
         self.files.append(dict(files))
 
 
-def knows(n):
-    """A score function: the first `n` items of every probe are right."""
-
-    def score(probe):
+def knows(n, probes):
+    """Snapshots in which the first `n` items of each probe are right."""
+    found = []
+    for probe in probes:
         correct = np.arange(len(probe)) < n
         choice = np.where(correct, 1, 2) if probe is SUMS else None
         taken = Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=correct, choice=choice)
-        return replace(taken, prediction=np.array(["what it said"] * len(probe), object))
-
-    return score
+        found.append(replace(taken, prediction=np.array(["what it said"] * len(probe), object)))
+    return found
 
 
 def observed(tmp_path, probes, *n_right, again=None, **options):
     tracker = Everything()
     monitor = ForgetMonitor(probes, tmp_path, tracker, "churn>-1", **options)
     for step, n in enumerate(n_right):
-        monitor.observe(step, knows(n), again=again if step == 0 else None)
+        monitor.observe(
+            step, knows(n, monitor.probes), again=None if again is None or step else knows(again, monitor.probes)
+        )
     monitor.finish()
     return tracker, monitor
 
@@ -75,7 +76,7 @@ def test_by_default_a_probe_has_the_main_metrics_and_a_category_three_headline_f
 @pytest.mark.parametrize("measured", [True, False])
 def test_sampled_answers_lead_with_what_is_lost_beyond_noise_where_that_was_measured(tmp_path, measured):
     probe = Probe("essays", [Generation(f"g{i}", "Q", "A", "exact", "one") for i in range(40)], temperature=1.0)
-    tracker, _ = observed(tmp_path, [probe, FACTS], 30, 20, again=knows(26) if measured else None)
+    tracker, _ = observed(tmp_path, [probe, FACTS], 30, 20, again=26 if measured else None)
     row = tracker.rows[1]
     headline = "knowledge_lost_net" if measured else "knowledge_lost"
     for place in ("all", "essays", "essays/one"):
