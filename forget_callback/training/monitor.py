@@ -381,7 +381,7 @@ def _guarded(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("%s failed, the run's own files have the numbers: %s: %s", what, type(error).__name__, error)
+        logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
 
 
 def _seconds(snapshots: Sequence[Snapshot]) -> float:
