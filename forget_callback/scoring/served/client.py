@@ -20,16 +20,17 @@ _FATAL = {401, 403, 404, 405}
 _RETRIED = {408, 409, 429}
 
 
-class Unanswered(Exception):
+@dataclass(frozen=True)
+class Unanswered:
     """A request without an answer.
 
     Attributes:
+        problem: Why, for people.
         refused: Whether the server rejected this request and would reject it again; else all attempts failed.
     """
 
-    def __init__(self, problem: str, *, refused: bool) -> None:
-        super().__init__(problem)
-        self.refused = refused
+    problem: str
+    refused: bool = False
 
 
 def is_address(model: str) -> bool:
@@ -71,7 +72,7 @@ class Server:
             )
         return cls(url.rstrip("/"), model, concurrency=concurrency)
 
-    def request(self, path: str, body: Body) -> dict[str, Any]:
+    def request(self, path: str, body: Body) -> dict[str, Any] | Unanswered:
         """The first choice of the response to a request.
 
         Args:
@@ -79,7 +80,6 @@ class Server:
             body: Of the request; the model is filled in here.
 
         Raises:
-            Unanswered: If all attempts failed, or the server rejected this request.
             ValueError: If the server rejects every request: the address or the key is wrong.
             ImportError: If openai is not installed.
         """
@@ -94,13 +94,13 @@ class Server:
             if status in _FATAL:
                 raise ValueError(f"{self.url}/{path} refused model {self.model!r}: {problem}") from None
             if status not in _RETRIED and status < 500:
-                raise Unanswered(problem, refused=True) from None
+                return Unanswered(problem, refused=True)
         except APIConnectionError as error:
             cause = error.__cause__ or error
             problem = f"{type(cause).__name__}: {cause}"
         except (ValueError, LookupError, TypeError) as error:
-            raise Unanswered(f"malformed response: {type(error).__name__}: {error}", refused=False) from None
-        raise Unanswered(f"{problem} ({self.attempts} attempts)", refused=False)
+            return Unanswered(f"malformed response: {type(error).__name__}: {error}")
+        return Unanswered(f"{problem} ({self.attempts} attempts)")
 
     @cached_property
     def _client(self) -> Any:
@@ -128,12 +128,12 @@ class Server:
         """
         if not requests:
             return []
-        answers = [self._try(*requests[0])]  # alone: if this fails, no other request is worth a try
+        answers = [self.request(*requests[0])]  # alone: if this fails, no other request is worth a try
         advance(1)
         self._raise_if_gone(answers)
         pool = ThreadPoolExecutor(self.concurrency)
         try:
-            for future in [pool.submit(self._try, *request) for request in requests[1:]]:
+            for future in [pool.submit(self.request, *request) for request in requests[1:]]:
                 answers.append(future.result())
                 advance(1)
                 self._raise_if_gone(answers[-2 * self.concurrency :])
@@ -145,10 +145,4 @@ class Server:
         """Gives up where the first request failed, or all of the last ones."""
         lost = [answer for answer in answers if isinstance(answer, Unanswered) and not answer.refused]
         if len(lost) == len(answers) in (1, 2 * self.concurrency):
-            raise ValueError(f"{self.url} does not answer for model {self.model!r}: {lost[-1]}")
-
-    def _try(self, path: str, body: Body) -> dict[str, Any] | Unanswered:
-        try:
-            return self.request(path, body)
-        except Unanswered as problem:
-            return problem
+            raise ValueError(f"{self.url} does not answer for model {self.model!r}: {lost[-1].problem}")

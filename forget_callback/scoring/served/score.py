@@ -8,13 +8,14 @@ do is an error before anything is scored. Needs no local model, only a tokenizer
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.likelihood.forward import Likelihood
@@ -44,7 +45,7 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
     Raises:
         ValueError: If a tokenizer is needed and cannot be loaded, or has no chat template where the probe needs one.
     """
-    if tokenizer is None and all(map(_is_written, probe.items)):
+    if tokenizer is None and all(isinstance(item, Generation) for item in probe.items):
         return (replace(probe, template=SERVERS_TEMPLATE) if probe.chat else probe), None
     name = tokenizer or server.model
     try:
@@ -80,132 +81,90 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
     rows = [] if tokenizer is None else continuations(probe, tokenizer)
     if rows:
         _require_likelihoods(server, probe, tokenizer)
-    written = [_Request.of(i, item, probe, tokenizer) for i, item in enumerate(probe.items) if _is_written(item)]
-    requests = [(request.path, request.body) for request in written]
+    written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
+    requests = [_generation(probe.items[i], probe, tokenizer) for i in written]
     requests += [("completions", _echo(row.tokens)) for row in rows]
-    with tqdm(
-        total=len(requests), desc=f"probe {probe.name}", delay=2, leave=False, disable=None if progress else True
-    ) as bar:
+    hidden = None if progress else True
+    with tqdm(total=len(requests), desc=f"probe {probe.name}", delay=2, leave=False, disable=hidden) as bar:
         answers = server.request_all(requests, advance=bar.update)
-    likelihoods = [
-        answer if isinstance(answer, Unanswered) else _Logprobs.of(answer, row, server)
-        for row, answer in zip(rows, answers[len(written) :])
-    ]
-    items = [request.item for request in written]
-    lost = {
-        item: answer
-        for item, answer in zip([*items, *(row.item for row in rows)], [*answers[: len(written)], *likelihoods])
-        if isinstance(answer, Unanswered)
-    }
-    _report_lost(server, probe, lost)
     builder = SnapshotBuilder(len(probe))
-    texts = [None if one.item in lost else one.text(answer) for one, answer in zip(written, answers)]
-    judge_texts(builder, probe, items, texts)
+    texts = [_text(probe.items[i], probe, *one, tokenizer) for i, one in zip(written, zip(requests, answers))]
+    judge_texts(builder, probe, written, texts)
     options = []
-    for row, logprobs in zip(rows, likelihoods):
-        if row.item in lost or isinstance(logprobs, Unanswered):
+    for row, answer in zip(rows, answers[len(written) :]):
+        if isinstance(answer, Unanswered):
+            options.append((row, Likelihood(math.nan)))  # its item stays unscored
             continue
+        n = len(row.tokens)
+        tokens, own, top = (values[row.n_context : n] for values in _prompt_part(answer, n, server))
         if row.greedy:
-            logprobs.judge_recall(builder, row, tokenizer)
+            _judge_recall(builder, row, list(zip(tokens, own, top)), tokenizer)
         else:
-            options.append((row, Likelihood(logprobs.total)))
+            options.append((row, Likelihood(float(sum(own)))))
     judge_likelihoods(builder, probe, options, tokenizer)
+    lost = [item.id for item, outcome in zip(probe.items, builder.outcome) if outcome is None]
+    if lost:
+        problems = (answer.problem for answer in answers if isinstance(answer, Unanswered))
+        _report_lost(server, probe, lost, next(problems, "the server names no token besides the answer's"))
     return builder.snapshot(probe, {"server": server.url, "served_model": server.model})
 
 
-def _is_written(item: Item) -> bool:
-    return isinstance(item, Generation)
+def _generation(item: Any, probe: Probe, tokenizer: Any) -> tuple[str, Body]:
+    """The path and the body of a generation item's request."""
+    body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
+    if probe.temperature > 0:
+        body |= {"top_p": probe.top_p, "seed": probe.seed}
+    if item.stop:
+        body["stop"] = list(item.stop)
+    if tokenizer is not None:
+        prompt = encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat)
+        return "completions", {**body, "prompt": prompt}
+    if not probe.chat:
+        return "completions", {**body, "prompt": item.prompt}
+    if not probe.generation_prompt:
+        body["add_generation_prompt"] = False
+    if probe.thinking is not None:
+        body["chat_template_kwargs"] = {"enable_thinking": probe.thinking}
+    return "chat/completions", {**body, "messages": messages_of(item, probe)}
 
 
-@dataclass(frozen=True)
-class _Request:
-    """A generation item and its request.
+def _text(item: Any, probe: Probe, request: tuple[str, Body], answer: Any, tokenizer: Any) -> GeneratedText | None:
+    """The generated text, up to where the answer ends; None if there is no answer."""
+    if isinstance(answer, Unanswered):
+        return None
+    opened = "" if tokenizer is None else open_thinking(request[1]["prompt"], tokenizer)
+    text = opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
+    # Not in the request: the first line may be empty, or part of the thinking.
+    end = find_stop(GenerationRequest.of(item, (), replace(probe, temperature=0), repeat=0, variant=0), text)
+    if end is not None:
+        return GeneratedText(text[:end], (), "text")
+    return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")
 
-    Attributes:
-        item: Its index in the probe.
-        query: Its stop conditions.
-        path, body: Of the request.
-        opened: GeneratedText that the prompt already opened, such as a thinking block.
+
+def _judge_recall(
+    builder: SnapshotBuilder, row: Continuation, tokens: Sequence[tuple[str, float, dict[str, float]]], tokenizer: Any
+) -> None:
+    """Fills a recall item's row of the snapshot, unless the server leaves it open.
+
+    Args:
+        tokens: Of each token of the answer its name, its log-probability, and those of the best tokens by name.
     """
-
-    item: int
-    query: GenerationRequest
-    path: str
-    body: Body
-    opened: str = ""
-
-    @classmethod
-    def of(cls, index: int, item: Any, probe: Probe, tokenizer: Any) -> _Request:
-        # No stop at the end of a line: the line may be empty, or part of the thinking.
-        query = GenerationRequest.of(item, (), replace(probe, temperature=0), repeat=0, variant=0)
-        body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
-        if probe.temperature > 0:
-            body |= {"top_p": probe.top_p, "seed": probe.seed}
-        if item.stop:
-            body["stop"] = list(item.stop)
-        if tokenizer is not None:
-            prompt = encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat)
-            return cls(index, query, "completions", {**body, "prompt": prompt}, open_thinking(prompt, tokenizer))
-        if not probe.chat:
-            return cls(index, query, "completions", {**body, "prompt": item.prompt})
-        if not probe.generation_prompt:
-            body["add_generation_prompt"] = False
-        if probe.thinking is not None:
-            body["chat_template_kwargs"] = {"enable_thinking": probe.thinking}
-        return cls(index, query, "chat/completions", {**body, "messages": messages_of(item, probe)})
-
-    def text(self, answer: Any) -> GeneratedText:
-        """The generated text, up to where the answer ends."""
-        text = self.opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
-        end = find_stop(self.query, text)
-        if end is not None:
-            return GeneratedText(text[:end], (), "text")
-        return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")
-
-
-@dataclass(frozen=True)
-class _Logprobs:
-    """A server's log-probabilities of one continuation, ``(n_tokens,)`` each, in nats.
-
-    Attributes:
-        own: Log-probability of each token.
-        best: The best other token's log-probability and name.
-    """
-
-    own: list[float]
-    best: list[tuple[float, str]]
-
-    @classmethod
-    def of(cls, answer: Any, row: Continuation, server: Server) -> _Logprobs | Unanswered:
-        """The continuation's part of a response."""
-        echoed, part = _prompt_part(answer, len(row.tokens), server), slice(row.n_context, len(row.tokens))
-        own, best = echoed["token_logprobs"][part], []
-        for name, logprob, top in zip(echoed["tokens"][part], own, echoed["top_logprobs"][part]):
-            # careful: where tokens are named by their text, two may share a name and only one entry is left. Of two
-            # entries in all, one is of a better token if there is a better token.
-            others = [(value, other) for other, value in top.items() if (other, value) != (name, logprob)]
-            if row.greedy and not others:
-                return Unanswered(f"the server names no other token than {name!r}", refused=True)
-            best.append(max(others, default=(float("nan"), "")))
-        return cls(own, best)
-
-    @property
-    def total(self) -> float:
-        """Log-probability of the continuation, in nats."""
-        return float(sum(self.own))
-
-    def judge_recall(self, builder: SnapshotBuilder, row: Continuation, tokenizer: Any) -> None:
-        """Fills a recall item's row of the snapshot."""
-        leads = [own - other for own, (other, _) in zip(self.own, self.best)]
-        wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
-        builder.outcome[row.item] = "correct" if wrong is None else "wrong"
-        builder.margin[row.item] = min(leads)
-        tokens, named = list(row.tokens[row.n_context :][:wrong]), ""
-        if wrong is not None:
-            named = self.best[wrong][1]
-            if named.startswith(_ID):
-                tokens, named = [*tokens, int(named.removeprefix(_ID))], ""
-        builder.prediction[row.item] = tokenizer.decode(tokens, skip_special_tokens=True) + named
+    leads, best = [], []
+    for name, logprob, top in tokens:
+        # careful: where tokens are named by their text, two may share a name and only one entry is left. Of two
+        # entries in all, one is of a better token if there is a better token.
+        others = [(value, other) for other, value in top.items() if (other, value) != (name, logprob)]
+        if not others:
+            return
+        best.append(max(others))
+        leads.append(logprob - best[-1][0])
+    wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
+    builder.outcome[row.item] = "correct" if wrong is None else "wrong"
+    builder.margin[row.item] = min(leads)
+    given, named = list(row.tokens[row.n_context :][:wrong]), "" if wrong is None else best[wrong][1]
+    if named.startswith(_ID):
+        given, named = [*given, int(named.removeprefix(_ID))], ""
+    builder.prediction[row.item] = tokenizer.decode(given, skip_special_tokens=True) + named
 
 
 def _echo(prompt: str | Sequence[int]) -> Body:
@@ -213,21 +172,20 @@ def _echo(prompt: str | Sequence[int]) -> Body:
 
     vLLM then names tokens by their ids; other servers ignore that field and name them by their text.
     """
-    sent = prompt if isinstance(prompt, str) else list(prompt)
-    body = {"prompt": sent, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 2}
+    body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 2}
     return {**body, "return_tokens_as_token_ids": True}
 
 
-def _prompt_part(answer: Any, n: int, server: Server) -> dict[str, list[Any]]:
-    """The log-probabilities in a response to `_echo`, which must cover at least `n` tokens of the prompt.
+def _prompt_part(answer: Any, n: int, server: Server) -> list[list[Any]]:
+    """Of each token in a response to `_echo` its name, its log-probability, and those of the best tokens by name.
 
     Raises:
-        ValueError: If they do not.
+        ValueError: If the response has fewer than the first `n` of the prompt.
     """
     logprobs = answer.get("logprobs") or {}
-    lists = {name: logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")}
+    lists = [logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")]
     # careful: a server that ignores echo returns those of the one generated token. The first token has no context.
-    if any(len(values) < n or None in values[1:n] for values in lists.values()):
+    if any(len(values) < n or None in values[1:n] for values in lists):
         raise _no_likelihoods(server, "")
     return lists
 
@@ -251,13 +209,12 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
     ids = encode(text, tokenizer)
     tokens = []
     for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it
-        try:
-            answer = server.request("completions", _echo(prompt))
-        except Unanswered as problem:
-            if problem.refused:
-                raise _no_likelihoods(server, problem) from problem
-            raise ValueError(f"{server.url} does not answer for model {server.model!r}: {problem}") from problem
-        tokens.append(_prompt_part(answer, n, server)["tokens"][: len(ids)])
+        answer = server.request("completions", _echo(prompt))
+        if isinstance(answer, Unanswered):
+            if answer.refused:
+                raise _no_likelihoods(server, answer.problem)
+            raise ValueError(f"{server.url} does not answer for model {server.model!r}: {answer.problem}")
+        tokens.append(_prompt_part(answer, n, server)[0][: len(ids)])
     if tokens[0] != tokens[1]:
         raise ValueError(
             f"{server.url} tokenizes {text[:60]!r} as {tokens[0][:8]}, but the local tokenizer's ids are "
@@ -266,24 +223,20 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
         )
 
 
-def _report_lost(server: Server, probe: Probe, lost: dict[int, Unanswered]) -> None:
+def _report_lost(server: Server, probe: Probe, lost: Sequence[str], why: str) -> None:
     """Warns about items without an answer.
 
     Raises:
         ValueError: If none has.
     """
-    if not lost:
-        return
-    why = next(iter(lost.values()))
     if len(lost) == len(probe):
         raise ValueError(f"{server.url} answered no item of probe {probe.name!r} for model {server.model!r}: {why}")
-    names = [probe.items[i].id for i in sorted(lost)]
     logger.warning(
         "probe %r: %s gave no answer to %d of %d items, which are not scored: %s (%s)",
         probe.name,
         server.url,
         len(lost),
         len(probe),
-        ", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
+        ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else ""),
         why,
     )
