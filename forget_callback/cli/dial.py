@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
-from forget_callback.cli.app import app, note, notes
+from forget_callback.cli.app import app, note
 from forget_callback.probes.load import load_probe
 
 if TYPE_CHECKING:
@@ -38,18 +37,9 @@ def dial(
         raise ValueError(f"--points must be numbers from 0 to 1 with commas, got {points!r}") from None
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
 
-    with Progress(console=notes, transient=True, disable=not notes.is_terminal) as progress:
-        bar = progress.add_task("scoring", total=len({0.0, *shares}))
-        found = turn_dial(
-            before,
-            after,
-            probes,
-            learned,
-            shares=shares,
-            batch_tokens=batch_tokens,
-            save=save,
-            seen=lambda point: progress.advance(bar),
-        )
+    found = turn_dial(
+        before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save, progress=True
+    )
     best = best_point(found)
     if format == "json":
         print(_as_json(found, best))

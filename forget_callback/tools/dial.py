@@ -8,13 +8,15 @@ the probes. Nothing is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 import torch
 from rich.table import Table
+from tqdm.auto import tqdm
 
 from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.probes.probe import Probe
@@ -55,7 +57,7 @@ class Point:
     @property
     def task_interval(self) -> Interval:
         """95% Wilson interval of `task_accuracy`."""
-        scored = self.task.correct[self.task.correct == self.task.correct]
+        scored = self.task.correct[~np.isnan(self.task.correct)]
         return wilson(float(scored.sum()), len(scored))
 
     @property
@@ -75,7 +77,6 @@ def turn_dial(
     batch_tokens: int | None = None,
     save: Path | None = None,
     progress: bool = False,
-    seen: Callable[[Point], object] = lambda point: None,
 ) -> list[Point]:
     """Scores models on the line between two.
 
@@ -87,7 +88,7 @@ def turn_dial(
         shares: Points on the line; 0 is always scored, the others are compared with it.
         method: "linear", or "slerp" for an arc (Shoemake 1985) per tensor, as in model merging.
         save: Directory for the best point's model and tokenizer.
-        seen: Called with each point once it is scored.
+        progress: Show a bar on a terminal.
 
     Returns:
         The points, by share.
@@ -106,16 +107,15 @@ def turn_dial(
     scorer = Scorer(tokenizer, bound, batch_tokens=batch_tokens)
     first: dict[str, Snapshot] = {}
     points = []
-    for share in sorted({0.0, *map(float, shares)}):
+    for share in tqdm(sorted({0.0, *map(float, shares)}), "dial", leave=False, disable=None if progress else True):
         line.set(share)
-        *kept, learned = scorer.score(line.model, progress=progress)
+        *kept, learned = scorer.score(line.model)
         now = {snapshot.probe: snapshot for snapshot in kept}
         first = first or now
         points.append(Point(share, learned, tuple(kept), overall(compare_checkpoints(first, now))))
-        seen(points[-1])
     if save is not None:
         line.set(best_point(points).share)
-        line.save(save)
+        line.merged().save_pretrained(save)
         tokenizer.save_pretrained(save)
     return points
 
@@ -149,16 +149,15 @@ class Weights:
 
     def __init__(self, before: Any, after: Any, method: Method = "linear") -> None:
         self.model, self._between = before, _arc if method == "slerp" else torch.lerp
-        first, second = dict(before.named_parameters()), dict(after.named_parameters())
-        shapes = [{name: tuple(p.shape) for name, p in own.items()} for own in (first, second)]
-        differing = sorted({name for name, _ in shapes[0].items() ^ shapes[1].items()})
+        self._before = {name: p.detach().clone() for name, p in before.named_parameters()}
+        self._after = {name: p.detach() for name, p in after.named_parameters()}
+        shapes = [{(name, p.shape) for name, p in own.items()} for own in (self._before, self._after)]
+        differing = sorted({name for name, _ in shapes[0] ^ shapes[1]})
         if differing:
             raise ValueError(
                 f"the models do not match: {len(differing)} parameters differ in name or shape, such as "
                 f"{', '.join(differing[:3])}; interpolation needs a model and its own fine-tuning"
             )
-        self._before = {name: p.detach().clone() for name, p in first.items()}
-        self._after = {name: p.detach() for name, p in second.items()}
 
     @torch.no_grad()
     def set(self, share: float) -> None:
@@ -168,9 +167,9 @@ class Weights:
             between = start if share == 0 else end if share == 1 else self._between(start.float(), end.float(), share)
             parameter.copy_(between)
 
-    def save(self, directory: Path) -> None:
-        """Saves the model at its current point."""
-        self.model.save_pretrained(directory)
+    def merged(self) -> Any:
+        """The model at its current point."""
+        return self.model
 
 
 def _arc(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
@@ -204,9 +203,9 @@ class Adapter:
             for name, scale in scales.items():
                 layer.scaling[name] = scale * share
 
-    def save(self, directory: Path) -> None:
-        """Saves the model at its current point, with the adapter merged."""
-        self.model.merge_and_unload().save_pretrained(directory)
+    def merged(self) -> Any:
+        """The model at its current point, with the adapter merged."""
+        return self.model.merge_and_unload()
 
 
 def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:

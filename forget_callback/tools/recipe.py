@@ -10,11 +10,13 @@ import argparse
 import copy
 import importlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
+from rich.console import Console
 
 from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
@@ -55,15 +57,9 @@ class ForgetArguments:
 
     def callback(self, **more: Any) -> ForgetCallback:
         """The callback with these arguments; `more` overrides them."""
-        own = {
-            "every": self.every,
-            "stop": self.stop,
-            "baseline": self.baseline,
-            "max_overhead": self.max_overhead,
-            "batch_tokens": self.probe_batch_tokens,
-        }
+        own = {name: getattr(self, name) for name in ("every", "stop", "baseline", "max_overhead")}
         probes = [load_probe(spec, limit=self.probe_limit) for spec in self.probes]
-        return ForgetCallback(probes, **{**own, **more})
+        return ForgetCallback(probes, **{**own, "batch_tokens": self.probe_batch_tokens, **more})
 
 
 @dataclass(frozen=True)
@@ -87,8 +83,7 @@ class Recipe:
         if not Path(path).is_file():
             raise ValueError(f"config {os.fspath(path)!r}: no such file; expected a recipe's YAML")
         configs = {"sft": SFTConfig, "grpo": GRPOConfig}
-        named = re.search(r"^trainer:\s*(\S+)", Path(path).read_text(encoding="utf-8"), re.MULTILINE)
-        trainer = named[1].strip("\"'") if named else "sft"
+        trainer = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("trainer", "sft")
         if trainer not in configs:
             raise ValueError(f"{os.fspath(path)}: trainer must be one of {', '.join(configs)}, got {trainer!r}")
         parser = TrlParser((ScriptArguments, configs[trainer], ModelConfig, ForgetArguments))
@@ -187,14 +182,8 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=f"Trains by {trainer.upper()} while probes watch.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a recipe's YAML")
-    parser.add_argument(
-        "--smoke",
-        nargs="?",
-        type=int,
-        const=WIDTH,
-        metavar="WIDTH",
-        help=f"a tiny model, of width {WIDTH} by default, and a few hundred samples, on a CPU",
-    )
+    told = f"a tiny model, of width {WIDTH} by default, and a few hundred samples, on a CPU"
+    parser.add_argument("--smoke", nargs="?", type=int, const=WIDTH, metavar="WIDTH", help=told)
     parser.add_argument("--out", help="run directory; the recipe's output_dir by default")
     own, overrides = parser.parse_known_args(arguments)
     if own.smoke:
@@ -206,21 +195,13 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
         raise ValueError(
             f"{own.config} is a recipe for {recipe.forget.trainer}: run recipes/{recipe.forget.trainer}.py"
         )
-    callback = recipe.run()
+    monitor = recipe.run().monitor
     if rank() == 0:
-        show(callback, recipe.training.output_dir)
-
-
-def show(callback: ForgetCallback, out: str) -> None:
-    """Prints the curve of each probe and the path of the page."""
-    from rich.console import Console
-
-    assert callback.monitor is not None
-    results = Console()
-    rows = [row for row in callback.monitor.rows if not row.category]
-    series = [[row for row in rows if row.probe == probe.name] for probe in callback.monitor.probes]
-    results.print(curve_table(series, title="Forgetting during training"))
-    results.print(f"run {out}, page {callback.monitor.store.path / 'report.html'}", highlight=False, soft_wrap=True)
+        assert monitor is not None
+        rows = [row for row in monitor.rows if not row.category]
+        series = [[row for row in rows if row.probe == probe.name] for probe in monitor.probes]
+        Console().print(curve_table(series, title="Forgetting during training"))
+        print(f"run {recipe.training.output_dir}, page {monitor.store.path / 'report.html'}")
 
 
 def _reward(name: str) -> Callable[..., Any]:

@@ -7,9 +7,9 @@ would measure training on the test set. Knows nothing of models.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Item, MultipleChoice
-from forget_callback.runs.store import open_run
+from forget_callback.probes.items import Item
+from forget_callback.runs.item_changes import expected
+from forget_callback.runs.store import RunAt, open_run
 
 # Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
 OWN_WORDS = 13
@@ -73,10 +74,11 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
     if not lost:
         raise ValueError(f"{run} forgot nothing that it knew at its baseline: there is nothing to replay")
     texts = [" ".join(_texts(example)) for example in pool]
-    own = {key for item in items for key in _keys(_words(_asked(item)))}
-    lengths = {min(len(_words(_asked(item))), OWN_WORDS) for item in items}
-    allowed = np.array([not own & _keys(_words(text), lengths) for text in texts], bool)
-    chosen = _in_turn(_nearest([_asked(item) + " " + _right(item) for item in lost], texts, allowed, size), size)
+    questions = [words for words in (_words(_asked(item)) for item in items) if words]
+    own = {ngram for words in questions for ngram in _ngrams(words, {min(len(words), OWN_WORDS)})}
+    lengths = {min(len(words), OWN_WORDS) for words in questions}
+    allowed = np.array([own.isdisjoint(_ngrams(_words(text), lengths)) for text in texts], bool)
+    chosen = _in_turn(_nearest([f"{_asked(item)} {expected(item)}" for item in lost], texts, allowed, size), size)
     if not chosen:
         raise ValueError(
             f"the pool of {len(pool)} examples has nothing near to the {len(lost)} forgotten items that is not one of "
@@ -115,29 +117,21 @@ def _forgotten(run: str) -> tuple[list[Item], list[Item]]:
     items: list[Item] = []
     lost: list[Item] = []
     for probe in at.store.probes():
-        now = at.read(probe.name, default="last")
-        base = at.store.read_beside("baseline", probe.name) or at.store.read(probe.name, at.store.steps(probe.name)[0])
-        right = set(base.ids[base.correct == 1])
-        wrong = set(now.ids[now.correct == 0])
+        base, now = RunAt(at.store, None).baseline(probe.name), at.read(probe.name, default="last")
+        forgotten = set(base.ids[base.correct == 1]) & set(now.ids[now.correct == 0])
         items += probe.items
-        lost += [item for item in probe.items if item.id in right & wrong]
+        lost += [item for item in probe.items if item.id in forgotten]
     return items, lost
 
 
 def _asked(item: Item) -> str:
     """The question, without the words that frame it."""
-    words = re.findall(r"\S+", item.prompt)
+    words = item.prompt.split()
     while words and _plain(words[0]) in _FRAME:
         words = words[1:]
     while words and _plain(words[-1]) in _FRAME:
         words = words[:-1]
     return " ".join(words)
-
-
-def _right(item: Item) -> str:
-    if isinstance(item, MultipleChoice):
-        return item.choices[item.answer]
-    return item.answer if isinstance(item.answer, str) else item.answer[0]
 
 
 def _plain(word: str) -> str:
@@ -148,11 +142,8 @@ def _words(text: str) -> list[str]:
     return [word for word in map(_plain, text.split()) if word]
 
 
-def _keys(words: Sequence[str], lengths: Iterable[int] | None = None) -> set[str]:
-    """Hashes of all n-grams of `OWN_WORDS` words, or of the given lengths; a shorter text is one n-gram."""
-    sizes = [min(len(words), OWN_WORDS)] if lengths is None else [n for n in lengths if n <= len(words)]
-    runs = (words[at : at + n] for n in sizes if n for at in range(len(words) - n + 1))
-    return {hashlib.sha256(" ".join(run).encode()).hexdigest() for run in runs}
+def _ngrams(words: Sequence[str], lengths: Iterable[int]) -> set[str]:
+    return {" ".join(words[at : at + n]) for n in lengths for at in range(len(words) - n + 1)}
 
 
 def _texts(value: Any, key: str = "") -> Iterable[str]:
@@ -192,13 +183,12 @@ def _tfidf(texts: Sequence[str]) -> Any:
 
 def _in_turn(nearest: Iterable[list[tuple[int, float]]], size: int) -> dict[int, tuple[int, float]]:
     """Selected indices in the pool, each with its row and similarity: every row its nearest one left, round robin."""
-    left = {row: iter(own) for row, own in enumerate(nearest)}
+    left = deque((row, iter(own)) for row, own in enumerate(nearest))
     chosen: dict[int, tuple[int, float]] = {}
     while left and len(chosen) < size:
-        for row in list(left):
-            best = next(((place, near) for place, near in left[row] if place not in chosen), None)
-            if best is None:
-                del left[row]
-            elif len(chosen) < size:
-                chosen[best[0]] = (row, best[1])
+        row, own = left.popleft()
+        best = next(((place, near) for place, near in own if place not in chosen), None)
+        if best is not None:
+            chosen[best[0]] = (row, best[1])
+            left.append((row, own))
     return chosen

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,8 +76,8 @@ def _traced(make_trainer: Callable[[Sequence[Any]], Any], callbacks: Sequence[An
     weights = trainer.model.state_dict()
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
     generators: dict[str, Any] = {
-        "python": repr(random.getstate()),
-        "numpy": pickle.dumps(np.random.get_state()).hex(),
+        "python": random.getstate(),
+        "numpy": [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
@@ -88,26 +87,12 @@ def _traced(make_trainer: Callable[[Sequence[Any]], Any], callbacks: Sequence[An
 
 
 def _hash(thing: Any) -> str:
-    digest = hashlib.sha256()
-    for part in _parts(thing):
-        digest.update(part)
-    return digest.hexdigest()
+    return hashlib.sha256(json.dumps(thing, sort_keys=True, default=_described).encode()).hexdigest()
 
 
-def _parts(thing: Any) -> Iterator[bytes]:
-    if isinstance(thing, torch.Tensor):
-        yield str((thing.dtype, tuple(thing.shape))).encode()
-        yield (
-            thing.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-            if thing.dim()
-            else (repr(thing.item()).encode())
-        )
-    elif isinstance(thing, dict):
-        for key in sorted(thing, key=str):
-            yield str(key).encode()
-            yield from _parts(thing[key])
-    elif isinstance(thing, (list, tuple)):
-        for one in thing:
-            yield from _parts(one)
-    else:
-        yield json.dumps(thing, default=repr).encode()
+def _described(thing: Any) -> str:
+    """What JSON cannot hold; a tensor by its type, shape and bytes."""
+    if not isinstance(thing, torch.Tensor):
+        return repr(thing)
+    flat = thing.detach().cpu().contiguous().reshape(-1)  # a tensor without dimensions has no view as bytes
+    return f"{thing.dtype} {tuple(thing.shape)} {hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()}"
