@@ -12,7 +12,6 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from forget_callback.probes.items import MultipleChoice, Recall
@@ -27,6 +26,7 @@ _SIGNS = {"+": "plus", "-": "minus", "*": "times"}
 class _Relation:
     """A line of `relations.tsv`: `question` asks for the answer, `statement` stops before it; {} is the subject."""
 
+    name: str
     category: str
     question: str
     statement: str
@@ -36,14 +36,10 @@ class _Relation:
 class _Fact:
     """A line of `facts.tsv`; answers of one `group` are the hardest to tell apart."""
 
-    relation: str
+    relation: _Relation
     group: str
     subject: str
     answer: str
-
-    @property
-    def category(self) -> str:
-        return _RELATIONS[self.relation].category
 
 
 def _lines(name: str) -> Iterator[list[str]]:
@@ -52,7 +48,8 @@ def _lines(name: str) -> Iterator[list[str]]:
     return (line.split("\t") for line in text.splitlines()[1:])
 
 
-_RELATIONS = {name: _Relation(*cells) for name, *cells in _lines("relations.tsv")}
+_RELATIONS = {relation.name: relation for relation in (_Relation(*cells) for cells in _lines("relations.tsv"))}
+_FACTS = tuple(_Fact(_RELATIONS[name], *cells) for name, *cells in _lines("facts.tsv"))
 
 
 def load_facts(
@@ -72,7 +69,7 @@ def load_facts(
     >>> load_facts(category="capitals", kind="recall", limit=20).name
     'facts-capitals-recall'
     """
-    known = list(dict.fromkeys(fact.category for fact in _table()))
+    known = list(dict.fromkeys(fact.relation.category for fact in _FACTS))
     chosen = known if category is None else [key.strip() for key in category.split(",")]
     for key in chosen:
         if key not in known:
@@ -81,42 +78,33 @@ def load_facts(
         raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {kind!r}")
     kinds = _KINDS if kind is None else (kind,)
     kept = [key for key in known if key in chosen]
-    facts = [fact for fact in _table() if fact.category in kept]
+    facts = [fact for fact in _FACTS if fact.relation.category in kept]
     if limit is not None:
-        facts = _draw(facts, -(-limit // len(kinds)), seed)
-    items = [item for key in kept for item in _items([fact for fact in facts if fact.category == key], kinds)]
+        # One draw for every fact of the table: whether a fact comes early must not depend on the other categories.
+        rng = random.Random(seed)
+        rank = {fact: rng.random() for fact in _FACTS}
+        n_facts = -(-limit // len(kinds))
+        facts = stratified(facts, n_facts, stratum=lambda fact: fact.relation.category, draw=rank.__getitem__)
+    items = [item for key in kept for item in _items([fact for fact in facts if fact.relation.category == key], kinds)]
     name = "-".join(["facts", *(kept if category is not None else ()), *(kinds if kind is not None else ())])
     return Probe(name=name, items=items[:limit])
-
-
-@cache
-def _table() -> tuple[_Fact, ...]:
-    return tuple(_Fact(*cells) for cells in _lines("facts.tsv"))
-
-
-def _draw(facts: Sequence[_Fact], n: int, seed: int) -> list[_Fact]:
-    """Draws `n` facts without replacement, stratified by category, in table order."""
-    rng = random.Random(seed)
-    # One draw for every fact of the table: whether a fact comes early must not depend on the other categories.
-    rank = {fact: rng.random() for fact in _table()}
-    return stratified(facts, n, stratum=lambda fact: fact.category, draw=rank.__getitem__)
 
 
 def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleChoice | Recall]:
     """Both forms of every fact of one category, each position of the right choice equally often."""
     if not facts:
         return
-    category = facts[0].category
+    category = facts[0].relation.category
     several = sum(relation.category == category for relation in _RELATIONS.values()) > 1
     others = {relation: _others(facts, relation) for relation in {fact.relation for fact in facts}}
     rng = random.Random(category)
     # The offset keeps the whole probe as balanced as each category, also where sizes are not multiples of four.
-    offset = next(i for i, fact in enumerate(_table()) if fact.category == category)
+    offset = next(i for i, fact in enumerate(_FACTS) if fact.relation.category == category)
     positions = sorted(range(offset, offset + len(facts)), key=lambda _: rng.random())
     for fact, position in zip(facts, positions, strict=True):
-        relation = _RELATIONS[fact.relation]
-        key = "/".join([category, *([fact.relation] if several else []), _slug(fact.subject)])
-        choices = sorted(others[fact.relation][fact.answer], key=lambda _: rng.random())
+        relation = fact.relation
+        key = "/".join([category, *([relation.name] if several else []), _slug(fact.subject)])
+        choices = sorted(others[relation][fact.answer], key=lambda _: rng.random())
         choices.insert(position % 4, fact.answer)
         if "choice" in kinds:
             yield MultipleChoice(
@@ -131,13 +119,13 @@ def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleCho
             yield Recall(id=f"{key}/recall", prompt=prompt, answer=f" {fact.answer}", category=category)
 
 
-def _others(facts: Sequence[_Fact], relation: str) -> dict[str, list[str]]:
+def _others(facts: Sequence[_Fact], relation: _Relation) -> dict[str, list[str]]:
     """Three wrong options for every answer of a relation, from `facts` if they have four different answers.
 
     Answers that are alike lie side by side and are cut into blocks of four, each the options of all its answers. So
     every answer is a wrong option three times and no rank within its block, such as the smallest, is more often right.
     """
-    for source in (facts, _table()):
+    for source in (facts, _FACTS):
         # Spelled twice, an answer keeps its first group.
         distinct = {fact.answer.casefold(): fact for fact in reversed(source) if fact.relation == relation}
         answers = [fact.answer for fact in sorted(distinct.values(), key=_alike)]

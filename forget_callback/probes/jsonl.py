@@ -1,28 +1,20 @@
-"""Probes from JSON Lines files, one item a line, and back; errors name the file, the line, the item and the field."""
+"""Items from JSON Lines files, one item a line, and back; errors name the file, the line, the item and the field."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 
 from forget_callback.probes.items import Item, item_record, parse_item
-from forget_callback.probes.probe import Probe
 
 
-def load_file(path: str | PathLike[str]) -> Probe:
-    """The probe of a file, named by its stem. Empty lines are skipped.
+def read_items(path: Path) -> list[Item]:
+    """Every item of a file; empty lines are skipped.
 
     Raises:
         ValueError: If the file is missing, or holds no item or a bad one.
     """
-    path = Path(path)
-    return Probe(path.stem, read_items(path))
-
-
-def read_items(path: Path) -> list[Item]:
-    """Every item of a file, with errors as `load_file` gives them."""
     if not path.is_file():
         raise ValueError(f"no probe file at {path}; expected JSON Lines, one item a line")
     try:

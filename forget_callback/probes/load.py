@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from urllib.parse import parse_qsl
 
@@ -21,7 +21,7 @@ import numpy as np
 from forget_callback.probes.builtin import load_facts
 from forget_callback.probes.hub import load_benchmark
 from forget_callback.probes.items import Item, parse_item
-from forget_callback.probes.jsonl import load_file
+from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.lm_eval import load_task
 from forget_callback.probes.probe import Probe
@@ -92,25 +92,25 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     """
     if not isinstance(spec, (str, os.PathLike)):
         raise ValueError(f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {spec!r}")
-    path, _, query = os.fspath(spec).partition("?")
     spec = os.fspath(spec)
+    path, _, query = spec.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
-    limits = [_number(spec, "limit", options.pop("limit"))] if "limit" in options else []
-    limit = min(limits + ([] if limit is None else [limit]), default=None)
+    ours = {key: _value(spec, key, options.pop(key), kind) for key, kind in _OURS.items() if key in options}
+    limit = min((n for n in (limit, ours.pop("limit", None)) if n is not None), default=None)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be 1 or more, got {limit}")
-    settings = {key: _SETTINGS[key](spec, key, options.pop(key)) for key in list(options) if key in _SETTINGS}
-    reasoning = {key: options.pop(key) for key in ("cot", "max_new_tokens") if key in options}
-    probe = _load(spec, path, options, limit=limit, seed=seed)
-    if limit is not None:
-        probe = replace(probe, items=_subset(probe.items, limit, seed))
-    if _truth(spec, "cot", reasoning.pop("cot", "false")):
-        tokens = {key: _number(spec, key, value) for key, value in reasoning.items()}
-        probe, reasoning = by_reasoning(probe, **tokens), {}
-    if reasoning:
+    cot, tokens = ours.pop("cot", False), ours.pop("max_new_tokens", None)
+    if tokens is not None and not cot:
         raise ValueError(f"spec {spec!r}: max_new_tokens goes with cot=true")
+    probe = _load(spec, path, options, limit=limit, seed=seed)
+    if limit is not None:  # an item's draw depends on its id alone, not on the order of the file
+        draw = {item.id: random.Random(f"{seed}/{item.id}").random() for item in probe.items}
+        kept = stratified(probe.items, limit, stratum=lambda item: item.category, draw=lambda item: draw[item.id])
+        probe = replace(probe, items=kept)
+    if cot:
+        probe = by_reasoning(probe) if tokens is None else by_reasoning(probe, max_new_tokens=tokens)
     require_matchers(probe)
-    return replace(probe, **settings)
+    return replace(probe, **ours)
 
 
 def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int) -> Probe:
@@ -134,10 +134,8 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
             "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
         )
     if options:
-        raise ValueError(
-            f"spec {spec!r}: {', '.join(options)} not known; expected {', '.join(_SETTINGS)}, limit or cot"
-        )
-    return load_file(path)
+        raise ValueError(f"spec {spec!r}: {', '.join(options)} not known; expected one of {', '.join(_OURS)}")
+    return Probe(Path(path).stem, read_items(Path(path)))
 
 
 def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:
@@ -209,41 +207,22 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
 
 
-def _truth(spec: str, key: str, value: str) -> bool:
-    if value.lower() not in ("true", "false"):
-        raise ValueError(f"spec {spec!r}: {key} must be true or false, got {value!r}")
-    return value.lower() == "true"
+# What may stand in any spec: settings of `Probe`, and what is done with its items.
+_OURS: dict[str, type] = {
+    **dict.fromkeys(("name", "system", "normalization"), str),
+    **dict.fromkeys(("chat", "generation_prompt", "thinking", "cot"), bool),
+    **dict.fromkeys(("temperature", "top_p"), float),
+    **dict.fromkeys(("seed", "limit", "max_new_tokens"), int),
+}
 
 
-def _number(spec: str, key: str, value: str, kind: type[int] | type[float] = int) -> Any:
+def _value(spec: str, key: str, value: str, kind: type) -> Any:
+    """What the text of an option stands for."""
+    if kind is bool:
+        if value.lower() not in ("true", "false"):
+            raise ValueError(f"spec {spec!r}: {key} must be true or false, got {value!r}")
+        return value.lower() == "true"
     try:
         return kind(value)
     except ValueError:
         raise ValueError(f"spec {spec!r}: {key} must be a number, got {value!r}") from None
-
-
-def _text(spec: str, key: str, value: str) -> str:
-    return value
-
-
-_SETTINGS: dict[str, Callable[[str, str, str], Any]] = {
-    "name": _text,
-    "chat": _truth,
-    "system": _text,
-    "generation_prompt": _truth,
-    "thinking": _truth,
-    "normalization": _text,
-    "temperature": partial(_number, kind=float),
-    "top_p": partial(_number, kind=float),
-    "seed": _number,
-}
-
-
-def _subset(items: Sequence[Item], limit: int, seed: int) -> Sequence[Item]:
-    """A stratified subset; an item's draw depends on its id alone, not on the order of the file."""
-    return stratified(
-        items,
-        limit,
-        stratum=lambda item: item.category,
-        draw=lambda item: random.Random(f"{seed}/{item.id}").random(),
-    )

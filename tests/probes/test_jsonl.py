@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from forget_callback import load_probe
 from forget_callback.probes.items import Generation, MultipleChoice, Recall
-from forget_callback.probes.jsonl import dump_items, load_file, read_items
+from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.probe import Probe
 
 GOOD = '{"id": "q1", "prompt": "2 + 2 =", "choices": [" 3", " 4"], "answer": 1}'
@@ -51,7 +52,7 @@ def test_an_error_names_file_line_item_and_field(tmp_path, line, item, field, pr
     with pytest.raises(
         ValueError, match=rf"^{re.escape(str(path))}, line 3: item '{item}', field '{field}': .*{problem}"
     ):
-        load_file(path)
+        read_items(path)
 
 
 @pytest.mark.parametrize(
@@ -60,44 +61,44 @@ def test_an_error_names_file_line_item_and_field(tmp_path, line, item, field, pr
 )
 def test_a_line_that_is_no_object_is_named(tmp_path, line, problem):
     with pytest.raises(ValueError, match=rf"facts.jsonl, line 2: {problem}"):
-        load_file(write(tmp_path, GOOD, line))
+        read_items(write(tmp_path, GOOD, line))
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\t\n"])
 def test_a_file_without_items_is_refused(tmp_path, content):
     with pytest.raises(ValueError, match=r"facts.jsonl holds no items"):
-        load_file(write(tmp_path, content))
+        read_items(write(tmp_path, content))
 
 
 def test_a_missing_file_and_a_directory_are_refused(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path):
         with pytest.raises(ValueError, match="no probe file at"):
-            load_file(path)
+            read_items(path)
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_bytes(GOOD.replace("2 + 2", "Zürich").encode("latin-1"))
     with pytest.raises(ValueError, match=r"facts.jsonl is not UTF-8 text"):
-        load_file(path)
+        read_items(path)
 
 
 @pytest.mark.parametrize("prefix, end", [("", "\n"), ("", "\r\n"), ("\ufeff", "\n"), ("\n", "\n\n")])
 def test_line_ends_empty_lines_and_byte_order_marks_do_not_matter(tmp_path, prefix, end):
     other = GOOD.replace("q1", "q2")
     path = write(tmp_path, prefix + GOOD + end + other + end)
-    assert load_file(path).ids == ("q1", "q2")
+    assert load_probe(path).ids == ("q1", "q2")
 
 
 def test_a_probe_is_named_by_the_stem(tmp_path):
-    assert load_file(write(tmp_path, GOOD, name="my.facts-2.jsonl")).name == "my.facts-2"
+    assert load_probe(write(tmp_path, GOOD, name="my.facts-2.jsonl")).name == "my.facts-2"
     with pytest.raises(ValueError, match="name must be letters"):
-        load_file(write(tmp_path, GOOD, name="my facts.jsonl"))
+        load_probe(write(tmp_path, GOOD, name="my facts.jsonl"))
 
 
 def test_what_is_written_reads_back(tmp_path):
     path = write(tmp_path, dump_items(ITEMS))
     assert tuple(read_items(path)) == ITEMS
-    assert load_file(path).fingerprint == Probe("facts", ITEMS).fingerprint
+    assert load_probe(path).fingerprint == Probe("facts", ITEMS).fingerprint
     lines = path.read_bytes().decode().rstrip("\n").split("\n")
     assert [json.loads(line)["id"] for line in lines] == ["m/1", "r 1", "g"]
