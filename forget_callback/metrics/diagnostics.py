@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from forget_callback.metrics.intervals import mcnemar_midp
+from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
 from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.snapshots.snapshot import Snapshot, align
 
@@ -185,18 +185,7 @@ def _below_chance(snapshot: Snapshot) -> str:
     groups: list[tuple[str, NDArray[np.bool_]]] = [("", valid)] + [(name, valid & (category == name)) for name in names]
     for name, rows in groups:
         right, chance = snapshot.correct[rows], 1 / snapshot.n_choices[rows]
-        if _at_most(int(right.sum()), chance) < SIGNIFICANT / len(groups):
+        if upper_tail(int((right == 0).sum()), 1 - chance).exact < SIGNIFICANT / len(groups):
             where = f"in category {name!r}" if name else "over all items with options"
             return f"{where} ({right.mean():.3f} of {len(right)} items, chance {chance.mean():.3f})"
     return ""
-
-
-def _at_most(right: int, chance: NDArray[np.float64]) -> float:
-    """Probability that guesses give at most `right` right answers: binomial, or normal where chances differ."""
-    if len(chance) == 0:
-        return 1.0
-    mean = float(chance.mean())
-    if np.ptp(chance) == 0:
-        return float(stats.binom.cdf(right, len(chance), mean))
-    spread = float(np.sqrt((chance * (1 - chance)).sum()))
-    return float(stats.norm.cdf((right + 0.5 - len(chance) * mean) / spread))

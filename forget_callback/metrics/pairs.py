@@ -107,17 +107,14 @@ def paired(
     if x.shape != a.shape or y.shape != a.shape:
         raise ValueError(f"choices must have the shape of before {a.shape}, got {x.shape} and {y.shape}")
     pairs = Pairs(a, b, k, (x, y))
-    if answer is not None:
-        _require_consistent(pairs, np.asarray(answer, np.int64))
-    return pairs
-
-
-def _require_consistent(pairs: Pairs, answer: NDArray[np.int64]) -> None:
-    """Raises ValueError where a choice and the right option contradict whether the item was right."""
-    for name, correct, choice in zip(("before", "after"), (pairs.before, pairs.after), pairs.choices or ()):
-        bad = pairs.closed & ~np.isnan(correct) & (choice >= 0) & ((choice == answer) != (correct == 1))
+    if answer is None:
+        return pairs
+    right = np.asarray(answer, np.int64)
+    for name, correct, choice in (("before", a, x), ("after", b, y)):
+        bad = pairs.closed & ~np.isnan(correct) & (choice >= 0) & ((choice == right) != (correct == 1))
         if bad.any():
             i = int(np.argmax(bad))
             raise ValueError(
-                f"item {i}: {name}_choice {choice[i]} and answer {answer[i]} contradict {name} {correct[i]}"
+                f"item {i}: {name}_choice {choice[i]} and answer {right[i]} contradict {name} {correct[i]}"
             )
+    return pairs

@@ -17,6 +17,11 @@ Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "cho
 # A matcher of one's own has a dot in its name: a misspelled built-in one is still found, and a run can be read where
 # the matcher is not registered.
 _OWN_MATCH = re.compile(r"\w+(\.\w+)+")
+# What an answer must be, for the matches that read nothing else.
+_FORMS = {
+    "number": ("a number", r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+"),
+    "choice": ("one letter", r"\(?[A-Za-z]\)?"),
+}
 
 
 def _require(condition: bool, item: Any, field: str, problem: str) -> None:
@@ -31,6 +36,10 @@ def _require_text(item: Any, field: str, value: object, *, empty: bool = False) 
         str(value).encode()
     except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell and no file can hold
         _require(False, item, field, f"not valid text: {error}")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,7 @@ class MultipleChoice:
         _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
             _require_text(self, "choices", choice)
-        is_index = isinstance(self.answer, int) and not isinstance(self.answer, bool)
-        _require(is_index, self, "answer", f"expected the index of the right choice, got {self.answer!r}")
+        _require(_is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
         last = len(self.choices) - 1
         _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
         for name in ("contexts", "lengths"):
@@ -80,12 +88,10 @@ class MultipleChoice:
             positive = isinstance(length, (int, float)) and 0 < length < float("inf")
             _require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
         texts = [(c.strip(), t.strip()) for c, t in zip(self.contexts or [""] * len(self.choices), self.choices)]
+        right = self.choices[self.answer]
         for i, option in enumerate(texts):  # equal wrong ones do occur in benchmarks, and do no harm
-            same = i != self.answer and option == texts[self.answer]
-            right = self.choices[self.answer]
-            _require(
-                not same, self, "choices", f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
-            )
+            problem = f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
+            _require(i == self.answer or option != texts[self.answer], self, "choices", problem)
         object.__setattr__(self, "choices", tuple(self.choices))
 
 
@@ -143,15 +149,13 @@ class Generation:
         _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}")
         answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
         _require(bool(answers), self, "answer", "must not be an empty list")
-        for answer in answers:
-            _require_text(self, "answer", answer)
         known = get_args(Match)
         expected = f"expected one of {', '.join(known)}, or a registered name with a dot such as mylab.close"
         _require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {self.match!r}")
         for answer in answers:
+            _require_text(self, "answer", answer)
             self._require_matchable(answer)
-        is_int = isinstance(self.max_new_tokens, int) and not isinstance(self.max_new_tokens, bool)
-        ok = is_int and self.max_new_tokens >= 1
+        ok = _is_whole(self.max_new_tokens) and self.max_new_tokens >= 1
         _require(ok, self, "max_new_tokens", f"expected a whole number of 1 or more, got {self.max_new_tokens!r}")
         object.__setattr__(self, "answer", answers)
         is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(s, str) and s for s in self.stop)
@@ -161,8 +165,7 @@ class Generation:
         self._require_options()
 
     def _require_options(self) -> None:
-        is_int = isinstance(self.options, int) and not isinstance(self.options, bool)
-        ok = self.options == 0 or (is_int and self.match == "choice" and 2 <= self.options <= 26)
+        ok = self.options == 0 or (_is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
         _require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
         if self.options:
             right = {place_of(answer) for answer in self.answer}
@@ -179,12 +182,10 @@ class Generation:
         elif self.match in ("exact", "prefix"):
             one = len(answer.strip().splitlines()) == 1
             _require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
-        elif self.match == "number":
-            number = re.fullmatch(r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+", answer.strip())
-            _require(number is not None, self, "answer", f"match 'number' needs a number, got {answer!r}")
-        elif self.match == "choice":
-            letter = re.fullmatch(r"\(?[A-Za-z]\)?", answer.strip())
-            _require(letter is not None, self, "answer", f"match 'choice' needs one letter, got {answer!r}")
+        elif self.match in _FORMS:
+            form, pattern = _FORMS[self.match]
+            fits = re.fullmatch(pattern, answer.strip()) is not None
+            _require(fits, self, "answer", f"match {self.match!r} needs {form}, got {answer!r}")
 
 
 Item: TypeAlias = MultipleChoice | Recall | Generation

@@ -19,7 +19,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.items import Generation
-from forget_callback.probes.lm_eval.tasks import generators_kept, included, load_around, load_tasks, short
+from forget_callback.probes.lm_eval.tasks import generators_kept, load_around, load_tasks, short
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}
@@ -105,7 +105,7 @@ def _found(item: Generation, name: str, options: Mapping[str, str]) -> Any:
     """The task of an item that this process has not loaded."""
     leaf = options.get("task", name)
     # A group may change its tasks: then only the whole group knows the rule.
-    tasks = {leaf: load_around(name, item.doc)} if leaf == name else load_tasks(name, included(name))
+    tasks = {leaf: load_around(name, item.doc)} if leaf == name else load_tasks(name)
     if leaf not in tasks or options.get("rule") not in (None, _digest(tasks[leaf])):
         raise ValueError(
             f"item {item.id!r}: lm-eval's {item.task!r} is not what it was when the probe was made; load the probe "

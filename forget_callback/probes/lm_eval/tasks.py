@@ -1,6 +1,6 @@
 """lm-eval's own tasks, found by name and built as its `simple_evaluate` builds them, leaving no trace.
 
-Works with lm-eval 0.4.9 and later; `lm_eval` is imported inside functions. Knows nothing of items.
+Works with lm-eval 0.4.10 and later; `lm_eval` is imported inside functions. Knows nothing of items.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import logging
 import random
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -42,12 +43,16 @@ def generators_kept() -> Iterator[None]:
             torch.cuda.set_rng_state_all(cuda)
 
 
-def load_tasks(name: str, include_path: str = "") -> dict[str, Any]:
+def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
     """The tasks of a name by their own names, in lm-eval's order: one, or those of a group or tag.
+
+    Args:
+        include_path: A directory with YAML tasks, "" for lm-eval's own alone; by default as it was last loaded.
 
     Raises:
         ImportError, OSError, ValueError: As `load_task` of the package.
     """
+    include_path = _INCLUDED.get(name, "") if include_path is None else include_path
     if include_path and not Path(include_path).is_dir():
         raise ValueError(
             f"spec 'lm-eval:{name}': include_path must be a directory with YAML tasks, got {include_path!r}"
@@ -66,11 +71,6 @@ def load_tasks(name: str, include_path: str = "") -> dict[str, Any]:
     return tasks
 
 
-def included(name: str) -> str:
-    """The directory that a task was last loaded from in this process, "" if it is lm-eval's own."""
-    return _INCLUDED.get(name, "")
-
-
 def load_around(name: str, doc: Mapping[str, Any]) -> Any:
     """A task with one document for its data set, which is then not needed: enough to judge answers.
 
@@ -79,27 +79,30 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
     """
     from datasets import Dataset
 
-    class Splits(dict[str, Any]):
-        def __missing__(self, split: str) -> Any:
-            return Dataset.from_list([dict(doc)])
-
+    data = Dataset.from_list([dict(doc)])
     # Not {"task": name, ...} alone, which would be a new task; what a group changes in a task is lm-eval's own way.
     changed = {
         "task": name,
-        "custom_dataset": lambda **_: Splits(),
+        "custom_dataset": lambda **_: defaultdict(lambda: data),  # in every split
         "process_docs": None,
         "fewshot_config": None,
         "num_fewshot": 0,
     }
     with _explained(name):
-        manager = _manager(name, included(name))
+        manager = _manager(name, _INCLUDED.get(name, ""))
     if name not in manager.all_subtasks:
         raise ValueError(
             f"lm-eval knows no task {name!r}; if it is a YAML task of your own, load its probe by "
             f"'lm-eval:{name}?include_path=DIRECTORY' first in this process"
         )
-    with _explained(name), _without_warnings():
-        return next(iter(_leaves(manager, {"group": "forget_callback", "task": [changed]}).values()))
+    theirs = logging.getLogger("lm_eval.api.task")  # which explains what a `custom_dataset` may do
+    level = theirs.level
+    theirs.setLevel(logging.ERROR)
+    try:
+        with _explained(name):
+            return next(iter(_leaves(manager, {"group": "forget_callback", "task": [changed]}).values()))
+    finally:
+        theirs.setLevel(level)
 
 
 def build(name: str, task: Any, shots: int | None, seed: int) -> dict[int, list[Any]]:
@@ -143,18 +146,6 @@ def _explained(name: str) -> Iterator[None]:
         ) from error
     except Exception as error:  # tasks are other people's code
         raise ValueError(f"lm-eval task {name!r} could not be loaded: {short(error)}") from error
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    """lm-eval explains what a `custom_dataset` may do."""
-    own = logging.getLogger("lm_eval.api.task")
-    level = own.level
-    own.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        own.setLevel(level)
 
 
 def short(error: Exception) -> str:
