@@ -194,8 +194,7 @@ class History:
             over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
             over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
             for metric in STAGE:
-                own = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
-                over_time[metric] = own
+                over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             rows.append(Row(*key, changed, over_time, self.stage))
         return _Taken(snapshot.probe, series, lost_by_item(pairs).astype(np.float32), rows)

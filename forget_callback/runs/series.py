@@ -6,8 +6,6 @@ guessing explains is `transitions.py`'s business.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
@@ -23,13 +21,12 @@ OVER_TIME = (
 Floats = NDArray[np.float64]
 
 
-@dataclass
 class Series:
     """What one probe's items went through so far, in the order of the baseline's items.
 
     Attributes:
         baseline: What all is compared against.
-        last: Right or wrong at the last snapshot, ``(n_items,)``.
+        last: Right or wrong at the last snapshot, ``(n_items,)``; NaN before the first.
         start: The first snapshot of this run, where the baseline is of another one.
         n: Snapshots so far.
         changed: Items that are right now and were wrong at the last snapshot, or the other way round.
@@ -40,30 +37,18 @@ class Series:
         events: 1->0 steps of each item.
     """
 
-    baseline: Snapshot
-    last: Floats | None = None
-    start: Snapshot | None = None
-    n: int = 0
-    changed: NDArray[np.bool_] = field(init=False)
-    lost_once: NDArray[np.bool_] = field(init=False)
-    lost_at: Floats = field(init=False)
-    watched: NDArray[np.bool_] = field(init=False)
-    events: Floats = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.changed = np.zeros(len(self.baseline), bool)
-        self.lost_once = np.zeros(len(self.baseline), bool)
-        self.lost_at = np.full(len(self.baseline), np.nan)
-        self.watched = np.zeros(len(self.baseline), bool)
-        self.events = np.zeros(len(self.baseline))
+    def __init__(self, baseline: Snapshot, *, start: Snapshot | None = None) -> None:
+        self.baseline, self.start, self.n = baseline, start, 0
+        self.last = self.lost_at = np.full(len(baseline), np.nan)
+        self.changed = self.lost_once = self.watched = np.zeros(len(baseline), bool)
+        self.events = np.zeros(len(baseline))
 
     def update(self, now: Snapshot) -> dict[str, Floats]:
         """Takes in one more snapshot and gives each metric of `OVER_TIME` per item, NaN where it does not apply.
 
         Replaces vectors and never writes into them, so that a shallow copy is a whole one.
         """
-        first, current = self.baseline.correct, now.correct
-        last = np.full(len(now), np.nan) if self.last is None else self.last
+        first, last, current = self.baseline.correct, self.last, now.correct
         lost = (first == 1) & (current == 0)
         self.lost_at = np.where(lost & ~self.lost_once, now.samples_seen, self.lost_at)
         self.lost_once = self.lost_once | lost
