@@ -98,8 +98,8 @@ def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, 
     if two:
         yield (
             "two_choices",
-            f"{two} of {n} items have two options; there, guesses that change cannot be told from knowledge that was "
-            "lost; add a third option, or make them recall items",
+            f"{two} of {n} items have two options; there, guesses that change cannot be distinguished from lost "
+            "knowledge; add a third option, or make them recall items",
         )
     p_value = _unbalanced(before)
     if p_value < SIGNIFICANT:

@@ -1,7 +1,7 @@
 """From a generated text to an outcome: extract the answer, then match it.
 
-Pure text work. Every rule returns None where the text holds no answer of its form, so that a model that stopped
-answering in the expected form (unparsed) is told from one that gives a wrong answer.
+Pure text processing. Every rule returns None where the text holds no answer of its form, so that a model that stopped
+answering in the expected format (unparsed) is not confused with one that gives a wrong answer.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ def matches(prediction: str, answer: str, match: str) -> bool:
         from math_verify import verify
 
         return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
-    said, wanted = prediction.casefold(), answer.strip().casefold()
+    given, wanted = prediction.casefold(), answer.strip().casefold()
     if match == "exact":
-        return said.rstrip(" .") == wanted.rstrip(" .")
+        return given.rstrip(" .") == wanted.rstrip(" .")
     # "Paris" is not an answer of "Parisian": both ends must be ends of a word.
     pattern = r"(?<!\w)" + re.escape(wanted) + r"(?!\w)"
-    return (re.match if match == "prefix" else re.search)(pattern, said) is not None
+    return (re.match if match == "prefix" else re.search)(pattern, given) is not None
 
 
 def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:

@@ -13,8 +13,9 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from forget_callback.probes.jsonl import packaged_table
 
 Record = Mapping[str, Any]
 
@@ -49,44 +50,30 @@ class Question:
         return [self.options[i] for i in order], order.index(self.right)
 
 
-@dataclass(frozen=True)
-class Part:
-    """One configuration and split of a data set; `files` where a repository does not name its configurations."""
-
-    split: str
-    config: str | None = None
-    subject: str = ""
-    files: str | None = None
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A data set, and how its rows are read.
+class Part(NamedTuple):
+    """A line of `benchmarks.tsv`: one configuration and split of a data set.
 
     Attributes:
-        category: The paper's category, or one for each subject.
-        read: A row and its subject in, a question out; None for a row without exactly one right answer.
+        config: "" where the repository has one only, or does not name them and `files` does.
+        subject: Of all rows; "" where each row names its own, or there are none.
+        category: The paper's category.
+        revision: Of the repository, "" for the newest.
     """
 
+    benchmark: str
     repository: str
-    parts: Sequence[Part]
-    category: str | Mapping[str, str]
-    read: Callable[[Record, str], Question | None]
-    revision: str | None = None
-
-    def category_of(self, subject: str) -> str:
-        """The paper's category of a subject; those of MMLU that `subjects.tsv` does not name are science."""
-        return self.category if isinstance(self.category, str) else self.category.get(subject, "science_and_technology")
+    split: str
+    config: str
+    subject: str
+    category: str
+    files: str
+    revision: str
 
 
-def _categories(benchmark: str) -> dict[str, str]:
-    """The paper's category of each subject of a benchmark, in the order of `subjects.tsv`."""
-    lines = Path(__file__).with_name("subjects.tsv").read_text(encoding="utf-8").splitlines()
-    rows = (line.split("\t") for line in lines[1:])
-    return {subject: category for name, subject, category in rows if name == benchmark}
-
-
-_BBH = _categories("bbh")  # the paper leaves out dyck_languages, word_sorting and multistep_arithmetic_two
+# Of BBH the paper leaves out dyck_languages, word_sorting and multistep_arithmetic_two.
+PARTS = [Part(*cells) for cells in packaged_table("benchmarks.tsv")]
+# The paper's categories of MMLU's subjects; all others are science_and_technology.
+MMLU_CATEGORIES = dict(packaged_table("mmlu.tsv"))
 _BBH_OPTIONS = {
     "boolean_expressions": ("False", "True"),
     "causal_judgement": ("Yes", "No"),
@@ -179,36 +166,19 @@ def _ifeval(row: Record, subject: str) -> Question | None:
     return Question(row["prompt"], task="lm-eval:ifeval", doc=doc)
 
 
-BENCHMARKS: dict[str, Benchmark] = {
-    "mmlu": Benchmark("cais/mmlu", [Part("test", "all")], _categories("mmlu"), _mmlu),
-    "bbh": Benchmark("lighteval/big_bench_hard", [Part("train", name, name) for name in _BBH], _BBH, _bbh),
-    "gpqa": Benchmark("Idavidrein/gpqa", [Part("train", "gpqa_diamond", "diamond")], "science_and_technology", _gpqa),
-    "musr": Benchmark(
-        "TAUR-Lab/MuSR",
-        [Part(name, None, name) for name in ("murder_mysteries", "object_placements", "team_allocation")],
-        "deduction",
-        _musr,
-    ),
-    "arc": Benchmark(
-        "allenai/ai2_arc",
-        [Part("test", "ARC-Easy", "easy"), Part("test", "ARC-Challenge", "challenge")],
-        "deduction",
-        _labelled,
-    ),
-    "hellaswag": Benchmark("Rowan/hellaswag", [Part("validation")], "language_and_communication", _hellaswag),
-    "truthfulqa": Benchmark(
-        "truthfulqa/truthful_qa", [Part("validation", "multiple_choice")], "safety_and_truthfulness", _truthfulqa
-    ),
-    "social_iqa": Benchmark("lighteval/siqa", [Part("validation")], "language_and_communication", _social_iqa),
-    "mctest": Benchmark(
-        "sagnikrayc/mctest",
-        [Part("test", files="mc500/test/*.parquet")],
-        "knowledge_and_qa",
-        _mctest,
-        "refs/convert/parquet",
-    ),
-    "piqa": Benchmark("baber/piqa", [Part("validation")], "commonsense", _piqa),
-    "commonsense_qa": Benchmark("tau/commonsense_qa", [Part("validation")], "commonsense", _labelled),
-    "salad": Benchmark("walledai/SaladBench", [Part("train", "mrq")], "safety_and_truthfulness", _salad),
-    "ifeval": Benchmark("google/IFEval", [Part("train")], "instruction_following", _ifeval),
+# A row and its subject in, a question out; None for a row without exactly one right answer.
+BENCHMARKS: dict[str, Callable[[Record, str], Question | None]] = {
+    "mmlu": _mmlu,
+    "bbh": _bbh,
+    "gpqa": _gpqa,
+    "musr": _musr,
+    "arc": _labelled,
+    "hellaswag": _hellaswag,
+    "truthfulqa": _truthfulqa,
+    "social_iqa": _social_iqa,
+    "mctest": _mctest,
+    "piqa": _piqa,
+    "commonsense_qa": _labelled,
+    "salad": _salad,
+    "ifeval": _ifeval,
 }

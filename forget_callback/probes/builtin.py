@@ -12,9 +12,9 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.sampling import stratified
 
@@ -42,14 +42,8 @@ class _Fact:
     answer: str
 
 
-def _lines(name: str) -> Iterator[list[str]]:
-    """The lines of a table of this folder, without its header."""
-    text = Path(__file__).with_name(name).read_text(encoding="utf-8")
-    return (line.split("\t") for line in text.splitlines()[1:])
-
-
-_RELATIONS = {relation.name: relation for relation in (_Relation(*cells) for cells in _lines("relations.tsv"))}
-_FACTS = tuple(_Fact(_RELATIONS[name], *cells) for name, *cells in _lines("facts.tsv"))
+_RELATIONS = {relation.name: relation for relation in (_Relation(*cells) for cells in packaged_table("relations.tsv"))}
+_FACTS = tuple(_Fact(_RELATIONS[name], *cells) for name, *cells in packaged_table("facts.tsv"))
 
 
 def load_facts(

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from forget_callback.probes.benchmarks import BENCHMARKS, Benchmark, Part, Question
+from forget_callback.probes.benchmarks import BENCHMARKS, MMLU_CATEGORIES, PARTS, Part, Question
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import LETTERS, listed
@@ -46,27 +46,27 @@ def load_benchmark(name: str, options: Mapping[str, str]) -> Probe:
     items: list[Item] = []
     revisions = {}
     for key in BENCHMARKS if name == ALL else [name]:
-        found, revisions[key] = _items(key, BENCHMARKS[key], form, root, whole=name == ALL)
+        found, revisions[key] = _items(key, form, root, whole=name == ALL)
         items += found
     joined = "\n".join(f"{key}@{revision}" for key, revision in sorted(revisions.items()))
     revision = revisions[name] if len(revisions) == 1 else hashlib.sha256(joined.encode()).hexdigest()
     return Probe(name, items, revision=revision)
 
 
-def _items(name: str, benchmark: Benchmark, form: str, root: str, *, whole: bool) -> tuple[list[Item], str]:
+def _items(name: str, form: str, root: str, *, whole: bool) -> tuple[list[Item], str]:
     """The items of a benchmark and the revision that they came from; with `whole`, under the paper's categories."""
     items: list[Item] = []
     left_out, revisions = 0, set()
-    for part in benchmark.parts:
-        rows, revision = _rows(name, benchmark, part, root)
+    for part in (part for part in PARTS if part.benchmark == name):
+        rows, revision = _rows(part, root)
         revisions.add(revision)
         for place, row in enumerate(rows):
             subject = part.subject or str(row.get("subject", ""))
-            question = benchmark.read(row, subject)
+            question = BENCHMARKS[name](row, subject)
             if question is None:
                 left_out += 1
                 continue
-            category = benchmark.category_of(subject) if whole else subject
+            category = MMLU_CATEGORIES.get(subject, part.category) if whole else subject
             key = "/".join(filter(None, (name, subject, str(place))))
             items.append(_item(key, question, category, form))
     if left_out:
@@ -91,28 +91,28 @@ def _item(key: str, question: Question, category: str, form: str) -> Item:
     return MultipleChoice(key, f"{text}\nAnswer:", tuple(choices), right, category)
 
 
-def _rows(name: str, benchmark: Benchmark, part: Part, root: str) -> tuple[Iterable[Mapping[str, Any]], str]:
-    """The rows of a part, and the commit of the data set; "local" for a copy of one's own."""
+def _rows(part: Part, root: str) -> tuple[Iterable[Mapping[str, Any]], str]:
+    """The rows of a part, and the commit of the data set; "local" for a local copy."""
     from datasets import load_dataset
 
-    local = Path(root, benchmark.repository)
+    name, local = part.benchmark, Path(root, part.repository)
     if root and not local.is_dir():
-        raise FileNotFoundError(f"hub:{name}: {root} holds no copy of {benchmark.repository}; expected {local}")
+        raise FileNotFoundError(f"hub:{name}: {root} holds no copy of {part.repository}; expected {local}")
     try:
         rows = load_dataset(
-            str(local) if root else benchmark.repository,
-            name=part.config,
+            str(local) if root else part.repository,
+            name=part.config or None,
             split=part.split,
             data_files={part.split: part.files} if part.files else None,
-            revision=benchmark.revision if not root else None,
+            revision=part.revision if part.revision and not root else None,
         )
     except Exception as error:  # without a network every layer below has errors of its own
         wanted = ", ".join(filter(None, (part.config and f"configuration {part.config}", f"split {part.split}")))
         reason = next(iter(str(error).strip().splitlines()), "")
         raise OSError(
-            f"hub:{name} needs the data set {benchmark.repository} ({wanted}), which could not be loaded: "
+            f"hub:{name} needs the data set {part.repository} ({wanted}), which could not be loaded: "
             f"{type(error).__name__}: {reason}. Where there is a network, fetch it with 'hf download "
-            f"{benchmark.repository} --repo-type dataset --local-dir DIR/{benchmark.repository}' and use "
+            f"{part.repository} --repo-type dataset --local-dir DIR/{part.repository}' and use "
             f"hub:{name}?root=DIR, or fill the cache of datasets there"
         ) from error
     return rows, "local" if root else _revision(rows)

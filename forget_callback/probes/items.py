@@ -2,7 +2,7 @@
 
 An item is validated when it is built, so that nothing downstream needs to check again. Knows nothing of models,
 tokenizers or files: `parse_item` takes a mapping and says which field is wrong, the loaders add the file and the line.
-Kinds of one's own (`register_item`) become one of the three kinds here, so nothing downstream ever meets them.
+Custom kinds (`register_item`) become one of the three kinds here, so nothing downstream ever meets them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
 
-# A matcher of one's own has a dot in its name: a misspelled built-in one is still found, and a run can be read where
+# A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where
 # the matcher is not registered.
 _OWN_MATCH = re.compile(r"\w+(\.\w+)+")
 # What an answer must be, for the matches that read nothing else.
@@ -119,7 +119,7 @@ class Generation:
 
     Attributes:
         match: How the answer is read and compared; "exact" and "prefix" read one line, "task" is the benchmark's own
-            rule, and a name with a dot is a matcher of one's own, see `register_matcher`.
+            rule, and a name with a dot is a custom matcher, see `register_matcher`.
         max_new_tokens: Tokens after which the answer is cut.
         stop: Texts that end the answer and are no part of it, beside the model's own end of sequence.
         options: With match "choice", how many lettered options the prompt lists: what guessing explains is then
@@ -263,7 +263,7 @@ def item_record(item: Item) -> dict[str, Any]:
 
 
 def is_own_match(match: object) -> bool:
-    """Whether `match` is the name of a matcher of one's own."""
+    """Whether `match` is the name of a custom matcher."""
     return isinstance(match, str) and _OWN_MATCH.fullmatch(match) is not None
 
 

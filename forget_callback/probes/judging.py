@@ -60,12 +60,9 @@ def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
     """
     if item.task:
         return lm_eval.by_task(item, text, finished=finished)
-    if is_own_match(item.match):
-        return _by_matcher(item, after_thinking(text).strip(), finished=finished)
-    return by_text(item, text, finished=finished)
-
-
-def _by_matcher(item: Generation, answer: str, *, finished: bool) -> Judgement:
+    if not is_own_match(item.match):
+        return by_text(item, text, finished=finished)
+    answer = after_thinking(text).strip()
     try:
         right = _MATCHERS[item.match](answer, item)
     except Exception as error:  # other people's code

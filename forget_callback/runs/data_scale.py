@@ -6,7 +6,7 @@ a curve, none is fitted and `reason` says why.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -197,18 +197,15 @@ def _bootstrap(scores: Floats, n_draws: int, rng: np.random.Generator) -> Floats
     """
     n, scored = len(scores), ~np.isnan(scores)
     filled = np.where(scored, scores, 0.0)
-
-    def means() -> Iterator[Floats]:
-        chunk = max(1, 2_000_000 // n)
-        for begin in range(0, n_draws, chunk):
-            size = min(chunk, n_draws - begin)
-            drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-            times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
-            with np.errstate(invalid="ignore"):  # no scored item drawn
-                yield times @ filled / (times @ scored)
-
-    found: Floats = np.concatenate(list(means())) - filled.sum(axis=0) / scored.sum(axis=0)
-    return found[~np.isnan(found).any(axis=1)]
+    means, chunk = [], max(1, 2_000_000 // n)
+    for begin in range(0, n_draws, chunk):
+        size = min(chunk, n_draws - begin)
+        drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(float)
+        with np.errstate(invalid="ignore"):  # no scored item drawn
+            means.append(times @ filled / (times @ scored))
+    errors: Floats = np.concatenate(means) - filled.sum(axis=0) / scored.sum(axis=0)
+    return errors[~np.isnan(errors).any(axis=1)]
 
 
 def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:

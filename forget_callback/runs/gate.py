@@ -28,13 +28,11 @@ class GateResult:
     Attributes:
         text: The gate as the user wrote it.
         failed: Whether it fails.
-        number: Value compared with the threshold, NaN if it does not exist.
         message: Value, interval and item count, human-readable.
     """
 
     text: str
     failed: bool
-    number: float
     message: str
 
 
@@ -61,7 +59,7 @@ class Gate:
         """Reads a gate.
 
         Raises:
-            ValueError: If it is no gate, or asks for the bound of a metric without an interval.
+            ValueError: If it is no gate, or wants the bound of a metric without an interval.
         """
         match = RULE.fullmatch(text)
         if match is None or match[3] not in ALL_METRICS:
@@ -99,7 +97,7 @@ class Gate:
             message += f", 95% interval [{low}, {high}]"
         name = "/".join(filter(None, (row.probe, row.category)))
         message += f", {values['n']} items of {name}"
-        return GateResult(self.text, failed, number, message)
+        return GateResult(self.text, failed, message)
 
 
 def _shown(value: float) -> str:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forget_callback.metrics.guessing import lost_by_item
+from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
@@ -190,7 +191,8 @@ class History:
         in_stage = {} if series.start is None else compare_groups(pairs_of(series.start, now), groups)
         rows = []
         for name, changed in sorted(compare_groups(pairs, groups).items()):
-            over_time = {metric: _nanmean(values[groups[name]]) for metric, values in items.items()}
+            of_group = {metric: values[groups[name]] for metric, values in items.items()}
+            over_time = {metric: mean(values[~np.isnan(values)]) for metric, values in of_group.items()}
             over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
             over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
             for metric in STAGE:
@@ -235,8 +237,3 @@ def table_of(rows: Sequence[Row]) -> pd.DataFrame:
 
 def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
     return [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
-
-
-def _nanmean(values: NDArray[np.float64]) -> float:
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()) if len(kept) else float("nan")

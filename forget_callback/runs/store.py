@@ -261,7 +261,7 @@ class RunAt:
         return self.read(probe, default="first") if own is None else own
 
     def next_stage(self, probe: str) -> Stage:
-        """The stage that a run is which goes on from here; the same one if nothing was trained yet."""
+        """The stage of a run that continues from here; the same one if nothing was trained yet."""
         last, before = self.read(probe, default="last"), self.store.stage
         trained = 0.0 if np.isnan(last.samples_seen) else last.samples_seen
         return Stage(before.number + (last.step > 0), before.samples_before + trained)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from forget_callback import load_probe
-from forget_callback.probes.benchmarks import BENCHMARKS
+from forget_callback.probes.benchmarks import BENCHMARKS, PARTS
 from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.judging import judge
@@ -120,7 +120,7 @@ def root(tmp_path_factory):
     """Local copies as `hf download --local-dir` leaves them: parquet files, and a card that names configurations."""
     root = tmp_path_factory.mktemp("hub")
     rows = dict(ROWS)
-    for part in BENCHMARKS["bbh"].parts:
+    for part in (part for part in PARTS if part.benchmark == "bbh"):
         question, target = BBH.get(part.config, ("Which?\nOptions:\n(A) one\n(B) two", "(B)"))
         rows["lighteval/big_bench_hard", part.config, "train"] = [{"input": question, "target": target}]
     cards = {}

@@ -32,7 +32,7 @@ def load_task(name: str, options: Mapping[str, str]) -> Probe:
         options: `num_fewshot` examples before each question (the task's own number by default) drawn with
             `fewshot_seed` (1234, as lm-eval does); the `metric` that says right and wrong ("acc", "acc_norm" or
             "acc_bytes" of multiple choice, else the task's first) of the answers that the `filter` leaves (the task's
-            first); `include_path`, a directory with YAML tasks of one's own.
+            first); `include_path`, a directory with custom YAML tasks.
 
     Returns:
         A probe with the ids ``TASK/DOC_ID``. Its normalization is "length" where the metric is acc_norm or acc_bytes;

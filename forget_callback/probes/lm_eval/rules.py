@@ -138,8 +138,8 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
         metric, ensemble = metric_of(task, metric), filter_of(task, chosen)
         request = Instance(request_type="generate_until", doc=doc, arguments=(item.prompt, {}), idx=0, resps=[text])
         ensemble.apply([request])
-        said = request.filtered_resps[ensemble.name]
-        value = task.process_results(doc, [said])[metric]
+        answer = request.filtered_resps[ensemble.name]
+        value = task.process_results(doc, [answer])[metric]
     except Exception as error:  # tasks are other people's code
         raise ValueError(
             f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {short(error)}"
@@ -149,4 +149,4 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
             f"item {item.id!r}: metric {metric!r} of {item.task!r} gives {value!r}, neither right (1) nor wrong (0); "
             f"choose another with metric=..., of {', '.join(task.aggregation())}"
         )
-    return said, bool(value)
+    return answer, bool(value)
