@@ -53,7 +53,7 @@ def _as_json(points: list[Point], best: Point) -> str:
     rows = [
         {
             "share": point.share,
-            "task_accuracy": point.task_accuracy,
+            "task_accuracy": point.task.accuracy,
             "task_accuracy_low": point.task_interval.low,
             "task_accuracy_high": point.task_interval.high,
             "gain": point.gain,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -146,7 +146,7 @@ class Snapshot:
 
     def select(self, rows: NDArray[Any]) -> Snapshot:
         """The items at `rows` (a mask or indices), in that order."""
-        return replace(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+        return _changed(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
 
     def at(self, step: int, *, samples_seen: float = float("nan"), tokens_seen: float = float("nan")) -> Snapshot:
         """The same answers, of a model at this step of its training."""
@@ -209,8 +209,6 @@ def _vector(name: str, value: ArrayLike | None, n: int, dtype: type, default: An
         value = [default] * n
     if dtype is not object:
         vector: NDArray[Any] = np.asarray(value, dtype)
-    elif name != "scores" and isinstance(value, np.ndarray) and value.dtype == object:
-        vector = value.copy()
     else:
         entries: Sequence[Any] = value if isinstance(value, (list, tuple)) else list(np.asarray(value, object))
         if name == "scores":
@@ -246,19 +244,13 @@ def _changed(snapshot: Snapshot, **fields: Any) -> Snapshot:
 
 
 def _ordered(snapshot: Snapshot, ids: NDArray[Any], owner: str) -> Snapshot:
-    """The snapshot with its items in the order of `ids`."""
-    if np.array_equal(snapshot.ids, ids):
-        return snapshot
-    rows = rows_of(snapshot, ids.tolist(), owner)
-    return _changed(snapshot, **{name: getattr(snapshot, name)[rows] for name in _COLUMNS})
-
-
-def rows_of(snapshot: Snapshot, ids: Sequence[str], owner: str) -> NDArray[np.int64]:
-    """Where each of `ids` stands in the snapshot, ``(len(ids),)``.
+    """The snapshot with its items in the order of `ids`.
 
     Raises:
         ValueError: If the two sets of ids differ; shows what is missing on each side.
     """
+    if np.array_equal(snapshot.ids, ids):
+        return snapshot
     position = dict(zip(snapshot.ids, range(len(snapshot))))
     rows = [position.get(name, -1) for name in ids]
     if len(rows) != len(position) or -1 in rows:
@@ -268,7 +260,7 @@ def rows_of(snapshot: Snapshot, ids: Sequence[str], owner: str) -> NDArray[np.in
             f"items do not match: the snapshot of step {snapshot.step} lacks {len(missing)} of {owner} "
             f"{missing[:3]} and has {len(extra)} more {sorted(extra)[:3]}"
         )
-    return np.array(rows, np.int64)
+    return snapshot.select(np.array(rows))
 
 
 def align(before: Snapshot, after: Snapshot) -> Snapshot:

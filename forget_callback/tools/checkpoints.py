@@ -75,15 +75,11 @@ def find_checkpoints(models: Sequence[str]) -> list[Checkpoint]:
                 f"the step of {checkpoint.model} is not known: it has no {_STATE} and is not named checkpoint-N; of "
                 "several models each must be a checkpoint of one run, and the one before training is --baseline"
             )
-    found.sort(key=_step)
+    found.sort(key=lambda checkpoint: checkpoint.step or 0)
     for one, other in pairwise(found):
         if one.step == other.step:
             raise ValueError(f"{one.model} and {other.model} are both of step {one.step}; name one of them")
     return found
-
-
-def _step(checkpoint: Checkpoint) -> int:
-    return checkpoint.step or 0
 
 
 def _expanded(model: str) -> list[str]:
@@ -97,9 +93,9 @@ class CheckpointScorer:
     """Scores one model after the other on the same probes, in the same batches, on all processes together.
 
     Args:
-        probes: What to ask.
+        probes: What to score them on.
         tokenizer: Directory or hub id of the models' tokenizer.
-        batch_tokens: Tokens of one forward, see `score_probe`.
+        batch_tokens: Tokens per forward pass, see `score_probe`.
     """
 
     def __init__(self, probes: Sequence[Probe], tokenizer: str, *, batch_tokens: int | None = None) -> None:
@@ -108,7 +104,7 @@ class CheckpointScorer:
         self._scorer = Scorer(loaded, self.probes, batch_tokens=batch_tokens, shared=True)
 
     def use_batches_of(self, batch_tokens: int | None) -> None:
-        """Goes on in the batches that another run of the command, or the run itself, scored in."""
+        """Uses the batch size of an earlier run of the command, or of the run itself, unless one is set."""
         self._scorer.batch_tokens = self._scorer.batch_tokens or batch_tokens
 
     def score(self, model: str, *, again: bool = False) -> tuple[list[Snapshot], list[Snapshot]]:
@@ -117,13 +113,8 @@ class CheckpointScorer:
         taken = self._scorer.score(network, progress=rank() == 0)
         other: list[Snapshot] = []
         if again:
-            scorer = Scorer(
-                self._scorer.tokenizer,
-                self.probes,
-                batch_tokens=self._scorer.batch_tokens,
-                variant=1,
-                shared=True,
-            )
+            own = self._scorer
+            scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, variant=1, shared=True)
             other = scorer.score(network, progress=rank() == 0)
         return [snapshot.with_metadata(model=model) for snapshot in taken], other
 
@@ -146,7 +137,7 @@ def score_history(
 ) -> None:
     """Scores the checkpoints of a run in order, and writes its history and page.
 
-    Steps that the store has are not scored again, so an interrupted command goes on where it was.
+    Steps that the store has are not scored again, so an interrupted command resumes where it was.
 
     Args:
         baseline: The model before training, which is step 0; else the first step that there is is compared against.
@@ -155,7 +146,7 @@ def score_history(
 
     Raises:
         ValueError: If a checkpoint that is not scored yet comes before the last snapshot of the store, or the store
-            has snapshots of probes that are not asked now.
+            has snapshots of probes that are not scored now.
     """
     monitor: ForgetMonitor | None = None
 
@@ -170,7 +161,7 @@ def score_history(
     def observe(checkpoint: Checkpoint, taken: list[Snapshot], again: list[Snapshot]) -> None:
         assert monitor is not None
         observation = monitor.observe(
-            _step(checkpoint),
+            checkpoint.step or 0,
             taken,
             samples_seen=checkpoint.samples_seen,
             tokens_seen=checkpoint.tokens_seen,
@@ -187,7 +178,7 @@ def score_history(
     if rank() == 0:
         _tell(note, wanted, left, done, baseline)
     for checkpoint in left:
-        if done and _step(checkpoint) < done[-1]:
+        if done and (checkpoint.step or 0) < done[-1]:
             raise ValueError(
                 f"{checkpoint.model} is of step {checkpoint.step}, and {store.path} has later ones, {done}: a history "
                 "grows by later steps alone; use another --out"
@@ -200,11 +191,10 @@ def score_history(
 
 def _require_all_probes(store: Store, probes: Sequence[Probe]) -> None:
     """The history of a store is that of all its probes: with some of them it would be written without the others."""
-    asked = {probe.name for probe in probes}
-    held = [probe.name for probe in store.probes()] if store.exists else []
-    others = [name for name in held if name not in asked and store.steps(name)]
+    held = {probe.name for probe in store.probes()} if store.exists else set()
+    others = [name for name in sorted(held - {probe.name for probe in probes}) if store.steps(name)]
     if others:
-        raise ValueError(f"{store.path} has snapshots of {others} too; ask all its probes, or use another --out")
+        raise ValueError(f"{store.path} has snapshots of {others} too; score all its probes, or use another --out")
 
 
 def _tell(

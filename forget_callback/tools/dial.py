@@ -30,8 +30,6 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 Method: TypeAlias = Literal["linear", "slerp"]
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
-
 
 @dataclass(frozen=True)
 class Point:
@@ -50,20 +48,15 @@ class Point:
     change: Row
 
     @property
-    def task_accuracy(self) -> float:
-        """Share of the task's items answered right."""
-        return self.task.accuracy
-
-    @property
     def task_interval(self) -> Interval:
-        """95% Wilson interval of `task_accuracy`."""
+        """95% Wilson interval of the accuracy on the task."""
         scored = self.task.correct[~np.isnan(self.task.correct)]
         return wilson(float(scored.sum()), len(scored))
 
     @property
     def gain(self) -> float:
         """Task accuracy minus `knowledge_lost`; the best point has the largest."""
-        return self.task_accuracy - self.change.value("knowledge_lost")
+        return self.task.accuracy - self.change.value("knowledge_lost")
 
 
 def turn_dial(
@@ -72,7 +65,7 @@ def turn_dial(
     probes: Sequence[Probe],
     task: Probe,
     *,
-    shares: Sequence[float] = SHARES,
+    shares: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0),
     method: Method = "linear",
     batch_tokens: int | None = None,
     save: Path | None = None,
@@ -217,7 +210,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
         low, high = point.task_interval
         table.add_row(
             f"{'best ' if point is best else ''}{point.share:g}",
-            f"{percent(point.task_accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
+            f"{percent(point.task.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
             interval(point.change, "knowledge_lost"),
             percent(point.gain),
             style="bold" if point is best else "",

@@ -9,7 +9,7 @@ import pytest
 
 from forget_callback.probes.items import MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
-from forget_callback.snapshots.snapshot import Snapshot, align, complete, pool, rows_of
+from forget_callback.snapshots.snapshot import Snapshot, align, complete, pool
 
 FULL = {
     "ids": ["a", "ü/2", "日本", "d"],
@@ -165,8 +165,6 @@ def test_align_refuses_another_probe_and_shows_both_fingerprints():
 def test_other_items_are_refused_and_both_sides_are_shown(ids, problem):
     other = bare(ids, [1] * len(ids), step=3)
     with pytest.raises(ValueError, match=rf"snapshot of step 3 {problem}"):
-        rows_of(other, list("abc"), "the probe")
-    with pytest.raises(ValueError, match=problem):
         align(bare("abc"), other)
 
 

@@ -57,9 +57,9 @@ def test_the_ends_are_the_models_themselves(models, after):
     for point, model in zip((first, last), ends):
         alone = score_probe(model.eval(), tokenizer, TASK)
         np.testing.assert_allclose(np.stack(point.task.scores), np.stack(alone.scores), atol=1e-4)
-        assert point.task_accuracy == alone.accuracy
+        assert point.task.accuracy == alone.accuracy
     assert first.change.transitions.n10 == 0 and first.change.transitions.accuracy_after == 1
-    assert last.task_accuracy == 1 and last.change.transitions.accuracy_after < 1
+    assert last.task.accuracy == 1 and last.change.transitions.accuracy_after < 1
     assert [point.change.transitions.n for point in (first, last)] == [len(OLD)] * 2
 
 
@@ -98,7 +98,7 @@ def test_the_best_point_has_most_of_the_task_less_what_was_lost_and_can_be_saved
     root, tokenizer = models
     points = dial(root, after, save=tmp_path / "best")
     assert [point.share for point in points] == [0, 0.25, 0.5, 0.75, 1]
-    gains = [point.task_accuracy - point.change.transitions.knowledge_lost for point in points]
+    gains = [point.task.accuracy - point.change.transitions.knowledge_lost for point in points]
     best = best_point(points)
     assert best.gain == max(gains) and best.share == points[int(np.argmax(gains))].share
     saved = score_probe(load_model(str(tmp_path / "best")).eval(), tokenizer, TASK)

@@ -197,16 +197,15 @@ def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRo
         raise ValueError(f"{source} holds no items")
     count = Counter(row.id for row in rows)
     twice = [name for name, n in count.items() if n > 1]
-    if not twice:
-        return list(rows)
-    places = ", ".join(row.where for row in rows if row.id == twice[0])
-    more = f", and {len(twice) - 1} more ids" if len(twice) > 1 else ""
-    problem = f"{source}: id {twice[0]!r} occurs {count[twice[0]]} times ({places}){more}"
-    if not wanted.allow_partial:
-        raise ValueError(
-            f"{problem}; items are joined by id. Remove the duplicates, or leave these items out: --allow-partial"
-        )
-    wanted.note(f"{problem}; left out")
+    if twice:
+        places = ", ".join(row.where for row in rows if row.id == twice[0])
+        more = f", and {len(twice) - 1} more ids" if len(twice) > 1 else ""
+        problem = f"{source}: id {twice[0]!r} occurs {count[twice[0]]} times ({places}){more}"
+        if not wanted.allow_partial:
+            raise ValueError(
+                f"{problem}; items are joined by id. Remove the duplicates, or leave these items out: --allow-partial"
+            )
+        wanted.note(f"{problem}; left out")
     return [row for row in rows if count[row.id] == 1]
 
 
