@@ -1,7 +1,7 @@
 """A snapshot: what one model answered on every item of one probe at one moment, one row an item.
 
 Unscored items are NaN (`correct`) and None (`outcome`), never 0. Snapshots are joined by item id. Reads and writes one
-Parquet file; where files belong and how they are kept whole is `store.py`'s business.
+Parquet file; where files belong and how they are written atomically is the store's concern.
 """
 
 from __future__ import annotations

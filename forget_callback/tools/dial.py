@@ -87,7 +87,8 @@ def turn_dial(
         The points, by share.
 
     Raises:
-        ValueError: If a share is not a number from 0 to 1, names repeat, or the two models differ in architecture.
+        ValueError: If a share is not a number from 0 to 1, names repeat, the two models differ in architecture, or
+            `method` is "slerp" for an adapter.
     """
     if any(not 0 <= share <= 1 for share in shares):
         raise ValueError(f"points must be numbers from 0 (before) to 1 (after), got {list(shares)}")
@@ -95,7 +96,7 @@ def turn_dial(
     if not probes or len(set(names)) < len(names):
         raise ValueError(f"one or more probes and a task with different names are needed, got {names}")
     tokenizer = load_tokenizer(before)
-    line = line_between(before, after, method)
+    line = _line(before, after, method)
     bound = [bind(probe, tokenizer) for probe in (*probes, task)]
     scorer = Scorer(tokenizer, bound, batch_tokens=batch_tokens)
     first: dict[str, Snapshot] = {}
@@ -118,29 +119,24 @@ def best_point(points: Sequence[Point]) -> Point:
     return max(points, key=lambda point: (point.gain, -point.share))
 
 
-def line_between(before: str, after: str, method: Method = "linear") -> Weights | Adapter:
-    """The line from a model to its fine-tuning, or to the same model with an adapter.
-
-    Raises:
-        ValueError: If their parameters differ in name or shape, or `method` is "slerp" for an adapter.
-    """
+def _line(before: str, after: str, method: Method) -> _Weights | _Adapter:
     if method not in get_args(Method):
         raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if (Path(after) / "adapter_config.json").is_file():
         if method != "linear":
             raise ValueError(f"{after} is an adapter, which is scaled: method must be 'linear', got {method!r}")
-        return Adapter(before, after)
-    return Weights(load_model(before), load_model(after), method)
+        return _Adapter(before, after)
+    return _Weights(load_model(before), load_model(after), method)
 
 
-class Weights:
+class _Weights:
     """All weights, interpolated in float32; the two ends are exact.
 
     Attributes:
         model: The model before; `set` changes it in place.
     """
 
-    def __init__(self, before: Any, after: Any, method: Method = "linear") -> None:
+    def __init__(self, before: Any, after: Any, method: Method) -> None:
         self.model, self._between = before, _arc if method == "slerp" else torch.lerp
         self._before = {name: p.detach().clone() for name, p in before.named_parameters()}
         self._after = {name: p.detach() for name, p in after.named_parameters()}
@@ -175,7 +171,7 @@ def _arc(start: torch.Tensor, end: torch.Tensor, share: float) -> torch.Tensor:
     return (math.sin((1 - share) * angle) * start + math.sin(share * angle) * end) / math.sin(angle)
 
 
-class Adapter:
+class _Adapter:
     """A LoRA adapter with its scale reduced; 0 is the model before, bit for bit."""
 
     def __init__(self, before: str, after: str) -> None:

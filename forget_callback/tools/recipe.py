@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
 import os
-from collections.abc import Callable, Sequence
+import pkgutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -182,8 +182,8 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
 
     parser = argparse.ArgumentParser(description=f"Trains by {trainer.upper()} while probes watch.", allow_abbrev=False)
     parser.add_argument("--config", required=True, help="a recipe's YAML")
-    told = f"a tiny model, of width {WIDTH} by default, and a few hundred samples, on a CPU"
-    parser.add_argument("--smoke", nargs="?", type=int, const=WIDTH, metavar="WIDTH", help=told)
+    smoke_help = f"a tiny model, of width {WIDTH} by default, and a few hundred samples, on a CPU"
+    parser.add_argument("--smoke", nargs="?", type=int, const=WIDTH, metavar="WIDTH", help=smoke_help)
     parser.add_argument("--out", help="run directory; the recipe's output_dir by default")
     own, overrides = parser.parse_known_args(arguments)
     if own.smoke:
@@ -204,9 +204,8 @@ def main(trainer: str, arguments: Sequence[str] | None = None) -> None:
         print(f"run {recipe.training.output_dir}, page {monitor.store.path / 'report.html'}")
 
 
-def _reward(name: str) -> Callable[..., Any]:
-    module, _, function = name.rpartition(".")
+def _reward(name: str) -> Any:
     try:
-        return getattr(importlib.import_module(module or "trl.rewards"), function)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
+        return pkgutil.resolve_name(name if "." in name else f"trl.rewards.{name}")
+    except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"reward_funcs: cannot import a function {name!r}: {error}") from error

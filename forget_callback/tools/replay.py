@@ -74,11 +74,11 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
     if not lost:
         raise ValueError(f"{run} forgot nothing that it knew at its baseline: there is nothing to replay")
     texts = [" ".join(_texts(example)) for example in pool]
-    questions = [words for words in (_words(_asked(item)) for item in items) if words]
+    questions = [words for words in (_words(_question(item)) for item in items) if words]
     own = {ngram for words in questions for ngram in _ngrams(words, {min(len(words), OWN_WORDS)})}
     lengths = {min(len(words), OWN_WORDS) for words in questions}
     allowed = np.array([own.isdisjoint(_ngrams(_words(text), lengths)) for text in texts], bool)
-    chosen = _in_turn(_nearest([f"{_asked(item)} {expected(item)}" for item in lost], texts, allowed, size), size)
+    chosen = _in_turn(_nearest([f"{_question(item)} {expected(item)}" for item in lost], texts, allowed, size), size)
     if not chosen:
         raise ValueError(
             f"the pool of {len(pool)} examples has nothing near to the {len(lost)} forgotten items that is not one of "
@@ -124,7 +124,7 @@ def _forgotten(run: str) -> tuple[list[Item], list[Item]]:
     return items, lost
 
 
-def _asked(item: Item) -> str:
+def _question(item: Item) -> str:
     """The question, without the words that frame it."""
     words = item.prompt.split()
     while words and _plain(words[0]) in _FRAME:
@@ -159,12 +159,12 @@ def _texts(value: Any, key: str = "") -> Iterable[str]:
 
 
 def _nearest(
-    asked: Sequence[str], pool: Sequence[str], allowed: NDArray[np.bool_], size: int
+    texts: Sequence[str], pool: Sequence[str], allowed: NDArray[np.bool_], size: int
 ) -> Iterator[list[tuple[int, float]]]:
     """For each text the `size` nearest allowed examples, nearest first: (index in the pool, cosine similarity)."""
-    vectors = _tfidf([*asked, *pool])
-    theirs, count = vectors[len(asked) :], min(size, len(pool))
-    for row in range(len(asked)):
+    vectors = _tfidf([*texts, *pool])
+    theirs, count = vectors[len(texts) :], min(size, len(pool))
+    for row in range(len(texts)):
         cosine = (theirs @ vectors[row].T).toarray()[:, 0] * allowed
         places = np.argpartition(-cosine, count - 1)[:count]
         places = places[np.lexsort((places, -cosine[places]))]

@@ -34,7 +34,7 @@ class Unanswered:
 
 
 def is_address(model: str) -> bool:
-    """Whether a MODEL is one on a server."""
+    """Whether a MODEL argument is a server's address."""
     return model.startswith(("http://", "https://"))
 
 

@@ -6,7 +6,6 @@ A sample without a score, or one that ended in an error, is unscored, not wrong.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
@@ -108,8 +107,7 @@ def _metrics(sample: Any) -> dict[str, Any]:
         several = score.value if isinstance(score.value, Mapping) else {"": score.value}
         for part, value in several.items():
             known = _VALUES.get(value, value) if isinstance(value, str) else value
-            missing = sample.error is not None or (isinstance(known, float) and math.isnan(known))
-            found[f"{name}/{part}" if part else name] = None if missing else known
+            found[f"{name}/{part}" if part else name] = known if sample.error is None else None
     return found
 
 

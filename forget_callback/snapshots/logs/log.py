@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -119,11 +119,6 @@ class Log:
     few_shot: int | None = None
     group: str = ""
     offers: Mapping[str, Sequence[str]] = field(default_factory=dict)
-
-    def select(self, ids: Iterable[str]) -> Log:
-        """The items with these ids, in this order."""
-        of = {item.id: item for item in self.items}
-        return replace(self, items=tuple(of[name] for name in ids))
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers.

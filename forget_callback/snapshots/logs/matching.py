@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from forget_callback.snapshots.logs.log import Log, LogOptions
+from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions
 
 SHOWN = 3
 
@@ -29,11 +30,16 @@ def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[st
 
 def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
     """The logs of one task with the items that all of them have."""
-    first, kept = logs[0], {item.id for item in logs[0].items}
-    for other in logs[1:]:
+    items = [{item.id: item for item in log.items} for log in logs]
+    first, kept = logs[0], set(items[0])
+    for other, own in zip(logs[1:], items[1:]):
         _require_same_way(first, other)
-        different = _differences(first, other)
-        reasons = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items()]
+        different = {
+            f"items missing in {other.source}": [name for name in items[0] if name not in own],
+            f"items missing in {first.source}": [name for name in own if name not in items[0]],
+            **_changed(items[0], own),
+        }
+        reasons = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items() if ids]
         if None not in (first.few_shot, other.few_shot) and first.few_shot != other.few_shot:
             reasons.insert(0, f"few-shot examples: {first.few_shot} against {other.few_shot}")
         if reasons and not wanted.allow_partial:
@@ -48,8 +54,8 @@ def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
         raise ValueError(
             f"{first.probe}: nothing to compare: the logs share no item with the same prompt, options and right answer"
         )
-    order = [item.id for item in first.items if item.id in kept]
-    return [log.select(order) for log in logs]
+    order = [name for name in items[0] if name in kept]
+    return [replace(log, items=tuple(own[name] for name in order)) for log, own in zip(logs, items)]
 
 
 def _require_same_way(first: Log, other: Log) -> None:
@@ -62,21 +68,15 @@ def _require_same_way(first: Log, other: Log) -> None:
             )
 
 
-def _differences(first: Log, other: Log) -> dict[str, list[str]]:
-    """Ids of the items that do not compare, by the reason."""
-    one, two = ({item.id: item for item in log.items} for log in (first, other))
-    found = {
-        f"items missing in {other.source}": [name for name in one if name not in two],
-        f"items missing in {first.source}": [name for name in two if name not in one],
-    }
-    for name in one:
-        if name not in two:
-            continue
-        a, b = one[name].hashes, two[name].hashes
-        cause = next((part for part in a if part in b and a[part] != b[part]), None)
+def _changed(one: Mapping[str, LoggedItem], two: Mapping[str, LoggedItem]) -> dict[str, list[str]]:
+    """Ids of the items that differ in two logs, by what differs first."""
+    found: dict[str, list[str]] = {}
+    for name, item in one.items():
+        other = two[name].hashes if name in two else {}
+        cause = next((part for part, value in item.hashes.items() if other.get(part, value) != value), None)
         if cause is not None:
             found.setdefault(f"items with another {cause}", []).append(name)
-    return {reason: ids for reason, ids in found.items() if ids}
+    return found
 
 
 def _some(ids: Sequence[str]) -> str:
