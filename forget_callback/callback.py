@@ -26,7 +26,8 @@ from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
 from forget_callback.training.attachment import calling_trainers, place
 from forget_callback.training.monitor import ForgetMonitor
-from forget_callback.training.session import Settings, Watch
+from forget_callback.training.session import Record, Session
+from forget_callback.training.setup import Settings
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
 
 logger = logging.getLogger(__name__)
@@ -122,17 +123,17 @@ class ForgetCallback(TrainerCallback):
     @property
     def monitor(self) -> ForgetMonitor | None:
         """The run's monitor; None before training starts, and on all ranks but 0."""
-        return self._watch.monitor
+        return self._record.monitor
 
     @property
     def history(self) -> pd.DataFrame:
         """The table of the run so far: a row per (step, probe, category); empty before training starts."""
-        return table_of(self._watch.rows)
+        return table_of(self._record.rows)
 
     @property
     def last_step(self) -> int | None:
         """Step of the last snapshot, None before the first."""
-        return self._watch.last_step
+        return self._record.last_step
 
     def attach(self, trainer: Any) -> None:
         """Adds this callback to a trainer: the same as passing it in the Trainer's `callbacks=`.
@@ -151,7 +152,7 @@ class ForgetCallback(TrainerCallback):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the arguments and no run; Ray pickles callbacks for each trial of a hyperparameter search."""
-        return {name: value for name, value in vars(self).items() if name not in ("_watch", "_state", "_refused")}
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -162,8 +163,9 @@ class ForgetCallback(TrainerCallback):
         return copy(self)
 
     def _without_run(self) -> None:
-        self._watch = Watch(self.settings)
-        self._state: Any = None  # TrainerState of the training that is watched, while it runs
+        self._record = Record()  # of the last training
+        self._session: Session | None = None  # while a training is watched
+        self._state: Any = None  # TrainerState of the training that this callback follows, while it runs
         self._refused: Any = None  # of one that is not, and for which that was logged
 
     # Events of the Trainer, in the order in which they come.
@@ -186,13 +188,13 @@ class ForgetCallback(TrainerCallback):
         self._refused = state
         with self._errors("this run is not watched"):
             trainer = self._find_trainer()
-            self._watch.stop()
-            self._watch = Watch(self.settings, trainer)
-            self._state, self._refused = state, None
+            self._end()
+            self._record, self._state, self._refused = Record(), state, None
         if self._state is not state:
             return
         with self._errors("the baseline could not be taken, so this run is not watched"):
-            self._watch.begin(args, state, model, processing_class)
+            self._session = Session(self.settings, trainer, args, state, model, processing_class)
+            self._record = self._session.record
             if self.settings.every is None and args.eval_strategy == "no":
                 logger.warning(
                     "no evaluation is scheduled, so only the first and the last step are scored; "
@@ -213,7 +215,7 @@ class ForgetCallback(TrainerCallback):
             return
         last = state.global_step >= state.max_steps
         if control.should_save:
-            self._watch.count(state)
+            self._count(state)
         if last or schedule.is_due(self.settings.every, state.global_step):
             self._snapshot(state, control, model, always=last)
 
@@ -222,7 +224,7 @@ class ForgetCallback(TrainerCallback):
     ) -> None:
         """Counts samples and tokens, for the checkpoint that may follow."""
         if state is self._state:
-            self._watch.count(state)
+            self._count(state)
 
     def on_evaluate(
         self,
@@ -236,15 +238,15 @@ class ForgetCallback(TrainerCallback):
         """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""
         if state is not self._state:  # also an evaluation outside of training
             return
-        self._watch.count(state)  # a new best model is saved next
+        self._count(state)  # a new best model is saved next
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         chooses_best = wanted in self._evaluation_names()
         if self.settings.every is None or chooses_best:
             self._snapshot(state, control, model)
         if metrics is None:
             return
-        if self._watch.ready and self.last_step == state.global_step:
-            metrics.update(evaluation_metrics(row for row in self._watch.rows if row.step == self.last_step))
+        if self._session is not None and self.last_step == state.global_step:
+            metrics.update(evaluation_metrics(row for row in self._record.rows if row.step == self.last_step))
         elif chooses_best:
             metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
 
@@ -263,10 +265,20 @@ class ForgetCallback(TrainerCallback):
             logger.info("the best model was loaded, so the last step is not scored again")
         else:
             self._snapshot(state, control, model, always=True)
-        with self._errors("the end of the run could not be recorded"):
-            on_main(self._watch.finish)
-        self._watch.stop()
-        self._state = None
+        if self._session is not None:
+            with self._errors("the end of the run could not be recorded"):
+                on_main(self._session.finish)
+        self._end()
+
+    def _end(self) -> None:
+        """Lets go of the training: the callback may outlive its trainer and must not keep a model in memory."""
+        if self._session is not None:
+            self._session.close()
+        self._session = self._state = None
+
+    def _count(self, state: TrainerState) -> None:
+        if self._session is not None:
+            self._session.count(state)
 
     def _find_trainer(self) -> Any:
         """The trainer that begins to train, as a weak proxy; None where it cannot be found.
@@ -303,10 +315,10 @@ class ForgetCallback(TrainerCallback):
     def _snapshot(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
         """Takes a snapshot, once a step even where two events fire, and stops training if a rule says so."""
         step, last = state.global_step, self.last_step
-        if not self._watch.ready or last is None or step <= last:
+        if self._session is None or last is None or step <= last:
             return
         with self._errors(f"the snapshot of step {step} could not be taken"):
-            if self._watch.look(state, model, always=always):
+            if self._session.evaluate(state, model, always=always):
                 control.should_training_stop = True
                 control.should_save = True
 

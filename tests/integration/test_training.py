@@ -17,6 +17,7 @@ from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, Stop
 from forget_callback.runs.store import Store
 from forget_callback.scoring import engine
 from forget_callback.scoring.engine import Scorer
+from forget_callback.training.data_seen import DataSeen
 from tests.helpers import generators
 
 from .conftest import weights_hash
@@ -574,3 +575,18 @@ def test_attaching_twice_adds_it_once_and_an_evaluation_outside_training_is_left
     assert trainer.callback_handler.callbacks.count(callback) == 1
     trainer.train()
     assert not [name for name in trainer.evaluate() if "forget" in name]
+
+
+def test_samples_are_summed_over_the_ranks_once_a_step(make_sft, probe, monkeypatch):
+    """The sum is a collective, for which every rank waits; evaluation, best model and checkpoint share it."""
+    real, summed = DataSeen.totals, []
+
+    def totals(data):
+        summed.append(trainer.state.global_step)
+        return real(data)
+
+    monkeypatch.setattr(DataSeen, "totals", totals)
+    evaluations = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    trainer = make_sft([ForgetCallback(probe, on_error="raise")], load_best_model_at_end=True, **evaluations)
+    trainer.train()
+    assert summed == [0, 2, 4, 6]

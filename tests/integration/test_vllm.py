@@ -4,8 +4,10 @@ The stand-in has what vLLM has: weights of its own that only a sync brings up to
 settings that the trainer set for its own samples.
 """
 
+import gc
 import importlib
 import os
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -139,3 +141,14 @@ def test_adapters_are_never_merged_for_a_probe(make_vllm_grpo, texts, tmp_path):
     adapters = LoraConfig(target_modules=["q_proj", "v_proj"])
     make_vllm_grpo([ForgetCallback(texts, every=4, on_error="raise")], peft_config=adapters).train()
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "loop"
+
+
+def test_a_callback_that_is_kept_does_not_keep_vllm(make_vllm_grpo, texts):
+    callback = ForgetCallback(texts, every=2, on_error="raise")
+    trainer = make_vllm_grpo([callback])
+    engine = weakref.ref(trainer.vllm_generation.llm)
+    trainer.train()
+    assert engine().calls and callback.last_step == 4
+    del trainer
+    gc.collect()
+    assert engine() is None and callback.last_step == 4

@@ -1,0 +1,145 @@
+"""How a run is set up: the arguments of the user, and the monitor over the run's directory.
+
+Knows no model and scores nothing: what happens from the baseline on is `session.py`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from transformers import TrainerState, TrainingArguments
+
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.store import Store
+from forget_callback.scoring.judge import Judge
+from forget_callback.training import schedule
+from forget_callback.training.monitor import ForgetMonitor, check
+from forget_callback.training.resume import Notes, active_wandb_run
+from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
+from forget_callback.training.wandb_tracker import WandbTracker
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `ForgetCallback`, which explains them.
+
+    Raises:
+        ValueError: If one is out of range, a probe is not valid or a rule has nothing to read.
+    """
+
+    probes: tuple[Probe, ...]
+    stop: tuple[StopRule, ...]
+    every: schedule.Schedule
+    baseline: str | os.PathLike[str]
+    output_dir: str | os.PathLike[str] | None
+    trackers: tuple[Tracker, ...]
+    max_overhead: float | None
+    noise_floor: bool
+    batch_tokens: int | None
+    scorer: Judge | None
+    log: Log
+    upload: Upload
+    on_error: Literal["warn", "raise"]
+
+    def __post_init__(self) -> None:
+        check(self.probes, self.stop)
+        if self.max_overhead is not None and not 0 < self.max_overhead < 1:
+            raise ValueError(f"max_overhead must lie in (0, 1), got {self.max_overhead!r}")
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
+        if self.log not in get_args(Log):
+            raise ValueError(f"log must be 'main' or 'all', got {self.log!r}")
+        if self.upload not in get_args(Upload):
+            raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
+        if self.on_error not in ("warn", "raise"):
+            raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
+
+
+def open_monitor(
+    settings: Settings, trainer: Any, args: TrainingArguments, state: TrainerState, probes: Sequence[Probe]
+) -> ForgetMonitor:
+    """The monitor of a run, over what a resumed one has on disk; what is of another run there is set aside.
+
+    Args:
+        settings: The user's arguments.
+        trainer: Whose reporters get the metrics, None if it could not be found.
+        args: Of the Trainer.
+        state: When training starts.
+        probes: With the chat template in their fingerprints.
+
+    Raises:
+        ValueError: If the directory has another probe of a name.
+        OSError: If the snapshots of another run there can neither be moved nor told apart.
+    """
+    store = Store(settings.output_dir or args.output_dir or ".")
+    after = state.global_step if state.global_step > 0 else -1
+    try:
+        store.begin(probes)
+        aside = store.set_aside(after=after)
+    except OSError:
+        if any(step > after for probe in probes for step in store.steps(probe.name)):
+            raise  # snapshots of two runs must not mix
+        aside = None
+    if aside is not None:
+        logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
+    if args.push_to_hub and settings.upload != "all":
+        _warn_of_push(store, args)
+    last = int(state.max_steps)
+    evaluations = schedule.evaluations(
+        args.eval_strategy, last, steps=state.eval_steps or 0, epochs=args.num_train_epochs
+    )
+    return ForgetMonitor(
+        probes,
+        store,
+        _trackers(settings, trainer),
+        settings.stop,
+        planned=schedule.planned(settings.every, last, evaluations=evaluations),
+        log=settings.log,
+        upload=settings.upload,
+    )
+
+
+def _trackers(settings: Settings, trainer: Any) -> list[Tracker]:
+    """The user's own, W&B where a run is active, and the trainer's reporters."""
+    trackers = list(settings.trackers)
+    own = any(isinstance(tracker, WandbTracker) for tracker in trackers)
+    if active_wandb_run() is not None and not own:
+        trackers.append(WandbTracker())
+    if trainer is not None:
+        trackers.append(TrainerTracker(trainer))
+    return trackers
+
+
+def _warn_of_push(store: Store, args: TrainingArguments) -> None:
+    """Warns where the Trainer itself uploads the folder of the probes: `upload` has no say there."""
+    if store.path.resolve().is_relative_to(Path(args.output_dir or ".").resolve()):
+        logger.warning(
+            "push_to_hub=True uploads %s, prompts and answers included; pass an output_dir= outside of it to "
+            "ForgetCallback, or upload='all' if they may leave this machine",
+            store.path,
+        )
+
+
+def log_again(monitor: ForgetMonitor, notes: Notes) -> None:
+    """Logs the curves so far once more, where a resumed run has to continue in another W&B run."""
+    before, now = notes.wandb_run.get("id"), active_wandb_run()
+    if before is None or now is None or now.id == before:
+        return
+    logger.warning(
+        "training resumes in W&B run %s, not in its own, %s; the curves so far are logged there again. To resume "
+        "that one, pass ForgetCallback in the Trainer's callbacks=, or set WANDB_RUN_ID=%s and WANDB_RESUME=allow",
+        now.id,
+        before,
+        before,
+    )
+    for tracker in monitor.trackers:
+        if isinstance(tracker, WandbTracker):
+            monitor.retell(tracker)
