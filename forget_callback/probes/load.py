@@ -56,10 +56,8 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
     """
     if isinstance(given, Mapping):
         return tuple(replace(_one(value), name=name) for name, value in given.items())
-    if isinstance(given, (str, os.PathLike, Probe)) or _is_table(given):
+    if isinstance(given, (str, os.PathLike, Probe)) or _is_table(given) or not isinstance(given, Iterable):
         return (_one(given),)
-    if not isinstance(given, Iterable):
-        raise _no_probe(given)
     several = list(given)
     if sum(map(_is_table, several)) > 1:
         raise ValueError(
@@ -157,7 +155,10 @@ def _one(given: Any) -> Probe:
     if isinstance(given, (str, os.PathLike)):
         return load_probe(given)
     if not _is_table(given):
-        raise _no_probe(given)
+        raise ValueError(
+            "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "
+            f"DataFrame, or several of these, got {type(given).__name__} {str(given)[:80]}"
+        )
     items = []
     for number, row in enumerate(_rows(given)):
         try:
@@ -167,13 +168,6 @@ def _one(given: Any) -> Probe:
     probe = Probe(UNNAMED, items)
     require_matchers(probe)
     return probe
-
-
-def _no_probe(given: object) -> ValueError:
-    return ValueError(
-        "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "
-        f"DataFrame, or several of these, got {type(given).__name__} {str(given)[:80]}"
-    )
 
 
 def _is_table(given: object) -> bool:
