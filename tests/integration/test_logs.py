@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from forget_callback import load_probe, transitions
@@ -79,7 +80,9 @@ def logs(tmp_path_factory):
     ]
     random.Random(0).shuffle(facts)
     tokenizer = make_tokenizer([prompt + answer for prompt, answer in facts])
-    model = make_model(tokenizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # what it forgets must not depend on the tests before
+        model = make_model(tokenizer)
     lines = [(prompt, answer + "\n") for prompt, answer in facts]
     teach(model, tokenizer, lines[:80], steps=80, lr=3e-3)
     found = SimpleNamespace(before=directory / "before", after=directory / "after", shot=directory / "shot")
