@@ -95,7 +95,7 @@ def evaluations(strategy: str, last: int, *, steps: float, epochs: float) -> int
 
 
 # Snapshots that a run should be able to afford; fewer show no curve.
-LOOKS = 8
+MIN_SNAPSHOTS = 8
 
 # Items of a probe, and part of them, below which no number means much.
 LEAST, LEAST_PART = 30, 0.01
@@ -116,7 +116,7 @@ def allowance(max_overhead: float, *, trained: float, progress: float) -> float:
 
 
 def affordable(left: float, cost: float) -> float:
-    """Share of the items that can be scored `LOOKS` times in the seconds that are left, from `LEAST_PART` to 1.
+    """Share of the items that can be scored `MIN_SNAPSHOTS` times in the seconds that are left, from `LEAST_PART` to 1.
 
     Args:
         left: Seconds.
@@ -125,7 +125,7 @@ def affordable(left: float, cost: float) -> float:
     >>> affordable(40.0, 10.0)
     0.5
     """
-    return min(max(left / (LOOKS * cost), LEAST_PART), 1.0) if cost > 0 else 1.0
+    return min(max(left / (MIN_SNAPSHOTS * cost), LEAST_PART), 1.0) if cost > 0 else 1.0
 
 
 def part_of(probe: Probe, share: float) -> Collection[str]:

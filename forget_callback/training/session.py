@@ -26,7 +26,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.data_seen import DataSeen
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
-from forget_callback.training.schedule import LOOKS, affordable, allowance, part_of
+from forget_callback.training.schedule import MIN_SNAPSHOTS, affordable, allowance, part_of
 from forget_callback.training.setup import Settings, log_again, open_monitor
 
 logger = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ class Session:
         logger.warning(
             "scoring all items %d more times would take more than max_overhead=%g of this run; from here on the same "
             "random part of them is scored, by category: %s",
-            LOOKS,
+            MIN_SNAPSHOTS,
             self.settings.max_overhead,
             ", ".join(f"{len(only[probe.name])} of {len(probe)} of {probe.name!r}" for probe in probes),
         )
