@@ -1,5 +1,10 @@
 """Runs made by hand: a model that knows most items and loses some of them on the way."""
 
+import base64
+import gzip
+import json
+import re
+
 import numpy as np
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
@@ -82,3 +87,9 @@ def make_run(directory, probes=None, *, again=True, stage=None, baseline=(), **h
     if stage is not None:
         store.write_stage(Stage(*stage))
     return store
+
+
+def page_data(path):
+    """What a page holds, read out of the file."""
+    packed = re.search(r'id="packed-data">([^<]*)<', path.read_text(encoding="utf-8"))[1]
+    return json.loads(gzip.decompress(base64.b64decode(packed)))

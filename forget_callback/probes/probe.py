@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Item, item_record, n_options, right_option
+from forget_callback.probes.items import Generation, Item, item_record, n_options, right_option
 
 Normalization: TypeAlias = Literal["sum", "length", "token"]
 
@@ -107,6 +107,11 @@ class Probe:
     def ids(self) -> tuple[str, ...]:
         """The items' ids, in order."""
         return tuple(item.id for item in self.items)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether there are answers that are sampled, so that the same model answers differently twice."""
+        return self.temperature > 0 and any(isinstance(item, Generation) for item in self.items)
 
     @property
     def n_choices(self) -> NDArray[np.float64]:

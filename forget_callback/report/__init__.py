@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from forget_callback.report.data import report_data
+from forget_callback.report.data import Run, report_data
 from forget_callback.report.page import write_report
 
-__all__ = ["report_data", "write_report"]
+__all__ = ["Run", "report_data", "write_report"]

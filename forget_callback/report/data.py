@@ -13,23 +13,20 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from itertools import combinations, pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from forget_callback.metrics.diagnostics import advice
-from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.report.differences import difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
 from forget_callback.report.verdict import verdict, worst_first
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
-from forget_callback.runs.history import ALL_METRICS, KEYS, History, Stage
+from forget_callback.runs.history import ALL_METRICS, KEYS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.store import Store, open_run
-from forget_callback.snapshots.snapshot import Snapshot, complete, pool
+from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
 
 FORMAT = 1
 CURVE_POINTS = 60
@@ -38,78 +35,81 @@ AXES = {"samples": "samples_seen", "steps": "step", "tokens": "tokens_seen"}
 
 
 class Run:
-    """One run, its snapshots read once: its history, and the way that each item went.
+    """One run: its history, and the way that each item went. Every snapshot is read once.
+
+    Args:
+        run: A store, or a run directory.
+        probes: Of the run; None reads them from its store.
+        history: Of the run and these probes, where it is at hand; it is computed again if its steps are not those on
+            disk, as a full disk leaves it.
+
+    Attributes:
+        seconds: Time that scoring took at each step, all probes together; NaN where it is not known.
+        first: The snapshots of the first step, by probe.
+        last: Those of the last step.
+        again: The model of the first step, scored once more; empty if it was not.
 
     Raises:
         ValueError: If there is no run, or no checkpoint at which all of its probes were measured.
     """
 
-    def __init__(self, run: Store | str | os.PathLike[str]) -> None:
-        if isinstance(run, Store):
-            self.store = run
-        else:
+    def __init__(
+        self,
+        run: Store | str | os.PathLike[str],
+        *,
+        probes: Sequence[Probe] | None = None,
+        history: History | None = None,
+    ) -> None:
+        if not isinstance(run, Store):
             named = open_run(run)
             if named.step is not None:
                 raise ValueError(
                     f"{os.fspath(run)} names one step; a report is of a whole run: leave @{named.step} out"
                 )
-            self.store = named.store
-        self.probes = self.store.probes()
-        reader = _Reader(self.store, self.probes)
-        self.history = reader.history(self.probes)
-        if not self.history.rows:
+            run = named.store
+        self.path, self.manifest, self.stage = run.path, run.manifest(), run.stage
+        self.probes = run.probes() if probes is None else probes
+        self.steps = run.steps(*(probe.name for probe in self.probes))
+        if not self.steps:
             raise ValueError(
-                f"{self.store.path} holds no checkpoint at which all of its probes were measured: nothing to report yet"
+                f"{run.path} holds no checkpoint at which all of its probes were measured: nothing to report yet"
             )
-        self.paths, self.how, self.manifest = reader.paths, reader.how, reader.manifest
-        self.other_baseline = reader.other_baseline
-        self.steps = sorted({row.step for row in self.history.rows})
-        self._last: dict[str, Snapshot] = {}
-        self.name = self.store.path.resolve().parent.name
-
-    @property
-    def stage(self) -> Stage:
-        """Which stage of a pipeline it says that it is."""
-        return self.store.stage
-
-    def last(self, probe: Probe) -> Snapshot:
-        """The last snapshot that the history has."""
-        if probe.name not in self._last:
-            self._last[probe.name] = complete(self.store.read(probe.name, self.steps[-1]), probe)
-        return self._last[probe.name]
-
-
-class _Reader(Store):
-    """A store that takes note of the items' answers while the history reads its snapshots."""
-
-    def __init__(self, store: Store, probes: Sequence[Probe]) -> None:
-        super().__init__(store.path, writable=False)
-        self.manifest = self._manifest()
-        self.paths = {probe.name: Paths(probe) for probe in probes}
-        self.how: dict[str, list[dict[str, Any]]] = {probe.name: [] for probe in probes}
-        base = self._beside("baseline", probes)
+        self.paths = {probe.name: Paths(probe) for probe in self.probes}
+        base = run.beside("baseline", self.probes)
         for snapshot in base:
             self.paths[snapshot.probe].add(snapshot)
         self.other_baseline = bool(base)
+        if history is None or {row.step for row in history.rows} != set(self.steps):
+            history = History(base, stage=run.stage)
+        self.history, computed = history, bool(history.rows)
+        self.seconds: list[float] = []
+        self.first: dict[str, Snapshot] = {}
+        self.again: dict[str, Snapshot] = {}
+        for snapshots, again in run.evaluations(self.probes):
+            if not computed:
+                history.append(snapshots, again=again)
+            for snapshot in snapshots:
+                self.paths[snapshot.probe].add(snapshot)
+            self.seconds.append(scoring_seconds(snapshots))
+            self.last = {snapshot.probe: snapshot for snapshot in snapshots}
+            self.first = self.first or self.last
+            self.again |= {snapshot.probe: snapshot for snapshot in again}
 
-    def read(self, probe: str, step: int) -> Snapshot:
-        snapshot = super().read(probe, step)
-        self.paths[probe].add(snapshot)
-        self.how[probe].append(dict(snapshot.metadata))
-        return snapshot
+
+AnyRun: TypeAlias = Run | Store | str | os.PathLike[str]
 
 
-def report_data(runs: Sequence[Store | str | os.PathLike[str]], *, stages: bool | None = None) -> dict[str, Any]:
+def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[str, Any]:
     """All that the page shows.
 
     Args:
         runs: One or several.
-        stages: Whether the runs are stages of one pipeline, in this order; None asks their manifests.
+        stages: Whether the runs are stages of one pipeline, in this order; None reads it from their manifests.
 
     Raises:
         ValueError: If there is no run, or one has nothing to report.
     """
-    read = [Run(run) for run in runs]
+    read = [run if isinstance(run, Run) else Run(run) for run in runs]
     if not read:
         raise ValueError("runs must be one or more, got none")
     pipeline = _is_pipeline(read) if stages is None else stages and len(read) > 1
@@ -135,29 +135,26 @@ def report_data(runs: Sequence[Store | str | os.PathLike[str]], *, stages: bool 
 
 def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
     whole = run.history.select(run.history.probes[0])
-    first = {probe.name: run.store.read(probe.name, run.store.steps(probe.name)[0]) for probe in run.probes}
-    last = {probe.name: run.store.read(probe.name, run.store.steps(probe.name)[-1]) for probe in run.probes}
     verdicts = worst_first([verdict(run.history.select(name)) for name in run.history.probes])
     own = {probe.name: probe for probe in run.probes}
     axes = {axis: [float(getattr(row, column)) for row in whole] for axis, column in AXES.items()}
     for axis, values in axes.items():
         if axis != "steps" and whole[0].step == 0 and math.isnan(values[0]):
             values[0] = 0.0  # nothing was trained before the first step
-    seconds = [how.get("seconds", math.nan) for how in run.how[run.probes[0].name]]
     return {
         "name": name,
-        "path": run.manifest.get("source", str(run.store.path)),
+        "path": run.manifest.get("source", str(run.path)),
         "created": run.manifest["created"],
         "versions": run.manifest["versions"],
         "stage": {"number": run.stage.number, "samples_before": _plain(samples_before)},
         "other_baseline": run.other_baseline,
         "steps": [row.step for row in whole],
         "axes": {axis: _plain(values) for axis, values in axes.items()},
-        "seconds": _plain([float(value) for value in seconds]),
-        "compare": comparison_json(compare_checkpoints(first, last)),
+        "seconds": _plain(run.seconds),
+        "compare": comparison_json(compare_checkpoints(run.first, run.last)),
         "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
         "probes": [
-            {**_numbers(run, v.probe), **(_asked(run, own[v.probe]) if v.probe in own else {"items": None})}
+            {**_numbers(run, v.probe), **(_answers(run, own[v.probe]) if v.probe in own else {"items": None})}
             | {"verdict": {key: _plain(value) for key, value in asdict(v).items()}}
             for v in verdicts
         ],
@@ -183,8 +180,8 @@ def _fit(history: History, probe: str, category: str) -> dict[str, Any]:
     fit = fit_data_scale(history, probe=probe, category=category)
     if not fit.fitted:
         return {"reason": fit.reason}
-    asked = fit.limit * np.linspace(0, 1, CURVE_POINTS) ** 2  # more of them where the curve bends
-    curve = fit.forecast(asked)
+    samples = fit.limit * np.linspace(0, 1, CURVE_POINTS) ** 2  # more of them where the curve bends
+    curve = fit.forecast(samples)
     begun = history.select(probe, category)[0].samples_seen
     return {
         "reason": "",
@@ -192,36 +189,25 @@ def _fit(history: History, probe: str, category: str) -> dict[str, Any]:
         "parameters": _plain(dict(fit.parameters)),
         "confidence": fit.confidence,
         "seen": float(fit.samples_seen[-1]),
-        "samples": _plain((asked + (0.0 if math.isnan(begun) else begun)).tolist()),
+        "samples": _plain((samples + (0.0 if math.isnan(begun) else begun)).tolist()),
         "knowledge_lost": _plain(curve.knowledge_lost.tolist()),
         "low": _plain(curve.low.tolist()),
         "high": _plain(curve.high.tolist()),
     }
 
 
-def _asked(run: Run, probe: Probe) -> dict[str, Any]:
-    """What was asked, how, and what each item answered."""
-    base, rows, last = run.history.baseline(probe.name), run.history.select(probe.name), run.last(probe)
-    sampled = probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
-    again = run.store.read_beside("again", probe.name)
-    found = advice(
-        base,
-        last,
-        changed=rows[-1].transitions,
-        sampled=sampled,
-        noise_measured=not math.isnan(rows[0].value("noise_floor")),
-    )
-    how = run.how[probe.name]
-    first = run.store.read(probe.name, run.steps[0]) if again is not None else None
+def _answers(run: Run, probe: Probe) -> dict[str, Any]:
+    """A probe's items, how they were scored, and what each one answered."""
+    first, last, again = run.first[probe.name], run.last[probe.name], run.again.get(probe.name)
     return {
         "items": _key(probe),
         "fingerprint": probe.fingerprint,
         "settings": probe.settings,
         "kinds": dict(Counter(item.kind for item in probe.items)),
-        "advice": [{"key": one.key, "text": one.text} for one in found],
-        "flips": None if again is None or first is None else len(flips(first, again)),
+        "advice": [{"key": one.key, "text": one.text} for one in run.history.advice(probe, last)],
+        "flips": None if again is None else len(flips(first, again)),
         "scored": [
-            {name: _plain(value) for name, value in one.items() if name != "seconds"} for one in how[:1] + how[-1:]
+            {name: _plain(value) for name, value in one.metadata.items() if name != "seconds"} for one in (first, last)
         ],
         "path": run.paths[probe.name].pack(),
     }
@@ -234,9 +220,9 @@ def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
     for name in [name for name in one.history.probes if name in two.history.probes]:
         last = None
         if name != "all" and own[name].fingerprint == other[name].fingerprint:
-            last = one.last(own[name]), two.last(other[name])
+            last = one.last[name], two.last[name]
         elif name == "all" and [p.fingerprint for p in one.probes] == [p.fingerprint for p in two.probes]:
-            last = pool([one.last(p) for p in one.probes]), pool([two.last(p) for p in two.probes])
+            last = pool(list(one.last.values())), pool(list(two.last.values()))
         if last is not None and list(last[0].ids) != list(last[1].ids):
             last = None
         gap = difference(one.history, two.history, name, last)
@@ -265,12 +251,12 @@ def _samples_before(runs: Sequence[Run], pipeline: bool) -> list[float]:
 
 def _names(runs: Sequence[Run]) -> list[str]:
     """The directories' names, with as much of the path as tells them apart."""
-    parts = [Path(run.store.path.resolve()).parent.parts for run in runs]
+    parts = [run.path.resolve().parent.parts for run in runs]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["/".join(own[-depth:]) for own in parts]
         if len(set(names)) == len(names):
             return names
-    return [f"{name} ({i})" for i, name in enumerate((run.name for run in runs), start=1)]
+    return [f"{own[-1]} ({i})" for i, own in enumerate(parts, start=1)]
 
 
 def _key(probe: Probe) -> str:

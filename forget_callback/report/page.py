@@ -18,26 +18,25 @@ from typing import Any
 
 import jinja2
 
-from forget_callback.report.data import report_data
+from forget_callback.report.data import AnyRun, Run, report_data
 from forget_callback.runs.store import Store, write_whole
 
 # In this order, as one function: a name of one is known in all.
 SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")
-AnyRun = Store | str | os.PathLike[str]
 
 
 def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], *, stages: bool | None = None) -> Path:
     """Writes the report of one or several runs, whole or not at all, and gives its path.
 
     Args:
-        runs: Stores, or run directories.
+        runs: Stores, run directories, or a `Run` of what is in memory.
         path: Of the HTML file.
         stages: Whether the runs are stages of one pipeline, in this order; None reads it from their manifests.
 
     Raises:
         ValueError: If there is no run, or one has nothing to report.
     """
-    several = [runs] if isinstance(runs, (Store, str, os.PathLike)) else list(runs)
+    several = [runs] if isinstance(runs, (Run, Store, str, os.PathLike)) else list(runs)
     text = render(report_data(several, stages=stages))
     target = Path(path)
     write_whole(target, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forget_callback.metrics.diagnostics import Advice, advice
 from forget_callback.metrics.guessing import lost_by_item
 from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
@@ -158,6 +159,17 @@ class History:
         """
         series = self._series[probe.name]
         return item_changes(probe, series, align(series.baseline, now))
+
+    def advice(self, probe: Probe, now: Snapshot) -> tuple[Advice, ...]:
+        """What there is to know about a probe and its answers at its last snapshot, see `diagnostics.advice`.
+
+        Args:
+            now: That snapshot.
+        """
+        rows = self.select(probe.name)
+        measured = not np.isnan(rows[0].value("noise_floor"))
+        changed = rows[-1].transitions
+        return advice(self.baseline(probe.name), now, changed=changed, sampled=probe.sampled, noise_measured=measured)
 
     def lost_scores(self, probe: str, category: str = "") -> NDArray[np.float32]:
         """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate.

@@ -18,7 +18,7 @@ import json
 import os
 import platform
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from pyarrow import parquet
 
@@ -66,7 +65,7 @@ class Store:
         Raises:
             ValueError: If another probe was measured here under the same name.
         """
-        manifest = self._manifest() if self.exists else self._new_manifest()
+        manifest = self.manifest() if self.exists else self._new_manifest()
         for probe in probes:
             known = manifest["probes"].get(probe.name)
             if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
@@ -91,7 +90,7 @@ class Store:
             ValueError: If there is no run here, or a probe's file was changed.
         """
         probes = []
-        for name, entry in self._manifest()["probes"].items():
+        for name, entry in self.manifest()["probes"].items():
             path = self.path / "probes" / f"{name}.jsonl"
             probe = Probe(name, read_items(path), **entry["settings"])
             if probe.fingerprint != entry["fingerprint"]:
@@ -130,19 +129,19 @@ class Store:
     @property
     def stage(self) -> Stage:
         """Which stage of a pipeline this run is."""
-        return Stage(**self._manifest().get("stage", {})) if self.exists else Stage()
+        return Stage(**self.manifest().get("stage", {})) if self.exists else Stage()
 
     def write_stage(self, stage: Stage) -> None:
         """Records which stage of a pipeline this run is."""
         if self.writable:
-            manifest = {**self._manifest(), "stage": asdict(stage)}
+            manifest = {**self.manifest(), "stage": asdict(stage)}
             _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
-    def steps(self, probe: str) -> list[int]:
-        """Steps of a probe's snapshots, in order."""
-        folder = self.path / "snapshots" / probe
-        found = (_STEP.fullmatch(path.name) for path in folder.iterdir()) if folder.is_dir() else ()
-        return sorted(int(match[1]) for match in found if match)
+    def steps(self, *probes: str) -> list[int]:
+        """Steps at which there is a snapshot of each of these probes, in order."""
+        names = [map(_STEP.fullmatch, _names_in(self.path / "snapshots" / probe)) for probe in probes]
+        found = [{int(match[1]) for match in of_one if match} for of_one in names]
+        return sorted(set.intersection(*found)) if found else []
 
     def read(self, probe: str, step: int) -> Snapshot:
         """One snapshot.
@@ -162,17 +161,24 @@ class Store:
             ValueError: If there is no run here, or a probe's file was changed.
         """
         probes = self.probes() if probes is None else probes
-        taken = [self.steps(probe.name) for probe in probes]
-        steps = sorted(set(taken[0]).intersection(*taken[1:])) if taken else []
-        base = self._beside("baseline", probes) if steps else []
-        history = History(base, stage=self.stage if base else Stage())
-        for step in steps:
-            again = self._beside("again", probes) if step == steps[0] else []
-            history.append([complete(self.read(probe.name, step), probe) for probe in probes], again=again)
+        history = History(self.beside("baseline", probes), stage=self.stage)
+        for snapshots, again in self.evaluations(probes):
+            history.append(snapshots, again=again)
         return history
 
-    def _beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
-        """Of all probes or of none."""
+    def evaluations(self, probes: Sequence[Probe]) -> Iterator[tuple[list[Snapshot], list[Snapshot]]]:
+        """Reads the steps at which all of these probes were measured, oldest first.
+
+        Yields:
+            A snapshot of each probe; and, at the first step only, of the same model scored again, if it was.
+        """
+        again = self.beside("again", probes)
+        for step in self.steps(*(probe.name for probe in probes)):
+            yield [complete(self.read(probe.name, step), probe) for probe in probes], again
+            again = []
+
+    def beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
+        """What `write_beside` kept of these probes; none where one is missing."""
         found = [snapshot for probe in probes if (snapshot := self.read_beside(kind, probe.name)) is not None]
         return found if len(found) == len(probes) else []
 
@@ -184,18 +190,13 @@ class Store:
             file = self.path / "history.parquet"
             write_whole(file, lambda temporary: parquet.write_table(table, temporary, use_dictionary=text))
 
-    def read_history(self) -> pd.DataFrame:
-        """The table of the run so far."""
-        return pd.read_parquet(self.path / "history.parquet")
-
     def set_aside(self, *, after: int = -1) -> Path | None:
         """Moves the snapshots of steps after `after`, and with -1 the whole record, to `set-aside/<n>/`.
 
         Returns:
             Where they are now, None if there were none.
         """
-        snapshots = self.path / "snapshots"
-        names = [path.name for path in snapshots.iterdir()] if snapshots.is_dir() else []
+        names = _names_in(self.path / "snapshots")
         moved = [(name, step) for name in names for step in self.steps(name) if step > after]
         if not moved or not self.writable:
             return None
@@ -215,7 +216,12 @@ class Store:
     def _file(self, probe: str, step: int) -> Path:
         return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"
 
-    def _manifest(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
+        """What was probed, with what.
+
+        Raises:
+            ValueError: If there is no run here.
+        """
         path = self.path / "manifest.json"
         if not path.is_file():
             raise ValueError(f"no run at {self.path}: expected a directory that holds forget/manifest.json")
@@ -280,6 +286,10 @@ def open_run(run: str | os.PathLike[str]) -> RunAt:
     if not store.exists:
         raise ValueError(f"{text} is not a run: expected a directory that holds forget/, RUN or RUN@STEP")
     return RunAt(store, int(step) if named else None)
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ Parquet file; where files belong and how they are written atomically is the stor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from os import PathLike
@@ -276,6 +276,12 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
             "the same items, settings and chat template"
         )
     return _ordered(after, before.ids, f"the snapshot of step {before.step}")
+
+
+def scoring_seconds(snapshots: Iterable[Snapshot]) -> float:
+    """Time that scoring them took together, NaN if none says."""
+    known = [float(snapshot.metadata["seconds"]) for snapshot in snapshots if "seconds" in snapshot.metadata]
+    return sum(known) if known else float("nan")
 
 
 def pool(snapshots: Sequence[Snapshot]) -> Snapshot:

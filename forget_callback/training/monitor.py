@@ -19,15 +19,13 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from forget_callback.metrics.diagnostics import advice
-from forget_callback.probes.items import Generation
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide, stop_rules
 from forget_callback.runs.store import Store
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.trackers import (
     GLOBAL_STEP,
     Gallery,
@@ -100,7 +98,7 @@ class ForgetMonitor:
         self.store = store if isinstance(store, Store) else Store(store)
         self.trackers = () if upload == "none" else checked_trackers(trackers)
         self._log, self._upload = log, upload
-        sampled = {probe.name for probe in self.probes if _is_sampled(probe)}
+        sampled = {probe.name for probe in self.probes if probe.sampled}
         self._sampled = {*sampled, "all"} if sampled else sampled
         self.rules = stop_rules(stop)
         self.planned = planned
@@ -118,9 +116,9 @@ class ForgetMonitor:
         except OSError as error:
             logger.warning("%s cannot be written, so nothing is kept on disk for now: %s", self.store.path, error)
             self._unsaved.append(lambda: self.store.begin(self.probes))
-        taken = [self.store.steps(probe.name) for probe in self.probes]
-        steps = sorted(set(taken[0]).intersection(*taken[1:]))
-        if any(own[-1:] != steps[-1:] for own in taken):
+        names = [probe.name for probe in self.probes]
+        steps = self.store.steps(*names)
+        if any(self.store.steps(name)[-1:] != steps[-1:] for name in names):
             # Killed between two probes of one step: that step will be measured again.
             self.store.set_aside(after=steps[-1] if steps else -1)
             self.store.begin(self.probes)
@@ -207,9 +205,9 @@ class ForgetMonitor:
         now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
         rows = self._history.append(now, again=same)
-        seconds = _seconds(now)
+        seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
-        self._probe_seconds += float(np.nansum([seconds, _seconds(same)]))
+        self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
         self._unsaved += [partial(self.store.write, snapshot) for snapshot in now]
         self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
         error = self._save()
@@ -252,12 +250,15 @@ class ForgetMonitor:
                         gallery.finish(self._history.rows, files)
 
     def _write_report(self) -> None:
-        from forget_callback.report import write_report
+        from forget_callback.report import Run, write_report
 
         if not self.store.writable:
             return
+        if self._unsaved:
+            self._save(otherwise="report.html is without it")  # there may be room again
         try:
-            write_report(self.store, self.store.path / "report.html")
+            run = Run(self.store, probes=self.probes, history=self._history)
+            write_report(run, self.store.path / "report.html")
         except Exception as error:  # everything in it is on disk already
             logger.warning("report.html could not be written: %s: %s", type(error).__name__, error)
 
@@ -294,11 +295,7 @@ class ForgetMonitor:
     def _advise(self, snapshots: Sequence[Snapshot]) -> None:
         """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""
         for probe, now in zip(self.probes, snapshots if self.store.writable else ()):
-            changed = self._history.select(probe.name)[-1].transitions
-            sampled = probe.name in self._sampled
-            measured = not math.isnan(self._history.select(probe.name)[0].value("noise_floor"))
-            base = self._history.baseline(probe.name)
-            for one in advice(base, now, changed=changed, sampled=sampled, noise_measured=measured):
+            for one in self._history.advice(probe, now):
                 if (one.probe, one.key) not in self._advised:
                     self._advised.add((one.probe, one.key))
                     logger.warning("%s", one)
@@ -317,7 +314,7 @@ class ForgetMonitor:
                 self.alert(title, decision.reason)
         return tuple(decisions)
 
-    def _save(self) -> Exception | None:
+    def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
         try:
             while self._unsaved:
                 self._unsaved[0]()
@@ -325,9 +322,10 @@ class ForgetMonitor:
             self.store.write_history(self._history.arrow)
         except Exception as error:  # a full disk must not keep the numbers from trackers and stop rules
             logger.warning(
-                "the snapshot of step %s could not be written to %s; it is kept and written with the next one: %s: %s",
+                "the snapshot of step %s could not be written to %s; %s: %s: %s",
                 self.last_step,
                 self.store.path,
+                otherwise,
                 type(error).__name__,
                 error,
             )
@@ -384,12 +382,6 @@ def _guarded(what: str) -> Iterator[None]:
         logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
 
 
-def _seconds(snapshots: Sequence[Snapshot]) -> float:
-    """Time that scoring them took, NaN if none says."""
-    known = [float(snapshot.metadata["seconds"]) for snapshot in snapshots if "seconds" in snapshot.metadata]
-    return sum(known) if known else math.nan
-
-
 def _report_flips(once: Snapshot, again: Snapshot) -> None:
     """Logs which items differ between two scorings of one model."""
     table = flips(once, again)
@@ -402,10 +394,6 @@ def _report_flips(once: Snapshot, again: Snapshot) -> None:
             len(once),
             named + (", ..." if len(table) > 5 else ""),
         )
-
-
-def _is_sampled(probe: Probe) -> bool:
-    return probe.temperature > 0 and any(isinstance(item, Generation) for item in probe.items)
 
 
 def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:

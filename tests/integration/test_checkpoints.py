@@ -54,7 +54,12 @@ def same_history(found, expected, *, steps=STEPS, atol=1e-6):
             np.testing.assert_allclose(a, b, atol=atol)
         for name in ("step", "samples_seen", "tokens_seen"):
             np.testing.assert_equal(getattr(mine, name), getattr(theirs, name))
-    pd.testing.assert_frame_equal(found.read_history(), expected.read_history(), check_exact=False, atol=atol)
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(found.path / "history.parquet"),
+        pd.read_parquet(expected.path / "history.parquet"),
+        check_exact=False,
+        atol=atol,
+    )
 
 
 def test_the_history_of_checkpoints_is_what_the_callback_recorded(run, run_cli, spec):
@@ -65,7 +70,10 @@ def test_the_history_of_checkpoints_is_what_the_callback_recorded(run, run_cli, 
     assert code == 0, err
     recorded = Store(run / "run")
     same_history(Store(out), recorded)
-    assert recorded.read_history()["forgetting"].max() > 0 and recorded.read("mini", 6).samples_seen == 24
+    assert (
+        pd.read_parquet(recorded.path / "history.parquet")["forgetting"].max() > 0
+        and recorded.read("mini", 6).samples_seen == 24
+    )
     np.testing.assert_array_equal(
         Store(out).read_beside("again", "mini").margin, recorded.read_beside("again", "mini").margin
     )
@@ -109,7 +117,10 @@ def test_a_run_without_baseline_or_callback_says_what_is_not_known(run, run_cli,
     assert code == 0, err
     assert "no --baseline: everything is compared with step 2" in err and "saved without ForgetCallback" in err
     store = Store(run / "after")
-    assert store.steps("mini") == [2, 4, 6] and store.read_history()["samples_seen"].isna().all()
+    assert (
+        store.steps("mini") == [2, 4, 6]
+        and pd.read_parquet(store.path / "history.parquet")["samples_seen"].isna().all()
+    )
     assert said.startswith("forgetting at step 2 | mini: ")
     assert (store.path / "report.html").exists()
     code, _, _ = run_cli("report", run / "after", "--out", run / "page.html")

@@ -20,7 +20,7 @@ from forget_callback.report import report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost, trajectories
 from forget_callback.report.verdict import verdict, worst_first
-from tests.recorded import make_probe, make_run, make_snapshots
+from tests.recorded import make_probe, make_run, make_snapshots, page_data
 
 
 def vector(text, dtype):
@@ -45,12 +45,6 @@ def read_back(probe, items, path):
         answers.append(row)
     assert k == len(at)
     return answers
-
-
-def page_data(path):
-    """What a page holds, read out of the file."""
-    packed = re.search(r'id="packed-data">([^<]*)<', path.read_text(encoding="utf-8"))[1]
-    return json.loads(gzip.decompress(base64.b64decode(packed)))
 
 
 def test_numbers_are_those_of_transitions_between_the_answers(tmp_path):
@@ -79,6 +73,17 @@ def test_numbers_are_those_of_transitions_between_the_answers(tmp_path):
                     assert mine == (None if value != value else pytest.approx(value, abs=1e-12)), (category, name, t)
     assert run["axes"] == {"samples": [0, 160, 320, 480], "steps": [0, 10, 20, 30], "tokens": [0, 1000, 2000, 3000]}
     assert run["seconds"] == [1.5, 2.5, 3.5, 4.5]
+
+
+def test_the_cost_of_a_step_is_that_of_all_probes(tmp_path):
+    probes = [make_probe("a", 8), make_probe("b", 8), make_probe("c", 8)]
+    store = Store(tmp_path)
+    store.begin(probes)
+    shares = {"a": [1.5, 0.5, None], "b": [0.25, None, None], "c": [2.0, 4.0, None]}
+    for probe in probes:
+        for taken, share in zip(make_snapshots(probe, steps=(0, 5, 9)), shares[probe.name]):
+            store.write(replace(taken, metadata={} if share is None else {"seconds": share}))
+    assert report_data([store])["runs"][0]["seconds"] == [3.75, 4.5, None]
 
 
 def test_history_advice_and_fit_are_taken_as_they_are(tmp_path):

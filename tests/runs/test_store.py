@@ -64,7 +64,7 @@ def test_the_folder_is_laid_out_as_promised(tmp_path):
     ]
     assert store.steps("facts") == [0, 12, 123456789] and store.steps("more.facts-2") == [12] and store.steps("x") == []
     assert store.read("facts", 12).ids.tolist() == ["m", "r"]
-    pd.testing.assert_frame_equal(store.read_history(), history.table, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(store.path / "history.parquet"), history.table, check_dtype=False)
 
 
 def test_the_folder_itself_is_a_run_too(store):
@@ -196,7 +196,7 @@ def test_a_process_that_is_killed_leaves_only_whole_files(tmp_path):
         for step in steps[known:]:
             found = store.read("facts", step)
             assert len(found) == 3000 and found.accuracy == step % 2
-        assert len(store.read_history()) >= len(steps) - known - 1
+        assert len(pd.read_parquet(store.path / "history.parquet")) >= len(steps) - known - 1
 
 
 def test_set_aside_moves_later_snapshots_and_keeps_the_run(tmp_path):

@@ -1,6 +1,8 @@
 """What the monitor promises: a run's history in memory and on disk, whatever trackers and disks do. No model here."""
 
+import json
 import logging
+import re
 import sys
 from math import inf, isnan, nan
 from pathlib import Path
@@ -12,12 +14,14 @@ import pytest
 
 from forget_callback.probes.items import MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.report import report_data
+from forget_callback.runs.history import ALL_METRICS, History, Stage
 from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.trackers import RUN_METRICS, evaluation_metrics, scalars
+from tests.recorded import page_data
 
 N = 40
 FACTS = Probe("facts", [Recall(f"r{i}", "Q", "A", "geo" if i % 2 else "art") for i in range(N)])
@@ -88,7 +92,7 @@ def test_each_row_compares_with_the_baseline(tmp_path):
     assert seen[1].rows == tuple(row for row in monitor.rows if row.step == 10)
     assert [row.step for row in monitor.last_rows] == [20] * 5
     assert table["samples_seen"].unique().tolist() == [0, 800, 1600] and table["tokens_seen"].isna().all()
-    pd.testing.assert_frame_equal(Store(tmp_path).read_history(), table, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "forget" / "history.parquet"), table, check_dtype=False)
 
 
 @pytest.mark.parametrize(
@@ -283,9 +287,64 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path, probes):
     pd.testing.assert_frame_equal(resumed.history, straight.history)
     assert [o.decisions[0].reason for o in seen] == [o.decisions[0].reason for o in expected[3:]]
     assert [o.stop for o in seen] == [o.stop for o in expected[3:]] == [True, False]
-    pd.testing.assert_frame_equal(
-        Store(tmp_path / "resumed").read_history(), Store(tmp_path / "straight").read_history()
-    )
+    files = [pd.read_parquet(one.store.path / "history.parquet") for one in (resumed, straight)]
+    pd.testing.assert_frame_equal(*files)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_the_page_at_the_end_is_of_what_is_in_memory_and_the_one_of_the_files(tmp_path, monkeypatch, resume):
+    """No row of it is computed again: only the first step is compared with the last, as `compare` does."""
+    append, appended = History.append, []
+    monkeypatch.setattr(History, "append", lambda own, *of, **more: [appended.append(1), append(own, *of, **more)][1])
+    monitor, counts = ForgetMonitor([SUMS, FACTS], tmp_path), []
+    monitor.compare_with(knows(37, SUMS, FACTS), stage=Stage(2, 100.0))
+    monitor.observe(0, knows(40, SUMS, FACTS), samples_seen=0.0, again=knows(39, SUMS, FACTS))
+    for start in (10, 40):
+        monitor = ForgetMonitor([SUMS, FACTS], tmp_path) if resume else monitor
+        run(monitor, 30, 35, 38, start=start)
+        before = len(appended)
+        monitor.finish()
+        counts.append(len(appended) - before)
+    assert counts == [2, 2]
+    (mine,) = shown = page_data(monitor.store.path / "report.html")["runs"]
+    assert shown == json.loads(json.dumps(report_data([tmp_path])["runs"]))
+    assert mine["steps"] == [0, 10, 20, 30, 40, 50, 60] and mine["other_baseline"] and mine["stage"]["number"] == 2
+    assert len(mine["probes"]) == 3 and mine["probes"][0]["path"]["columns"] == 8
+
+
+def test_a_run_resumed_with_fewer_probes_has_a_page_of_all_its_steps(tmp_path):
+    run(ForgetMonitor([FACTS, SUMS], tmp_path), 40, 30)
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    run(monitor, 20, start=20)
+    monitor.finish()
+    (mine,) = page_data(tmp_path / "forget" / "report.html")["runs"]
+    assert mine["steps"] == [0, 10, 20] and [own["name"] for own in mine["probes"]] == ["facts"]
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["there is room again", "still full"])
+def test_at_the_end_the_disk_gets_what_it_refused_and_else_the_page_is_without_it(tmp_path, monkeypatch, caplog, room):
+    store = Store(tmp_path)
+    monitor, write, full = ForgetMonitor([FACTS, SUMS], store), store.write, []
+
+    def refuses(snapshot):
+        if full:
+            raise OSError("no space left")
+        write(snapshot)
+
+    monkeypatch.setattr(store, "write", refuses)
+    run(monitor, 40, 30)
+    full.append(True)
+    run(monitor, 20, start=20)
+    if room:
+        full.clear()
+    caplog.clear()
+    monitor.finish()
+    (mine,) = page_data(tmp_path / "forget" / "report.html")["runs"]
+    steps = [0, 10, 20] if room else [0, 10]
+    assert mine["steps"] == steps and store.steps("facts", "sums") == steps and len(mine["seconds"]) == len(steps)
+    told = "the snapshot of step 20 could not be written to .*; report.html is without it: OSError: no space left"
+    assert [bool(re.match(told, message)) for message in caplog.messages] == [True] * (not room)
+    assert len(pd.read_parquet(store.path / "history.parquet")) == 5 * len(steps)
 
 
 def test_a_step_that_was_cut_off_between_two_probes_is_not_in_the_history(tmp_path):
