@@ -23,7 +23,7 @@ from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
 from forget_callback.report.verdict import verdict, worst_first
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
-from forget_callback.runs.history import ALL_METRICS, KEYS, History
+from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
@@ -116,14 +116,14 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
     if pipeline and stages is None:
         read.sort(key=lambda run: run.stage.number)
     names = _names(read)
-    return {
+    data: dict[str, Any] = {
         "format": FORMAT,
         "version": metadata.version("forget-callback"),
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "pipeline": pipeline,
         "states": STATES,
         "trajectories": TRAJECTORIES,
-        "columns": [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"],
+        "columns": COLUMNS,
         "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
         "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],
         "differences": [
@@ -131,6 +131,7 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
             for i, j in combinations(range(len(read)), 2)
         ],
     }
+    return {name: _plain(value) for name, value in data.items()}
 
 
 def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
@@ -146,16 +147,16 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "path": run.manifest.get("source", str(run.path)),
         "created": run.manifest["created"],
         "versions": run.manifest["versions"],
-        "stage": {"number": run.stage.number, "samples_before": _plain(samples_before)},
+        "stage": {"number": run.stage.number, "samples_before": samples_before},
         "other_baseline": run.other_baseline,
         "steps": [row.step for row in whole],
-        "axes": {axis: _plain(values) for axis, values in axes.items()},
-        "seconds": _plain(run.seconds),
+        "axes": axes,
+        "seconds": run.seconds,
         "compare": comparison_json(compare_checkpoints(run.first, run.last)),
         "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
         "probes": [
             {**_numbers(run, v.probe), **(_answers(run, own[v.probe]) if v.probe in own else {"items": None})}
-            | {"verdict": {key: _plain(value) for key, value in asdict(v).items()}}
+            | {"verdict": asdict(v)}
             for v in verdicts
         ],
     }
@@ -163,16 +164,14 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
 
 def _numbers(run: Run, probe: str) -> dict[str, Any]:
     """What the history says about one probe or the pool of all."""
-    table = run.history.table
-    own = table[table["probe"] == probe]
+    categories = sorted({row.category for row in run.history.rows if row.probe == probe})
     series: dict[str, Any] = {}
-    fits: dict[str, Any] = {}
-    skipped = {"probe", "category"}
-    for category, rows in own.groupby("category", sort=True):
-        columns = {name: _plain(rows[name].tolist()) for name in rows.columns if name not in skipped}
-        series[str(category)] = {name: values for name, values in columns.items() if any(v is not None for v in values)}
-        if len(fits) < CURVE_CATEGORIES:
-            fits[str(category)] = _fit(run.history, probe, str(category))
+    for category in categories:
+        rows = [row.numbers for row in run.history.select(probe, category)]
+        columns = {name: [row[name] for row in rows] for name in COLUMNS if name not in ("probe", "category")}
+        # What is NaN throughout is left out.
+        series[category] = {name: values for name, values in columns.items() if any(v == v for v in values)}
+    fits = {category: _fit(run.history, probe, category) for category in categories[:CURVE_CATEGORIES]}
     return {"name": probe, "series": series, "fits": fits}
 
 
@@ -186,13 +185,13 @@ def _fit(history: History, probe: str, category: str) -> dict[str, Any]:
     return {
         "reason": "",
         "family": fit.family,
-        "parameters": _plain(dict(fit.parameters)),
+        "parameters": dict(fit.parameters),
         "confidence": fit.confidence,
         "seen": float(fit.samples_seen[-1]),
-        "samples": _plain((samples + (0.0 if math.isnan(begun) else begun)).tolist()),
-        "knowledge_lost": _plain(curve.knowledge_lost.tolist()),
-        "low": _plain(curve.low.tolist()),
-        "high": _plain(curve.high.tolist()),
+        "samples": (samples + (0.0 if math.isnan(begun) else begun)).tolist(),
+        "knowledge_lost": curve.knowledge_lost.tolist(),
+        "low": curve.low.tolist(),
+        "high": curve.high.tolist(),
     }
 
 
@@ -206,9 +205,7 @@ def _answers(run: Run, probe: Probe) -> dict[str, Any]:
         "kinds": dict(Counter(item.kind for item in probe.items)),
         "advice": [{"key": one.key, "text": one.text} for one in run.history.advice(probe, last)],
         "flips": None if again is None else len(flips(first, again)),
-        "scored": [
-            {name: _plain(value) for name, value in one.metadata.items() if name != "seconds"} for one in (first, last)
-        ],
+        "scored": [{name: how[name] for name in how if name != "seconds"} for how in (first.metadata, last.metadata)],
         "path": run.paths[probe.name].pack(),
     }
 
@@ -216,19 +213,13 @@ def _answers(run: Run, probe: Probe) -> dict[str, Any]:
 def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
     """The second run less the first, on every probe that both have."""
     found = []
-    own, other = ({probe.name: probe for probe in run.probes} for run in (one, two))
     for name in [name for name in one.history.probes if name in two.history.probes]:
-        last = None
-        if name != "all" and own[name].fingerprint == other[name].fingerprint:
-            last = one.last[name], two.last[name]
-        elif name == "all" and [p.fingerprint for p in one.probes] == [p.fingerprint for p in two.probes]:
-            last = pool(list(one.last.values())), pool(list(two.last.values()))
-        if last is not None and list(last[0].ids) != list(last[1].ids):
-            last = None
-        gap = difference(one.history, two.history, name, last)
-        between = None if gap.between is None else _plain(gap.between.as_dict())
+        a, b = (run.last[name] if name != "all" else pool(list(run.last.values())) for run in (one, two))
+        same = a.fingerprint == b.fingerprint and np.array_equal(a.ids, b.ids)
+        gap = difference(one.history, two.history, name, (a, b) if same else None)
+        between = None if gap.between is None else gap.between.as_dict()
         entry = {"probe": name, "lost": gap.lost, "low": gap.interval.low, "high": gap.interval.high}
-        found.append({**_plain(entry), "paired": gap.paired, "between": between})
+        found.append({**entry, "paired": gap.paired, "between": between})
     return found
 
 

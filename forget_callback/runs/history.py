@@ -28,6 +28,7 @@ from forget_callback.snapshots.snapshot import Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
+COLUMNS = (*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen")
 STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
 
 
@@ -243,8 +244,7 @@ def table_of(rows: Sequence[Row]) -> pd.DataFrame:
     Columns: step, samples_seen, tokens_seen, probe, category, every metric, knowledge_method, and of a pipeline the
     stage and the samples seen in all stages so far.
     """
-    columns = [*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen"]
-    return pd.DataFrame([row.numbers for row in rows], columns=columns)
+    return pd.DataFrame([row.numbers for row in rows], columns=list(COLUMNS))
 
 
 def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:

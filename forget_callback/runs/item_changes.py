@@ -78,3 +78,15 @@ def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
     }
     table = pd.DataFrame({name: column[flipped] for name, column in columns.items()})
     return table.sort_values("margin", key=abs, ignore_index=True)
+
+
+def flips_line(once: Snapshot, again: Snapshot) -> str:
+    """The `flips` in one line, "" if there are none."""
+    table = flips(once, again)
+    if not len(table):
+        return ""
+    named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
+    return (
+        f"probe {once.probe!r}: {len(table)} of {len(once)} items flip when the same model is scored again "
+        f"(id and margin in nats): {named}{', ...' if len(table) > 5 else ''}"
+    )

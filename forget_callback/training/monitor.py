@@ -22,18 +22,17 @@ import pandas as pd
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row, Stage
-from forget_callback.runs.item_changes import flips
+from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.trackers import (
-    GLOBAL_STEP,
     Gallery,
     Log,
     Tracker,
     Upload,
     checked_trackers,
-    scalars,
+    tracked,
     uploadable,
     without_texts,
 )
@@ -99,7 +98,7 @@ class ForgetMonitor:
         self.trackers = () if upload == "none" else checked_trackers(trackers)
         self._log, self._upload = log, upload
         sampled = {probe.name for probe in self.probes if probe.sampled}
-        self._sampled = {*sampled, "all"} if sampled else sampled
+        self._sampled = sampled | {"all"} if sampled else sampled
         self.rules = stop_rules(stop)
         self.planned = planned
         check(self.probes, self.rules)
@@ -270,8 +269,8 @@ class ForgetMonitor:
 
     def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
         """Logs what there is to know before training."""
-        for once, twice in zip(snapshots, again):
-            _report_flips(once, twice)
+        for line in filter(None, map(flips_line, snapshots, again)):
+            logger.warning("%s", line)
         baseline = [self._history.baseline(probe.name) for probe in self.probes]
         for row in self.last_rows:
             if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
@@ -302,17 +301,14 @@ class ForgetMonitor:
 
     def _decide(self) -> tuple[StopDecision, ...]:
         names = [probe.name for probe in self.probes]
-        decisions = []
-        for rule in self.rules:
-            rows = self._history.select(*rule.target(names))
-            if len(rows) > 1:
-                decisions.append(decide(rule, rows, planned=self.planned))
+        read = [(rule, self._history.select(*rule.target(names))) for rule in self.rules]
+        decisions = tuple(decide(rule, rows, planned=self.planned) for rule, rows in read if len(rows) > 1)
         for decision in decisions:
             if decision.fired:
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
                 logger.warning("%s: %s", title, decision.reason)
                 self.alert(title, decision.reason)
-        return tuple(decisions)
+        return decisions
 
     def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
         try:
@@ -336,13 +332,13 @@ class ForgetMonitor:
         """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
         with _guarded(type(tracker).__name__):
             for _, rows in groupby(self._history.rows, key=lambda row: row.step):
-                tracker.log(self._logged(list(rows)))
+                tracker.log(tracked(list(rows), log=self._log, sampled=self._sampled))
 
     def _show(self, snapshots: Sequence[Snapshot], rows: Sequence[Row], seconds: float) -> None:
         """Sends one step to the trackers."""
         # Nothing was trained before the baseline: its share of the time means nothing.
-        first = len(rows) == len(self._history.rows)
-        logged = self._logged(rows, seconds=seconds, overhead=math.nan if first else self._probe_seconds / self.elapsed)
+        overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
+        logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled)
         for tracker in self.trackers:
             with _guarded(type(tracker).__name__):
                 tracker.log(logged)
@@ -353,25 +349,6 @@ class ForgetMonitor:
             with _guarded(type(gallery).__name__):
                 gallery.show(self._history.rows, changes)
 
-    def _logged(
-        self, rows: Sequence[Row], *, seconds: float = math.nan, overhead: float = math.nan
-    ) -> dict[str, float]:
-        """The numbers of one step under their full names; those that do not exist are left out."""
-        one, later = rows[0], rows[0].stage.number > 1
-        run = {
-            "forget/samples_seen": one.samples_seen,
-            "forget/tokens_seen": one.tokens_seen,
-            "forget/step": float(one.step),
-            "forget/stage": float(one.stage.number) if later else math.nan,
-            "forget/total_samples_seen": one.total_samples_seen if later else math.nan,
-            "forget/probe_seconds": seconds,
-            "forget/overhead": overhead,
-            GLOBAL_STEP: float(one.step),
-        }
-        # The probes' metrics come first: W&B shows panels in the order of their keys.
-        own = scalars(rows, log=self._log, sampled=self._sampled)
-        return own | {name: value for name, value in run.items() if not math.isnan(value)}
-
 
 @contextlib.contextmanager
 def _guarded(what: str) -> Iterator[None]:
@@ -380,20 +357,6 @@ def _guarded(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
-
-
-def _report_flips(once: Snapshot, again: Snapshot) -> None:
-    """Logs which items differ between two scorings of one model."""
-    table = flips(once, again)
-    if len(table):
-        named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
-        logger.warning(
-            "probe %r: %d of %d items flip when the same model is scored again (id and margin in nats): %s",
-            once.probe,
-            len(table),
-            len(once),
-            named + (", ..." if len(table) > 5 else ""),
-        )
 
 
 def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:

@@ -95,6 +95,35 @@ def scalars(rows: Iterable[Row], *, log: Log = "main", sampled: Collection[str] 
     }
 
 
+def tracked(
+    rows: Sequence[Row],
+    *,
+    log: Log = "main",
+    sampled: Collection[str] = (),
+    seconds: float = math.nan,
+    overhead: float = math.nan,
+) -> dict[str, float]:
+    """All that trackers get of one step: its `scalars`, then what a run has once; what is NaN is left out.
+
+    Args:
+        seconds: Time that scoring took.
+        overhead: Share of the run's time that scoring took so far.
+    """
+    one, later = rows[0], rows[0].stage.number > 1
+    run = {
+        X_AXIS: one.samples_seen,
+        "forget/tokens_seen": one.tokens_seen,
+        "forget/step": float(one.step),
+        "forget/stage": float(one.stage.number) if later else math.nan,
+        "forget/total_samples_seen": one.total_samples_seen if later else math.nan,
+        "forget/probe_seconds": seconds,
+        "forget/overhead": overhead,
+        GLOBAL_STEP: float(one.step),
+    }
+    numbers = scalars(rows, log=log, sampled=sampled)
+    return numbers | {name: value for name, value in run.items() if not math.isnan(value)}
+
+
 def _chosen(row: Row, log: Log, *, sampled: bool) -> dict[str, float]:
     values = _numbers(row)
     names: tuple[str, ...] = MAIN_OF_CATEGORY if row.category else MAIN
