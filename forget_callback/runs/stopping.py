@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from forget_callback.metrics.transitions import INTERVALS, METRICS
+from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.snapshots.snapshot import Snapshot
@@ -109,6 +110,27 @@ def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRu
                 f"stop takes StopRules and texts such as 'knowledge_lost>0.05', one or several; got {rule!r}"
             )
     return tuple(rule if isinstance(rule, StopRule) else StopRule.parse(rule) for rule in rules)
+
+
+def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
+    """That the probes can stand side by side, and each rule names one of them and a category that it has.
+
+    Raises:
+        ValueError: If not, naming the probe or the rule.
+    """
+    names = [probe.name for probe in probes]
+    if not probes or len(set(names)) < len(names):
+        raise ValueError(f"probes must be one or more with different names, got {names}; rename one")
+    known = {probe.name: {item.category for item in probe.items} for probe in probes} | {"all": set()}
+    for rule in rules:
+        probe, category = rule.target(names)
+        if probe not in known or (probe == "all" and len(probes) == 1):
+            raise ValueError(f"stop rule on {rule.metric!r}: probe {probe!r} is not among {names}")
+        if category and category not in known[probe]:
+            raise ValueError(
+                f"stop rule on {rule.metric!r}: probe {probe!r} has no category {category!r}; "
+                f"has {sorted(known[probe] - {''})}"
+            )
 
 
 @dataclass(frozen=True)

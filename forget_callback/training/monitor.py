@@ -20,10 +20,9 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
-from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, decide, stop_rules
+from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, decide, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.trackers import (
@@ -101,7 +100,7 @@ class ForgetMonitor:
         self._sampled = sampled | {"all"} if sampled else sampled
         self.rules = stop_rules(stop)
         self.planned = planned
-        check(self.probes, self.rules)
+        check_targets(self.rules, self.probes)
         if planned is None and any(rule.strict for rule in self.rules):
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
         self._history = History()
@@ -328,7 +327,7 @@ class ForgetMonitor:
             return error
         return None
 
-    def retell(self, tracker: Tracker) -> None:
+    def relog(self, tracker: Tracker) -> None:
         """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
         with _guarded(type(tracker).__name__):
             for _, rows in groupby(self._history.rows, key=lambda row: row.step):
@@ -357,24 +356,3 @@ def _guarded(what: str) -> Iterator[None]:
         yield
     except Exception as error:
         logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
-
-
-def check(probes: Sequence[Probe], rules: Sequence[StopRule]) -> None:
-    """That the probes can stand side by side and that each rule has something to read.
-
-    Raises:
-        ValueError: If not, naming the probe or the rule.
-    """
-    names = [probe.name for probe in probes]
-    if not probes or len(set(names)) < len(names):
-        raise ValueError(f"probes must be one or more with different names, got {names}; rename one")
-    known = {probe.name: {item.category for item in probe.items} for probe in probes} | {"all": set()}
-    for rule in rules:
-        probe, category = rule.target(names)
-        if probe not in known or (probe == "all" and len(probes) == 1):
-            raise ValueError(f"stop rule on {rule.metric!r}: probe {probe!r} is not among {names}")
-        if category and category not in known[probe]:
-            raise ValueError(
-                f"stop rule on {rule.metric!r}: probe {probe!r} has no category {category!r}; "
-                f"has {sorted(known[probe] - {''})}"
-            )

@@ -15,11 +15,11 @@ from typing import Any, Literal, get_args
 from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stopping import StopRule, check_targets
 from forget_callback.runs.store import Store
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
-from forget_callback.training.monitor import ForgetMonitor, check
+from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run
 from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
 from forget_callback.training.wandb_tracker import WandbTracker
@@ -50,7 +50,7 @@ class Settings:
     on_error: Literal["warn", "raise"]
 
     def __post_init__(self) -> None:
-        check(self.probes, self.stop)
+        check_targets(self.stop, self.probes)
         if self.max_overhead is not None and not 0 < self.max_overhead < 1:
             raise ValueError(f"max_overhead must lie in (0, 1), got {self.max_overhead!r}")
         if self.batch_tokens is not None and self.batch_tokens < 1:
@@ -142,4 +142,4 @@ def log_again(monitor: ForgetMonitor, notes: Notes) -> None:
     )
     for tracker in monitor.trackers:
         if isinstance(tracker, WandbTracker):
-            monitor.retell(tracker)
+            monitor.relog(tracker)
