@@ -23,13 +23,12 @@ from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
-from forget_callback.runs.series import OVER_TIME, Series
+from forget_callback.runs.series import OVER_TIME, STAGE, Series
 from forget_callback.snapshots.snapshot import Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
 COLUMNS = (*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen")
-STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Store:
             manifest["probes"][probe.name] = entry
         if source is not None:
             manifest["source"] = source
-        _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+        self._write_manifest(manifest)
 
     def probes(self) -> list[Probe]:
         """The probes of the run.
@@ -134,13 +134,12 @@ class Store:
     def write_stage(self, stage: Stage) -> None:
         """Records which stage of a pipeline this run is."""
         if self.writable:
-            manifest = {**self.manifest(), "stage": asdict(stage)}
-            _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+            self._write_manifest({**self.manifest(), "stage": asdict(stage)})
 
     def steps(self, *probes: str) -> list[int]:
         """Steps at which there is a snapshot of each of these probes, in order."""
-        names = [map(_STEP.fullmatch, _names_in(self.path / "snapshots" / probe)) for probe in probes]
-        found = [{int(match[1]) for match in of_one if match} for of_one in names]
+        folders = [self.path / "snapshots" / probe for probe in probes]
+        found = [{int(m[1]) for path in folder.glob("*") if (m := _STEP.fullmatch(path.name))} for folder in folders]
         return sorted(set.intersection(*found)) if found else []
 
     def read(self, probe: str, step: int) -> Snapshot:
@@ -196,22 +195,20 @@ class Store:
         Returns:
             Where they are now, None if there were none.
         """
-        names = _names_in(self.path / "snapshots")
-        moved = [(name, step) for name in names for step in self.steps(name) if step > after]
+        names = [folder.name for folder in (self.path / "snapshots").glob("*")]
+        moved = [self._file(name, step) for name in names for step in self.steps(name) if step > after]
         if not moved or not self.writable:
             return None
-        aside = self.path / "set-aside"
-        number = 1 + max((int(p.name) for p in aside.glob("*") if p.name.isdigit()), default=0)
-        for name, step in moved:
-            source = self._file(name, step)
-            target = aside / str(number) / source.relative_to(self.path)
+        if after < 0:
+            beside = ("manifest.json", "history.parquet", "report.html", "probes", "baseline", "again")
+            moved += [self.path / name for name in beside if (self.path / name).exists()]
+        earlier = [int(folder.name) for folder in (self.path / "set-aside").glob("*") if folder.name.isdigit()]
+        aside = self.path / "set-aside" / str(1 + max(earlier, default=0))
+        for source in moved:
+            target = aside / source.relative_to(self.path)
             target.parent.mkdir(parents=True, exist_ok=True)
             source.rename(target)
-        if after < 0:
-            for name in ("manifest.json", "history.parquet", "report.html", "probes", "baseline", "again"):
-                if (self.path / name).exists():
-                    (self.path / name).rename(aside / str(number) / name)
-        return aside / str(number)
+        return aside
 
     def _file(self, probe: str, step: int) -> Path:
         return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"
@@ -227,6 +224,9 @@ class Store:
             raise ValueError(f"no run at {self.path}: expected a directory that holds forget/manifest.json")
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return manifest
+
+    def _write_manifest(self, manifest: dict[str, Any]) -> None:
+        _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
     def _new_manifest(self) -> dict[str, Any]:
         versions = {"python": platform.python_version()}
@@ -286,10 +286,6 @@ def open_run(run: str | os.PathLike[str]) -> RunAt:
     if not store.exists:
         raise ValueError(f"{text} is not a run: expected a directory that holds forget/, RUN or RUN@STEP")
     return RunAt(store, int(step) if named else None)
-
-
-def _names_in(folder: Path) -> list[str]:
-    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def _write_text(path: Path, text: str) -> None:
