@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -129,12 +129,12 @@ class History:
             noise = same.append([replace(snapshot, step=snapshots[0].step + 1) for snapshot in again])
             self._noise = {(row.probe, row.category): row.transitions.knowledge_lost for row in noise}
         taken = [self._take(snapshot) for snapshot in _pooled(snapshots)]  # raises before anything is changed
-        for one in taken:
-            self._series[one.name] = one.series
-            self._lost_scores.setdefault(one.name, []).append(one.lost_scores)
-            for row in one.rows:
-                self._selected.setdefault((row.probe, row.category), []).append(row)
-        rows = [row for one in taken for row in one.rows]
+        for series, lost_scores, _ in taken:
+            self._series[series.baseline.probe] = series
+            self._lost_scores.setdefault(series.baseline.probe, []).append(lost_scores)
+        rows = [row for _, _, own in taken for row in own]
+        for row in rows:
+            self._selected.setdefault((row.probe, row.category), []).append(row)
         self.rows += rows
         return rows
 
@@ -189,12 +189,13 @@ class History:
     def arrow(self) -> pa.Table:
         """The same for a file; rows that were converted before are not converted again."""
         done = 0 if self._arrow is None else self._arrow.num_rows
-        new = pa.Table.from_pandas(table_of(self.rows[done:]), preserve_index=False)
-        self._arrow = new if self._arrow is None else pa.concat_tables([self._arrow, new]).combine_chunks()
+        if self._arrow is None or done < len(self.rows):  # no rows have no types and could not be appended
+            new = pa.Table.from_pandas(table_of(self.rows[done:]), preserve_index=False)
+            self._arrow = new if self._arrow is None else pa.concat_tables([self._arrow, new]).combine_chunks()
         return self._arrow
 
-    def _take(self, snapshot: Snapshot) -> _Taken:
-        """What a snapshot adds to the history, which is not changed yet."""
+    def _take(self, snapshot: Snapshot) -> tuple[Series, NDArray[np.float32], list[Row]]:
+        """What a snapshot adds to the history, which is not changed yet: its series, lost scores and rows."""
         series = copy(self._series.get(snapshot.probe)) or self._new_series(snapshot)
         now = align(series.baseline, snapshot)
         pairs = pairs_of(series.baseline, now)
@@ -211,20 +212,11 @@ class History:
                 over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             rows.append(Row(*key, changed, over_time, self.stage))
-        return _Taken(snapshot.probe, series, lost_by_item(pairs).astype(np.float32), rows)
+        return series, lost_by_item(pairs).astype(np.float32), rows
 
     def _new_series(self, snapshot: Snapshot) -> Series:
         base = self._begun.get(snapshot.probe)
         return Series(snapshot) if base is None else Series(base, start=align(base, snapshot))
-
-
-class _Taken(NamedTuple):
-    """What one more snapshot of a probe adds to a history."""
-
-    name: str
-    series: Series
-    lost_scores: NDArray[np.float32]
-    rows: list[Row]
 
 
 def _groups(base: Snapshot) -> dict[str, Any]:

@@ -208,6 +208,7 @@ class ForgetMonitor:
         self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
         self._unsaved += [partial(self.store.write, snapshot) for snapshot in now]
         self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
+        self._unsaved.append(lambda: self.store.write_history(self._history.arrow))
         error = self._save()
         with _guarded("logging of what to know about the probes"):
             if first:
@@ -253,7 +254,7 @@ class ForgetMonitor:
         if not self.store.writable:
             return
         if self._unsaved:
-            self._save(otherwise="report.html is without it")  # there may be room again
+            self._save(otherwise="report.html shows what is there")  # there may be room again
         try:
             run = Run(self.store, probes=self.probes, history=self._history)
             write_report(run, self.store.path / "report.html")
@@ -314,7 +315,6 @@ class ForgetMonitor:
             while self._unsaved:
                 self._unsaved[0]()
                 self._unsaved.pop(0)
-            self.store.write_history(self._history.arrow)
         except Exception as error:  # a full disk must not keep the numbers from trackers and stop rules
             logger.warning(
                 "the snapshot of step %s could not be written to %s; %s: %s: %s",

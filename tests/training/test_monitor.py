@@ -322,16 +322,19 @@ def test_a_run_resumed_with_fewer_probes_has_a_page_of_all_its_steps(tmp_path):
 
 
 @pytest.mark.parametrize("room", [True, False], ids=["there is room again", "still full"])
-def test_at_the_end_the_disk_gets_what_it_refused_and_else_the_page_is_without_it(tmp_path, monkeypatch, caplog, room):
+@pytest.mark.parametrize("method", ["write", "write_history"])
+def test_at_the_end_the_disk_gets_what_it_refused_and_the_page_shows_what_is_there(
+    tmp_path, monkeypatch, caplog, room, method
+):
     store = Store(tmp_path)
-    monitor, write, full = ForgetMonitor([FACTS, SUMS], store), store.write, []
+    monitor, write, full = ForgetMonitor([FACTS, SUMS], store), getattr(store, method), []
 
-    def refuses(snapshot):
+    def refuses(given):
         if full:
             raise OSError("no space left")
-        write(snapshot)
+        write(given)
 
-    monkeypatch.setattr(store, "write", refuses)
+    monkeypatch.setattr(store, method, refuses)
     run(monitor, 40, 30)
     full.append(True)
     run(monitor, 20, start=20)
@@ -340,11 +343,11 @@ def test_at_the_end_the_disk_gets_what_it_refused_and_else_the_page_is_without_i
     caplog.clear()
     monitor.finish()
     (mine,) = page_data(tmp_path / "forget" / "report.html")["runs"]
-    steps = [0, 10, 20] if room else [0, 10]
+    steps = [0, 10, 20] if room or method == "write_history" else [0, 10]
     assert mine["steps"] == steps and store.steps("facts", "sums") == steps and len(mine["seconds"]) == len(steps)
-    told = "the snapshot of step 20 could not be written to .*; report.html is without it: OSError: no space left"
+    told = "the snapshot of step 20 could not be written to .*; report.html shows what is there: OSError: no space left"
     assert [bool(re.match(told, message)) for message in caplog.messages] == [True] * (not room)
-    assert len(pd.read_parquet(store.path / "history.parquet")) == 5 * len(steps)
+    assert len(pd.read_parquet(store.path / "history.parquet")) == (15 if room else 10)
 
 
 def test_a_step_that_was_cut_off_between_two_probes_is_not_in_the_history(tmp_path):
