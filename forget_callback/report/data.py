@@ -30,12 +30,12 @@ from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
 
 FORMAT = 1
 CURVE_POINTS = 60
-CURVE_CATEGORIES = 40  # more curves than that nobody looks at, and each takes a bootstrap
+CURVE_CATEGORIES = 40  # more curves are unreadable, and each costs a bootstrap
 AXES = {"samples": "samples_seen", "steps": "step", "tokens": "tokens_seen"}
 
 
 class Run:
-    """One run: its history, and the way that each item went. Every snapshot is read once.
+    """One run: its history, and each item's trajectory. Every snapshot is read once.
 
     Args:
         run: A store, or a run directory.

@@ -1,7 +1,7 @@
 """Watches one training run: compare, store, track, decide.
 
-Takes snapshots, whoever scored them, so it needs no model and any training loop can use it. What only shows numbers
-(trackers, tables, advice) stands inside one guard: it may fail, and history, disk and stop rules have the step.
+Takes snapshots, so it needs no model and any training loop can use it. What only shows numbers (trackers, tables,
+advice) is inside one guard: it may fail, and history, disk and stop rules still have the step.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class Observation:
 class ForgetMonitor:
     """Keeps a run's history, in memory and on disk.
 
-    A store that already holds snapshots of these probes is read back, so a resumed run goes on where it was.
+    A store that already holds snapshots of these probes is read back, so a resumed run continues where it was.
 
     Args:
         probes: One or several, with different names, in any form that `ForgetCallback` takes.
         store: A `Store`, or the directory for one.
-        trackers: Where the numbers go, one `Tracker` or several; one that fails is reported and passed over.
+        trackers: Where the numbers go, one `Tracker` or several; one that fails is logged and skipped.
         stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot.
         planned: Snapshots planned for the run, for strict rules.
         log: Which metrics trackers get: "main", eight or so a probe and three a category, or "all".
