@@ -176,13 +176,7 @@ class ForgetCallback(TrainerCallback):
             self.attach(trainer)
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        processing_class: Any = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Takes the baseline, or reads it back when training was resumed."""
         self._refused = state
@@ -193,7 +187,8 @@ class ForgetCallback(TrainerCallback):
         if self._state is not state:
             return
         with self._errors("the baseline could not be taken, so this run is not watched"):
-            self._session = Session(self.settings, trainer, args, state, model, processing_class)
+            model, tokenizer = kwargs.get("model"), kwargs.get("processing_class")
+            self._session = Session(self.settings, trainer, args, state, model, tokenizer)
             self._record = self._session.record
             if self.settings.every is None and args.eval_strategy == "no":
                 logger.warning(
@@ -202,12 +197,7 @@ class ForgetCallback(TrainerCallback):
                 )
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Evaluates when `every` is due, and at the last step, before load_best_model_at_end replaces the weights."""
         if state is not self._state:
@@ -226,15 +216,7 @@ class ForgetCallback(TrainerCallback):
         if state is self._state:
             self._count(state)
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        model: Any = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""
         if state is not self._state:  # also an evaluation outside of training
             return
@@ -242,7 +224,8 @@ class ForgetCallback(TrainerCallback):
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
         chooses_best = wanted in self._evaluation_names()
         if self.settings.every is None or chooses_best:
-            self._snapshot(state, control, model)
+            self._snapshot(state, control, kwargs.get("model"))
+        metrics: dict[str, float] | None = kwargs.get("metrics")
         if metrics is None:
             return
         if self._session is not None and self.last_step == state.global_step:
@@ -251,12 +234,7 @@ class ForgetCallback(TrainerCallback):
             metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: Any,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Evaluates once more if training ended before its last planned step, and writes the report."""
         if state is not self._state:

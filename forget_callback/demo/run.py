@@ -23,18 +23,8 @@ from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback.callback import ForgetCallback
-from forget_callback.demo.tiny import (
-    Fact,
-    conversation,
-    invented_facts,
-    known_facts,
-    make_model,
-    make_tokenizer,
-    progress_bar,
-    quiet,
-    starts_with_s,
-    teach,
-)
+from forget_callback.demo import tiny
+from forget_callback.demo.tiny import ON_CPU, conversation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import curve_table, first_lost_table, percent, sparkline
@@ -57,17 +47,30 @@ def run_demo(
         replay: Share of them that are old facts instead of new ones.
         method: "sft" on invented facts, or "grpo" on a rule that is new to the model.
     """
-    with quiet():
+    rng = random.Random(seed)
+    with tiny.quiet():
         transformers.set_seed(seed)
         probes = [load_probe(f"builtin:facts?kind={kind}", limit=FACTS, seed=seed) for kind in ("choice", "recall")]
-        facts = known_facts(*probes)
-        texts = [text for fact in facts for text in fact.texts]
-        new = invented_facts(samples, random.Random(seed))
-        tokenizer = make_tokenizer(texts + [" ".join(pair) for pair in new])
-        model = make_model(tokenizer)
-        with progress_bar(notes) as progress:
-            teach(model, tokenizer, texts, seed=seed, progress=progress)
-            trainer, callback = fine_tune(model, tokenizer, facts, new, probes, out, seed, replay, method, progress)
+        facts, new = tiny.known_facts(*probes), tiny.invented_facts(samples, random.Random(seed))
+        mixed = [(f.question, f.answer) if rng.random() < replay else pair for pair in new for f in [rng.choice(facts)]]
+        with tiny.progress_bar(notes) as progress:
+            texts = [" ".join(pair) for pair in new]
+            model, tokenizer = tiny.make_taught_model(facts, texts, seed=seed, progress=progress)
+            steps = -(-samples // BATCH)
+            callback = ForgetCallback(probes, every=max(1, steps // EVALUATIONS))
+            training = {
+                "output_dir": str(out),
+                "per_device_train_batch_size": BATCH,
+                "max_steps": steps,
+                "report_to": "wandb",
+                "run_name": f"{method}-{samples}-replay-{replay:g}",
+                "logging_steps": max(1, steps // (2 * EVALUATIONS)),
+                "seed": seed,
+            }
+            trainer = make_trainer(model, tokenizer, mixed, [callback, _Bar(progress, method)], method, training)
+            with _wandb_offline_unless_configured(out):
+                trainer.train()
+            trainer.save_model(str(out / "model"))
         task, metric = ("invented facts", "loss") if method == "sft" else ("a new rule", "reward")
         old = f", {replay:.0%} of them old facts" if replay else ""
         logged = [row[metric] for row in trainer.state.log_history if metric in row]
@@ -78,59 +81,27 @@ def run_demo(
     return callback
 
 
-def fine_tune(
-    model: Any,
-    tokenizer: Any,
-    facts: list[Fact],
-    new: list[tuple[str, str]],
-    probes: list[Probe],
-    out: Path,
-    seed: int,
-    replay: float,
-    method: str,
-    progress: Progress,
-) -> tuple[Any, ForgetCallback]:
-    """Trains with TRL and the callback."""
-    rng = random.Random(seed)
-    mixed = [(f.question, f.answer) if rng.random() < replay else pair for pair in new for f in [rng.choice(facts)]]
-    steps = -(-len(new) // BATCH)
-    callback = ForgetCallback(probes, every=max(1, steps // EVALUATIONS))
-    common = {
-        "output_dir": str(out),
-        "per_device_train_batch_size": BATCH,
-        "max_steps": steps,
-        "report_to": "wandb",
-        "run_name": f"{method}-{len(new)}-replay-{replay:g}",
-        "logging_steps": max(1, steps // (2 * EVALUATIONS)),
-        "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "seed": seed,
-    }
-    shared = {"model": model, "processing_class": tokenizer, "callbacks": [callback, _Bar(progress, method)]}
+def make_trainer(
+    model: Any, tokenizer: Any, pairs: list[Any], callbacks: list[Any], method: str, training: dict[str, Any]
+) -> Any:
+    """A trainer of TRL for pairs of question and answer, whose only output are its callbacks'."""
+    shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
     if method == "sft":
-        rows = [{"messages": conversation(*pair)} for pair in mixed]
         trainer: Any = SFTTrainer(
-            args=SFTConfig(learning_rate=5e-4, max_length=128, **common),
-            train_dataset=datasets.Dataset.from_list(rows),
+            args=SFTConfig(learning_rate=5e-4, max_length=128, **training, **ON_CPU),
+            train_dataset=datasets.Dataset.from_list([{"messages": conversation(*pair)} for pair in pairs]),
             **shared,
         )
     else:
-        prompts = [{"prompt": conversation(*pair)[:1]} for pair in mixed]
+        more = {"num_generations": 8, "max_completion_length": 12, "beta": 0.0}
         trainer = GRPOTrainer(
-            args=GRPOConfig(learning_rate=3e-4, num_generations=8, max_completion_length=12, beta=0.0, **common),
-            train_dataset=datasets.Dataset.from_list(prompts),
-            reward_funcs=starts_with_s,
+            args=GRPOConfig(learning_rate=3e-4, **more, **training, **ON_CPU),
+            train_dataset=datasets.Dataset.from_list([{"prompt": conversation(*pair)[:1]} for pair in pairs]),
+            reward_funcs=tiny.starts_with_s,
             **shared,
         )
     trainer.remove_callback(PrinterCallback)
-    with _wandb_offline_unless_configured(out):
-        trainer.train()
-    trainer.save_model(str(out / "model"))
-    tokenizer.save_pretrained(str(out / "model"))
-    return trainer, callback
+    return trainer
 
 
 def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Console) -> None:

@@ -15,17 +15,8 @@ from typing import Any
 import transformers
 import yaml
 
-from forget_callback.demo.tiny import (
-    Conversation,
-    Fact,
-    conversation,
-    invented_facts,
-    known_facts,
-    make_model,
-    make_tokenizer,
-    quiet,
-    teach,
-)
+from forget_callback.demo import tiny
+from forget_callback.demo.tiny import ON_CPU, Conversation, Fact, conversation, invented_facts, known_facts, quiet
 from forget_callback.probes.items import Generation, item_record
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -53,17 +44,14 @@ def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[st
     grpo = recipe.get("trainer") == "grpo"
     rows = "prompts" if grpo else "texts" if "dataset_text_field" in recipe else "conversations"
     options: dict[str, Any] = {
+        **ON_CPU,
         "output_dir": run,
         "model_name_or_path": model,
         "dataset_name": data / f"{rows}.jsonl",
         "dtype": "float32",
         "attn_implementation": "sdpa",
         "load_in_4bit": False,
-        "bf16": False,
-        "use_cpu": True,
-        "gradient_checkpointing": False,
         "eval_strategy": "no",
-        "save_strategy": "no",
         "load_best_model_at_end": False,
         "report_to": "none",
         "max_steps": -1,
@@ -73,7 +61,6 @@ def smoke(config: str, out: str | None = None, *, width: int = WIDTH) -> list[st
         "warmup_steps": 0,
         "learning_rate": 2e-3 if recipe.get("use_peft") else 3e-4 if grpo else 5e-4,
         "logging_steps": 2,
-        "disable_tqdm": True,
         "probe_limit": FACTS,
         "train_samples": SAMPLES // 8 if grpo else SAMPLES,
     }
@@ -113,14 +100,10 @@ def make_taught(directory: Path, *, seed: int = 0, hidden_size: int = WIDTH) -> 
     with quiet():
         transformers.set_seed(seed)
         _, facts = taught_facts()
-        texts = [text for fact in facts for text in fact.texts]
-        new, _ = new_task(SAMPLES, seed=seed)
-        tokenizer = make_tokenizer([*texts, *(turn["content"] for turns in new for turn in turns)])
-        model = make_model(tokenizer, hidden_size=hidden_size)
+        new = [turn["content"] for turns in new_task(SAMPLES, seed=seed)[0] for turn in turns]
         print(f"teaching a tiny model {len(facts)} facts ...", flush=True)
-        teach(model, tokenizer, texts, seed=seed, steps=200)
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        for made in tiny.make_taught_model(facts, new, seed=seed, hidden_size=hidden_size, steps=200):
+            made.save_pretrained(directory)
     return directory
 
 

@@ -41,6 +41,9 @@ _INVENTED = (
     "What is a young {} called?",
 )
 
+# Options of a trainer that runs on a CPU for a minute.
+ON_CPU = {"use_cpu": True, "bf16": False, "gradient_checkpointing": False, "save_strategy": "no", "disable_tqdm": True}
+
 Conversation = list[dict[str, str]]
 
 
@@ -109,6 +112,17 @@ def make_model(tokenizer: PreTrainedTokenizerFast, *, hidden_size: int = 128) ->
         bos_token_id=None,
     )
     return LlamaForCausalLM(config)
+
+
+def make_taught_model(
+    facts: list[Fact], others: list[str], *, seed: int, hidden_size: int = 128, **how: Any
+) -> tuple[Any, Any]:
+    """A model that knows the facts by heart, and its tokenizer, which is of `others` too; `how` goes to `teach`."""
+    texts = [text for fact in facts for text in fact.texts]
+    tokenizer = make_tokenizer([*texts, *others])
+    model = make_model(tokenizer, hidden_size=hidden_size)
+    teach(model, tokenizer, texts, seed=seed, **how)
+    return model, tokenizer
 
 
 def teach(

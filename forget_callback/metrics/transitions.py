@@ -13,13 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.metrics.guessing import (
-    GuessPersistence,
-    Knowledge,
-    estimate,
-    guess_persistence,
-    nothing_forgotten,
-)
+from forget_callback.metrics.guessing import GuessPersistence, Knowledge, estimate, guess_persistence, nothing_forgotten
 from forget_callback.metrics.intervals import Interval, SignedShares, mcnemar_midp, mover, wilson
 from forget_callback.metrics.pairs import Pairs, mean, paired
 from forget_callback.snapshots.snapshot import Snapshot, align
@@ -152,11 +146,6 @@ class Transitions:
     def knowledge_lost_interval(self) -> Interval:
         """95% MOVER interval."""
         return self.interval("knowledge_lost")
-
-    @property
-    def knowledge_gained_interval(self) -> Interval:
-        """95% MOVER interval."""
-        return self.interval("knowledge_gained")
 
     def interval(self, metric: str, *, confidence: float = 0.95) -> Interval:
         """Two-sided interval of a metric of `INTERVALS`. Its low end is a one-sided bound at ``(1 + confidence) / 2``.

@@ -219,7 +219,7 @@ def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
         gap = difference(one.history, two.history, name, (a, b) if same else None)
         between = None if gap.between is None else gap.between.as_dict()
         entry = {"probe": name, "lost": gap.lost, "low": gap.interval.low, "high": gap.interval.high}
-        found.append({**entry, "paired": gap.paired, "between": between})
+        found.append({**entry, "paired": between is not None, "between": between})
     return found
 
 

@@ -21,13 +21,12 @@ class Difference:
     Attributes:
         lost: `knowledge_lost` of the second less that of the first.
         interval: 95%, NaN where there is none.
-        paired: Whether both answered the same items, so that what they share cancels.
-        between: From the last checkpoint of the first to that of the second, item by item; None if not paired.
+        between: From the last checkpoint of the first to that of the second, item by item, where both answered the
+            same items, so that what they share cancels; else None.
     """
 
     lost: float
     interval: Interval
-    paired: bool
     between: Transitions | None
 
 
@@ -46,7 +45,7 @@ def difference(first: History, second: History, probe: str, last: tuple[Snapshot
         one.knowledge_lost, one.knowledge_lost_interval, two.knowledge_lost, two.knowledge_lost_interval, r
     )
     between = None if last is None else compare(*last)
-    return Difference(two.knowledge_lost - one.knowledge_lost, ends, last is not None, between)
+    return Difference(two.knowledge_lost - one.knowledge_lost, ends, between)
 
 
 def mover_difference(a: float, of_a: Interval, b: float, of_b: Interval, r: float) -> Interval:

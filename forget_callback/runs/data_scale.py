@@ -49,7 +49,6 @@ class DataScaleFit:
         reason: Why not, and what to do; "" if it was fitted.
         family: "power", a D^b, or "exponential", a (1 - exp(-D/c)): the one with the smaller residual sum.
         parameters: "a" and "b", or "a" and "c", with D in samples.
-        residuals: Residual sum of squares of each family.
         confidence: Of the band.
         draws: Bootstrap parameters by family, "a" and the shape with D in units of the last checkpoint's,
             ``(n_draws, 2)``.
@@ -66,7 +65,6 @@ class DataScaleFit:
     reason: str = ""
     family: str = ""
     parameters: Mapping[str, float] = field(default_factory=dict)
-    residuals: Mapping[str, float] = field(default_factory=dict)
     confidence: float = float("nan")
     draws: Mapping[str, Floats] = field(default_factory=dict, repr=False)
 
@@ -148,7 +146,6 @@ def fit_data_scale(
         fitted=True,
         family=family,
         parameters=parameters,
-        residuals={name: fit.residual for name, fit in best.items()},
         confidence=confidence,
         draws={name: _on_grid(name, u, points.knowledge_lost + errors).draws for name in best},
     )

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from forget_callback.cli import main
-from forget_callback.demo import run as demo
+from forget_callback.demo import tiny
 from forget_callback.runs.store import Store
 from tests.forked import finish, start
 
@@ -42,7 +42,7 @@ def run(command, directory, seconds=200, **more):
 
 def teach_once(file):
     """The second demo begins with the weights that the first has taught: it would teach the same, see below."""
-    teach = demo.teach
+    teach = tiny.teach
 
     def taught(model, *given, **more):
         if not file.exists():
@@ -50,7 +50,7 @@ def teach_once(file):
             torch.save(model.state_dict(), file)
         model.load_state_dict(torch.load(file))
 
-    demo.teach = taught
+    tiny.teach = taught
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +77,7 @@ def test_without_replay_it_forgets_and_with_replay_less_than_half_of_that(demos)
 
 def small_demo(out):
     """The demo, where the model is taught for a moment and fine-tuned on little."""
-    demo.teach = partial(demo.teach, steps=15)
+    tiny.teach = partial(tiny.teach, steps=15)
     sys.argv = ["forget-callback", "demo", "--out", str(out), "--samples", "64"]
     main()
 
@@ -116,7 +116,7 @@ def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(d
 
 def test_the_demo_by_grpo_learns_its_rule(run_cli, monkeypatch, tmp_path, wandb_offline):
     """With a model that is taught for a moment only: how well facts are taught is shown above."""
-    monkeypatch.setattr(demo, "teach", partial(demo.teach, steps=40))
+    monkeypatch.setattr(tiny, "teach", partial(tiny.teach, steps=40))
     monkeypatch.setenv("WANDB_PROJECT", "demo")  # or the demo would set it for all that comes after
     status, out, err = run_cli("demo", "--out", tmp_path / "run", "--method", "grpo", "--samples", "160")
     assert status == 0, err
