@@ -53,9 +53,7 @@ def compare(
     Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, or an inspect log.
     """
     gates = [Gate.parse(text, bound=bound) for text in fail_if or ()]
-    chosen = LogOptions(
-        filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial, note=note
-    )
+    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
     rows = compare_checkpoints(*_snapshots(before, after, chosen))
     results = [gate.judge(rows) for gate in gates]
     title = f"{before} → {after}"

@@ -71,9 +71,7 @@ def report(
         return
     if not all(logs) or len(runs) < 2:
         raise ValueError("a report of logs needs two or more, the checkpoints of one model in order, and no runs")
-    chosen = LogOptions(
-        filter=filter, metric=metric, epoch=epoch, n_choices=n_choices, allow_partial=allow_partial, note=note
-    )
+    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
     with tempfile.TemporaryDirectory() as directory:
         print(write_report(_run_of_logs(runs, Path(directory) / "logs", chosen), out))
 

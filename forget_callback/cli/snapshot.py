@@ -47,15 +47,16 @@ def snapshot(
     include_path: IncludePath = None,
 ) -> None:
     """Scores a model on probes and writes a run directory; for several checkpoints, the history of their run."""
-    probes = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe]
+    probes, store = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe], Store(out)
     if any(map(is_address, models)):
         if len(models) > 1 or baseline is not None:
             raise ValueError(f"a served model must be the only one, got {[*models, *([baseline] if baseline else [])]}")
-        _score_served(Server.at(models[0], concurrency=concurrency), probes, Store(out), step or 0, tokenizer)
+        _score_served(Server.at(models[0], concurrency=concurrency), probes, store, step or 0, tokenizer)
+        note(f"written to {store.path}")
         return
 
-    from forget_callback.scoring.distributed import process_group
-    from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints
+    from forget_callback.scoring.distributed import process_group, rank
+    from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints, score_history
 
     checkpoints = find_checkpoints(models)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
@@ -63,9 +64,11 @@ def snapshot(
     with process_group():
         scorer = CheckpointScorer(probes, tokenizer or checkpoints[-1].model, batch_tokens=batch_tokens)
         if len(checkpoints) > 1 or baseline is not None:
-            _score_history(scorer, checkpoints, Store(out), baseline)
+            score_history(scorer, checkpoints, store, baseline=baseline, seen=_show, note=note)
         else:
-            _score_one(scorer, checkpoints[0], Store(out), step)
+            _score_one(scorer, checkpoints[0], store, step)
+        if rank() == 0:
+            note(f"written to {store.path}")
 
 
 def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: int, tokenizer: str | None) -> None:
@@ -75,11 +78,10 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
     store.begin([probe for probe, _ in bound])
     for probe, loaded in bound:
         _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
-    _print_where(store)
 
 
 def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
-    from forget_callback.scoring.distributed import on_main, rank
+    from forget_callback.scoring.distributed import on_main
 
     on_main(lambda: store.begin(scorer.probes))
     taken, _ = scorer.score(checkpoint.model)
@@ -87,29 +89,13 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [one.at(recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
-    if rank() == 0:
-        _print_where(store)
 
 
-def _score_history(
-    scorer: CheckpointScorer, checkpoints: Sequence[Checkpoint], store: Store, baseline: str | None
-) -> None:
-    from forget_callback.scoring.distributed import rank
-    from forget_callback.tools.checkpoints import score_history
-
-    def show(seen: Observation, first: bool) -> None:
-        print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)
-
-    score_history(scorer, checkpoints, store, baseline=baseline, seen=show, note=note)
-    if rank() == 0:
-        _print_where(store)
+def _show(seen: Observation, first: bool) -> None:
+    print(snapshot_line(seen.rows, seen.seconds, first=first), flush=True)
 
 
 def _keep(store: Store, taken: Sequence[Snapshot]) -> None:
     for one in taken:
         store.write(one)
         print(f"{one.probe}: {percent(one.accuracy)} of {len(one)} items right", flush=True)
-
-
-def _print_where(store: Store) -> None:
-    note(f"written to {store.path}")

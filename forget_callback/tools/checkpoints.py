@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -176,7 +176,8 @@ def score_history(
     wanted = [*([Checkpoint(baseline, 0, 0.0, 0.0)] if baseline else []), *checkpoints]
     left = [checkpoint for checkpoint in wanted if checkpoint.step not in done]
     if rank() == 0:
-        _tell(note, wanted, left, done, baseline)
+        for remark in _remarks(len(wanted), left, not done and baseline is None):
+            note(remark)
     for checkpoint in left:
         if done and (checkpoint.step or 0) < done[-1]:
             raise ValueError(
@@ -197,19 +198,12 @@ def _require_all_probes(store: Store, probes: Sequence[Probe]) -> None:
         raise ValueError(f"{store.path} has snapshots of {others} too; score all its probes, or use another --out")
 
 
-def _tell(
-    note: Callable[[str], object],
-    wanted: Sequence[Checkpoint],
-    left: Sequence[Checkpoint],
-    done: Sequence[int],
-    baseline: str | None,
-) -> None:
-    if len(left) < len(wanted):
-        note(f"{len(wanted) - len(left)} of {len(wanted)} are scored already")
-    if not done and baseline is None:
-        note(
-            f"no --baseline: everything is compared with step {left[0].step}, and what was forgotten before it is not "
-            "seen"
-        )
+def _remarks(n_wanted: int, left: Sequence[Checkpoint], from_first: bool) -> Iterator[str]:
+    """What there is to say before scoring; `from_first`: all is compared with the first checkpoint."""
+    if len(left) < n_wanted:
+        yield f"{n_wanted - len(left)} of {n_wanted} are scored already"
+    if from_first:
+        step = left[0].step
+        yield f"no --baseline: everything is compared with step {step}, and what was forgotten before it is not seen"
     if left and all(math.isnan(checkpoint.samples_seen) for checkpoint in left if checkpoint.step):
-        note("the checkpoints were saved without ForgetCallback: how many samples they were trained on is not known")
+        yield "the checkpoints were saved without ForgetCallback: how many samples they were trained on is not known"

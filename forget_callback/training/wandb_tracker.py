@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
 
@@ -102,8 +103,7 @@ def _is_hidden(name: str) -> bool:
 
 def rows_of_all(rows: Sequence[Row]) -> list[Row]:
     """The rows of all items together, oldest first."""
-    probes = {row.probe for row in rows}
-    name = "all" if len(probes) > 1 else next(iter(probes))
+    name = overall(rows).probe
     return [row for row in rows if (row.probe, row.category) == (name, "")]
 
 

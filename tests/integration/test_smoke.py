@@ -6,7 +6,7 @@ The model knows no facts here; that `make_taught` teaches it some is tested besi
 import datetime
 import re
 
-from forget_callback.demo import smoke
+from forget_callback.demo import smoke, tiny
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.smoke import PAGES, make_untaught, run, shown
 
@@ -27,8 +27,8 @@ def test_the_smoke_run_of_the_day_prints_what_its_page_shows(tmp_path):
 
 
 def test_the_model_of_smoke_runs_is_taught_and_kept(tmp_path, monkeypatch):
-    teach = smoke.teach
-    monkeypatch.setattr(smoke, "teach", lambda *given, **more: teach(*given, **{**more, "steps": 15}))
+    teach = tiny.teach
+    monkeypatch.setattr(tiny, "teach", lambda *given, **more: teach(*given, **{**more, "steps": 15}))
     directory = smoke.make_taught(tmp_path / "model", hidden_size=64)
     make_untaught(tmp_path)
     ids = load_tokenizer(str(directory))(smoke.taught_facts()[1][0].texts[0], return_tensors="pt").input_ids
