@@ -34,8 +34,6 @@ def difference(first: History, second: History, probe: str, last: tuple[Snapshot
     """How much more the second run lost on a probe.
 
     Args:
-        first: History of the first run.
-        second: History of the second.
         probe: Name of a probe that both have.
         last: The last snapshots of both, where their items are the same.
     """

@@ -29,11 +29,7 @@ States = NDArray[np.uint8]
 
 
 class Paths:
-    """The answers of one probe's items, a column at a time.
-
-    Args:
-        probe: Whose items, in whose order.
-    """
+    """The answers of one probe's items, in its order, a column at a time."""
 
     def __init__(self, probe: Probe) -> None:
         self.probe = probe

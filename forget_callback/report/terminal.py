@@ -102,8 +102,7 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
 
     Args:
         snapshots: Of one probe, the baseline first.
-        prompts: Prompt by item id.
-        count: How many items.
+        prompts: By item id.
     """
     baseline, items = snapshots[0], first_loss(snapshots)
     at = {snapshot.samples_seen: snapshot for snapshot in snapshots}

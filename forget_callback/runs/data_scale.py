@@ -187,10 +187,7 @@ def _too_little(points: DataScaleFit, scores: Floats) -> str:
 def _bootstrap(scores: Floats, n_draws: int, rng: np.random.Generator) -> Floats:
     """Errors of the mean scores when items are drawn with replacement as whole rows, ``(n_draws, n_checkpoints)``.
 
-    Args:
-        scores: ``(n_items, n_checkpoints)``, NaN where an item was not scored.
-        n_draws: Bootstrap samples.
-        rng: Generator of the draws.
+    `scores` are ``(n_items, n_checkpoints)``, NaN where an item was not scored.
     """
     n, scored = len(scores), ~np.isnan(scores)
     filled = np.where(scored, scores, 0.0)

@@ -92,10 +92,7 @@ def _expanded(model: str) -> list[str]:
 class CheckpointScorer:
     """Scores one model after the other on the same probes, in the same batches, on all processes together.
 
-    Args:
-        probes: What to score them on.
-        tokenizer: Directory or hub id of the models' tokenizer.
-        batch_tokens: Tokens per forward pass, see `score_probe`.
+    `tokenizer` is the directory or hub id of that of all models; `batch_tokens` as in `score_probe`.
     """
 
     def __init__(self, probes: Sequence[Probe], tokenizer: str, *, batch_tokens: int | None = None) -> None:

@@ -69,10 +69,7 @@ def open_monitor(
     """The monitor of a run, over what a resumed one has on disk; what is of another run there is set aside.
 
     Args:
-        settings: The user's arguments.
         trainer: Whose reporters get the metrics, None if it could not be found.
-        args: Of the Trainer.
-        state: When training starts.
         probes: With the chat template in their fingerprints.
 
     Raises:

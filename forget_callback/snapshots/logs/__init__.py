@@ -69,7 +69,6 @@ def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogO
     """The newest file of each task, sorted by task; notes which ones are skipped.
 
     Args:
-        path: Directory that was searched.
         found: Model (or its directory), task and sortable time of each file.
 
     Raises:

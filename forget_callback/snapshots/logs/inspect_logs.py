@@ -11,16 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from forget_callback.snapshots.logs.log import (
-    Log,
-    LoggedItem,
-    LogOptions,
-    LogRow,
-    by_id,
-    digest,
-    pick_metric,
-    probe_name,
-)
+from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, pick_metric
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRECT, PARTIAL, NOANSWER
@@ -92,7 +83,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
         raise ValueError(f"{file} has {len(scorers)} scorers: {', '.join(scorers)}; choose one: --metric")
     metric = pick_metric(rows, str(file), wanted)
     return Log(
-        probe=probe_name(str(log.eval.task)),
+        probe=str(log.eval.task),
         how={"tool": "inspect", "metric": metric},
         items=tuple(of_letters(_item(row, metric), wanted) for row in rows),
         source=str(file),

@@ -24,7 +24,6 @@ from forget_callback.snapshots.logs.log import (
     by_id,
     digest,
     pick_metric,
-    probe_name,
     task_and_time,
 )
 from forget_callback.snapshots.logs.options import Pick, as_choice, letter_place, of_letters, settle, with_options
@@ -81,7 +80,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     rows = by_id(rows, str(file), wanted)
     picks = settle(rows, metric, partial(_pick, metric=metric), str(file), wanted)
     return Log(
-        probe=probe_name(task),
+        probe=task,
         how={"tool": "lighteval", "metric": metric},
         items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
         source=str(file),

@@ -22,7 +22,6 @@ from forget_callback.snapshots.logs.log import (
     by_id,
     digest,
     pick_metric,
-    probe_name,
     task_and_time,
 )
 from forget_callback.snapshots.logs.options import Pick, of_letters, settle, with_options
@@ -69,7 +68,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     picks = settle(rows, metric, partial(_pick, metric=metric, delimiter=delimiter), str(file), wanted)
     shots = results.get("n-shot", {}).get(task)
     return Log(
-        probe=probe_name(task),
+        probe=task,
         how={"tool": "lm-eval", "metric": metric, "filter": chosen},
         items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
         source=str(file),

@@ -104,7 +104,7 @@ class Log:
     """One task of one model.
 
     Attributes:
-        probe: The probe's name.
+        probe: The task's name as a probe may have it, with "_" for what it may not contain.
         how: What must be equal in two logs to compare them: the tool, the metric, the filter.
         source: File or directory, for error messages.
         few_shot: Few-shot examples, None if the log does not say.
@@ -119,6 +119,10 @@ class Log:
     few_shot: int | None = None
     group: str = ""
     offers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).lstrip("._-") or "task"
+        object.__setattr__(self, "probe", name)
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers.
@@ -177,11 +181,6 @@ def task_and_time(file: Path) -> tuple[str, str]:
     return (found[1], found[2] or "") if found else (file.stem, "")
 
 
-def probe_name(task: str) -> str:
-    """A task's name with "_" for characters that a probe's name may not contain."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", task).lstrip("._-") or "task"
-
-
 def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRow]:
     """Checks that the ids of rows are unique; with `allow_partial` all rows of a repeated id are left out.
 
@@ -238,4 +237,4 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
         how[key] = values[0] if same else ", ".join(f"{log.probe}={value}" for log, value in zip(logs, values))
     few = {log.few_shot for log in logs}
     items = [replace(item, id=f"{log.probe}/{item.id}", category=log.probe) for log in logs for item in log.items]
-    return Log(probe_name(group), how, tuple(items), source, few.pop() if len(few) == 1 else None)
+    return Log(group, how, tuple(items), source, few.pop() if len(few) == 1 else None)
