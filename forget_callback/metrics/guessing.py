@@ -42,14 +42,11 @@ class GuessPersistence:
 
     Attributes:
         n: Items wrong both times with an option both times.
-        same, different: Those with the same option, and with another.
         rho: Estimated persistence, unclipped, NaN if `n` is 0; 0 is independent guesses, 1 always the same.
         p_value: Exact one-sided test of rho = 0, 1 if `n` is 0.
     """
 
     n: int
-    same: int
-    different: int
     rho: float
     p_value: float
 
@@ -168,14 +165,13 @@ def guess_persistence(pairs: Pairs) -> GuessPersistence:
     before, after = pairs.choices
     wrong_twice = pairs.several & (pairs.before == 0) & (pairs.after == 0) & (before >= 0) & (after >= 0)
     k, same = pairs.n_choices[wrong_twice], before[wrong_twice] == after[wrong_twice]
-    n, n_same = len(k), int(same.sum())
-    if n == 0:
-        return GuessPersistence(0, 0, 0, float("nan"), 1.0)
+    if len(k) == 0:
+        return GuessPersistence(0, float("nan"), 1.0)
     # Estimated counts: guesses repeated through persistence, and all never-known items.
     repeated = same * k / (k - 1)
     persistent, never_known = repeated - ~same * k / ((k - 1) * (k - 2)), repeated + ~same * k / (k - 2)
     rho = float(persistent.sum() / never_known.sum())
-    return GuessPersistence(n, n_same, n - n_same, rho, upper_tail(n_same, 1 / (k - 1)).exact)
+    return GuessPersistence(len(k), rho, upper_tail(int(same.sum()), 1 / (k - 1)).exact)
 
 
 def nothing_forgotten(pairs: Pairs) -> float:

@@ -191,12 +191,7 @@ def compare(before: Snapshot, after: Snapshot) -> Transitions:
 
 
 def compare_groups(pairs: Pairs, groups: Mapping[str, slice | NDArray[np.int64]]) -> dict[str, Transitions]:
-    """Transitions of several groups of items, such as categories.
-
-    Args:
-        pairs: Of `pairs_of`.
-        groups: Which items each has, by position.
-    """
+    """Transitions of several groups of items, such as categories; `groups` has each one's items by position."""
     return {name: _count(pairs.take(rows)) for name, rows in groups.items()}
 
 

@@ -31,11 +31,7 @@ class Verdict:
 
 
 def verdict(rows: Sequence[Row]) -> Verdict:
-    """The verdict on one probe.
-
-    Args:
-        rows: Its rows, the baseline first; at least one.
-    """
+    """The verdict on one probe from its rows, the baseline first; at least one."""
     last, changed = rows[-1], rows[-1].transitions
     lost, (low, high) = changed.knowledge_lost, changed.knowledge_lost_interval
     floor = rows[0].value("noise_floor")

@@ -33,12 +33,7 @@ def overall(rows: Sequence[Row]) -> Row:
 
 
 def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
-    """The rows of `compare_checkpoints` as JSON text; a number that does not exist is null.
-
-    Args:
-        rows: Of every probe and category.
-        failed: Gates that failed.
-    """
+    """The rows of `compare_checkpoints` and the gates that failed as JSON text; a missing number is null."""
     probes: dict[str, Any] = {}
     for row in rows:
         if row.category:

@@ -74,10 +74,7 @@ class Gate:
         return Gate(text, match[1], match[2] or "", match[3], match[4], float(match[5]), bound)
 
     def judge(self, rows: Sequence[Row]) -> GateResult:
-        """Tests a comparison.
-
-        Args:
-            rows: What `compare_checkpoints` returns.
+        """Tests a comparison, the rows that `compare_checkpoints` returns.
 
         Raises:
             ValueError: If there is no such probe or category.

@@ -54,10 +54,7 @@ class Retention:
 
 
 def first_loss(snapshots: Sequence[Snapshot]) -> FirstLoss:
-    """Time to the first loss of each item that was right at the baseline.
-
-    Args:
-        snapshots: Of one probe, the baseline first; joined by item id.
+    """Time to the first loss of each item that was right at the baseline; `snapshots` as for `retention`.
 
     Raises:
         ValueError: If there is none, they are of different probes, or `samples_seen` is unknown or does not grow.

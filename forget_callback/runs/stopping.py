@@ -211,9 +211,7 @@ def can_fire(rule: StopRule, baseline: Sequence[Snapshot], *, planned: int | Non
     """Whether `rule` would fire if every item that is right at the baseline were wrong later, the worst possible case.
 
     Rules on other metrics than forgetting have no such limit and can always fire.
-
-    Args:
-        baseline: The first snapshot of every probe.
+    `baseline` holds the first snapshot of every probe.
     """
     if rule.metric not in _WORST:
         return True

@@ -125,12 +125,7 @@ class Log:
         object.__setattr__(self, "probe", name)
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
-        """The answers.
-
-        Args:
-            step: Of the checkpoint that was evaluated.
-            fingerprint: Of the probe to which they belong; of logs none is known, and `match` decides what compares.
-        """
+        """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
         columns: dict[str, Any] = {
             name: [getattr(item, name) for item in self.items]
             for name in ("correct", "choice", "margin", "category", "prediction", "text", "scores", "answer")
