@@ -64,11 +64,6 @@ class Paths:
         self._margins.append(np.where(np.isnan(scaled), NO_MARGIN, scaled).astype(np.int16))
         self._last = answer
 
-    @property
-    def states(self) -> States:
-        """Index in `STATES` of every answer, ``(n_items, n_columns)``."""
-        return np.stack(self._columns, axis=1)
-
     def pack(self) -> dict[str, Any]:
         """What the page reads: vectors as base64 of little-endian numbers.
 
@@ -78,7 +73,7 @@ class Paths:
         """
         changes = np.concatenate(self._changes)
         changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
-        states = self.states
+        states = np.stack(self._columns, axis=1)
         trajectory, lost_at = trajectories(states), first_lost(states)
         texts = self._cut_to_budget(set(changes[:, 5].tolist()))
         return {

@@ -113,9 +113,7 @@ def junit(results: Sequence[GateResult], *, title: str) -> str:
     root = ElementTree.Element("testsuites", counts)
     suite = ElementTree.SubElement(root, "testsuite", {"name": title, **counts, "skipped": "0", "time": "0"})
     for one in results:
-        case = ElementTree.SubElement(
-            suite, "testcase", {"classname": "forget_callback", "name": one.text, "time": "0"}
-        )
+        case = ElementTree.SubElement(suite, "testcase", classname="forget_callback", name=one.text, time="0")
         if one.failed:
             ElementTree.SubElement(case, "failure", {"message": one.message, "type": "gate"}).text = one.message
         ElementTree.SubElement(case, "system-out").text = one.message

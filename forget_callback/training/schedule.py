@@ -116,11 +116,9 @@ def allowance(max_overhead: float, *, trained: float, progress: float) -> float:
 
 
 def affordable(left: float, cost: float) -> float:
-    """Share of the items that can be scored `MIN_SNAPSHOTS` times in the seconds that are left, from `LEAST_PART` to 1.
+    """Share of the items that can be scored `MIN_SNAPSHOTS` times in the seconds left, at least `LEAST_PART`.
 
-    Args:
-        left: Seconds.
-        cost: Seconds that scoring all items takes.
+    Scoring all of them once takes `cost` seconds.
 
     >>> affordable(40.0, 10.0)
     0.5

@@ -64,7 +64,8 @@ class WandbTracker:
         """Logs the items that changed as an incremental table, the shares of all items as lines, and the map."""
         import wandb
 
-        whole = rows_of_all(rows)
+        of_all = overall(rows).probe
+        whole = [row for row in rows if (row.probe, row.category) == (of_all, "")]
         last = whole[-1]
         shares = wandb.plot.line_series(
             xs=[row.samples_seen for row in whole],
@@ -99,12 +100,6 @@ def _is_hidden(name: str) -> bool:
     """Whether W&B makes no panel of its own for a metric: categories, ends of intervals and x-axes have none."""
     of_category = name.count("/") > 2
     return of_category or name.endswith(("_low", "_high")) or name in AXES
-
-
-def rows_of_all(rows: Sequence[Row]) -> list[Row]:
-    """The rows of all items together, oldest first."""
-    name = overall(rows).probe
-    return [row for row in rows if (row.probe, row.category) == (name, "")]
 
 
 def worst(rows: Sequence[Row]) -> dict[str, float]:
