@@ -19,7 +19,7 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}  # others are name
 
 
 def names(requirements):
-    """Distributions, in the spelling of an index: `lm-eval[ifeval]>=0.4.10` is of `lm-eval`."""
+    """Distributions, in the spelling of an index: `lm-eval[ifeval]>=0.4.12` is of `lm-eval`."""
     return {re.match(r"[\w.-]+", text)[0].lower().replace("_", "-") for text in requirements}
 
 

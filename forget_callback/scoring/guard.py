@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import random
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
+
+from forget_callback.probes.generators import generators_kept
 
 _PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
 
@@ -22,7 +22,7 @@ _PLAIN = (str, int, float, bool, type(None), list, tuple, dict, set)
 def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
     """Eval mode without gradients; restores all state on exit, also after an exception."""
     with contextlib.ExitStack() as restore:
-        _restore_generators(restore)
+        restore.enter_context(generators_kept())
         for module in model.modules():  # one by one: `train()` would set the mode of all submodules
             restore.callback(setattr, module, "training", module.training)
         for owner in _owners(model, tokenizer):
@@ -54,16 +54,6 @@ def without_router_loss(model: Any) -> contextlib.AbstractContextManager[None]:
     config = model.config.get_text_config()
     has_loss = getattr(config, "output_router_logits", False)
     return replaced(config, output_router_logits=False) if has_loss else contextlib.nullcontext()
-
-
-def _restore_generators(restore: contextlib.ExitStack) -> None:
-    restore.callback(random.setstate, random.getstate())
-    restore.callback(np.random.set_state, np.random.get_state())
-    restore.callback(torch.set_rng_state, torch.get_rng_state())
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        restore.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
-    if torch.backends.mps.is_available():
-        restore.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
 
 
 def _owners(model: torch.nn.Module, tokenizer: Any) -> list[Any]:

@@ -18,8 +18,9 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
+from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Generation
-from forget_callback.probes.lm_eval.tasks import generators_kept, load_around, load_tasks, short
+from forget_callback.probes.lm_eval.tasks import load_around, load_tasks, short
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}

@@ -1,6 +1,6 @@
 """lm-eval's own tasks, found by name and built as its `simple_evaluate` builds them, leaving no trace.
 
-Works with lm-eval 0.4.10 and later; `lm_eval` is imported inside functions. Knows nothing of items.
+`lm_eval` is imported inside functions. Knows nothing of items.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import contextlib
 import difflib
 import io
 import logging
-import random
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,30 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 logger = logging.getLogger(__name__)
 
 # Where tasks were last loaded from, by name: what an item does not keep of its task.
 _INCLUDED: dict[str, str] = {}
-
-
-@contextlib.contextmanager
-def generators_kept() -> Iterator[None]:
-    """Puts every global random generator back: some tasks seed them when they are imported or run."""
-    torch = sys.modules.get("torch")
-    python, legacy = random.getstate(), np.random.get_state()
-    cpu = torch.get_rng_state() if torch else None
-    cuda = torch.cuda.get_rng_state_all() if torch and torch.cuda.is_initialized() else None
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(legacy)
-        if torch and cpu is not None:
-            torch.set_rng_state(cpu)
-        if torch and cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
 
 
 def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
@@ -66,7 +45,7 @@ def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
             "them, and include_path=DIRECTORY adds YAML tasks of your own"
         )
     with _explained(name):
-        tasks = _leaves(manager, name)
+        tasks = dict(manager.load(name)["tasks"])
     _INCLUDED[name] = include_path
     return tasks
 
@@ -100,7 +79,7 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
     theirs.setLevel(logging.ERROR)
     try:
         with _explained(name):
-            return next(iter(_leaves(manager, {"group": "forget_callback", "task": [changed]}).values()))
+            return next(iter(manager.load({"group": "forget_callback", "task": [changed]})["tasks"].values()))
     finally:
         theirs.setLevel(level)
 
@@ -153,21 +132,6 @@ def short(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
-def _leaves(manager: Any, wanted: Any) -> dict[str, Any]:
-    load = getattr(manager, "load", None)  # the newer name, which gives the tasks flat
-    if load is not None:
-        return dict(load(wanted)["tasks"])
-    return dict(_flat(manager.load_task_or_group([wanted])))
-
-
-def _flat(nested: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
-    for key, value in nested.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value)
-        else:
-            yield key, value
-
-
 def _manager(name: str, include_path: str) -> Any:
     """The smallest index that holds a task: that of all of lm-eval's thousands of files takes many seconds."""
     manager, home = _lm_eval()
@@ -184,8 +148,7 @@ def _holds(manager: Any, name: str) -> bool:
     """Whether an index holds a task, or a group and all that it names; a tag may have tasks in any folder."""
     if name not in manager.all_groups:
         return name in manager.all_subtasks
-    config = getattr(manager.task_index[name], "cfg", None)  # which older ones do not keep
-    return config is not None and all(_holds(manager, member) for member in _members(config))
+    return all(_holds(manager, member) for member in _members(manager.task_index[name].cfg))
 
 
 def _members(group: Mapping[str, Any]) -> Iterator[str]:
