@@ -17,6 +17,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 
@@ -100,15 +101,14 @@ def judge_likelihoods(
             continue
         item = probe.items[index]
         if isinstance(item, Recall):
-            (row, found), target = options[0], options[0][0].tokens[options[0][0].n_context :]
+            row, found = options[0]
             assert found.argmax is not None
-            builder.outcome[index] = "correct" if found.greedy else "wrong"
+            target, argmax = list(row.tokens[row.n_context :]), found.argmax.tolist()
+            builder.outcome[index] = "correct" if argmax == target else "wrong"
             builder.margin[index] = found.margin
             # After the first wrong token the argmax is conditioned on the answer, not on what the model would generate.
-            first_wrong = next((i for i, t in enumerate(found.argmax) if t != target[i]), len(target) - 1)
-            builder.prediction[index] = tokenizer.decode(
-                [*target[:first_wrong], int(found.argmax[first_wrong])], skip_special_tokens=True
-            )
+            alike = common_length(argmax, target)
+            builder.prediction[index] = tokenizer.decode(argmax[: alike + 1], skip_special_tokens=True)
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
             scores = sums / _lengths(item, probe, [row for row, _ in options])

@@ -15,16 +15,10 @@ MIN_TOKENS, MIN_PROMPTS = 32, 8
 
 def common_length(a: Sequence[int], b: Sequence[int]) -> int:
     """Length of the common prefix of two sequences."""
-    n = min(len(a), len(b))
-    if a[:n] == b[:n]:
-        return n
-    low, high = 0, n  # a[:low] == b[:low], a[:high] != b[:high]
+    low, high = 0, min(len(a), len(b)) + 1  # alike up to `low`, not up to `high`
     while high - low > 1:
         middle = (low + high) // 2
-        if a[low:middle] == b[low:middle]:
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
     return low
 
 

@@ -28,7 +28,6 @@ def first_correct(
     *,
     name: str,
     dtype: torch.dtype,
-    rejected: dict[str, str],
 ) -> tuple[Way, Result]:
     """The first way that agrees with plain forward passes, and its result.
 
@@ -39,12 +38,12 @@ def first_correct(
         name: What a way is called in logs and errors.
         dtype: The dtype in which the model computes. In low precision the plainest way is used even if it disagrees,
             with a warning: nothing but rounding is left to explain it.
-        rejected: Is filled with each rejected way and the reason.
 
     Raises:
         Exception: What the plainest way raises, and out of memory (OOM) in any way.
         RuntimeError: If no way agrees.
     """
+    rejected: dict[str, str] = {}
     for way in ways:
         plainest = way == ways[-1]
         try:

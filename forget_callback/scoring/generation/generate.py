@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,7 +42,6 @@ class TextGenerator:
 
     Attributes:
         backend: One of BACKENDS, chosen at first use, None before; "vllm" only if one is passed.
-        rejected: Backends that were tried before it, with the reason why they were rejected.
     """
 
     def __init__(
@@ -60,7 +60,6 @@ class TextGenerator:
             for repeat in range(repeats)
         ]
         self.backend: str | None = None
-        self.rejected: dict[str, str] = {}
 
     def generate(
         self,
@@ -88,35 +87,30 @@ class TextGenerator:
         if not self.requests:
             return []
         checker = StopChecker(model, tokenizer)
-
-        def run(backend: str) -> list[GeneratedText | None]:
-            return self._run(backend, model, checker, budget, shard, vllm, advance)
-
+        run = partial(self._run, model, checker, budget, shard, vllm, advance)
         with without_router_loss(model):
-            if self.backend is None:
+            if self.backend is not None:
+                found = run(self.backend)
+            else:
                 dtype = computes_in(model)
-                backend, found = first_correct(
+                self.backend, found = first_correct(
                     [b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))],
                     run,
                     lambda found: shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype)),
                     name="generation backend",
                     dtype=dtype,
-                    rejected=self.rejected,
                 )
-                self.backend = backend
-            else:
-                found = run(self.backend)
         return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
 
     def _run(
         self,
-        backend: str,
         model: Any,
         checker: StopChecker,
         budget: int,
         shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
+        backend: str,
     ) -> list[GeneratedText | None]:
         # Longest first, so that shards are balanced; repeats of one item stay together, because they share its prompt.
         firsts = sorted(

@@ -7,6 +7,7 @@ raises, the next path is the fallback: a wrong number is never used silently. Do
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,6 @@ class LikelihoodScorer:
 
     Attributes:
         path: Chosen at first use, None before.
-        rejected: Paths that were tried before it, with the reason why they were rejected.
         dtype: The dtype in which the model computes, known after first use.
     """
 
@@ -54,7 +54,6 @@ class LikelihoodScorer:
         self.rows = rows
         self.variant = variant
         self.path: ScoringPath | None = None
-        self.rejected: dict[str, str] = {}
         self.dtype = torch.float32
         self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
 
@@ -79,24 +78,22 @@ class LikelihoodScorer:
         """
         if not self.rows:
             return []
+        run = partial(self._run, model, budget, shard, advance)
         if self.path is not None:
-            return self._run(model, self.path, budget, shard, advance)
+            return run(self.path)
         self.dtype = computes_in(model)
-        paths = _supported(model, self.rows)
         reference, tolerance = _reference(model, self.rows, self.dtype)
-        path, found = first_correct(
-            paths,
-            lambda path: self._run(model, path, budget, shard, advance),
+        self.path, found = first_correct(
+            _supported(model, self.rows),
+            run,
             lambda found: shard.broadcast(_disagreement(self.rows, found, reference, tolerance)),
             name="scoring path",
             dtype=self.dtype,
-            rejected=self.rejected,
         )
-        self.path = path
         return found
 
     def _run(
-        self, model: Any, path: ScoringPath, budget: int, shard: RankShard, advance: Callable[[int], object]
+        self, model: Any, budget: int, shard: RankShard, advance: Callable[[int], object], path: ScoringPath
     ) -> list[Likelihood]:
         if path.head != "tiles":
             budget = min(budget, max(_MAX_LOGITS // model.config.get_text_config().vocab_size, 256))

@@ -49,13 +49,11 @@ class Likelihood:
         margin: Smallest margin of a token over the best other token, in nats; 0 or more if all are the argmax. NaN if
             not read.
         argmax: The most likely token at each position of the continuation, ``(n_tokens,)``; None if not read.
-        greedy: Whether every token of the continuation is the argmax; None if not read.
     """
 
     logprob: float
     margin: float = float("nan")
     argmax: NDArray[np.int64] | None = None
-    greedy: bool | None = None
 
 
 def likelihoods(
@@ -189,11 +187,10 @@ class _Forward:
 def _likelihoods(chunk: Chunk, scores: ChunkScores) -> Iterator[tuple[int, Likelihood]]:
     logprob, margin, argmax = (part.cpu().numpy() for part in (scores.logprob, scores.margin, scores.argmax))
     steps = logprob.astype(np.float64)[chunk.edge_index]
-    is_argmax = argmax == chunk.targets
     for index, (low, high) in zip(chunk.continuations.tolist(), pairwise([0, *chunk.ends.tolist()])):
         total = float(steps[low:high].sum())
         own = chunk.target_index[low:high]
         if own[0] < 0:
             yield index, Likelihood(total)
         else:
-            yield index, Likelihood(total, float(margin[own].min()), argmax[own], bool(is_argmax[own].all()))
+            yield index, Likelihood(total, float(margin[own].min()), argmax[own])

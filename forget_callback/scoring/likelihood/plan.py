@@ -41,7 +41,6 @@ class Batch:
         ends: One past the last descendant of each token; descendants follow their token directly, so tokens j to
             ends[j] - 1 of a row attend to token j. Padding attends to itself. ``(rows, width)``.
         scored: Tokens whose logits are needed, as indices into the flattened rows.
-        n_tokens: Tokens without padding.
         n_continuations: Continuations that end in this batch.
     """
 
@@ -50,7 +49,6 @@ class Batch:
     positions: Ints
     ends: Ints
     scored: Ints
-    n_tokens: int
     n_continuations: int
 
 
@@ -231,8 +229,7 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
             scored += [i * width + at + node for node in trie.scored()]
             at += len(trie)
     tries = [trie for row in rows for trie in row]
-    n_tokens, n_continuations = sum(map(len, tries)), sum(len(trie.members) for trie in tries)
-    return Batch(prefix, ids, positions, ends, _ints(scored), n_tokens, n_continuations), tries
+    return Batch(prefix, ids, positions, ends, _ints(scored), sum(len(trie.members) for trie in tries)), tries
 
 
 def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:

@@ -1,5 +1,6 @@
 """The decoding loop: correct whatever shares a batch, with few wasted rows and little padding."""
 
+import logging
 from itertools import chain
 
 import numpy as np
@@ -11,6 +12,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.generate import TextGenerator
 from tests.helpers import greedy
 from tests.scoring.architectures import lively, tiny
+from tests.scoring.rows import rejected
 
 PREFIX = "Question: which of the following is the opposite of cold? Answer: hot, because the answer is not cold.\n" * 2
 WORDS = ["The sun", " fox", "12 apples and 30", "Who?", "over the hill and through the forest", "東京 é", "x y z"]
@@ -78,13 +80,14 @@ def test_generate_of_the_model_has_the_same_tokens_where_a_text_ends_them(tokeni
 
 
 @pytest.mark.parametrize("name", ["Mamba", "Qwen3Next", "Lfm2"])
-def test_generate_is_the_fallback_where_the_loop_does_not_work(tokenizer, name):
+def test_generate_is_the_fallback_where_the_loop_does_not_work(tokenizer, name, caplog):
+    caplog.set_level(logging.INFO)
     model, items = lively(name, vocab_size=len(tokenizer)), items_of(6, limits=(5, 9))
     generator = make_generator(items, tokenizer)
     with torch.no_grad():
         first = generator.generate(model, tokenizer, budget=200)
         second = generator.generate(model, tokenizer, budget=200)
-    assert generator.backend == "generate" and list(generator.rejected) == ["loop"]
+    assert generator.backend == "generate" and list(rejected(caplog)) == ["loop"]
     expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
     for found in (first, second):
         assert [text.tokens for (text,) in found] == expected

@@ -13,7 +13,7 @@ from transformers.masking_utils import AttentionMaskInterface
 from forget_callback.scoring.likelihood.fallbacks import PATHS, LikelihoodScorer
 from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.scoring.architectures import SMALL, tiny
-from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, shared_rows
+from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, rejected, shared_rows
 
 ROWS = mixed_rows(90)
 
@@ -116,11 +116,12 @@ class Noisy(LlamaForCausalLM):
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
-def test_falls_back_to_the_first_correct_path(cls, path, reason):
+def test_falls_back_to_the_first_correct_path(cls, path, reason, caplog):
+    caplog.set_level(logging.INFO)
     scorer = found_path(made(cls))
     assert str(scorer.path) == path
-    assert cls is WrongHead or bool(scorer.rejected) == (reason is not None)
-    assert reason is None or reason in next(iter(scorer.rejected.values()))
+    assert cls is WrongHead or bool(rejected(caplog)) == (reason is not None)
+    assert reason is None or reason in next(iter(rejected(caplog).values()))
 
 
 def test_a_cap_that_shows_on_large_logits_only_is_left_to_the_model():
@@ -142,13 +143,14 @@ def test_rejected_paths_are_logged(caplog):
 
 
 @torch.no_grad()
-def test_a_model_that_is_not_deterministic_is_an_error():
+def test_a_model_that_is_not_deterministic_is_an_error(caplog):
+    caplog.set_level(logging.INFO)
     scorer = LikelihoodScorer(ROWS)
     with pytest.raises(
         RuntimeError, match="no scoring path agrees with plain forward passes; check that the model is deterministic"
     ):
         scorer.score(made(Noisy), budget=200)
-    assert scorer.path is None and list(scorer.rejected) == [str(path) for path in PATHS if path.head != "tiles"]
+    assert scorer.path is None and list(rejected(caplog)) == [str(path) for path in PATHS if path.head != "tiles"]
 
 
 # --- low precision ------------------------------------------------------------------------------------------------
@@ -165,11 +167,12 @@ def low(cls, dtype):
 @torch.no_grad()
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("cls, path", [(LlamaForCausalLM, "tree, tiles"), (IgnoresMask, "rows, tiles")])
-def test_rounding_causes_no_fallback_and_a_missing_mask_does(cls, path, dtype):
+def test_rounding_causes_no_fallback_and_a_missing_mask_does(cls, path, dtype, caplog):
+    caplog.set_level(logging.INFO)
     model = low(cls, dtype)
     scorer = LikelihoodScorer(ROWS)
     found = scorer.score(model, budget=200)
-    assert str(scorer.path) == path and bool(scorer.rejected) == (cls is IgnoresMask)
+    assert str(scorer.path) == path and bool(rejected(caplog)) == (cls is IgnoresMask)
     for row, likelihood in zip(ROWS, found, strict=True):
         expected = by_definition(model, row).logprob / (len(row.tokens) - row.n_context)
         assert likelihood.logprob / (len(row.tokens) - row.n_context) == pytest.approx(expected, abs=0.8)
@@ -220,12 +223,13 @@ def test_the_check_includes_rows_that_need_the_mask():
 # --- heads -------------------------------------------------------------------------------------------------------
 
 
-def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off():
+def test_a_head_with_an_adapter_is_the_models_own_with_the_adapter_on_and_off(caplog):
+    caplog.set_level(logging.INFO)
     torch.manual_seed(0)
     config = LoraConfig(target_modules=["lm_head", "q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
     model = get_peft_model(tiny("Llama"), config).eval()
     scorer = found_path(model)
-    assert str(scorer.path) == "tree, own" and not scorer.rejected
+    assert str(scorer.path) == "tree, own" and not rejected(caplog)
     on = [by_definition(model, row).logprob for row in ROWS]
     with model.disable_adapter(), torch.no_grad():
         off = [by_definition(model, row) for row in ROWS]
@@ -321,13 +325,14 @@ def picky_attention():
         interface._global_mapping.pop("picky")
 
 
-def test_attention_without_4d_masks_is_replaced_for_a_tree(picky_attention):
+def test_attention_without_4d_masks_is_replaced_for_a_tree(picky_attention, caplog):
+    caplog.set_level(logging.INFO)
     model = tiny("Llama", attn_implementation=picky_attention)
     assert model.config._attn_implementation == "picky"
     with pytest.raises(ValueError, match="no 4-D mask"):
         model(input_ids=torch.tensor([[5, 6]]), attention_mask=torch.zeros(1, 1, 2, 2))
     scorer = found_path(model, [*random_rows(8, 90), *shared_rows(4, 90, depth=5)])
-    assert str(scorer.path) == "tree, tiles" and not scorer.rejected
+    assert str(scorer.path) == "tree, tiles" and not rejected(caplog)
     assert model.config._attn_implementation == "picky"
 
 
