@@ -8,7 +8,6 @@ Generated texts are judged by each item's own `match`, or by a scorer of the use
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,11 +30,9 @@ from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
 from forget_callback.scoring.memory import halve_on_oom
-from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts
+from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts, warn_unscored
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.snapshot import Snapshot
-
-logger = logging.getLogger(__name__)
 
 # Tokens of one batch: enough to keep the device busy, few enough to fit beside a training step.
 _BATCH_TOKENS = {"cpu": 2048}
@@ -225,18 +222,10 @@ class Scorer:
 
     def _report_nan(self, one: _Prepared, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
         """Warns once about items whose logits are NaN."""
-        probe = one.probe
         broken = sorted({*items, *(i for i, several in zip(one.kept, answers) if None in several)})
-        if broken and probe.name not in self._nan_reported:
-            self._nan_reported.add(probe.name)
-            names = ", ".join(probe.items[i].id for i in broken[:5]) + (", ..." if len(broken) > 5 else "")
-            logger.warning(
-                "probe %r: the logits of %d of %d items are NaN, these are not scored: %s",
-                probe.name,
-                len(broken),
-                len(probe),
-                names,
-            )
+        if broken and one.probe.name not in self._nan_reported:
+            self._nan_reported.add(one.probe.name)
+            warn_unscored(one.probe, [one.probe.ids[i] for i in broken], "their logits are NaN")
 
     def _prepare(self, model: Any) -> None:
         """Computes whatever depends on the tokenizer and the context length."""
@@ -252,7 +241,8 @@ class Scorer:
             }
             too_long = {row.item for row in own if len(row.tokens) > limit}
             too_long |= {i for i in generated if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
-            _report_too_long(probe, too_long, limit)
+            why = f"longer than the model's context of {limit} tokens"
+            warn_unscored(probe, [probe.ids[i] for i in sorted(too_long)], why)
             only = self.only.get(probe.name)
             left_out = too_long | {i for i, name in enumerate(probe.ids) if only is not None and name not in only}
             kept = [i for i in generated if i not in left_out]
@@ -281,18 +271,6 @@ class _Prepared:
     rows: list[tuple[int, Continuation]]
     kept: list[int]
     generator: TextGenerator
-
-
-def _report_too_long(probe: Probe, too_long: set[int], limit: int) -> None:
-    if too_long:
-        names = [probe.items[i].id for i in sorted(too_long)]
-        logger.warning(
-            "probe %r: %d items are longer than the model's context of %d tokens and are not scored: %s",
-            probe.name,
-            len(names),
-            limit,
-            ", ".join(names[:5]) + (", ..." if len(names) > 5 else ""),
-        )
 
 
 @contextlib.contextmanager

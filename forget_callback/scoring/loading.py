@@ -16,10 +16,18 @@ def load_tokenizer(name: str) -> Any:
 
     AutoTokenizer picks a class by model type and then pre-tokenizes by that class's rules, whatever `tokenizer.json`
     says. A tokenizer saved as the generic class is therefore loaded as the generic class.
+
+    Raises:
+        ValueError: If there is none.
     """
-    if get_tokenizer_config(name).get("tokenizer_class") in _GENERIC:
-        return PreTrainedTokenizerFast.from_pretrained(name)
-    return AutoTokenizer.from_pretrained(name)
+    try:
+        generic = get_tokenizer_config(name).get("tokenizer_class") in _GENERIC
+        return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"no tokenizer at {name!r}: {str(error).splitlines()[0]}; pass the directory or hub id of the model's own, "
+            "to a command as --tokenizer"
+        ) from error
 
 
 def load_model(name: str) -> Any:

@@ -5,7 +5,9 @@ Knows nothing of models: what was measured here and what a server returned becom
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,8 @@ from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.snapshot import Snapshot, complete
+
+logger = logging.getLogger(__name__)
 
 
 class SnapshotBuilder:
@@ -93,10 +97,8 @@ def judge_likelihoods(
     builder: SnapshotBuilder, probe: Probe, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any
 ) -> None:
     """Fills the rows of choice and recall items."""
-    by_item: dict[int, list[tuple[Continuation, Likelihood]]] = {}
-    for row, likelihood in scored:
-        by_item.setdefault(row.item, []).append((row, likelihood))
-    for index, options in by_item.items():
+    for index, group in groupby(scored, key=lambda pair: pair[0].item):
+        options = list(group)
         if any(np.isnan(likelihood.logprob) for _, likelihood in options):
             continue
         item = probe.items[index]
@@ -117,6 +119,13 @@ def judge_likelihoods(
             builder.choice[index], builder.scores[index] = choice, scores
             builder.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
             builder.prediction[index] = item.choices[choice]
+
+
+def warn_unscored(probe: Probe, ids: Sequence[str], why: str) -> None:
+    """Warns about items that are not scored, if there are any."""
+    if ids:
+        shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
+        logger.warning("probe %r: %d of %d items are not scored: %s (%s)", probe.name, len(ids), len(probe), shown, why)
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:

@@ -96,7 +96,7 @@ class CheckpointScorer:
     """
 
     def __init__(self, probes: Sequence[Probe], tokenizer: str, *, batch_tokens: int | None = None) -> None:
-        loaded = together(lambda: _tokenizer(tokenizer))
+        loaded = together(lambda: load_tokenizer(tokenizer))
         self.probes = together(lambda: [bind(probe, loaded) for probe in probes])
         self._scorer = Scorer(loaded, self.probes, batch_tokens=batch_tokens, shared=True)
 
@@ -114,13 +114,6 @@ class CheckpointScorer:
             scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, variant=1, shared=True)
             other = scorer.score(network, progress=rank() == 0)
         return [snapshot.with_metadata(model=model) for snapshot in taken], other
-
-
-def _tokenizer(name: str) -> object:
-    try:
-        return load_tokenizer(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no tokenizer in {name}: {str(error).splitlines()[0]}; pass --tokenizer") from error
 
 
 def score_history(

@@ -229,8 +229,8 @@ def test_items_longer_than_the_models_context_are_unscored_and_named(make_model,
     assert snapshot.ids[scored].tolist() == ["recall 12", "generation 12"]
     assert snapshot.outcome[~scored].tolist() == [None] * 3
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == [
-        "probe 'p': 3 items are longer than the model's context of 12 tokens and are not scored: "
-        "recall 13, choice 13, generation 13"
+        "probe 'p': 3 of 5 items are not scored: recall 13, choice 13, generation 13 "
+        "(longer than the model's context of 12 tokens)"
     ]
 
 

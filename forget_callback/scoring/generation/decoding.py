@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -81,10 +80,10 @@ class DecodingLoop:
         while prefills or batch.members:
             if prefills and len(batch.members) + len(prefills[0]) <= max_rows:
                 members = prefills.pop(0)
-                prefilled = batch.prefill([self.requests[i].prompt for i in members])
-                token, unfinished = self._append_tokens(members, prefilled.logits)
+                pairs, mask, logits = batch.prefill([self.requests[i].prompt for i in members])
+                token, unfinished = self._append_tokens(members, logits)
                 left = max(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in [*batch.members, *members])
-                batch.join(prefilled, members, token, unfinished, left)
+                batch.join(pairs, mask, members, token, unfinished, left)
             else:
                 members = batch.members
                 token, unfinished = self._append_tokens(members, batch.step())
@@ -105,21 +104,6 @@ class DecodingLoop:
             if new >= 0 and len(tokens) < request.max_new_tokens and not self.checker.should_stop(request, tokens):
                 unfinished.append(row)
         return token, unfinished
-
-
-@dataclass(frozen=True)
-class _Prefilled:
-    """A batch of prefilled prompts.
-
-    Attributes:
-        pairs: Keys and values of each layer.
-        mask: Attention mask, ``(rows, width)``.
-        logits: After the last token of each prompt, ``(rows, vocabulary)``.
-    """
-
-    pairs: list[kv.Pair]
-    mask: torch.Tensor
-    logits: torch.Tensor
 
 
 class _ActiveBatch:
@@ -144,8 +128,13 @@ class _ActiveBatch:
         self.token = torch.zeros(0, dtype=torch.long, device=self.device)
         self._shared = kv.of_prefix(model, prefix) if prefix else []
 
-    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> _Prefilled:
-        """Prefills prompts, each distinct one once."""
+    def prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[list[kv.Pair], torch.Tensor, torch.Tensor]:
+        """Prefills prompts, each distinct one once.
+
+        Returns:
+            Keys and values of each layer; the attention mask, ``(rows, width)``; the logits after the last token of
+            each prompt, ``(rows, vocabulary)``.
+        """
         distinct = list(dict.fromkeys(prompts))
         depth, width = len(self.prefix), max(map(len, distinct)) - len(self.prefix)
         padding = [width + depth - len(prompt) for prompt in distinct]
@@ -161,23 +150,29 @@ class _ActiveBatch:
         place = {prompt: row for row, prompt in enumerate(distinct)}
         rows = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
         pairs = [(keys[rows], values[rows]) for keys, values in kv.pairs(cache)]
-        return _Prefilled(pairs, mask[rows], logits[rows])
+        return pairs, mask[rows], logits[rows]
 
     def join(
-        self, new: _Prefilled, members: Sequence[int], token: torch.Tensor, unfinished: Sequence[int], left: int
+        self,
+        pairs: Sequence[kv.Pair],
+        mask: torch.Tensor,
+        members: Sequence[int],
+        token: torch.Tensor,
+        unfinished: Sequence[int],
+        left: int,
     ) -> None:
         """Adds the unfinished ones of the prefilled rows, with capacity for `left` more tokens."""
         if not unfinished:
             return
         rows, depth = torch.tensor(unfinished, device=self.device), len(self.prefix)
-        old = kv.pairs(self.cache) if self.members else [(keys[:0], values[:0]) for keys, values in new.pairs]
-        width = int(torch.cat([self.mask.sum(dim=1), new.mask[rows].sum(dim=1)]).max())
+        old = kv.pairs(self.cache) if self.members else [(keys[:0], values[:0]) for keys, values in pairs]
+        width = int(torch.cat([self.mask.sum(dim=1), mask[rows].sum(dim=1)]).max())
         joined = [
             (_aligned(old_keys, keys[rows], depth, width), _aligned(old_values, values[rows], depth, width))
-            for (old_keys, old_values), (keys, values) in zip(old, new.pairs)
+            for (old_keys, old_values), (keys, values) in zip(old, pairs)
         ]
         self.cache = kv.from_pairs(joined, width + left)
-        self.mask = _aligned(self.mask, new.mask[rows], depth, width, dim=1)
+        self.mask = _aligned(self.mask, mask[rows], depth, width, dim=1)
         self.token = torch.cat([self.token, token[rows]])
         self.members = [*self.members, *(members[at] for at in unfinished)]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -97,20 +98,21 @@ class StopChecker:
         ids = own if isinstance(own, (list, tuple)) else [own]
         self.eos_ids = sorted({*ids, tokenizer.eos_token_id} - {None})
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.eos_ids), 0)
-        self._pieces: dict[int, str] = {}
-        self._added: dict[str, int] = tokenizer.get_added_vocab()
-        self._ids: dict[tuple[str, ...], frozenset[int]] = {}
-        self._opened: dict[tuple[int, ...], str] = {}
+        added: dict[str, int] = tokenizer.get_added_vocab()
+        self._piece = cache(lambda token: tokenizer.decode([token]))
+        self._opened = cache(lambda prompt: open_thinking(prompt, tokenizer))
+        # End of sequence, and stop strings that are a special token, which no text shows.
+        self._stop_ids = cache(
+            lambda stop: frozenset([*self.eos_ids, *(added[text] for text in stop if text in added)])
+        )
 
     def should_stop(self, request: GenerationRequest, tokens: Sequence[int]) -> bool:
         """Whether generation stops with the last token. The row is decoded only if that token may complete a stop."""
-        if tokens[-1] in self.stop_ids(request):
+        if tokens[-1] in self._stop_ids(request.stop):
             return True
         if not (request.first_line or request.stop):
             return False
-        if tokens[-1] not in self._pieces:
-            self._pieces[tokens[-1]] = self.tokenizer.decode(tokens[-1:])
-        piece = self._pieces[tokens[-1]]
+        piece = self._piece(tokens[-1])
         # Part of a character decodes to the replacement character, and may complete any stop string.
         if not any(stop[-1] in piece or "�" in piece for stop in (*request.stop, *("\n",) * request.first_line)):
             return False
@@ -118,7 +120,7 @@ class StopChecker:
 
     def generated(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
         """The generated text of tokens that end with a stop or at the limit."""
-        at = len(tokens) - 1 if tokens and tokens[-1] in self.stop_ids(request) else None
+        at = len(tokens) - 1 if tokens and tokens[-1] in self._stop_ids(request.stop) else None
         text = self._full_text(request, tokens[:at])
         end = find_stop(request, text)
         if end is not None and request.stop:
@@ -132,15 +134,6 @@ class StopChecker:
         end = next((n for n in range(1, len(tokens)) if self.should_stop(request, tokens[:n])), len(tokens))
         return self.generated(request, tokens[:end])
 
-    def stop_ids(self, request: GenerationRequest) -> frozenset[int]:
-        """Ids that stop generation: end of sequence, and stop strings that are a special token, which no text shows."""
-        if request.stop not in self._ids:
-            own = [self._added[stop] for stop in request.stop if stop in self._added]
-            self._ids[request.stop] = frozenset([*self.eos_ids, *own])
-        return self._ids[request.stop]
-
     def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""
-        if request.prompt not in self._opened:
-            self._opened[request.prompt] = open_thinking(request.prompt, self.tokenizer)
-        return self._opened[request.prompt] + str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return self._opened(request.prompt) + str(self.tokenizer.decode(tokens, skip_special_tokens=True))

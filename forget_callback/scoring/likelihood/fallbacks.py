@@ -82,9 +82,10 @@ class LikelihoodScorer:
         if self.path is not None:
             return run(self.path)
         self.dtype = computes_in(model)
+        paths = _supported(model, self.rows)
         reference, tolerance = _reference(model, self.rows, self.dtype)
         self.path, found = first_correct(
-            _supported(model, self.rows),
+            paths,
             run,
             lambda found: shard.broadcast(_disagreement(self.rows, found, reference, tolerance)),
             name="scoring path",

@@ -7,7 +7,6 @@ do is an error before anything is scored. Needs no local model, only a tokenizer
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +20,9 @@ from forget_callback.scoring.generation.text import GeneratedText, GenerationReq
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
 from forget_callback.scoring.loading import load_tokenizer
-from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts
+from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts, warn_unscored
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
-
-logger = logging.getLogger(__name__)
 
 # Stands for a chat template that only the server knows: such snapshots compare with each other, not with those of a
 # template that is known locally.
@@ -47,14 +44,7 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
     """
     if tokenizer is None and all(isinstance(item, Generation) for item in probe.items):
         return (replace(probe, template=SERVERS_TEMPLATE) if probe.chat else probe), None
-    name = tokenizer or server.model
-    try:
-        loaded = load_tokenizer(name)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no tokenizer at {name!r} to send probe {probe.name!r} as token ids, as choices and recall need it; pass "
-            f"--tokenizer with the served model's ({str(error).splitlines()[0]})"
-        ) from error
+    loaded = load_tokenizer(tokenizer or server.model)
     return bind(probe, loaded), loaded
 
 
@@ -105,7 +95,10 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
     lost = [item.id for item, outcome in zip(probe.items, builder.outcome) if outcome is None]
     if lost:
         problems = (answer.problem for answer in answers if isinstance(answer, Unanswered))
-        _report_lost(server, probe, lost, next(problems, "the server names no token besides the answer's"))
+        why = next(problems, "the server names no token besides the answer's")
+        if len(lost) == len(probe):
+            raise ValueError(f"{server.url} answered no item of probe {probe.name!r} for model {server.model!r}: {why}")
+        warn_unscored(probe, lost, f"{server.url} gave no answer: {why}")
     return builder.snapshot(probe, {"server": server.url, "served_model": server.model})
 
 
@@ -221,22 +214,3 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
             f"{tokens[1][:8]} there: this is not the tokenizer of {server.model!r}; pass --tokenizer with the served "
             "model's"
         )
-
-
-def _report_lost(server: Server, probe: Probe, lost: Sequence[str], why: str) -> None:
-    """Warns about items without an answer.
-
-    Raises:
-        ValueError: If none has.
-    """
-    if len(lost) == len(probe):
-        raise ValueError(f"{server.url} answered no item of probe {probe.name!r} for model {server.model!r}: {why}")
-    logger.warning(
-        "probe %r: %s gave no answer to %d of %d items, which are not scored: %s (%s)",
-        probe.name,
-        server.url,
-        len(lost),
-        len(probe),
-        ", ".join(lost[:5]) + (", ..." if len(lost) > 5 else ""),
-        why,
-    )

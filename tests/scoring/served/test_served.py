@@ -312,7 +312,7 @@ def test_an_item_that_is_refused_is_not_scored_and_is_said_once(serve, tokenizer
     lost = np.char.startswith(found.ids.astype(str), "stop")
     assert np.isnan(found.correct[lost]).all() and not np.isnan(found.correct[~lost]).any()
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "4 of 12 items, which are not scored: stop 0, stop 1" in caplog.text
+    assert "4 of 12 items are not scored: stop 0, stop 1" in caplog.text
     assert "HTTP status 400: " in caplog.text and "too long for the context" in caplog.text
     assert len(service.asked) == len(WRITTEN), "a refusal is not asked for again"
 
@@ -322,7 +322,7 @@ def test_an_item_without_an_answer_after_all_attempts_is_not_scored(serve, caplo
     service.faults.extend([None, 500, "drop", 503, None, "garbage"])
     found = score_served(replace(service.server(concurrency=1), attempts=3), Probe("asked", WRITTEN))
     assert found.ids[np.isnan(found.correct)].tolist() == ["g1", "g3"]
-    assert "2 of 12 items, which are not scored: g1, g3 (HTTP status 503: " in caplog.text
+    assert f"2 of 12 items are not scored: g1, g3 ({service.url} gave no answer: HTTP status 503: " in caplog.text
     assert "(3 attempts)" in caplog.text
     service.faults.append("garbage")
     with pytest.raises(ValueError, match=f"{service.url} does not answer .*malformed response: JSONDecodeError"):
