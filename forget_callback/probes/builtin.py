@@ -79,16 +79,14 @@ def load_facts(
         rank = {fact: rng.random() for fact in _FACTS}
         n_facts = -(-limit // len(kinds))
         facts = stratified(facts, n_facts, stratum=lambda fact: fact.relation.category, draw=rank.__getitem__)
-    items = [item for key in kept for item in _items([fact for fact in facts if fact.relation.category == key], kinds)]
+    by_category = {key: [fact for fact in facts if fact.relation.category == key] for key in kept}
+    items = [item for key, own in by_category.items() for item in _items(key, own, kinds)]
     name = "-".join(["facts", *(kept if category is not None else ()), *(kinds if kind is not None else ())])
     return Probe(name=name, items=items[:limit])
 
 
-def _items(facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleChoice | Recall]:
+def _items(category: str, facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleChoice | Recall]:
     """Both forms of every fact of one category, each position of the right choice equally often."""
-    if not facts:
-        return
-    category = facts[0].relation.category
     several = sum(relation.category == category for relation in _RELATIONS.values()) > 1
     others = {relation: _others(facts, relation) for relation in {fact.relation for fact in facts}}
     rng = random.Random(category)

@@ -181,34 +181,33 @@ class Scorer:
                 found, budget = halve_on_oom(
                     lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
                 )
-                texts = []
+                generated = []
                 for one in self._prepared:
                     generate = partial(
                         one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
                     )
-                    answers, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
-                    texts.append(answers)
+                    several, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
+                    generated.append([[texts[repeat] for texts in several] for repeat in range(self.repeats)])
             # Within the guard: a scorer may run a model and draw random numbers.
-            judged = [
-                [self._judged(one, [several[repeat] for several in answers]) for repeat in range(self.repeats)]
-                for one, answers in zip(self._prepared, texts)
-            ]
+            judged = [[self._judged(one, texts) for texts in own] for one, own in zip(self._prepared, generated)]
             self.batch_tokens = budget
         result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
-        for one, answers, outcomes in zip(self._prepared, texts, judged):
+        for one, texts, outcomes in zip(self._prepared, generated, judged):
             own = [(row, found[i]) for i, row in one.rows]
             metadata = {
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
                 **({"likelihood": str(self._scorer.path)} if own else {}),
-                **({"generation": one.generator.backend} if answers else {}),
+                **({"generation": one.generator.backend} if one.kept else {}),
             }
-            self._report_nan(one, [row.item for i, row in one.rows if np.isnan(found[i].logprob)], answers)
-            for repeat, snapshots in enumerate(result):
+            broken = {row.item for row, likelihood in own if np.isnan(likelihood.logprob)}
+            broken |= {i for answers in texts for i, text in zip(one.kept, answers) if text is None}
+            self._report_nan(one.probe, broken)
+            for snapshots, answers, outcome in zip(result, texts, outcomes):
                 builder = SnapshotBuilder(len(one.probe))
                 judge_likelihoods(builder, one.probe, own, self.tokenizer)
-                judge_texts(builder, one.probe, one.kept, [several[repeat] for several in answers], outcomes[repeat])
+                judge_texts(builder, one.probe, one.kept, answers, outcome)
                 snapshots.append(builder.snapshot(one.probe, metadata))
         return result
 
@@ -220,12 +219,11 @@ class Scorer:
         work = partial(self.judge.judgements, one.probe, known)
         return on_main(work) if self.shared else work()  # once, whatever it costs: all ranks have all texts
 
-    def _report_nan(self, one: _Prepared, items: list[int], answers: list[list[GeneratedText | None]]) -> None:
+    def _report_nan(self, probe: Probe, broken: set[int]) -> None:
         """Warns once about items whose logits are NaN."""
-        broken = sorted({*items, *(i for i, several in zip(one.kept, answers) if None in several)})
-        if broken and one.probe.name not in self._nan_reported:
-            self._nan_reported.add(one.probe.name)
-            warn_unscored(one.probe, [one.probe.ids[i] for i in broken], "their logits are NaN")
+        if broken and probe.name not in self._nan_reported:
+            self._nan_reported.add(probe.name)
+            warn_unscored(probe, [probe.ids[i] for i in sorted(broken)], "their logits are NaN")
 
     def _prepare(self, model: Any) -> None:
         """Computes whatever depends on the tokenizer and the context length."""

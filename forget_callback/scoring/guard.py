@@ -39,14 +39,11 @@ def no_side_effects(model: torch.nn.Module, tokenizer: Any) -> Iterator[None]:
 @contextlib.contextmanager
 def replaced(owner: Any, **values: Any) -> Iterator[None]:
     """Replaces attributes of an object, and restores them on exit."""
-    before = {name: getattr(owner, name) for name in values}
-    try:
+    with contextlib.ExitStack() as restore:
         for name, value in values.items():
+            restore.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
         yield
-    finally:
-        for name, value in before.items():
-            setattr(owner, name, value)
 
 
 def without_router_loss(model: Any) -> contextlib.AbstractContextManager[None]:

@@ -98,10 +98,10 @@ def build(name: str, task: Any, shots: int | None, seed: int) -> dict[int, list[
     task.set_fewshot_seed(seed=seed)
     with _explained(name), contextlib.redirect_stderr(io.StringIO()):  # a progress bar for every task
         task.build_all_requests(rank=0, world_size=1)
-    rows: dict[int, list[Any]] = {}
-    for instance in task.instances:
-        rows.setdefault(instance.doc_id, []).append(instance)
-    return {doc: sorted(instances, key=lambda instance: instance.idx) for doc, instances in rows.items()}
+    rows: defaultdict[int, list[Any]] = defaultdict(list)
+    for instance in sorted(task.instances, key=lambda instance: instance.idx):
+        rows[instance.doc_id].append(instance)
+    return rows
 
 
 @contextlib.contextmanager
