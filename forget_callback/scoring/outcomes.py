@@ -81,11 +81,9 @@ def judge_texts(
         item = probe.items[index]
         if text is not None and isinstance(item, Generation):
             builder.text[index] = text.text
-            if judged is None:
-                verdict = judge(item, text.text, finished=text.finish != "length")
-            elif index in judged:
-                verdict = judged[index]
-            else:
+            finished = text.finish != "length"
+            verdict = judge(item, text.text, finished=finished) if judged is None else judged.get(index)
+            if verdict is None:
                 continue
             builder.outcome[index], builder.prediction[index] = verdict.outcome, verdict.prediction
             if item.options and verdict.prediction is not None and judged is None:

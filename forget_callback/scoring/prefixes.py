@@ -49,17 +49,11 @@ def _best_prefixes(shared: list[int], low: int, high: int, least: int) -> tuple[
     if high - low < MIN_PROMPTS:
         return 0, []
     depth = min(shared[low : high - 1])
-    parts, first = [], low
-    for at in range(low, high - 1):
-        if shared[at] < max(least, depth + MIN_TOKENS):
-            parts.append((first, at + 1))
-            first = at + 1
-    parts.append((first, high))
+    cuts = [at + 1 for at in range(low, high - 1) if shared[at] < max(least, depth + MIN_TOKENS)]
     saved = 0
     chosen: list[tuple[int, int, int]] = []
-    if len(parts) > 1:
-        for part in parts:
-            more, inner = _best_prefixes(shared, *part, depth + MIN_TOKENS)
-            saved, chosen = saved + more, chosen + inner
+    for first, end in pairwise([low, *cuts, high]) if cuts else ():
+        more, inner = _best_prefixes(shared, first, end, depth + MIN_TOKENS)
+        saved, chosen = saved + more, chosen + inner
     own = (high - low - 1) * depth if depth >= MIN_TOKENS else 0
     return (own, [(low, high, depth)]) if own > 0 and own >= saved else (saved, chosen)

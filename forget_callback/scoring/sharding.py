@@ -7,6 +7,7 @@ Knows nothing of items or scores.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -96,17 +97,16 @@ def _in_lockstep(model: Any, work: Callable[[], T]) -> T:
 
     # Prepended: before the hooks that gather weights. `generate` of a PEFT model calls the base model directly.
     roots = {model, getattr(model, "get_base_model", lambda: model)()}
-    handles = [root.register_forward_pre_hook(announce, prepend=True) for root in roots]
-    handles += [root.register_forward_hook(finish) for root in roots]
     error: Exception | None = None
     result: Any = None
-    try:
-        result = work()
-    except Exception as raised:  # the other ranks must not wait for this one
-        error = raised
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks:
+        for root in roots:
+            hooks.enter_context(root.register_forward_pre_hook(announce, prepend=True))
+            hooks.enter_context(root.register_forward_hook(finish))
+        try:
+            result = work()
+        except Exception as raised:  # the other ranks must not wait for this one
+            error = raised
     if announced:
         dummy_forward()
     while distributed.any_rank(False):

@@ -86,17 +86,12 @@ def _maker(name: str, leaf: str, task: Any, metric: str, chosen: str) -> tuple[M
     if kind == "loglikelihood":
         if metric_of(task, metric or "acc") != "acc":
             raise ValueError(f"metric {metric!r} has no right and wrong; expected acc")
-        return _recall, set()
+        return lambda key, requests, category: Recall(key, requests[0].args[0], requests[0].args[1], category), set()
     if metric and metric not in _LENGTHS:
         raise ValueError(f"metric {metric!r} is not known for multiple choice; expected one of {', '.join(_LENGTHS)}")
     if task.multiple_target:
         raise ValueError("a question has several right choices")
     return lambda key, requests, category: _choice(key, requests, category, task, _LENGTHS[metric or "acc"]), set()
-
-
-def _recall(key: str, requests: Sequence[Any], category: str) -> Recall:
-    prompt, answer = requests[0].args
-    return Recall(key, prompt, answer, category)
 
 
 def _choice(

@@ -113,8 +113,7 @@ class OnlineSoftmax:
         """Log-probabilities of the edges, margins and argmax of the targets, once all tiles are added."""
         log_sum_exp = self.maximum.squeeze(1) + self.total.log()
         margin = self.target_logit - self.rival_logit
-        target = torch.empty_like(self.rival_token)
-        target[self._target_row] = self._target_token
+        target = torch.from_numpy(self.chunk.targets).to(margin.device)
         # In a tie the lower id is the argmax, as `torch.argmax` has it.
         is_argmax = (margin > 0) | ((margin == 0) & (target < self.rival_token))
         argmax = torch.where(is_argmax, target, self.rival_token)
