@@ -115,11 +115,8 @@ def _rows(part: Part, root: str) -> tuple[Iterable[Mapping[str, Any]], str]:
             f"{part.repository} --repo-type dataset --local-dir DIR/{part.repository}' and use "
             f"hub:{name}?root=DIR, or fill the cache of datasets there"
         ) from error
-    return rows, "local" if root else _revision(rows)
-
-
-def _revision(rows: Any) -> str:
-    """The commit that `datasets` records in the addresses of the files."""
-    sources = rows.info.download_checksums or {}
+    if root:
+        return rows, "local"
+    sources = rows.info.download_checksums or {}  # their addresses hold the commit
     commits = {address.rpartition("@")[2].split("/")[0] for address in sources if "@" in address}
-    return "+".join(sorted(commits)) or str(rows._fingerprint)
+    return rows, "+".join(sorted(commits)) or str(rows._fingerprint)

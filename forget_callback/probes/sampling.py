@@ -24,10 +24,9 @@ def stratified(
     if limit >= len(things):
         return list(things)
     sizes = Counter(stratum(thing) for thing in things)
-    quota = {key: limit * size // len(things) for key, size in sizes.items()}
+    quota = Counter({key: limit * size // len(things) for key, size in sizes.items()})
     by_remainder = sorted(sizes, key=lambda key: -(limit * sizes[key] % len(things)))
-    for key in by_remainder[: limit - sum(quota.values())]:
-        quota[key] += 1
+    quota.update(by_remainder[: limit - quota.total()])
     members: defaultdict[Hashable, list[int]] = defaultdict(list)
     for index in sorted(range(len(things)), key=lambda index: draw(things[index])):
         members[stratum(things[index])].append(index)
