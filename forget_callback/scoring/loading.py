@@ -25,8 +25,8 @@ def load_tokenizer(name: str) -> Any:
         return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"no tokenizer at {name!r}: {str(error).splitlines()[0]}; pass the directory or hub id of the model's own, "
-            "to a command as --tokenizer"
+            f"no tokenizer at {name!r}: {str(error).splitlines()[0]}; pass the directory or hub id of the model's own "
+            "(--tokenizer of a command that has it)"
         ) from error
 
 
