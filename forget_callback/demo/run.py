@@ -87,19 +87,14 @@ def make_trainer(
     """A trainer of TRL for pairs of question and answer, whose only output are its callbacks'."""
     shared = {"model": model, "processing_class": tokenizer, "callbacks": callbacks}
     if method == "sft":
-        trainer: Any = SFTTrainer(
-            args=SFTConfig(learning_rate=5e-4, max_length=128, **training, **ON_CPU),
-            train_dataset=datasets.Dataset.from_list([{"messages": conversation(*pair)} for pair in pairs]),
-            **shared,
-        )
+        data = datasets.Dataset.from_list([{"messages": conversation(*pair)} for pair in pairs])
+        args = SFTConfig(learning_rate=5e-4, max_length=128, **training, **ON_CPU)
+        trainer: Any = SFTTrainer(args=args, train_dataset=data, **shared)
     else:
+        data = datasets.Dataset.from_list([{"prompt": conversation(*pair)[:1]} for pair in pairs])
         more = {"num_generations": 8, "max_completion_length": 12, "beta": 0.0}
-        trainer = GRPOTrainer(
-            args=GRPOConfig(learning_rate=3e-4, **more, **training, **ON_CPU),
-            train_dataset=datasets.Dataset.from_list([{"prompt": conversation(*pair)[:1]} for pair in pairs]),
-            reward_funcs=tiny.starts_with_s,
-            **shared,
-        )
+        args = GRPOConfig(learning_rate=3e-4, **more, **training, **ON_CPU)
+        trainer = GRPOTrainer(args=args, train_dataset=data, reward_funcs=tiny.starts_with_s, **shared)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -84,11 +84,7 @@ def paired(
     after_choice: ArrayLike | None,
     answer: ArrayLike | None,
 ) -> Pairs:
-    """Validates the arguments of `transitions`.
-
-    Raises:
-        ValueError: See `transitions`.
-    """
+    """Validates the arguments of `transitions`, which says what it raises."""
     a, b = np.asarray(before, float), np.asarray(after, float)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
         raise ValueError(f"before and after must be vectors of one length of at least 1, got {a.shape} and {b.shape}")

@@ -31,12 +31,7 @@ class Difference:
 
 
 def difference(first: History, second: History, probe: str, last: tuple[Snapshot, Snapshot] | None) -> Difference:
-    """How much more the second run lost on a probe.
-
-    Args:
-        probe: Name of a probe that both have.
-        last: The last snapshots of both, where their items are the same.
-    """
+    """How much more the second run lost on a probe; `last` are both last snapshots, where their items are the same."""
     one, two = (history.select(probe)[-1].transitions for history in (first, second))
     r = 0.0 if last is None else correlation(first.lost_scores(probe)[-1], second.lost_scores(probe)[-1])
     ends = mover_difference(

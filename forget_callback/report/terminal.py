@@ -98,11 +98,9 @@ def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
 
 
 def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, count: int, title: str) -> Table:
-    """The recall items that went from right to wrong first; an answer is shown up to its first wrong token.
+    """The recall items that went from right to wrong first, of snapshots of one probe, the baseline first.
 
-    Args:
-        snapshots: Of one probe, the baseline first.
-        prompts: By item id.
+    An answer is shown up to its first wrong token; `prompts` are by item id.
     """
     baseline, items = snapshots[0], first_loss(snapshots)
     at = {snapshot.samples_seen: snapshot for snapshot in snapshots}

@@ -68,8 +68,7 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
 def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogOptions) -> list[Path]:
     """The newest file of each task, sorted by task; notes which ones are skipped.
 
-    Args:
-        found: Model (or its directory), task and sortable time of each file.
+    `found` has the model (or its directory), task and sortable time of each file.
 
     Raises:
         ValueError: If they are of several models.
