@@ -43,9 +43,7 @@ def merge(config: Merging) -> None:
     stores = []
     for method in config.methods:
         save = out / method / "best" if config.save else None
-        points = turn_dial(
-            config.before, config.after, probes, task, shares=config.weights, method=method, save=save, progress=True
-        )
+        points = turn_dial(config.before, config.after, probes, task, shares=config.weights, method=method, save=save)
         Console().print(f"\n{method}", dial_table(points, best_point(points), task=task.name))
         store = Store(out / method)
         store.set_aside()

@@ -37,9 +37,7 @@ def dial(
         raise ValueError(f"--points must be numbers from 0 to 1 with commas, got {points!r}") from None
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
 
-    found = turn_dial(
-        before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save, progress=True
-    )
+    found = turn_dial(before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save)
     best = best_point(found)
     if format == "json":
         print(_as_json(found, best))

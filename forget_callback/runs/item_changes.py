@@ -16,10 +16,7 @@ _CHANGES = ("lost", "unlearned", "recovered", "gained")
 def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
     """The items that were right at the previous snapshot and are wrong at this one, or the reverse.
 
-    Args:
-        probe: The items.
-        series: Their history, this snapshot included.
-        now: This snapshot, its items in the order of the probe's.
+    `series` is their history, this snapshot included, whose items are in the order of the probe's.
 
     Returns:
         A row per item, losses first, sorted by the margin at the baseline, largest first. `change` is "lost" (right
@@ -76,8 +73,7 @@ def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
         "margin": once.margin,
         "margin_again": again.margin,
     }
-    table = pd.DataFrame({name: column[flipped] for name, column in columns.items()})
-    return table.sort_values("margin", key=abs, ignore_index=True)
+    return pd.DataFrame(columns)[flipped].sort_values("margin", key=abs, ignore_index=True)
 
 
 def flips_line(once: Snapshot, again: Snapshot) -> str:

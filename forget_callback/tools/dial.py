@@ -69,9 +69,8 @@ def turn_dial(
     method: Method = "linear",
     batch_tokens: int | None = None,
     save: Path | None = None,
-    progress: bool = False,
 ) -> list[Point]:
-    """Scores models on the line between two.
+    """Scores models on the line between two, with a progress bar on a terminal.
 
     Args:
         before: Directory or hub id of the model before.
@@ -81,7 +80,6 @@ def turn_dial(
         shares: Points on the line; 0 is always scored, the others are compared with it.
         method: "linear", or "slerp" for an arc (Shoemake 1985) per tensor, as in model merging.
         save: Directory for the best point's model and tokenizer.
-        progress: Show a bar on a terminal.
 
     Returns:
         The points, by share.
@@ -101,7 +99,7 @@ def turn_dial(
     scorer = Scorer(tokenizer, bound, batch_tokens=batch_tokens)
     first: dict[str, Snapshot] = {}
     points = []
-    for share in tqdm(sorted({0.0, *map(float, shares)}), "dial", leave=False, disable=None if progress else True):
+    for share in tqdm(sorted({0.0, *map(float, shares)}), "dial", leave=False, disable=None):
         line.set(share)
         *kept, learned = scorer.score(line.model)
         now = {snapshot.probe: snapshot for snapshot in kept}

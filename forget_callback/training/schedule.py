@@ -79,8 +79,7 @@ def is_due(every: Schedule, step: int) -> bool:
 def planned(every: Schedule, last: int, *, evaluations: int) -> int:
     """Snapshots after the baseline in a run of `last` steps, the last step always among them.
 
-    Args:
-        evaluations: Evaluations that the Trainer plans: the schedule where `every` is None.
+    `evaluations` is how many the Trainer plans: the schedule where `every` is None.
     """
     if every is None:
         return max(evaluations, 1)
