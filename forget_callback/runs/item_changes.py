@@ -73,7 +73,8 @@ def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
         "margin": once.margin,
         "margin_again": again.margin,
     }
-    return pd.DataFrame(columns)[flipped].sort_values("margin", key=abs, ignore_index=True)
+    table = pd.DataFrame({name: column[flipped] for name, column in columns.items()})
+    return table.sort_values("margin", key=abs, ignore_index=True)
 
 
 def flips_line(once: Snapshot, again: Snapshot) -> str:

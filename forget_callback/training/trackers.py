@@ -18,10 +18,8 @@ from forget_callback.runs.history import ALL_METRICS, Row
 
 X_AXIS = "forget/samples_seen"
 
-# What a run has once: what curves can stand against, and what probing costs.
+# What curves can stand against.
 AXES = (X_AXIS, "forget/tokens_seen", "forget/step", "forget/stage", "forget/total_samples_seen")
-RUN_METRICS = (*AXES, "forget/probe_seconds", "forget/overhead")
-
 GLOBAL_STEP = "train/global_step"
 
 Log = Literal["main", "all"]

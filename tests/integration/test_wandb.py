@@ -23,7 +23,7 @@ from forget_callback import (
 )
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
-from forget_callback.training.trackers import RUN_METRICS, scalars
+from forget_callback.training.trackers import AXES, scalars
 from forget_callback.training.wandb_tracker import WandbTracker
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
@@ -59,7 +59,9 @@ def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe,
         assert logged["train/global_step"] == row.step
     # Every key of the contract that has a number for these items.
     last = ours[max(ours)]
-    assert set(RUN_METRICS) - {"forget/stage", "forget/total_samples_seen"} <= set(last)
+    assert {*AXES, "forget/probe_seconds", "forget/overhead"} - {"forget/stage", "forget/total_samples_seen"} <= set(
+        last
+    )
     table = history[history["step"] == history["step"].max()].set_index(["probe", "category"])
     for (name, category), values in table.iterrows():
         prefix = f"forget/{name}/{category}/" if category else f"forget/{name}/"

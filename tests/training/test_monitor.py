@@ -20,7 +20,7 @@ from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor
-from forget_callback.training.trackers import RUN_METRICS, evaluation_metrics, scalars
+from forget_callback.training.trackers import AXES, evaluation_metrics, scalars
 from tests.recorded import page_data
 
 N = 40
@@ -162,7 +162,10 @@ def test_trackers_get_finished_numbers_under_their_full_names(tmp_path):
     seen = monitor.observe(5, taken, samples_seen=40.0, tokens_seen=900.0)
     baseline, row = recorder.rows
     assert "forget/overhead" not in baseline and "forget/samples_seen" not in baseline
-    assert {*RUN_METRICS, "train/global_step"} - {"forget/stage", "forget/total_samples_seen"} < set(row)
+    assert {*AXES, "forget/probe_seconds", "forget/overhead", "train/global_step"} - {
+        "forget/stage",
+        "forget/total_samples_seen",
+    } < set(row)
     assert (row["forget/step"], row["forget/samples_seen"], row["forget/tokens_seen"]) == (5, 40, 900)
     assert row["train/global_step"] == 5 and row["forget/probe_seconds"] == seen.seconds == 3.5
     assert row["forget/facts/forgetting"] == row["forget/all/forgetting"] == 0.25
