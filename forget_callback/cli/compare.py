@@ -118,9 +118,8 @@ def _as_markdown(rows: list[Row], results: list[GateResult]) -> str:
         low, high = t.knowledge_lost_interval
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
         cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates)]
-        lines.append(
-            "| " + " | ".join([*cells, f"{percent(t.knowledge_lost)} [{percent(low)}, {percent(high)}]"]) + " |"
-        )
+        cells.append(f"{percent(t.knowledge_lost)} [{percent(low)}, {percent(high)}]")
+        lines.append(f"| {' | '.join(cells)} |")
     if results:
         lines += ["", *(f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.message}" for one in results)]
     return "\n".join(lines)

@@ -107,8 +107,7 @@ def open_monitor(
 def _trackers(settings: Settings, trainer: Any) -> list[Tracker]:
     """The user's own, W&B where a run is active, and the trainer's reporters."""
     trackers = list(settings.trackers)
-    own = any(isinstance(tracker, WandbTracker) for tracker in trackers)
-    if active_wandb_run() is not None and not own:
+    if active_wandb_run() is not None and not any(isinstance(tracker, WandbTracker) for tracker in trackers):
         trackers.append(WandbTracker())
     if trainer is not None:
         trackers.append(TrainerTracker(trainer))
