@@ -224,7 +224,16 @@ def parse_item(record: object) -> Item:
     name = record.get("id")
     kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
     if isinstance(kind, str) and kind in _OWN_KINDS:
-        return _made(kind, record)
+        try:
+            item: Any = _OWN_KINDS[kind](record)
+        except Exception as error:  # other people's code
+            raise ValueError(f"item {name!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(item, get_args(Item)):
+            raise ValueError(
+                f"item {name!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or Generation, got "
+                f"{item!r}"
+            )
+        return item  # type: ignore[no-any-return]
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(
             f"item {name!r}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got {kind!r}; a kind "
@@ -240,20 +249,6 @@ def parse_item(record: object) -> Item:
         if key in known and key not in given:
             raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
     return cls(**given)
-
-
-def _made(kind: str, record: Mapping[str, Any]) -> Item:
-    """The item that a registered kind makes of a record."""
-    try:
-        item: Any = _OWN_KINDS[kind](record)
-    except Exception as error:  # other people's code
-        raise ValueError(f"item {record.get('id')!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
-    if not isinstance(item, (MultipleChoice, Recall, Generation)):
-        raise ValueError(
-            f"item {record.get('id')!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or "
-            f"Generation, got {item!r}"
-        )
-    return item
 
 
 def item_record(item: Item) -> dict[str, Any]:

@@ -90,13 +90,14 @@ def together(work: Callable[[], T]) -> T:
             raise
         error = raised
     try:
-        failures = all_gather(None if error is None else _describe(error))
+        failures = all_gather(None if error is None else f"{type(error).__name__}: {error}")
         first = next((at for at, failure in enumerate(failures) if failure is not None), None)
         if first is None:
             return result  # type: ignore[no-any-return]
         if first != rank() or error is None:
             error = RuntimeError(f"rank {first}: {failures[first]}")
-        raise _mark_raised_on_all(error)
+        setattr(error, _ON_ALL_RANKS, True)  # an enclosing `together` does not gather failures once more
+        raise error
     finally:
         del error, result  # a traceback keeps the tensors of a failed forward pass alive
 
@@ -111,26 +112,14 @@ def on_main(work: Callable[[], T]) -> T:
     if world_size() == 1:
         return work()
     result: Any = None
-    error: Exception | None = None
-    box: list[Any] = [None]
-    if rank() == 0:
-        try:
-            result = work()
-            box = [(pickle.dumps(result), None)]
-        except Exception as raised:  # the other ranks wait for the broadcast
-            error, box = raised, [(None, _describe(raised))]
+
+    def dumped() -> bytes | None:
+        nonlocal result
+        if rank() > 0:
+            return None
+        result = work()
+        return pickle.dumps(result)
+
+    box: list[Any] = [together(dumped)]
     torch.distributed.broadcast_object_list(box, src=0)
-    data, failure = box[0]
-    if failure is not None:
-        raise _mark_raised_on_all(error or RuntimeError(f"rank 0: {failure}"))
-    return result if rank() == 0 else pickle.loads(data)  # type: ignore[no-any-return]
-
-
-def _mark_raised_on_all(error: Exception) -> Exception:
-    """Marks an error that every rank raises, so that an enclosing `together` does not gather failures once more."""
-    setattr(error, _ON_ALL_RANKS, True)
-    return error
-
-
-def _describe(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return result if rank() == 0 else pickle.loads(box[0])  # type: ignore[no-any-return]
