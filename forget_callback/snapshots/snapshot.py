@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from forget_callback.probes.probe import Probe
 
-# A caller may give any sequence; the snapshot holds an NDArray.
-Vector: TypeAlias = Any
+# A vector as a caller gives it: numbers, or texts of which some may be None.
+Column: TypeAlias = ArrayLike | Sequence[str | None]
 
 OUTCOMES = ("correct", "wrong", "unparsed", "truncated")
 
@@ -37,12 +37,13 @@ _COLUMNS: dict[str, tuple[type, Any]] = {
     "n_choices": (float, np.inf),
     "answer": (int, -1),
 }
+_NOT_GIVEN: Any = None  # a default is filled in, so no reader sees None
 _TEXT = ("id", "category", "outcome", "prediction", "text")
 
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One model on one probe. All vectors are ``(n_items,)``; the first five fields are required, others filled in.
+    """One model on one probe. All vectors are ``(n_items,)``; only the first five fields are required.
 
     Attributes:
         probe: Name of the probe.
@@ -70,20 +71,43 @@ class Snapshot:
     probe: str
     fingerprint: str
     step: int
-    ids: Vector
-    correct: Vector
-    outcome: Vector = None
-    choice: Vector = None
-    margin: Vector = None
-    category: Vector = None
-    prediction: Vector = None
-    text: Vector = None
-    scores: Vector = None
-    n_choices: Vector = None
-    answer: Vector = None
+    ids: NDArray[Any]
+    correct: NDArray[Any]
+    outcome: NDArray[Any] = _NOT_GIVEN
+    choice: NDArray[Any] = _NOT_GIVEN
+    margin: NDArray[Any] = _NOT_GIVEN
+    category: NDArray[Any] = _NOT_GIVEN
+    prediction: NDArray[Any] = _NOT_GIVEN
+    text: NDArray[Any] = _NOT_GIVEN
+    scores: NDArray[Any] = _NOT_GIVEN
+    n_choices: NDArray[Any] = _NOT_GIVEN
+    answer: NDArray[Any] = _NOT_GIVEN
     samples_seen: float = float("nan")
     tokens_seen: float = float("nan")
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    if TYPE_CHECKING:  # what callers may give for the vectors above: any sequence
+
+        def __init__(
+            self,
+            probe: str,
+            fingerprint: str,
+            step: int,
+            ids: Column,
+            correct: Column,
+            outcome: Column = ...,
+            choice: Column = ...,
+            margin: Column = ...,
+            category: Column = ...,
+            prediction: Column = ...,
+            text: Column = ...,
+            scores: Column = ...,
+            n_choices: Column = ...,
+            answer: Column = ...,
+            samples_seen: float = ...,
+            tokens_seen: float = ...,
+            metadata: Mapping[str, Any] = ...,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         n = len(self.ids)
