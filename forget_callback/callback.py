@@ -139,9 +139,12 @@ class ForgetCallback(TrainerCallback):
         """Adds this callback to a trainer: the same as passing it in the Trainer's `callbacks=`.
 
         Raises:
-            ValueError: If the trainer has another ForgetCallback.
+            ValueError: If it is no trainer, or has another ForgetCallback.
         """
-        callbacks = trainer.callback_handler.callbacks
+        handler = getattr(trainer, "callback_handler", None)
+        if handler is None:
+            raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {trainer!r}")
+        callbacks = handler.callbacks
         before = callbacks[: callbacks.index(self)] if self in callbacks else callbacks
         if any(isinstance(callback, ForgetCallback) for callback in before):
             raise ValueError(
@@ -180,13 +183,13 @@ class ForgetCallback(TrainerCallback):
     ) -> None:
         """Takes the baseline, or reads it back when training was resumed."""
         self._refused = state
-        with self._errors("this run is not watched"):
+        with self._errors("no forgetting will be measured in this run"):
             trainer = self._find_trainer()
             self._end()
             self._record, self._state, self._refused = Record(), state, None
         if self._state is not state:
             return
-        with self._errors("the baseline could not be taken, so this run is not watched"):
+        with self._errors("the baseline could not be taken, so no forgetting will be measured in this run"):
             model, tokenizer = kwargs.get("model"), kwargs.get("processing_class")
             self._session = Session(self.settings, trainer, args, state, model, tokenizer)
             self._record = self._session.record
@@ -281,13 +284,13 @@ class ForgetCallback(TrainerCallback):
         return weakref.proxy(trainers[0])
 
     def _refuse_late(self, state: TrainerState) -> None:
-        """Reports once that a run is not watched because this callback was added after its start."""
+        """Reports once that a run is not measured because this callback was added after its start."""
         if state is not self._refused:
             self._refused = state
-            with self._errors("this run is not watched"):
+            with self._errors("no forgetting will be measured in this run"):
                 raise ValueError(
-                    f"ForgetCallback was added at step {state.global_step} of a training that runs, too late for a "
-                    "baseline; pass it in the Trainer's callbacks=, or add it before train()"
+                    f"ForgetCallback was added at step {state.global_step}, after training had started, too late for "
+                    "a baseline; pass it in the Trainer's callbacks=, or add it before train()"
                 )
 
     def _snapshot(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:

@@ -93,7 +93,8 @@ def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, 
     if n < FEW_ITEMS:
         yield (
             "few_items",
-            f"{n} items are fewer than {FEW_ITEMS}: intervals are wide; add items, or use thresholds of 0.10 or more",
+            f"{n} {'items are' if n > 1 else 'item is'} fewer than {FEW_ITEMS}: intervals are wide; add items, or use "
+            "thresholds of 0.10 or more",
         )
     if two:
         yield (
@@ -140,8 +141,8 @@ def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterato
     if unknown.any():
         yield (
             "no_choices",
-            f"the chosen option is not stored for {int(unknown.sum())} items, so knowledge_lost assumes that guesses "
-            "never repeat, and is too low where they do; store `choice`, or score the items again",
+            f"the chosen option is not stored for {int(unknown.sum())} of {len(before)} items, so knowledge_lost "
+            "assumes that guesses never repeat, and is too low where they do; store `choice`, or score the items again",
         )
     high = changed.interval("knowledge_lost").high
     if high < 0 and after.step != before.step:

@@ -146,6 +146,8 @@ class Scorer:
         for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be 1 or more, got {value}")
+        if isinstance(tokenizer, str):
+            raise ValueError(f"tokenizer must be a loaded tokenizer, got {tokenizer!r}; load_tokenizer(...) loads one")
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self.judge = Judge.of(scorer)
         self.probes = tuple(bind(probe, self.tokenizer) for probe in judged_by(self.judge, as_probes(probes)))
@@ -163,6 +165,8 @@ class Scorer:
 
     def score_repeats(self, model: Any, *, progress: bool = False) -> list[list[Snapshot]]:
         """For each repeat, a snapshot of each probe. Its share of the time that this took is in its metadata."""
+        if isinstance(model, str):
+            raise ValueError(f"model must be a loaded model of transformers, got {model!r}; load_model(...) loads one")
         begun = time.perf_counter()
         found = together(lambda: self._score(model, progress)) if self.shared else self._score(model, progress)
         per_item = (time.perf_counter() - begun) / sum(len(one) for snapshots in found for one in snapshots)

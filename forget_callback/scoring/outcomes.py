@@ -123,7 +123,8 @@ def warn_unscored(probe: Probe, ids: Sequence[str], why: str) -> None:
     """Warns about items that are not scored, if there are any."""
     if ids:
         shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-        logger.warning("probe %r: %d of %d items are not scored: %s (%s)", probe.name, len(ids), len(probe), shown, why)
+        are = "items are" if len(ids) > 1 else "items is"
+        logger.warning("probe %r: %d of %d %s not scored: %s (%s)", probe.name, len(ids), len(probe), are, shown, why)
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
+from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
@@ -185,21 +186,28 @@ class ForgetMonitor:
             step: Optimizer steps so far, more than at the last call.
             snapshots: What was scored: one of each probe, in any order, their items too. Their `step` and counts are
                 filled in here.
-            samples_seen: Training samples so far, the x-axis of the curves.
+            samples_seen: Training samples so far, the x-axis of the curves; never fewer than at the last call.
             tokens_seen: Training tokens so far.
             again: At the baseline, the same model scored once more in another way (other batches, other samples): the
                 noise floor.
 
         Raises:
-            ValueError: If the step does not grow, or the snapshots are not one of each probe. What the disk refuses is
-                logged, and written at the next call.
+            ValueError: If the step does not grow, samples_seen falls or the snapshots are not one of each probe. What
+                the disk refuses is logged, and written at the next call.
         """
         first = self.last_step is None
+        if isinstance(step, bool) or not isinstance(step, Integral):
+            raise ValueError(f"step must be a whole number of optimizer steps, got {step!r}")
+        if not isinstance(samples_seen, Real):
+            raise ValueError(f"samples_seen must be a number, got {samples_seen!r}")
         if self.last_step is not None and step <= self.last_step:
             raise ValueError(
                 f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
                 f"{self.store.path}, call Store.set_aside() first"
             )
+        seen = math.nan if first else self.last_rows[0].samples_seen
+        if samples_seen < seen:
+            raise ValueError(f"samples_seen must not fall: the last snapshot's is {seen:g}, got {samples_seen:g}")
         now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
         rows = self._history.append(now, again=same)
@@ -224,7 +232,9 @@ class ForgetMonitor:
         Raises:
             ValueError: If they are not one of each probe.
         """
-        given = [snapshots] if isinstance(snapshots, Snapshot) else list(snapshots)
+        given = list(snapshots) if isinstance(snapshots, Iterable) else [snapshots]
+        if other := [one for one in given if not isinstance(one, Snapshot)]:
+            raise ValueError(f"snapshots must be what score_probe returns, one of each probe, got {other[0]!r}")
         expected, names = [probe.name for probe in self.probes], [snapshot.probe for snapshot in given]
         if sorted(names) != sorted(expected):
             raise ValueError(
@@ -275,11 +285,12 @@ class ForgetMonitor:
         for row in self.last_rows:
             if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
                 logger.warning(
-                    "probe %r: the model of step %d differs from the baseline before this run: %d items forgotten, %d "
-                    "gained; stage_forgetting counts from this model on",
+                    "probe %r: the model of step %d differs from the baseline before this run: %d of %d items "
+                    "forgotten, %d gained; stage_forgetting counts from this model on",
                     row.probe,
                     row.step,
                     row.transitions.n10,
+                    row.transitions.n,
                     row.transitions.n01,
                 )
         for rule in self.rules:

@@ -75,7 +75,7 @@ class Session:
         processing_class: Its tokenizer, or a processor that holds one.
 
     Raises:
-        Exception: If there can be no baseline: then nothing is left behind, and this run is not watched.
+        Exception: If there can be no baseline: then nothing is left behind, and this run is not measured.
     """
 
     def __init__(
@@ -93,10 +93,13 @@ class Session:
         probes = together(lambda: [bind(probe, tokenizer) for probe in settings.probes])
         self._setup = setup_of(args, tokenizer)
         notes = _resumed_notes(state, self._setup)
-        self._part = 1.0
+        self._part, self._skipped = 1.0, False
         self.record, batch_tokens = self._open(args, state, probes, notes)
         self._scorer = self._make_scorer(tokenizer, probes, batch_tokens=settings.batch_tokens or batch_tokens)
-        self._data = DataSeen(notes.samples_seen, notes.tokens_seen)
+        # A checkpoint may lack notes: its run's last snapshot then is the least that was seen.
+        samples = max([notes.samples_seen, *(row.samples_seen for row in self.record.rows[-1:])])
+        tokens = max([notes.tokens_seen, *(row.tokens_seen for row in self.record.rows[-1:])])
+        self._data = DataSeen(samples, tokens)
         self._counted: tuple[int, tuple[float, float]] | None = None
         self._data.watch(model)
         try:
@@ -123,11 +126,13 @@ class Session:
             self._score_part(part)
             self.count(state)  # a checkpoint of this step keeps the part
             if too_dear and not always:
-                logger.info(
-                    "no snapshot at step %d: it would exceed max_overhead=%g",
+                logger.log(
+                    logging.INFO if self._skipped else logging.WARNING,
+                    "no snapshot at step %d: it would exceed max_overhead=%g (more of these are logged at level INFO)",
                     state.global_step,
                     self.settings.max_overhead,
                 )
+                self._skipped = True
                 return False
         return self._observe(state.global_step, self._score(self._scorer, model), samples=samples, tokens=tokens)
 

@@ -9,6 +9,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +17,7 @@ from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.stopping import StopRule, check_targets
-from forget_callback.runs.store import Store
+from forget_callback.runs.store import Store, open_run
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
 from forget_callback.training.monitor import ForgetMonitor
@@ -51,16 +52,34 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_targets(self.stop, self.probes)
-        if self.max_overhead is not None and not 0 < self.max_overhead < 1:
-            raise ValueError(f"max_overhead must lie in (0, 1), got {self.max_overhead!r}")
-        if self.batch_tokens is not None and self.batch_tokens < 1:
-            raise ValueError(f"batch_tokens must be 1 or more, got {self.batch_tokens}")
+        share, tokens = self.max_overhead, self.batch_tokens
+        if share is not None and not (isinstance(share, Real) and 0 < share < 1):
+            raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {share!r}")
+        if not isinstance(self.noise_floor, bool):
+            raise ValueError(f"noise_floor must be True, False or None, got {self.noise_floor!r}")
+        if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
+            raise ValueError(f"batch_tokens must be a whole number of 1 or more, or None, got {tokens!r}")
+        if self.output_dir is not None and not isinstance(self.output_dir, str | os.PathLike):
+            raise ValueError(f"output_dir must be a path, or None for the Trainer's own, got {self.output_dir!r}")
+        _check_baseline(self.baseline)
         if self.log not in get_args(Log):
             raise ValueError(f"log must be 'main' or 'all', got {self.log!r}")
         if self.upload not in get_args(Upload):
             raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
+
+
+def _check_baseline(baseline: Any) -> None:
+    if baseline in ("start", "base"):
+        return
+    if not isinstance(baseline, str | os.PathLike):
+        raise ValueError(f"baseline must be 'start', 'base' or a RUN directory, got {baseline!r}")
+    if os.environ.get("RANK", "0") == "0":  # rank 0 reads it; machines of other ranks may not have the directory
+        try:
+            open_run(baseline)
+        except ValueError as error:
+            raise ValueError(f"baseline must be 'start', 'base' or a RUN directory: {error}") from None
 
 
 def open_monitor(
@@ -86,7 +105,7 @@ def open_monitor(
             raise  # snapshots of two runs must not mix
         aside = None
     if aside is not None:
-        logger.warning("%s held later or other snapshots; they are kept in %s", store.path, aside)
+        logger.warning("%s held an earlier or longer run; its snapshots were moved to %s", store.path, aside)
     if args.push_to_hub and settings.upload != "all":
         _warn_of_push(store, args)
     last = int(state.max_steps)

@@ -124,7 +124,7 @@ def test_one_callback_in_a_trainer_that_trains_inside_another(make_sft, probe, t
     outer.train()
     assert steps(callback) == Store(tmp_path / "outer").steps("mini") == [0, 2, 4, 6]
     assert inner.state.global_step == 6 and not (tmp_path / "inner" / "forget").exists()
-    assert caplog.text.count("this run is not watched: ValueError") == 1
+    assert caplog.text.count("no forgetting will be measured in this run: ValueError") == 1
     assert "give each trainer a ForgetCallback of its own" in caplog.text
 
 
@@ -150,7 +150,12 @@ def test_two_callbacks_in_one_trainer_are_refused(make_sft, probe, caplog):
     trainer.add_callback(two)
     trainer.train()
     assert steps(one) == [0, 3, 6] and two.history.empty
-    assert caplog.text.count("this run is not watched: ValueError: the trainer has a ForgetCallback already") == 1
+    assert (
+        caplog.text.count(
+            "no forgetting will be measured in this run: ValueError: the trainer has a ForgetCallback already"
+        )
+        == 1
+    )
 
 
 def test_training_twice_gives_two_runs(make_sft, probe, tmp_path):
@@ -176,7 +181,7 @@ def test_a_callback_that_is_added_while_training_runs_says_that_it_is_too_late(m
     trainer.train()
     assert trainer.state.global_step == 6
     assert callback.history.empty and not (tmp_path / "forget").exists()
-    assert caplog.text.count("this run is not watched") == 1
+    assert caplog.text.count("no forgetting will be measured in this run") == 1
     assert "too late for a baseline; pass it in the Trainer's callbacks=, or add it before train()" in caplog.text
     trainer.train()  # the next training has a start
     assert steps(callback) == [0, 1, 2, 3, 4, 5, 6]
@@ -186,7 +191,7 @@ def test_too_late_is_an_error_for_those_who_want_errors(make_sft, probe):
     trainer = make_sft([])
     callback = ForgetCallback(probe, every=1, on_error="raise")
     trainer.add_callback(At(2, lambda: trainer.add_callback(callback)))
-    with pytest.raises(ValueError, match=r"added at step [23] of a training that runs"):
+    with pytest.raises(ValueError, match=r"added at step [23], after training had started"):
         trainer.train()
 
 

@@ -1,5 +1,6 @@
 """The callback in real training runs: it sees everything, and changes nothing."""
 
+import logging
 import math
 import random
 import re
@@ -386,6 +387,15 @@ def test_a_checkpoint_without_notes_resumes_with_a_baseline_from_another_run(mak
     assert "saved without ForgetCallback" in caplog.text
 
 
+def test_a_checkpoint_without_notes_counts_on_from_what_its_run_has_on_disk(make_sft, probe, tmp_path):
+    make_sft([], save_strategy="steps", save_steps=2).train()
+    watched = ForgetCallback(probe, every=1, output_dir=tmp_path)
+    make_sft([watched], max_steps=2, output_dir=str(tmp_path / "elsewhere")).train()
+    resumed = ForgetCallback(probe, every=1, on_error="raise")
+    make_sft([resumed]).train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert whole(resumed.history)["samples_seen"].tolist() == [0, 4, 8, 12, 16, 20, 24]
+
+
 def test_stages_of_a_pipeline_keep_one_baseline(make_sft, make_model, probe, tokenizer, tmp_path, caplog):
     """Two stages and a third one: against the very first model, and against each stage's own start."""
     model = make_model()
@@ -486,10 +496,13 @@ def test_max_overhead_scores_a_part_where_all_is_too_dear(make_sft, probe, tmp_p
     assert abs(by_category[0] - by_category[1]) <= 1
 
 
-def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
+def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe, caplog):
+    caplog.set_level(logging.INFO)
     callback = ForgetCallback(probe, every=1, max_overhead=1e-6)
     make_sft([callback]).train()
     assert whole(callback.history)["step"].tolist() == [0, 6]
+    skipped = [record.levelname for record in caplog.records if "would exceed max_overhead" in record.getMessage()]
+    assert skipped == ["WARNING"] + ["INFO"] * 4
 
 
 @pytest.mark.parametrize(
@@ -501,7 +514,17 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe):
         ({"trackers": print}, "methods log.row. and alert"),
         ({"trackers": [Listening, Listening()]}, "got <class"),
         ({"max_overhead": 2.0}, "max_overhead must lie"),
+        ({"max_overhead": "5%"}, "max_overhead must lie in .0, 1., such as 0.05 for 5%, got '5%'"),
+        ({"max_overhead": True}, "max_overhead must lie"),
+        ({"noise_floor": "no"}, "noise_floor must be True, False or None, got 'no'"),
         ({"batch_tokens": 0}, "batch_tokens must be"),
+        ({"batch_tokens": 512.0}, "batch_tokens must be a whole number of 1 or more, or None, got 512.0"),
+        ({"batch_tokens": True}, "batch_tokens must be a whole number"),
+        ({"output_dir": 5}, "output_dir must be a path, or None for the Trainer's own, got 5"),
+        ({"baseline": "strat"}, "baseline must be 'start', 'base' or a RUN directory: strat is not a run"),
+        ({"baseline": None}, "baseline must be 'start', 'base' or a RUN directory, got None"),
+        ({"trainer": 5}, "trainer must be a Trainer .an object that has callback_handler., got 5"),
+        ({"trainer": Trainer}, "trainer must be a Trainer .*got <class"),
         ({"on_error": "ignore"}, "on_error must be"),
         ({"stop": StopRule("forgetting", 0.1, category="nothing")}, "has no category 'nothing'"),
         ({"stop": StopRule("forgetting", 0.1, probe="nothing")}, "probe 'nothing' is not among"),

@@ -56,7 +56,8 @@ def test_few_items(n, few):
     found = advice(snapshot(0, [1.0] * n), snapshot(1, [1.0] * n))
     assert [one.key for one in found] == ["few_items"] * few
     if few:
-        assert str(found[0]).startswith(f"probe 'p': {n} items are fewer than 200") and "add items" in found[0].text
+        items = "item is" if n == 1 else "items are"
+        assert str(found[0]).startswith(f"probe 'p': {n} {items} fewer than 200") and "add items" in found[0].text
 
 
 def test_two_options():
@@ -70,7 +71,7 @@ def test_two_options():
 def test_choices_that_were_not_stored(side):
     path = [choices(step, 390, **({"choice": [-1] * N} if step == side else {})) for step in (0, 1)]
     found = [one for one in advice(*path) if one.key == "no_choices"]
-    assert "not stored for 390 items" in only(found).text and "store `choice`" in only(found).text
+    assert "not stored for 390 of" in only(found).text and "store `choice`" in only(found).text
 
 
 def test_an_unread_option_is_no_choice_that_was_not_stored():

@@ -206,6 +206,14 @@ def test_an_items_answer_does_not_depend_on_the_other_items(taught):
             assert str(alone[name][0]) == str(together[name][i])
 
 
+def test_a_name_is_neither_a_model_nor_a_tokenizer(tokenizer):
+    probe = Probe("p", choice_items(2))
+    with pytest.raises(ValueError, match=r"model must be a loaded model .*got 'gpt2'; load_model\(...\) loads one"):
+        score_probe("gpt2", tokenizer, probe)
+    with pytest.raises(ValueError, match=r"tokenizer must be .*got 'gpt2'; load_tokenizer\(...\) loads one"):
+        Scorer("gpt2", probe)
+
+
 @pytest.mark.parametrize("batch_tokens", [0, -5])
 def test_a_budget_below_one_is_an_error(make_model, tokenizer, batch_tokens):
     with pytest.raises(ValueError, match=f"batch_tokens must be 1 or more, got {batch_tokens}"):

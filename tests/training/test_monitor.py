@@ -469,6 +469,25 @@ def test_steps_must_grow(tmp_path, step):
     assert len(monitor.history) == 6
 
 
+@pytest.mark.parametrize(
+    "step, snapshots, seen, problem",
+    [
+        ("6", knows(40), 6.0, "step must be a whole number of optimizer steps, got '6'"),
+        (20, "x", 1600.0, "snapshots must be what score_probe returns, one of each probe, got 'x'"),
+        (20, 5, 1600.0, "snapshots must be what score_probe returns, one of each probe, got 5"),
+        (20, knows(40), "many", "samples_seen must be a number, got 'many'"),
+        (20, knows(40), 799.0, "samples_seen must not fall: the last snapshot's is 800, got 799"),
+    ],
+)
+def test_what_cannot_be_observed_is_refused_and_leaves_no_trace(tmp_path, step, snapshots, seen, problem):
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    run(monitor, 40, 30)
+    with pytest.raises(ValueError, match=problem):
+        monitor.observe(step, snapshots, samples_seen=seen)
+    assert len(monitor.history) == 6
+    monitor.observe(20, knows(40), samples_seen=800.0)
+
+
 def test_the_order_in_which_a_score_gives_items_does_not_matter(tmp_path):
     monitor = ForgetMonitor(SUMS, tmp_path)
     monitor.observe(0, knows(40, SUMS))
