@@ -30,7 +30,8 @@ def _require(condition: bool, item: Any, field: str, problem: str) -> None:
 
 
 def _require_text(item: Any, field: str, value: object, *, empty: bool = False) -> None:
-    _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}")
+    remedy = "; convert it with str()" if isinstance(value, (int, float)) else ""
+    _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}{remedy}")
     _require(empty or bool(str(value).strip()), item, field, f"must not be empty, got {value!r}")
     try:
         str(value).encode()
@@ -146,7 +147,8 @@ class Generation:
         _require_text(self, "prompt", self.prompt)
         _require_text(self, "category", self.category, empty=True)
         is_text = isinstance(self.answer, (str, list, tuple))
-        _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}")
+        remedy = "; convert it with str()" if isinstance(self.answer, (int, float)) else ""
+        _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}{remedy}")
         answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
         _require(bool(answers), self, "answer", "must not be an empty list")
         known = get_args(Match)
@@ -214,7 +216,9 @@ def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
 
 
 def parse_item(record: object) -> Item:
-    """One item from a mapping such as a line of JSON; without `kind`, `choices` decides.
+    """One item from a mapping such as a line of JSON or a row of a table; without `kind`, `choices` decides.
+
+    A whole number as `id` stands for its text, and so does a number as `answer` where `match` is "number".
 
     Raises:
         ValueError: Naming the item and the field that is missing, unknown or wrong.
@@ -244,10 +248,18 @@ def parse_item(record: object) -> Item:
     given = {key: value for key, value in record.items() if key != "kind"}
     for key in given:
         if key not in known:
-            raise ValueError(f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}")
+            remedy = "drop it, or put it in `doc`" if "doc" in known else "drop it"
+            raise ValueError(
+                f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
+            )
     for key in ("id", "prompt", "choices", "answer"):
         if key in known and key not in given:
             raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
+    if _is_whole(name):
+        given["id"] = str(name)
+    answer = given["answer"]
+    if given.get("match") == "number" and (_is_whole(answer) or isinstance(answer, float)):
+        given["answer"] = str(answer).removesuffix(".0")
     return cls(**given)
 
 

@@ -6,6 +6,7 @@ A spec names a source: one of ours, or one that an installed package declares un
 
 from __future__ import annotations
 
+import difflib
 import os
 import random
 import sys
@@ -19,10 +20,12 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS
 from forget_callback.probes.hub import load_benchmark
 from forget_callback.probes.items import Item, parse_item
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
+from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS
 from forget_callback.probes.lm_eval import load_task
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import by_reasoning
@@ -49,22 +52,30 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
             a mapping from names to these, which are then named so.
 
     Raises:
-        ValueError: If one is none of these, several tables have no name, or as `load_probe` does.
+        ValueError: If there is none, one is none of these, several tables have no name, or as `load_probe` does.
 
     >>> [probe.name for probe in as_probes({"sums": [{"id": "a", "prompt": "2 + 2 =", "answer": "4"}]})]
     ['sums']
     """
-    if isinstance(given, Mapping):
+    if isinstance(given, Mapping) and not {"id", "prompt"} <= set(given):
+        _require_any(given)
         return tuple(replace(_one(value), name=name) for name, value in given.items())
-    if isinstance(given, (str, os.PathLike, Probe)) or _is_table(given) or not isinstance(given, Iterable):
+    whole = isinstance(given, (str, os.PathLike, Probe, Mapping)) or _is_table(given)
+    if whole or not isinstance(given, Iterable):
         return (_one(given),)
     several = list(given)
+    _require_any(several)
     if sum(map(_is_table, several)) > 1:
         raise ValueError(
             "probes: several tables without a name; name each, as in probes={'maths': rows, 'law': other_rows}, or "
             "make a Probe(name, items) of each"
         )
     return tuple(map(_one, several))
+
+
+def _require_any(given: Sequence[object] | Mapping[str, object]) -> None:
+    if not given:
+        raise ValueError("probes is empty; give at least one")
 
 
 def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> Probe:
@@ -89,7 +100,14 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     'facts-capitals-recall'
     """
     if not isinstance(spec, (str, os.PathLike)):
-        raise ValueError(f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {spec!r}")
+        remedy = (
+            "; for rows of a table use Probe(name, items) or pass them where a probe is accepted, as in "
+            "ForgetCallback(rows)"
+        )
+        raise ValueError(
+            f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {type(spec).__name__} "
+            f"{str(spec)[:80]}{remedy if _is_table(spec) else ''}"
+        )
     spec = os.fspath(spec)
     path, _, query = spec.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
@@ -114,32 +132,53 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
 def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int) -> Probe:
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
-        if name != "facts" or not set(options) <= {"category", "kind"}:
+        if name != "facts":
             raise ValueError(f"spec {spec!r}: expected builtin:facts, with ?category=... and kind=... if wanted")
+        _require_known(spec, options, ("category", "kind"))
         return load_facts(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
     if source == "hub" and colon:
+        _require_known(spec, options, HUB_OPTIONS)
         return load_benchmark(name, options)
     if source == "lm-eval" and colon:
+        _require_known(spec, options, LM_EVAL_OPTIONS)
         return load_task(name, options)
     installed = metadata.entry_points(group=GROUP) if colon or not path.endswith(".jsonl") else ()
     for entry in installed:
         if colon and entry.name == source:
             return _installed(spec, entry, name, options)
+    if not colon and path.endswith((".csv", ".tsv", ".parquet", ".xlsx")):
+        raise ValueError(f"spec {spec!r} is a table; read it with pandas and pass the DataFrame")
     if not path.endswith(".jsonl"):
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *sorted({entry.name for entry in installed})])
         raise ValueError(
             f"spec {spec!r} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
             "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
         )
-    if options:
-        raise ValueError(f"spec {spec!r}: {', '.join(options)} not known; expected one of {', '.join(_OURS)}")
+    _require_known(spec, options, ())
     return Probe(Path(path).stem, read_items(Path(path)))
+
+
+def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> None:
+    """Names the first option that is neither the source's own nor one of every spec, and what may be meant."""
+    known = [*own, *_OURS]
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f"; did you mean {close[0]!r}?" if close else ";"
+            raise ValueError(f"spec {spec!r}: unknown option {name!r}{meant} known are {', '.join(known)}")
 
 
 def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:
     """The probe of a source that an installed package declares: a function of the name and the options."""
     try:
-        made = entry.load()(name, dict(options))
+        source = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise ImportError(
+            f"spec {spec!r}: the entry point {entry.name!r} ({entry.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}; install again the package that declares it"
+        ) from error
+    try:
+        made = source(name, dict(options))
         return replace(_one(made), name=name) if _is_table(made) else _one(made)
     except (ImportError, OSError):
         raise
@@ -154,6 +193,8 @@ def _one(given: Any) -> Probe:
         return given
     if isinstance(given, (str, os.PathLike)):
         return load_probe(given)
+    if isinstance(given, (Mapping, *get_args(Item))):
+        raise ValueError(f"probes: got one item; wrap it in a list: [{str(given)[:80]}]")
     if not _is_table(given):
         raise ValueError(
             "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "

@@ -120,7 +120,10 @@ def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
     """
     names = [probe.name for probe in probes]
     if not probes or len(set(names)) < len(names):
-        raise ValueError(f"probes must be one or more with different names, got {names}; rename one")
+        raise ValueError(
+            f"probes must be one or more with different names, got {names}; rename one, for example "
+            "'builtin:facts?name=facts2'"
+        )
     known = {probe.name: {item.category for item in probe.items} for probe in probes} | {"all": set()}
     for rule in rules:
         probe, category = rule.target(names)

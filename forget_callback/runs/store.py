@@ -70,8 +70,8 @@ class Store:
             known = manifest["probes"].get(probe.name)
             if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
                 raise ValueError(
-                    f"{self.path} holds another probe named {probe.name!r}: fingerprint {known['fingerprint']} there, "
-                    f"{probe.fingerprint} here; use another output directory, or the probe of that run"
+                    f"{self.path} holds another probe named {probe.name!r}: fingerprint {known['fingerprint'][:12]} "
+                    f"there, {probe.fingerprint[:12]} here; use another output directory, or the probe of that run"
                 )
         if not self.writable:
             return

@@ -227,8 +227,9 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
     """
     if (snapshot.probe, snapshot.fingerprint) != (probe.name, probe.fingerprint):
         raise ValueError(
-            f"snapshot of probe {snapshot.probe!r} ({snapshot.fingerprint}) where probe {probe.name!r} "
-            f"({probe.fingerprint}) was expected"
+            f"snapshot of probe {snapshot.probe!r} ({snapshot.fingerprint[:12]}, {len(snapshot)} items) where probe "
+            f"{probe.name!r} ({probe.fingerprint[:12]}, {len(probe)} items) was expected; use the probe of that run, "
+            "or another baseline"
         )
     category = np.array([item.category for item in probe.items], object)
     ordered = _ordered(snapshot, np.array(probe.ids, object), f"probe {probe.name!r}")
@@ -272,8 +273,9 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
     if before.fingerprint != after.fingerprint:
         raise ValueError(
             f"snapshots of different probes do not compare: {before.probe!r} at step {before.step} has fingerprint "
-            f"{before.fingerprint}, {after.probe!r} at step {after.step} has {after.fingerprint}; score both models on "
-            "the same items, settings and chat template"
+            f"{before.fingerprint[:12]} and {len(before)} items, {after.probe!r} at step {after.step} has "
+            f"{after.fingerprint[:12]} and {len(after)}; score both models on the same items, settings and chat "
+            "template: use the probe of that run, or another baseline"
         )
     return _ordered(after, before.ids, f"the snapshot of step {before.step}")
 

@@ -265,7 +265,7 @@ def test_the_whole_suite_can_be_asked_by_reasoning(root):
     [
         ("hub:nothing", r"'hub:nothing' is not known; expected one of forgetting-map, mmlu, bbh"),
         ("hub:mmlu?form=numbers", "form=letters or form=text"),
-        ("hub:mmlu?split=dev", "expected the options form"),
+        ("hub:mmlu?split=dev", "unknown option 'split'.* known are form, root, name"),
         ("hub:mmlu?chat=maybe", "chat must be true or false, got 'maybe'"),
         ("hub:mmlu?temperature=hot", "temperature must be a number, got 'hot'"),
     ],

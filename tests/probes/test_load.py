@@ -1,11 +1,13 @@
 """What `load_probe` promises: a spec names one probe; a limit keeps the shares of categories and is one draw a seed."""
 
+import json
 import random
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from forget_callback import load_probe
 from forget_callback.probes.builtin import load_facts
-from forget_callback.probes.items import Recall, parse_item
+from forget_callback.probes.items import Generation, Recall, parse_item
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.load import as_probes
 from forget_callback.probes.probe import Probe
@@ -100,7 +102,11 @@ def test_the_builtin_facts_pass_their_options_on(spec, options):
         ("facts.json", "is not known"),
         ("web:page", "is not known"),
         ("builtin:quiz", "expected builtin:facts"),
-        ("builtin:facts?topic=geo", "expected builtin:facts"),
+        ("builtin:facts?topic=geo", "unknown option 'topic'.* known are category, kind, name"),
+        ("builtin:facts?limt=3", "unknown option 'limt'; did you mean 'limit'"),
+        ("none.jsonl?limt=3", "unknown option 'limt'; did you mean 'limit'"),
+        ("x.csv", "read it with pandas and pass the DataFrame"),
+        ([{"id": "a"}], r"for rows of a table use Probe\(name, items\) .* as in ForgetCallback\(rows\)"),
         ("builtin:facts?category=", "category must be one or more of"),
         ("builtin:facts?kind=essay", "kind must be"),
         ("none.jsonl", r"no probe file at none.jsonl"),
@@ -157,6 +163,22 @@ def test_a_table_with_the_fields_of_an_item_is_a_probe(make, rows):
     assert probe == Probe("probe", [parse_item(row) for row in rows])
 
 
+@pytest.mark.parametrize("make", [list, dataset, pd.DataFrame], ids=["list", "Dataset", "DataFrame"])
+def test_whole_number_ids_and_numbers_as_answers_are_their_texts(make):
+    rows = [{"id": i, "prompt": "6 * 7 =", "answer": 42, "match": "number"} for i in (1, 2)]
+    (probe,) = as_probes(make(rows))
+    assert probe.items == tuple(Generation(str(i), "6 * 7 =", "42", "number") for i in (1, 2))
+
+
+def test_numbers_of_numpy_and_fractions_are_their_texts(tmp_path):
+    row = {"id": np.int64(7), "prompt": "1 / 4 =", "answer": np.float64(0.25), "match": "number"}
+    (probe,) = as_probes([row])
+    assert probe.items == (Generation("7", "1 / 4 =", "0.25", "number"),)
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps({**row, "id": 7, "answer": 0.25}), encoding="utf-8")
+    assert load_probe(path).items == probe.items
+
+
 def test_one_or_several_in_any_form(path, tmp_path):
     probe = load_probe(path)
     assert as_probes(probe) == as_probes(path) == as_probes(Path(path)) == as_probes([Path(path)]) == (probe,)
@@ -177,6 +199,9 @@ def test_one_or_several_in_any_form(path, tmp_path):
         (pd.DataFrame(ROWS).drop(columns="id"), "row 0 of a table of items: item None, field 'id': missing"),
         ([{**ROWS[0], "answer": 9}], "row 0 of a table of items: item 'c', field 'answer': expected an index"),
         ({"a/b": ROWS}, "name must be letters"),
+        *[(empty, "probes is empty; give at least one") for empty in ([], (), {})],
+        *[(one, "got one item; wrap it in a list") for one in (ROWS[0], {"a": ROWS[0]}, parse_item(ROWS[0]))],
+        (["first", "second"], "spec 'first' is not known"),
     ],
 )
 def test_what_is_no_probe_says_what_was_expected(given, problem):
@@ -235,6 +260,14 @@ def test_a_source_of_an_installed_package_is_loaded_by_its_scheme(installed):
 def test_a_source_that_fails_or_is_not_there_is_named(installed, spec, problem):
     with pytest.raises(ValueError, match=problem):
         load_probe(spec)
+
+
+def test_a_source_whose_module_is_missing_is_named_with_its_spec(installed, tmp_path):
+    (tmp_path / "my_bench_source.py").unlink()
+    with pytest.raises(
+        ImportError, match=r"spec 'mybench:five': the entry point 'mybench' \(my_bench_source:load\) .*"
+    ):
+        load_probe("mybench:five")
 
 
 def test_a_source_is_imported_when_it_is_needed_and_not_before(installed):

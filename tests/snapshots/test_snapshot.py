@@ -154,9 +154,11 @@ def test_align_brings_the_later_items_into_the_earlier_order():
     assert aligned.step == 5
 
 
-def test_align_refuses_another_probe_and_shows_both_fingerprints():
-    with pytest.raises(ValueError, match=r"'p' at step 0 has fingerprint f1, 'q' at step 7 has f2"):
-        align(bare(fingerprint="f1"), bare(probe="q", fingerprint="f2", step=7))
+def test_align_refuses_another_probe_and_shows_the_start_of_both_fingerprints():
+    one, other = "1" * 64, "2" * 64
+    shown = f"'p' at step 0 has fingerprint {one[:12]} and 3 items, 'q' at step 7 has {other[:12]} and 2;"
+    with pytest.raises(ValueError, match=f"{shown} .*use the probe of that run, or another baseline"):
+        align(bare("abc", fingerprint=one), bare("ab", (1, 0), probe="q", fingerprint=other, step=7))
 
 
 @pytest.mark.parametrize(

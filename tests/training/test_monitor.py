@@ -139,8 +139,8 @@ def test_a_strict_rule_needs_the_number_of_planned_snapshots(tmp_path):
 @pytest.mark.parametrize(
     "probes, rule, problem",
     [
-        ([], {}, r"one or more with different names, got \[\]"),
-        ([FACTS, FACTS], {}, r"different names, got \['facts', 'facts'\]"),
+        ([], {}, "probes is empty; give at least one"),
+        ([FACTS, FACTS], {}, r"got \['facts', 'facts'\]; .*'builtin:facts\?name=facts2'"),
         ([FACTS], {"probe": "fact"}, r"probe 'fact' is not among \['facts'\]"),
         ([FACTS], {"probe": "all"}, r"probe 'all' is not among \['facts'\]"),
         ([FACTS], {"category": "maths"}, r"no category 'maths'; has \['art', 'geo'\]"),

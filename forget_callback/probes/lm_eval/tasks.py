@@ -107,6 +107,8 @@ def build(name: str, task: Any, shots: int | None, seed: int) -> dict[int, list[
 @contextlib.contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Errors of every layer below say which task they are about; what is printed goes to standard error."""
+    with contextlib.redirect_stdout(sys.stderr):
+        _lm_eval()  # where lm-eval itself is missing, its own error says all
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
@@ -169,5 +171,5 @@ def _lm_eval() -> tuple[Any, Path]:
     try:
         from lm_eval import tasks
     except ImportError as error:
-        raise ImportError(f"lm-eval tasks need lm-eval ({error}): pip install 'forget-callback[lm-eval]'") from error
+        raise ImportError(f"lm-eval:TASK needs lm-eval ({error}): pip install 'forget-callback[lm-eval]'") from error
     return tasks.TaskManager, Path(tasks.__file__).parent
