@@ -31,8 +31,12 @@ PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report
 
 @app.command()
 def compare(
-    before: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its first step), snapshot file, or log.")],
-    after: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its last step), snapshot file, or log.")],
+    before: Annotated[
+        str, typer.Argument(metavar="BEFORE", help="RUN, RUN@STEP (else its first step), snapshot file, or log.")
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="AFTER", help="RUN, RUN@STEP (else its last step), snapshot file, or log.")
+    ],
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print it.")] = "table",
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")

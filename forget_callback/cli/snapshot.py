@@ -75,7 +75,7 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
     from forget_callback.scoring.served.score import bind_served, score_served
 
     bound = [bind_served(probe, server, tokenizer=tokenizer) for probe in probes]
-    store.begin([probe for probe, _ in bound])
+    _begin(store, [probe for probe, _ in bound], step)
     for probe, loaded in bound:
         _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
 
@@ -83,12 +83,26 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
 def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
     from forget_callback.scoring.distributed import on_main
 
-    on_main(lambda: store.begin(scorer.probes))
-    taken, _ = scorer.score(checkpoint.model)
     recorded = (checkpoint.step or 0) if step is None else step
+    on_main(lambda: _begin(store, scorer.probes, recorded))
+    taken, _ = scorer.score(checkpoint.model)
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [one.at(recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
+
+
+def _begin(store: Store, probes: Sequence[Probe], step: int) -> None:
+    """Prepares the store.
+
+    Raises:
+        ValueError: If it holds that step already: better before scoring than after.
+    """
+    store.begin(probes)
+    for probe in probes:
+        if step in store.steps(probe.name):
+            raise ValueError(
+                f"{store.path} holds probe {probe.name!r} at step {step} already; give another --out or --step"
+            )
 
 
 def _show(seen: Observation, first: bool) -> None:

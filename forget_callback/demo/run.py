@@ -107,11 +107,11 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     results.print(curve_table(series, title="What the model forgot during training"))
     for rows in series:
         values = [row.transitions.forgetting for row in rows]
-        results.print(f"{rows[0].probe:>13} forgotten  {sparkline(values)}  {percent(values[-1])}", highlight=False)
+        results.print(f"{rows[0].probe:>13} raw 1→0  {sparkline(values)}  {percent(values[-1])}", highlight=False)
     for rows in series:
         floor, guessing = rows[-1].value("noise_floor"), rows[-1].transitions.persistence
         guesses = ""
-        if guessing is not None and guessing.n:
+        if guessing is not None and guessing.n >= 30:
             guesses = f", guess persistence {guessing.rho:.2f} ({guessing.n} items)"
         results.print(f"{rows[0].probe:>13} noise floor {percent(floor)}{guesses}", highlight=False)
     store = Store(out)

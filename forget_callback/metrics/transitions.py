@@ -185,8 +185,13 @@ def compare(before: Snapshot, after: Snapshot) -> Transitions:
     """Transitions between two snapshots of one probe, joined by item id.
 
     Raises:
-        ValueError: If fingerprints or items differ.
+        ValueError: If fingerprints or items differ, or one is no snapshot.
     """
+    for name, given in (("before", before), ("after", after)):
+        if not isinstance(given, Snapshot):
+            raise ValueError(
+                f"{name} must be a Snapshot, got {type(given).__name__}; load a file with Snapshot.load(path)"
+            )
     return _count(pairs_of(before, after))
 
 

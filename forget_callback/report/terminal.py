@@ -47,16 +47,21 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
         if name == "all" and len(wholes) > 1:
             continue
         if first:
-            said.append(f"{name}: {percent(changed.accuracy_after)} of {changed.n} items right")
+            said.append(f"{name} {percent(changed.accuracy_after)} of {changed.n} items right")
             continue
         text = f"{name}: lost {interval(whole, 'knowledge_lost')}, gained {percent(changed.knowledge_gained)}"
-        lost = [row for row in rows if row.probe == name and row.category and row.value("knowledge_lost") > 0]
+        parts = [row for row in rows if row.probe == name and row.category]
+        lost = [row for row in parts if row.transitions.interval("knowledge_lost").low > 0]  # the others may be noise
         if lost:
             worst = max(lost, key=lambda row: row.value("knowledge_lost"))
             text += f", most in {worst.category} {percent(worst.value('knowledge_lost'))}"
         said.append(text)
     samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
-    return f"forgetting at step {rows[0].step:,}{samples} | {' | '.join(said)} | {seconds:.1f} s"
+    at = f"at step {rows[0].step:,}{samples}"
+    # A first snapshot that differs from the baseline is compared with another run's, or with the base of an adapter.
+    own = not any(whole.transitions.n10 or whole.transitions.n01 for whole in wholes)
+    title = f"{'baseline' if own else 'start'}{f' {at}' if rows[0].step else ''}: " if first else f"forgetting {at} | "
+    return f"{title}{' | '.join(said)} | {seconds:.1f} s"
 
 
 def changes_table(rows: Sequence[Row], *, title: str) -> Table:

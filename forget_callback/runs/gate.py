@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.stopping import RULE
+from forget_callback.runs.stopping import RULE, unknown_metric
 
 Bound: TypeAlias = Literal["value", "lower"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
@@ -62,11 +62,12 @@ class Gate:
             ValueError: If it is no gate, or wants the bound of a metric without an interval.
         """
         match = RULE.fullmatch(text)
-        if match is None or match[3] not in ALL_METRICS:
+        if match is None:
             raise ValueError(
-                f"--fail-if {text!r}: expected METRIC>VALUE with a number as VALUE and METRIC one of "
-                f"{', '.join(ALL_METRICS)}"
+                f"--fail-if {text!r}: expected METRIC>VALUE with a number as VALUE, such as 'knowledge_lost>0.05'"
             )
+        if match[3] not in ALL_METRICS:
+            raise ValueError(f"--fail-if {text!r}: {unknown_metric(match[3], ALL_METRICS)}")
         if bound == "lower" and match[3] not in INTERVALS:
             raise ValueError(
                 f"--fail-if {text!r} with --bound lower: {match[3]!r} has no interval; {', '.join(INTERVALS)} have one"

@@ -5,9 +5,11 @@ A rule reads the history's rows and nothing else, so a decision can be made agai
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from difflib import get_close_matches
 from itertools import takewhile
 from typing import Literal
 
@@ -21,6 +23,15 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+# Metrics that grow as a model gets worse, and only then: what a rule in text may name.
+LOSSES = (
+    *("knowledge_lost", "knowledge_lost_net", "knowledge_lost_bounds_low", "knowledge_lost_bounds_high"),
+    *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
+    *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
+)
+_COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored")
+_P_VALUES = ("p_value", "persistence_p_value", "no_forgetting_p_value")
+_NOT_SHARES = ("forgetting_events", "drift", "margin", "guess_persistence")
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class StopRule:
         action: "stop" ends training, "warn" only logs that it fired.
 
     Raises:
-        ValueError: If a field is out of range, or the metric has no interval and `confidence` is not None.
+        ValueError: If a field is out of range, the metric is a p-value or a count, or it has no interval and
+            `confidence` is not None.
     """
 
     metric: str
@@ -54,9 +66,14 @@ class StopRule:
 
     def __post_init__(self) -> None:
         if self.metric not in (*METRICS, *OVER_TIME):
-            raise ValueError(f"metric must be one of {', '.join((*METRICS, *OVER_TIME))}, got {self.metric!r}")
-        if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or self.above != self.above:
+            raise ValueError(f"stop rule: {unknown_metric(self.metric, (*METRICS, *OVER_TIME))}")
+        if self.metric in (*_COUNTS, *_P_VALUES):
+            raise ValueError(_no_loss(self.metric))
+        if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or math.isnan(self.above):
             raise ValueError(f"above must be a number, got {self.above!r}")
+        if self.above >= 1 and self.metric not in _NOT_SHARES:
+            hint = f"; did you mean {self.above / 100:g}?" if self.above < 100 else ""
+            raise ValueError(f"stop rule {self.metric}>{self.above:g}: a share cannot exceed 1{hint}")
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
             raise ValueError(f"patience must be a whole number of 1 or more, got {self.patience!r}")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
@@ -79,7 +96,7 @@ class StopRule:
     def parse(cls, text: str) -> StopRule:
         """Reads "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", as in a recipe's YAML.
 
-        A metric with an interval is tested by its lower bound, one without by the point estimate.
+        METRIC is one of `LOSSES`. One with an interval is tested by its lower bound, one without by the point estimate.
 
         Raises:
             ValueError: If it is none of these, or the rule is not valid.
@@ -90,8 +107,24 @@ class StopRule:
                 f"stop rule {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with a "
                 "number as VALUE, such as 'knowledge_lost>0.05'"
             )
+        if match[3] in (*METRICS, *OVER_TIME) and match[3] not in LOSSES:
+            raise ValueError(_no_loss(match[3]))
         confidence = 0.95 if match[3] in INTERVALS else None
         return cls(match[3], float(match[5]), probe=match[1], category=match[2], confidence=confidence)
+
+
+def unknown_metric(name: str, known: Sequence[str]) -> str:
+    """What to say of a metric that does not exist: the one that was probably meant, or all."""
+    close = get_close_matches(name, known, n=1, cutoff=0.75)
+    remedy = f"did you mean {close[0]}? docs/metrics.md lists all" if close else f"there are {', '.join(known)}"
+    return f"no metric is called {name!r}; {remedy}"
+
+
+def _no_loss(metric: str) -> str:
+    return (
+        f"stop rule on {metric!r}: above a threshold it does not say that something was forgotten; "
+        "use a loss, such as 'knowledge_lost>0.05'"
+    )
 
 
 def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRule, ...]:
@@ -169,13 +202,13 @@ class StopDecision:
     def reason(self) -> str:
         """The decision in one line."""
         name = "/".join(part for part in (self.probe, self.category, self.rule.metric) if part)
-        bound = "" if self.confidence is None else f" (lower {self.confidence:.4g} bound {self.bound:.4f})"
-        times = f"{self.consecutive} snapshot{'s' if self.consecutive != 1 else ''} in a row"
+        is_share = self.rule.metric not in _NOT_SHARES
+        value, bound = (f"{100 * number:.1f}%" if is_share else f"{number:.4g}" for number in (self.value, self.bound))
+        bound = "" if self.confidence is None else f", {100 * self.confidence:.4g}% lower bound {bound}"
+        threshold = f"{100 * self.rule.above:g}%" if is_share else f"{self.rule.above:g}"
         relation = "above" if self.consecutive else "not above"
-        return (
-            f"{name} = {self.value:.4f}{bound} is {relation} {self.rule.above:g} at step {self.step}, "
-            f"{times}, {self.n} items"
-        )
+        times = f"{self.consecutive} snapshots in a row up to " if self.consecutive > 1 else ""
+        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items)"
 
 
 def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -> StopDecision:

@@ -179,6 +179,10 @@ def test_unknown_commands_and_options_exit_with_2(run_cli):
     assert run_cli("compare", "a", "b", "--format", "xml")[0] == 2
 
 
+def test_the_usage_names_the_arguments_of_compare(run_cli):
+    assert "compare [OPTIONS] BEFORE AFTER" in run_cli("compare", "--help")[1]
+
+
 def test_snapshot_scores_a_saved_model_as_in_memory(run_cli, make_model, tokenizer, tmp_path):
     model = make_model()
     model.save_pretrained(tmp_path / "model")
@@ -194,9 +198,10 @@ def test_snapshot_scores_a_saved_model_as_in_memory(run_cli, make_model, tokeniz
     np.testing.assert_allclose(stored.margin, expected.margin, atol=1e-5)
     assert stored.prediction.tolist() == expected.prediction.tolist()
     assert stored.metadata["model"] == str(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()  # refused before there is a model to score
     code, _, err = run_cli("snapshot", tmp_path / "model", "--probe", spec, "--out", tmp_path / "out")
     assert code == 2
-    assert "is not overwritten" in err
+    assert "at step 0 already; give another --out or --step" in err
     assert json.loads(run_cli("compare", tmp_path / "out", tmp_path / "out", "--format", "json")[1])["all"]["n10"] == 0
 
 

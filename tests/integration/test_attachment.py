@@ -210,7 +210,7 @@ def test_where_the_trainer_cannot_be_found_one_line_says_what_is_missing(make_sf
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
 def test_a_copy_has_the_arguments_and_a_run_of_its_own(make_sft, probe, tmp_path, trained, duplicate):
     """As Ray makes them for each trial of a hyperparameter search."""
-    callback = ForgetCallback(probe, every=3, stop="churn>2", output_dir=tmp_path / "first", on_error="raise")
+    callback = ForgetCallback(probe, every=3, stop="drift>1e9", output_dir=tmp_path / "first", on_error="raise")
     trainer = make_sft([callback])
     if trained:
         trainer.train()

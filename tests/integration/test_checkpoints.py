@@ -78,8 +78,10 @@ def test_the_history_of_checkpoints_is_what_the_callback_recorded(run, run_cli, 
         Store(out).read_beside("again", "mini").margin, recorded.read_beside("again", "mini").margin
     )
     assert (out / "forget" / "report.html").stat().st_size > 10_000
-    assert [line.split(" | ")[0] for line in said.splitlines()] == [
-        f"forgetting at step {step}, {4 * step} samples" for step in STEPS
+    first, *later = said.splitlines()
+    assert first.startswith("baseline: mini ")
+    assert [line.split(" | ")[0] for line in later] == [
+        f"forgetting at step {step}, {4 * step} samples" for step in STEPS[1:]
     ]
     assert "checkpoint-2" in Store(out).read("mini", 2).metadata["model"]
     code, said, _ = run_cli("compare", run / "run", out, "--format", "json", "--fail-if", "n10<1")
@@ -121,7 +123,7 @@ def test_a_run_without_baseline_or_callback_says_what_is_not_known(run, run_cli,
         store.steps("mini") == [2, 4, 6]
         and pd.read_parquet(store.path / "history.parquet")["samples_seen"].isna().all()
     )
-    assert said.startswith("forgetting at step 2 | mini: ")
+    assert said.startswith("baseline at step 2: mini ")
     assert (store.path / "report.html").exists()
     code, _, _ = run_cli("report", run / "after", "--out", run / "page.html")
     assert code == 0

@@ -377,6 +377,13 @@ def test_groups_are_compared_as_if_each_were_alone():
         np.testing.assert_array_equal(list(alone.values()), list(together.values()))
 
 
+def test_a_path_is_no_snapshot():
+    with pytest.raises(
+        ValueError, match=r"before must be a Snapshot, got str; load a file with Snapshot\.load\(path\)"
+    ):
+        compare("a.parquet", "b.parquet")
+
+
 def test_snapshots_of_different_probes_do_not_compare():
     before, after = (Snapshot("p", fingerprint, 0, ids=["a"], correct=[1]) for fingerprint in ("f1", "f2"))
     with pytest.raises(ValueError, match=r"different probes do not compare.*f1.*f2"):

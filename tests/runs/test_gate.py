@@ -63,6 +63,11 @@ def test_what_is_no_gate_is_an_error(text):
         Gate.parse(text)
 
 
+def test_a_misspelled_metric_says_which_one_was_meant():
+    with pytest.raises(ValueError, match=r"--fail-if 'forgeting>1': .*; did you mean forgetting\? docs/metrics.md"):
+        Gate.parse("forgeting>1")
+
+
 def test_a_bound_needs_an_interval():
     with pytest.raises(ValueError, match="'drift' has no interval; forgetting"):
         Gate.parse("drift>1", bound="lower")

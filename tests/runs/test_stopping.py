@@ -6,8 +6,10 @@ import pytest
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
+from forget_callback.metrics.transitions import METRICS
 from forget_callback.runs.history import History
-from forget_callback.runs.stopping import StopRule, decide, stop_rules
+from forget_callback.runs.series import OVER_TIME
+from forget_callback.runs.stopping import LOSSES, StopRule, decide, stop_rules
 from forget_callback.snapshots.snapshot import Snapshot
 
 N = 200
@@ -97,13 +99,22 @@ def test_only_the_stop_action_stops(action, stop):
 @pytest.mark.parametrize(
     "options, lost, reason",
     [
-        ({}, [40, 40], "p/forgetting = 0.2000 (lower 0.95 bound 0.1576) is above 0.1 at step 20, 2 snapshots in a row"),
-        (POINT, [30], "p/forgetting = 0.1500 is above 0.1 at step 10, 1 snapshot in a row, 200 items"),
-        (POINT, [30, 5], "p/forgetting = 0.0250 is not above 0.1 at step 20, 0 snapshots in a row, 200 items"),
+        (
+            {},
+            [40, 40],
+            "p/forgetting 20.0%, 95% lower bound 15.8%, above 10% at 2 snapshots in a row up to step 20 (200 items)",
+        ),
+        (POINT, [30], "p/forgetting 15.0%, above 10% at step 10 (200 items)"),
+        (POINT, [30, 5], "p/forgetting 2.5%, not above 10% at step 20 (200 items)"),
+        (
+            {"metric": "forgetting_events", "above": 1, **POINT},  # a number and no share
+            [30, 0, 30],
+            "p/forgetting_events 0.3, not above 1 at step 30 (200 items)",
+        ),
     ],
 )
 def test_the_reason_is_one_line(options, lost, reason):
-    assert decide(StopRule("forgetting", 0.1, **options), rows(*lost)).reason.startswith(reason)
+    assert decide(StopRule(**{"metric": "forgetting", "above": 0.1, **options}), rows(*lost)).reason == reason
 
 
 @pytest.mark.parametrize(
@@ -123,7 +134,13 @@ def test_which_rows_a_rule_reads(options, probes, target):
 @pytest.mark.parametrize(
     "options, problem",
     [
-        ({"metric": "forgotten"}, "metric must be one of n, .*, drift, .*got 'forgotten'"),
+        ({"metric": "bleu"}, "no metric is called 'bleu'; there are n, .*, drift, "),
+        *[
+            ({"metric": bad, "confidence": None}, f"stop rule on '{bad}': .*use a loss, such as 'knowledge_lost>0.05'")
+            for bad in ("n", "n10", "n_unscored", "p_value", "no_forgetting_p_value", "persistence_p_value")
+        ],
+        ({"above": 5}, r"stop rule forgetting>5: a share cannot exceed 1; did you mean 0\.05\?$"),
+        ({"above": float("inf")}, "stop rule forgetting>inf: a share cannot exceed 1$"),
         *[({"above": bad}, "above must be a number") for bad in (nan, "0.1", True, None)],
         *[({"patience": bad}, "patience must be a whole number of 1 or more") for bad in (0, -1, 1.0, True)],
         *[({"confidence": bad}, r"confidence must lie in \[0.5, 1\)") for bad in (0.4, 1, 95, nan)],
@@ -166,9 +183,22 @@ def test_a_text_that_is_no_rule_is_refused(text):
         stop_rules(text)
 
 
-def test_a_text_with_an_unknown_metric_names_the_known_ones():
-    with pytest.raises(ValueError, match=r"metric must be one of .*knowledge_lost.*, got 'knowlege_lost'"):
+def test_a_text_with_a_misspelled_metric_says_which_one_was_meant():
+    with pytest.raises(ValueError, match=r"'knowlege_lost'; did you mean knowledge_lost\? docs/metrics.md lists all$"):
         stop_rules("knowlege_lost>0.05")
+
+
+@pytest.mark.parametrize(
+    "metric", ["p_value", "n11", "accuracy_after", "net_change", "backward_transfer", "knowledge_gained", "recovered"]
+)
+def test_a_text_on_what_is_no_loss_is_refused(metric):
+    with pytest.raises(ValueError, match=rf"stop rule on '{metric}': .*use a loss, such as 'knowledge_lost>0.05'"):
+        stop_rules(f"p/{metric}>0.1")
+
+
+def test_every_loss_can_be_a_rule_in_text():
+    assert set(LOSSES) <= {*METRICS, *OVER_TIME}
+    assert [StopRule.parse(f"{name}>0.1").metric for name in LOSSES] == list(LOSSES)
 
 
 @pytest.mark.parametrize("given", [0.05, None, [None], ["forgetting>0.1", 3]])
