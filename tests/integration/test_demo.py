@@ -103,7 +103,7 @@ def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(d
     out = outputs[DEMOS[0]]
     recall = last(directory / "demo-run", "facts-recall")
     assert f"{100 * recall['forgetting']:.1f}%" in out
-    assert re.search(r"facts-recall forgotten +[▁▂▃▄▅▆▇█]{11} ", out)
+    assert re.search(r"facts-recall raw 1→0 +[▁▂▃▄▅▆▇█]{11} ", out)
     store = Store(directory / "demo-run")
     before, after = (store.read("facts-recall", store.steps("facts-recall")[i]) for i in (0, -1))
     lost = {str(before.prediction[i]).strip() for i in ((before.correct == 1) & (after.correct == 0)).nonzero()[0]}
