@@ -7,36 +7,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback as ForgetCallback
-    from forget_callback.metrics.transitions import Transitions as Transitions
-    from forget_callback.metrics.transitions import compare as compare
-    from forget_callback.metrics.transitions import transitions as transitions
-    from forget_callback.probes.items import Generation as Generation
-    from forget_callback.probes.items import MultipleChoice as MultipleChoice
-    from forget_callback.probes.items import Recall as Recall
-    from forget_callback.probes.items import register_item as register_item
+    from forget_callback.metrics.transitions import (
+        Transitions as Transitions,
+        compare as compare,
+        transitions as transitions,
+    )
+    from forget_callback.probes.items import (
+        Generation as Generation,
+        MultipleChoice as MultipleChoice,
+        Recall as Recall,
+        register_item as register_item,
+    )
     from forget_callback.probes.jsonl import dump_items as dump_items
     from forget_callback.probes.judging import register_matcher as register_matcher
     from forget_callback.probes.load import load_probe as load_probe
     from forget_callback.probes.probe import Probe as Probe
     from forget_callback.report import write_report as write_report
-    from forget_callback.runs.data_scale import DataScaleFit as DataScaleFit
-    from forget_callback.runs.data_scale import fit_data_scale as fit_data_scale
+    from forget_callback.runs.data_scale import DataScaleFit as DataScaleFit, fit_data_scale as fit_data_scale
     from forget_callback.runs.history import History as History
-    from forget_callback.runs.retention import Retention as Retention
-    from forget_callback.runs.retention import retention as retention
-    from forget_callback.runs.stopping import StopDecision as StopDecision
-    from forget_callback.runs.stopping import StopRule as StopRule
-    from forget_callback.runs.store import Store as Store
-    from forget_callback.runs.store import open_run as open_run
-    from forget_callback.scoring.engine import Scorer as Scorer
-    from forget_callback.scoring.engine import score_probe as score_probe
-    from forget_callback.scoring.engine import score_repeats as score_repeats
+    from forget_callback.runs.retention import Retention as Retention, retention as retention
+    from forget_callback.runs.stopping import StopDecision as StopDecision, StopRule as StopRule
+    from forget_callback.runs.store import Store as Store, open_run as open_run
+    from forget_callback.scoring.engine import (
+        Scorer as Scorer,
+        score_probe as score_probe,
+        score_repeats as score_repeats,
+    )
     from forget_callback.scoring.judge import Judge as Judge
-    from forget_callback.scoring.loading import load_model as load_model
-    from forget_callback.scoring.loading import load_tokenizer as load_tokenizer
+    from forget_callback.scoring.loading import load_model as load_model, load_tokenizer as load_tokenizer
     from forget_callback.snapshots.snapshot import Snapshot as Snapshot
-    from forget_callback.training.monitor import ForgetMonitor as ForgetMonitor
-    from forget_callback.training.monitor import Observation as Observation
+    from forget_callback.training.monitor import ForgetMonitor as ForgetMonitor, Observation as Observation
     from forget_callback.training.trackers import Tracker as Tracker
 
 _NAMES = {

@@ -20,30 +20,20 @@ from forget_callback.snapshots.snapshot import Snapshot
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
 METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
 EPOCH = typer.Option(min=1, help="inspect: which epoch, where samples were evaluated several times.")
-OPTIONS = typer.Option(
-    "--n-choices",
-    min=2,
-    max=26,
-    help="Number of options of items answered by a letter, where the log does not have it.",
-)
+OPTIONS = typer.Option("--n-choices", min=2, max=26, help="Options of items answered by a letter, if the log lacks it.")
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 
 
 @app.command()
 def compare(
-    before: Annotated[
-        str, typer.Argument(metavar="BEFORE", help="RUN, RUN@STEP (else its first step), snapshot file, or log.")
-    ],
-    after: Annotated[
-        str, typer.Argument(metavar="AFTER", help="RUN, RUN@STEP (else its last step), snapshot file, or log.")
-    ],
+    before: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its first step), snapshot file, or log.")],
+    after: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its last step), snapshot file, or log.")],
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print it.")] = "table",
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
     ] = None,
     bound: Annotated[
-        Literal["value", "lower"],
-        typer.Option(help="What a gate tests: the value, or the lower end of its confidence interval."),
+        Literal["value", "lower"], typer.Option(help="What a gate tests: the value, or its lower confidence limit.")
     ] = "value",
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     filter: Annotated[str | None, FILTER] = None,

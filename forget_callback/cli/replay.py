@@ -15,9 +15,7 @@ from forget_callback.runs.store import write_whole
 @app.command()
 def replay(
     run: Annotated[str, typer.Argument(help="RUN or RUN@STEP.")],
-    pool: Annotated[
-        str, typer.Option(help="Data that may be trained on: a .jsonl, .json or .parquet file, or hub id.")
-    ],
+    pool: Annotated[str, typer.Option(help="Training data: a .jsonl, .json or .parquet file, or hub id.")],
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     size: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",

@@ -38,18 +38,11 @@ def demo(
 @app.command()
 def report(
     runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN [RUN ...]", help="Run directories; or logs of one model's checkpoints, first to last."
-        ),
+        list[str], typer.Argument(metavar="RUN [RUN ...]", help="Runs, or logs of one model's checkpoints in order.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     stages: Annotated[
-        bool | None,
-        typer.Option(
-            "--stages/--side-by-side",
-            help="Whether the runs are stages of one pipeline; by default read from the runs.",
-        ),
+        bool | None, typer.Option("--stages/--side-by-side", help="Stages of one pipeline; by default read from runs.")
     ] = None,
     filter: Annotated[str | None, FILTER] = None,
     metric: Annotated[str | None, METRIC] = None,

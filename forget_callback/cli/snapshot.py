@@ -25,23 +25,14 @@ if TYPE_CHECKING:
 def snapshot(
     models: Annotated[
         list[str],
-        typer.Argument(
-            metavar="MODEL [MODEL ...]",
-            help="Model directory or hub id; several checkpoints of one run; or http://HOST:PORT/v1#MODEL.",
-        ),
+        typer.Argument(metavar="MODEL [MODEL ...]", help="Directories, hub ids, or one http://HOST:PORT/v1#MODEL."),
     ],
     probe: Annotated[list[str], typer.Option(help="Probe spec; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
-    step: Annotated[
-        int | None, typer.Option(min=0, help="Step to record a single model under; by default its own, or 0.")
-    ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="With checkpoints: the model before training, recorded as step 0.")
-    ] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Step of a single model; by default its own, or 0.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Of checkpoints: the model before training, step 0.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
-    batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Tokens per forward pass; halved on out-of-memory (OOM).")
-    ] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests to a server.")] = 16,
     include_path: IncludePath = None,
@@ -92,11 +83,7 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
 
 
 def _begin(store: Store, probes: Sequence[Probe], step: int) -> None:
-    """Prepares the store.
-
-    Raises:
-        ValueError: If it holds that step already: better before scoring than after.
-    """
+    """Prepares the store; refuses a step that it holds already, before anything is scored."""
     store.begin(probes)
     for probe in probes:
         if step in store.steps(probe.name):

@@ -20,13 +20,11 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from forget_callback.probes.builtin import load_facts
-from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS
-from forget_callback.probes.hub import load_benchmark
+from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS, load_benchmark
 from forget_callback.probes.items import Item, parse_item
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
-from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS
-from forget_callback.probes.lm_eval import load_task
+from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS, load_task
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.sampling import stratified
@@ -57,25 +55,20 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
     >>> [probe.name for probe in as_probes({"sums": [{"id": "a", "prompt": "2 + 2 =", "answer": "4"}]})]
     ['sums']
     """
+    if isinstance(given, (Mapping, list, tuple)) and not given:
+        raise ValueError("probes is empty; give at least one")
     if isinstance(given, Mapping) and not {"id", "prompt"} <= set(given):
-        _require_any(given)
         return tuple(replace(_one(value), name=name) for name, value in given.items())
     whole = isinstance(given, (str, os.PathLike, Probe, Mapping)) or _is_table(given)
     if whole or not isinstance(given, Iterable):
         return (_one(given),)
     several = list(given)
-    _require_any(several)
     if sum(map(_is_table, several)) > 1:
         raise ValueError(
             "probes: several tables without a name; name each, as in probes={'maths': rows, 'law': other_rows}, or "
             "make a Probe(name, items) of each"
         )
     return tuple(map(_one, several))
-
-
-def _require_any(given: Sequence[object] | Mapping[str, object]) -> None:
-    if not given:
-        raise ValueError("probes is empty; give at least one")
 
 
 def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> Probe:
@@ -100,13 +93,10 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     'facts-capitals-recall'
     """
     if not isinstance(spec, (str, os.PathLike)):
-        remedy = (
-            "; for rows of a table use Probe(name, items) or pass them where a probe is accepted, as in "
-            "ForgetCallback(rows)"
-        )
+        remedy = "; for rows of a table use Probe(name, items), or ForgetCallback(rows)" if _is_table(spec) else ""
         raise ValueError(
             f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {type(spec).__name__} "
-            f"{str(spec)[:80]}{remedy if _is_table(spec) else ''}"
+            f"{str(spec)[:80]}{remedy}"
         )
     spec = os.fspath(spec)
     path, _, query = spec.partition("?")

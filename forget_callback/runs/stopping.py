@@ -29,8 +29,6 @@ LOSSES = (
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
 )
-_COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored")
-_P_VALUES = ("p_value", "persistence_p_value", "no_forgetting_p_value")
 _NOT_SHARES = ("forgetting_events", "drift", "margin", "guess_persistence")
 
 
@@ -50,8 +48,7 @@ class StopRule:
         action: "stop" ends training, "warn" only logs that it fired.
 
     Raises:
-        ValueError: If a field is out of range, the metric is a p-value or a count, or it has no interval and
-            `confidence` is not None.
+        ValueError: If a field is out of range, or the metric has no interval and `confidence` is not None.
     """
 
     metric: str
@@ -67,13 +64,8 @@ class StopRule:
     def __post_init__(self) -> None:
         if self.metric not in (*METRICS, *OVER_TIME):
             raise ValueError(f"stop rule: {unknown_metric(self.metric, (*METRICS, *OVER_TIME))}")
-        if self.metric in (*_COUNTS, *_P_VALUES):
-            raise ValueError(_no_loss(self.metric))
         if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or math.isnan(self.above):
             raise ValueError(f"above must be a number, got {self.above!r}")
-        if self.above >= 1 and self.metric not in _NOT_SHARES:
-            hint = f"; did you mean {self.above / 100:g}?" if self.above < 100 else ""
-            raise ValueError(f"stop rule {self.metric}>{self.above:g}: a share cannot exceed 1{hint}")
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
             raise ValueError(f"patience must be a whole number of 1 or more, got {self.patience!r}")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
@@ -107,10 +99,17 @@ class StopRule:
                 f"stop rule {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with a "
                 "number as VALUE, such as 'knowledge_lost>0.05'"
             )
-        if match[3] in (*METRICS, *OVER_TIME) and match[3] not in LOSSES:
-            raise ValueError(_no_loss(match[3]))
-        confidence = 0.95 if match[3] in INTERVALS else None
-        return cls(match[3], float(match[5]), probe=match[1], category=match[2], confidence=confidence)
+        metric, above = match[3], float(match[5])
+        if metric in (*METRICS, *OVER_TIME) and metric not in LOSSES:
+            raise ValueError(
+                f"stop rule on {metric!r}: above a threshold it does not say that something was forgotten; use a loss, "
+                "such as 'knowledge_lost>0.05'"
+            )
+        if above >= 1 and metric in LOSSES and metric not in _NOT_SHARES:
+            hint = f"; did you mean {above / 100:g}?" if above < 100 else ""
+            raise ValueError(f"stop rule {text!r}: a share cannot exceed 1{hint}")
+        confidence = 0.95 if metric in INTERVALS else None
+        return cls(metric, above, probe=match[1], category=match[2], confidence=confidence)
 
 
 def unknown_metric(name: str, known: Sequence[str]) -> str:
@@ -118,13 +117,6 @@ def unknown_metric(name: str, known: Sequence[str]) -> str:
     close = get_close_matches(name, known, n=1, cutoff=0.75)
     remedy = f"did you mean {close[0]}? docs/metrics.md lists all" if close else f"there are {', '.join(known)}"
     return f"no metric is called {name!r}; {remedy}"
-
-
-def _no_loss(metric: str) -> str:
-    return (
-        f"stop rule on {metric!r}: above a threshold it does not say that something was forgotten; "
-        "use a loss, such as 'knowledge_lost>0.05'"
-    )
 
 
 def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRule, ...]:

@@ -67,12 +67,8 @@ class Session:
     """One training run with its probes, from its baseline on.
 
     Args:
-        settings: The user's arguments.
         trainer: Whose trackers get the metrics and whose vLLM generates, None if it could not be found.
-        args: Of the Trainer.
-        state: When training starts.
-        model: The model that is trained.
-        processing_class: Its tokenizer, or a processor that holds one.
+        processing_class: The model's tokenizer, or a processor that holds one.
 
     Raises:
         Exception: If there can be no baseline: then nothing is left behind, and this run is not measured.

@@ -87,10 +87,6 @@ def open_monitor(
 ) -> ForgetMonitor:
     """The monitor of a run, over what a resumed one has on disk; what is of another run there is set aside.
 
-    Args:
-        trainer: Whose reporters get the metrics, None if it could not be found.
-        probes: With the chat template in their fingerprints.
-
     Raises:
         ValueError: If the directory has another probe of a name.
         OSError: If the snapshots of another run there can neither be moved nor told apart.

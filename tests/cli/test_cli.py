@@ -1,7 +1,6 @@
 """The command line: what it prints, where, and with which exit status."""
 
 import json
-import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -132,7 +131,7 @@ def test_nothing_to_compare_is_an_error_and_never_a_pass(run_cli, run_directory,
     wrong = tmp_path / "wrong.parquet"
     wrong.write_text("not a parquet file")
     for after, message in (
-        (tmp_path / "other", changed.fingerprint),
+        (tmp_path / "other", changed.fingerprint[:12]),
         (tmp_path / "empty", "has no snapshot"),
         (tmp_path / "nowhere", "is not a run"),
         (f"{run_directory}@7", "no snapshot of probe 'facts-mini' at step 7"),
@@ -178,10 +177,6 @@ def test_unknown_commands_and_options_exit_with_2(run_cli):
     assert run_cli("compare", "only-one")[0] == 2
     assert run_cli("nothing")[0] == 2
     assert run_cli("compare", "a", "b", "--format", "xml")[0] == 2
-
-
-def test_the_usage_names_the_arguments_of_compare(run_cli):
-    assert re.search(r"compare \[OPTIONS\] \W?BEFORE\W+AFTER", run_cli("compare", "--help")[1])
 
 
 def test_snapshot_scores_a_saved_model_as_in_memory(run_cli, make_model, tokenizer, tmp_path):

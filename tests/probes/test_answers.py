@@ -3,8 +3,7 @@
 import sys
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from forget_callback.probes.answers import Judgement, extract, matches
 from forget_callback.probes.items import Generation

@@ -11,8 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from datasets import Dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from forget_callback import load_probe
 from forget_callback.probes.builtin import load_facts

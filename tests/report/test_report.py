@@ -15,8 +15,7 @@ import pytest
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, fit_data_scale, transitions
 from forget_callback.metrics.diagnostics import advice
 from forget_callback.metrics.intervals import Interval, SignedShares, mover, wilson
-from forget_callback.report import items as packing
-from forget_callback.report import report_data, write_report
+from forget_callback.report import items as packing, report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost, trajectories
 from forget_callback.report.verdict import verdict, worst_first

@@ -135,12 +135,6 @@ def test_which_rows_a_rule_reads(options, probes, target):
     "options, problem",
     [
         ({"metric": "bleu"}, "no metric is called 'bleu'; there are n, .*, drift, "),
-        *[
-            ({"metric": bad, "confidence": None}, f"stop rule on '{bad}': .*use a loss, such as 'knowledge_lost>0.05'")
-            for bad in ("n", "n10", "n_unscored", "p_value", "no_forgetting_p_value", "persistence_p_value")
-        ],
-        ({"above": 5}, r"stop rule forgetting>5: a share cannot exceed 1; did you mean 0\.05\?$"),
-        ({"above": float("inf")}, "stop rule forgetting>inf: a share cannot exceed 1$"),
         *[({"above": bad}, "above must be a number") for bad in (nan, "0.1", True, None)],
         *[({"patience": bad}, "patience must be a whole number of 1 or more") for bad in (0, -1, 1.0, True)],
         *[({"confidence": bad}, r"confidence must lie in \[0.5, 1\)") for bad in (0.4, 1, 95, nan)],
@@ -194,6 +188,14 @@ def test_a_text_with_a_misspelled_metric_says_which_one_was_meant():
 def test_a_text_on_what_is_no_loss_is_refused(metric):
     with pytest.raises(ValueError, match=rf"stop rule on '{metric}': .*use a loss, such as 'knowledge_lost>0.05'"):
         stop_rules(f"p/{metric}>0.1")
+
+
+@pytest.mark.parametrize(
+    "text, hint", [("forgetting>5", r"; did you mean 0\.05\?$"), ("p/knowledge_lost>100", "$"), ("churn>1e999", "$")]
+)
+def test_a_text_with_a_threshold_that_no_share_can_exceed_is_refused(text, hint):
+    with pytest.raises(ValueError, match=f"stop rule '{text}': a share cannot exceed 1{hint}"):
+        stop_rules(text)
 
 
 def test_every_loss_can_be_a_rule_in_text():

@@ -1,8 +1,7 @@
 """Cached prompt prefixes save as many tokens as any grouping can, against a slow search over all of them."""
 
 import numpy as np
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from forget_callback.scoring.prefixes import common_length, prefix_groups
 
