@@ -287,8 +287,8 @@ def test_without_a_baseline_training_goes_on_unwatched(make_sft, make_model, tok
     trainer.train()
     assert trainer.state.global_step == 6
     assert callback.history.empty
-    assert probe.fingerprint in caplog.text
-    assert other.fingerprint in caplog.text
+    assert probe.fingerprint[:12] in caplog.text
+    assert other.fingerprint[:12] in caplog.text
 
 
 def test_a_second_run_in_the_same_directory_sets_the_first_aside(make_sft, probe, tmp_path, caplog):
