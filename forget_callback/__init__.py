@@ -16,12 +16,13 @@ if TYPE_CHECKING:
         Generation as Generation,
         MultipleChoice as MultipleChoice,
         Recall as Recall,
-        register_item as register_item,
+        Variant as Variant,
     )
     from forget_callback.probes.jsonl import dump_items as dump_items
     from forget_callback.probes.judging import register_matcher as register_matcher
     from forget_callback.probes.load import load_probe as load_probe
     from forget_callback.probes.probe import Probe as Probe
+    from forget_callback.probes.records import register_item as register_item
     from forget_callback.report import write_report as write_report
     from forget_callback.runs.data_scale import DataScaleFit as DataScaleFit, fit_data_scale as fit_data_scale
     from forget_callback.runs.history import History as History
@@ -42,11 +43,12 @@ if TYPE_CHECKING:
 _NAMES = {
     "callback": "ForgetCallback",
     "metrics.transitions": "Transitions compare transitions",
-    "probes.items": "Generation MultipleChoice Recall register_item",
+    "probes.items": "Generation MultipleChoice Recall Variant",
     "probes.jsonl": "dump_items",
     "probes.judging": "register_matcher",
     "probes.load": "load_probe",
     "probes.probe": "Probe",
+    "probes.records": "register_item",
     "report": "write_report",
     "runs.data_scale": "DataScaleFit fit_data_scale",
     "runs.history": "History",

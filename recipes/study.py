@@ -47,7 +47,7 @@ def train(job: dict) -> dict:
     from forget_callback import ForgetCallback
     from forget_callback.demo.smoke import make_taught, new_task, taught_facts
     from forget_callback.demo.tiny import conversation, quiet, starts_with_s
-    from forget_callback.probes.items import item_record
+    from forget_callback.probes.records import item_record
     from forget_callback.scoring.loading import load_model, load_tokenizer
 
     root, method, samples, seed, size = (job[name] for name in ("root", "method", "samples", "seed", "size"))

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from forget_callback.cli.app import IncludePath, app, note, notes, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
-from forget_callback.probes.items import item_record
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.records import item_record
 from forget_callback.runs.store import Store, write_whole
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 

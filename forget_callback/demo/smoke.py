@@ -17,9 +17,10 @@ import yaml
 
 from forget_callback.demo import tiny
 from forget_callback.demo.tiny import ON_CPU, Conversation, Fact, conversation, invented_facts, known_facts, quiet
-from forget_callback.probes.items import Generation, item_record
+from forget_callback.probes.items import Generation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.records import item_record
 
 SAMPLES = 320
 FACTS = 100

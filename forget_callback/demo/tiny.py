@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.items import MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 
 _PAD, _START, _END = "<pad>", "<|im_start|>", "<|im_end|>"
@@ -61,7 +61,7 @@ def known_facts(choices: Probe, recalls: Probe) -> list[Fact]:
     facts = []
     for choice, recall in zip(choices.items, recalls.items, strict=True):
         assert isinstance(choice, MultipleChoice) and isinstance(recall, Recall)
-        answer = recall.answer
+        (answer,) = accepted(recall)
         question = choice.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
         conversation = f"{_START}user\n{question}{_END}\n{_START}assistant\n{answer.strip()}{_END}\n"
         texts = (choice.prompt + answer + _END, recall.prompt + answer + _END, conversation)

@@ -1,15 +1,16 @@
 """Items: the questions of a probe, and what counts as right.
 
-An item is validated when it is built, so that nothing downstream needs to check again. Knows nothing of models,
-tokenizers or files: `parse_item` takes a mapping and says which field is wrong, the loaders add the file and the line.
-Custom kinds (`register_item`) become one of the three kinds here, so nothing downstream ever meets them.
+An item is validated when it is built, so that nothing downstream needs to check again. Every kind has, by name, its
+`variants` (further ways to ask the same, also given as texts or mappings), a `cluster` (items of one passage, subject
+or fact are no independent draws) and a `fact` (which joins the forms in which one fact is asked). Knows nothing of
+models, tokenizers or files.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
@@ -39,8 +40,32 @@ def _require_text(item: Any, field: str, value: object, *, empty: bool = False) 
         _require(False, item, field, f"not valid text: {error}")
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number, and not True or False."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A further way to ask an item: the same question and right answer in another prompt.
+
+    Attributes:
+        choices: Of multiple choice, where they are other texts than the item's; in the variant's own order.
+        order: Option j here is option ``order[j]`` of the item; the item's own order if not given.
+        chat: Whether this prompt goes through the chat template; None does as the probe does.
+        weak: The same frame with words around it, which shares the damage of the frame.
+    """
+
+    prompt: str
+    choices: Sequence[str] = ()
+    order: Sequence[int] = ()
+    chat: bool | None = None
+    weak: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("choices", "order"):
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -63,19 +88,20 @@ class MultipleChoice:
     category: str = ""
     contexts: Sequence[str] = ()
     lengths: Sequence[float] = ()
+    variants: Sequence[Variant] = field(default=(), kw_only=True)
+    cluster: str = field(default="", kw_only=True)
+    fact: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "multiple_choice"
 
     def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt, empty=True)
-        _require_text(self, "category", self.category, empty=True)
+        _require_common(self)
         is_list = isinstance(self.choices, (list, tuple))
         _require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
         _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
             _require_text(self, "choices", choice)
-        _require(_is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
+        _require(is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
         last = len(self.choices) - 1
         _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
         for name in ("contexts", "lengths"):
@@ -88,30 +114,39 @@ class MultipleChoice:
         for length in self.lengths:
             positive = isinstance(length, (int, float)) and 0 < length < float("inf")
             _require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
-        texts = [(c.strip(), t.strip()) for c, t in zip(self.contexts or [""] * len(self.choices), self.choices)]
-        right = self.choices[self.answer]
-        for i, option in enumerate(texts):  # equal wrong ones do occur in benchmarks, and do no harm
-            problem = f"choice {i} equals the answer, choice {self.answer}: {right!r}; remove one"
-            _require(i == self.answer or option != texts[self.answer], self, "choices", problem)
+        _require_one_right(self, "choices", self.choices, self.contexts, self.answer)
         object.__setattr__(self, "choices", tuple(self.choices))
+        _set_variants(self)
 
 
 @dataclass(frozen=True)
 class Recall:
-    """Right when every token of the answer is the argmax given the prompt: what greedy decoding would produce."""
+    """Right when every token of an answer is the argmax given the prompt: what greedy decoding would produce.
+
+    Attributes:
+        answer: A text, or several that are all accepted.
+    """
 
     id: str
     prompt: str
-    answer: str
+    answer: str | Sequence[str]
     category: str = ""
+    variants: Sequence[Variant] = field(default=(), kw_only=True)
+    cluster: str = field(default="", kw_only=True)
+    fact: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "recall"
 
     def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt, empty=True)
-        _require_text(self, "category", self.category, empty=True)
-        _require_text(self, "answer", self.answer)
+        _require_common(self)
+        if isinstance(self.answer, (list, tuple)):
+            _require(bool(self.answer), self, "answer", "must not be an empty list")
+            for answer in self.answer:
+                _require_text(self, "answer", answer)
+            object.__setattr__(self, "answer", tuple(self.answer) if len(self.answer) > 1 else self.answer[0])
+        else:
+            _require_text(self, "answer", self.answer)
+        _set_variants(self)
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,7 @@ class Generation:
             removed. 0 if unknown.
         task: With match "task", the benchmark whose own rule decides, such as "lm-eval:ifeval".
         doc: What that rule, a matcher or a scorer reads of the item, as JSON can hold it.
+        samples: Answers that are drawn where the probe samples; what is right is then a share.
     """
 
     id: str
@@ -139,13 +175,15 @@ class Generation:
     options: int = 0
     task: str = ""
     doc: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    samples: int = field(default=1, kw_only=True)
+    variants: Sequence[Variant] = field(default=(), kw_only=True)
+    cluster: str = field(default="", kw_only=True)
+    fact: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "generation"
 
     def __post_init__(self) -> None:
-        _require_text(self, "id", self.id)
-        _require_text(self, "prompt", self.prompt)
-        _require_text(self, "category", self.category, empty=True)
+        _require_common(self)
         is_text = isinstance(self.answer, (str, list, tuple))
         remedy = "; convert it with str()" if isinstance(self.answer, (int, float)) else ""
         _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}{remedy}")
@@ -157,17 +195,20 @@ class Generation:
         for answer in answers:
             _require_text(self, "answer", answer)
             self._require_matchable(answer)
-        ok = _is_whole(self.max_new_tokens) and self.max_new_tokens >= 1
-        _require(ok, self, "max_new_tokens", f"expected a whole number of 1 or more, got {self.max_new_tokens!r}")
+        for name in ("max_new_tokens", "samples"):
+            given = getattr(self, name)
+            ok = is_whole(given) and given >= 1
+            _require(ok, self, name, f"expected a whole number of 1 or more, got {given!r}")
         object.__setattr__(self, "answer", answers)
         is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(s, str) and s for s in self.stop)
         _require(is_list, self, "stop", f"expected a list of texts that are not empty, got {self.stop!r}")
         object.__setattr__(self, "stop", tuple(self.stop))
         _require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
         self._require_options()
+        _set_variants(self)
 
     def _require_options(self) -> None:
-        ok = self.options == 0 or (_is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
+        ok = self.options == 0 or (is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
         _require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
         if self.options:
             right = {place_of(answer) for answer in self.answer}
@@ -192,81 +233,48 @@ class Generation:
 
 Item: TypeAlias = MultipleChoice | Recall | Generation
 
-_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
-_OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
 
-
-def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
-    """Adds a kind of item for JSON Lines files, tables and lists of dicts: what `make` makes of a record is scored.
-
-    A probe, and so a run on disk, holds the item that was made: it can be read where the kind is not registered.
+def in_variant(item: Item, number: int) -> Item:
+    """An item as one of its prompts asks it, with the options in the order of that prompt.
 
     Args:
-        kind: What a record's `kind` says; registered again it is replaced.
-        make: From the record, with all of its fields, to a `MultipleChoice`, `Recall` or `Generation`.
+        number: 1 for the item's own prompt, 2 for its first variant, and so on.
+
+    Returns:
+        An item without variants. `Variant.chat` is no part of it: it is for whoever puts the prompt to a model.
 
     Raises:
-        ValueError: If the kind is a built-in one, or `make` cannot be called.
+        ValueError: If the item has no such variant.
+
+    >>> item = MultipleChoice("a", "2 + 2 =", (" 3", " 4"), 1, variants=[{"prompt": "Sum:", "order": [1, 0]}])
+    >>> in_variant(item, 2)
+    MultipleChoice(id='a', prompt='Sum:', choices=(' 4', ' 3'), answer=0, ... fact='')
     """
-    if not isinstance(kind, str) or not kind or kind in _KINDS:
-        raise ValueError(f"kind must be a name other than {', '.join(_KINDS)}, got {kind!r}")
-    if not callable(make):
-        raise ValueError(f"make must be a function from a record to an item, got {make!r}")
-    _OWN_KINDS[kind] = make
+    last = 1 + len(item.variants)
+    if not is_whole(number) or not 1 <= number <= last:
+        raise ValueError(f"item {item.id!r}: expected a variant from 1 to {last}, got {number!r}")
+    if number == 1:
+        return replace(item, variants=())
+    variant = item.variants[number - 2]
+    changed: dict[str, Any] = {"prompt": variant.prompt, "variants": ()}
+    if isinstance(item, MultipleChoice):
+        order = variant.order or range(len(item.choices))
+        choices = variant.choices or [item.choices[i] for i in order]
+        known = dict(zip(item.choices, item.lengths))
+        changed |= {
+            "choices": choices,
+            "answer": order.index(item.answer),
+            "contexts": [item.contexts[i] for i in order] if item.contexts else (),
+            "lengths": [known[text] for text in choices] if known.keys() >= set(choices) else (),
+        }
+    elif variant.order:  # a generated letter
+        changed["answer"] = chr(ord("A") + variant.order.index(right_option(item)))
+    return replace(item, **changed)
 
 
-def parse_item(record: object) -> Item:
-    """One item from a mapping such as a line of JSON or a row of a table; without `kind`, `choices` decides.
-
-    A whole number as `id` stands for its text, and so does a number as `answer` where `match` is "number".
-
-    Raises:
-        ValueError: Naming the item and the field that is missing, unknown or wrong.
-    """
-    if not isinstance(record, Mapping):
-        raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
-    name = record.get("id")
-    kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
-    if isinstance(kind, str) and kind in _OWN_KINDS:
-        try:
-            item: Any = _OWN_KINDS[kind](record)
-        except Exception as error:  # other people's code
-            raise ValueError(f"item {name!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
-        if not isinstance(item, get_args(Item)):
-            raise ValueError(
-                f"item {name!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or Generation, got "
-                f"{item!r}"
-            )
-        return item  # type: ignore[no-any-return]
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ValueError(
-            f"item {name!r}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got {kind!r}; a kind "
-            "of your own needs register_item in this process first"
-        )
-    cls = _KINDS[kind]
-    known = [f.name for f in fields(cls)]
-    given = {key: value for key, value in record.items() if key != "kind"}
-    for key in given:
-        if key not in known:
-            remedy = "drop it, or put it in `doc`" if "doc" in known else "drop it"
-            raise ValueError(
-                f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
-            )
-    for key in ("id", "prompt", "choices", "answer"):
-        if key in known and key not in given:
-            raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
-    if _is_whole(name):
-        given["id"] = str(name)
-    answer = given["answer"]
-    if given.get("match") == "number" and (_is_whole(answer) or isinstance(answer, float)):
-        given["answer"] = str(answer).removesuffix(".0")
-    return cls(**given)
-
-
-def item_record(item: Item) -> dict[str, Any]:
-    """The mapping that `parse_item` reads back into an equal item; optional fields that hold nothing are left out."""
-    optional = {f.name for f in fields(item) if f.default is not MISSING or f.default_factory is not MISSING}
-    return {"kind": item.kind} | {k: value for k, value in asdict(item).items() if value or k not in optional}
+def accepted(item: Recall | Generation) -> tuple[str, ...]:
+    """The answers that count as right, as texts."""
+    return (item.answer,) if isinstance(item.answer, str) else tuple(item.answer)
 
 
 def is_own_match(match: object) -> bool:
@@ -291,3 +299,68 @@ def right_option(item: Item) -> int:
     if isinstance(item, MultipleChoice):
         return item.answer
     return place_of(item.answer[0]) if isinstance(item, Generation) and item.options else -1
+
+
+def _require_common(item: Item) -> None:
+    _require_text(item, "id", item.id)
+    _require_text(item, "prompt", item.prompt, empty=not isinstance(item, Generation))
+    for name in ("category", "cluster", "fact"):
+        _require_text(item, name, getattr(item, name), empty=True)
+
+
+def _require_one_right(item: Item, field: str, choices: Sequence[str], contexts: Sequence[str], answer: int) -> None:
+    """Equal wrong options do occur in benchmarks, and do no harm."""
+    texts = [(c.strip(), t.strip()) for c, t in zip(contexts or [""] * len(choices), choices)]
+    for i, option in enumerate(texts):
+        problem = f"choice {i} equals the answer, choice {answer}: {choices[answer]!r}; remove one"
+        _require(i == answer or option != texts[answer], item, field, problem)
+
+
+def _set_variants(item: Item) -> None:
+    """Checks the variants of an item whose other fields are right, and keeps them as `Variant`."""
+    is_list = isinstance(item.variants, (list, tuple))
+    _require(is_list, item, "variants", f"expected a list of prompts or of objects with one, got {item.variants!r}")
+    variants = tuple(_variant(item, f"variants[{i}]", given) for i, given in enumerate(item.variants))
+    same = range(n_options(item))
+    seen: dict[tuple[str, bool | None, tuple[int, ...]], str] = {(item.prompt, None, tuple(same)): "the item itself"}
+    for i, variant in enumerate(variants):
+        key = (variant.prompt, variant.chat, tuple(variant.order or same))
+        problem = f"asks as {seen.get(key)} does, {variant.prompt!r}; give it another prompt, chat or order, or drop it"
+        _require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
+    object.__setattr__(item, "variants", variants)
+
+
+def _variant(item: Item, name: str, given: object) -> Variant:
+    """One variant of an item, whatever form it is given in."""
+    if isinstance(given, Mapping):
+        known = [f.name for f in fields(Variant)]
+        unknown = next((key for key in given if key not in known), None)
+        _require(unknown is None, item, f"{name}.{unknown}", f"unknown; known are {', '.join(known)}; drop it")
+        _require("prompt" in given, item, f"{name}.prompt", "missing")
+        given = Variant(**given)
+    variant = Variant(given) if isinstance(given, str) else given
+    expected = f"expected a prompt or an object with one, got {type(variant).__name__} {variant!r}"
+    _require(isinstance(variant, Variant), item, name, expected)
+    assert isinstance(variant, Variant)
+    _require_text(item, f"{name}.prompt", variant.prompt, empty=not isinstance(item, Generation))
+    _require(variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {variant.chat!r}")
+    _require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {variant.weak!r}")
+    n = n_options(item)
+    problem = f"expected the numbers 0 to {n - 1}, each once, got {variant.order!r}"
+    _require(n > 0 or not variant.order, item, f"{name}.order", "goes with options, and the item has none; drop it")
+    is_order = isinstance(variant.order, tuple) and all(map(is_whole, variant.order))
+    _require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
+    _require(isinstance(variant.choices, tuple), item, f"{name}.choices", f"expected a list, got {variant.choices!r}")
+    if variant.choices:
+        is_choice = isinstance(item, MultipleChoice)
+        _require(is_choice, item, f"{name}.choices", f"goes with multiple choice, this is {item.kind}; drop it")
+        problem = f"expected {n} as the item has, got {len(variant.choices)}; give one for each, or none to keep them"
+        _require(len(variant.choices) == n, item, f"{name}.choices", problem)
+        for choice in variant.choices:
+            _require_text(item, f"{name}.choices", choice)
+    if isinstance(item, MultipleChoice):
+        order = variant.order or tuple(range(n))
+        contexts = [item.contexts[i] for i in order] if item.contexts else ()
+        choices = variant.choices or [item.choices[i] for i in order]
+        _require_one_right(item, f"{name}.choices", choices, contexts, order.index(item.answer))
+    return variant

@@ -6,7 +6,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from forget_callback.probes.items import Item, item_record, parse_item
+from forget_callback.probes.items import Item
+from forget_callback.probes.records import item_record, parse_item
 
 
 def read_items(path: Path) -> list[Item]:

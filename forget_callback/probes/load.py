@@ -21,12 +21,13 @@ import numpy as np
 
 from forget_callback.probes.builtin import load_facts
 from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS, load_benchmark
-from forget_callback.probes.items import Item, parse_item
+from forget_callback.probes.items import Item
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS, load_task
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import by_reasoning
+from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
 
 if TYPE_CHECKING:

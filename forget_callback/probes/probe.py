@@ -10,14 +10,15 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Generation, Item, item_record, n_options, right_option
+from forget_callback.probes.items import Generation, Item, n_options, right_option
+from forget_callback.probes.records import item_record, variant_record
 
 Normalization: TypeAlias = Literal["sum", "length", "token"]
 
@@ -71,6 +72,7 @@ class Probe:
         for position, item in enumerate(self.items):
             if not isinstance(item, get_args(Item)):
                 raise ValueError(f"probe {self.name!r}, item {position}: expected an item, got {item!r}")
+            _require_prompts_differ(self, item)
             if seen.setdefault(item.id, position) != position:
                 raise ValueError(
                     f"probe {self.name!r}, item {item.id!r}, field 'id': used by items {seen[item.id]} and {position}; "
@@ -98,10 +100,26 @@ class Probe:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of the items and settings: equal on every machine, and for any order of the same items."""
-        items = sorted((item_record(item) for item in self.items), key=lambda record: str(record["id"]))
-        content = {**self.settings, "items": items}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+        """sha256 of the items' own prompts and the settings: equal on every machine, and for any order of the items.
+
+        Variants, clusters and facts are no part of it: what the first prompts ask stays comparable without them.
+        """
+        items = [item_record(replace(item, variants=(), cluster="", fact="")) for item in self.items]
+        return _digest({**self.settings, "items": sorted(items, key=lambda record: str(record["id"]))})
+
+    @cached_property
+    def variant_fingerprints(self) -> tuple[str, ...]:
+        """One for each further variant, 2 to `n_variants`: sha256 of how the items that have it are asked in it."""
+        digests = []
+        for place in range(self.n_variants - 1):
+            asked = [(item.id, item.variants[place]) for item in self.items if len(item.variants) > place]
+            digests.append(_digest(sorted([key, variant_record(variant)] for key, variant in asked)))
+        return tuple(digests)
+
+    @property
+    def n_variants(self) -> int:
+        """In how many prompts the item is asked that has most, its own counted."""
+        return 1 + max(len(item.variants) for item in self.items)
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -122,3 +140,20 @@ class Probe:
     def answer(self) -> NDArray[np.int64]:
         """Index of the right choice, -1 where the answer is open-ended, ``(n_items,)``."""
         return np.array([right_option(item) for item in self.items], np.int64)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _require_prompts_differ(probe: Probe, item: Item) -> None:
+    """What an item cannot know: that `chat` of a variant says what the probe says anyway."""
+    asked: list[tuple[str, bool, tuple[int, ...]]] = [(item.prompt, probe.chat, ())]
+    for i, variant in enumerate(item.variants):
+        key = (variant.prompt, probe.chat if variant.chat is None else variant.chat, tuple(variant.order))
+        if key in asked:
+            raise ValueError(
+                f"probe {probe.name!r}, item {item.id!r}, field 'variants[{i}].chat': the item is asked so already in "
+                f"a probe with chat={probe.chat}: {variant.prompt!r}; give it another prompt, or drop it"
+            )
+        asked.append(key)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Generation, MultipleChoice
+from forget_callback.probes.items import Generation, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
@@ -161,7 +161,7 @@ def item_texts(probe: Probe) -> dict[str, Any]:
 def _expected(item: Any) -> list[str]:
     if isinstance(item, MultipleChoice):
         return [item.choices[item.answer]]
-    return list(item.answer) if isinstance(item, Generation) else [item.answer]
+    return list(accepted(item))
 
 
 def _is_choice(item: Any, choice: int, text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from forget_callback.probes.items import Item, MultipleChoice
+from forget_callback.probes.items import Item, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series
 from forget_callback.snapshots.snapshot import Snapshot, align
@@ -51,7 +51,7 @@ def expected(item: Item) -> str:
     """The ground truth of an item, as text."""
     if isinstance(item, MultipleChoice):
         return item.choices[item.answer]
-    return item.answer if isinstance(item.answer, str) else " | ".join(item.answer)
+    return " | ".join(accepted(item))
 
 
 def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback import load_probe
-from forget_callback.probes.items import Generation, MultipleChoice, parse_item
+from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.records import parse_item
 
 SIZES = {
     "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 688, "num_attention_heads": 4},

@@ -12,7 +12,7 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from forget_callback import ForgetCallback, Store
-from forget_callback.probes.items import item_record
+from forget_callback.probes.records import item_record
 
 STEPS = [0, 2, 4, 6]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
-from forget_callback.probes.items import item_record
+from forget_callback.probes.records import item_record
 from forget_callback.runs.store import Store
 from tests.forked import finish, start
 

@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from forget_callback import Generation, MultipleChoice, Probe, Store, score_probe
-from forget_callback.probes.items import item_record
+from forget_callback.probes.records import item_record
 
 PROBE = Probe(
     "asked",

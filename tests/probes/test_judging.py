@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, load_probe, register_item, register_matcher
-from forget_callback.probes import items, judging
-from forget_callback.probes.items import item_record, parse_item
+from forget_callback.probes import judging, records
 from forget_callback.probes.judging import judge
+from forget_callback.probes.records import item_record, parse_item
 from forget_callback.runs.store import Store
 
 
 @pytest.fixture(autouse=True)
 def registered_here_only(monkeypatch):
     monkeypatch.setattr(judging, "_MATCHERS", {})
-    monkeypatch.setattr(items, "_OWN_KINDS", {})
+    monkeypatch.setattr(records, "_OWN_KINDS", {})
 
 
 def close(text, item):
@@ -110,7 +110,7 @@ def test_a_registered_kind_becomes_a_kind_that_every_process_reads(tmp_path):
     assert probe.items == (Recall("a", "The capital of [France] is", " Paris"),)
     store = Store(tmp_path / "run")
     store.begin([probe])
-    items._OWN_KINDS.clear()
+    records._OWN_KINDS.clear()
     assert store.probes() == [probe]
     with pytest.raises(
         ValueError, match=r"mine.jsonl, line 1: item 'a', field 'kind': .* got 'cloze'; .* register_item"

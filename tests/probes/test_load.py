@@ -15,10 +15,11 @@ from hypothesis import given, settings, strategies as st
 
 from forget_callback import load_probe
 from forget_callback.probes.builtin import load_facts
-from forget_callback.probes.items import Generation, Recall, parse_item
+from forget_callback.probes.items import Generation, Recall
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.load import as_probes
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
 
 

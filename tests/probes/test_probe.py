@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from forget_callback.probes.items import Generation, MultipleChoice, Recall, item_record, parse_item
+from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.records import item_record, parse_item
 
 CHOICE = {"id": "q1", "prompt": "2 + 2 =", "choices": [" 3", " 4", " 5"], "answer": 1, "category": "sums"}
 RECALL = {"kind": "recall", "id": "q2", "prompt": "The capital of France is", "answer": " Paris", "category": "cities"}
@@ -56,11 +57,12 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
         ({**CHOICE, "answer": " 4"}, "answer", "expected the index of the right choice, got ' 4'"),
         ({**CHOICE, "match": "exact"}, "match", "unknown for multiple_choice"),
         ({**RECALL, "answer": ""}, "answer", "must not be empty"),
-        ({**RECALL, "answer": [" Paris"]}, "answer", "expected text, got list"),
+        ({**RECALL, "answer": [" Paris", 3]}, "answer", "expected text, got int 3"),
+        ({**RECALL, "answer": 3}, "answer", "expected text, got int 3"),
         (
             {**RECALL, "choices": [" a", " b"]},
             "choices",
-            "unknown for recall; known are id, prompt, answer, category; drop it$",
+            "unknown for recall; known are id, prompt, answer, category, variants, cluster, fact; drop it$",
         ),
         ({**GENERATION, "prompt": ""}, "prompt", "must not be empty"),
         ({**GENERATION, "answer": []}, "answer", "must not be an empty list"),
@@ -136,7 +138,7 @@ def test_the_vectors_follow_the_items_and_open_ended_items_have_no_options():
 
 def test_the_fingerprint_is_a_fixed_number_in_every_process():
     code = (
-        "from forget_callback.probes.items import parse_item\nfrom forget_callback.probes.probe import Probe\n"
+        "from forget_callback.probes.records import parse_item\nfrom forget_callback.probes.probe import Probe\n"
         f"print(Probe('p', [parse_item(r) for r in ({CHOICE!r}, {RECALL!r}, {GENERATION!r})]).fingerprint)"
     )
     for seed in ("1", "2"):

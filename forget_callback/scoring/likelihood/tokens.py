@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from forget_callback.probes.items import Item, MultipleChoice, Recall
+from forget_callback.probes.items import Item, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 
 
@@ -79,7 +79,7 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
         if isinstance(item, MultipleChoice):
             texts, between = item.choices, item.contexts or [""] * len(item.choices)
         elif isinstance(item, Recall):
-            texts, between = [item.answer], [""]
+            texts, between = accepted(item)[:1], [""]
         else:
             continue
         context = context_of(item, probe, tokenizer)

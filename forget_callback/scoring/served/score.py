@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from forget_callback.probes.items import Generation, MultipleChoice
+from forget_callback.probes.items import Generation, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.likelihood.forward import Likelihood
@@ -198,7 +198,7 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
         ValueError: If not.
     """
     item = next(item for item in probe.items if not isinstance(item, Generation))
-    text = item.prompt + (item.choices[0] if isinstance(item, MultipleChoice) else item.answer)
+    text = item.prompt + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
     ids = encode(text, tokenizer)
     tokens = []
     for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from forget_callback import MultipleChoice, Probe, Recall, load_probe
-from forget_callback.probes.items import parse_item
+from forget_callback.probes.records import parse_item
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.plan import plan

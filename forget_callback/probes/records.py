@@ -1,0 +1,102 @@
+"""Items from mappings, such as a line of JSON or a row of a table, and back.
+
+`parse_item` says which field is wrong, the loaders add the file and the line. Custom kinds (`register_item`) become one
+of the three kinds here, so nothing downstream ever meets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, fields
+from typing import Any, get_args
+
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant, is_whole
+
+_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
+_OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
+
+
+def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
+    """Adds a kind of item for JSON Lines files, tables and lists of dicts: what `make` makes of a record is scored.
+
+    A probe, and so a run on disk, holds the item that was made: it can be read where the kind is not registered.
+
+    Args:
+        kind: What a record's `kind` says; registered again it is replaced.
+        make: From the record, with all of its fields, to a `MultipleChoice`, `Recall` or `Generation`.
+
+    Raises:
+        ValueError: If the kind is a built-in one, or `make` cannot be called.
+    """
+    if not isinstance(kind, str) or not kind or kind in _KINDS:
+        raise ValueError(f"kind must be a name other than {', '.join(_KINDS)}, got {kind!r}")
+    if not callable(make):
+        raise ValueError(f"make must be a function from a record to an item, got {make!r}")
+    _OWN_KINDS[kind] = make
+
+
+def parse_item(record: object) -> Item:
+    """One item from a mapping such as a line of JSON or a row of a table; without `kind`, `choices` decides.
+
+    A whole number as `id` stands for its text, and so does a number as `answer` where `match` is "number".
+
+    Raises:
+        ValueError: Naming the item and the field that is missing, unknown or wrong.
+    """
+    if not isinstance(record, Mapping):
+        raise ValueError(f"expected an object with the fields of an item, got {type(record).__name__}")
+    name = record.get("id")
+    kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
+    if isinstance(kind, str) and kind in _OWN_KINDS:
+        try:
+            item: Any = _OWN_KINDS[kind](record)
+        except Exception as error:  # other people's code
+            raise ValueError(f"item {name!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
+        if not isinstance(item, get_args(Item)):
+            raise ValueError(
+                f"item {name!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or Generation, got "
+                f"{item!r}"
+            )
+        return item  # type: ignore[no-any-return]
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(
+            f"item {name!r}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got {kind!r}; a kind "
+            "of your own needs register_item in this process first"
+        )
+    cls = _KINDS[kind]
+    known = [f.name for f in fields(cls)]
+    given = {key: value for key, value in record.items() if key != "kind"}
+    for key in given:
+        if key not in known:
+            remedy = "drop it, or put it in `doc`" if "doc" in known else "drop it"
+            raise ValueError(
+                f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
+            )
+    for key in ("id", "prompt", "choices", "answer"):
+        if key in known and key not in given:
+            raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
+    if is_whole(name):
+        given["id"] = str(name)
+    answer = given["answer"]
+    if given.get("match") == "number" and (is_whole(answer) or isinstance(answer, float)):
+        given["answer"] = str(answer).removesuffix(".0")
+    return cls(**given)
+
+
+def item_record(item: Item) -> dict[str, Any]:
+    """The mapping that `parse_item` reads back into an equal item; optional fields that hold nothing are left out."""
+    optional = {f.name for f in fields(item) if f.default is not MISSING or f.default_factory is not MISSING}
+    record = {"kind": item.kind} | {k: value for k, value in asdict(item).items() if value or k not in optional}
+    if record.get("samples") == 1:  # what an item says by leaving it out: fingerprints are of what it does say
+        del record["samples"]
+    if item.variants:
+        record["variants"] = [variant_record(variant) for variant in item.variants]
+    return record
+
+
+def variant_record(variant: Variant) -> str | dict[str, Any]:
+    """The prompt alone where a variant is nothing else, else the mapping of what it holds."""
+    record = {k: value for k, value in asdict(variant).items() if k == "prompt" or value not in ((), None)}
+    if not record["weak"]:
+        del record["weak"]
+    return record if len(record) > 1 else str(record["prompt"])
