@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.history import Row
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
@@ -51,10 +52,9 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
             continue
         text = f"{name}: lost {interval(whole, 'knowledge_lost')}, gained {percent(changed.knowledge_gained)}"
         parts = [row for row in rows if row.probe == name and row.category]
-        lost = [row for row in parts if row.transitions.interval("knowledge_lost").low > 0]  # the others may be noise
+        lost = significant_categories(parts)  # the others may be noise
         if lost:
-            worst = max(lost, key=lambda row: row.value("knowledge_lost"))
-            text += f", most in {worst.category} {percent(worst.value('knowledge_lost'))}"
+            text += f", most in {lost[0].category} {percent(lost[0].value('knowledge_lost'))}"
         said.append(text)
     samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
     at = f"at step {rows[0].step:,}{samples}"
