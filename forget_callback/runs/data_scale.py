@@ -1,29 +1,28 @@
-"""Forgetting against the amount of data: the better of two curves, its band, and a forecast to twice the data seen.
+"""Forgetting against the amount of data: the best of four curves, its band, and a forecast to twice the data seen.
 
 Takes from a history the estimates of `knowledge_lost` and the items' scores behind them. Where the data do not support
-a curve, none is fitted and `reason` says why.
+a curve, none is fitted and `reason` says why. A model that recovers after its last checkpoint is not foreseen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize_scalar
 
+from forget_callback.runs.growth_curves import FAMILIES, Family, Fit, least_squares, on_grid
 from forget_callback.runs.history import History
 
 Floats = NDArray[np.float64]
 
 MIN_CHECKPOINTS = 6
 REACH = 2.0  # a forecast goes no further than this many times the data seen
-_FALL_CONFIDENCE = 0.95
+_SURE = 0.95  # confidence of the tests that refuse a curve
 _MOST_MISSED = 1 / 3  # of the checkpoints may lie off a curve that is drawn, by more than _NEAR
 _NEAR = 0.01
-_GRID = 200
+_EARLY = 0.4  # of the data seen, by when a loss must show
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,13 +44,16 @@ class DataScaleFit:
         samples_seen: Training samples since the baseline at each checkpoint, ``(n_checkpoints,)``.
         knowledge_lost: Unclipped estimates there, ``(n_checkpoints,)``.
         low, high: Their 95% intervals.
+        known_before: Share known at the baseline: no curve or band goes above it.
         fitted: Whether a curve was fitted.
         reason: Why not, and what to do; "" if it was fitted.
-        family: "power", a D^b, or "exponential", a (1 - exp(-D/c)): the one with the smaller residual sum.
-        parameters: "a" and "b", or "a" and "c", with D in samples.
+        family: "power", a D^b; "exponential", a (1 - exp(-D/c)); "sigmoid", a (F((D - m)/s) - F(-m/s)) with the
+            logistic function F; or "log-sigmoid", a F(h log(D/m)), which flattens more slowly. The one with the
+            smallest AICc.
+        parameters: "a" and these shapes by name, with D in samples.
         confidence: Of the band.
-        draws: Bootstrap parameters by family, "a" and the shape with D in units of the last checkpoint's,
-            ``(n_draws, 2)``.
+        draws: Bootstrap parameters of the families that the points do not contradict, "a" and the shape with D in
+            units of the last checkpoint's, ``(n_draws, n_parameters)``.
     """
 
     probe: str
@@ -61,6 +63,7 @@ class DataScaleFit:
     knowledge_lost: Floats
     low: Floats
     high: Floats
+    known_before: float
     fitted: bool = False
     reason: str = ""
     family: str = ""
@@ -74,7 +77,9 @@ class DataScaleFit:
         return REACH * float(self.samples_seen[-1]) if self.fitted else float("nan")
 
     def forecast(self, samples_seen: ArrayLike) -> Forecast:
-        """The curve at these numbers of samples since the baseline, with its band: the envelope of both families.
+        """The curve at these numbers of samples since the baseline, with its band; both within [0, `known_before`].
+
+        The band is the envelope of the families in `draws`.
 
         Raises:
             ValueError: If no curve was fitted, or a number lies outside [0, `limit`].
@@ -87,14 +92,14 @@ class DataScaleFit:
                 f"samples_seen must lie between 0 and {self.limit:g}, twice the data seen, got {samples_seen!r}; "
                 "beyond that the coverage of the band is unknown"
             )
-        shape = self.parameters["b" if self.family == "power" else "c"]
-        value = self.parameters["a"] * _basis(self.family, at, shape)
+        a, *shapes = self.parameters.values()
+        value = a * FAMILIES[self.family].curve(at, np.array([shapes]))[0]
         tail = (1 - self.confidence) / 2
-        ends = [
-            np.quantile(a[:, None] * _basis(family, at / self.samples_seen[-1], shapes[:, None]), [tail, 1 - tail], 0)
-            for family, (a, shapes) in ((name, draws.T) for name, draws in self.draws.items())
-        ]
-        return Forecast(at, value, np.min([end[0] for end in ends], 0), np.max([end[1] for end in ends], 0))
+        u = at / self.samples_seen[-1]
+        drawn = [draws[:, :1] * FAMILIES[family].curve(u, draws[:, 1:]) for family, draws in self.draws.items()]
+        ends = np.array([np.quantile(curves, [tail, 1 - tail], axis=0) for curves in drawn])
+        low, high = ends[:, 0].min(axis=0), ends[:, 1].max(axis=0)
+        return Forecast(at, *(np.clip(line, 0.0, self.known_before) for line in (value, low, high)))
 
 
 def fit_data_scale(
@@ -106,11 +111,11 @@ def fit_data_scale(
     n_draws: int = 1000,
     seed: int | np.random.Generator = 0,
 ) -> DataScaleFit:
-    """Fits a D^b (Kalajdzievski 2024, arXiv 2401.05605) and a (1 - exp(-D/c)) to knowledge lost over samples seen.
+    """Fits a power law, an exponential and two sigmoids to knowledge lost over samples seen.
 
-    Least squares on the unclipped estimates after the baseline, where both curves are 0. The band is a bootstrap over
-    items, each with its scores at all checkpoints, because an item's errors are correlated over time. It covers the
-    sampling of items, not the variation between training runs.
+    Least squares on the unclipped estimates after the baseline, where all curves are 0 (the power law: Kalajdzievski
+    2024, arXiv 2401.05605). The band is a bootstrap over items, each with its scores at all checkpoints, because an
+    item's errors are correlated over time. It covers the sampling of items, not the variation between training runs.
 
     Args:
         history: With `samples_seen` at every snapshot.
@@ -134,20 +139,20 @@ def fit_data_scale(
         return replace(points, reason=reason)
     last = float(points.samples_seen[-1])
     u = points.samples_seen / last
-    best = {family: _least_squares(family, u, points.knowledge_lost) for family in ("power", "exponential")}
-    family = min(best, key=lambda name: best[name].residual)
-    a, shape, _ = best[family]
-    reason = _why_neither(points, a * _basis(family, u, shape))
+    fits = {name: least_squares(family, u, points.knowledge_lost) for name, family in FAMILIES.items()}
+    best = min(fits, key=lambda name: fits[name].aicc)
+    trending = {name for name, fit in fits.items() if _trends(FAMILIES[name], u, points, fit, errors)}
+    reason = _why_none(points, fits[best].curve, trends=best in trending)
     if reason:
         return replace(points, reason=reason)
-    parameters = {"a": a / last**shape, "b": shape} if family == "power" else {"a": a, "c": shape * last}
+    kept = {name: FAMILIES[name] for name in fits if name not in trending}
     return replace(
         points,
         fitted=True,
-        family=family,
-        parameters=parameters,
+        family=best,
+        parameters=FAMILIES[best].in_samples(fits[best].parameters, last),
         confidence=confidence,
-        draws={name: _on_grid(name, u, points.knowledge_lost + errors).draws for name in best},
+        draws={name: on_grid(family, u, points.knowledge_lost + errors) for name, family in kept.items()},
     )
 
 
@@ -163,10 +168,11 @@ def _points(history: History, probe: str | None, category: str) -> tuple[DataSca
     lost = np.array([row.transitions.knowledge_lost for row in rows])
     ends = np.array([row.transitions.interval("knowledge_lost") for row in rows])
     kept = ~np.isnan(lost)
-    kept[0] = False  # both curves start at 0, so the baseline carries no information
+    kept[0] = False  # all curves start at 0, so the baseline carries no information
     scores = history.lost_scores(name, category)[kept].astype(float).T
     scores = scores[~np.isnan(scores).all(axis=1)]
-    points = DataScaleFit(name, category, len(scores), seen[kept], lost[kept], ends[kept, 0], ends[kept, 1])
+    known = rows[0].transitions.knowledge.known_before
+    points = DataScaleFit(name, category, len(scores), seen[kept], lost[kept], ends[kept, 0], ends[kept, 1], known)
     return replace(points, reason=_too_little(points, scores)), scores
 
 
@@ -181,6 +187,8 @@ def _too_little(points: DataScaleFit, scores: Floats) -> str:
         return f"a band needs 2 items or more, there is {len(scores)}; hundreds are better"
     if not (scores[~np.isnan(scores)] != 0).any():
         return "no item was lost or changed its guess at any checkpoint: there is nothing to fit"
+    if not points.known_before > 0:
+        return f"{points.known_before:.3f} of the items were known at the baseline: there is nothing to lose"
     return ""
 
 
@@ -203,29 +211,22 @@ def _bootstrap(scores: Floats, n_draws: int, rng: np.random.Generator) -> Floats
 
 
 def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
-    """No fit where forgetting falls by more than sampling error explains, because both curves only rise.
-
-    The test statistic is the largest fall between two checkpoints in units of its bootstrap error, compared with the
-    same maximum over the bootstrap errors.
-    """
+    """No fit where the loss is not seen early enough to tell its course, or where it falls: all curves only rise."""
     if len(errors) < 2:
         return "too few items were scored at every checkpoint for a band; score the same items each time"
-    worst, where = -np.inf, (0, 0)
-    noise = np.full(len(errors), -np.inf)
-    lost = points.knowledge_lost
-    for later in range(1, len(lost)):
-        fall = errors[:, :later] - errors[:, later, None]
-        spread = fall.std(axis=0)
-        sure = spread < 1e-9  # the same items lost at both checkpoints, or all: no error
-        drop = lost[:later] - lost[later]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            size = np.where(sure, np.where(drop > 1e-6, np.inf, 0.0), drop / spread)
-            noise = np.maximum(noise, np.where(sure, 0.0, fall / spread).max(axis=1))
-        if size.max() > worst:
-            worst, where = float(size.max()), (int(size.argmax()), later)
-    if worst <= np.quantile(noise, _FALL_CONFIDENCE):
+    lost, seen = points.knowledge_lost, points.samples_seen
+    early = max(int(np.searchsorted(seen, _EARLY * seen[-1], side="right")) - 1, 0)
+    if lost[early] <= np.quantile(errors[:, early], _SURE):
+        return (
+            f"nothing was lost beyond the sampling error of {points.n_items} items up to {seen[early]:g} of "
+            f"{seen[-1]:g} samples, and what shows later is too late to tell how it goes on; train on, or add items"
+        )
+    earlier, later = np.triu_indices(len(lost), 1)
+    fall, noise = _standardized(lost[earlier] - lost[later], errors[:, earlier] - errors[:, later])
+    worst = int(fall.argmax())
+    if fall[worst] <= noise:
         return ""
-    (high, low), seen = where, points.samples_seen
+    high, low = earlier[worst], later[worst]
     return (
         f"knowledge_lost fell from {lost[high]:.3f} at {seen[high]:g} samples to {lost[low]:.3f} at {seen[low]:g}, "
         f"more than the sampling error of {points.n_items} items: the model recovered, which a curve that only rises "
@@ -233,61 +234,48 @@ def _why_no_curve(points: DataScaleFit, errors: Floats) -> str:
     )
 
 
-def _why_neither(points: DataScaleFit, curve: Floats) -> str:
-    """No fit where the points follow neither curve, such as an S-shape.
+def _standardized(values: Floats, errors: Floats) -> tuple[Floats, float]:
+    """The values in units of their bootstrap errors, and what the largest of them exceeds in 5% of cases by chance.
 
-    Compared with each point's own interval, because a run varies by more than the sampling of items explains.
+    `values` are ``(n,)``, `errors` ``(n_draws, n)``.
+    """
+    spread = errors.std(axis=0)
+    sure = spread < 1e-9  # the same items lost at both checkpoints, or all: no error
+    with np.errstate(divide="ignore", invalid="ignore"):
+        size = np.where(sure, np.where(values > 1e-6, np.inf, 0.0), values / spread)
+        noise = np.where(sure, 0.0, errors / spread).max(axis=1)
+    return size, float(np.quantile(noise, _SURE))
+
+
+def _why_none(points: DataScaleFit, curve: Floats, *, trends: bool) -> str:
+    """No fit where the points do not follow the best curve.
+
+    The intervals are each point's own, because a run varies by more than the sampling of items explains.
     """
     missed = int(((curve < points.low - _NEAR) | (curve > points.high + _NEAR)).sum())
-    if missed <= _MOST_MISSED * len(curve):
-        return ""
-    return (
-        f"knowledge_lost follows neither curve: the better one misses the 95% interval of {missed} of {len(curve)} "
-        "checkpoints; read the points"
-    )
+    if missed > _MOST_MISSED * len(curve):
+        return (
+            f"knowledge_lost follows no curve: the best one misses the 95% interval of {missed} of {len(curve)} "
+            "checkpoints; read the points"
+        )
+    if trends:
+        return (
+            "knowledge_lost follows no curve: what the best one leaves over has a trend, so it would be wrong beyond "
+            "the last checkpoint; read the points"
+        )
+    return ""
 
 
-class _Fit(NamedTuple):
-    a: float
-    shape: float
-    residual: float
+def _trends(family: Family, u: Floats, points: DataScaleFit, fit: Fit, errors: Floats) -> bool:
+    """Whether what the curve leaves over goes the same way at neighbouring checkpoints more than sampling error does.
 
-
-class _Grid(NamedTuple):
-    shapes: Floats
-    best: NDArray[np.int64]
-    draws: Floats
-
-
-def _basis(family: str, d: ArrayLike, shape: ArrayLike) -> Floats:
-    """The curve for a = 1; `shape` is b, or c in units of `d`."""
-    x, s = np.asarray(d, float), np.asarray(shape, float)
-    curve: Floats = x**s if family == "power" else -np.expm1(-x / s)
-    return curve
-
-
-def _on_grid(family: str, u: Floats, y: Floats) -> _Grid:
-    """Least squares over a grid of shapes, each with its best `a`, for every row of `y`, ``(n_draws, n)``."""
-    first = float(u[u > 0].min())
-    shapes = np.geomspace(0.02, 5.0, _GRID) if family == "power" else np.geomspace(first / 5, 20.0, _GRID)
-    curves = _basis(family, u, shapes[:, None])
-    squares = (curves**2).sum(axis=1)
-    along = y @ curves.T
-    best = (along**2 / squares).argmax(axis=1)  # largest explained sum of squares
-    a = along[np.arange(len(y)), best] / squares[best]
-    return _Grid(shapes, best, np.column_stack([a, shapes[best]]))
-
-
-def _least_squares(family: str, u: Floats, y: Floats) -> _Fit:
-    """The best curve: `a` is linear, so only the shape is searched, starting from the best point of a grid."""
-    grid = _on_grid(family, u, y[None])
-    at = int(grid.best[0])
-    bounds = np.log(grid.shapes[[max(at - 1, 0), min(at + 1, _GRID - 1)]])
-
-    def fit(log_shape: float) -> _Fit:
-        curve = _basis(family, u, np.exp(log_shape))
-        a = float(curve @ y / (curve @ curve))
-        return _Fit(a, float(np.exp(log_shape)), float(((y - a * curve) ** 2).sum()))
-
-    found = minimize_scalar(lambda s: fit(s).residual, bounds=tuple(bounds), method="bounded", options={"xatol": 1e-10})
-    return min(fit(float(found.x)), fit(float(np.log(grid.shapes[at]))), key=lambda one: one.residual)
+    The statistic is the sum of products of neighbouring residuals, compared with the same after fits to the curve plus
+    bootstrap errors, which are correlated over time themselves.
+    """
+    left = points.knowledge_lost - fit.curve
+    if np.abs(left).max() <= _NEAR:
+        return False
+    drawn = fit.curve + errors
+    refits = on_grid(family, u, drawn)
+    noise = drawn - refits[:, :1] * family.curve(u, refits[:, 1:])
+    return bool((left[1:] * left[:-1]).sum() > np.quantile((noise[:, 1:] * noise[:, :-1]).sum(axis=1), _SURE))

@@ -1,6 +1,6 @@
 """What the data-scale fit promises: known curves come back, the band holds, and it says when it draws nothing."""
 
-from math import isnan, nan
+from math import isnan, log, nan
 
 import numpy as np
 import pytest
@@ -18,6 +18,19 @@ def power(a, b):
 
 def exponential(a, c):
     return lambda d: a * (1 - np.exp(-np.asarray(d) / c))
+
+
+def sigmoid(a, m, s):
+    """0 at D = 0, as nothing is lost before training."""
+    return lambda d: a / (1 + np.exp(-(np.asarray(d, float) - m) / s)) - a / (1 + np.exp(m / s))
+
+
+def log_sigmoid(a, m, h):
+    return lambda d: a * np.asarray(d, float) ** h / (np.asarray(d, float) ** h + m**h)
+
+
+def from_then_on(onset, curve):
+    return lambda d: curve(np.maximum(np.asarray(d, float) - onset, 0.0))
 
 
 def history_of(correct, samples_seen, probe="p", **columns):
@@ -58,6 +71,8 @@ def exact(curve, checkpoints, n_items=2000):
         ("power", power(0.00005, 0.9), {"a": 0.00005, "b": 0.9}),
         ("exponential", exponential(0.3, 2000.0), {"a": 0.3, "c": 2000.0}),
         ("exponential", exponential(0.4, 5000.0), {"a": 0.4, "c": 5000.0}),
+        ("sigmoid", sigmoid(0.4, 2500.0, 500.0), {"a": 0.4, "m": 2500.0, "s": 500.0}),
+        ("log-sigmoid", log_sigmoid(0.4, 1800.0, 3.0), {"a": 0.4, "m": 1800.0, "h": 3.0}),
     ],
 )
 def test_a_curve_without_noise_comes_back(family, curve, parameters, checkpoints):
@@ -77,17 +92,25 @@ def test_it_is_the_least_squares_fit_of_scipy(seed):
     fit = fit_data_scale(simulated(rng, exponential(0.3, 4000.0), EIGHT, 300), n_draws=50)
     d, y = fit.samples_seen / 1000, fit.knowledge_lost
     models = {
-        "power": (lambda d, a, b: a * d**b, (0.1, 0.5)),
-        "exponential": (lambda d, a, c: a * (1 - np.exp(-d / c)), (0.3, 4.0)),
+        "power": (lambda d, a, b: a * d**b, [(0.1, 0.5)]),
+        "exponential": (lambda d, a, c: a * (1 - np.exp(-d / c)), [(0.3, 4.0)]),
+        "sigmoid": (lambda d, a, m, s: sigmoid(a, m, s)(d), [(0.3, m, 1.0) for m in (0.8, 2.0, 3.5)]),
+        "log-sigmoid": (lambda d, a, m, h: a / (1 + (m / d) ** h), [(0.3, 2.0, h) for h in (1.5, 4.0)]),
     }
-    curves = {}
-    for family, (model, start) in models.items():
-        best, _ = curve_fit(model, d, y, p0=start, maxfev=10_000)
-        curves[family] = model(d, *best)
-    assert fit.family == min(curves, key=lambda family: ((y - curves[family]) ** 2).sum())
+    curves, aicc = {}, {}
+    for family, (model, starts) in models.items():
+        low, high = ([0, 0.4, 0.16], [9, 9.6, 6.4]) if "sigmoid" in family else ([0, 0.02], [9, 999])
+        high = [9, 9.6, 20.0] if family == "log-sigmoid" else high
+        low = [0, 0.4, 1.0] if family == "log-sigmoid" else low
+        found = [curve_fit(model, d, y, p0=start, bounds=(low, high), xtol=1e-12, ftol=1e-12)[0] for start in starts]
+        curves[family] = min((model(d, *best) for best in found), key=lambda curve: ((y - curve) ** 2).sum())
+        n, k = len(d), len(starts[0]) + 1
+        residual = ((y - curves[family]) ** 2).sum()
+        aicc[family] = n * log(residual / n) + 2 * k + 2 * k * (k + 1) / (n - k - 1)
+    assert fit.family == min(aicc, key=aicc.__getitem__)
     found = fit.forecast(EIGHT).knowledge_lost
-    assert found == pytest.approx(curves[fit.family], abs=1e-5)
-    assert ((y - found) ** 2).sum() == pytest.approx(((y - curves[fit.family]) ** 2).sum(), rel=1e-6)
+    assert found == pytest.approx(curves[fit.family], abs=1e-4)
+    assert ((y - found) ** 2).sum() == pytest.approx(((y - curves[fit.family]) ** 2).sum(), rel=1e-4)
 
 
 @pytest.mark.parametrize("curve", [power(0.0018, 0.5), exponential(0.25, 3000.0)], ids=["power", "exponential"])
@@ -102,6 +125,42 @@ def test_the_band_covers_the_truth_at_twice_the_data(curve):
         ahead = fit.forecast(fit.limit)
         hits += ahead.low[0] <= curve(fit.limit) <= ahead.high[0]
     assert refused <= 5 and hits >= 0.82 * (50 - refused)
+
+
+SHAPES = {
+    "S, flat since half of the data": (sigmoid(0.4, 2500.0, 400.0), 12),
+    "S, flat since two thirds": (sigmoid(0.4, 3000.0, 400.0), 12),
+    "S, not yet flat": (sigmoid(0.4, 3200.0, 800.0), 12),
+    "S, midpoint at the end": (sigmoid(0.4, 6400.0, 1000.0), 0),
+    "onset at .4": (from_then_on(2560.0, exponential(0.4, 1500.0)), 0),
+    "onset at .6": (from_then_on(3840.0, exponential(0.4, 1500.0)), 0),
+    "onset at .75, straight on": (from_then_on(4800.0, power(0.00008, 1.0)), 0),
+    "onset after the end": (from_then_on(6400.0, exponential(0.4, 1500.0)), 0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_s_and_a_late_onset_are_covered_or_refused(shape):
+    """20 runs of 400 items: at 90%, fewer than 15 would come once in 90 times."""
+    curve, fitted_at_least = SHAPES[shape]
+    rng, right, fitted = np.random.default_rng(1), 0, 0
+    for seed in range(20):
+        fit = fit_data_scale(simulated(rng, curve, EIGHT, 400), n_draws=200, seed=seed)
+        fitted += fit.fitted
+        ahead = fit.forecast(fit.limit) if fit.fitted else None
+        right += ahead is None or bool(ahead.low[0] <= curve(fit.limit) <= ahead.high[0])
+        if ahead:
+            assert max(ahead.knowledge_lost[0], ahead.high[0]) <= fit.known_before
+    assert right >= 15 and fitted >= fitted_at_least
+
+
+def test_no_curve_goes_above_what_was_known():
+    history = simulated(np.random.default_rng(3), power(0.00009, 1.0), EIGHT, 400, known=0.6)
+    fit = fit_data_scale(history, n_draws=100)
+    ahead = fit.forecast(np.linspace(0, fit.limit, 50))
+    assert fit.known_before == pytest.approx(0.6, abs=0.05)
+    assert ahead.high.max() == fit.known_before and ahead.knowledge_lost.max() <= fit.known_before
+    assert min(ahead.low.min(), ahead.knowledge_lost.min()) >= 0
 
 
 def test_the_errors_of_the_points_are_those_of_whole_items():
@@ -206,13 +265,33 @@ def test_a_fall_without_any_sampling_error_is_a_fall():
     refused(history_of(rows, [0.0, *EIGHT]), "knowledge_lost fell from 1.000")
 
 
-def test_an_s_is_neither_curve():
-    """What a short fine-tuning run looks like: nothing at first, then much at once, then nothing more."""
-    fit = refused(
-        exact(lambda d: 0.4 / (1 + np.exp(-(np.asarray(d) - 3000) / 400)), EIGHT, n_items=300),
-        "knowledge_lost follows neither curve: the better one misses the 95% interval of ",
-    )
-    assert fit.reason.endswith(" of 8 checkpoints; read the points")
+def test_a_staircase_is_none_of_the_curves():
+    turn = (np.arange(400) + 0.5) / 400
+    rows = [(turn >= lost).astype(float) for lost in [0, 0.05, 0.2, 0.21, 0.22, 0.23, 0.4, 0.42, 0.6]]
+    fit = refused(history_of(rows, [0.0, *EIGHT]), "knowledge_lost follows no curve: ")
+    assert fit.reason.endswith("read the points")
+
+
+def test_residuals_with_a_trend_refuse_the_curve():
+    """Every point is within its interval of a line, and the rest swings slowly to and fro."""
+    checkpoints = np.arange(1, 25) * 250.0
+    wave = exact(lambda d: 0.00006 * d + 0.02 * np.sin(d / 800), checkpoints, n_items=600)
+    refused(wave, "what the best one leaves over has a trend")
+
+
+@pytest.mark.parametrize("onset", [2600.0, 4000.0, 6300.0])
+def test_a_loss_that_shows_late_gets_no_curve(onset):
+    fit = refused(exact(from_then_on(onset, exponential(0.4, 1500.0)), EIGHT, 400), "nothing was lost beyond the sampl")
+    assert "up to 2400 of 6400 samples" in fit.reason
+
+
+def test_where_nothing_was_known_there_is_nothing_to_lose():
+    rng, rows = np.random.default_rng(0), []
+    answer = np.zeros(200, int)
+    choices = [rng.integers(1, 4, 200) for _ in range(9)]
+    rows = [np.zeros(200) for _ in range(9)]
+    given = {"choice": choices, "answer": [answer] * 9, "n_choices": [np.full(200, 4.0)] * 9}
+    refused(history_of(rows, [0.0, *EIGHT], **given), "-0.333 of the items were known at the baseline")
 
 
 def test_noise_around_a_plateau_is_seldom_taken_for_a_fall():
@@ -254,7 +333,7 @@ def test_checkpoints_and_items_that_were_not_scored_are_left_out():
     rows = [(turn >= lost).astype(float) for lost in [0.0, *power(0.002, 0.5)(EIGHT)]]
     rows[3][:] = nan
     for row in rows:
-        row[:20] = nan
+        row[-20:] = nan
     rng = np.random.default_rng(0)
     for row in rows[1:]:
         row[rng.random(300) < 0.1] = nan

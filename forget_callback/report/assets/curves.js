@@ -183,6 +183,14 @@ function shareTraces(curve) {
   }));
 }
 
+/** The fitted curve as a formula. */
+function lawOf({ family, parameters: { a, b, c, m, s, h } }) {
+  if (family === "power") return `${a.toPrecision(3)} · D^${b.toFixed(2)}`;
+  if (family === "exponential") return `${decimal(a, 3)} · (1 − exp(−D / ${count(c)}))`;
+  if (family === "log-sigmoid") return `${decimal(a, 3)} / (1 + (${count(m)} / D)^${h.toFixed(1)})`;
+  return `an S that rises most at ${plural(Math.round(m), "sample")} (scale ${count(s)}),`;
+}
+
 /** The fit of the chosen run and its only chosen category: band first, then curve; and what there is to say. */
 function fitTraces() {
   const none = { traces: [], note: "", most: 0 };
@@ -198,10 +206,8 @@ function fitTraces() {
   const x = kept.map((i) => fit.samples[i] + before);
   const ink = colour("faint");
   const band = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
-  const { a, b, c } = fit.parameters;
-  const law = fit.family === "power" ? `${a.toPrecision(3)} · D^${b.toFixed(2)}` : `${decimal(a, 3)} · (1 − exp(−D / ${count(c)}))`;
-  const end = fit.samples.length - 1, known = theProbe().series[category].accuracy_before?.[0] ?? 1;
-  const past = fit.knowledge_lost[end] > known ? ` That is more than the ${percent(known)} that were right at the baseline: the curve must flatten before that.` : "";
+  const law = lawOf(fit);
+  const end = fit.samples.length - 1;
   return {
     most: fit.high[end],
     traces: [
@@ -212,7 +218,7 @@ function fitTraces() {
         hoverinfo: "text", hovertext: kept.map((i, k) => `<b>${percent(fit.knowledge_lost[i])}</b> ${plain(interval(fit.low[i], fit.high[i]))}<br>fit at ${plain(plural(Math.round(x[k]), "sample"))}`),
       },
     ],
-    note: `Fit: ${law} with D in samples, up to twice the data seen, with its ${percent(fit.confidence, 0)} band over items. At ${plural(Math.round(x[x.length - 1]), "sample")} it expects ${percent(fit.knowledge_lost[end])} ${interval(fit.low[end], fit.high[end])}.${past}`,
+    note: `Fit: ${law} with D in samples, up to twice the data seen, with its ${percent(fit.confidence, 0)} band over items. At ${plural(Math.round(x[x.length - 1]), "sample")} it expects ${percent(fit.knowledge_lost[end])} ${interval(fit.low[end], fit.high[end])}, at most what was known at the baseline.`,
   };
 }
 
