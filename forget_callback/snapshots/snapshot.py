@@ -6,39 +6,31 @@ Parquet file; where files belong and how they are written atomically is the stor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.answers import (
+    FURTHER,
+    NOT_GIVEN,
+    PER_ITEM,
+    Answers,
+    Column,
+    changed,
+    fill,
+    require_consistent,
+)
+from forget_callback.snapshots.table import fields_of, table_of
 
-# A vector as a caller gives it: numbers, or texts of which some may be None.
-Column: TypeAlias = ArrayLike | Sequence[str | None]
-
-OUTCOMES = ("correct", "wrong", "unparsed", "truncated")
-
-# Per-item columns: numpy dtype, and the value where a caller gives none.
-_COLUMNS: dict[str, tuple[type, Any]] = {
-    "ids": (object, None),
-    "correct": (float, np.nan),
-    "outcome": (object, None),
-    "choice": (int, -1),
-    "margin": (float, np.nan),
-    "category": (object, ""),
-    "prediction": (object, None),
-    "text": (object, None),
-    "scores": (object, ()),
-    "n_choices": (float, np.inf),
-    "answer": (int, -1),
-}
-_NOT_GIVEN: Any = None  # a default is filled in, so no reader sees None
-_TEXT = ("id", "category", "outcome", "prediction", "text")
+_FURTHER_NAME = re.compile(rf"({'|'.join(FURTHER)})_([2-9]|[1-9]\d+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +42,7 @@ class Snapshot:
         fingerprint: The probe's fingerprint: only snapshots with equal ones compare.
         step: Optimizer steps so far.
         ids: Item ids, unique.
-        correct: 1 right, 0 wrong, NaN not scored.
+        correct: 1 right, 0 wrong, NaN not scored; of several samples the share that is right.
         outcome: One of `OUTCOMES`, None where not scored; follows from `correct` if not given.
         choice: Index of the chosen option, -1 if there is none.
         margin: How far the right answer is ahead of the best wrong one in nats; negative where wrong, NaN if unknown.
@@ -60,9 +52,15 @@ class Snapshot:
         scores: Normalised log-probability of each option, a vector an item, empty where there are no options.
         n_choices: Options of each item, infinite where open-ended.
         answer: Index of the right option, -1 where open-ended.
+        cluster: What items share that are not independent of each other, "" if nothing.
+        fact: What joins the items that ask for one fact, "" if there is none.
+        kind: Kind of each item, such as "recall"; "" if unknown.
+        samples: Answers that were generated to each item.
         samples_seen: Training samples so far, NaN if unknown.
         tokens_seen: Training tokens so far, NaN if unknown.
         metadata: How it was measured; anything that JSON can hold.
+        further: The answers to the further prompts of the items; all columns above are of the first prompts. Also as
+            `correct_2`, `outcome_2`, ..., `correct_3`, ...
 
     Raises:
         ValueError: If vectors differ in length, an id repeats, or an outcome contradicts `correct`.
@@ -73,18 +71,23 @@ class Snapshot:
     step: int
     ids: NDArray[Any]
     correct: NDArray[Any]
-    outcome: NDArray[Any] = _NOT_GIVEN
-    choice: NDArray[Any] = _NOT_GIVEN
-    margin: NDArray[Any] = _NOT_GIVEN
-    category: NDArray[Any] = _NOT_GIVEN
-    prediction: NDArray[Any] = _NOT_GIVEN
-    text: NDArray[Any] = _NOT_GIVEN
-    scores: NDArray[Any] = _NOT_GIVEN
-    n_choices: NDArray[Any] = _NOT_GIVEN
-    answer: NDArray[Any] = _NOT_GIVEN
+    outcome: NDArray[Any] = NOT_GIVEN
+    choice: NDArray[Any] = NOT_GIVEN
+    margin: NDArray[Any] = NOT_GIVEN
+    category: NDArray[Any] = NOT_GIVEN
+    prediction: NDArray[Any] = NOT_GIVEN
+    text: NDArray[Any] = NOT_GIVEN
+    scores: NDArray[Any] = NOT_GIVEN
+    n_choices: NDArray[Any] = NOT_GIVEN
+    answer: NDArray[Any] = NOT_GIVEN
+    cluster: NDArray[Any] = NOT_GIVEN
+    fact: NDArray[Any] = NOT_GIVEN
+    kind: NDArray[Any] = NOT_GIVEN
+    samples: NDArray[Any] = NOT_GIVEN
     samples_seen: float = float("nan")
     tokens_seen: float = float("nan")
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    further: tuple[Answers, ...] = ()
 
     if TYPE_CHECKING:  # what callers may give for the vectors above: any sequence
 
@@ -104,79 +107,77 @@ class Snapshot:
             scores: Column = ...,
             n_choices: Column = ...,
             answer: Column = ...,
+            cluster: Column = ...,
+            fact: Column = ...,
+            kind: Column = ...,
+            samples: Column = ...,
             samples_seen: float = ...,
             tokens_seen: float = ...,
             metadata: Mapping[str, Any] = ...,
+            further: Sequence[Answers] = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        for name, (dtype, default) in _COLUMNS.items():
-            object.__setattr__(self, name, _vector(name, getattr(self, name), n, dtype, default))
-        if not np.isin(self.correct[~np.isnan(self.correct)], (0.0, 1.0)).all():
-            raise ValueError("correct must hold 1, 0 or NaN (not scored) only")
-        given = np.fromiter((o is not None for o in self.outcome), bool, n)
-        if not given.any():
-            given = ~np.isnan(self.correct)
-            derived = np.full(n, None, object)
-            derived[given] = np.where(self.correct[given] == 1, "correct", "wrong")
-            object.__setattr__(self, "outcome", derived)
+        fill(self, PER_ITEM, n)
         if len(set(map(str, self.ids))) < n:
             unique, count = np.unique(self.ids.astype(str), return_counts=True)
             raise ValueError(f"ids must be unique, got {str(unique[count > 1][0])!r} {count.max()} times")
-        wrong = np.fromiter((o is None or o in OUTCOMES for o in self.outcome), bool, n)
-        if not wrong.all():
-            raise ValueError(f"outcome must be one of {OUTCOMES} or None, got {self.outcome[~wrong][0]!r}")
-        bad = (given == np.isnan(self.correct)) | ((self.outcome == "correct") != (self.correct == 1))
-        if bad.any():
-            i = int(np.argmax(bad))
-            raise ValueError(
-                f"item {self.ids[i]!r}: outcome {self.outcome[i]!r} contradicts correct {self.correct[i]}; "
-                "1 is 'correct', 0 is one of the others, NaN is None"
-            )
+        require_consistent(self, self.ids, self.samples)
+        object.__setattr__(self, "further", tuple(self.further))
+        for number, answers in enumerate(self.further, 2):
+            if len(answers) != n:
+                raise ValueError(f"the answers to variant {number} must be {n}, one per id, got {len(answers)}")
+            require_consistent(answers, self.ids, self.samples, f"_{number}")
+
+    if not TYPE_CHECKING:  # a name that does not exist must stay an error of the type checker
+
+        def __getattr__(self, name: str) -> Any:
+            """`correct_2`, `outcome_3`, ...: columns of the further variants."""
+            found = _FURTHER_NAME.fullmatch(name)
+            if found and int(found[2]) <= self.n_variants:
+                return getattr(self.further[int(found[2]) - 2], found[1])
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
+    def n_variants(self) -> int:
+        """Prompts that the items were asked in, at most."""
+        return 1 + len(self.further)
+
+    @property
     def accuracy(self) -> float:
-        """Share of right answers among the scored items, NaN if none was scored."""
+        """Share of right answers to the first prompts among the scored items, NaN if none was scored."""
         scored = self.correct[~np.isnan(self.correct)]
         return float(scored.mean()) if len(scored) else float("nan")
 
     def select(self, rows: NDArray[Any]) -> Snapshot:
         """The items at `rows` (a mask or indices), in that order."""
-        return _changed(self, **{name: getattr(self, name)[rows] for name in _COLUMNS})
+        further = tuple(answers.select(rows) for answers in self.further)
+        return changed(self, further=further, **{name: getattr(self, name)[rows] for name in PER_ITEM})
+
+    def without_variants(self) -> Snapshot:
+        """The answers to the first prompts alone."""
+        return changed(self, further=())
 
     def at(self, step: int, *, samples_seen: float = float("nan"), tokens_seen: float = float("nan")) -> Snapshot:
         """The same answers, of a model at this step of its training."""
-        return _changed(self, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen)
+        return changed(self, step=step, samples_seen=samples_seen, tokens_seen=tokens_seen)
 
     def with_metadata(self, **metadata: Any) -> Snapshot:
         """The same with more in its metadata."""
-        return _changed(self, metadata={**self.metadata, **metadata})
+        return changed(self, metadata={**self.metadata, **metadata})
 
     def to_pandas(self) -> pd.DataFrame:
         """A row an item, with the columns of the file; `attrs` holds what is not per item.
 
-        Columns: id, category, correct, outcome, choice, margin, prediction, text, scores, k (options, missing where
-        open-ended) and answer (index of the right option).
+        Columns: id, category, correct, outcome, choice, margin, prediction, text, scores, answer (index of the right
+        option), cluster, fact, kind, samples and k (options, missing where open-ended); of each further variant
+        correct_2, outcome_2, ..., asked_2 and weak_2.
         """
-        finite = np.isfinite(self.n_choices)
-        columns = {name: getattr(self, name) for name in _COLUMNS if name not in ("ids", "n_choices")}
-        k = pd.arrays.IntegerArray(np.where(finite, self.n_choices, 0).astype(np.int64), ~finite)
-        frame = pd.DataFrame({"id": self.ids, **columns, "k": k})
-        frame = frame.astype(dict.fromkeys(_TEXT, "string"))
-        frame.attrs = {
-            "probe": self.probe,
-            "fingerprint": self.fingerprint,
-            "step": self.step,
-            "samples_seen": None if np.isnan(self.samples_seen) else self.samples_seen,
-            "tokens_seen": None if np.isnan(self.tokens_seen) else self.tokens_seen,
-            "metadata": dict(self.metadata),
-        }
-        first = ["id", "category", "correct", "outcome", "choice", "margin", "prediction"]
-        return frame[first + [name for name in frame.columns if name not in first]]
+        return table_of(self)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes one Parquet file; what is not per item goes into the file's own metadata."""
@@ -192,35 +193,11 @@ class Snapshot:
         frame = pd.read_parquet(path)
         if "fingerprint" not in frame.attrs or "correct" not in frame:
             raise ValueError(f"{path} is not a snapshot of forget_callback: expected what Snapshot.save wrote")
-        frame = frame.astype(dict.fromkeys(_TEXT, object))
-        columns: dict[str, Any] = {name: frame[name].to_numpy() for name in _COLUMNS if name in frame}
-        for name in ("outcome", "prediction", "text"):
-            columns[name] = np.array([None if pd.isna(v) else v for v in columns[name]], object)
-        attrs: dict[str, Any] = {str(name): value for name, value in frame.attrs.items()}
-        for name in ("samples_seen", "tokens_seen"):
-            attrs[name] = float("nan") if attrs[name] is None else attrs[name]
-        k = frame["k"].to_numpy(dtype=float, na_value=np.inf)
-        return Snapshot(ids=frame["id"].to_numpy(), n_choices=k, **columns, **attrs)
-
-
-def _vector(name: str, value: ArrayLike | None, n: int, dtype: type, default: Any) -> NDArray[Any]:
-    """`value` as a vector of `n`; object vectors are filled one by one, for numpy would stack equal-length entries."""
-    if value is None:
-        value = [default] * n
-    if dtype is not object:
-        vector: NDArray[Any] = np.asarray(value, dtype)
-    else:
-        entries: Sequence[Any] = value if isinstance(value, (list, tuple)) else list(np.asarray(value, object))
-        if name == "scores":
-            entries = [np.asarray(entry, float) for entry in entries]
-        vector = np.fromiter(entries, object, len(entries))
-    if vector.shape != (n,):
-        raise ValueError(f"{name} must have one value per id, shape ({n},), got {vector.shape}")
-    return vector
+        return Snapshot(**fields_of(frame))
 
 
 def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
-    """The snapshot in the probe's item order, with category, options and right option taken from the probe.
+    """The snapshot in the probe's item order, with what the probe says of its items, such as their options.
 
     Raises:
         ValueError: If it is of another probe: name, fingerprint or set of ids differ.
@@ -231,17 +208,13 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
             f"{probe.name!r} ({probe.fingerprint[:12]}, {len(probe)} items) was expected; use the probe of that run, "
             "or another baseline"
         )
-    category = np.array([item.category for item in probe.items], object)
     ordered = _ordered(snapshot, np.array(probe.ids, object), f"probe {probe.name!r}")
-    return _changed(ordered, category=category, n_choices=probe.n_choices, answer=probe.answer)
-
-
-def _changed(snapshot: Snapshot, **fields: Any) -> Snapshot:
-    """A copy with other fields, which come from what was validated before and are not validated again."""
-    found = copy(snapshot)
-    for name, value in fields.items():
-        object.__setattr__(found, name, value)
-    return found
+    texts = {
+        name: np.array([getattr(item, name) for item in probe.items], object)
+        for name in ("category", "cluster", "fact", "kind")
+    }
+    samples = [item.samples if probe.temperature > 0 and isinstance(item, Generation) else 1 for item in probe.items]
+    return changed(ordered, **texts, n_choices=probe.n_choices, answer=probe.answer, samples=np.array(samples))
 
 
 def _ordered(snapshot: Snapshot, ids: NDArray[Any], owner: str) -> Snapshot:
@@ -265,7 +238,7 @@ def _ordered(snapshot: Snapshot, ids: NDArray[Any], owner: str) -> Snapshot:
 
 
 def align(before: Snapshot, after: Snapshot) -> Snapshot:
-    """`after` with its items in the order of `before`, joined by id.
+    """`after` with its items in the order of `before`, joined by id, and only the further variants that both have.
 
     Raises:
         ValueError: If the two are of different probes or hold different items.
@@ -277,7 +250,24 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
             f"{after.fingerprint[:12]} and {len(after)}; score both models on the same items, settings and chat "
             "template: use the probe of that run, or another baseline"
         )
-    return _ordered(after, before.ids, f"the snapshot of step {before.step}")
+    ordered = _ordered(after, before.ids, f"the snapshot of step {before.step}")
+    return _with_variants(ordered, [answers.fingerprint for answers in before.further])
+
+
+def align_both(before: Snapshot, after: Snapshot) -> tuple[Snapshot, Snapshot]:
+    """Both with the same items in the same order, and with the same further variants: those that both have.
+
+    Raises:
+        ValueError: As `align` does.
+    """
+    after = align(before, after)
+    return _with_variants(before, [answers.fingerprint for answers in after.further]), after
+
+
+def _with_variants(snapshot: Snapshot, fingerprints: Sequence[str]) -> Snapshot:
+    """The snapshot with those of these further variants that it has, in this order."""
+    own = {answers.fingerprint: answers for answers in snapshot.further}
+    return changed(snapshot, further=tuple(own[name] for name in fingerprints if name in own))
 
 
 def scoring_seconds(snapshots: Iterable[Snapshot]) -> float:
@@ -287,11 +277,26 @@ def scoring_seconds(snapshots: Iterable[Snapshot]) -> float:
 
 
 def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """All items of several probes at one step as one snapshot, ids prefixed by the probe's name."""
+    """All items of several probes at one step as one snapshot, ids prefixed by the probe's name.
+
+    Items of a probe with fewer variants than another are not asked in the further ones of that.
+    """
     first = snapshots[0]
     columns: dict[str, Any] = {
-        name: np.concatenate([getattr(s, name) for s in snapshots]) for name in _COLUMNS if name != "ids"
+        name: np.concatenate([getattr(s, name) for s in snapshots]) for name in PER_ITEM if name != "ids"
     }
     ids = [f"{s.probe}/{name}" for s in snapshots for name in s.ids]
-    fingerprint = "+".join(s.fingerprint for s in snapshots)
-    return _changed(first, probe="all", fingerprint=fingerprint, ids=np.array(ids, object), metadata={}, **columns)
+    further = []
+    for number in range(max(len(s.further) for s in snapshots)):
+        parts = [s.further[number] if number < len(s.further) else Answers.none(len(s)) for s in snapshots]
+        values = {name: np.concatenate([getattr(part, name) for part in parts]) for name in FURTHER}
+        further.append(changed(parts[0], fingerprint="+".join(part.fingerprint for part in parts), **values))
+    return changed(
+        first,
+        probe="all",
+        fingerprint="+".join(s.fingerprint for s in snapshots),
+        ids=np.array(ids, object),
+        metadata={},
+        further=tuple(further),
+        **columns,
+    )

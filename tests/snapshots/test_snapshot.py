@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
-from forget_callback.snapshots.snapshot import Snapshot, align, complete, pool
+from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.snapshot import Snapshot, align, align_both, complete, pool
 
 FULL = {
     "ids": ["a", "ü/2", "日本", "d"],
@@ -23,6 +24,20 @@ FULL = {
     "scores": [[-0.5, -1.0, -0.1], [], [], [-1.0, -inf]],
     "n_choices": [3, inf, inf, 2],
     "answer": [2, -1, -1, 1],
+    "cluster": ["one", "", "two", "one"],
+    "fact": ["", "Zürich", "", ""],
+    "kind": ["multiple_choice", "generation", "", "multiple_choice"],
+    "samples": [1, 1, 1, 4],
+}
+SECOND = {
+    "correct": [0, nan, nan, 0.25],
+    "outcome": ["wrong", None, None, "unparsed"],
+    "choice": [1, -1, -1, -1],
+    "margin": [-0.5, nan, nan, nan],
+    "prediction": [" Genève", None, None, None],
+    "text": [None, None, None, "Hm"],
+    "asked": [True, True, False, True],
+    "weak": [False, False, False, True],
 }
 META = {
     "samples_seen": 320.0,
@@ -40,8 +55,15 @@ def bare(ids="abc", correct=(1, 0, nan), *, probe="p", fingerprint="f", step=0, 
     return Snapshot(probe, fingerprint, step, ids=list(ids), correct=list(correct), **columns)
 
 
+def asked_twice(**changes):
+    third = Answers("3" * 64, [1, 0, nan, nan], asked=[True, True, False, False])
+    return snapshot(further=[Answers("2" * 64, **SECOND), third], **changes)
+
+
 def assert_same(one, other):
-    for name in FULL:
+    further = [f"{name}_{number}" for number in range(2, one.n_variants + 1) for name in SECOND]
+    assert [a.fingerprint for a in one.further] == [a.fingerprint for a in other.further]
+    for name in (*FULL, *further):
         x, y = getattr(one, name), getattr(other, name)
         assert x.dtype == y.dtype and len(x) == len(y)
         for p, q in zip(x, y):
@@ -54,8 +76,15 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize(
     "kept",
-    [snapshot(), snapshot(samples_seen=nan, tokens_seen=nan, metadata={}), bare(), bare([], []), bare(["a"], [nan])],
-    ids=["full", "no counts", "bare", "no items", "nothing scored"],
+    [
+        snapshot(),
+        asked_twice(),
+        snapshot(samples_seen=nan, tokens_seen=nan, metadata={}),
+        bare(),
+        bare([], []),
+        bare(["a"], [nan]),
+    ],
+    ids=["full", "variants", "no counts", "bare", "no items", "nothing scored"],
 )
 def test_a_file_gives_back_every_column(tmp_path, kept):
     kept.save(tmp_path / "s.parquet")
@@ -74,7 +103,29 @@ def test_the_file_reads_without_us_and_unscored_is_null(tmp_path):
     assert columns["margin"] == [0.25, -inf, None, -1.5]
     assert columns["prediction"] == FULL["prediction"] and columns["text"] == FULL["text"]
     assert columns["scores"] == FULL["scores"]
-    assert columns["k"] == [3, None, None, 2] and columns["answer"] == FULL["answer"]
+    assert columns["k"] == [3, None, None, 2]
+    for name in ("answer", "cluster", "fact", "kind", "samples"):
+        assert columns[name] == FULL[name]
+
+
+def test_further_variants_are_columns_with_their_number(tmp_path):
+    asked_twice().save(tmp_path / "s.parquet")
+    columns = pq.read_table(tmp_path / "s.parquet").to_pydict()
+    for name, values in SECOND.items():
+        assert columns[f"{name}_2"] == [None if value != value else value for value in values]
+    assert columns["outcome_3"] == ["correct", "wrong", None, None] and columns["asked_3"] == [True, True, False, False]
+    assert "correct_4" not in columns
+    assert asked_twice().to_pandas().attrs["variants"] == ["2" * 64, "3" * 64]
+
+
+def test_further_variants_are_attributes_with_their_number():
+    s = asked_twice()
+    assert s.n_variants == 3 and s.correct_2 is s.further[0].correct and s.choice_3 is s.further[1].choice
+    for name in ("correct_1", "correct_4", "scores_2", "correct_02", "correct_"):
+        with pytest.raises(AttributeError, match=name):
+            getattr(s, name)
+    assert snapshot().n_variants == s.without_variants().n_variants == 1
+    assert_same(s.without_variants(), snapshot())
 
 
 def test_another_parquet_file_is_refused_by_name(tmp_path):
@@ -88,7 +139,7 @@ def test_the_table_has_a_row_an_item_and_the_rest_in_attrs():
     frame = snapshot().to_pandas()
     assert frame["id"].tolist() == FULL["ids"]
     assert frame["correct"].isna().tolist() == frame["outcome"].isna().tolist() == [False, False, True, False]
-    assert frame.attrs == {**GIVEN, **META}
+    assert frame.attrs == {**GIVEN, **META, "variants": []}
     assert bare().to_pandas().attrs["samples_seen"] is None
 
 
@@ -120,18 +171,33 @@ def test_accuracy_is_over_the_scored_items(correct, accuracy):
         ({"margin": [[1], [2], [3], [4]]}, r"margin must have one value per id, shape \(4,\), got \(4, 1\)"),
         ({"category": ["geo"]}, r"category must have one value per id, shape \(4,\), got \(1,\)"),
         ({"scores": [[0.0]] * 5}, r"scores must have one value per id"),
-        ({"correct": [1, 0, nan, 0.5]}, "correct must hold 1, 0 or NaN"),
+        ({"correct": [0.5, 0, nan, 0]}, "correct must hold 1, 0 or NaN"),
         ({"ids": ["a", "b", "a", "d"]}, "ids must be unique, got 'a' 2 times"),
         ({"outcome": ["correct", "lost", None, "wrong"]}, "outcome must be one of .* or None, got 'lost'"),
         ({"outcome": ["wrong", "wrong", None, "wrong"]}, "item 'a': outcome 'wrong' contradicts correct 1.0"),
         ({"outcome": ["correct", "correct", None, "wrong"]}, "item 'ü/2': outcome 'correct' contradicts correct 0.0"),
         ({"outcome": ["correct", "wrong", "wrong", "wrong"]}, "item '日本': outcome 'wrong' contradicts correct nan"),
         ({"outcome": ["correct", "wrong", None, None]}, "item 'd': outcome None contradicts correct 0.0"),
+        ({"correct": [1, 0, nan, 1.25]}, "correct must hold .* or a share where there are several samples, got 1.25"),
+        ({"correct": [1, 0, nan, 0.75]}, "item 'd': outcome 'truncated' contradicts correct 0.75"),
+        ({"further": [Answers("", [1, 0])]}, "the answers to variant 2 must be 4, one per id, got 2"),
+        ({"further": [Answers("", [0.5, 1, nan, 0])]}, "correct_2 must hold 1, 0 or NaN .*, got 0.5"),
+        ({"further": [Answers("", [1, 0, 0, 0], ["wrong"] * 4)]}, "'a': outcome_2 'wrong' contradicts correct_2 1.0"),
     ],
 )
 def test_contradictions_are_refused(changes, problem):
     with pytest.raises(ValueError, match=problem):
         snapshot(**changes)
+
+
+def test_what_was_not_asked_has_no_answer():
+    with pytest.raises(ValueError, match=r"item 1 was not asked, but has correct 0.0; expected NaN"):
+        Answers("2", [1, 0], asked=[True, False])
+
+
+def test_of_several_samples_correct_is_a_share():
+    s = bare("abcd", [0.75, 0.5, 0.25, nan], samples=[4, 4, 4, 4])
+    assert s.outcome.tolist() == ["correct", "wrong", "wrong", None] and s.accuracy == 0.5
 
 
 @pytest.mark.parametrize(
@@ -140,7 +206,9 @@ def test_contradictions_are_refused(changes, problem):
 )
 def test_select_takes_whole_rows(rows, positions):
     s = snapshot()
-    picked = s.select(rows)
+    picked = asked_twice().select(rows)
+    assert picked.outcome_2.tolist() == [SECOND["outcome"][i] for i in positions]
+    assert picked.asked_3.tolist() == [i < 2 for i in positions]
     assert picked.ids.tolist() == [FULL["ids"][i] for i in positions]
     assert picked.margin.tolist() == pytest.approx([FULL["margin"][i] for i in positions])
     assert [list(x) for x in picked.scores] == [FULL["scores"][i] for i in positions]
@@ -152,6 +220,19 @@ def test_align_brings_the_later_items_into_the_earlier_order():
     aligned = align(bare("abc"), later)
     assert aligned.ids.tolist() == ["a", "b", "c"] and aligned.margin.tolist() == [1.0, 2.0, 3.0]
     assert aligned.step == 5
+
+
+def test_align_keeps_the_variants_that_both_have():
+    two, three, four = (Answers(name, [1, 0, nan]) for name in ("v2", "v3", "v4"))
+    before, after = bare("abc", further=[two, three]), bare("cab", further=[four, three])
+    aligned = align(before, after)
+    assert [a.fingerprint for a in aligned.further] == ["v3"]
+    np.testing.assert_array_equal(aligned.correct_2, [0, nan, 1])
+    both = align_both(before, after)
+    assert_same(both[1], aligned)
+    assert [a.fingerprint for a in both[0].further] == ["v3"] and both[0].ids.tolist() == list("abc")
+    np.testing.assert_array_equal(both[0].correct_2, [1, 0, nan])
+    assert align(before, bare("abc")).further == align_both(bare("abc"), after)[1].further == ()
 
 
 def test_align_refuses_another_probe_and_shows_the_start_of_both_fingerprints():
@@ -170,11 +251,22 @@ def test_other_items_are_refused_and_both_sides_are_shown(ids, problem):
         align(bare("abc"), other)
 
 
-def test_complete_takes_order_options_and_category_from_the_probe():
-    probe = Probe("p", [MultipleChoice("m", "Q", [" a", " b"], 1, "geo"), Recall("r", "Q", "A")])
-    s = complete(bare("rm", [1, 0], fingerprint=probe.fingerprint), probe)
-    assert s.ids.tolist() == ["m", "r"] and s.correct.tolist() == [0, 1]
-    assert s.category.tolist() == ["geo", ""] and s.n_choices.tolist() == [2, inf] and s.answer.tolist() == [1, -1]
+@pytest.mark.parametrize("temperature, samples", [(0, 1), (0.5, 4)])
+def test_complete_takes_what_the_probe_says_of_its_items(temperature, samples):
+    items = [
+        MultipleChoice("m", "Q", [" a", " b"], 1, "geo", variants=["R"], cluster="page 1", fact="f"),
+        Recall("r", "Q", "A", fact="f"),
+        Generation("g", "Q", "A", samples=4),
+    ]
+    probe = Probe("p", items, temperature=temperature)
+    further = Answers(probe.variant_fingerprints[0], [nan, 1, nan], asked=[False, True, False])
+    s = complete(bare("rmg", [1, 0, 0], fingerprint=probe.fingerprint, further=[further]), probe)
+    assert s.ids.tolist() == ["m", "r", "g"] and s.correct.tolist() == [0, 1, 0]
+    assert s.category.tolist() == ["geo", "", ""] and s.cluster.tolist() == ["page 1", "", ""]
+    assert s.fact.tolist() == ["f", "f", ""] and s.kind.tolist() == ["multiple_choice", "recall", "generation"]
+    assert s.n_choices.tolist() == [2, inf, inf] and s.answer.tolist() == [1, -1, -1]
+    assert s.samples.tolist() == [1, 1, samples], "greedy answers are all the same"
+    assert s.asked_2.tolist() == [True, False, False] and s.correct_2[0] == 1
 
 
 @pytest.mark.parametrize("change", [{"probe": "q"}, {"fingerprint": "f"}, {"ids": "mx"}])
@@ -191,3 +283,17 @@ def test_pool_keeps_the_items_of_probes_apart():
     assert pooled.probe == "all" and pooled.ids.tolist() == ["x/a", "x/b", "y/a"]
     np.testing.assert_array_equal(pooled.correct, [1, 0, nan])
     assert "f1" in pooled.fingerprint and "f2" in pooled.fingerprint
+    assert pooled.further == ()
+
+
+def test_pool_asks_the_further_variants_of_the_probes_that_have_them():
+    two, three = Answers("v2", [0, nan], weak=[True, True]), Answers("v3", [1, 1])
+    one = bare("ab", [1, 0], probe="x", further=[two, three])
+    pooled = pool([one, bare("c", [0], probe="y", further=[Answers("w2", [1])]), bare("d", [1], probe="z")])
+    assert pooled.n_variants == 3
+    np.testing.assert_array_equal(pooled.correct_2, [0, nan, 1, nan])
+    assert pooled.asked_2.tolist() == [True, True, True, False] and pooled.weak_2.tolist() == [True, True, False, False]
+    assert pooled.outcome_3.tolist() == ["correct", "correct", None, None]
+    assert pooled.asked_3.tolist() == [True, True, False, False]
+    first_only = pool([one.without_variants(), *(bare(name, [1], probe=name) for name in "yz")])
+    assert [a.fingerprint for a in pooled.further] == ["v2+w2+", "v3++"] and first_only.further == ()

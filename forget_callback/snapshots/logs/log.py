@@ -137,6 +137,7 @@ class Log:
             ids=np.array([item.id for item in self.items], object),
             outcome=[_outcome(item) for item in self.items],
             n_choices=np.array([len(item.options) or np.inf for item in self.items], float),
+            kind=[(MultipleChoice if item.options else Generation).kind for item in self.items],
             metadata={**self.how, "log": self.source, "few_shot": self.few_shot},
             **columns,
         )
