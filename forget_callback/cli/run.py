@@ -94,6 +94,10 @@ def probes(
     counts = Counter((item.category or "(no category)", item.kind) for item in probe.items)
     for (category, kind), count in counts.items():
         print(f"  {category:<20} {kind:<16} {count:>6}")
+    prompts = Counter(1 + len(item.variants) for item in probe.items)
+    weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in probe.items)
+    asked = ", ".join(f"{count} items in {n}" for n, count in sorted(prompts.items(), reverse=True))
+    print(f"  prompts: {asked}" + (f" ({weak} of them only with other words around the first)" if weak else ""))
     for item in probe.items[:show]:
         print(json.dumps(item_record(item), ensure_ascii=False))
 

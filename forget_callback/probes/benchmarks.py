@@ -31,6 +31,8 @@ class Question:
         shuffle: Whether their order would give the right one away.
         answer: The number, where there are no options.
         task, doc: The benchmark whose own rule decides, and what it reads.
+        passage: What several questions may be about. They share it, so a model that loses it loses them together: they
+            are one cluster. A subject is none: every run asks the same subjects, nobody draws them.
     """
 
     text: str
@@ -41,6 +43,7 @@ class Question:
     answer: str = ""
     task: str = ""
     doc: Mapping[str, Any] = field(default_factory=dict)
+    passage: str = ""
 
     def shuffled(self, key: str) -> tuple[Sequence[str], int]:
         """The options as they are shown, the same order for a key on every machine, and where the right one is."""
@@ -84,12 +87,14 @@ _BBH_OPTIONS = {
 }
 
 
-def _chosen(text: str, options: Sequence[str], right: int, *, shuffle: bool = False) -> Question | None:
+def _chosen(
+    text: str, options: Sequence[str], right: int, *, shuffle: bool = False, passage: str = ""
+) -> Question | None:
     """A question with options; None if the right one is not among them or stands there twice."""
     texts = [str(option).strip() for option in options]
     if not 0 <= right < len(texts) or not all(texts) or texts.count(texts[right]) > 1:
         return None
-    return Question(text, texts, right, shuffle=shuffle)
+    return Question(text, texts, right, shuffle=shuffle, passage=passage)
 
 
 def _mmlu(row: Record, subject: str) -> Question | None:
@@ -116,8 +121,9 @@ def _gpqa(row: Record, subject: str) -> Question | None:
 
 
 def _musr(row: Record, subject: str) -> Question | None:
-    text = f"{row['narrative'].strip()}\n\nQuestion: {row['question']}"
-    return _chosen(text, ast.literal_eval(row["choices"]), int(row["answer_index"]))
+    passage = row["narrative"].strip()
+    text = f"{passage}\n\nQuestion: {row['question']}"
+    return _chosen(text, ast.literal_eval(row["choices"]), int(row["answer_index"]), passage=passage)
 
 
 def _labelled(row: Record, subject: str) -> Question | None:
@@ -142,12 +148,14 @@ def _truthfulqa(row: Record, subject: str) -> Question | None:
 
 def _social_iqa(row: Record, subject: str) -> Question | None:
     options = [row["answerA"], row["answerB"], row["answerC"]]
-    return _chosen(f"{row['context']}\nQuestion: {row['question']}", options, int(row["label"]) - 1)
+    text = f"{row['context']}\nQuestion: {row['question']}"
+    return _chosen(text, options, int(row["label"]) - 1, passage=row["context"])
 
 
 def _mctest(row: Record, subject: str) -> Question | None:
     options = [row["answer_options"][letter] for letter in "ABCD"]
-    return _chosen(f"{row['story']}\n\nQuestion: {row['question']}", options, "ABCD".index(row["answer"]))
+    text = f"{row['story']}\n\nQuestion: {row['question']}"
+    return _chosen(text, options, "ABCD".index(row["answer"]), passage=row["story"])
 
 
 def _piqa(row: Record, subject: str) -> Question | None:

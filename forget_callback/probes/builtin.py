@@ -2,7 +2,7 @@
 
 Every fact of `facts.tsv` is there twice: as a choice between four answers and as free recall. A relation (a line of
 `relations.tsv`) is a kind of fact with its two wordings and its category; the wrong options are answers of other facts
-of the relation.
+of the relation. `fact` joins the two forms of a fact, and `cluster` too, as they are no independent draws.
 Knows nothing of models. A change to a table changes the probe's fingerprint.
 """
 
@@ -105,10 +105,13 @@ def _items(category: str, facts: Sequence[_Fact], kinds: Sequence[str]) -> Itera
                 choices=tuple(f" {choice}" for choice in choices),
                 answer=position % 4,
                 category=category,
+                cluster=key,
+                fact=key,
             )
         if "recall" in kinds:
             prompt = relation.statement.format(fact.subject)
-            yield Recall(id=f"{key}/recall", prompt=prompt, answer=f" {fact.answer}", category=category)
+            answer = f" {fact.answer}"
+            yield Recall(id=f"{key}/recall", prompt=prompt, answer=answer, category=category, cluster=key, fact=key)
 
 
 def _others(facts: Sequence[_Fact], relation: _Relation) -> dict[str, list[str]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.benchmarks import BENCHMARKS, MMLU_CATEGORIES, PARTS, Part, Question
+from forget_callback.probes.clusters import cluster_of, only_shared
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import LETTERS, listed
@@ -69,11 +70,11 @@ def _items(name: str, form: str, root: str, *, whole: bool) -> tuple[list[Item],
             items.append(_item(key, question, category, form))
     if left_out:
         logger.warning("hub:%s: %d rows without one right answer of their own were left out", name, left_out)
-    return items, "+".join(sorted(revisions))
+    return only_shared(items), "+".join(sorted(revisions))
 
 
 def _item(key: str, question: Question, category: str, form: str) -> Item:
-    text = question.text.strip()
+    text, cluster = question.text.strip(), cluster_of(key.partition("/")[0], question.passage)
     if question.task:
         return Generation(key, text, "see doc", "task", category, 1280, task=question.task, doc=question.doc)
     if not question.options:
@@ -86,7 +87,7 @@ def _item(key: str, question: Question, category: str, form: str) -> Item:
         choices = [f" {letter}" for letter in LETTERS[: len(options)]]
     else:
         choices = [f" {option.strip()}" for option in options]
-    return MultipleChoice(key, f"{text}\nAnswer:", tuple(choices), right, category)
+    return MultipleChoice(key, f"{text}\nAnswer:", tuple(choices), right, category, cluster=cluster)
 
 
 def _rows(part: Part, root: str) -> tuple[Iterable[Mapping[str, Any]], str]:

@@ -54,6 +54,7 @@ class Variant:
         order: Option j here is option ``order[j]`` of the item; the item's own order if not given.
         chat: Whether this prompt goes through the chat template; None does as the probe does.
         weak: The same frame with words around it, which shares the damage of the frame.
+        stop: Of generation, further texts that end the answer in this prompt.
     """
 
     prompt: str
@@ -61,9 +62,10 @@ class Variant:
     order: Sequence[int] = ()
     chat: bool | None = None
     weak: bool = False
+    stop: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for name in ("choices", "order"):
+        for name in ("choices", "order", "stop"):
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
 
@@ -267,8 +269,10 @@ def in_variant(item: Item, number: int) -> Item:
             "contexts": [item.contexts[i] for i in order] if item.contexts else (),
             "lengths": [known[text] for text in choices] if known.keys() >= set(choices) else (),
         }
-    elif variant.order:  # a generated letter
-        changed["answer"] = chr(ord("A") + variant.order.index(right_option(item)))
+    elif isinstance(item, Generation):
+        changed["stop"] = (*item.stop, *variant.stop)
+        if variant.order:  # a letter
+            changed["answer"] = chr(ord("A") + variant.order.index(right_option(item)))
     return replace(item, **changed)
 
 
@@ -351,6 +355,11 @@ def _variant(item: Item, name: str, given: object) -> Variant:
     is_order = isinstance(variant.order, tuple) and all(map(is_whole, variant.order))
     _require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
     _require(isinstance(variant.choices, tuple), item, f"{name}.choices", f"expected a list, got {variant.choices!r}")
+    is_stop = isinstance(variant.stop, tuple) and all(isinstance(text, str) and text for text in variant.stop)
+    problem = f"expected a list of texts that are not empty, got {variant.stop!r}"
+    _require(is_stop, item, f"{name}.stop", problem)
+    is_free = isinstance(item, Generation) or not variant.stop
+    _require(is_free, item, f"{name}.stop", f"goes with generation, this is {item.kind}; drop it")
     if variant.choices:
         is_choice = isinstance(item, MultipleChoice)
         _require(is_choice, item, f"{name}.choices", f"goes with multiple choice, this is {item.kind}; drop it")

@@ -21,7 +21,7 @@ import numpy as np
 
 from forget_callback.probes.builtin import load_facts
 from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS, load_benchmark
-from forget_callback.probes.items import Item
+from forget_callback.probes.items import Generation, Item
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS, load_task
@@ -29,6 +29,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
+from forget_callback.probes.variants import with_variants
 
 if TYPE_CHECKING:
     import datasets
@@ -73,7 +74,7 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
 
 
 def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: int = 0) -> Probe:
-    """The probe that a spec names.
+    """The probe that a spec names; its items get variants where they have none, see `forget_callback.probes.variants`.
 
     Args:
         spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, the path of a JSON Lines
@@ -81,8 +82,9 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
             `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an entry point of that
             name. After a question mark stand the source's own options and any setting of `Probe`, such as
             ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
-            ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words, and
-            ``name=`` renames the probe.
+            ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words,
+            ``variants=off`` asks each item in its own prompt alone (``variants=2`` in at most two), ``samples=8``
+            draws so many answers to each item where the probe samples, and ``name=`` renames the probe.
         limit: At most that many items, a random subset stratified by category; with one in the spec the smaller holds.
         seed: Which subset; the same seed gives the same items on every machine.
 
@@ -109,7 +111,8 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     cot, tokens = ours.pop("cot", False), ours.pop("max_new_tokens", None)
     if tokens is not None and not cot:
         raise ValueError(f"spec {spec!r}: max_new_tokens goes with cot=true")
-    probe = _load(spec, path, options, limit=limit, seed=seed)
+    variants, samples = _prompts(spec, ours.pop("variants", "")), ours.pop("samples", None)
+    probe = _load(spec, path, options, limit=limit, seed=seed, chat=ours.get("chat", False))
     if limit is not None:  # an item's draw depends on its id alone, not on the order of the file
         draw = {item.id: random.Random(f"{seed}/{item.id}").random() for item in probe.items}
         kept = stratified(probe.items, limit, stratum=lambda item: item.category, draw=lambda item: draw[item.id])
@@ -117,10 +120,40 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     if cot:
         probe = by_reasoning(probe) if tokens is None else by_reasoning(probe, max_new_tokens=tokens)
     require_matchers(probe)
-    return replace(probe, **ours)
+    probe = replace(probe, **ours)
+    if samples is not None:
+        probe = _sampled(spec, probe, samples)
+    probe = with_variants(probe) if variants != 1 else probe
+    return probe if variants is None else _with_at_most(probe, variants)
 
 
-def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int) -> Probe:
+def _prompts(spec: str, value: str) -> int | None:
+    """In how many prompts an item is asked at most, None for all that it has."""
+    if value == "":
+        return None
+    if value == "off":
+        return 1
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"spec {spec!r}: variants must be off or a number of prompts from 1 on, got {value!r}")
+    return int(value)
+
+
+def _with_at_most(probe: Probe, prompts: int) -> Probe:
+    return replace(probe, items=[replace(item, variants=item.variants[: prompts - 1]) for item in probe.items])
+
+
+def _sampled(spec: str, probe: Probe, samples: int) -> Probe:
+    """The probe with so many sampled answers to each item that is generated."""
+    if samples > 1 and not probe.sampled:
+        raise ValueError(
+            f"spec {spec!r}: samples={samples} needs answers that are sampled; give generation items (or cot=true) and "
+            "a temperature above 0"
+        )
+    items = [replace(item, samples=samples) if isinstance(item, Generation) else item for item in probe.items]
+    return replace(probe, items=items)
+
+
+def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int, chat: bool) -> Probe:
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
         if name != "facts":
@@ -146,7 +179,7 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
             "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
         )
     _require_known(spec, options, ())
-    return Probe(Path(path).stem, read_items(Path(path)))
+    return Probe(Path(path).stem, read_items(Path(path)), chat=chat)  # variants may differ from the prompt in it alone
 
 
 def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> None:
@@ -170,7 +203,7 @@ def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mappin
         ) from error
     try:
         made = source(name, dict(options))
-        return replace(_one(made), name=name) if _is_table(made) else _one(made)
+        return replace(_of_table(made), name=name) if _is_table(made) else _one(made)
     except (ImportError, OSError):
         raise
     except Exception as error:  # other people's code
@@ -191,6 +224,10 @@ def _one(given: Any) -> Probe:
             "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "
             f"DataFrame, or several of these, got {type(given).__name__} {str(given)[:80]}"
         )
+    return with_variants(_of_table(given))
+
+
+def _of_table(given: Any) -> Probe:
     items = []
     for number, row in enumerate(_rows(given)):
         try:
@@ -235,10 +272,10 @@ def _plain(value: Any) -> Any:
 
 # What may stand in any spec: settings of `Probe`, and what is done with its items.
 _OURS: dict[str, type] = {
-    **dict.fromkeys(("name", "system", "normalization"), str),
+    **dict.fromkeys(("name", "system", "normalization", "variants"), str),
     **dict.fromkeys(("chat", "generation_prompt", "thinking", "cot"), bool),
     **dict.fromkeys(("temperature", "top_p"), float),
-    **dict.fromkeys(("seed", "limit", "max_new_tokens"), int),
+    **dict.fromkeys(("seed", "limit", "max_new_tokens", "samples"), int),
 }
 
 

@@ -9,14 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Variant, in_variant
 from forget_callback.probes.probe import Probe
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-_ENDINGS = {
+ENDINGS = {
     "choice": "Think step by step. On the last line write 'Answer: X', where X is the letter of the right option.",
     "number": "Think step by step. On the last line write 'Answer: ' and the number.",
     "math": "Think step by step, and put the final answer within \\boxed{}.",
+}
+# The same in a text that is no conversation.
+OTHER_ENDINGS = {
+    "choice": "Reason first, and end with a line 'Answer: X', where X is the letter of the right option.\n\nSolution:",
+    "number": "Reason first, and end with a line 'Answer: ' and the number.\n\nSolution:",
+    "math": "Reason first, and end with the final answer within \\boxed{}.\n\nSolution:",
 }
 
 
@@ -38,12 +44,30 @@ def by_reasoning(probe: Probe, *, max_new_tokens: int = 1024) -> Probe:
     <BLANKLINE>
     Think step by step. On the last line write 'Answer: X', where X is the letter of the right option.
     """
-    return replace(probe, items=[_reasoned(item, probe, max_new_tokens) for item in probe.items])
+    return replace(probe, items=[_with_variants(item, probe, max_new_tokens) for item in probe.items])
 
 
 def listed(texts: Sequence[str]) -> str:
     """Options under their letters, a line each."""
     return "\n".join(f"{letter}. {text.strip()}" for letter, text in zip(LETTERS, texts))
+
+
+def _with_variants(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
+    """The item in each of its prompts, and letters in the order of each."""
+    first, *rest = (
+        _reasoned(in_variant(item, number), probe, max_new_tokens) for number in range(1, len(item.variants) + 2)
+    )
+    variants = [
+        Variant(
+            each.prompt,
+            order=given.order if first.options else (),
+            chat=given.chat,
+            weak=given.weak,
+            stop=each.stop[len(first.stop) :],
+        )
+        for each, given in zip(rest, item.variants)
+    ]
+    return replace(first, variants=variants, cluster=item.cluster, fact=item.fact)
 
 
 def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
@@ -54,21 +78,21 @@ def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
             question = f"{question}\n{listed(texts)}"
         return Generation(
             id=item.id,
-            prompt=f"{question}\n\n{_ENDINGS['choice']}",
+            prompt=f"{question}\n\n{ENDINGS['choice']}",
             answer=LETTERS[item.answer],
             match="choice",
             category=item.category,
             max_new_tokens=max_new_tokens,
             options=len(texts),
         )
-    if isinstance(item, Generation) and item.match in _ENDINGS:
-        prompt = f"{_question(item.prompt)}\n\n{_ENDINGS[item.match]}"
+    if isinstance(item, Generation) and item.match in ENDINGS:
+        prompt = f"{_question(item.prompt)}\n\n{ENDINGS[item.match]}"
         return replace(item, prompt=prompt, max_new_tokens=max_new_tokens, stop=())
     if isinstance(item, Generation) and item.task:  # its prompt says how to answer
         return replace(item, max_new_tokens=max(item.max_new_tokens, max_new_tokens))
     raise ValueError(
         f"probe {probe.name!r}, item {item.id!r}: cot=true goes with multiple choice and with generation items that "
-        f"match {', '.join(_ENDINGS)}; this is {item.kind}"
+        f"match {', '.join(ENDINGS)}; this is {item.kind}"
     )
 
 

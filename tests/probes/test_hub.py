@@ -1,6 +1,7 @@
 """The paper's benchmarks: every loader runs on a small data set with the schema and layout of the hub's own."""
 
 import json
+import re
 from collections import Counter
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pytest
 
 from forget_callback import load_probe
 from forget_callback.probes.benchmarks import BENCHMARKS, PARTS
-from forget_callback.probes.items import Generation, MultipleChoice
+from forget_callback.probes.items import Generation, MultipleChoice, in_variant
 from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.judging import judge
 
@@ -189,7 +190,7 @@ def test_the_right_option_is_the_right_one(root):
 
 
 def test_letters_are_listed_in_the_prompt_and_scored(root):
-    item = hub("arc", root).items[0]
+    item = hub("arc", root, "&variants=off").items[0]
     assert item == MultipleChoice(
         "arc/easy/0",
         "Question: What is cold?\nA. ice\nB. fire\nC. sand\nD. wind\nAnswer:",
@@ -200,7 +201,7 @@ def test_letters_are_listed_in_the_prompt_and_scored(root):
 
 
 def test_bbh_reads_lists_of_options_and_answers_of_its_own(root):
-    items = {item.category: item for item in hub("bbh", root).items}
+    items = {item.category: item for item in hub("bbh", root, "&variants=off").items}
     assert len(items) == 24
     assert items["geometric_shapes"].choices[9] == " (J)" and items["geometric_shapes"].answer == 9
     assert items["movie_recommendation"].answer == 1 and len(items["movie_recommendation"].choices) == 3
@@ -290,3 +291,34 @@ def test_ifevals_rule_needs_neither_the_data_set_nor_a_model(root):
     said = [judge(item, text, finished=True).outcome for text in ("No commas here.", "Here, there.", "")]
     assert said[:2] == ["correct", "wrong"]
     assert judge(item, "Cut, here", finished=False).outcome == "truncated"
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name != "ifeval"])
+@pytest.mark.parametrize("form", ["letters", "text"])
+def test_every_benchmark_has_a_second_prompt_with_the_same_right_option(root, name, form):
+    probe = hub(name, root, f"&form={form}")
+    assert probe.fingerprint == hub(name, root, f"&form={form}&variants=off").fingerprint
+    plain = {item.id: item for item in hub(name, root, "&form=text").items}
+    for item in probe.items:
+        (variant,) = item.variants
+        asked, own = in_variant(item, 2), plain[item.id]
+        assert "Here is an exam question.\n\n" in asked.prompt and asked.prompt.endswith("\n\nThe answer is")
+        assert variant.chat is False and not variant.weak
+        if isinstance(item, MultipleChoice) and variant.order:
+            right = asked.choices[asked.answer].strip()
+            listed = re.findall(rf"^{re.escape(right)}\.? (.*)$", asked.prompt, re.MULTILINE)
+            if own.choices[own.answer].strip().strip("()") not in "ABCDEFGHIJ":
+                assert listed == [own.choices[own.answer].strip()]
+            assert asked.answer != item.answer
+    moved = sum(bool(item.variants[0].order) for item in probe.items)
+    # The letters of MuSR stay: "Both read" means two other options.
+    assert (moved > 0) == ((form == "letters" or name == "bbh") and name != "musr")
+
+
+def test_a_passage_stays_and_its_questions_are_one_cluster(tmp_path, root):
+    item = hub("musr", root).items[0]
+    assert in_variant(item, 2).prompt.startswith("They met.\n\nHere is an exam question.\n\nWho?\nA. ")
+    # Three parts tell the same story here; a passage with one question is as independent as any other item.
+    assert len({item.cluster for item in hub("musr", root).items}) == 1 and item.cluster.startswith("musr/")
+    assert [item.cluster for item in hub("mctest", root).items] == [""]
+    assert {item.cluster for item in hub("mmlu", root).items} == {""}

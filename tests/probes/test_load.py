@@ -15,12 +15,13 @@ from hypothesis import given, settings, strategies as st
 
 from forget_callback import load_probe
 from forget_callback.probes.builtin import load_facts
-from forget_callback.probes.items import Generation, Recall
+from forget_callback.probes.items import Generation, Recall, in_variant
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.load import as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
+from forget_callback.probes.variants import with_variants
 
 
 def items_of(sizes):
@@ -28,6 +29,11 @@ def items_of(sizes):
     items = [Recall(f"{name}-{i}", "", "x", name) for name, size in sizes.items() for i in range(size)]
     random.Random(0).shuffle(items)
     return items
+
+
+def own(probe):
+    """The items of a probe as their own prompts ask them."""
+    return [in_variant(item, 1) for item in probe.items]
 
 
 @pytest.fixture
@@ -160,20 +166,20 @@ def dataset(rows):
 )
 def test_a_table_with_the_fields_of_an_item_is_a_probe(make, rows):
     (probe,) = as_probes(make(rows))
-    assert probe == Probe("probe", [parse_item(row) for row in rows])
+    assert probe == with_variants(Probe("probe", [parse_item(row) for row in rows]))
 
 
 @pytest.mark.parametrize("make", [list, dataset, pd.DataFrame], ids=["list", "Dataset", "DataFrame"])
 def test_whole_number_ids_and_numbers_as_answers_are_their_texts(make):
     rows = [{"id": i, "prompt": "6 * 7 =", "answer": 42, "match": "number"} for i in (1, 2)]
     (probe,) = as_probes(make(rows))
-    assert probe.items == tuple(Generation(str(i), "6 * 7 =", "42", "number") for i in (1, 2))
+    assert own(probe) == [Generation(str(i), "6 * 7 =", "42", "number") for i in (1, 2)]
 
 
 def test_numbers_of_numpy_and_fractions_are_their_texts(tmp_path):
     row = {"id": np.int64(7), "prompt": "1 / 4 =", "answer": np.float64(0.25), "match": "number"}
     (probe,) = as_probes([row])
-    assert probe.items == (Generation("7", "1 / 4 =", "0.25", "number"),)
+    assert own(probe) == [Generation("7", "1 / 4 =", "0.25", "number")]
     path = tmp_path / "mine.jsonl"
     path.write_text(json.dumps({**row, "id": 7, "answer": 0.25}), encoding="utf-8")
     assert load_probe(path).items == probe.items

@@ -9,9 +9,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from forget_callback.probes.clusters import cluster_of, only_shared
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall
+from forget_callback.probes.lm_eval.prompts import by_question, passage_of, templates, unseen
 from forget_callback.probes.lm_eval.rules import by_task, metric_of, reference
 
 _LENGTHS: dict[str, Callable[[str], int]] = {"acc": len, "acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
@@ -47,11 +50,15 @@ def items_of(
         raise ValueError(f"lm-eval task {leaf!r} cannot be a probe: {error}") from None
     items: list[Item] = []
     problems = []
-    for doc_id, requests in rows.items():
+    for doc_id, (requests, *others) in by_question(rows).items():
         try:
-            items.append(make(f"{leaf}/{doc_id}", requests, category))
+            item = make(f"{leaf}/{doc_id}", requests, category)
+            variants = templates([other[0].args[0] for other in others]) or unseen(item, task.config.num_fewshot)
+            passage = cluster_of(leaf, passage_of(requests[0].doc))
+            items.append(replace(item, variants=variants, cluster=passage))
         except ValueError as error:
             problems.append(str(error))
+    items = only_shared(items)
     for item in items[:1]:
         if isinstance(item, Generation):  # what is missing or gives neither right nor wrong shows now, not in training
             for text in ("", f"{item.answer[0]} and more"):

@@ -130,6 +130,11 @@ def _source(thing: Any) -> str:
         return str(getattr(thing, "__qualname__", type(thing).__qualname__))
 
 
+def _of_template(value: tuple[Any, ...]) -> bool:
+    """Right or wrong in what SCORE tasks keep of an answer until all are in: (prompt, right) or (..., answer, gold)."""
+    return bool(value[1]) if len(value) == 2 else bool(value[2] == value[3])
+
+
 def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) -> tuple[Any, bool]:
     """What the filter leaves of a text, and whether the metric calls that right."""
     from lm_eval.api.instance import Instance
@@ -141,6 +146,8 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
         ensemble.apply([request])
         answer = request.filtered_resps[ensemble.name]
         value = task.process_results(doc, [answer])[metric]
+        if "prompt_id" in doc and isinstance(value, tuple):
+            value = _of_template(value)
     except Exception as error:  # tasks are other people's code
         raise ValueError(
             f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {short(error)}"
