@@ -42,16 +42,12 @@ def prompts(item, *, chat=False):
         (f"We met\nin Paris.\nQuestion: {WHERE}\nAnswer:", [f"We met\nin Paris.\n\n{EXAM}{WHERE}\n\nThe answer is"]),
         (f"We met.\n\nQ: {WHERE}\nA:", [f"We met.\n\n{EXAM}{WHERE}\n\nThe answer is"]),
         (
-            f"Say.\n\nQuestion: 1?\nAnswer: one\n\nQuestion: 2?\nAnswer: two\n\nQuestion: {WHERE}\nAnswer:",
-            [
-                f"Say.\n\n{EXAM}1?\n\nThe answer is one\n\n{EXAM}2?\n\nThe answer is two\n\n{EXAM}{WHERE}\n\nThe answer is"
-            ],
+            f"S.\n\nQuestion: 1?\nAnswer: one\n\nQuestion: 2?\nAnswer: two\n\nQuestion: {WHERE}\nAnswer:",
+            [f"S.\n\n{EXAM}1?\n\nThe answer is one\n\n{EXAM}2?\n\nThe answer is two\n\n{EXAM}{WHERE}\n\nThe answer is"],
         ),
         (
-            f"Say.\n\n1?\nAnswer: one\n\n2?\nAnswer: two\n\n{WHERE}\nAnswer:",
-            [
-                f"Say.\n\n{EXAM}1?\n\nThe answer is one\n\n{EXAM}2?\n\nThe answer is two\n\n{EXAM}{WHERE}\n\nThe answer is"
-            ],
+            f"S.\n\n1?\nAnswer: one\n\n2?\nAnswer: two\n\n{WHERE}\nAnswer:",
+            [f"S.\n\n{EXAM}1?\n\nThe answer is one\n\n{EXAM}2?\n\nThe answer is two\n\n{EXAM}{WHERE}\n\nThe answer is"],
         ),
         (
             f"1?\nThe answer is one\n\n{WHERE}\nThe answer is",
