@@ -37,9 +37,11 @@ WORKED = Frame(f"{_EXAM}\n\n", "\n\nThe solution is as follows.")
 
 _LABEL = re.compile(rf"^(?:(?:Question|Q|Problem) ?:|{re.escape(_EXAM)})\s*", re.MULTILINE)
 # How a framed prompt ends: asking for the answer, or beginning to state it.
-_ASKS = re.compile(r"(?:^|\s)((?:Answer|A|Solution|Response) ?:)$")
+_STEPS = "Let's think step by step."
+_ASKS = re.compile(rf"(?:^|\s)((?:Answer|A|Solution|Response) ?:(?: {_STEPS})?)$")
 _STATES = re.compile(r"(?:^|\s)((?:A: )?(?:Among A through [A-Z], )?[Tt]he (?:correct |right |best )?answer is:?)$")
 _OPTION = r"^[ \t]*(?:\({0}\)|{0}[.:)])[ \t]+"
+_OPTIONS = re.compile(rf"{_OPTION.format('[A1]')}|1? ?- ")
 # Options that mean other options by where they stand.
 _REFERS = re.compile(
     r"(?i:\b(?:above|below|previous|preceding|both|neither|either|all of|none of|options?|choices?)\b)"
@@ -99,9 +101,10 @@ def further(item: Item, *, chat: bool) -> tuple[Variant, ...]:
             return (_variant(item, before, question, frame, chat=chat, moved=True),)
     if isinstance(item, Generation) and item.task:  # it judges the form of the whole answer
         return ()
-    if end or re.search(r"\n[^\n]{1,40}:$", prompt):  # a label that is not known, such as "Output:"
-        return (around(item.prompt, weak=not chat),)
     before, question = _parted(prompt, first=True)
+    # A label that is not known, such as "Output:", or a question after another that was answered, as in RACE.
+    if end or re.search(r"\n[^\n]{1,40}:$", prompt) or re.search(r"^Answer ?:", question, re.MULTILINE):
+        return (around(item.prompt, weak=not chat),)
     exam = _variant(item, before, question, EXAM, chat=chat, moved=True)
     return (exam,) if chat else (_variant(item, before, question, QUESTION, chat=chat, moved=False), exam)
 
@@ -129,6 +132,8 @@ def _end(prompt: str) -> str:
 
 def _exam(item: Item, end: str) -> Frame:
     """An exam question that asks for the same kind of answer."""
+    if end.endswith(_STEPS):
+        return Frame(EXAM.opening, f"\n\n{_STEPS}")
     worked = isinstance(item, Generation) and min(map(len, accepted(item))) >= _WORKED_OUT
     return WORKED if worked or (isinstance(item, Generation) and end.startswith("Solution")) else EXAM
 
@@ -154,7 +159,7 @@ def _parted(text: str, *, first: bool) -> tuple[str, str]:
         start, stop = labels[-1].span()
     elif first:
         start = stop = text.rfind("\n\n") + 2 if "\n\n" in text else 0
-        while start and re.match(_OPTION.format("A"), text[start:]):  # a blank line between question and options
+        while start and _OPTIONS.match(text[start:]):  # a blank line between question and options
             start = stop = text.rfind("\n\n", 0, start - 2) + 2 if "\n\n" in text[: start - 2] else 0
     else:
         gap = "\n\n" if "\n\n" in text else "\n"

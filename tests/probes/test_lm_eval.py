@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Recall, load_probe, score_probe
+from forget_callback.probes.items import in_variant
 from forget_callback.probes.judging import judge
 from forget_callback.probes.lm_eval import rules
 from forget_callback.runs.store import Store
@@ -455,3 +456,131 @@ def test_several_kinds_of_sampling_are_refused(tmp_path):
     (tmp_path / "group.yaml").write_text("group: tiny_drawings\ntask: [tiny_0.5, tiny_0.6]\n")
     with pytest.raises(ValueError, match="sample in several ways"):
         load_probe(f"lm-eval:tiny_drawings?include_path={tmp_path}")
+
+
+EXAM = "Here is an exam question.\n\n"
+MMLU = """output_type: multiple_choice
+doc_to_text: "{{question}}\\nA. {{choices[0]}}\\nB. {{choices[1]}}\\nC. {{choices[2]}}\\nD. {{choices[3]}}\\nAnswer:"
+doc_to_choice: ["A", "B", "C", "D"]
+doc_to_target: answer
+description: "The following are questions.\\n\\n"
+fewshot_config: {sampler: first_n}
+num_fewshot: 2
+"""
+QUIZ = [
+    {
+        "question": f"What is {i} + {i}?",
+        "choices": [str(2 * i + j) for j in (0, 1, 2, 3)],
+        "answer": 0,
+        "end": f"{i} is",
+    }
+    for i in range(1, 9)
+]
+
+
+def shown(item, number=2):
+    """The text behind each letter that a prompt lists last, and the right one."""
+    asked = in_variant(item, number)
+    listed = dict(re.findall(r"^([A-D])\. (.*)$", asked.prompt, re.MULTILINE)[-4:])
+    return listed, listed[asked.choices[asked.answer].strip()]
+
+
+def test_examples_are_asked_in_the_frame_of_the_question_and_options_in_another_order(tmp_path):
+    write_task(tmp_path, "tiny_mmlu", MMLU + METRIC % "acc", QUIZ[2:], QUIZ[:2])
+    probe = load_probe(f"lm-eval:tiny_mmlu?include_path={tmp_path}")
+    for item in probe.items:
+        (variant,) = item.variants
+        listed, right = shown(item)
+        assert right == shown(item, 1)[1] and variant.order[0] != 0 and set(listed) == set("ABCD")
+        assert variant.choices == item.choices == (" A", " B", " C", " D")
+        assert variant.prompt.startswith(f"The following are questions.\n\n{EXAM}What is 1 + 1?\nA. 2\n")
+        assert variant.prompt.count(EXAM) == 3 and variant.prompt.count("\n\nThe answer is A\n\n") == 2
+        assert variant.prompt.endswith("\n\nThe answer is") and "Answer:" not in variant.prompt
+    plain = load_probe(f"lm-eval:tiny_mmlu?include_path={tmp_path}&variants=off")
+    assert plain.fingerprint == probe.fingerprint and plain.n_variants == 1
+    one = load_probe(f"lm-eval:tiny_mmlu?include_path={tmp_path}&num_fewshot=0").items[0]
+    assert one.variants[0].prompt.startswith(f"The following are questions.\n\n{EXAM}What is 3 + 3?\n")
+
+
+@pytest.mark.parametrize(
+    "text, shots, prompts",
+    [
+        (
+            '"Question: {{question}}\\nAnswer:"',
+            1,
+            [f"{EXAM}What is 1 + 1?\n\nThe answer is 2\n\n{EXAM}{{}}\n\nThe answer is"],
+        ),
+        ('"Q: {{question}}\\nA:"', 0, [f"{EXAM}{{}}\n\nThe answer is"]),
+        ("question", 0, ["Question: {}\nAnswer:", f"{EXAM}{{}}\n\nThe answer is"]),
+        ("question", 1, [f"{EXAM}What is 1 + 1? 2\n\n{{}}\n\nThe answer is"]),
+        ('"Frage: {{question}}\\nAntwort:"', 0, [f"{EXAM}Frage: {{}}\nAntwort: The answer is"]),
+    ],
+)
+def test_frames_of_tasks_and_what_has_none_is_said(tmp_path, caplog, text, shots, prompts):
+    task = f"output_type: multiple_choice\ndoc_to_text: {text}\ndoc_to_choice: choices\ndoc_to_target: answer\n"
+    task += f"fewshot_config: {{sampler: first_n}}\nnum_fewshot: {shots}\n" + METRIC % "acc"
+    write_task(tmp_path, "tiny_frame", task, QUIZ[2:], QUIZ[:1])
+    probe = load_probe(f"lm-eval:tiny_frame?include_path={tmp_path}")
+    weak = (shots and text == "question") or "Frage" in text
+    for item, doc in zip(probe.items, QUIZ[2:]):
+        assert [v.prompt for v in item.variants] == [prompt.replace("{}", doc["question"]) for prompt in prompts]
+        assert {v.weak for v in item.variants} == {bool(weak)}
+        assert in_variant(item, 2).choices == item.choices and in_variant(item, 2).answer == item.answer
+    assert ("6 only words around the first" in caplog.text) == bool(weak)
+
+
+def test_questions_about_one_passage_are_a_cluster(tmp_path):
+    text = '"{{passage}}\\nQuestion: {{question}}\\nAnswer:"\ndoc_to_choice: choices\ndoc_to_target: answer\n'
+    rows = [{**doc, "passage": f"Story {i // 2}."} for i, doc in enumerate(QUIZ[:5])]
+    write_task(tmp_path, "tiny_told", f"output_type: multiple_choice\ndoc_to_text: {text}" + METRIC % "acc", rows)
+    items = load_probe(f"lm-eval:tiny_told?include_path={tmp_path}").items
+    clusters = [item.cluster for item in items]
+    assert clusters[0] == clusters[1] != clusters[2] == clusters[3] and clusters[4] == ""
+    assert clusters[0].startswith("tiny_told/")
+    assert items[0].variants[0].prompt == f"Story 0.\n\n{EXAM}What is 1 + 1?\n\nThe answer is"
+
+
+TEMPLATES = {
+    "prompt_robustness": [
+        {"prompt": "{question}{options}\nSay: The best answer is X.", "options_format": "\n{letter}: {option}"},
+        {"prompt": "Reply with one letter.\n{question}{options}", "options_format": "\n{letter}: {option}"},
+        {"prompt": "Question: {question}{options}\nThe best answer is", "options_format": "\n{letter}: {option}"},
+    ]
+}
+SCORE = """from functools import partial
+from lm_eval.tasks.score import utils
+from lm_eval.tasks.score.agi_eval import utils_agieval as theirs
+def more(doc, i):
+    return {"question_id": i, "answer_index": doc["answer"], "options": doc["choices"]}
+def numbered(docs):
+    return docs.map(more, with_indices=True)
+docs = partial(utils.process_docs_add_prompts, templates_key="prompt_robustness", template_file_path=r"%s",
+               dataset_specific_preprocess=numbered)
+ask, judge = theirs.agi_eval_robustness_doc_to_text, theirs.prompt_robustness_process_results
+accuracy = theirs.per_prompt_accuracy_0
+"""
+
+
+def test_the_templates_of_score_tasks_are_the_prompts_of_one_item(tmp_path):
+    (tmp_path / "prompt_templates.json").write_text(json.dumps(TEMPLATES))
+    (tmp_path / "tiny_score.py").write_text(SCORE % (tmp_path / "prompt_templates.json"))
+    text = (
+        "output_type: generate_until\nprocess_docs: !function tiny_score.docs\ndoc_to_text: !function tiny_score.ask\n"
+    )
+    text += "doc_to_target: answer\nprocess_results: !function tiny_score.judge\ngeneration_kwargs: {until: []}\n"
+    text += "metric_list: [{metric: 0_accuracy, aggregation: !function tiny_score.accuracy, higher_is_better: true}]"
+    write_task(tmp_path, "tiny_score", text, QUIZ[:3])
+    probe = load_probe(f"lm-eval:tiny_score?include_path={tmp_path}")
+    assert len(probe) == 3 and probe.n_variants == 3 and probe.ids == ("tiny_score/0", "tiny_score/3", "tiny_score/6")
+    item = probe.items[1]
+    options = "\nA: 4\nB: 5\nC: 6\nD: 7"
+    assert item.prompt == f"What is 2 + 2?{options}\nSay: The best answer is X."
+    assert [(v.prompt, v.chat) for v in item.variants] == [
+        (f"Reply with one letter.\nWhat is 2 + 2?{options}", False),
+        (f"Question: What is 2 + 2?{options}\nThe best answer is", None),
+    ]
+    for number in (1, 2, 3):
+        asked = in_variant(item, number)
+        assert judge(asked, "It is 4. The best answer is A.", finished=True).outcome == "correct"
+        assert judge(asked, "The best answer is B", finished=True).outcome == "wrong"
+    assert load_probe(f"lm-eval:tiny_score?include_path={tmp_path}&variants=2").n_variants == 2

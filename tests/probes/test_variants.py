@@ -296,3 +296,35 @@ def test_the_command_line_says_how_items_are_asked(run_cli, path):
     assert json.loads(out.splitlines()[-1])["variants"] == ["Say where the Louvre is:"]
     path.write_text(json.dumps({**ROWS[1], "prompt": "Frage: Wo?\nAntwort:"}), encoding="utf-8")
     assert "prompts: 1 items in 2 (1 of them only with other words around the first)" in run_cli("probes", path)[1]
+
+
+RACE = "Article: We met.\n\nQuestion: Who met?\nAnswer: We.\nWhere did we meet?"
+BBH = "Q: not True is\nA: Let's think step by step."
+
+
+@pytest.mark.parametrize(
+    "prompt, expected",
+    [
+        (RACE, f"{EXAM}{RACE}\n\nThe answer is"),
+        (
+            "They met.\n\nWho?\n\n1 - Ana\n2 - Eve\nAnswer:",
+            f"They met.\n\n{EXAM}Who?\n\n1 - Ana\n2 - Eve\n\nThe answer is",
+        ),
+        (
+            "Q: 2 + 2? Answer Choices: (A)3 (B)4\nA: Among A through B, the answer is",
+            "Question: 2 + 2? Answer Choices: (A)3 (B)4\nAnswer:",
+        ),
+        ("\nQuestion: Why?\nAnswer:", f"\n{EXAM}Why?\n\nThe answer is"),
+        (
+            "Answer these:\n\nQ: a?\nA: x\nQ: b?\nA:",
+            f"Answer these:\n\n{EXAM}a?\n\nThe answer is x\n\n{EXAM}b?\n\nThe answer is",
+        ),
+        (
+            f"Q: True is\nA: {BBH[-25:]}\nIt is True.\n\n{BBH}",
+            f"{EXAM}True is\n\n{BBH[-25:]}\nIt is True.\n\n{EXAM}not True is\n\n{BBH[-25:]}",
+        ),
+    ],
+    ids=["race", "musr", "agieval", "sciq without support", "nq_open", "bbh"],
+)
+def test_the_prompts_of_benchmarks(prompt, expected):
+    assert prompts(choice(prompt)) == [expected]
