@@ -239,6 +239,7 @@ def test_a_tracker_that_shows_more_gets_the_history_and_the_items_that_changed(t
 def test_what_cannot_be_shown_costs_no_step_and_no_stop(tmp_path, caplog):
     """An item without an answer to show, which the table of changed items needs; and trackers that are all down."""
     probe = Probe("facts", [Recall(f"r{i}", "Q", "A") for i in range(N)])
+    assert probe.fingerprint  # kept from here on: without an answer there would be none
     object.__setattr__(probe.items[-1], "answer", None)
     rule = StopRule("forgetting", 0.1, confidence=None, patience=1)
     recorder, shows = Recorder(), Shows()
