@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from forget_callback.scoring.engine import (
         Scorer as Scorer,
         score_probe as score_probe,
-        score_repeats as score_repeats,
     )
     from forget_callback.scoring.judge import Judge as Judge
     from forget_callback.scoring.loading import load_model as load_model, load_tokenizer as load_tokenizer
@@ -55,7 +54,7 @@ _NAMES = {
     "runs.retention": "Retention retention",
     "runs.stopping": "StopDecision StopRule",
     "runs.store": "Store open_run",
-    "scoring.engine": "Scorer score_probe score_repeats",
+    "scoring.engine": "Scorer score_probe",
     "scoring.judge": "Judge",
     "scoring.loading": "load_model load_tokenizer",
     "snapshots.snapshot": "Snapshot",

@@ -132,6 +132,12 @@ class Probe:
         return self.temperature > 0 and any(isinstance(item, Generation) for item in self.items)
 
     @property
+    def samples(self) -> NDArray[np.int64]:
+        """Answers that are generated to each item: one where it is not sampled, ``(n_items,)``."""
+        drawn = [item.samples if self.temperature > 0 and isinstance(item, Generation) else 1 for item in self.items]
+        return np.array(drawn, np.int64)
+
+    @property
     def n_choices(self) -> NDArray[np.float64]:
         """Options per item, infinite where the answer is open-ended, ``(n_items,)``."""
         return np.array([n_options(item) or np.inf for item in self.items], float)

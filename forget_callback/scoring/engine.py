@@ -10,27 +10,21 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from tqdm.auto import tqdm
 
-from forget_callback.probes.answers import Judgement
-from forget_callback.probes.items import Generation
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.distributed import on_main, together
-from forget_callback.scoring.generation.generate import TextGenerator
-from forget_callback.scoring.generation.text import GeneratedText
+from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.vllm import VLLM
+from forget_callback.scoring.group import PromptGroup
 from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.judge import Judge, judged_by
-from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
-from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode
-from forget_callback.scoring.memory import halve_on_oom
-from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts, warn_unscored
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
+from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -46,10 +40,12 @@ def score_probe(
     *,
     batch_tokens: int | None = None,
     progress: bool = False,
-    variant: int = 0,
+    replicate: int = 0,
     scorer: Judge | Callable[..., Any] | None = None,
 ) -> Snapshot:
-    """Scores a model on every item of a probe. To score again, or several probes, make a `Scorer` once.
+    """Scores a model on every item of a probe, in all prompts that the items have.
+
+    To score again, or several probes, make a `Scorer` once.
 
     Args:
         model: A causal language model of transformers, in any mode, on any device; it is left as it was.
@@ -58,15 +54,16 @@ def score_probe(
             becomes part of its fingerprint.
         batch_tokens: Tokens of one batch, padding included; 2,048 on a CPU and 8,192 elsewhere by default.
             Halved on out of memory (OOM).
-        variant: Another number scores the same items in other batches, and samples with another seed: what differs is
-            noise.
+        replicate: Another number scores the same items in other batches, and samples with another seed: what differs
+            is noise.
         progress: Show a progress bar on a terminal if scoring takes longer than two seconds.
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, or a `Judge`, which explains it.
 
     Returns:
-        A snapshot at step 0. Items longer than the model's context, and items whose logits are NaN, are not scored.
-        `metadata` has the scoring path (`likelihood`) and the generation backend (`generation`).
+        A snapshot at step 0, with the answers to the further prompts in `further`. Items longer than the model's
+        context, and items whose logits are NaN, are not scored. `metadata` has the scoring path (`likelihood`) and the
+        generation backend (`generation`).
 
     Raises:
         ValueError: If `batch_tokens` is below 1, an answer has no token of its own, a chat template or a matcher is
@@ -76,47 +73,22 @@ def score_probe(
     probes = as_probes(probe)
     if len(probes) != 1:
         raise ValueError(f"probe must be one probe, got {len(probes)}; make a Scorer for several")
-    whole = Scorer(tokenizer, probes, batch_tokens=batch_tokens, variant=variant, scorer=scorer)
+    whole = Scorer(tokenizer, probes, batch_tokens=batch_tokens, replicate=replicate, scorer=scorer)
     return whole.score(model, progress=progress)[0]
-
-
-def score_repeats(
-    model: Any,
-    tokenizer: Any,
-    probe: Probe,
-    repeats: int,
-    *,
-    batch_tokens: int | None = None,
-    progress: bool = False,
-    scorer: Judge | Callable[..., Any] | None = None,
-) -> list[Snapshot]:
-    """Generates several answers to every generation item, each from other samples; prompts are forwarded once.
-
-    Args:
-        repeats: Samples per item. Choices and recall do not vary: they are equal in all snapshots.
-
-    Returns:
-        A snapshot for each repeat; the first is that of `score_probe`.
-
-    Raises:
-        ValueError: If `repeats` or `batch_tokens` is below 1, or as `score_probe` does.
-    """
-    whole = Scorer(tokenizer, [probe], batch_tokens=batch_tokens, repeats=repeats, scorer=scorer)
-    return [snapshots[0] for snapshots in whole.score_repeats(model, progress=progress)]
 
 
 class Scorer:
     """Scores the states of one model on the same probes, snapshot after snapshot.
 
     Token ids, batches and the scoring path are determined once and kept, so every snapshot forwards the same batches: a
-    flip is never a batching artefact. Choices and recall of all probes share their forward passes.
+    flip is never a batching artefact. Choices and recall of all probes share their forward passes. First prompts are
+    batched by themselves: their answers are the same whether or not the further ones are asked.
 
     Args:
         tokenizer: The model's tokenizer, or a processor that holds one.
         probes: With different names, in any form that `ForgetCallback` takes.
-        repeats: Samples per generation item.
         batch_tokens: As in `score_probe`.
-        variant: As in `score_probe`.
+        replicate: As in `score_probe`.
         scorer: As in `score_probe`.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
         shared: Under torch.distributed, split the items over the ranks; each rank gets all results. All ranks must call
@@ -136,143 +108,81 @@ class Scorer:
         probes: Probes,
         *,
         batch_tokens: int | None = None,
-        repeats: int = 1,
-        variant: int = 0,
+        replicate: int = 0,
         only: Mapping[str, Collection[str]] | None = None,
         shared: bool = False,
         vllm: Any = None,
         scorer: Judge | Callable[..., Any] | None = None,
     ) -> None:
-        for name, value in (("batch_tokens", batch_tokens), ("repeats", repeats)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, got {value}")
+        if batch_tokens is not None and batch_tokens < 1:
+            raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
         if isinstance(tokenizer, str):
             raise ValueError(f"tokenizer must be a loaded tokenizer, got {tokenizer!r}; load_tokenizer(...) loads one")
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self.judge = Judge.of(scorer)
         self.probes = tuple(bind(probe, self.tokenizer) for probe in judged_by(self.judge, as_probes(probes)))
-        self.batch_tokens = batch_tokens
-        self.repeats, self.variant = repeats, variant
+        self.batch_tokens, self.replicate = batch_tokens, replicate
         self.only = dict(only or {})
         self.shared, self.vllm = shared, vllm
-        self._prepared: list[_Prepared] | None = None
-        self._nan_reported: set[str] = set()
-        self._scorer = LikelihoodScorer([])
+        # Made when first used: of the first prompts, and of the further variants.
+        self._groups: list[PromptGroup] = []
+        # Of its own, so that the first prompts keep their batches where only the further ones run out of memory.
+        self._further_tokens: int | None = None
 
-    def score(self, model: Any, *, progress: bool = False) -> list[Snapshot]:
-        """A snapshot of each probe at step 0; with several repeats, that of the first."""
-        return self.score_repeats(model, progress=progress)[0]
+    def score(self, model: Any, *, variants: bool = True, progress: bool = False) -> list[Snapshot]:
+        """A snapshot of each probe at step 0. Its share of the time that this took is in its metadata.
 
-    def score_repeats(self, model: Any, *, progress: bool = False) -> list[list[Snapshot]]:
-        """For each repeat, a snapshot of each probe. Its share of the time that this took is in its metadata."""
+        Args:
+            variants: Whether to ask the further prompts as well; without, the snapshots have the first ones alone.
+        """
         if isinstance(model, str):
             raise ValueError(f"model must be a loaded model of transformers, got {model!r}; load_model(...) loads one")
         begun = time.perf_counter()
-        found = together(lambda: self._score(model, progress)) if self.shared else self._score(model, progress)
-        per_item = (time.perf_counter() - begun) / sum(len(one) for snapshots in found for one in snapshots)
-        return [[one.with_metadata(seconds=round(per_item * len(one), 6)) for one in snapshots] for snapshots in found]
+        work = partial(self._score, model, variants, progress)
+        found = together(work) if self.shared else work()
+        asked = [len(one) + sum(int(answers.asked.sum()) for answers in one.further) for one in found]
+        per_prompt = (time.perf_counter() - begun) / sum(asked)
+        return [one.with_metadata(seconds=round(per_prompt * n, 6)) for one, n in zip(found, asked)]
 
-    def _score(self, model: Any, progress: bool) -> list[list[Snapshot]]:
+    def _score(self, model: Any, variants: bool, progress: bool) -> list[Snapshot]:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
+        further: list[PartAnswers] = []
         with no_side_effects(model, self.tokenizer):
+            groups = self._prepared(model, variants)
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
-            if self._prepared is None:
-                self._prepare(model)
-            assert self._prepared is not None
-            total = len(self._scorer.rows) + sum(len(one.generator.requests) for one in self._prepared)
-            with _bar(self.probes, total, progress, shard.count) as advance:
-                found, budget = halve_on_oom(
-                    lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
-                )
-                generated = []
-                for one in self._prepared:
-                    generate = partial(
-                        one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance
-                    )
-                    several, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
-                    generated.append([[texts[repeat] for texts in several] for repeat in range(self.repeats)])
-            # Within the guard: a scorer may run a model and draw random numbers.
-            judged = [[self._judged(one, texts) for texts in own] for one, own in zip(self._prepared, generated)]
+            with _bar(self.probes, sum(group.size for group in groups), progress, shard.count) as advance:
+                how: dict[str, Any] = {"shard": shard, "vllm": vllm, "advance": advance}
+                first, budget = groups[0].score(model, budget, **how)
+                if variants:
+                    further, self._further_tokens = groups[1].score(model, self._further_tokens or budget, **how)
             self.batch_tokens = budget
-        result: list[list[Snapshot]] = [[] for _ in range(self.repeats)]
-        for one, texts, outcomes in zip(self._prepared, generated, judged):
-            own = [(row, found[i]) for i, row in one.rows]
+        result = []
+        for i, (probe, answers) in enumerate(zip(self.probes, first)):
             metadata = {
                 "batch_tokens": budget,
                 "dtype": str(model.dtype).removeprefix("torch."),
                 "processes": shard.count,
-                **({"likelihood": str(self._scorer.path)} if own else {}),
-                **({"generation": one.generator.backend} if one.kept else {}),
+                **groups[0].ways(i),
             }
-            broken = {row.item for row, likelihood in own if np.isnan(likelihood.logprob)}
-            broken |= {i for answers in texts for i, text in zip(one.kept, answers) if text is None}
-            self._report_nan(one.probe, broken)
-            for snapshots, answers, outcome in zip(result, texts, outcomes):
-                builder = SnapshotBuilder(len(one.probe))
-                judge_likelihoods(builder, one.probe, own, self.tokenizer)
-                judge_texts(builder, one.probe, one.kept, answers, outcome)
-                snapshots.append(builder.snapshot(one.probe, metadata))
+            own = [one for one in further if one.part.probe.name == probe.name]
+            result.append(snapshot_of(probe, answers, own, metadata))
         return result
 
-    def _judged(self, one: _Prepared, texts: Sequence[GeneratedText | None]) -> dict[int, Judgement] | None:
-        """What the scorer makes of the texts to the generation items of a probe, None where there is no scorer."""
-        if self.judge is None:
-            return None
-        known = {index: text for index, text in zip(one.kept, texts) if text is not None}
-        work = partial(self.judge.judgements, one.probe, known)
-        return on_main(work) if self.shared else work()  # once, whatever it costs: all ranks have all texts
+    def _prepared(self, model: Any, variants: bool) -> list[PromptGroup]:
+        """The groups of prompts to ask; each is made once."""
+        if not self._groups:
+            self._groups.append(self._group([first_part(probe) for probe in self.probes], model))
+        if variants and len(self._groups) == 1:
+            with_template = partial(bind, tokenizer=self.tokenizer)
+            further = [part for probe in self.probes for part in further_parts(probe, with_template)]
+            self._groups.append(self._group(further, model))
+        return self._groups[: 2 if variants else 1]
 
-    def _report_nan(self, probe: Probe, broken: set[int]) -> None:
-        """Warns once about items whose logits are NaN."""
-        if broken and probe.name not in self._nan_reported:
-            self._nan_reported.add(probe.name)
-            warn_unscored(probe, [probe.ids[i] for i in sorted(broken)], "their logits are NaN")
-
-    def _prepare(self, model: Any) -> None:
-        """Computes whatever depends on the tokenizer and the context length."""
+    def _group(self, parts: Sequence[Part], model: Any) -> PromptGroup:
         limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
-        rows: list[Continuation] = []
-        prepared = []
-        for probe in self.probes:
-            own = continuations(probe, self.tokenizer)
-            generated = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
-            prompts = {
-                i: encode(context_of(probe.items[i], probe, self.tokenizer), self.tokenizer, special=not probe.chat)
-                for i in generated
-            }
-            too_long = {row.item for row in own if len(row.tokens) > limit}
-            too_long |= {i for i in generated if len(prompts[i]) + probe.items[i].max_new_tokens > limit}  # type: ignore[union-attr]
-            why = f"longer than the model's context of {limit} tokens"
-            warn_unscored(probe, [probe.ids[i] for i in sorted(too_long)], why)
-            only = self.only.get(probe.name)
-            left_out = too_long | {i for i, name in enumerate(probe.ids) if only is not None and name not in only}
-            kept = [i for i in generated if i not in left_out]
-            own = [row for row in own if row.item not in left_out]
-            items: list[Any] = [probe.items[i] for i in kept]
-            answers = TextGenerator(
-                probe, items, [prompts[i] for i in kept], repeats=self.repeats, variant=self.variant
-            )
-            prepared.append(_Prepared(probe, list(enumerate(own, len(rows))), kept, answers))
-            rows += own
-        self._scorer = LikelihoodScorer(rows, variant=self.variant)
-        self._prepared = prepared
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A probe with its token ids.
-
-    Attributes:
-        rows: Its continuations, with their indices among those of all probes.
-        kept: Indices of the generation items that fit the context.
-        generator: Generates text for these.
-    """
-
-    probe: Probe
-    rows: list[tuple[int, Continuation]]
-    kept: list[int]
-    generator: TextGenerator
+        more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}
+        return PromptGroup(parts, self.tokenizer, limit=limit, only=self.only, **more)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,8 @@ class Judge:
     """A scorer with the value from which on a text is right.
 
     Attributes:
-        function: Called once for all generation items of a probe with the lists `prompts`, `completions` and
+        function: Called once for all generated texts of a probe, and once more for each further prompt variant (whose
+            prompt it gets; several samples of an item are several texts), with the lists `prompts`, `completions` and
             `completion_ids`, and as columns `id`, `answer` (a text, or a list of texts where several are accepted),
             `category` and the keys of the items' `doc` (None where an item lacks one). Prompts and completions are
             texts, or of a chat probe lists of messages. Returns a list with a value for each: right or wrong, or a
@@ -57,16 +58,19 @@ class Judge:
         """What a user passes as `scorer=`."""
         return scorer if scorer is None or isinstance(scorer, Judge) else cls(scorer)
 
-    def judgements(self, probe: Probe, texts: Mapping[int, GeneratedText]) -> dict[int, Judgement]:
-        """The outcomes of generated texts, by the index of the item; without those that the function left unscored.
+    def judgements(self, probe: Probe, texts: Sequence[tuple[int, GeneratedText]]) -> list[Judgement | None]:
+        """The outcomes of generated texts, None where the function leaves one unscored.
+
+        Args:
+            texts: Index of the item and text; of several samples an item has several.
 
         Raises:
             RuntimeError: If the function fails; names it and the items.
             ValueError: If it returns something else than a right or wrong, or a number in [0, 1], for each text.
         """
         if not texts:
-            return {}
-        items = [probe.items[i] for i in texts]
+            return []
+        items = [probe.items[i] for i, _ in texts]
         owner = f"scorer {self.name!r}, probe {probe.name!r}"
         try:
             values = self.function(**_arguments(probe, texts))
@@ -80,12 +84,12 @@ class Judge:
             ) from error
         if len(values) != len(items):
             raise ValueError(f"{owner}: expected a value for each of {len(items)} completions, got {len(values)}")
-        found = {}
-        for (index, text), value in zip(texts.items(), values):
+        found: list[Judgement | None] = []
+        for (index, text), value in zip(texts, values):
             number = _number(value, f"{owner}, item {probe.items[index].id!r}")
-            if not math.isnan(number):
-                answer = after_thinking(text.text).strip() or None
-                found[index] = Judgement.of(number >= self.threshold, answer, finished=text.finish != "length")
+            answer = after_thinking(text.text).strip() or None
+            judged = Judgement.of(number >= self.threshold, answer, finished=text.finish != "length")
+            found.append(None if math.isnan(number) else judged)
         return found
 
 
@@ -112,15 +116,15 @@ def judged_by(judge: Judge | None, probes: Sequence[Probe]) -> tuple[Probe, ...]
     return tuple(replace(probe, scorer=label) if texts else probe for probe, texts in zip(probes, written))
 
 
-def _arguments(probe: Probe, texts: Mapping[int, GeneratedText]) -> dict[str, list[Any]]:
-    """What TRL would pass to a reward function: a list for each argument, an entry an item."""
-    items = [item for i in texts if isinstance(item := probe.items[i], Generation)]
-    written = [text.text for text in texts.values()]
+def _arguments(probe: Probe, texts: Sequence[tuple[int, GeneratedText]]) -> dict[str, list[Any]]:
+    """What TRL would pass to a reward function: a list for each argument, an entry a text."""
+    items = [item for i, _ in texts if isinstance(item := probe.items[i], Generation)]
+    written = [text.text for _, text in texts]
     own = {key: [item.doc.get(key) for item in items] for key in dict.fromkeys(k for item in items for k in item.doc)}
     return own | {
         "prompts": [messages_of(item, probe) if probe.chat else item.prompt for item in items],
         "completions": [[{"role": "assistant", "content": text}] for text in written] if probe.chat else written,
-        "completion_ids": [list(text.tokens) for text in texts.values()],
+        "completion_ids": [list(text.tokens) for _, text in texts],
         "id": [item.id for item in items],
         "answer": [item.answer[0] if len(item.answer) == 1 else list(item.answer) for item in items],
         "category": [item.category for item in items],

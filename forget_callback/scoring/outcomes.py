@@ -6,7 +6,9 @@ Knows nothing of models: what was measured here and what a server returned becom
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -19,112 +21,189 @@ from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
+from forget_callback.snapshots.answers import ANSWERS, FURTHER, Answers
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
 
 
-class SnapshotBuilder:
-    """The columns of a snapshot while they are filled; a row that is not filled stays unscored."""
+class PartAnswers:
+    """The answers to the items of a part while they are filled; a row that is not filled stays unscored."""
 
-    def __init__(self, n: int) -> None:
-        self.outcome: list[str | None] = [None] * n
+    def __init__(self, part: Part) -> None:
+        n = len(part.probe)
+        self.part, self.probe = part, part.probe
+        self.correct = np.full(n, np.nan)
+        self.outcome = np.full(n, None, object)
         self.choice = np.full(n, -1)
         self.margin = np.full(n, np.nan)
-        self.prediction: list[str | None] = [None] * n
-        self.text: list[str | None] = [None] * n
+        self.prediction = np.full(n, None, object)
+        self.text = np.full(n, None, object)
         self.scores: list[Any] = [()] * n
 
-    def snapshot(self, probe: Probe, metadata: dict[str, Any]) -> Snapshot:
-        """The snapshot, at step 0."""
-        correct = [np.nan if outcome is None else float(outcome == "correct") for outcome in self.outcome]
-        snapshot = Snapshot(
-            probe=probe.name,
-            fingerprint=probe.fingerprint,
-            step=0,
-            ids=np.array(probe.ids, object),
-            correct=np.array(correct),
-            outcome=np.array(self.outcome, object),
-            choice=self.choice,
-            margin=self.margin,
-            prediction=np.array(self.prediction, object),
-            text=np.array(self.text, object),
-            scores=self.scores,
-            metadata=metadata,
-        )
-        return complete(snapshot, probe)
+    def judge(self, index: int, outcome: str) -> None:
+        """Fills the outcome of an item that was answered once."""
+        self.outcome[index], self.correct[index] = outcome, float(outcome == "correct")
+
+    @property
+    def unscored(self) -> list[str]:
+        """Ids of the items without an outcome."""
+        return [item.id for item, outcome in zip(self.probe.items, self.outcome) if outcome is None]
+
+
+def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers], metadata: dict[str, Any]) -> Snapshot:
+    """The snapshot at step 0, of the answers to the first prompts and to the further variants that were asked."""
+    several = []
+    for _, group in groupby(further, key=lambda answers: answers.part.number):
+        several.append(_answers(probe, list(group)))
+    snapshot = Snapshot(
+        probe=probe.name,
+        fingerprint=probe.fingerprint,
+        step=0,
+        ids=np.array(probe.ids, object),
+        scores=first.scores,
+        samples=probe.samples,
+        metadata=metadata,
+        further=several,
+        **{name: getattr(first, name) for name in ANSWERS},
+    )
+    return complete(snapshot, probe)
+
+
+def _answers(probe: Probe, parts: list[PartAnswers]) -> Answers:
+    """The answers to one further variant, at the places of its items and with the options in their own order."""
+    columns: dict[str, Any] = {
+        name: np.full(len(probe), default, dtype) for name, (dtype, default) in FURTHER.items() if name != "asked"
+    }
+    asked = np.zeros(len(probe), bool)
+    for answers in parts:
+        part = answers.part
+        own = {name: getattr(answers, name) for name in ANSWERS} | {"weak": part.weak}
+        own["choice"] = [
+            order[choice] if order and choice >= 0 else choice for order, choice in zip(part.orders, answers.choice)
+        ]
+        asked[part.places] = True
+        for name, values in own.items():
+            columns[name][part.places] = values
+    return Answers(variant_fingerprint(probe, [answers.part for answers in parts]), asked=asked, **columns)
 
 
 def judge_texts(
-    builder: SnapshotBuilder,
-    probe: Probe,
+    answers: PartAnswers,
     items: Sequence[int],
-    texts: Sequence[GeneratedText | None],
-    judged: Mapping[int, Judgement] | None = None,
+    texts: Sequence[Sequence[GeneratedText | None]],
+    judge_all: Callable[[Sequence[tuple[int, GeneratedText]]], Sequence[Judgement | None]] | None = None,
 ) -> None:
     """Fills the rows of generation items.
 
+    Of several samples `correct` is the share that is right, of those that were judged; the outcome is "correct" if that
+    is more than half, else the most frequent of the others; text, prediction and choice are of the first sample with
+    that outcome.
+
     Args:
-        builder: The columns to fill.
-        probe: The probe of the items.
+        answers: The columns to fill.
         items: Indices of the items, ``(n,)``.
-        texts: The generated texts, None where the model gave NaN, ``(n,)``.
-        judged: What a scorer made of the texts, by the index of the item; one that it left out stays unscored.
+        texts: The generated texts of each item, a list of its samples; None where the model gave NaN.
+        judge_all: The scorer, of all texts with the index of their item; each item's own `match` if there is none.
 
     Raises:
-        ValueError: If the probe is one that a scorer judges, and none did.
+        ValueError: If the probe is one that a scorer judges, and there is none.
     """
-    if probe.scorer and judged is None:
+    probe = answers.probe
+    if probe.scorer and judge_all is None:
         raise ValueError(f"probe {probe.name!r} is judged by {probe.scorer!r}, which is not available here")
-    for index, text in zip(items, texts):
-        item = probe.items[index]
-        if text is not None and isinstance(item, Generation):
-            builder.text[index] = text.text
-            finished = text.finish != "length"
-            verdict = judge(item, text.text, finished=finished) if judged is None else judged.get(index)
-            if verdict is None:
-                continue
-            builder.outcome[index], builder.prediction[index] = verdict.outcome, verdict.prediction
-            if item.options and verdict.prediction is not None and judged is None:
-                place = place_of(verdict.prediction)
-                builder.choice[index] = place if place < item.options else -1
+    written = [(i, text) for i, samples in zip(items, texts) for text in samples if text is not None]
+    verdicts = _own_matches(probe, written) if judge_all is None else judge_all(written)
+    by_item: dict[int, list[tuple[GeneratedText, Judgement | None]]] = {}
+    for (i, text), verdict in zip(written, verdicts, strict=True):
+        by_item.setdefault(i, []).append((text, verdict))
+    for i, samples in by_item.items():
+        outcomes = [verdict.outcome for _, verdict in samples if verdict is not None]
+        answers.text[i] = samples[0][0].text
+        if not outcomes:
+            continue
+        answers.correct[i] = outcomes.count("correct") / len(outcomes)
+        wrong = Counter(outcome for outcome in outcomes if outcome != "correct")
+        answers.outcome[i] = "correct" if answers.correct[i] > 0.5 else wrong.most_common(1)[0][0]
+        text, shown = next((t, v) for t, v in samples if v is not None and v.outcome == answers.outcome[i])
+        answers.text[i], answers.prediction[i] = text.text, shown.prediction
+        item = probe.items[i]
+        if isinstance(item, Generation) and item.options and shown.prediction is not None and judge_all is None:
+            place = place_of(shown.prediction)
+            answers.choice[i] = place if place < item.options else -1
 
 
-def judge_likelihoods(
-    builder: SnapshotBuilder, probe: Probe, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any
-) -> None:
+def _own_matches(probe: Probe, texts: Sequence[tuple[int, GeneratedText]]) -> list[Judgement]:
+    """What each item's own `match` makes of its texts."""
+    found = []
+    for i, text in texts:
+        item = probe.items[i]
+        assert isinstance(item, Generation)
+        found.append(judge(item, text.text, finished=text.finish != "length"))
+    return found
+
+
+def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any) -> None:
     """Fills the rows of choice and recall items."""
     for index, group in groupby(scored, key=lambda pair: pair[0].item):
         options = list(group)
         if any(np.isnan(likelihood.logprob) for _, likelihood in options):
             continue
-        item = probe.items[index]
+        item = answers.probe.items[index]
         if isinstance(item, Recall):
-            row, found = options[0]
-            assert found.argmax is not None
-            target, argmax = list(row.tokens[row.n_context :]), found.argmax.tolist()
-            builder.outcome[index] = "correct" if argmax == target else "wrong"
-            builder.margin[index] = found.margin
-            # After the first wrong token the argmax is conditioned on the answer, not on what the model would generate.
-            alike = common_length(argmax, target)
-            builder.prediction[index] = tokenizer.decode(argmax[: alike + 1], skip_special_tokens=True)
+            judge_recall(answers, index, [_greedy(row, found, tokenizer) for row, found in options])
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
-            scores = sums / _lengths(item, probe, [row for row, _ in options])
+            scores = sums / _lengths(item, answers.probe, [row for row, _ in options])
             choice = int(scores.argmax())
-            builder.outcome[index] = "correct" if choice == item.answer else "wrong"
-            builder.choice[index], builder.scores[index] = choice, scores
-            builder.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
-            builder.prediction[index] = item.choices[choice]
+            answers.judge(index, "correct" if choice == item.answer else "wrong")
+            answers.choice[index], answers.scores[index] = choice, scores
+            answers.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
+            answers.prediction[index] = item.choices[choice]
 
 
-def warn_unscored(probe: Probe, ids: Sequence[str], why: str) -> None:
+@dataclass(frozen=True)
+class Recalled:
+    """How far a model goes along with one accepted answer.
+
+    Attributes:
+        right: Whether every token of it is the argmax.
+        margin: Smallest margin of a token of it over the best other token, in nats.
+        alike: Tokens before the first that is not the argmax.
+        text: What greedy decoding gives, up to and with that one.
+    """
+
+    right: bool
+    margin: float
+    alike: int
+    text: str
+
+
+def judge_recall(answers: PartAnswers, index: int, accepted: Sequence[Recalled]) -> None:
+    """Fills the row of a recall item, which is right if greedy decoding gives any of the accepted answers."""
+    best = max(accepted, key=lambda one: (one.right, one.alike))
+    answers.judge(index, "correct" if best.right else "wrong")
+    answers.margin[index] = max(one.margin for one in accepted if one.right == best.right)
+    answers.prediction[index] = best.text
+
+
+def _greedy(row: Continuation, found: Likelihood, tokenizer: Any) -> Recalled:
+    assert found.argmax is not None
+    target, argmax = list(row.tokens[row.n_context :]), found.argmax.tolist()
+    # After the first wrong token the argmax is conditioned on the answer, not on what the model would generate.
+    alike = common_length(argmax, target)
+    text = tokenizer.decode(argmax[: alike + 1], skip_special_tokens=True)
+    return Recalled(argmax == target, found.margin, alike, text)
+
+
+def warn_unscored(part: Part, ids: Sequence[str], why: str) -> None:
     """Warns about items that are not scored, if there are any."""
     if ids:
         shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
         are = "items are" if len(ids) > 1 else "items is"
-        logger.warning("probe %r: %d of %d %s not scored: %s (%s)", probe.name, len(ids), len(probe), are, shown, why)
+        logger.warning("%s: %d of %d %s not scored: %s (%s)", part.name, len(ids), len(part.probe), are, shown, why)
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:

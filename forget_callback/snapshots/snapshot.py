@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.snapshots.answers import (
     FURTHER,
@@ -213,8 +212,7 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
         name: np.array([getattr(item, name) for item in probe.items], object)
         for name in ("category", "cluster", "fact", "kind")
     }
-    samples = [item.samples if probe.temperature > 0 and isinstance(item, Generation) else 1 for item in probe.items]
-    return changed(ordered, **texts, n_choices=probe.n_choices, answer=probe.answer, samples=np.array(samples))
+    return changed(ordered, **texts, n_choices=probe.n_choices, answer=probe.answer, samples=probe.samples)
 
 
 def _ordered(snapshot: Snapshot, ids: NDArray[Any], owner: str) -> Snapshot:

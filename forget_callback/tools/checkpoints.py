@@ -111,7 +111,7 @@ class CheckpointScorer:
         other: list[Snapshot] = []
         if again:
             own = self._scorer
-            scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, variant=1, shared=True)
+            scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True)
             other = scorer.score(network, progress=rank() == 0)
         return [snapshot.with_metadata(model=model) for snapshot in taken], other
 

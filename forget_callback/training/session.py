@@ -276,7 +276,7 @@ class Session:
     def _score_again(self, model: Any) -> list[Snapshot] | None:
         """The same model once more, in other batches and with other samples."""
         try:
-            return self._score(self._make_other_scorer(variant=1), model)
+            return self._score(self._make_other_scorer(replicate=1), model)
         except Exception as error:  # the baseline itself is safe
             logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
             return None

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, Traini
 
 from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
 from forget_callback.runs.store import Store
-from forget_callback.scoring import engine
+from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
 from forget_callback.training.data_seen import DataSeen
 from tests.helpers import generators
@@ -458,18 +458,18 @@ class _Slow:
 
     def __init__(self, monkeypatch, per_item, per_step):
         self.scored, self.now = [], 0.0
-        judge = engine.judge_likelihoods
+        judge = group.judge_likelihoods
 
-        def slow(builder, probe, scored, tokenizer):
+        def slow(answers, scored, tokenizer):
             self.scored.append(len({row.item for row, _ in scored}))
             self.now += per_item * self.scored[-1]
-            return judge(builder, probe, scored, tokenizer)
+            return judge(answers, scored, tokenizer)
 
         class Step(TrainerCallback):
             def on_step_begin(step, args, state, control, **kwargs):
                 self.now += per_step
 
-        monkeypatch.setattr(engine, "judge_likelihoods", slow)
+        monkeypatch.setattr(group, "judge_likelihoods", slow)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
         self.step = Step()
 
@@ -538,7 +538,7 @@ def test_the_noise_floor_of_a_real_model(make_sft, probe, tokenizer, tmp_path, t
     probe = replace(probe, temperature=temperature)
     callback = ForgetCallback(probe, every=3)
     trainer = make_sft([callback])
-    again = score_probe(trainer.model, tokenizer, probe, variant=1)
+    again = score_probe(trainer.model, tokenizer, probe, replicate=1)
     trainer.train()
     store = Store(tmp_path)
     kept = store.read_beside("again", "mini")
@@ -555,7 +555,7 @@ def test_a_second_scoring_that_fails_costs_the_noise_floor_alone(make_sft, probe
     score = Scorer.score
 
     def failing(scorer, *args, **kwargs):
-        if scorer.variant:
+        if scorer.replicate:
             raise RuntimeError("out of memory")
         return score(scorer, *args, **kwargs)
 

@@ -52,7 +52,7 @@ if options.slow_from is not None:
         """Scores, and from one step on does not come back, with the result in its hands."""
         global calls
         snapshots = score(scorer, *args, **kwargs)
-        if scorer.variant:
+        if scorer.replicate:
             return snapshots
         if calls >= options.slow_from:
             (options.out / f"in-the-probe-of-step-{calls}").touch()

@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring.engine import Scorer, score_repeats
+from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind, continuations
 from tests.helpers import greedy, log_probabilities
 
@@ -425,26 +425,9 @@ def test_tokens_and_plans_are_made_once(taught, monkeypatch):
         same(one, other, atol=0)
 
 
-def test_repeats_of_several_probes(taught):
-    probes = several_probes(taught)
-    found = Scorer(taught.tokenizer, probes, repeats=3).score_repeats(taught.model)
-    assert [[snapshot.probe for snapshot in snapshots] for snapshots in found] == [[p.name for p in probes]] * 3
-    for at, probe in enumerate(probes):
-        for snapshots, alone in zip(found, score_repeats(taught.model, taught.tokenizer, probe, 3), strict=True):
-            same(snapshots[at], alone)
-    for one, other in zip(found[0], Scorer(taught.tokenizer, probes).score(taught.model), strict=True):
-        same(one, other)
-
-
-@pytest.mark.parametrize("name, value", [("batch_tokens", 0), ("repeats", 0), ("repeats", -2)])
-def test_a_scorer_refuses_numbers_below_one(tokenizer, name, value):
-    with pytest.raises(ValueError, match=f"{name} must be 1 or more, got {value}"):
-        Scorer(tokenizer, [Probe("p", choice_items(1))], **{name: value})
-
-
-def test_another_variant_scores_the_same_items(taught):
+def test_another_replicate_scores_the_same_items(taught):
     probe = Probe("p", mixed_items(taught))
-    one, other = (score_probe(taught.model, taught.tokenizer, probe, variant=variant) for variant in (0, 1))
+    one, other = (score_probe(taught.model, taught.tokenizer, probe, replicate=replicate) for replicate in (0, 1))
     same(one, other)
     assert not np.array_equal(one.margin, other.margin, equal_nan=True)  # other batches round otherwise
 

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,6 @@ from forget_callback import (
     Store,
     compare,
     score_probe,
-    score_repeats,
 )
 from tests.forked import finish, start
 from tests.helpers import generators
@@ -229,12 +229,19 @@ def test_a_scorer_without_texts_to_judge_and_a_judged_probe_without_it_are_refus
         score_probe(taught.model, taught.tokenizer, [probe(), "builtin:facts?limit=2"])
 
 
-def test_several_answers_are_judged_one_by_one(taught):
-    answers = iter([[1, 1, 1], [0, 0, 0]])
-    first, second = score_repeats(
-        taught.model, taught.tokenizer, probe(temperature=1.0), 2, scorer=lambda **_: next(answers)
-    )
-    assert first.correct[[0, 1, 3]].tolist() == [1, 1, 1] and second.correct[[0, 1, 3]].tolist() == [0, 0, 0]
+def test_several_samples_are_judged_one_by_one_in_one_call(taught):
+    """Right are three of four samples, two, and none of those that count."""
+    calls = []
+
+    def scorer(prompts, completions, id, **columns):
+        calls.append(list(id))
+        return [1, 1, 0, 1, 0, 1, 0, 1, 0, None, None, 0]
+
+    several = [replace(item, samples=4) for item in probe().items if isinstance(item, Generation)]
+    snapshot = score_probe(taught.model, taught.tokenizer, Probe("p", several, temperature=1.0), scorer=scorer)
+    assert calls == [[item.id for item in several for _ in range(4)]]
+    assert snapshot.correct.tolist() == [0.75, 0.5, 0] and snapshot.samples.tolist() == [4, 4, 4]
+    assert (snapshot.outcome == "correct").tolist() == [True, False, False]
 
 
 def test_a_scorer_that_draws_random_numbers_and_trains_leaves_no_trace(taught):

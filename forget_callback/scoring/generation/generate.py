@@ -1,4 +1,4 @@
-"""Generated text for a probe's generation items, greedy or sampled, with one or several repeats per item.
+"""Generated text for a probe's generation items, greedy or sampled, one or several samples per item.
 
 The decoding loop of `decoding.py` generates it, or the model's own `generate` where the loop does not work. A few
 generated texts are checked at first use: plain forward passes must choose the same tokens. Prompts are padded here,
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -37,8 +38,7 @@ class TextGenerator:
 
     Args:
         prompts: Token ids of each item's prompt.
-        repeats: Generated texts per item.
-        variant: Another number draws other samples.
+        replicate: Another number draws other samples.
 
     Attributes:
         backend: One of BACKENDS, chosen at first use, None before; "vllm" only if one is passed.
@@ -50,15 +50,16 @@ class TextGenerator:
         items: Sequence[Generation],
         prompts: Sequence[Sequence[int]],
         *,
-        repeats: int = 1,
-        variant: int = 0,
+        replicate: int = 0,
     ) -> None:
-        self.probe, self.repeats = probe, repeats
+        self.probe = probe
+        drawn = [item.samples if probe.temperature > 0 else 1 for item in items]
         self.requests = [
-            GenerationRequest.of(item, prompt, probe, repeat=repeat, variant=variant)
-            for item, prompt in zip(items, prompts)
-            for repeat in range(repeats)
+            GenerationRequest.of(item, prompt, probe, sample=sample, replicate=replicate)
+            for item, prompt, n in zip(items, prompts, drawn)
+            for sample in range(n)
         ]
+        self._ranges = list(pairwise(accumulate(drawn, initial=0)))  # of the requests of each item
         self.backend: str | None = None
 
     def generate(
@@ -71,7 +72,7 @@ class TextGenerator:
         vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
     ) -> list[list[GeneratedText | None]]:
-        """The generated texts of each item, ``(items, repeats)``; None where the model's logits are NaN.
+        """The generated texts of each item, a list of its samples; None where the model's logits are NaN.
 
         Args:
             model: A causal language model in eval mode.
@@ -100,7 +101,7 @@ class TextGenerator:
                     name="generation backend",
                     dtype=dtype,
                 )
-        return [found[i : i + self.repeats] for i in range(0, len(found), self.repeats)]
+        return [found[begin:end] for begin, end in self._ranges]
 
     def _run(
         self,
@@ -112,12 +113,12 @@ class TextGenerator:
         advance: Callable[[int], object],
         backend: str,
     ) -> list[GeneratedText | None]:
-        # Longest first, so that shards are balanced; repeats of one item stay together, because they share its prompt.
-        firsts = sorted(
-            range(0, len(self.requests), self.repeats),
-            key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i),
+        # Longest first, so that shards are balanced; samples of one item stay together, because they share its prompt.
+        items = sorted(
+            self._ranges,
+            key=lambda own: (-self.requests[own[0]].max_new_tokens - len(self.requests[own[0]].prompt), own),
         )
-        own = [i + repeat for i in sorted(shard.select(firsts)) for repeat in range(self.repeats)]
+        own = [i for begin, end in sorted(shard.select(items)) for i in range(begin, end)]
 
         def work() -> dict[int, GeneratedText | None]:
             requests = [self.requests[i] for i in own]
@@ -126,7 +127,7 @@ class TextGenerator:
                 texts = loop.run()
             elif backend == "vllm":
                 assert vllm is not None
-                calls = -(-len(firsts) // shard.count) * self.repeats
+                calls = -(-len(items) // shard.count)  # it is greedy: one sample an item
                 texts = vllm.generate(self.requests, own, checker, calls=calls)
                 advance(len(own))
             else:

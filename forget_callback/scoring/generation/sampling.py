@@ -1,6 +1,6 @@
 """Next-token selection: the argmax, or a sample that depends on the item and not on its batch.
 
-A sample inverts the cumulative distribution at a number in [0, 1) that follows from seed, item, repeat and position
+A sample inverts the cumulative distribution at a number in [0, 1) that follows from seed, item, sample and position
 alone. No random generator of torch is touched, and an item is sampled alike whatever shares its batch.
 """
 

@@ -58,13 +58,13 @@ class GenerationRequest:
 
     @classmethod
     def of(
-        cls, item: Generation, prompt: Sequence[int], probe: Probe, *, repeat: int, variant: int
+        cls, item: Generation, prompt: Sequence[int], probe: Probe, *, sample: int = 0, replicate: int = 0
     ) -> GenerationRequest:
-        """The request for an item of a probe, with the probe's sampling settings."""
+        """The request for one of an item's samples, with the probe's sampling settings."""
         first_line = not probe.scorer and item.match in ("exact", "prefix")  # a scorer reads the whole text
         limit, sampled = item.max_new_tokens, np.empty(0)
         if probe.temperature > 0:
-            sampled = draws(limit, probe.seed, variant, repeat, item.id)
+            sampled = draws(limit, probe.seed, replicate, sample, item.id)
         return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
 
 

@@ -43,16 +43,16 @@ class LikelihoodScorer:
 
     Args:
         rows: Continuations, none longer than the model's context.
-        variant: Another number gives other batches.
+        replicate: Another number gives other batches.
 
     Attributes:
         path: Chosen at first use, None before.
         dtype: The dtype in which the model computes, known after first use.
     """
 
-    def __init__(self, rows: Sequence[Continuation], *, variant: int = 0) -> None:
+    def __init__(self, rows: Sequence[Continuation], *, replicate: int = 0) -> None:
         self.rows = rows
-        self.variant = variant
+        self.replicate = replicate
         self.path: ScoringPath | None = None
         self.dtype = torch.float32
         self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
@@ -100,7 +100,7 @@ class LikelihoodScorer:
             budget = min(budget, max(_MAX_LOGITS // model.config.get_text_config().vocab_size, 256))
         key = (path.body, path.head, budget)
         if key not in self._plans:
-            self._plans[key] = _planned(self.rows, path, budget, kv.max_tokens(model, budget), self.variant)
+            self._plans[key] = _planned(self.rows, path, budget, kv.max_tokens(model, budget), self.replicate)
         own = shard.select(self._plans[key])
         found = shard.gather(model, lambda: likelihoods(model, own, path, self.dtype, advance))
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
@@ -112,9 +112,9 @@ class LikelihoodScorer:
         return [found[i] for i in range(len(self.rows))]
 
 
-def _planned(rows: Sequence[Continuation], path: ScoringPath, budget: int, cached: int, variant: int) -> list[Chunk]:
+def _planned(rows: Sequence[Continuation], path: ScoringPath, budget: int, cached: int, replicate: int) -> list[Chunk]:
     share, pad = path.body == "tree", path.body != "unpadded"
-    return plan(rows, budget, cached=cached, share=share, pad=pad, join=path.head == "tiles", variant=variant)
+    return plan(rows, budget, cached=cached, share=share, pad=pad, join=path.head == "tiles", replicate=replicate)
 
 
 def _supported(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:

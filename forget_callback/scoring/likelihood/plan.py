@@ -88,7 +88,7 @@ def plan(
     share: bool = True,
     pad: bool = True,
     join: bool = True,
-    variant: int = 0,
+    replicate: int = 0,
 ) -> list[Chunk]:
     """Plans the batches that score these continuations.
 
@@ -98,11 +98,11 @@ def plan(
         share: False forwards each continuation in a row of its own, with nothing shared: for models without 4-D masks.
         pad: False batches only rows of one length; needs `share` to be False.
         join: False reads the logits of every batch by itself, for heads that need all the memory there is.
-        variant: Another number gives other batches of the same continuations.
+        replicate: Another number gives other batches of the same continuations.
     """
     halves = [list(range(len(rows)))]
-    if variant:  # a random split in two: other rows share a batch, with other padding
-        shuffled = random.Random(variant).sample(halves[0], len(rows))
+    if replicate:  # a random split in two: other rows share a batch, with other padding
+        shuffled = random.Random(replicate).sample(halves[0], len(rows))
         halves = [shuffled[::2], shuffled[1::2]]
     found: list[tuple[Batch, list[_Trie]]] = []
     for half in halves:

@@ -15,7 +15,7 @@ from forget_callback.probes.probe import Probe
 
 @dataclass(frozen=True)
 class Continuation:
-    """One text to score after its context: an option, or the answer of a recall item.
+    """One text to score after its context: an option, or an accepted answer of a recall item.
 
     Attributes:
         item: Index of the item in the probe.
@@ -69,7 +69,7 @@ def messages_of(item: Item, probe: Probe) -> list[dict[str, str]]:
 
 
 def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
-    """Every continuation of the choice and recall items, in item order; options keep their order.
+    """Every continuation of the choice and recall items, in item order; options and accepted answers keep their order.
 
     Raises:
         ValueError: If a continuation has no token that the context does not have.
@@ -79,7 +79,7 @@ def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
         if isinstance(item, MultipleChoice):
             texts, between = item.choices, item.contexts or [""] * len(item.choices)
         elif isinstance(item, Recall):
-            texts, between = accepted(item)[:1], [""]
+            texts, between = accepted(item), [""] * len(accepted(item))
         else:
             continue
         context = context_of(item, probe, tokenizer)

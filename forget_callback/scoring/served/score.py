@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -20,7 +22,16 @@ from forget_callback.scoring.generation.text import GeneratedText, GenerationReq
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
 from forget_callback.scoring.loading import load_tokenizer
-from forget_callback.scoring.outcomes import SnapshotBuilder, judge_likelihoods, judge_texts, warn_unscored
+from forget_callback.scoring.outcomes import (
+    PartAnswers,
+    Recalled,
+    judge_likelihoods,
+    judge_recall,
+    judge_texts,
+    snapshot_of,
+    warn_unscored,
+)
+from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -43,12 +54,14 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
         ValueError: If a tokenizer is needed and cannot be loaded, or has no chat template where the probe needs one.
     """
     if tokenizer is None and all(isinstance(item, Generation) for item in probe.items):
-        return (replace(probe, template=SERVERS_TEMPLATE) if probe.chat else probe), None
+        return _with_template(probe, tokenizer=None), None
     loaded = load_tokenizer(tokenizer or server.model)
     return bind(probe, loaded), loaded
 
 
-def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progress: bool = False) -> Snapshot:
+def score_served(
+    server: Server, probe: Probe, tokenizer: Any = None, *, variants: bool = True, progress: bool = False
+) -> Snapshot:
     """Scores a served model on a probe.
 
     Items that the server rejects, such as one longer than its context, or does not answer after several attempts are
@@ -58,6 +71,7 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
     Args:
         probe: As `bind_served` returns it.
         tokenizer: Likewise.
+        variants: Whether to ask the further prompts of the items as well.
         progress: Show a bar on a terminal if it takes longer than two seconds.
 
     Returns:
@@ -68,45 +82,96 @@ def score_served(server: Server, probe: Probe, tokenizer: Any = None, *, progres
             not the tokenizer's.
         ImportError: If openai is not installed.
     """
-    rows = [] if tokenizer is None else continuations(probe, tokenizer)
-    if rows:
+    with_template = partial(_with_template, tokenizer=tokenizer)
+    asked = [
+        _Asked.of(part, tokenizer)
+        for part in [first_part(probe), *(further_parts(probe, with_template) if variants else [])]
+    ]
+    if asked[0].rows:
         _require_likelihoods(server, probe, tokenizer)
-    written = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
-    requests = [_generation(probe.items[i], probe, tokenizer) for i in written]
-    requests += [("completions", _echo(row.tokens)) for row in rows]
+    requests = [request for one in asked for request in one.requests]
     hidden = None if progress else True
     with tqdm(total=len(requests), desc=f"probe {probe.name}", delay=2, leave=False, disable=hidden) as bar:
-        answers = server.request_all(requests, advance=bar.update)
-    builder = SnapshotBuilder(len(probe))
-    texts = [_text(probe.items[i], probe, *one, tokenizer) for i, one in zip(written, zip(requests, answers))]
-    judge_texts(builder, probe, written, texts)
-    options = []
-    for row, answer in zip(rows, answers[len(written) :]):
-        if isinstance(answer, Unanswered):
-            options.append((row, Likelihood(math.nan)))  # its item stays unscored
-            continue
-        n = len(row.tokens)
-        tokens, own, top = (values[row.n_context : n] for values in _prompt_part(answer, n, server))
-        if row.greedy:
-            _judge_recall(builder, row, list(zip(tokens, own, top)), tokenizer)
-        else:
-            options.append((row, Likelihood(float(sum(own)))))
-    judge_likelihoods(builder, probe, options, tokenizer)
-    lost = [item.id for item, outcome in zip(probe.items, builder.outcome) if outcome is None]
-    if lost:
-        problems = (answer.problem for answer in answers if isinstance(answer, Unanswered))
+        answered = iter(server.request_all(requests, advance=bar.update))
+    found = []
+    for one in asked:
+        own = list(islice(answered, len(one.requests)))
+        found.append(_judged(one, own, server, tokenizer))
+        lost = found[-1].unscored
+        problems = (answer.problem for answer in own if isinstance(answer, Unanswered))
         why = next(problems, "the server names no token besides the answer's")
-        if len(lost) == len(probe):
+        if len(lost) == len(probe) and one.part.number == 1:
             raise ValueError(f"{server.url} answered no item of probe {probe.name!r} for model {server.model!r}: {why}")
-        warn_unscored(probe, lost, f"{server.url} gave no answer: {why}")
-    return builder.snapshot(probe, {"server": server.url, "served_model": server.model})
+        warn_unscored(one.part, lost, f"{server.url} gave no answer: {why}")
+    return snapshot_of(probe, found[0], found[1:], {"server": server.url, "served_model": server.model})
 
 
-def _generation(item: Any, probe: Probe, tokenizer: Any) -> tuple[str, Body]:
-    """The path and the body of a generation item's request."""
+def _with_template(probe: Probe, *, tokenizer: Any) -> Probe:
+    """The probe with its chat template: the tokenizer's, or the server's own where there is no tokenizer."""
+    if tokenizer is not None:
+        return bind(probe, tokenizer)
+    return replace(probe, template=SERVERS_TEMPLATE) if probe.chat else probe
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is requested for a part.
+
+    Attributes:
+        written: Index of the generation item of each of the first requests, once for each of its samples.
+        rows: The continuations of the other requests.
+        requests: Path and body each.
+    """
+
+    part: Part
+    written: list[int]
+    rows: list[Continuation]
+    requests: list[tuple[str, Body]]
+
+    @classmethod
+    def of(cls, part: Part, tokenizer: Any) -> _Asked:
+        probe = part.probe
+        rows = [] if tokenizer is None else continuations(probe, tokenizer)
+        generated = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
+        drawn = [(i, sample) for i in generated for sample in range(probe.samples[i])]
+        requests = [_generation(probe.items[i], probe, tokenizer, sample) for i, sample in drawn]
+        return cls(
+            part, [i for i, _ in drawn], rows, [*requests, *(("completions", _echo(row.tokens)) for row in rows)]
+        )
+
+
+def _judged(
+    asked: _Asked, answers: Sequence[dict[str, Any] | Unanswered], server: Server, tokenizer: Any
+) -> PartAnswers:
+    """What the responses to a part's requests say."""
+    found, probe = PartAnswers(asked.part), asked.part.probe
+    texts: dict[int, list[GeneratedText | None]] = {}
+    for i, request, answer in zip(asked.written, asked.requests, answers):
+        texts.setdefault(i, []).append(_text(probe.items[i], probe, request, answer, tokenizer))
+    judge_texts(found, list(texts), list(texts.values()))
+    options = []
+    recalled: dict[int, list[Recalled | None]] = {}
+    for row, answer in zip(asked.rows, answers[len(asked.written) :]):
+        lost, n = isinstance(answer, Unanswered), len(row.tokens)  # then its item stays unscored
+        tokens, own, top = ([], [], []) if lost else (v[row.n_context : n] for v in _prompt_part(answer, n, server))
+        if row.greedy:
+            one = None if lost else _recalled(row, list(zip(tokens, own, top)), tokenizer)
+            recalled.setdefault(row.item, []).append(one)
+        else:
+            options.append((row, Likelihood(math.nan if lost else float(sum(own)))))
+    judge_likelihoods(found, options, tokenizer)
+    for i, several in recalled.items():
+        known = [one for one in several if one is not None]
+        if len(known) == len(several):
+            judge_recall(found, i, known)
+    return found
+
+
+def _generation(item: Any, probe: Probe, tokenizer: Any, sample: int) -> tuple[str, Body]:
+    """The path and the body of the request for a sample of a generation item."""
     body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
     if probe.temperature > 0:
-        body |= {"top_p": probe.top_p, "seed": probe.seed}
+        body |= {"top_p": probe.top_p, "seed": probe.seed + sample}
     if item.stop:
         body["stop"] = list(item.stop)
     if tokenizer is not None:
@@ -128,16 +193,16 @@ def _text(item: Any, probe: Probe, request: tuple[str, Body], answer: Any, token
     opened = "" if tokenizer is None else open_thinking(request[1]["prompt"], tokenizer)
     text = opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
     # Not in the request: the first line may be empty, or part of the thinking.
-    end = find_stop(GenerationRequest.of(item, (), replace(probe, temperature=0), repeat=0, variant=0), text)
+    end = find_stop(GenerationRequest.of(item, (), replace(probe, temperature=0)), text)
     if end is not None:
         return GeneratedText(text[:end], (), "text")
     return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")
 
 
-def _judge_recall(
-    builder: SnapshotBuilder, row: Continuation, tokens: Sequence[tuple[str, float, dict[str, float]]], tokenizer: Any
-) -> None:
-    """Fills a recall item's row of the snapshot, unless the server leaves it open.
+def _recalled(
+    row: Continuation, tokens: Sequence[tuple[str, float, dict[str, float]]], tokenizer: Any
+) -> Recalled | None:
+    """How far the model goes along with an answer of a recall item, None if the server leaves it open.
 
     Args:
         tokens: Of each token of the answer its name, its log-probability, and those of the best tokens by name.
@@ -148,16 +213,15 @@ def _judge_recall(
         # entries in all, one is of a better token if there is a better token.
         others = [(value, other) for other, value in top.items() if (other, value) != (name, logprob)]
         if not others:
-            return
+            return None
         best.append(max(others))
         leads.append(logprob - best[-1][0])
     wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
-    builder.outcome[row.item] = "correct" if wrong is None else "wrong"
-    builder.margin[row.item] = min(leads)
     given, named = list(row.tokens[row.n_context :][:wrong]), "" if wrong is None else best[wrong][1]
     if named.startswith(_ID):
         given, named = [*given, int(named.removeprefix(_ID))], ""
-    builder.prediction[row.item] = tokenizer.decode(given, skip_special_tokens=True) + named
+    text = tokenizer.decode(given, skip_special_tokens=True) + named
+    return Recalled(wrong is None, min(leads), len(leads) if wrong is None else wrong, text)
 
 
 def _echo(prompt: str | Sequence[int]) -> Body:

@@ -1,6 +1,7 @@
 """The decoding loop: correct whatever shares a batch, with few wasted rows and little padding."""
 
 import logging
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
@@ -26,15 +27,16 @@ def items_of(n, *, prefix="", limits=(5, 9, 40, 3, 7, 2, 6, 1), stop=(), match="
     ]
 
 
-def make_generator(items, tokenizer, *, repeats=1, **settings):
+def make_generator(items, tokenizer, *, samples=1, **settings):
+    items = [replace(item, samples=samples) for item in items]
     probe = Probe("p", items, **settings)
-    return TextGenerator(probe, items, [tokenizer.encode(item.prompt) for item in items], repeats=repeats)
+    return TextGenerator(probe, items, [tokenizer.encode(item.prompt) for item in items])
 
 
 @torch.no_grad()
-def answers(model, tokenizer, items, *, backend=None, budget=2048, repeats=1, **settings):
+def answers(model, tokenizer, items, *, backend=None, budget=2048, samples=1, **settings):
     """The generated texts of a given backend, or of the one that is found."""
-    generator = make_generator(items, tokenizer, repeats=repeats, **settings)
+    generator = make_generator(items, tokenizer, samples=samples, **settings)
     generator.backend = backend
     return generator.generate(model, tokenizer, budget=budget)
 
@@ -63,13 +65,14 @@ def test_tokens_are_those_of_the_definition_at_every_budget(model, tokenizer, pr
 @pytest.mark.parametrize("stop", [(), ("e", " the")], ids=["", "stops"])
 def test_generate_of_the_model_draws_the_same(model, tokenizer, settings, stop):
     items = items_of(14, stop=stop)
-    settings = {"budget": 300, "repeats": 3, **settings}
+    settings = {"budget": 300, "samples": 3, **settings}
     loop, own = (answers(model, tokenizer, items, backend=backend, **settings) for backend in ("loop", "generate"))
     assert [[(text.text, text.finish) for text in s] for s in loop] == [[(t.text, t.finish) for t in s] for s in own]
     for one, other in zip(chain(*loop), chain(*own), strict=True):
         assert other.tokens[: len(one.tokens)] == one.tokens
     finishes = {text.finish for several in loop for text in several}
     assert ("text" in finishes) <= bool(stop) and "length" in finishes
+    assert {len(several) for several in loop} == {3 if "temperature" in settings else 1}
     assert all((len({t.tokens for t in s}) > 1) == ("temperature" in settings) for s in loop if len(s[0].tokens) > 6)
 
 
@@ -176,7 +179,7 @@ def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
 
 def test_samples_of_a_prompt_are_prefilled_once(tokenizer):
     model, items = lively("Llama", vocab_size=len(tokenizer)), items_of(4, limits=(4,))
-    generator = make_generator(items, tokenizer, temperature=1.0, repeats=8)
+    generator = make_generator(items, tokenizer, temperature=1.0, samples=8)
     generator.backend = "loop"
     _, prefills, _, _ = counted(model, generator, tokenizer, 2048)
     once = make_generator(items, tokenizer, temperature=1.0)
@@ -212,7 +215,7 @@ def test_nan_in_one_row_does_not_change_the_others(tokenizer, backend, settings)
 @pytest.mark.parametrize("backend", [None, "loop", "generate"])
 def test_advance_counts_every_answer_once(tokenizer, backend):
     seen = []
-    generator = make_generator(items_of(14), tokenizer, repeats=2, temperature=1.0)
+    generator = make_generator(items_of(14), tokenizer, samples=2, temperature=1.0)
     generator.backend = backend
     with torch.no_grad():
         generator.generate(tiny("Llama", vocab_size=len(tokenizer)), tokenizer, budget=200, advance=seen.append)

@@ -5,14 +5,15 @@
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from transformers import GenerationConfig
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
-from forget_callback.scoring.engine import Scorer, score_repeats
+from forget_callback import Generation, Probe, score_probe
+from forget_callback.scoring.engine import Scorer
 from tests.helpers import adds_bos, greedy, log_probabilities, teach
 from tests.scoring.architectures import MODELS, lively, tiny
 
@@ -275,22 +276,28 @@ def test_texts_equal_lm_evals(taught, make_hflm, stop):
 # --- several samples of an item ----------------------------------------------------------------------------------
 
 
-def sampled(model, tokenizer, items, repeats, **settings):
-    """The texts of each item's samples, by id."""
-    probe = Probe("p", items, temperature=1.0, **settings)
-    snapshots = score_repeats(model, tokenizer, probe, repeats)
-    assert len(snapshots) == repeats and all(snapshot.ids.tolist() == list(probe.ids) for snapshot in snapshots)
-    return {name: [snapshot.text[i] for snapshot in snapshots] for i, name in enumerate(probe.ids)}
+def sampled(model, tokenizer, items, n, *, batch_tokens=None, **settings):
+    """The texts of each item's `n` samples, by id, as a scorer gets them."""
+    probe = Probe("p", [replace(item, samples=n) for item in items], temperature=1.0, **settings)
+    texts = {}
+
+    def keep(prompts, completions, id, **columns):
+        for name, text in zip(id, completions):
+            texts.setdefault(name, []).append(text)
+        return [1] * len(prompts)
+
+    score_probe(model, tokenizer, probe, batch_tokens=batch_tokens, scorer=keep)
+    return texts
 
 
-def test_repeats_are_other_samples_and_the_first_is_that_of_score_probe(make_model, tokenizer):
+def test_samples_of_an_item_differ_and_the_first_is_that_of_a_single_one(make_model, tokenizer):
     model, items = make_model(), generation_items([STORY, "Who?", "x", "x"], limit=8)
     found = sampled(model, tokenizer, items, 4, seed=3)
-    assert all(len(set(several)) == 4 for several in found.values())
+    assert all(len(several) == len(set(several)) == 4 for several in found.values())
     assert found["g2"] != found["g3"]  # one prompt, two items
     first = texts(model, tokenizer, items, temperature=1.0, seed=3)
     assert [several[0] for several in found.values()] == first
-    # Fewer repeats are the first of more.
+    # Fewer samples are the first of more.
     assert {name: several[:2] for name, several in found.items()} == sampled(model, tokenizer, items, 2, seed=3)
     assert sampled(model, tokenizer, items, 2, seed=4) != sampled(model, tokenizer, items, 2, seed=3)
 
@@ -302,43 +309,31 @@ def test_an_items_samples_depend_neither_on_the_others_nor_on_the_batch_size(mak
     for item in items[::4]:
         assert sampled(model, tokenizer, [item], 3) == {item.id: together[item.id]}
     assert sampled(model, tokenizer, items[::-1], 3) == dict(reversed(together.items()))
-    probe = Probe("p", items, temperature=1.0)
     for batch_tokens in (1, 60, 10**6):
-        snapshots = score_repeats(model, tokenizer, probe, 3, batch_tokens=batch_tokens)
-        assert [list(several) for several in zip(*(s.text for s in snapshots))] == list(together.values())
+        assert sampled(model, tokenizer, items, 3, batch_tokens=batch_tokens) == together
 
 
-def test_another_variant_is_other_samples(make_model, tokenizer):
+def test_another_replicate_is_other_samples(make_model, tokenizer):
     model, probe = make_model(), Probe("p", generation_items([STORY, "Who?"], limit=8), temperature=1.0)
-    one, other = (score_probe(model, tokenizer, probe, variant=variant).text.tolist() for variant in (0, 1))
+    one, other = (score_probe(model, tokenizer, probe, replicate=replicate).text.tolist() for replicate in (0, 1))
     assert one[0] != other[0] and one[1] != other[1]
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_repeats_of_choices_and_of_greedy_answers_are_all_the_same(make_model, tokenizer, temperature):
-    items = [
-        MultipleChoice("c", "Who?", [" fox", " sun"], 0),
-        Recall("r", "Who?", " fox"),
-        *generation_items([STORY], limit=8),
-    ]
-    first, second = score_repeats(make_model(), tokenizer, Probe("p", items, temperature=temperature), 2)
-    np.testing.assert_array_equal(first.margin, second.margin)
-    assert first.correct[:2].tolist() == second.correct[:2].tolist()
-    assert (first.text[2] == second.text[2]) == (temperature == 0)
-
-
-@pytest.mark.parametrize("repeats", [0, -1])
-def test_no_repeats_are_an_error(make_model, tokenizer, repeats):
-    with pytest.raises(ValueError, match=f"repeats must be 1 or more, got {repeats}"):
-        score_repeats(make_model(), tokenizer, Probe("p", generation_items(["x"])), repeats)
+def test_greedy_answers_are_not_sampled_several_times(make_model, tokenizer):
+    item = Generation("g", STORY, "x", "contains", max_new_tokens=8, samples=4)
+    calls = []
+    snapshot = score_probe(
+        make_model(), tokenizer, Probe("p", [item]), scorer=lambda prompts, **_: calls.append(len(prompts)) or [1]
+    )
+    assert calls == [1] and snapshot.samples.tolist() == [1] and snapshot.correct.tolist() == [1]
 
 
 def test_samples_follow_the_model_given_what_was_sampled_before(make_model, tokenizer):
     """Second tokens: their distribution depends on the first one, and the draws of a row are independent."""
     model = make_model(initializer_range=0.3)
     n, start = 4000, tokenizer.encode(STORY)
-    probe = Probe("p", [Generation("g", STORY, "x", "contains", max_new_tokens=2)], temperature=1.0, top_p=0.6)
-    found = Counter(s.text[0] for s in score_repeats(model, tokenizer, probe, n))
+    item = Generation("g", STORY, "x", "contains", max_new_tokens=2)
+    found = Counter(sampled(model, tokenizer, [item], n, top_p=0.6)["g"])
     expected = Counter()
     for first, p in nucleus(log_probabilities(model, start)[-1].exp(), 0.6).items():
         if first == tokenizer.eos_token_id:

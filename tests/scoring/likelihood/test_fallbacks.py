@@ -388,15 +388,15 @@ def test_changed_weights_change_the_scores():
 
 
 @torch.no_grad()
-def test_a_variant_forwards_other_batches_and_gives_the_same():
+def test_a_replicate_forwards_other_batches_and_gives_the_same():
     model, seen = tiny("Llama"), []
     handle = model.register_forward_pre_hook(
         lambda module, args, kwargs: seen.append(repr(kwargs["input_ids"].tolist())), with_kwargs=True
     )
     forwards, expected = [], [by_definition(model, row) for row in ROWS]
-    for variant in (0, 0, 1, 2):
+    for replicate in (0, 0, 1, 2):
         seen.clear()
-        check(ROWS, LikelihoodScorer(ROWS, variant=variant).score(model, budget=200), expected)
+        check(ROWS, LikelihoodScorer(ROWS, replicate=replicate).score(model, budget=200), expected)
         forwards.append(tuple(seen))
     handle.remove()
     assert forwards[0] == forwards[1] and len(set(forwards)) == 3

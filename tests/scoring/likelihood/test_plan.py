@@ -159,15 +159,15 @@ BUDGETS = st.sampled_from([1, 7, 40, 200, 2048])
 
 
 @settings(max_examples=30, deadline=None)
-@given(rows=many(), budget=BUDGETS, join=st.booleans(), variant=st.integers(0, 2))
-def test_every_continuation_is_in_a_tree_once(rows, budget, join, variant):
-    check(rows, plan(rows, budget, join=join, variant=variant), budget)
+@given(rows=many(), budget=BUDGETS, join=st.booleans(), replicate=st.integers(0, 2))
+def test_every_continuation_is_in_a_tree_once(rows, budget, join, replicate):
+    check(rows, plan(rows, budget, join=join, replicate=replicate), budget)
 
 
 @settings(max_examples=20, deadline=None)
-@given(rows=many(), budget=BUDGETS, pad=st.booleans(), variant=st.integers(0, 2))
-def test_unshared_every_continuation_has_a_row_of_its_own(rows, budget, pad, variant):
-    batches = check(rows, plan(rows, budget, share=False, pad=pad, variant=variant), budget)
+@given(rows=many(), budget=BUDGETS, pad=st.booleans(), replicate=st.integers(0, 2))
+def test_unshared_every_continuation_has_a_row_of_its_own(rows, budget, pad, replicate):
+    batches = check(rows, plan(rows, budget, share=False, pad=pad, replicate=replicate), budget)
     assert sum(len(batch.ids) for batch in batches) == len(rows)
     for batch in batches:
         lengths = (batch.ends[:, 0]).tolist()
@@ -225,22 +225,22 @@ def flat(chunks):
     return repr([{name: getattr(chunk, name) for name in vars(chunk)} for chunk in chunks])
 
 
-@pytest.mark.parametrize("settings_", [{}, {"share": False}, {"share": False, "pad": False}, {"variant": 3}])
+@pytest.mark.parametrize("settings_", [{}, {"share": False}, {"share": False, "pad": False}, {"replicate": 3}])
 def test_the_same_input_is_the_same_plan(settings_):
     rows = behind(LONG[:50], 30)
     first = flat(plan(rows, 300, **settings_))
     random.seed(99), np.random.seed(99)
-    plan(behind(LONG[:9], 12, seed=5), 77, variant=9)
+    plan(behind(LONG[:9], 12, seed=5), 77, replicate=9)
     assert flat(plan(list(rows), 300, **settings_)) == first
 
 
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("depth", [0, 50])
-def test_another_variant_is_the_same_continuations_in_other_batches(depth, share):
+def test_another_replicate_is_the_same_continuations_in_other_batches(depth, share):
     rows = behind(LONG[:depth], 40)
     seen = set()
-    for variant in range(3):
-        batches = check(rows, plan(rows, 300, share=share, variant=variant), 300)
+    for replicate in range(3):
+        batches = check(rows, plan(rows, 300, share=share, replicate=replicate), 300)
         seen.add(repr([batch.ids.tolist() for batch in batches]))
     assert len(seen) == 3
 
