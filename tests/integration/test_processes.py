@@ -130,9 +130,10 @@ def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, 
 
 
 def several(probe, name, n):
-    """`n` items, in turn of all kinds."""
+    """`n` items, in turn of all kinds; the first and every fifth in two prompts."""
     items = [replace(probe.items[i % len(probe)], id=f"{i}") for i in range(n)]
-    return Probe(name, [replace(item, prompt=f"{i}. {item.prompt}") for i, item in enumerate(items)])
+    prompts = [(f"{i}. {item.prompt}", [f"Item {i}: {item.prompt}"] * (i % 5 == 0)) for i, item in enumerate(items)]
+    return Probe(name, [replace(item, prompt=one, variants=more) for item, (one, more) in zip(items, prompts)])
 
 
 @pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
@@ -155,9 +156,11 @@ def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
             found = Snapshot.load(tmp_path / f"{name}-{rank}.parquet")
             assert found.metadata["likelihood"] == "tree, tiles" and found.metadata["processes"] == 2
             assert found.metadata["batch_tokens"] == (1024 if name == "memory" else 2048)
-            for column in ("ids", "correct", "outcome", "choice", "prediction", "text"):
+            columns = ("correct", "outcome", "choice", "prediction", "text")
+            for column in ("ids", *columns, "asked_2", *(f"{column}_2" for column in columns)):
                 np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
             np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
+            np.testing.assert_allclose(found.margin_2, expected.margin_2, atol=1e-4)
     assert (tmp_path / "error-0.txt").read_text() == "RuntimeError: rank 1: ValueError: broken on purpose"
     assert (tmp_path / "error-1.txt").read_text() == "ValueError: broken on purpose"
     # Each does its share, and under FSDP 2 as many forwards as the other.

@@ -249,6 +249,49 @@ def test_answers_are_asked_for_without_a_tokenizer(serve, make_model, tokenizer,
     assert {path for path, _, _ in service.asked} == {"/v1/chat/completions" if chat else "/v1/completions"}
 
 
+@pytest.mark.parametrize("chat", [False, True])
+def test_further_prompts_are_asked_of_the_server_too(serve, make_model, tokenizer, chat):
+    """Options in another order, an option with a context, several accepted answers, and the other way to ask."""
+    items = [
+        replace(ITEMS[0], variants=[{"prompt": "Which one?", "order": [3, 1, 0, 2]}, {"prompt": "It", "chat": not chat}]),
+        replace(ITEMS[14], variants=[{"prompt": "Hot or cold?", "order": [1, 0], "weak": True}]),
+        Recall("several", "Once upon a", [" the", " time"], variants=["There was a"]),
+        replace(WRITTEN[0], variants=[{"prompt": "What is it?", "chat": not chat}, "Answer:"]),
+        WRITTEN[4],
+    ]
+    probe, service = Probe("asked", items, chat=chat), serve()
+    expected = score_probe(make_model(seed=3), tokenizer, probe)
+    bound = replace(probe, template=tokenizer.chat_template) if chat else probe
+    found = score_served(service.server(), bound, tokenizer)
+    same(found, expected)
+    assert found.n_variants == 3
+    for one, other in zip(found.further, expected.further, strict=True):
+        assert one.fingerprint == other.fingerprint
+        for column in ("correct", "outcome", "choice", "prediction", "text", "asked", "weak"):
+            np.testing.assert_array_equal(getattr(one, column), getattr(other, column), err_msg=column)
+        np.testing.assert_allclose(one.margin, other.margin, atol=1e-4)
+    same(score_served(service.server(), bound, tokenizer, variants=False), expected.without_variants())
+
+
+def test_a_server_renders_the_prompts_that_go_through_its_template(serve):
+    item = replace(WRITTEN[0], variants=[{"prompt": "What is it?", "chat": True}])
+    service = serve()
+    (answers,) = score_served(service.server(), Probe("asked", [item])).further
+    assert [(path, body.get("prompt"), body.get("messages")) for path, body, _ in service.asked] == [
+        ("/v1/completions", item.prompt, None),
+        ("/v1/chat/completions", None, [{"role": "user", "content": "What is it?"}]),
+    ]
+    assert answers.asked.all() and answers.text[0]
+
+
+def test_a_server_draws_every_sample_with_a_seed_of_its_own(serve):
+    service = serve()
+    item = replace(WRITTEN[0], samples=3)
+    found = score_served(service.server(), Probe("drawn", [item], temperature=0.6, seed=5))
+    assert [body["seed"] for _, body, _ in service.asked] == [5, 6, 7]
+    assert found.samples.tolist() == [3]
+
+
 def test_settings_reach_the_server_and_no_others(serve):
     items = [WRITTEN[0], WRITTEN[8]]
     service = serve()
