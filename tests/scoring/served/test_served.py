@@ -253,7 +253,9 @@ def test_answers_are_asked_for_without_a_tokenizer(serve, make_model, tokenizer,
 def test_further_prompts_are_asked_of_the_server_too(serve, make_model, tokenizer, chat):
     """Options in another order, an option with a context, several accepted answers, and the other way to ask."""
     items = [
-        replace(ITEMS[0], variants=[{"prompt": "Which one?", "order": [3, 1, 0, 2]}, {"prompt": "It", "chat": not chat}]),
+        replace(
+            ITEMS[0], variants=[{"prompt": "Which one?", "order": [3, 1, 0, 2]}, {"prompt": "It", "chat": not chat}]
+        ),
         replace(ITEMS[14], variants=[{"prompt": "Hot or cold?", "order": [1, 0], "weak": True}]),
         Recall("several", "Once upon a", [" the", " time"], variants=["There was a"]),
         replace(WRITTEN[0], variants=[{"prompt": "What is it?", "chat": not chat}, "Answer:"]),
