@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
+
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where
@@ -23,26 +25,6 @@ _FORMS = {
     "number": ("a number", r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+"),
     "choice": ("one letter", r"\(?[A-Za-z]\)?"),
 }
-
-
-def _require(condition: bool, item: Any, field: str, problem: str) -> None:
-    if not condition:
-        raise ValueError(f"item {getattr(item, 'id', None)!r}, field {field!r}: {problem}")
-
-
-def _require_text(item: Any, field: str, value: object, *, empty: bool = False) -> None:
-    remedy = "; convert it with str()" if isinstance(value, (int, float)) else ""
-    _require(isinstance(value, str), item, field, f"expected text, got {type(value).__name__} {value!r}{remedy}")
-    _require(empty or bool(str(value).strip()), item, field, f"must not be empty, got {value!r}")
-    try:
-        str(value).encode()
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell and no file can hold
-        _require(False, item, field, f"not valid text: {error}")
-
-
-def is_whole(value: object) -> bool:
-    """Whether a value is a whole number, and not True or False."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -99,24 +81,24 @@ class MultipleChoice:
     def __post_init__(self) -> None:
         _require_common(self)
         is_list = isinstance(self.choices, (list, tuple))
-        _require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
-        _require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
+        require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
+        require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
-            _require_text(self, "choices", choice)
-        _require(is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
+            require_text(self, "choices", choice)
+        require(is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
         last = len(self.choices) - 1
-        _require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
+        require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
         for name in ("contexts", "lengths"):
             given = getattr(self, name)
             fits = isinstance(given, (list, tuple)) and len(given) in (0, len(self.choices))
-            _require(fits, self, name, f"expected one for each of the {len(self.choices)} choices, got {given!r}")
+            require(fits, self, name, f"expected one for each of the {len(self.choices)} choices, got {given!r}")
             object.__setattr__(self, name, tuple(given))
         for context in self.contexts:
-            _require_text(self, "contexts", context, empty=True)
+            require_text(self, "contexts", context, empty=True)
         for length in self.lengths:
             positive = isinstance(length, (int, float)) and 0 < length < float("inf")
-            _require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
-        _require_one_right(self, "choices", self.choices, self.contexts, self.answer)
+            require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
+        require_one_right(self, "choices", self.choices, self.contexts, self.answer)
         object.__setattr__(self, "choices", tuple(self.choices))
         _set_variants(self)
 
@@ -142,12 +124,12 @@ class Recall:
     def __post_init__(self) -> None:
         _require_common(self)
         if isinstance(self.answer, (list, tuple)):
-            _require(bool(self.answer), self, "answer", "must not be an empty list")
+            require(bool(self.answer), self, "answer", "must not be an empty list")
             for answer in self.answer:
-                _require_text(self, "answer", answer)
+                require_text(self, "answer", answer)
             object.__setattr__(self, "answer", tuple(self.answer) if len(self.answer) > 1 else self.answer[0])
         else:
-            _require_text(self, "answer", self.answer)
+            require_text(self, "answer", self.answer)
         _set_variants(self)
 
 
@@ -188,34 +170,33 @@ class Generation:
         _require_common(self)
         is_text = isinstance(self.answer, (str, list, tuple))
         remedy = "; convert it with str()" if isinstance(self.answer, (int, float)) else ""
-        _require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}{remedy}")
+        require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}{remedy}")
         answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
-        _require(bool(answers), self, "answer", "must not be an empty list")
+        require(bool(answers), self, "answer", "must not be an empty list")
         known = get_args(Match)
         expected = f"expected one of {', '.join(known)}, or a registered name with a dot such as mylab.close"
-        _require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {self.match!r}")
+        require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {self.match!r}")
         for answer in answers:
-            _require_text(self, "answer", answer)
+            require_text(self, "answer", answer)
             self._require_matchable(answer)
         for name in ("max_new_tokens", "samples"):
             given = getattr(self, name)
             ok = is_whole(given) and given >= 1
-            _require(ok, self, name, f"expected a whole number of 1 or more, got {given!r}")
+            require(ok, self, name, f"expected a whole number of 1 or more, got {given!r}")
         object.__setattr__(self, "answer", answers)
-        is_list = isinstance(self.stop, (list, tuple)) and all(isinstance(s, str) and s for s in self.stop)
-        _require(is_list, self, "stop", f"expected a list of texts that are not empty, got {self.stop!r}")
+        require_texts(self, "stop", self.stop)
         object.__setattr__(self, "stop", tuple(self.stop))
-        _require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
+        require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
         self._require_options()
         _set_variants(self)
 
     def _require_options(self) -> None:
         ok = self.options == 0 or (is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
-        _require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
+        require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
         if self.options:
             right = {place_of(answer) for answer in self.answer}
             ok = len(right) == 1 and max(right) < self.options
-            _require(ok, self, "answer", f"expected one letter of the first {self.options}, got {self.answer!r}")
+            require(ok, self, "answer", f"expected one letter of the first {self.options}, got {self.answer!r}")
 
     def _require_matchable(self, answer: str) -> None:
         """An answer that its own rule can never match would count as forgotten for ever."""
@@ -223,14 +204,14 @@ class Generation:
             try:
                 re.compile(answer)
             except re.error as error:
-                _require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
+                require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
         elif self.match in ("exact", "prefix"):
             one = len(answer.strip().splitlines()) == 1
-            _require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
+            require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
         elif self.match in _FORMS:
             form, pattern = _FORMS[self.match]
             fits = re.fullmatch(pattern, answer.strip()) is not None
-            _require(fits, self, "answer", f"match {self.match!r} needs {form}, got {answer!r}")
+            require(fits, self, "answer", f"match {self.match!r} needs {form}, got {answer!r}")
 
 
 Item: TypeAlias = MultipleChoice | Recall | Generation
@@ -306,31 +287,23 @@ def right_option(item: Item) -> int:
 
 
 def _require_common(item: Item) -> None:
-    _require_text(item, "id", item.id)
-    _require_text(item, "prompt", item.prompt, empty=not isinstance(item, Generation))
+    require_text(item, "id", item.id)
+    require_text(item, "prompt", item.prompt, empty=not isinstance(item, Generation))
     for name in ("category", "cluster", "fact"):
-        _require_text(item, name, getattr(item, name), empty=True)
-
-
-def _require_one_right(item: Item, field: str, choices: Sequence[str], contexts: Sequence[str], answer: int) -> None:
-    """Equal wrong options do occur in benchmarks, and do no harm."""
-    texts = [(c.strip(), t.strip()) for c, t in zip(contexts or [""] * len(choices), choices)]
-    for i, option in enumerate(texts):
-        problem = f"choice {i} equals the answer, choice {answer}: {choices[answer]!r}; remove one"
-        _require(i == answer or option != texts[answer], item, field, problem)
+        require_text(item, name, getattr(item, name), empty=True)
 
 
 def _set_variants(item: Item) -> None:
     """Checks the variants of an item whose other fields are right, and keeps them as `Variant`."""
     is_list = isinstance(item.variants, (list, tuple))
-    _require(is_list, item, "variants", f"expected a list of prompts or of objects with one, got {item.variants!r}")
+    require(is_list, item, "variants", f"expected a list of prompts or of objects with one, got {item.variants!r}")
     variants = tuple(_variant(item, f"variants[{i}]", given) for i, given in enumerate(item.variants))
     same = range(n_options(item))
     seen: dict[tuple[str, bool | None, tuple[int, ...]], str] = {(item.prompt, None, tuple(same)): "the item itself"}
     for i, variant in enumerate(variants):
         key = (variant.prompt, variant.chat, tuple(variant.order or same))
         problem = f"asks as {seen.get(key)} does, {variant.prompt!r}; give it another prompt, chat or order, or drop it"
-        _require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
+        require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
     object.__setattr__(item, "variants", variants)
 
 
@@ -339,37 +312,33 @@ def _variant(item: Item, name: str, given: object) -> Variant:
     if isinstance(given, Mapping):
         known = [f.name for f in fields(Variant)]
         unknown = next((key for key in given if key not in known), None)
-        _require(unknown is None, item, f"{name}.{unknown}", f"unknown; known are {', '.join(known)}; drop it")
-        _require("prompt" in given, item, f"{name}.prompt", "missing")
-        given = Variant(**given)
+        require(unknown is None, item, f"{name}.{unknown}", f"unknown; known are {', '.join(known)}; drop it")
+        require("prompt" in given, item, f"{name}.prompt", "missing")
+        given = Variant(**{key: value for key, value in given.items() if value is not None or key == "prompt"})
     variant = Variant(given) if isinstance(given, str) else given
     expected = f"expected a prompt or an object with one, got {type(variant).__name__} {variant!r}"
-    _require(isinstance(variant, Variant), item, name, expected)
+    require(isinstance(variant, Variant), item, name, expected)
     assert isinstance(variant, Variant)
-    _require_text(item, f"{name}.prompt", variant.prompt, empty=not isinstance(item, Generation))
-    _require(variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {variant.chat!r}")
-    _require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {variant.weak!r}")
+    require_text(item, f"{name}.prompt", variant.prompt, empty=not isinstance(item, Generation))
+    require(variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {variant.chat!r}")
+    require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {variant.weak!r}")
+    require_texts(item, f"{name}.choices", variant.choices)
+    require_texts(item, f"{name}.stop", variant.stop)
+    for field_name, kind in (("choices", MultipleChoice), ("stop", Generation)):
+        fits = isinstance(item, kind) or not getattr(variant, field_name)
+        require(fits, item, f"{name}.{field_name}", f"goes with {kind.kind}, this is {item.kind}; drop it")
     n = n_options(item)
-    problem = f"expected the numbers 0 to {n - 1}, each once, got {variant.order!r}"
-    _require(n > 0 or not variant.order, item, f"{name}.order", "goes with options, and the item has none; drop it")
+    require(n > 0 or not variant.order, item, f"{name}.order", "goes with options, and the item has none; drop it")
     is_order = isinstance(variant.order, tuple) and all(map(is_whole, variant.order))
-    _require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
-    _require(isinstance(variant.choices, tuple), item, f"{name}.choices", f"expected a list, got {variant.choices!r}")
-    is_stop = isinstance(variant.stop, tuple) and all(isinstance(text, str) and text for text in variant.stop)
-    problem = f"expected a list of texts that are not empty, got {variant.stop!r}"
-    _require(is_stop, item, f"{name}.stop", problem)
-    is_free = isinstance(item, Generation) or not variant.stop
-    _require(is_free, item, f"{name}.stop", f"goes with generation, this is {item.kind}; drop it")
-    if variant.choices:
-        is_choice = isinstance(item, MultipleChoice)
-        _require(is_choice, item, f"{name}.choices", f"goes with multiple choice, this is {item.kind}; drop it")
-        problem = f"expected {n} as the item has, got {len(variant.choices)}; give one for each, or none to keep them"
-        _require(len(variant.choices) == n, item, f"{name}.choices", problem)
-        for choice in variant.choices:
-            _require_text(item, f"{name}.choices", choice)
+    problem = f"expected the numbers 0 to {n - 1}, each once, got {variant.order!r}"
+    require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
     if isinstance(item, MultipleChoice):
+        problem = f"expected {n} as the item has, got {len(variant.choices)}; give one for each, or none to keep them"
+        require(len(variant.choices) in (0, n), item, f"{name}.choices", problem)
+        for choice in variant.choices:
+            require_text(item, f"{name}.choices", choice)
         order = variant.order or tuple(range(n))
         contexts = [item.contexts[i] for i in order] if item.contexts else ()
         choices = variant.choices or [item.choices[i] for i in order]
-        _require_one_right(item, f"{name}.choices", choices, contexts, order.index(item.answer))
+        require_one_right(item, f"{name}.choices", choices, contexts, order.index(item.answer))
     return variant

@@ -266,8 +266,12 @@ def _is_missing(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and numbers of numpy as lists and numbers of Python."""
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    """Arrays and numbers of numpy as lists and numbers of Python, within lists and mappings too."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 # What may stand in any spec: settings of `Probe`, and what is done with its items.

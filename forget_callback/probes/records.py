@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant, is_whole
+from forget_callback.probes.checks import is_whole
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant
 
 _KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
 _OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}

@@ -4,7 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from datasets import Dataset
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, Variant, load_probe
 from forget_callback.probes.items import in_variant
@@ -191,6 +194,19 @@ def test_files_and_tables_get_variants_and_keep_those_that_are_given(path):
     assert load_probe(path).fingerprint == Probe("x", [in_variant(i, 1) for i in load_probe(path).items]).fingerprint
     chat = load_probe(f"{path}?chat=true")
     assert [len(item.variants) for item in chat.items] == [1, 1, 1]
+
+
+def test_variants_stand_in_any_table():
+    """A column of objects has every key in every row, and arrays in the place of lists."""
+    given = [
+        {"prompt": "Say where the Louvre is:", "order": None},
+        {"prompt": "Where does the Louvre stand?", "order": np.array([2, 0, 1])},
+    ]
+    row = {"id": "a", "prompt": WHERE, "choices": list(TEXTS), "answer": 0, "variants": given}
+    listed = [{**given[0]}, {**given[1], "order": [2, 0, 1]}]
+    for table in (pd.DataFrame([row]), Dataset.from_list([{**row, "variants": listed}]), [row]):
+        (probe,) = as_probes(table)
+        assert [variant.order for variant in probe.items[0].variants] == [(), (2, 0, 1)]
 
 
 def test_no_probe_makes_variants_by_itself_and_a_run_keeps_them_as_they_were(path, tmp_path):
