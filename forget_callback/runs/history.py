@@ -176,9 +176,14 @@ class History:
 
         NaN where an item was not scored both at the baseline and then.
         """
-        series = self._series[probe]
-        items = slice(None) if category == "" else series.baseline.category.astype(str) == category
-        return np.stack(self._lost_scores[probe])[:, items]
+        return np.stack(self._lost_scores[probe])[:, self._items(probe, category)]
+
+    def clusters(self, probe: str, category: str = "") -> NDArray[np.object_]:
+        """The group of each of these items, "" where it has none, ``(n_items,)``."""
+        return self.baseline(probe).cluster[self._items(probe, category)]
+
+    def _items(self, probe: str, category: str) -> slice | NDArray[np.bool_]:
+        return slice(None) if category == "" else self.baseline(probe).category.astype(str) == category
 
     @property
     def table(self) -> pd.DataFrame:

@@ -14,11 +14,13 @@ from itertools import takewhile
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.series import OVER_TIME
+from forget_callback.runs.strict import strict_confidence
 from forget_callback.snapshots.snapshot import Snapshot
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
@@ -44,7 +46,8 @@ class StopRule:
         patience: Consecutive snapshots that must all be above.
         confidence: The one-sided lower bound at this confidence must be above; None compares the point estimate, which
             is noisy (it stops most healthy runs) and the only choice for a metric without an interval.
-        strict: Spend the error rate ``1 - confidence`` over all planned snapshots (Bonferroni) instead of on each.
+        strict: Spend the error rate ``1 - confidence`` over all planned snapshots, by how they vary together, instead
+            of on each, see `strict_confidence`.
         action: "stop" ends training, "warn" only logs that it fired.
 
     Raises:
@@ -203,21 +206,37 @@ class StopDecision:
         return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items)"
 
 
-def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -> StopDecision:
+def decide(
+    rule: StopRule,
+    rows: Sequence[Row],
+    *,
+    planned: int | None = None,
+    scores: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
+) -> StopDecision:
     """The decision of `rule` after the last of `rows`.
 
     Args:
         rows: One probe and category, oldest first, at least one; the first is the baseline and never counts.
         planned: Snapshots planned for the whole run, for a strict rule.
+        scores: For a strict rule, what each item adds to `knowledge_lost` at each of `rows`, as `History.lost_scores`
+            gives it, ``(n_rows, n_items)``: they show how the looks vary together, whatever the rule's metric.
+        clusters: Group of each item, for a strict rule.
 
     Raises:
-        ValueError: If the rule is strict and `planned` is not given.
+        ValueError: If the rule is strict and `planned` or `scores` is not given.
     """
     confidence = rule.confidence
     if rule.strict and confidence is not None:
-        if planned is None:
-            raise ValueError("a strict rule spends its error rate over the planned snapshots; pass planned=")
-        confidence = 1 - (1 - confidence) / max(planned, 1)
+        if planned is None or scores is None:
+            raise ValueError(
+                "a strict rule spends its error rate over the planned snapshots; pass planned= and scores="
+            )
+        looks = np.asarray(scores, float)[1:]
+        if len(looks):
+            confidence = strict_confidence(
+                looks, planned=planned, alpha=1 - confidence, patience=rule.patience, clusters=clusters
+            )
     later = reversed(rows[1:])
     consecutive = sum(1 for _ in takewhile(lambda row: _tested(rule, row, confidence) > rule.above, later))
     last = rows[-1]
@@ -235,7 +254,7 @@ def decide(rule: StopRule, rows: Sequence[Row], *, planned: int | None = None) -
     )
 
 
-def can_fire(rule: StopRule, baseline: Sequence[Snapshot], *, planned: int | None = None) -> bool:
+def can_fire(rule: StopRule, baseline: Sequence[Snapshot]) -> bool:
     """Whether `rule` would fire if every item that is right at the baseline were wrong later, the worst possible case.
 
     Rules on other metrics than forgetting have no such limit and can always fire.
@@ -247,7 +266,7 @@ def can_fire(rule: StopRule, baseline: Sequence[Snapshot], *, planned: int | Non
     history.append(baseline)
     history.append([_everything_forgotten(snapshot) for snapshot in baseline])
     rows = history.select(*rule.target([snapshot.probe for snapshot in baseline]))
-    return decide(replace(rule, patience=1), rows, planned=planned).fired
+    return decide(replace(rule, patience=1, strict=False), rows).fired
 
 
 _WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "ever_forgotten")

@@ -294,7 +294,7 @@ class ForgetMonitor:
                     row.transitions.n01,
                 )
         for rule in self.rules:
-            if not can_fire(rule, baseline, planned=self.planned):
+            if not can_fire(rule, baseline):
                 logger.warning(
                     "stop rule %s > %g can never fire: even if every item that is right now were forgotten, these "
                     "items could not show it; lower the threshold or add items",
@@ -313,13 +313,20 @@ class ForgetMonitor:
     def _decide(self) -> tuple[StopDecision, ...]:
         names = [probe.name for probe in self.probes]
         read = [(rule, self._history.select(*rule.target(names))) for rule in self.rules]
-        decisions = tuple(decide(rule, rows, planned=self.planned) for rule, rows in read if len(rows) > 1)
+        decisions = tuple(self._decide_one(rule, rows) for rule, rows in read if len(rows) > 1)
         for decision in decisions:
             if decision.fired:
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
                 logger.warning("%s: %s", title, decision.reason)
                 self.alert(title, decision.reason)
         return decisions
+
+    def _decide_one(self, rule: StopRule, rows: Sequence[Row]) -> StopDecision:
+        if not rule.strict:
+            return decide(rule, rows)
+        target = rows[0].probe, rows[0].category
+        scores, clusters = self._history.lost_scores(*target), self._history.clusters(*target)
+        return decide(rule, rows, planned=self.planned, scores=scores, clusters=clusters)
 
     def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
         try:

@@ -58,23 +58,31 @@ def test_above_means_above():
     assert fired(StopRule("forgetting", 0.15, patience=1, confidence=None), 30, 31) == [False, True]
 
 
+def strictly(rule, *lost, planned):
+    """The decision of a strict rule, with the scores that show how the looks vary together."""
+    scores = [[0.0] * N] + [[1.0] * count + [0.0] * (N - count) for count in lost]
+    return decide(rule, rows(*lost), planned=planned, scores=scores)
+
+
 def test_strict_spends_the_error_rate_over_the_planned_snapshots():
     rule = StopRule("forgetting", 0.05, strict=True, patience=1)
-    decision = decide(rule, rows(30), planned=50)
-    assert decision.confidence == pytest.approx(0.999)
-    z = norm.ppf(0.999)
+    decision = strictly(rule, 30, planned=50)
+    assert decision.confidence > 1 - 0.05 / 50  # the first looks get least
+    z = norm.ppf(decision.confidence)
     p = 0.15
     half = z / (1 + z**2 / N) * (p * (1 - p) / N + z**2 / (4 * N**2)) ** 0.5
     assert decision.bound == pytest.approx((p + z**2 / (2 * N)) / (1 + z**2 / N) - half, abs=1e-12)
     assert decide(StopRule("forgetting", 0.05), rows(30)).bound > decision.bound
-    assert decide(rule, rows(30), planned=0).confidence == 0.95
-    with pytest.raises(ValueError, match="pass planned="):
-        decide(rule, rows(30))
+    last = strictly(rule, *[30] * 50, planned=50)  # the same items each time are one look
+    assert last.confidence == pytest.approx(0.95, abs=0.012)
+    with pytest.raises(ValueError, match="pass planned= and scores="):
+        decide(rule, rows(30), planned=50)
 
 
 def test_a_strict_rule_needs_more_evidence_than_a_plain_one():
     plain, strict = (StopRule("forgetting", 0.10, patience=1, strict=strict) for strict in (False, True))
-    assert decide(plain, rows(33)).fired and not decide(strict, rows(33), planned=100).fired
+    assert decide(plain, rows(33)).fired and not strictly(strict, 33, planned=100).fired
+    assert strictly(strict, *[33] * 100, planned=100).fired
 
 
 def test_the_baseline_alone_never_fires():

@@ -133,7 +133,7 @@ def test_a_strict_rule_needs_the_number_of_planned_snapshots(tmp_path):
     with pytest.raises(ValueError, match="a strict stop rule needs planned="):
         ForgetMonitor(FACTS, tmp_path, stop=[rule])
     _, seen = run(ForgetMonitor(FACTS, tmp_path, stop=[rule], planned=10), 40, 30)
-    assert seen.decisions[0].confidence == pytest.approx(0.995)
+    assert 0.995 < seen.decisions[0].confidence < 1, "little of the error rate is spent at the first looks"
 
 
 @pytest.mark.parametrize(
