@@ -63,7 +63,7 @@ def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16
             Snapshot(
                 probe.name, probe.fingerprint, step, np.array(probe.ids), correct, outcome, choice, margin,
                 category=np.array([item.category for item in probe.items], object), prediction=prediction, text=text,
-                n_choices=probe.n_choices, answer=probe.answer,
+                kind=[item.kind for item in probe.items], n_choices=probe.n_choices, answer=probe.answer,
                 samples_seen=float(samples * step) if samples else np.nan, tokens_seen=float(100 * step),
                 metadata={"seconds": 1.5 + t, "dtype": "float32", "likelihood": "prefix", "batch_tokens": 2048},
             )

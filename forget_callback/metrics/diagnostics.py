@@ -118,7 +118,7 @@ def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, 
 
 
 def _baseline_knowledge(before: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
-    known = changed.knowledge.known_before
+    known = changed.known_before
     if known < LITTLE_KNOWN:
         yield (
             "little_known",

@@ -9,31 +9,21 @@ snapshots, categories or time. Estimates are not clipped: slightly negative is p
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from forget_callback.metrics.intervals import NO_INTERVAL, Interval, SignedShares, Tail, signed_shares, upper_tail
+from forget_callback.metrics.estimates import Scored, shares_of, signed_shares
+from forget_callback.metrics.intervals import Tail, upper_tail
 from forget_callback.metrics.pairs import Floats, Pairs, mean
 
 
-@dataclass(frozen=True)
-class Knowledge:
-    """Estimates of one method.
+class Guessed(NamedTuple):
+    """What one method finds: lost, gained and known before."""
 
-    Attributes:
-        lost, gained: Share and weight of the events behind each estimate; their `mean` is the estimate.
-        known_before: Estimated share known before.
-        method: "choice" uses the chosen options and is right whatever the guesses do; "joint" assumes independent
-            guesses; "exact" needs no correction (open-ended items); "mixed" pools items of several kinds.
-        lost_bounds: What was lost if guesses on items whose persistence cannot be seen (two options, or no options
-            stored) are independent, and if they all persist; NaN if there is no such item.
-    """
-
-    lost: SignedShares
-    gained: SignedShares
-    known_before: float
-    method: str
-    lost_bounds: Interval
+    lost: Scored
+    gained: Scored
+    known_before: Scored
 
 
 @dataclass(frozen=True)
@@ -51,37 +41,19 @@ class GuessPersistence:
     p_value: float
 
 
-def estimate(pairs: Pairs) -> Knowledge:
-    """The best estimate that the data allow: from the chosen options where they help, else from right and wrong."""
-    return by_choice(pairs) if pairs.by_choice else by_joint(pairs)
-
-
-def lost_by_item(pairs: Pairs) -> Floats:
-    """Each item's part in `knowledge_lost`, ``(n,)``: their mean is the estimate. NaN where not scored both times."""
-    found, scored = np.full(len(pairs), np.nan), pairs.scored()
-    at = ~np.isnan(pairs.before) & ~np.isnan(pairs.after)
-    found[at] = _lost_by_choice(scored) if scored.by_choice else _lost_by_joint(scored)
-    return found
-
-
-def by_joint(pairs: Pairs) -> Knowledge:
+def by_joint(pairs: Pairs) -> Guessed:
     """From right and wrong alone, for independent guesses; exact where open-ended.
 
         lost = mean (before - c)(1 - after)/(1 - c)^2
 
-    with the upper bound mean before (1 - after)/(1 - c) where all guesses persist. Its bias is -never rho/(k - 1).
+    Its bias is -never rho/(k - 1). mean before (1 - after)/(1 - c) is right where all guesses persist.
     """
-    closed, chance = pairs.closed, 1 / pairs.n_choices
-    lost = _lost_by_joint(pairs)
+    chance, k, right = 1 / pairs.n_choices, pairs.n_choices, pairs.before == 1
     weights = {"positive_weight": mean(1 / (1 - chance)), "negative_weight": mean(chance / (1 - chance) ** 2)}
-    persistent = pairs.before * (1 - pairs.after) / (1 - chance)
-    return Knowledge(
-        lost=signed_shares(lost, **weights),
-        gained=signed_shares(_lost_by_joint(pairs.swapped()), **weights),
-        known_before=mean((pairs.before - chance) / (1 - chance)),
-        method="joint" if closed.all() else "mixed" if closed.any() else "exact",
-        lost_bounds=Interval(mean(lost), mean(persistent)) if closed.any() else NO_INTERVAL,
-    )
+    both = (_lost_by_joint(side) for side in (pairs, pairs.swapped()))
+    lost, gained = (Scored(scores, signed_shares(scores, **weights)) for scores in both)
+    known = shares_of(k, (right, np.ones(len(k))), (~right, -1 / (k - 1)))
+    return Guessed(lost, gained, Scored((pairs.before - chance) / (1 - chance), known))
 
 
 def _lost_by_joint(pairs: Pairs) -> Floats:
@@ -90,30 +62,21 @@ def _lost_by_joint(pairs: Pairs) -> Floats:
     return scores
 
 
-def by_choice(pairs: Pairs) -> Knowledge:
-    """From the chosen options: right whatever rho is where k >= 3; see `_lost_by_choice` for the formula.
+def by_choice(pairs: Pairs) -> Guessed:
+    """From the chosen options, where k >= 3; see `_lost_by_choice` for the formula.
 
     Items of two options have no other wrong option to switch to: nothing is subtracted for them, an upper bound.
     """
     assert pairs.choices is not None
-    k, closed, two = pairs.n_choices, pairs.closed, pairs.n_choices == 2
+    k, right = pairs.n_choices, pairs.before == 1
     scale = 1 + 1 / (k - 1)  # k/(k - 1), 1 where open-ended
     per_switch = pairs.several / np.where(pairs.several, k - 2, 1.0)
     weights = {"positive_weight": mean(scale), "negative_weight": mean(per_switch * scale)}
-    lost = signed_shares(_lost_by_choice(pairs), **weights)
-    bounds = NO_INTERVAL
-    if two.any():
-        wrong_twice = two & (pairs.before == 0) & (pairs.after == 0) & (np.min(pairs.choices, axis=0) >= 0)
-        independent = mean(wrong_twice / (1 - _parsed_guesses(pairs) / k))
-        bounds = Interval(lost.mean - independent, lost.mean)
-    parsed = pairs.choices[0] >= 0
-    return Knowledge(
-        lost=lost,
-        gained=signed_shares(_lost_by_choice(pairs.swapped()), **weights),
-        known_before=mean(pairs.before - (1 - pairs.before) * parsed / (k - 1)),
-        method="choice" if closed.all() else "mixed",
-        lost_bounds=bounds,
-    )
+    both = (_lost_by_choice(side) for side in (pairs, pairs.swapped()))
+    lost, gained = (Scored(scores, signed_shares(scores, **weights)) for scores in both)
+    wrong = ~right & (pairs.choices[0] >= 0)
+    known = shares_of(k, (right, np.ones(len(k))), (wrong, -1 / (k - 1)))
+    return Guessed(lost, gained, Scored(right - wrong / (k - 1), known))
 
 
 def _lost_by_choice(pairs: Pairs) -> Floats:
@@ -175,7 +138,10 @@ def guess_persistence(pairs: Pairs) -> GuessPersistence:
 
 
 def nothing_forgotten(pairs: Pairs) -> float:
-    """Mid-p of the exact test of "no item was lost" by the method of `estimate`; NaN where all are open-ended."""
+    """Mid-p of the exact test of "no item was lost"; NaN where all are open-ended.
+
+    By the chosen options where items of three or more have them, else by right and wrong.
+    """
     if not pairs.closed.any():
         return float("nan")
     return (nothing_forgotten_by_choice(pairs) if pairs.by_choice else nothing_forgotten_by_joint(pairs)).midp

@@ -1,6 +1,6 @@
-"""Intervals and tests for shares of items and for differences of two shares.
+"""Intervals and tests of counts.
 
-Pure scipy and numpy: counts and per-item scores in, numbers out. Knows nothing of snapshots or of what the items are.
+Pure scipy and numpy: counts in, numbers out. Knows nothing of snapshots or of what the items are.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ def wilson(successes: float, n: float, *, confidence: float = 0.95) -> Interval:
     >>> wilson(0, 10).high
     0.2775327998628892
     """
-    if n <= 0:
-        return NO_INTERVAL
-    z = float(special.ndtri(0.5 + confidence / 2))
+    return wilson_at(successes, n, float(special.ndtri(0.5 + confidence / 2))) if n > 0 else NO_INTERVAL
+
+
+def wilson_at(successes: float, n: float, z: float) -> Interval:
+    """The same at a quantile of the standard normal; `n` is above 0."""
     p = successes / n
     centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
@@ -90,58 +92,17 @@ def _binomial_sf(x: int, n: int, p: float) -> float:
     return 1.0 if x <= 0 else 0.0 if x > n else float(special.bdtrc(x - 1, n, p))
 
 
-class SignedShares(NamedTuple):
-    """A mean of per-item scores as a weighted difference of two shares of `n` items: all that its interval needs."""
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's adjusted p-values (Holm 1979), ``(n_tests,)``, in the order given: a claim holds below alpha it holds.
 
-    n: int
-    positive: float
-    positive_weight: float
-    negative: float
-    negative_weight: float
+    NaN stays NaN and counts as no test.
 
-    @property
-    def mean(self) -> float:
-        """The mean score, NaN without items."""
-        return self.positive_weight * self.positive - self.negative_weight * self.negative if self.n else float("nan")
-
-
-def signed_shares(scores: ArrayLike, *, positive_weight: float, negative_weight: float) -> SignedShares:
-    """Splits per-item scores, most of which are 0, by sign.
-
-    Where scores of one sign differ (mixed numbers of options), the share is that of events of the effective weight
-    sum s^2 / sum |s|, so that it has the variance of the mixture.
-
-    Args:
-        scores: ``(n_items,)``.
-        positive_weight: Weight of one positive event, used where no item has one.
-        negative_weight: The same for negative events.
+    >>> holm([0.01, 0.04, 0.03]).tolist()
+    [0.03, 0.06, 0.06]
     """
-    s = np.asarray(scores, float)
-    weight, share = zip(_events(s[s > 0], len(s), positive_weight), _events(-s[s < 0], len(s), negative_weight))
-    return SignedShares(len(s), share[0], weight[0], share[1], weight[1])
-
-
-def _events(scores: NDArray[np.float64], n: int, default_weight: float) -> tuple[float, float]:
-    """Effective weight of an event and the share of such events among `n` items; `scores` are positive."""
-    total = float(scores.sum())
-    weight = float((scores**2).sum()) / total if total > 0 else default_weight
-    return weight, total / weight / n if total > 0 else 0.0
-
-
-def mover(shares: SignedShares, *, confidence: float = 0.95) -> Interval:
-    """Interval of a weighted difference of two shares of the same items; NaN without items.
-
-    Method of variance estimates recovery on Wilson limits (Zou and Donner 2008), with the negative correlation of two
-    shares that no item can be in at once. Wald and bootstrap intervals under-cover here.
-    """
-    n, p, wp, q, wq = shares
-    if n == 0:
-        return NO_INTERVAL
-    (lp, up), (lq, uq) = wilson(p * n, n, confidence=confidence), wilson(q * n, n, confidence=confidence)
-    spread = (1 - p) * (1 - q)
-    r = -sqrt(p * q / spread) if spread > 0 else 0.0
-
-    def reach(dp: float, dq: float) -> float:
-        return sqrt(max((wp * dp) ** 2 + (wq * dq) ** 2 - 2 * r * wp * dp * wq * dq, 0.0))
-
-    return Interval(shares.mean - reach(p - lp, uq - q), shares.mean + reach(up - p, q - lq))
+    p = np.asarray(p_values, float)
+    adjusted, order = np.full(p.shape, np.nan), np.argsort(p, kind="stable")  # NaN comes last
+    n = int((~np.isnan(p)).sum())
+    order = order[:n]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(n, 0, -1)), 1.0)
+    return adjusted

@@ -1,19 +1,57 @@
 """Two answers to each item: right or wrong before and after, the number of options, and the chosen ones.
 
+Of all prompts that an item was asked in both times; the first prompt stands by itself, for all raw numbers are its own.
 `paired` validates what callers bring, once; the other modules of this folder rely on it. Knows nothing of snapshots,
 or of what the answers mean.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Choices = tuple[NDArray[np.int64], NDArray[np.int64]]
+Ints = NDArray[np.int64]
+Choices = tuple[Ints, Ints]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompts:
+    """The answers to every prompt of the items, ``(n_prompts, n_items)`` each; the first row is the first prompt's.
+
+    Attributes:
+        before: 1 right, 0 wrong, NaN not scored; of several samples the share that is right.
+        after: The same at the later snapshot.
+        choices: Chosen option before and after, in the item's own order, as in `Pairs`.
+        asked: Whether the item has this prompt; it has the first one.
+        weak: Whether the prompt is words around the first one only.
+    """
+
+    before: Floats
+    after: Floats
+    choices: Choices | None
+    asked: Flags
+    weak: Flags
+
+    def take(self, rows: slice | Ints | Flags) -> Prompts:
+        """The items at `rows`."""
+        choices = None if self.choices is None else (self.choices[0][:, rows], self.choices[1][:, rows])
+        before, after = self.before[:, rows], self.after[:, rows]
+        return Prompts(before, after, choices, self.asked[:, rows], self.weak[:, rows])
+
+    def swapped(self) -> Prompts:
+        """Before and after exchanged."""
+        return replace(self, before=self.after, after=self.before, choices=self.choices and self.choices[::-1])
+
+    @property
+    def scored(self) -> Flags:
+        """Items scored both times in every prompt that they have, ``(n_items,)``."""
+        unscored = (np.isnan(self.before) | np.isnan(self.after)) & self.asked
+        return np.logical_not(unscored.any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,16 +59,26 @@ class Pairs:
     """Validated answers to the same items at two snapshots, ``(n_items,)`` each.
 
     Attributes:
-        before: 1 right, 0 wrong, NaN not scored.
+        before: 1 right, 0 wrong, NaN not scored, in the first prompt; of several samples whether most are right.
         after: The same at the later snapshot.
         n_choices: Options of each item, infinite where it is open-ended.
         choices: Chosen option before and after, -1 where none could be parsed; None if choices were not stored.
+        prompts: The answers to all prompts; None where there is only the first, and one answer to it.
+        samples: Generated answers of each item; None if one each.
+        cluster: Number of the cluster of each item; None if every item stands for itself.
+        fact: Number of the fact that each item asks for, -1 if none; None if there are none.
+        recall: Whether an item is recalled, not chosen; None if unknown.
     """
 
     before: Floats
     after: Floats
     n_choices: Floats
     choices: Choices | None
+    prompts: Prompts | None = None
+    samples: Ints | None = None
+    cluster: Ints | None = None
+    fact: Ints | None = None
+    recall: Flags | None = None
 
     def __len__(self) -> int:
         return len(self.before)
@@ -50,24 +98,83 @@ class Pairs:
         """Whether the chosen options show how much guesses move."""
         return self.choices is not None and bool(self.several.any())
 
-    def take(self, rows: slice | NDArray[np.int64] | Flags) -> Pairs:
+    @property
+    def n_prompts(self) -> int:
+        """Prompts that items were asked in both times, at most."""
+        return 1 if self.prompts is None else len(self.prompts.before)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether some item has several sampled answers."""
+        return self.samples is not None and bool((self.samples > 1).any())
+
+    @property
+    def in_all_prompts(self) -> Prompts:
+        """The answers to all prompts, where there is only the first as well."""
+        if self.prompts is not None:
+            return self.prompts
+        choices = self.choices and (self.choices[0][None], self.choices[1][None])
+        asked = np.ones((1, len(self)), bool)
+        return Prompts(self.before[None], self.after[None], choices, asked, ~asked)
+
+    def take(self, rows: slice | Ints | Flags) -> Pairs:
         """The items at `rows`."""
         choices = None if self.choices is None else (self.choices[0][rows], self.choices[1][rows])
-        return Pairs(self.before[rows], self.after[rows], self.n_choices[rows], choices)
+        prompts = None if self.prompts is None else self.prompts.take(rows)
+        per_item = {field.name: getattr(self, field.name) for field in fields(self)[5:]}
+        rest = {name: None if values is None else values[rows] for name, values in per_item.items()}
+        return Pairs(self.before[rows], self.after[rows], self.n_choices[rows], choices, prompts, **rest)
 
     def swapped(self) -> Pairs:
         """The same items with before and after exchanged: what was lost becomes what was gained."""
-        return Pairs(self.after, self.before, self.n_choices, None if self.choices is None else self.choices[::-1])
+        return replace(
+            self,
+            before=self.after,
+            after=self.before,
+            choices=self.choices and self.choices[::-1],
+            prompts=self.prompts and self.prompts.swapped(),
+        )
+
+    def without_unasked(self) -> Pairs:
+        """The same without the further prompts if none of these items has one."""
+        return self if self.prompts is None or self.prompts.asked[1:].any() else self.first()
+
+    def first(self) -> Pairs:
+        """The answers to the first prompts alone."""
+        prompts = None
+        if self.prompts is not None and self.sampled:
+            own, one = self.prompts, slice(0, 1)
+            prompts = Prompts(own.before[one], own.after[one], None, own.asked[one], own.weak[one])
+        return replace(self, prompts=prompts)
 
     def scored(self) -> Pairs:
-        """The items scored both times; without choices where a closed one of these was right but has none stored."""
+        """The items scored both times in the first prompt.
+
+        Without choices where a closed one of these was right but has none stored.
+        """
         scored = ~(np.isnan(self.before) | np.isnan(self.after))
         pairs = self if scored.all() else self.take(scored)
-        if pairs.choices is not None and len(pairs) and min(choice.min() for choice in pairs.choices) < 0:
-            sides = zip((pairs.before, pairs.after), pairs.choices)
-            if any((pairs.closed & (right == 1) & (choice < 0)).any() for right, choice in sides):
-                return Pairs(pairs.before, pairs.after, pairs.n_choices, None)  # an imported log, say
+        if pairs.choices is not None and not _stored(pairs.closed, (pairs.before, pairs.after), pairs.choices):
+            pairs = replace(pairs, choices=None)  # an imported log, say
+        prompts = pairs.prompts
+        if prompts is not None and prompts.choices is not None:
+            right = tuple(np.where(prompts.asked, side, np.nan) for side in (prompts.before, prompts.after))
+            if pairs.choices is None or not _stored(pairs.closed, right, prompts.choices):
+                pairs = replace(pairs, prompts=replace(prompts, choices=None))
         return pairs
+
+    def scored_in_all(self) -> Pairs:
+        """Of the items `scored`, those scored both times in every prompt that they have."""
+        if self.prompts is None:
+            return self
+        scored = self.prompts.scored
+        return self if scored.all() else self.take(scored)
+
+
+def _stored(closed: Flags, right: tuple[Floats, ...], choices: Choices) -> bool:
+    """Whether every closed item that is right has its option stored."""
+    sides = [(side, choice) for side, choice in zip(right, choices) if choice.size and choice.min() < 0]
+    return not any((closed & (side == 1) & (choice < 0)).any() for side, choice in sides)
 
 
 def mean(values: Floats) -> float:
@@ -83,34 +190,102 @@ def paired(
     before_choice: ArrayLike | None,
     after_choice: ArrayLike | None,
     answer: ArrayLike | None,
+    samples: ArrayLike | None = None,
+    cluster: ArrayLike | None = None,
+    asked: Flags | None = None,
+    weak: Flags | None = None,
+    fact: NDArray[Any] | None = None,
+    recall: Flags | None = None,
 ) -> Pairs:
-    """Validates the arguments of `transitions`, which says what it raises."""
+    """Validates the arguments of `transitions`, which says what it raises; the last four come from snapshots."""
     a, b = np.asarray(before, float), np.asarray(after, float)
-    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
-        raise ValueError(f"before and after must be vectors of one length of at least 1, got {a.shape} and {b.shape}")
+    if a.shape != b.shape or a.ndim not in (1, 2) or a.size == 0:
+        raise ValueError(
+            "before and after must be vectors (n,), or (W, n) with a row per variant, of one length of at least 1, "
+            f"got {a.shape} and {b.shape}"
+        )
+    n = a.shape[-1]
+    many = np.broadcast_to(np.asarray(1 if samples is None else samples, np.int64), (n,))
     for name, values in (("before", a), ("after", b)):
-        odd = values[~np.isnan(values) & (values != 0) & (values != 1)]
-        if len(odd):
-            raise ValueError(f"{name} must hold 1, 0 or NaN (not scored), got {odd[0]}")
-    k = np.broadcast_to(np.asarray(np.inf if n_choices is None else n_choices, float), a.shape)
+        valid = np.isnan(values) | (values == 0) | (values == 1) | ((many > 1) & (values >= 0) & (values <= 1))
+        if not valid.all():
+            raise ValueError(
+                f"{name} must hold 1, 0 or NaN (not scored), or where `samples` says several the share of them that is "
+                f"right; got {values[~valid][0]}"
+            )
+    k = np.broadcast_to(np.asarray(np.inf if n_choices is None else n_choices, float), (n,))
     if not (k >= 2).all():
         raise ValueError(f"n_choices must be 2 or more (None where open-ended), got {k[~(k >= 2)][0]}")
-    if (before_choice is None) != (after_choice is None):
+    choices = _choices(a, b, before_choice, after_choice)
+    a, b = np.atleast_2d(a), np.atleast_2d(b)
+    asked = np.ones(a.shape, bool) if asked is None else asked
+    if choices is not None and answer is not None:
+        _require_consistent(np.isfinite(k) & (many == 1), (a, b), choices, np.asarray(answer, np.int64))
+    several = many if (many > 1).any() else None
+    prompts = None
+    if len(a) > 1 or several is not None:
+        prompts = Prompts(a, b, choices, asked, np.zeros(a.shape, bool) if weak is None else weak)
+    return Pairs(
+        _most(a[0]) if several is not None else a[0],
+        _most(b[0]) if several is not None else b[0],
+        k,
+        None if choices is None else (choices[0][0], choices[1][0]),
+        prompts,
+        samples=several,
+        cluster=_codes(cluster, n),
+        fact=None if fact is None else _numbered(fact, n),
+        recall=recall,
+    )
+
+
+def _choices(a: Floats, b: Floats, before: ArrayLike | None, after: ArrayLike | None) -> Choices | None:
+    """Both choices as ``(n_prompts, n_items)``, None if there are none."""
+    if (before is None) != (after is None):
         raise ValueError("before_choice and after_choice go together: give both, or none")
-    if before_choice is None or after_choice is None:
-        return Pairs(a, b, k, None)
-    x, y = np.asarray(before_choice, np.int64), np.asarray(after_choice, np.int64)
-    if x.shape != a.shape or y.shape != a.shape:
+    if before is None or after is None:
+        return None
+    x, y = np.asarray(before, np.int64), np.asarray(after, np.int64)
+    if x.shape != a.shape or y.shape != b.shape:
         raise ValueError(f"choices must have the shape of before {a.shape}, got {x.shape} and {y.shape}")
-    pairs = Pairs(a, b, k, (x, y))
-    if answer is None:
-        return pairs
-    right = np.asarray(answer, np.int64)
-    for name, correct, choice in (("before", a, x), ("after", b, y)):
-        bad = pairs.closed & ~np.isnan(correct) & (choice >= 0) & ((choice == right) != (correct == 1))
+    return np.atleast_2d(x), np.atleast_2d(y)
+
+
+def _require_consistent(closed: Flags, correct: tuple[Floats, Floats], choices: Choices, answer: Ints) -> None:
+    for name, right, choice in zip(("before", "after"), correct, choices):
+        bad = closed & ~np.isnan(right) & (choice >= 0) & ((choice == answer) != (right == 1))
         if bad.any():
-            i = int(np.argmax(bad))
+            prompt, i = map(int, np.argwhere(bad)[0])
+            where = f"item {i}, variant {prompt + 1}" if prompt else f"item {i}"
             raise ValueError(
-                f"item {i}: {name}_choice {choice[i]} and answer {right[i]} contradict {name} {correct[i]}"
+                f"{where}: {name}_choice {choice[prompt, i]} and answer {answer[i]} contradict {name} "
+                f"{right[prompt, i]}"
             )
-    return pairs
+
+
+def _most(share: Floats) -> Floats:
+    """1 where more than half of the samples are right, NaN where there are none."""
+    return np.where(np.isnan(share), np.nan, share > 0.5)
+
+
+def _codes(cluster: ArrayLike | None, n: int) -> Ints | None:
+    """Clusters by number, items without one each their own. None where every item stands alone."""
+    if cluster is None:
+        return None
+    names = np.asarray(cluster, object)
+    if names.shape != (n,):
+        raise ValueError(f"cluster must have one value per item, shape ({n},), got {names.shape}")
+    codes = _numbered(names, n)
+    if codes is None:
+        return None
+    codes = np.where(codes < 0, np.arange(n) + n, codes)
+    return codes if len(np.unique(codes)) < n else None
+
+
+def _numbered(names: NDArray[Any], n: int) -> Ints | None:
+    """Different names by number, -1 where an item has none ("" or None); None where no item has one."""
+    named = np.fromiter((name is not None and name != "" for name in names), bool, n)
+    if not named.any():
+        return None
+    codes = np.full(n, -1)
+    codes[named] = np.unique(names[named].astype(str), return_inverse=True)[1]
+    return codes

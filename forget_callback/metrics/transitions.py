@@ -7,33 +7,46 @@ are not, or the reverse, and are not clipped: slightly negative is possible, and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.metrics.guessing import GuessPersistence, Knowledge, estimate, guess_persistence, nothing_forgotten
-from forget_callback.metrics.intervals import Interval, SignedShares, mcnemar_midp, mover, wilson
+from forget_callback.metrics.estimates import Estimate, Scored, Shares, Spread, Stratum, estimate_of, shares_of
+from forget_callback.metrics.guessing import GuessPersistence, guess_persistence, nothing_forgotten
+from forget_callback.metrics.intervals import NO_INTERVAL, Interval, mcnemar_midp
+from forget_callback.metrics.knowledge import Knowledge, knowledge_of
 from forget_callback.metrics.pairs import Pairs, mean, paired
-from forget_callback.snapshots.snapshot import Snapshot, align
+from forget_callback.metrics.recall import Recall, recall_of
+from forget_callback.metrics.verdict import loss_p_value, verdict_of
+from forget_callback.snapshots.snapshot import Snapshot, align_both
 
 
 @dataclass(frozen=True)
 class Transitions:
     """What changed between two snapshots; rates are fractions of `n`, NaN if `n` is 0.
 
+    Raw numbers (counts, accuracy, forgetting, the paper's) are of the first prompt, `knowledge_*` and `known_*` of all
+    prompts that both snapshots asked.
+
     Attributes:
         n: Items scored both times; `n11`, `n10`, `n01`, `n00` count them by right (1) or wrong (0), before and after.
         n_unscored: Items that at least one snapshot did not score; they are in no other number.
+        variants: Prompts that items were asked in both times, at most.
+        scored: Share of the items that were scored both times in every prompt that they have.
         forgetting_chance: Forgetting that the paper expects from guessing alone (arXiv 2510.17776), the same for
             backward transfer; per number of options, weighted by share.
         forgetting_max: The paper's ceiling on forgetting, accuracy before without lucky guesses.
         backward_transfer_max: The paper's ceiling on backward transfer, from the accuracy after.
-        knowledge: What was known before and after, lost and gained: the estimate, its method and its bounds.
+        knowledge: What was known before, lost and gained: the estimates and their method.
+        recall: What is no longer recalled, and whether it is still chosen; None where no item is recalled.
+        rates: The raw rates of clustered items; None where items are independent.
         persistence: How often items wrong both times keep their option; None where options are not known.
-        no_forgetting_p_value: Exact one-sided test of "nothing forgotten", mid-p; NaN where no item can be guessed
-            right.
+        no_forgetting_p_value: Exact one-sided test of "nothing forgotten" by the first prompt, mid-p; NaN where no item
+            can be guessed right.
     """
 
     n: int
@@ -42,10 +55,14 @@ class Transitions:
     n01: int
     n00: int
     n_unscored: int
+    variants: int
+    scored: float
     forgetting_chance: float
     forgetting_max: float
     backward_transfer_max: float
     knowledge: Knowledge
+    recall: Recall | None
+    rates: Mapping[str, Estimate] | None
     persistence: GuessPersistence | None
     no_forgetting_p_value: float
 
@@ -86,8 +103,12 @@ class Transitions:
 
     @property
     def knowledge_lost(self) -> float:
-        """Estimated share of items known before and not known after; unclipped."""
-        return self.knowledge.lost.mean
+        """Estimated share of items known before and not known after; not clipped at 0, at most `known_before`.
+
+        The cap holds where it is beyond doubt that something was known: with few items or next to nothing known, the
+        estimate stands as it is, and nothing is claimed.
+        """
+        return self.knowledge.lost_mean()
 
     @property
     def knowledge_gained(self) -> float:
@@ -95,22 +116,75 @@ class Transitions:
         return self.knowledge.gained.mean
 
     @property
+    def knowledge_lost_net(self) -> float:
+        """Lost less gained, of all items with options, those with two included; else of open-ended ones."""
+        return self.knowledge.net_of_all.mean
+
+    @property
+    def knowledge_lost_range_low(self) -> float:
+        """At least this was lost: lower end of the net, not below 0."""
+        return self.knowledge.lost_range().low
+
+    @property
+    def knowledge_lost_range_high(self) -> float:
+        """At most this was lost: if every lost item is guessed anew; an upper end, not above that of `known_before`."""
+        return self.knowledge.lost_range().high
+
+    @property
     def knowledge_method(self) -> str:
-        """How that was estimated: "choice", "joint", "exact" or "mixed", see `Knowledge`."""
+        """How that was estimated: "choice", "joint", "net" or "exact", see `Knowledge`."""
         return self.knowledge.method
 
     @property
-    def knowledge_lost_bounds_low(self) -> float:
-        """`knowledge_lost` if guesses whose persistence cannot be seen are independent.
-
-        For items of two options or without stored options; NaN where there are none, so that nothing is assumed.
-        """
-        return self.knowledge.lost_bounds.low
+    def knowledge_n(self) -> int:
+        """Items that `knowledge_lost` is the mean of."""
+        return self.knowledge.lost.n
 
     @property
-    def knowledge_lost_bounds_high(self) -> float:
-        """The same if they all persist."""
-        return self.knowledge.lost_bounds.high
+    def known_before(self) -> float:
+        """Estimated share of those items known before."""
+        return self.knowledge.known_before.mean
+
+    @property
+    def known_lost(self) -> float:
+        """Share of what was known that is lost; NaN if nothing was known."""
+        return self.knowledge.known_lost()
+
+    @property
+    def spurious_forgetting(self) -> float:
+        """Lost in the first prompt and not in all: form, not knowledge; NaN with one prompt."""
+        return self.knowledge.spurious.mean if self.knowledge.spurious else float("nan")
+
+    @property
+    def first_prompt_lost(self) -> Estimate:
+        """`knowledge_lost` by the first prompt alone, uncapped."""
+        return self.knowledge.first_prompt_lost
+
+    @property
+    def recall_lost(self) -> float:
+        """Share of recall items that were recalled before and are not after; NaN where no item is recalled."""
+        return self.recall.lost.mean if self.recall else float("nan")
+
+    @property
+    def recall_still_chosen(self) -> float:
+        """Of those whose fact is also asked as a choice, the share chosen right in every prompt after."""
+        return self.recall.still_chosen.mean if self.recall else float("nan")
+
+    @property
+    def in_this_prompt(self) -> bool:
+        """Whether a claim is of one prompt only: no second one was asked, or one that is words around the first."""
+        return not self.knowledge.two_prompts
+
+    @cached_property
+    def verdict(self) -> str:
+        """Whether something was lost, see `verdict.verdict_of`: "lost", "moved", "none" or "unclear"."""
+        moved = _share(self.n10 + self.n01, self.n)
+        return verdict_of(self.knowledge, accuracy_p_value=self._accuracy_p_value, moved=moved)
+
+    @cached_property
+    def loss_p_value(self) -> float:
+        """One-sided p-value of the claim "lost" of the verdict, which holds at 0.025; for Holm over several."""
+        return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value)
 
     @property
     def guess_persistence(self) -> float:
@@ -124,8 +198,26 @@ class Transitions:
 
     @property
     def p_value(self) -> float:
-        """McNemar's test of equal accuracy, mid-p; NaN without items."""
+        """McNemar's test of equal accuracy, mid-p, of clustered items t over the clusters; NaN without items."""
+        if not self.n:
+            return float("nan")
+        return 2 * min(self._accuracy_p_value, 1 - self._accuracy_p_value) if self._robust else self._mcnemar
+
+    @property
+    def _mcnemar(self) -> float:
         return mcnemar_midp(self.n10, self.n01) if self.n else float("nan")
+
+    @property
+    def _robust(self) -> Spread | None:
+        """Of the net change, over clusters."""
+        return self.rates["net_change"].spread if self.rates else None
+
+    @property
+    def _accuracy_p_value(self) -> float:
+        """One-sided, of "accuracy did not fall"."""
+        if self._robust:
+            return self._robust.p_value(-self.net_change)
+        return self._mcnemar / 2 if self.n10 > self.n01 else 1 - self._mcnemar / 2
 
     @property
     def forgetting_interval(self) -> Interval:
@@ -153,32 +245,62 @@ class Transitions:
         Raises:
             ValueError: If the metric has no interval.
         """
-        if metric in ("forgetting", "backward_transfer"):
-            return wilson(self.n10 if metric == "forgetting" else self.n01, self.n, confidence=confidence)
-        shares = {"knowledge_lost": self.knowledge.lost, "knowledge_gained": self.knowledge.gained}
-        n = max(self.n, 1)
-        shares["net_change"] = SignedShares(self.n, self.n01 / n, 1.0, self.n10 / n, 1.0)
-        if metric not in shares:
+        if metric not in INTERVALS:
             raise ValueError(f"metric {metric!r} has no interval; {', '.join(INTERVALS)} have one")
-        return mover(shares[metric], confidence=confidence)
+        if metric == "knowledge_lost":
+            return self.knowledge.lost_interval(confidence)
+        if metric == "known_lost":
+            return self.knowledge.known_lost_interval(confidence)
+        found = self._estimate(metric)
+        return NO_INTERVAL if found is None else found.interval(confidence=confidence)
+
+    def _estimate(self, metric: str) -> Estimate | None:
+        """What the interval of a metric comes from; None where the metric does not exist."""
+        known, recall = self.knowledge, self.recall
+        return {
+            "forgetting": self._rate("forgetting", (self.n10, 1.0)),
+            "backward_transfer": self._rate("backward_transfer", (self.n01, 1.0)),
+            "net_change": self._rate("net_change", (self.n01, 1.0), (self.n10, -1.0)),
+            "knowledge_gained": known.gained,
+            "knowledge_lost_net": known.net_of_all,
+            "known_before": known.known_before,
+            "spurious_forgetting": known.spurious,
+            "recall_lost": recall.lost if recall else None,
+            "recall_still_chosen": recall.still_chosen if recall else None,
+        }[metric]
+
+    def _rate(self, name: str, *events: tuple[int, float]) -> Estimate:
+        """A raw rate from its counts, or from clusters."""
+        if self.rates is not None:
+            return self.rates[name]
+        counts, weights = zip(*events)
+        return Estimate(Shares((Stratum(self.n, counts, weights),) if self.n else ()))
 
     def as_dict(self) -> dict[str, float | str]:
         """Every number by its metric name, intervals as `<metric>_low` and `<metric>_high`."""
         row: dict[str, float | str] = {name: getattr(self, name) for name in METRICS}
         for name in INTERVALS:
             row[f"{name}_low"], row[f"{name}_high"] = self.interval(name)
-        return {**row, "knowledge_method": self.knowledge_method}
+        low, high = self.knowledge.lost_range()
+        row["knowledge_lost_range_low"], row["knowledge_lost_range_high"] = low, high
+        return {**row, "knowledge_method": self.knowledge_method, "verdict": self.verdict}
 
 
 METRICS = (
-    *("n", "n11", "n10", "n01", "n00", "n_unscored"),
+    *("n", "n11", "n10", "n01", "n00", "n_unscored", "scored", "variants"),
     *("accuracy_before", "accuracy_after", "net_change", "forgetting", "backward_transfer"),
     *("forgetting_chance", "forgetting_adjusted", "backward_transfer_adjusted"),
-    *("forgetting_max", "backward_transfer_max", "knowledge_lost", "knowledge_gained", "p_value"),
-    *("knowledge_lost_bounds_low", "knowledge_lost_bounds_high"),
+    *("forgetting_max", "backward_transfer_max", "p_value"),
+    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "knowledge_n"),
+    *("knowledge_lost_range_low", "knowledge_lost_range_high", "known_before", "known_lost", "loss_p_value"),
+    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
     *("guess_persistence", "persistence_p_value", "no_forgetting_p_value"),
 )
-INTERVALS = ("forgetting", "backward_transfer", "net_change", "knowledge_lost", "knowledge_gained")
+INTERVALS = (
+    *("forgetting", "backward_transfer", "net_change"),
+    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "known_before", "known_lost"),
+    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
+)
 
 
 def compare(before: Snapshot, after: Snapshot) -> Transitions:
@@ -206,15 +328,28 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     Raises:
         ValueError: If fingerprints or items differ, or a choice contradicts whether the item was right.
     """
-    after = align(before, after)
+    before, after = align_both(before, after)
+    further = list(zip(before.further, after.further))
+    n = len(before)
     return paired(
-        before.correct,
-        after.correct,
+        _rows(before.correct, [old.correct for old, _ in further]),
+        _rows(after.correct, [new.correct for _, new in further]),
         before.n_choices,
-        before_choice=before.choice,
-        after_choice=after.choice,
+        before_choice=_rows(before.choice, [old.choice for old, _ in further]),
+        after_choice=_rows(after.choice, [new.choice for _, new in further]),
         answer=before.answer,
+        samples=np.maximum(before.samples, after.samples),
+        cluster=before.cluster,
+        asked=np.stack([np.ones(n, bool), *(old.asked & new.asked for old, new in further)]),
+        weak=np.stack([np.zeros(n, bool), *(old.weak for old, _ in further)]),
+        fact=before.fact,
+        recall=before.kind == "recall",
     )
+
+
+def _rows(first: NDArray[Any], further: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """A row per prompt, a vector if there is only the first."""
+    return np.stack([first, *further]) if further else first
 
 
 def transitions(
@@ -225,16 +360,22 @@ def transitions(
     before_choice: ArrayLike | None = None,
     after_choice: ArrayLike | None = None,
     answer: ArrayLike | None = None,
+    samples: ArrayLike | None = None,
+    cluster: ArrayLike | None = None,
 ) -> Transitions:
     """Counts transitions and removes what guessing explains.
 
     Args:
-        before: 1 right, 0 wrong, NaN not scored, ``(n,)``.
-        after: The same items in the same order.
+        before: 1 right, 0 wrong, NaN not scored, ``(n,)``, or ``(W, n)`` with a row for each of W prompt variants, of
+            which the first is the first prompt.
+        after: The same items in the same order, the same prompts.
         n_choices: Options per item: one number, ``(n,)``, or None if answers are open-ended (infinite in a vector).
-        before_choice: Index of the chosen option, -1 if no option could be read, ``(n,)``.
+        before_choice: Index of the chosen option, -1 if no option could be read, of the shape of `before`.
         after_choice: The same after.
         answer: Index of the right option, ``(n,)``; checked against `before` and `after` where given.
+        samples: Sampled answers per item, one number or ``(n,)``; where several, `before` and `after` are the share
+            that is right.
+        cluster: What items share that are not independent, such as a passage, ``(n,)``; "" or None for nothing.
 
     Raises:
         ValueError: If shapes differ, a value is not 1, 0 or NaN, there are fewer than 2 options, only one of the two
@@ -245,12 +386,22 @@ def transitions(
     (1, 1, 0.25, 0.0)
     """
     return _count(
-        paired(before, after, n_choices, before_choice=before_choice, after_choice=after_choice, answer=answer)
+        paired(
+            before,
+            after,
+            n_choices,
+            before_choice=before_choice,
+            after_choice=after_choice,
+            answer=answer,
+            samples=samples,
+            cluster=cluster,
+        )
     )
 
 
 def _count(pairs: Pairs) -> Transitions:
     """Transitions of validated answers."""
+    pairs = pairs.without_unasked()
     scored = pairs.scored()
     before, after, k = scored.before, scored.after, scored.n_choices
     right_before, right_after, n11 = int(before.sum()), int(after.sum()), int(before @ after)
@@ -261,13 +412,28 @@ def _count(pairs: Pairs) -> Transitions:
         n01=right_after - n11,
         n00=len(scored) - right_before - right_after + n11,
         n_unscored=len(pairs) - len(scored),
+        variants=pairs.n_prompts,
+        scored=len(scored.scored_in_all()) / len(pairs),
         forgetting_chance=_paper_chance(scored),
         forgetting_max=_clip(mean(before - (1 - before) / (k - 1))),
         backward_transfer_max=_clip(mean(after - (1 - after) / (k - 1))),
-        knowledge=estimate(scored),
+        knowledge=knowledge_of(pairs),
+        recall=recall_of(pairs),
+        rates=_clustered_rates(scored),
         persistence=None if scored.choices is None else guess_persistence(scored),
         no_forgetting_p_value=nothing_forgotten(scored),
     )
+
+
+def _clustered_rates(scored: Pairs) -> dict[str, Estimate] | None:
+    """The raw rates with what t over clusters needs; None where items are independent."""
+    if scored.cluster is None:
+        return None
+    lost, gained, one = scored.before * (1 - scored.after), scored.after * (1 - scored.before), np.ones(len(scored))
+    events = {"forgetting": [(lost, one)], "backward_transfer": [(gained, one)]}
+    events["net_change"] = [(gained, one), (lost, -one)]
+    scores = {"forgetting": lost, "backward_transfer": gained, "net_change": gained - lost}
+    return {name: estimate_of(Scored(scores[name], shares_of(one, *events[name])), scored.cluster) for name in scores}
 
 
 def _paper_chance(pairs: Pairs) -> float:

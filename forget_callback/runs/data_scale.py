@@ -171,7 +171,7 @@ def _points(history: History, probe: str | None, category: str) -> tuple[DataSca
     kept[0] = False  # all curves start at 0, so the baseline carries no information
     scores = history.lost_scores(name, category)[kept].astype(float).T
     scores = scores[~np.isnan(scores).all(axis=1)]
-    known = rows[0].transitions.knowledge.known_before
+    known = rows[0].transitions.known_before
     points = DataScaleFit(name, category, len(scores), seen[kept], lost[kept], ends[kept, 0], ends[kept, 1], known)
     return replace(points, reason=_too_little(points, scores)), scores
 

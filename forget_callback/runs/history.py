@@ -18,7 +18,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from forget_callback.metrics.diagnostics import Advice, advice
-from forget_callback.metrics.guessing import lost_by_item
+from forget_callback.metrics.knowledge import lost_by_item
 from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
@@ -113,8 +113,7 @@ class History:
         """Adds one step, a snapshot of each probe, and gives its rows; "all" pools several probes.
 
         Args:
-            again: At the baseline, the same model scored once more: what seems lost between the two is noise, and
-                `knowledge_lost_net` is what later steps lose beyond it.
+            again: At the baseline, the same model scored once more: what seems lost between the two is noise.
 
         Raises:
             ValueError: If the steps of the snapshots differ, do not grow, or a snapshot does not fit its baseline.
@@ -211,8 +210,7 @@ class History:
         for name, changed in sorted(compare_groups(pairs, groups).items()):
             of_group = {metric: values[groups[name]] for metric, values in items.items()}
             over_time = {metric: mean(values[~np.isnan(values)]) for metric, values in of_group.items()}
-            over_time["noise_floor"] = noise = self._noise.get((snapshot.probe, name), float("nan"))
-            over_time["knowledge_lost_net"] = changed.knowledge_lost - noise
+            over_time["noise_floor"] = self._noise.get((snapshot.probe, name), float("nan"))
             for metric in STAGE:
                 over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)

@@ -15,7 +15,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
-    *("noise_floor", "knowledge_lost_net", *STAGE),
+    *("noise_floor", *STAGE),
 )
 
 Floats = NDArray[np.float64]

@@ -27,7 +27,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 # Metrics that grow as a model gets worse, and only then: what a rule in text may name.
 LOSSES = (
-    *("knowledge_lost", "knowledge_lost_net", "knowledge_lost_bounds_low", "knowledge_lost_bounds_high"),
+    *("knowledge_lost", "knowledge_lost_net", "known_lost", "recall_lost"),
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
 )

@@ -27,7 +27,7 @@ from forget_callback.training.trackers import AXES, scalars
 from forget_callback.training.wandb_tracker import WandbTracker
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
-MAY_BE_MISSING = {"recovered", "knowledge_lost_bounds_low", "knowledge_lost_bounds_high", "guess_persistence"}
+MAY_BE_MISSING = {"recovered", "guess_persistence"}
 MAY_BE_MISSING |= {"persistence_p_value", "no_forgetting_p_value"}
 MAY_BE_MISSING |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # of a later stage
 

@@ -1,24 +1,18 @@
 """Intervals and tests against golden numbers, statsmodels and the definitions."""
 
 import json
-from math import comb, isnan, sqrt
+from math import comb, isnan, nan
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from forget_callback.metrics.intervals import (
-    SignedShares,
-    mcnemar_midp,
-    mover,
-    signed_shares,
-    upper_tail,
-    wilson,
-)
+from forget_callback.metrics.intervals import holm, mcnemar_midp, upper_tail, wilson
 
 GOLDEN = {
     case["id"]: case for case in json.loads(Path(__file__).parents[1].joinpath("golden.json").read_text())["cases"]
@@ -64,53 +58,6 @@ def test_mcnemar_without_a_difference_is_one():
     assert mcnemar_midp(6, 6) == pytest.approx(1.0, **exactly)
 
 
-def mover_by_the_formula(p, q, w, scale, n, confidence):
-    """STATISTICS.md section 5, word for word: L = s [p - wq - sqrt(...)], U mirrored."""
-    z = norm.ppf(0.5 + confidence / 2)
-
-    def limits(share):
-        centre, half = share + z**2 / (2 * n), z * sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-        return (centre - half) / (1 + z**2 / n), (centre + half) / (1 + z**2 / n)
-
-    (l1, u1), (l2, u2) = limits(p), limits(q)
-    r = -sqrt(p * q / ((1 - p) * (1 - q)))
-    down = (p - l1) ** 2 + w**2 * (u2 - q) ** 2 - 2 * r * w * (p - l1) * (u2 - q)
-    up = (u1 - p) ** 2 + w**2 * (q - l2) ** 2 - 2 * r * w * (u1 - p) * (q - l2)
-    return scale * (p - w * q - sqrt(down)), scale * (p - w * q + sqrt(up))
-
-
-@pytest.mark.parametrize("confidence", [0.9, 0.95])
-@pytest.mark.parametrize("n10, n00_different, n, k", [(3, 2, 12, 4), (0, 5, 40, 3), (70, 110, 1000, 5), (9, 0, 10, 10)])
-def test_mover_matches_the_formula(n10, n00_different, n, k, confidence):
-    p, q, scale = n10 / n, n00_different / n, k / (k - 1)
-    expected = mover_by_the_formula(p, q, 1 / (k - 2), scale, n, confidence)
-    found = mover(SignedShares(n, p, scale, q, scale / (k - 2)), confidence=confidence)
-    assert found == pytest.approx(expected, **exactly)
-
-
-@pytest.mark.parametrize("n", [1, 10])
-@pytest.mark.parametrize("p, q", [(0, 0), (1, 0), (0, 1)])
-def test_mover_at_the_edges_holds_its_mean_and_stays_in_range(n, p, q):
-    low, high = mover(SignedShares(n, p, 1.0, q, 1.0))
-    assert -1 <= low <= p - q <= high <= 1 and low < high
-
-
-def test_no_items_have_neither_mean_nor_interval():
-    shares = signed_shares([], positive_weight=1.0, negative_weight=1.0)
-    assert shares.n == 0 and isnan(shares.mean) and all(map(isnan, mover(shares)))
-
-
-@settings(deadline=None, derandomize=True, database=None)
-@given(st.lists(st.sampled_from([-1.0, -0.25, 0.0, 0.0, 0.5, 4 / 3, 2.0]), min_size=1, max_size=30))
-def test_signed_shares_keep_the_mean_and_the_second_moment(scores):
-    shares, s = signed_shares(scores, positive_weight=7.0, negative_weight=9.0), np.array(scores)
-    assert shares.mean == pytest.approx(s.mean(), **exactly)
-    second = shares.positive * shares.positive_weight**2 + shares.negative * shares.negative_weight**2
-    assert second == pytest.approx((s**2).mean(), **exactly)
-    assert (shares.positive_weight == 7.0) == (not (s > 0).any())
-    assert (shares.negative_weight == 9.0) == (not (s < 0).any())
-
-
 @pytest.mark.parametrize("p", [0.25, 1 / 3, 0.5])
 @pytest.mark.parametrize("successes, n", [(0, 1), (1, 1), (0, 12), (5, 12), (12, 12), (300, 1000)])
 def test_an_upper_tail_of_one_chance_is_binomial(successes, n, p):
@@ -138,3 +85,14 @@ def test_a_long_upper_tail_of_several_chances_stays_exact_far_out():
     )
     assert many.midp < many.exact < upper_tail(349, [0.35] * 1000).exact
     assert upper_tail(0, []) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("p", [[0.04, 0.01, 0.03, 0.2], [0.5], [0.01, 0.01, 0.01], [0.9, 0.6]])
+def test_holm_is_that_of_statsmodels(p):
+    assert holm(p) == pytest.approx(multipletests(p, method="holm")[1], **exactly)
+
+
+def test_holm_leaves_out_what_was_not_tested():
+    found = holm([nan, 0.02, 0.01])
+    assert isnan(found[0]) and found[1:] == pytest.approx([0.02, 0.02], **exactly)
+    assert len(holm([])) == 0

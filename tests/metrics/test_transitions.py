@@ -23,8 +23,6 @@ PAPER = {
     "F_max": "forgetting_max",
     "BT_max": "backward_transfer_max",
 }
-# The golden "rho_adjusted" of a probe of two-option items alone is the upper bound; ours is "joint", and says so.
-TWO_OPTIONS_ONLY = "C05_forget5"
 
 
 def right_and_wrong(inputs):
@@ -53,16 +51,18 @@ def test_golden_numbers_from_right_and_wrong_alone(case):
         same(getattr(t, ours), expected["paper"][theirs])
     same(t.forgetting - t.forgetting_chance, expected["paper"]["F_true_raw"])
     same(t.backward_transfer - t.forgetting_chance, expected["paper"]["BT_true_raw"])
-    same(t.knowledge_lost, expected["joint"]["KU_raw"])
-    same(t.knowledge_gained, expected["joint"]["UK_raw"])
     same(t.forgetting_interval, expected["wilson_F"])
     same(t.backward_transfer_interval, expected["wilson_BT"])
     same(t.net_change_interval, expected["net_interval"])
-    same(t.knowledge_lost_interval, expected["KU_joint_interval"])
-    same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_joint_lcb95"])
     same(t.p_value, expected["mcnemar_midp"])
-    if np.isfinite(options(case["inputs"])).any():
-        same(t.knowledge.lost_bounds, [expected["joint"]["KU_raw"], expected["joint"]["KU_upper"]])
+    k = np.broadcast_to(options(case["inputs"]), t.n)
+    if ((k > 2) & np.isfinite(k)).all() or np.isinf(k).all():
+        assert t.knowledge_method == ("exact" if np.isinf(k).all() else "joint")
+        same(t.knowledge_lost, expected["joint"]["KU_raw"])
+        same(t.knowledge_gained, expected["joint"]["UK_raw"])
+        same(t.known_before, expected["joint"]["K_pre_raw"])
+        same(t.knowledge_lost_interval, expected["KU_joint_interval"])
+        same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_joint_lcb95"])
     assert isnan(t.guess_persistence) and isnan(t.persistence_p_value)
 
 
@@ -76,41 +76,36 @@ def test_golden_numbers_from_the_chosen_options(case):
         after_choice=inputs["post_label"],
         answer=inputs["answer"],
     )
-    if case["id"] == TWO_OPTIONS_ONLY:
-        assert t.knowledge_method == "joint" and isnan(t.guess_persistence) and isnan(t.persistence_p_value)
-        same(t.knowledge.lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
+    k = np.broadcast_to(options(inputs), t.n)
+    if ((k > 2) & np.isfinite(k)).all():
+        assert t.knowledge_method == "choice"
+        same(t.knowledge_lost, expected["rho_adjusted"]["KU_raw"])
+        same(t.knowledge_gained, expected["rho_adjusted"]["UK_raw"])
+        same(t.known_before, expected["rho_adjusted"]["K_pre_raw"])
+        same(t.knowledge_lost_interval, expected["KU_interval"])
+        same(t.interval("knowledge_gained"), expected["UK_interval"])
+        same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_lcb95"])
+    if not (k > 2).any():
+        assert t.knowledge_method == "net" and isnan(t.guess_persistence) and isnan(t.persistence_p_value)
         same(t.no_forgetting_p_value, expected["forgetting_test_joint_midp"])
         return
-    assert t.knowledge_method == ("choice" if np.isfinite(options(inputs)).all() else "mixed")
-    same(t.knowledge_lost, expected["rho_adjusted"]["KU_raw"])
-    same(t.knowledge_gained, expected["rho_adjusted"]["UK_raw"])
-    same(t.knowledge_lost_interval, expected["KU_interval"])
-    same(t.interval("knowledge_gained"), expected["UK_interval"])
-    same(t.interval("knowledge_lost", confidence=0.9).low, expected["KU_lcb95"])
     same(t.guess_persistence, expected["persistence"]["rho_raw"])
     same(t.persistence_p_value, expected["persistence"]["p_value"])
     if "forgetting_test_choice_midp" in expected:
         same(t.no_forgetting_p_value, expected["forgetting_test_choice_midp"])
-    if (options(inputs) == 2).any():
-        same(t.knowledge.lost_bounds, [expected["rho_adjusted_k2_rho0"]["KU_raw"], expected["rho_adjusted"]["KU_raw"]])
-    else:
-        assert all(map(isnan, t.knowledge.lost_bounds))
 
 
 def slow_choice(answer, x, y, k, *, c_sum=0.0, invalid=0):
     """STATISTICS.md section 2, one item at a time: what one direction of change amounts to; -1 is no answer."""
     for i, right in enumerate(answer):
-        if k[i] < inf and y[i] != right:
+        if y[i] != right:
             invalid += y[i] < 0
             c_sum += (y[i] >= 0) * k[i] / (k[i] - 1)
     g = c_sum / (c_sum + invalid) if invalid else 1.0
     scores = []
     for i, right in enumerate(answer):
-        if k[i] == inf:
-            scores.append(float(x[i] == 1 and y[i] == 0))  # for open-ended items x and y are right or wrong
-            continue
         score = float(x[i] == right and y[i] != right)
-        if k[i] > 2 and x[i] != right and y[i] != right and x[i] >= 0:
+        if x[i] != right and y[i] != right and x[i] >= 0:
             if y[i] < 0:
                 score -= 1 / (k[i] - 1)
             elif x[i] != y[i]:
@@ -120,8 +115,8 @@ def slow_choice(answer, x, y, k, *, c_sum=0.0, invalid=0):
 
 
 @pytest.mark.parametrize("unparsed", [0.0, 0.3])
-@pytest.mark.parametrize("sizes, method", [([4], "choice"), ([3, 5, 2], "choice"), ([4, 2, inf], "mixed")])
-def test_choice_method_matches_the_definition(sizes, method, unparsed):
+@pytest.mark.parametrize("sizes", [[4], [3, 5, 2], [4, 2, inf]])
+def test_choice_method_matches_the_definition(sizes, unparsed):
     rng = np.random.default_rng(len(sizes))
     n = 400
     k = rng.choice(sizes, n)
@@ -135,9 +130,10 @@ def test_choice_method_matches_the_definition(sizes, method, unparsed):
     a, b = x == answer, y == answer
     choice = {"before_choice": np.where(closed, x, -1), "after_choice": np.where(closed, y, -1)}
     t = transitions(a, b, n_choices=k, answer=np.where(closed, answer, -1), **choice)
-    assert t.knowledge_method == method
-    same(t.knowledge_lost, slow_choice(answer, x, y, k))
-    same(t.knowledge_gained, slow_choice(answer, y, x, k))
+    enter = closed & (k > 2)
+    assert t.knowledge_method == "choice" and t.knowledge_n == enter.sum()
+    same(t.knowledge_lost, slow_choice(answer[enter], x[enter], y[enter], k[enter]))
+    same(t.knowledge_gained, slow_choice(answer[enter], y[enter], x[enter], k[enter]))
 
 
 def slow_paper_chance(a, b, k):
@@ -177,7 +173,8 @@ def test_the_order_of_items_does_not_matter(rows, random):
     mixed = random.sample(rows, len(rows))
     c, d, m = zip(*mixed)
     one, other = transitions(a, b, n_choices=k).as_dict(), transitions(c, d, n_choices=m).as_dict()
-    assert one.pop("knowledge_method") == other.pop("knowledge_method")
+    for name in ("knowledge_method", "verdict"):
+        assert one.pop(name) == other.pop(name)
     np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=0, atol=1e-12)
 
 
@@ -207,8 +204,9 @@ def test_every_interval_holds_its_estimate(rows):
     a, b, k = zip(*rows)
     t = transitions(a, b, n_choices=k)
     for name in INTERVALS:
-        low, high = t.interval(name)
-        assert low - 1e-12 <= getattr(t, name) <= high + 1e-12 if t.n else isnan(low) and isnan(high)
+        (low, high), value = t.interval(name), getattr(t, name)
+        assert (isnan(low) and isnan(high)) or low - 1e-12 <= value <= high + 1e-12
+        assert not isnan(low) or isnan(value) or name == "known_lost"
 
 
 def test_a_table_by_hand():
@@ -238,7 +236,7 @@ def test_lost_knowledge_may_be_negative_and_the_papers_numbers_may_not():
 
 def test_numbers_that_do_not_exist_are_nan():
     open_ended = transitions([1, 0, 1], [0, 0, 1])
-    assert all(map(isnan, (*open_ended.knowledge.lost_bounds, open_ended.no_forgetting_p_value)))
+    assert all(map(isnan, (open_ended.spurious_forgetting, open_ended.recall_lost, open_ended.no_forgetting_p_value)))
     nothing_wrong = transitions([1], [1], n_choices=4, before_choice=[0], after_choice=[0])
     assert isnan(nothing_wrong.persistence_p_value) and isnan(nothing_wrong.guess_persistence)
     assert nothing_wrong.no_forgetting_p_value == 0.5  # no trial: half of the chance of what was seen
@@ -256,10 +254,12 @@ def test_open_ended_items_need_no_correction():
         (None, None, "exact"),
         (4, None, "joint"),
         (4, ([0, 1], [0, 2]), "choice"),
-        (2, ([0, 1], [0, 1]), "joint"),
+        (2, ([0, 1], [0, 1]), "net"),
+        (2, None, "net"),
+        ([2, inf], None, "net"),
         ([2, 4], ([0, 1], [0, 2]), "choice"),
-        ([4, inf], ([0, -1], [0, -1]), "mixed"),
-        ([4, inf], None, "mixed"),
+        ([4, inf], ([0, -1], [0, -1]), "choice"),
+        ([4, inf], None, "joint"),
         (4, ([-1, 1], [0, 2]), "joint"),  # right, but no option stored
         (4, ([0, -1], [0, -1]), "choice"),  # wrong because nothing could be read
     ],
@@ -273,7 +273,9 @@ def test_the_method_says_what_was_known(k, choices, method):
 @pytest.mark.parametrize("k", [None, 2, 4])
 def test_nothing_scored_is_nan_and_not_zero(before, after, k):
     t = transitions(before, after, n_choices=k)
-    counts = {"n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_method"}
+    counts = {"n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_method", "knowledge_n", "variants", "scored"}
+    assert t.scored == 0.0 and t.verdict == "unclear" and t.knowledge_n == 0
+    counts |= {"verdict"}
     assert t.n == t.n10 == 0 and t.n_unscored == len(before)
     assert all(isnan(value) for name, value in t.as_dict().items() if name not in counts)
 
@@ -296,7 +298,7 @@ def test_a_tie_of_lost_and_gained_is_no_net_change():
     [
         ([1, 0], [1], {}, r"one length of at least 1, got \(2,\) and \(1,\)"),
         ([], [], {}, r"got \(0,\) and \(0,\)"),
-        ([[1]], [[1]], {}, r"got \(1, 1\)"),
+        ([[[1]]], [[[1]]], {}, r"got \(1, 1, 1\)"),
         ([0.5], [1], {}, "before must hold 1, 0 or NaN .*got 0.5"),
         ([1], [2], {}, r"after must hold 1, 0 or NaN .*got 2.0"),
         *[([1], [1], {"n_choices": k}, "n_choices must be 2 or more") for k in (0, 1, -4, nan, [1])],
@@ -330,7 +332,10 @@ def test_a_metric_without_interval_says_which_have_one():
 def test_as_dict_holds_every_number_and_the_ends_of_every_interval():
     t = transitions([1, 1, 0], [0, 1, 1], n_choices=3)
     row = t.as_dict()
-    assert set(row) == {*METRICS, *(f"{m}_{end}" for m in INTERVALS for end in ("low", "high")), "knowledge_method"}
+    assert set(row) == {*METRICS, *(f"{m}_{end}" for m in INTERVALS for end in ("low", "high"))} | {
+        "knowledge_method",
+        "verdict",
+    }
     np.testing.assert_array_equal([row[name] for name in METRICS], [getattr(t, name) for name in METRICS])
     assert (row["net_change_low"], row["net_change_high"]) == t.net_change_interval
     with pytest.raises(FrozenInstanceError):
@@ -369,11 +374,11 @@ def test_groups_are_compared_as_if_each_were_alone():
     before, after = snapshots
     groups = {"some": np.flatnonzero(rng.random(n) < 0.3), "closed": np.flatnonzero(np.isfinite(k)), "": slice(None)}
     found = compare_groups(pairs_of(before, after.select(rng.permutation(n))), groups)
-    assert [t.knowledge_method for t in found.values()] == ["mixed", "choice", "mixed"]
+    assert [t.knowledge_method for t in found.values()] == ["choice"] * 3
     for name, rows in groups.items():
         index = np.arange(n)[rows]
         alone, together = compare(before.select(index), after.select(index)).as_dict(), found[name].as_dict()
-        np.testing.assert_array_equal(list(alone.values()), list(together.values()))
+        np.testing.assert_equal(alone, together)
 
 
 def test_a_path_is_no_snapshot():

@@ -14,7 +14,7 @@ import pytest
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, fit_data_scale, transitions
 from forget_callback.metrics.diagnostics import advice
-from forget_callback.metrics.intervals import Interval, SignedShares, mover, wilson
+from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.report import items as packing, report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost, trajectories
@@ -65,6 +65,8 @@ def test_numbers_are_those_of_transitions_between_the_answers(tmp_path):
                 answer=probe.answer[rows],
             ).as_dict()
             for name, value in expected.items():
+                if name.startswith("recall_") or name == "verdict":
+                    continue  # the arrays do not say what is recalled; the verdict stands in no column
                 mine = series[name][t] if name in series else None
                 if isinstance(value, str):
                     assert mine == value
@@ -86,7 +88,7 @@ def test_the_cost_of_a_step_is_that_of_all_probes(tmp_path):
 
 
 def test_history_advice_and_fit_are_taken_as_they_are(tmp_path):
-    probes = [make_probe("a", 90), make_probe("b", 40, kinds=("recall",))]
+    probes = [make_probe("a", 150, kinds=("choice",)), make_probe("b", 40, kinds=("recall",))]
     store = make_run(tmp_path / "run", probes, steps=tuple(range(0, 80, 10)))
     (run,) = report_data([tmp_path / "run"])["runs"]
     history = store.history()
@@ -295,14 +297,12 @@ def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
     for _ in range(400):
         shared = rng.random(n) < 0.08  # lost in both runs: what both have in common
         x, y = (shared | (rng.random(n) < p) for p in (0.03, 0.07))
-        ends = [mover(SignedShares(n, one.mean(), 1.0, 0.0, 1.0)) for one in (x, y)]
+        ends = [wilson(one.sum(), n) for one in (x, y)]
         low, high = mover_difference(x.mean(), ends[0], y.mean(), ends[1], correlation(x, y))
         hits += low <= 0.92 * 0.04 <= high
         widths.append(high - low)
     assert 0.92 <= hits / 400 <= 0.985
-    free = mover_difference(
-        0.11, mover(SignedShares(n, 0.11, 1, 0, 1)), 0.15, mover(SignedShares(n, 0.15, 1, 0, 1)), 0.0
-    )
+    free = mover_difference(0.11, wilson(0.11 * n, n), 0.15, wilson(0.15 * n, n), 0.0)
     assert np.mean(widths) < 0.8 * (free.high - free.low), "pairing makes it narrower"
     assert np.isnan(mover_difference(np.nan, Interval(0, 1), 0.1, Interval(0, 1), 0.0).low)
 

@@ -387,7 +387,7 @@ def test_the_items_scores_add_up_to_the_estimate(kind, seed):
         given = {"choice": choice, "n_choices": k, "answer": answer, "category": category}
         (whole, *_) = history.append([Snapshot("p", "f", step, ids=ids, correct=correct, **given)])
         scores = history.lost_scores("p")[-1]
-        assert np.isnan(scores).sum() == whole.transitions.n_unscored
+        assert (~np.isnan(scores)).sum() == whole.transitions.knowledge_n
         assert np.nanmean(scores.astype(float)) == pytest.approx(whole.transitions.knowledge_lost, abs=1e-7)
     assert history.lost_scores("p").shape == (4, n) and history.lost_scores("p").dtype == np.float32
     assert history.lost_scores("p", "a").shape == (4, (category == "a").sum())

@@ -50,6 +50,8 @@ def test_judgements(rows, text, bound, failed):
 def test_the_bound_is_the_end_of_the_interval(rows):
     whole = next(row for row in rows if not row.category).numbers
     for metric in INTERVALS:
+        if np.isnan(whole[f"{metric}_low"]):
+            continue  # one prompt shows no spurious forgetting
         for relation, end in ((">", "low"), ("<", "high"), (">=", "low"), ("<=", "high")):
             gate = Gate.parse(f"{metric}{relation}{float(whole[f'{metric}_{end}'])!r}", bound="lower")
             assert gate.judge(rows).failed is ("=" in relation)  # only where both are the same number

@@ -176,9 +176,10 @@ def test_scalars_names_every_number_that_exists(tmp_path):
     names = set(numbers)
     places = ["facts", "facts/art", "facts/geo", "sums", "all"]
     without = {"margin", "drift"}  # the score functions above give neither
-    without |= {"knowledge_lost_bounds_low", "knowledge_lost_bounds_high"}  # nothing is assumed of these guesses
     without |= {"guess_persistence", "persistence_p_value", "no_forgetting_p_value"}  # where items can be guessed
-    without |= {"noise_floor", "knowledge_lost_net"}  # the baseline was scored once
+    without |= {"noise_floor"}  # the baseline was scored once
+    one_prompt = ("spurious_forgetting", "recall_lost", "recall_still_chosen")  # and no fact asked in two forms
+    without |= {f"{name}{end}" for name in one_prompt for end in ("", "_low", "_high")}
     without |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # there is one stage
     names = {name for name in names if name.rpartition("/")[2] not in without}
     assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
@@ -551,6 +552,5 @@ def test_the_noise_floor_is_measured_once_kept_and_subtracted(tmp_path, caplog):
     monitor.observe(1, answers(probe, [0, 0, 0] + [1] * 7), again=again)  # there is only one baseline
     table = monitor.history.set_index(["step", "category"])
     assert table["noise_floor"].tolist() == [0.1, 0.0, 0.2] * 2
-    assert table.loc[1, "knowledge_lost_net"].tolist() == pytest.approx([0.2, 0.0, 0.4])
     assert "1 of 10 items flip when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
     pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
