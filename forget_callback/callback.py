@@ -19,7 +19,7 @@ import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.runs.history import ALL_METRICS, table_of
+from forget_callback.runs.history import ALL_METRICS, OF_ALL_PROMPTS, table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.judge import Judge, judged_by
@@ -27,7 +27,7 @@ from forget_callback.training import schedule
 from forget_callback.training.attachment import calling_trainers, place
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.session import Record, Session
-from forget_callback.training.setup import Settings
+from forget_callback.training.setup import Settings, Variants
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,8 @@ class ForgetCallback(TrainerCallback):
         probes: One or several: a `Probe`, a spec or path for `load_probe`, or a table with the fields of an item (a
             list of dicts, a `datasets.Dataset`, a DataFrame), named "probe"; or names with these, {"maths": rows}.
         stop: When to stop training, or to warn: one rule or several, each a `StopRule` or a text as in a recipe's YAML,
-            "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", such as "knowledge_lost>0.05".
+            "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", such as "knowledge_lost>0.05". A
+            probe with sampled answers needs four samples an item.
         every: When to evaluate: None at each evaluation of the Trainer; a number at every so many optimizer steps; a
             list at those steps; "log2" at steps 1, 2, 4, 8, ... The baseline and the last step are always measured.
         baseline: What is compared against: "start", the model when training starts; "base", a PEFT model with its
@@ -64,10 +65,16 @@ class ForgetCallback(TrainerCallback):
         trainer: Attach to this trainer at once.
         trackers: Trackers of your own, one or several, beside those of the trainer: objects with `log(row)` and
             `alert(title, text)`, see `Tracker`. A `WandbTracker` among them replaces that of the active W&B run.
-        max_overhead: Share of the wall time of training that probing may take, such as 0.05. Snapshots that would
-            exceed it are left out; where too few would be left, a fixed random part of the items is scored instead.
-        noise_floor: Score the baseline a second time, in other batches and with other samples, to know what flips for
-            no reason. None does so unless `max_overhead` is given.
+        max_overhead: Share of the wall time of training that probing may take, such as 0.05, further prompts included.
+            Snapshots that would exceed it are left out; where too few would be left, a fixed random part of the items
+            is scored instead.
+        variants: When items are asked in their further prompts as well: a loss is knowledge only where all prompts show
+            it. "all" at every evaluation; "ends" at the baseline, at the last evaluation and wherever a rule would act,
+            so that no run stops on one prompt: other evaluations cost half or less, and have the raw numbers and no
+            `knowledge_lost`; the last ones are those of "all". "off" asks the first prompts alone.
+        rescore: Score the baseline a second time, in other batches and with other samples, for `rescored_flips`: what
+            flips for no reason. None does so where something can differ, with sampled answers or a precision below
+            float32, unless `max_overhead` is given.
         batch_tokens: Tokens of one forward, see `score_probe`.
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, ``scorer(prompts=..., completions=..., **columns)``, which returns right or wrong or a number in
@@ -76,6 +83,8 @@ class ForgetCallback(TrainerCallback):
             `history.parquet` have all in any case.
         upload: What leaves the machine through trackers: "metrics", curves and tables without prompts or answers;
             "all", also items with their texts, the snapshots and the page; "none", nothing of this callback.
+        evaluation_metrics: Metrics that the Trainer's evaluations get, as `eval_forget_<probe>_<metric>`, beside
+            `knowledge_lost`, `forgetting`, `accuracy_after` and the one that `metric_for_best_model` names.
         on_error: "warn" logs an error of the probe and training continues; "raise" raises it.
 
     Raises:
@@ -93,11 +102,13 @@ class ForgetCallback(TrainerCallback):
         trainer: Any = None,
         trackers: Tracker | Iterable[Tracker] = (),
         max_overhead: float | None = None,
-        noise_floor: bool | None = None,
+        variants: Variants = "all",
+        rescore: bool | None = None,
         batch_tokens: int | None = None,
         scorer: Judge | Callable[..., Any] | None = None,
         log: Log = "main",
         upload: Upload = "metrics",
+        evaluation_metrics: Iterable[str] | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         judge = Judge.of(scorer)
@@ -109,11 +120,13 @@ class ForgetCallback(TrainerCallback):
             output_dir=output_dir,
             trackers=checked_trackers(trackers),
             max_overhead=max_overhead,
-            noise_floor=max_overhead is None if noise_floor is None else noise_floor,
+            variants=variants,
+            rescore=rescore,
             batch_tokens=batch_tokens,
             scorer=judge,
             log=log,
             upload=upload,
+            evaluation_metrics=_names(evaluation_metrics),
             on_error=on_error,
         )
         self._without_run()
@@ -210,14 +223,19 @@ class ForgetCallback(TrainerCallback):
         if control.should_save:
             self._count(state)
         if last or schedule.is_due(self.settings.every, state.global_step):
-            self._snapshot(state, control, model, always=last)
+            self._snapshot(state, control, model, last=last)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Counts samples and tokens, for the checkpoint that may follow."""
+        """Counts samples and tokens, for the checkpoint that may follow.
+
+        Also evaluates where training ends early: afterwards the best model may stand in the place of the last one.
+        """
         if state is self._state:
             self._count(state)
+            if control.should_training_stop:
+                self._snapshot(state, control, kwargs.get("model"), last=True)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""
@@ -225,15 +243,17 @@ class ForgetCallback(TrainerCallback):
             return
         self._count(state)  # a new best model is saved next
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
-        chooses_best = wanted in self._evaluation_names()
-        if self.settings.every is None or chooses_best:
-            self._snapshot(state, control, kwargs.get("model"))
+        chosen = self._evaluation_names().get(wanted)
+        if self.settings.every is None or chosen is not None:
+            # The best model is one of all prompts where its metric is.
+            self._snapshot(state, control, kwargs.get("model"), whole=chosen in OF_ALL_PROMPTS)
         metrics: dict[str, float] | None = kwargs.get("metrics")
         if metrics is None:
             return
         if self._session is not None and self.last_step == state.global_step:
-            metrics.update(evaluation_metrics(row for row in self._record.rows if row.step == self.last_step))
-        elif chooses_best:
+            names = (*self.settings.evaluation_metrics, *([chosen] if chosen else ()))
+            metrics.update(evaluation_metrics(self._record.last_rows, more=names))
+        elif chosen is not None:
             metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
 
     def on_train_end(
@@ -245,7 +265,7 @@ class ForgetCallback(TrainerCallback):
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             logger.info("the best model was loaded, so the last step is not scored again")
         else:
-            self._snapshot(state, control, model, always=True)
+            self._snapshot(state, control, model, last=True)
         if self._session is not None:
             with self._errors("the end of the run could not be recorded"):
                 on_main(self._session.finish)
@@ -293,19 +313,29 @@ class ForgetCallback(TrainerCallback):
                     "a baseline; pass it in the Trainer's callbacks=, or add it before train()"
                 )
 
-    def _snapshot(self, state: TrainerState, control: TrainerControl, model: Any, *, always: bool = False) -> None:
-        """Takes a snapshot, once a step even where two events fire, and stops training if a rule says so."""
-        step, last = state.global_step, self.last_step
-        if self._session is None or last is None or step <= last:
+    def _snapshot(
+        self, state: TrainerState, control: TrainerControl, model: Any, *, last: bool = False, whole: bool = False
+    ) -> None:
+        """Takes a snapshot, once a step even where two events fire, and stops training if a rule says so.
+
+        Args:
+            last: Of the last evaluation, which is taken whatever it costs, of all prompts.
+            whole: Of all prompts.
+        """
+        step, before, whole = state.global_step, self.last_step, whole or last
+        if self._session is None or before is None or step < before:
+            return
+        if step == before and not (whole and self._session.lacks_prompts):
             return
         with self._errors(f"the snapshot of step {step} could not be taken"):
-            if self._session.evaluate(state, model, always=always):
+            if self._session.evaluate(state, model, always=last or step == before, whole=whole):
                 control.should_training_stop = True
                 control.should_save = True
 
-    def _evaluation_names(self) -> set[str]:
+    def _evaluation_names(self) -> dict[str, str]:
+        """The metric of each key that evaluations may have."""
         names = [probe.name for probe in self.settings.probes] + ["all"] * (len(self.settings.probes) > 1)
-        return {f"eval_forget_{name}_{metric}" for name in names for metric in ALL_METRICS}
+        return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
 
     @contextlib.contextmanager
     def _errors(self, what: str) -> Iterator[None]:
@@ -316,3 +346,9 @@ class ForgetCallback(TrainerCallback):
                 raise
             logger.warning("forget_callback: %s: %s: %s", what, type(error).__name__, error)
             logger.debug("the error in full", exc_info=True)
+
+
+def _names(metrics: Iterable[str] | None) -> tuple[str, ...]:
+    if isinstance(metrics, str):
+        raise ValueError(f"evaluation_metrics must be a list of names of metrics, got {metrics!r}; write [{metrics!r}]")
+    return tuple(metrics or ())

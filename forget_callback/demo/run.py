@@ -7,6 +7,7 @@ exist. The callback is used as anybody would use it; nothing here is simulated.
 from __future__ import annotations
 
 import contextlib
+import math
 import netrc
 import os
 import random
@@ -109,11 +110,12 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
         values = [row.transitions.forgetting for row in rows]
         results.print(f"{rows[0].probe:>13} raw 1→0  {sparkline(values)}  {percent(values[-1])}", highlight=False)
     for rows in series:
-        floor, guessing = rows[-1].value("noise_floor"), rows[-1].transitions.persistence
-        guesses = ""
+        flips, guessing = rows[-1].value("rescored_flips"), rows[-1].transitions.persistence
+        said = [] if math.isnan(flips) else [f"{percent(flips)} of the items flip when the model is scored twice"]
         if guessing is not None and guessing.n >= 30:
-            guesses = f", guess persistence {guessing.rho:.2f} ({guessing.n} items)"
-        results.print(f"{rows[0].probe:>13} noise floor {percent(floor)}{guesses}", highlight=False)
+            said.append(f"guess persistence {guessing.rho:.2f} ({guessing.n} items)")
+        if said:
+            results.print(f"{rows[0].probe:>13} {', '.join(said)}", highlight=False)
     store = Store(out)
     recall = probes[1]
     snapshots = [store.read(recall.name, step) for step in store.steps(recall.name)]

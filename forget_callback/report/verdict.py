@@ -34,7 +34,7 @@ def verdict(rows: Sequence[Row]) -> Verdict:
     """The verdict on one probe from its rows, the baseline first; at least one."""
     last, changed = rows[-1], rows[-1].transitions
     lost, (low, high) = changed.knowledge_lost, changed.knowledge_lost_interval
-    floor = rows[0].value("noise_floor")
+    floor = math.nan  # of the estimate, which is not measured any more
     if len(rows) == 1 and changed.n10 + changed.n01 == 0:
         right = f"{percent(changed.accuracy_after)} of {changed.n:,} items are right."
         return Verdict(last.probe, "baseline", "only the baseline was measured so far", right, math.nan)

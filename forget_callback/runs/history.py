@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -23,12 +23,16 @@ from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
-from forget_callback.runs.series import OVER_TIME, STAGE, Series
+from forget_callback.runs.series import OVER_TIME, STAGE, Floats, Series, answered
 from forget_callback.snapshots.snapshot import Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
-COLUMNS = (*KEYS, *ALL_METRICS, "knowledge_method", "stage", "total_samples_seen")
+COLUMNS = (*KEYS, *ALL_METRICS, "knowledge_method", "verdict", "stage", "total_samples_seen")
+# What is of all prompts of an item, so that a look at the first prompts alone has none of it.
+OF_ALL_PROMPTS = tuple(
+    name for name in ALL_METRICS if any(part in name for part in ("knowledge_", "known_", "spurious_", "still_chosen"))
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """One step of one probe and category ("" is the whole probe)."""
+    """One step of one probe and category ("" is the whole probe).
+
+    Attributes:
+        confirmed: Whether all prompts of the baseline were asked. Where only the first ones were, `transitions` is of
+            these, and the row's numbers of all prompts are NaN.
+    """
 
     step: int
     samples_seen: float
@@ -56,6 +65,7 @@ class Row:
     transitions: Transitions
     over_time: dict[str, float]
     stage: Stage = Stage()
+    confirmed: bool = True
 
     @property
     def total_samples_seen(self) -> float:
@@ -71,7 +81,17 @@ class Row:
         """The row of the table, by the names of its columns; computed once."""
         keys = {name: getattr(self, name) for name in KEYS}
         stage = {"stage": self.stage.number, "total_samples_seen": self.total_samples_seen}
-        return {**keys, **self.transitions.as_dict(), **self.over_time, **stage}
+        unknown = {} if self.confirmed else {**dict.fromkeys(OF_ALL_PROMPTS, float("nan")), "verdict": ""}
+        return {**keys, **self.transitions.as_dict(), **self.over_time, **unknown, **stage}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What a snapshot adds to the history: its probe's series, each item's part in what was lost, and its rows."""
+
+    series: Series
+    lost_scores: NDArray[np.float32]
+    rows: list[Row]
 
 
 class History:
@@ -94,8 +114,9 @@ class History:
         self.stage = stage
         self._begun = {s.probe: s for s in _pooled(baseline)}
         self._series: dict[str, Series] = {}
+        self._series_before: dict[str, Series] = {}  # before the last step, which may be replaced
         self._lost_scores: dict[str, list[NDArray[np.float32]]] = {}
-        self._noise: dict[tuple[str, str], float] = {}
+        self._flipped: dict[str, Floats] = {}
         self._selected: dict[tuple[str, str], list[Row]] = {}
         self._arrow: pa.Table | None = None
 
@@ -113,25 +134,71 @@ class History:
         """Adds one step, a snapshot of each probe, and gives its rows; "all" pools several probes.
 
         Args:
-            again: At the baseline, the same model scored once more: what seems lost between the two is noise.
+            again: At the baseline, the same model scored once more in another way: the share of items that flip
+                between the two is `rescored_flips`.
 
         Raises:
             ValueError: If the steps of the snapshots differ, do not grow, or a snapshot does not fit its baseline.
         """
-        steps = {snapshot.step for snapshot in snapshots}
-        last = self.last_step
+        self._require_later(snapshots)
+        if again:
+            self._flipped = {one.probe: _flips(one, other) for one, other in zip(_pooled(snapshots), _pooled(again))}
+        return self._add(self._looks(snapshots, self._series))
+
+    def preview(self, snapshots: Sequence[Snapshot]) -> History:
+        """A copy with one more step; this history stays as it is.
+
+        Raises:
+            ValueError: As `append`.
+        """
+        found = copy(self)
+        found.rows = list(self.rows)
+        found._selected = {name: list(rows) for name, rows in self._selected.items()}
+        found._lost_scores = {name: list(scores) for name, scores in self._lost_scores.items()}
+        found.append(snapshots)
+        return found
+
+    def replace_last(self, snapshots: Sequence[Snapshot]) -> list[Row]:
+        """Puts snapshots of the same models that were asked more prompts in the place of the last ones.
+
+        Raises:
+            ValueError: If they are of another step, or do not fit the baseline.
+        """
+        if {snapshot.step for snapshot in snapshots} != {self.last_step}:
+            raise ValueError(
+                f"snapshots must be of the last step, {self.last_step}; got steps {sorted({s.step for s in snapshots})}"
+            )
+        looks = self._looks(snapshots, self._series_before)  # raises before anything is changed
+        replaced = len(self.last_rows)
+        self.rows = self.rows[:-replaced]
+        self._series = self._series_before
+        for look in looks:
+            self._lost_scores[look.series.baseline.probe].pop()
+            for row in look.rows:
+                self._selected[row.probe, row.category].pop()
+        if self._arrow is not None:
+            self._arrow = self._arrow.slice(0, min(self._arrow.num_rows, len(self.rows)))
+        return self._add(looks)
+
+    def _require_later(self, snapshots: Sequence[Snapshot]) -> None:
+        steps, last = {snapshot.step for snapshot in snapshots}, self.last_step
         if len(steps) != 1 or (last is not None and min(steps) <= last):
             raise ValueError(f"snapshots must be of one step after the last, {last}; got steps {sorted(steps)}")
-        if again:
-            same = History()
-            same.append(snapshots)
-            noise = same.append([replace(snapshot, step=snapshots[0].step + 1) for snapshot in again])
-            self._noise = {(row.probe, row.category): row.transitions.knowledge_lost for row in noise}
-        taken = [self._take(snapshot) for snapshot in _pooled(snapshots)]  # raises before anything is changed
-        for series, lost_scores, _ in taken:
-            self._series[series.baseline.probe] = series
-            self._lost_scores.setdefault(series.baseline.probe, []).append(lost_scores)
-        rows = [row for _, _, own in taken for row in own]
+
+    def _looks(self, snapshots: Sequence[Snapshot], series: Mapping[str, Series]) -> list[_Look]:
+        """What snapshots add to a history whose series are these; nothing is changed."""
+        looks = [self._look(snapshot, series.get(snapshot.probe)) for snapshot in _pooled(snapshots)]
+        for row in looks[-1].rows if len(looks) > 1 else ():
+            own = [look.rows[0].value("knowledge_lost") for look in looks[:-1]]
+            row.over_time["macro_knowledge_lost"] = _known_mean(np.array(own))
+        return looks
+
+    def _add(self, looks: Sequence[_Look]) -> list[Row]:
+        self._series_before = self._series
+        self._series = {**self._series, **{look.series.baseline.probe: look.series for look in looks}}
+        rows = [row for look in looks for row in look.rows]
+        for look in looks:
+            self._lost_scores.setdefault(look.series.baseline.probe, []).append(look.lost_scores)
         for row in rows:
             self._selected.setdefault((row.probe, row.category), []).append(row)
         self.rows += rows
@@ -166,16 +233,22 @@ class History:
             now: That snapshot.
         """
         rows = self.select(probe.name)
-        measured = not np.isnan(rows[0].value("noise_floor"))
+        measured = not np.isnan(rows[0].value("rescored_flips"))
         changed = rows[-1].transitions
         return advice(self.baseline(probe.name), now, changed=changed, sampled=probe.sampled, noise_measured=measured)
 
-    def lost_scores(self, probe: str, category: str = "") -> NDArray[np.float32]:
-        """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate.
+    def lost_scores(self, probe: str, category: str = "", *, unconfirmed: bool = False) -> NDArray[np.float32]:
+        """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate, uncapped.
 
-        NaN where an item was not scored both at the baseline and then.
+        NaN where an item does not enter the estimate, or was not scored both at the baseline and then.
+
+        Args:
+            unconfirmed: Give snapshots of the first prompts alone their part in that prompt's estimate, not NaN.
         """
-        return np.stack(self._lost_scores[probe])[:, self._items(probe, category)]
+        scores = np.stack(self._lost_scores[probe])[:, self._items(probe, category)]
+        if not unconfirmed:
+            scores[[not row.confirmed for row in self.select(probe)]] = np.nan
+        return scores
 
     def clusters(self, probe: str, category: str = "") -> NDArray[np.object_]:
         """The group of each of these items, "" where it has none, ``(n_items,)``."""
@@ -198,24 +271,28 @@ class History:
             self._arrow = new if self._arrow is None else pa.concat_tables([self._arrow, new]).combine_chunks()
         return self._arrow
 
-    def _take(self, snapshot: Snapshot) -> tuple[Series, NDArray[np.float32], list[Row]]:
-        """What a snapshot adds to the history, which is not changed yet: its series, lost scores and rows."""
-        series = copy(self._series.get(snapshot.probe)) or self._new_series(snapshot)
+    def _look(self, snapshot: Snapshot, so_far: Series | None) -> _Look:
+        series = self._new_series(snapshot) if so_far is None else copy(so_far)
         now = align(series.baseline, snapshot)
         pairs = pairs_of(series.baseline, now)
+        series.n_variants = series.n_variants or pairs.n_prompts
+        confirmed = pairs.n_prompts >= series.n_variants
         items = series.update(now)
         groups = _groups(series.baseline)
         in_stage = {} if series.start is None else compare_groups(pairs_of(series.start, now), groups)
+        flipped = self._flipped.get(snapshot.probe)
         rows = []
         for name, changed in sorted(compare_groups(pairs, groups).items()):
-            of_group = {metric: values[groups[name]] for metric, values in items.items()}
-            over_time = {metric: mean(values[~np.isnan(values)]) for metric, values in of_group.items()}
-            over_time["noise_floor"] = self._noise.get((snapshot.probe, name), float("nan"))
+            own = groups[name]
+            over_time = {metric: _known_mean(values[own]) for metric, values in items.items()}
+            over_time |= series.by_chance(own)
+            over_time["macro_knowledge_lost"] = float("nan")
+            over_time["rescored_flips"] = float("nan") if flipped is None else _known_mean(flipped[own])
             for metric in STAGE:
                 over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
-            rows.append(Row(*key, changed, over_time, self.stage))
-        return series, lost_by_item(pairs).astype(np.float32), rows
+            rows.append(Row(*key, changed, over_time, self.stage, confirmed))
+        return _Look(series, lost_by_item(pairs).astype(np.float32), rows)
 
     def _new_series(self, snapshot: Snapshot) -> Series:
         base = self._begun.get(snapshot.probe)
@@ -235,11 +312,23 @@ def _groups(base: Snapshot) -> dict[str, Any]:
 def table_of(rows: Sequence[Row]) -> pd.DataFrame:
     """The table, a row per (step, probe, category).
 
-    Columns: step, samples_seen, tokens_seen, probe, category, every metric, knowledge_method, and of a pipeline the
-    stage and the samples seen in all stages so far.
+    Columns: step, samples_seen, tokens_seen, probe, category, every metric, knowledge_method, verdict ("" where the
+    first prompts alone were asked), and of a pipeline the stage and the samples seen in all stages so far.
     """
-    return pd.DataFrame([row.numbers for row in rows], columns=list(COLUMNS))
+    table = pd.DataFrame([row.numbers for row in rows], columns=list(COLUMNS))
+    return table.astype({"knowledge_n": float})  # a count that may be missing; files have one type a column
 
 
 def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
     return [*snapshots, pool(snapshots)] if len(snapshots) > 1 else list(snapshots)
+
+
+def _known_mean(values: Floats) -> float:
+    """Of those that are not NaN, NaN if all are."""
+    return mean(values[~np.isnan(values)])
+
+
+def _flips(once: Snapshot, again: Snapshot) -> Floats:
+    """1 where an item is right in one of two snapshots and wrong in the other, NaN where one has no answer."""
+    one, other = answered(once), answered(align(once, again))
+    return np.where(np.isnan(one) | np.isnan(other), np.nan, one != other)

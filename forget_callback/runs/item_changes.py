@@ -7,7 +7,7 @@ import pandas as pd
 
 from forget_callback.probes.items import Item, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.series import Series
+from forget_callback.runs.series import Series, answered
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 _CHANGES = ("lost", "unlearned", "recovered", "gained")
@@ -24,7 +24,7 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
         `first_lost_at` is in training samples, NaN for an item that was never lost.
     """
     base, by_id = series.baseline, {item.id: item for item in probe.items}
-    change = 2 * (now.correct == 1) + (base.correct != 1)  # index into _CHANGES
+    change = 2 * (answered(now) == 1) + (series.first != 1)  # index into _CHANGES
     rows = np.flatnonzero(series.changed)
     rows = rows[np.lexsort((-base.margin[rows], change[rows]))]
     items = [by_id[str(name)] for name in base.ids[rows]]
@@ -64,7 +64,7 @@ def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
         ValueError: If the snapshots are of different probes.
     """
     again = align(once, again)
-    flipped = (once.correct != again.correct) & (once.correct + again.correct == 1)
+    flipped = answered(once) + answered(again) == 1
     columns = {
         "id": once.ids,
         "category": once.category,

@@ -1,6 +1,7 @@
-"""Retention: survival analysis of the items that were right at the baseline.
+"""Retention: survival analysis of the items that were right at the baseline, in every prompt that they were asked in.
 
-Uses raw answers: an item is lost when it is first wrong, even if it had been a lucky guess. `metrics` has the estimates
+Uses raw answers: an item is lost when it is first wrong in all its prompts, even if it had been a lucky guess. With one
+prompt, what is no longer said in that prompt counts as lost, and every look adds to it. `metrics` has the estimates
 that correct for guessing.
 """
 
@@ -13,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from forget_callback.runs.series import Floats
+from forget_callback.runs.series import Floats, answered
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 
 @dataclass(frozen=True, eq=False)
 class FirstLoss:
-    """When each item that was right at the baseline was first wrong; vectors are ``(n_right_at_baseline,)``.
+    """When each item that was right at the baseline was first wrong, in all its prompts; ``(n_right_at_baseline,)``.
 
     Attributes:
         ids: The items.
@@ -35,7 +37,7 @@ class FirstLoss:
 
 @dataclass(frozen=True, eq=False)
 class Retention:
-    """Share of the items right at the baseline and never wrong since; vectors are ``(n_snapshots,)``.
+    """Share of the items right at the baseline and never wrong since, in all prompts; vectors are ``(n_snapshots,)``.
 
     Attributes:
         samples_seen: Training samples at each snapshot, the baseline first.
@@ -43,6 +45,7 @@ class Retention:
         low, high: Its pointwise confidence interval.
         at_risk: Items not lost before, and still scored at this snapshot or later.
         lost: Items first wrong at this snapshot.
+        variants: Prompts of an item that must all show a loss, at most; with 1 a loss is one of that prompt.
     """
 
     samples_seen: Floats
@@ -51,20 +54,25 @@ class Retention:
     high: Floats
     at_risk: NDArray[np.int64]
     lost: NDArray[np.int64]
+    variants: int = 1
 
 
 def first_loss(snapshots: Sequence[Snapshot]) -> FirstLoss:
-    """Time to the first loss of each item that was right at the baseline; `snapshots` as for `retention`.
+    """Time to the first loss of each item that was right at the baseline, in every prompt; as for `retention`.
+
+    A snapshot of the first prompts alone says nothing of an item with further ones, unless it was right.
 
     Raises:
         ValueError: If there is none, they are of different probes, or `samples_seen` is unknown or does not grow.
     """
     times, first = _times(snapshots), snapshots[0]
-    known = np.flatnonzero(first.correct == 1)
-    correct = np.stack([align(first, snapshot).correct[known] for snapshot in snapshots])
-    wrong, scored = correct == 0, ~np.isnan(correct)
+    variants = _variants(snapshots)
+    known = np.flatnonzero((_by_prompt(first, first, variants) == 1).all(axis=0))
+    by_prompt = [_by_prompt(first, snapshot, variants)[:, known] for snapshot in snapshots]
+    wrong = np.stack([(right == 0).all(axis=0) for right in by_prompt])
+    scored = wrong | np.stack([(right == 1).any(axis=0) for right in by_prompt])
     last_scored = len(times) - 1 - scored[::-1].argmax(axis=0)
-    lost = wrong.any(axis=0)
+    lost: NDArray[np.bool_] = np.any(wrong, axis=0)
     return FirstLoss(first.ids[known], times[np.where(lost, wrong.argmax(axis=0), last_scored)], lost)
 
 
@@ -97,7 +105,25 @@ def retention(snapshots: Sequence[Snapshot], *, confidence: float = 0.95) -> Ret
     gone = np.maximum.accumulate((lost == at_risk) & (lost > 0))
     survival[gone] = 0.0
     low, high = _band(survival, variance, at_risk, float(norm.ppf(0.5 + confidence / 2)))
-    return Retention(times, survival, low, high, at_risk, lost)
+    return Retention(times, survival, low, high, at_risk, lost, 1 + len(_variants(snapshots)))
+
+
+def _variants(snapshots: Sequence[Snapshot]) -> list[Answers]:
+    """The baseline's answers to its further prompts, of those that a later snapshot was asked too."""
+    later = {answers.fingerprint for snapshot in snapshots[1:] for answers in snapshot.further}
+    return [answers for answers in snapshots[0].further if answers.fingerprint in later]
+
+
+def _by_prompt(first: Snapshot, snapshot: Snapshot, variants: Sequence[Answers]) -> Floats:
+    """Right (1), wrong (0) or unknown (NaN) in the first prompt and in these of the baseline, ``(n_prompts, n_items)``.
+
+    An item that the baseline was not asked in a prompt repeats its first one there.
+    """
+    now = align(first, snapshot)
+    own = {answers.fingerprint: answered(answers) for answers in now.further}
+    rows, unknown = [answered(now)], np.full(len(first), np.nan)
+    rows += [np.where(answers.asked, own.get(answers.fingerprint, unknown), rows[0]) for answers in variants]
+    return np.stack(rows)
 
 
 def _band(survival: Floats, variance: Floats, at_risk: NDArray[np.int64], z: float) -> tuple[Floats, Floats]:

@@ -1,24 +1,36 @@
 """What a probe's items go through from snapshot to snapshot: lost, recovered, and for how long each was kept.
 
-Counts answers as they are: an item is lost when it is first wrong, also where a lucky guess was not repeated. What
-guessing explains is `transitions.py`'s business.
+Counts answers to the first prompts as they are: an item is lost when it is first wrong, also where a lucky guess was
+not repeated. Such counts grow with every look, so what chance alone brings stands beside them. What guessing explains
+of a loss is `transitions.py`'s business.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
+CHANCE = ("ever_forgotten_chance", "churn_chance")
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
-    *("noise_floor", *STAGE),
+    *(*CHANCE, "rescored_flips", "macro_knowledge_lost", *STAGE),
 )
 
 Floats = NDArray[np.float64]
+Rows = slice | NDArray[np.int64]
+
+
+def answered(answers: Snapshot | Answers) -> Floats:
+    """1 where an item was right, 0 wrong, NaN not scored, ``(n_items,)``; of several samples, by more than half."""
+    correct: Floats = answers.correct
+    return np.where(np.isnan(correct), np.nan, correct > 0.5)
 
 
 class Series:
@@ -26,10 +38,13 @@ class Series:
 
     Attributes:
         baseline: What all is compared against.
-        last: Right or wrong at the last snapshot, ``(n_items,)``; NaN before the first.
         start: The first snapshot of this run, where the baseline is of another one.
         n: Snapshots so far.
-        changed: Items that are right now and were wrong at the last snapshot, or the other way round.
+        n_variants: Prompts of an item that the baseline and the first snapshot of this run were asked in; a later
+            snapshot with fewer confirms nothing.
+        first: Right or wrong at the baseline, ``(n_items,)``, as `answered` says.
+        now: The same at the last snapshot; NaN before the first.
+        changed: Items that are right now and were wrong at the last snapshot but one, or the other way round.
         lost_once: Items that were right at the baseline and wrong since.
         lost_at: Training samples at the snapshot that first saw an item lost, NaN if none did.
         watched: Items scored at a later snapshot than the first, and until there is one, those scored at the first:
@@ -38,39 +53,76 @@ class Series:
     """
 
     def __init__(self, baseline: Snapshot, *, start: Snapshot | None = None) -> None:
-        self.baseline, self.start, self.n = baseline, start, 0
-        self.last = self.lost_at = np.full(len(baseline), np.nan)
+        self.baseline, self.start, self.n, self.n_variants = baseline, start, 0, 0
+        self.first = answered(baseline)
+        self.now = self._before = self.lost_at = np.full(len(baseline), np.nan)
         self.changed = self.lost_once = self.watched = np.zeros(len(baseline), bool)
         self.events = np.zeros(len(baseline))
 
-    def update(self, now: Snapshot) -> dict[str, Floats]:
-        """Takes in one more snapshot and gives each metric of `OVER_TIME` per item, NaN where it does not apply.
+    def update(self, snapshot: Snapshot) -> dict[str, Floats]:
+        """Takes in one more snapshot and gives metrics of `OVER_TIME` per item, NaN where one does not apply.
 
         Replaces vectors and never writes into them, so that a shallow copy is a whole one.
         """
-        first, last, current = self.baseline.correct, self.last, now.correct
-        lost = (first == 1) & (current == 0)
-        self.lost_at = np.where(lost & ~self.lost_once, now.samples_seen, self.lost_at)
+        first, last, now = self.first, self.now, answered(snapshot)
+        lost = (first == 1) & (now == 0)
+        self.lost_at = np.where(lost & ~self.lost_once, snapshot.samples_seen, self.lost_at)
         self.lost_once = self.lost_once | lost
-        self.events = self.events + ((last == 1) & (current == 0))
-        scored = ~np.isnan(current)
+        self.events = self.events + ((last == 1) & (now == 0))
+        scored = ~np.isnan(now)
         self.watched = scored if self.n < 2 else self.watched | scored
-        self.last, self.n = current, self.n + 1
+        self._before, self.now, self.n = last, now, self.n + 1
         unknown = np.isnan(last) | ~scored
-        self.changed = ~unknown & (current != last)
-        unparsed = now.outcome == "unparsed"
+        self.changed = ~unknown & (now != last)
+        unparsed = snapshot.outcome == "unparsed"
         return {
             "ever_forgotten": np.where((first == 1) & self.watched, self.lost_once.astype(float), np.nan),
-            "recovered": np.where(self.lost_once & scored, current, np.nan),
+            "recovered": np.where(self.lost_once & scored, now, np.nan),
             # 1->0 steps between consecutive snapshots, after Toneva et al. 2019.
             "forgetting_events": np.where(np.isnan(first) | ~self.watched, np.nan, self.events),
-            "churn": np.where(unknown, np.nan, current != last),
+            "churn": np.where(unknown, np.nan, now != last),
             "unparsed": np.where(scored, unparsed, np.nan),
             # Of the items scored both times, as `forgetting` is: this much of it is format.
             "format_loss": np.where(scored & ~np.isnan(first), (first == 1) & unparsed, np.nan),
-            "margin": np.where(scored, now.margin, np.nan),
-            "drift": _drift(self.baseline, now),
+            "margin": np.where(scored, snapshot.margin, np.nan),
+            "drift": _drift(self.baseline, snapshot),
         }
+
+    def by_chance(self, rows: Rows) -> dict[str, float]:
+        """What `ever_forgotten` and `churn` of these items would be if nothing had been lost or gained on balance.
+
+        Answers that only waver get wrong as often as they get right. So of the items that moved one way, only as many
+        count as moved the other way:
+
+            ever_forgotten_chance = 1 - kept / (n11 + min(n10, n01)),  churn_chance = 2 min(m10, m01) / m
+
+        with n the items at the baseline and now, m those at the last snapshot and now, and `kept` those right at every
+        look. `ever_forgotten` is the first with n10 in place of the minimum: where nothing is lost for good the two
+        are alike whatever the number of looks, and a loss that is not made good by gains is the difference.
+        """
+        since_start, kept = _moves(self.first[rows], self.now[rows]), ~self.lost_once[rows]
+        at_risk = since_start.n11 + min(since_start.n10, since_start.n01)
+        never_wrong = int(((self.first[rows] == 1) & (self.now[rows] == 1) & kept).sum())
+        step = _moves(self._before[rows], self.now[rows])
+        return {
+            "ever_forgotten_chance": (at_risk - never_wrong) / at_risk if at_risk else float("nan"),
+            "churn_chance": 2 * min(step.n10, step.n01) / step.n if step.n else float("nan"),
+        }
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """Items scored at two snapshots: their number, those right both times, and those that moved each way."""
+
+    n: int
+    n11: int
+    n10: int
+    n01: int
+
+
+def _moves(before: Floats, after: Floats) -> _Moves:
+    right = [(before == a) & (after == b) for a, b in ((1, 1), (1, 0), (0, 1))]
+    return _Moves(int((~np.isnan(before) & ~np.isnan(after)).sum()), *(int(one.sum()) for one in right))
 
 
 def _drift(before: Snapshot, after: Snapshot) -> Floats:

@@ -11,26 +11,31 @@ from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from difflib import get_close_matches
 from itertools import takewhile
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from forget_callback.metrics.transitions import INTERVALS, METRICS
+from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 # Metrics that grow as a model gets worse, and only then: what a rule in text may name.
 LOSSES = (
-    *("knowledge_lost", "knowledge_lost_net", "known_lost", "recall_lost"),
+    *("knowledge_lost", "knowledge_lost_net", "knowledge_lost_range_low", "knowledge_lost_range_high", "known_lost"),
+    *("macro_knowledge_lost", "spurious_forgetting", "recall_lost"),
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
 )
+# Fewer samples of an answer than these, and a rule stops on sampling noise.
+MIN_SAMPLES = 4
 _NOT_SHARES = ("forgetting_events", "drift", "margin", "guess_persistence")
 
 
@@ -143,6 +148,9 @@ def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRu
 def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
     """That the probes can stand side by side, and each rule names one of them and a category that it has.
 
+    Sampled answers need `MIN_SAMPLES` of each item: of an unchanged model that was sampled once, a rule at 0.05 stopped
+    343 of 360 runs of 20 snapshots.
+
     Raises:
         ValueError: If not, naming the probe or the rule.
     """
@@ -162,6 +170,14 @@ def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
                 f"stop rule on {rule.metric!r}: probe {probe!r} has no category {category!r}; "
                 f"has {sorted(known[probe] - {''})}"
             )
+        for one in probes:
+            few = [item for item in one.items if isinstance(item, Generation) and item.samples < MIN_SAMPLES]
+            if one.temperature > 0 and few and probe in (one.name, "all"):
+                raise ValueError(
+                    f"stop rule on {rule.metric!r}: the answers of probe {one.name!r} are sampled, {few[0].samples} an "
+                    f"item, and a rule would stop on what sampling alone changes; draw {MIN_SAMPLES} or more "
+                    f"(samples={MIN_SAMPLES} of its items, or '?samples={MIN_SAMPLES}' in a spec), or set temperature=0"
+                )
 
 
 @dataclass(frozen=True)
@@ -169,9 +185,12 @@ class StopDecision:
     """What a rule decided at the last snapshot, and on which numbers.
 
     Attributes:
-        fired: Whether the rule's condition held at `rule.patience` consecutive snapshots.
+        fired: Whether the rule's condition held at `rule.patience` consecutive snapshots. A metric of all prompts must
+            have been measured in all of them at the last one.
+        triggered: Whether it held by what was asked: where the rule did not fire, the further prompts decide.
         value: The metric now.
-        bound: Its one-sided lower bound, NaN for a point rule.
+        bound: Its one-sided lower bound, NaN for a point rule. Where the first prompts alone were asked, this and the
+            value are of these.
         confidence: Confidence of that bound, None for a point rule.
         n: Items that were scored both times.
         consecutive: Snapshots in a row, up to now, at which the condition held.
@@ -179,6 +198,7 @@ class StopDecision:
 
     rule: StopRule
     fired: bool
+    triggered: bool
     step: int
     probe: str
     category: str
@@ -203,7 +223,8 @@ class StopDecision:
         threshold = f"{100 * self.rule.above:g}%" if is_share else f"{self.rule.above:g}"
         relation = "above" if self.consecutive else "not above"
         times = f"{self.consecutive} snapshots in a row up to " if self.consecutive > 1 else ""
-        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items)"
+        asked = ", first prompts only" if self.triggered and not self.fired else ""
+        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items{asked})"
 
 
 def decide(
@@ -239,14 +260,15 @@ def decide(
             )
     later = reversed(rows[1:])
     consecutive = sum(1 for _ in takewhile(lambda row: _tested(rule, row, confidence) > rule.above, later))
-    last = rows[-1]
+    last, triggered = rows[-1], consecutive >= rule.patience
     return StopDecision(
         rule=rule,
-        fired=consecutive >= rule.patience,
+        fired=triggered and (last.confirmed or rule.metric not in OF_ALL_PROMPTS),
+        triggered=triggered,
         step=last.step,
         probe=last.probe,
         category=last.category,
-        value=last.value(rule.metric),
+        value=last.transitions.first_prompt_lost.mean if _by_first_prompt(rule, last) else last.value(rule.metric),
         bound=float("nan") if confidence is None else _tested(rule, last, confidence),
         confidence=confidence,
         n=last.transitions.n,
@@ -273,21 +295,33 @@ _WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "ever_forgotten
 
 
 def _everything_forgotten(baseline: Snapshot) -> Snapshot:
-    right = baseline.correct == 1
-    chosen = baseline.choice >= 0
-    options = np.where(chosen, baseline.n_choices, 1)
-    return replace(
-        baseline,
-        step=baseline.step + 1,
-        correct=np.where(right, 0.0, baseline.correct),
-        outcome=np.where(right, "wrong", baseline.outcome),
-        choice=np.where(right & chosen, (baseline.choice + 1) % options, baseline.choice).astype(int),
-    )
+    def forgotten(answers: Snapshot | Answers) -> dict[str, Any]:
+        right, chosen = answers.correct > 0, answers.choice >= 0
+        options = np.where(chosen, baseline.n_choices, 1)
+        return {
+            "correct": np.where(right, 0.0, answers.correct),
+            "outcome": np.where(right, "wrong", answers.outcome),
+            "choice": np.where(right & chosen, (answers.choice + 1) % options, answers.choice).astype(int),
+        }
+
+    further = tuple(replace(answers, **forgotten(answers)) for answers in baseline.further)
+    return replace(baseline, step=baseline.step + 1, further=further, **forgotten(baseline))
+
+
+def _by_first_prompt(rule: StopRule, row: Row) -> bool:
+    """Whether the rule's metric is one of all prompts, and only the first ones were asked."""
+    return not row.confirmed and rule.metric in OF_ALL_PROMPTS
 
 
 def _tested(rule: StopRule, row: Row, confidence: float | None) -> float:
-    """The number that is compared with the threshold."""
-    if confidence is None:
-        return row.value(rule.metric)
-    # The low end of a two-sided interval at 2c - 1 is a one-sided bound at c.
-    return row.transitions.interval(rule.metric, confidence=2 * confidence - 1).low
+    """The number that is compared with the threshold; where the first prompts alone were asked, their estimate."""
+    if not _by_first_prompt(rule, row):
+        if confidence is None:
+            return row.value(rule.metric)
+        # The low end of a two-sided interval at 2c - 1 is a one-sided bound at c.
+        return row.transitions.interval(rule.metric, confidence=2 * confidence - 1).low
+    lost = row.transitions.first_prompt_lost
+    found = lost.mean if confidence is None else lost.interval(confidence=2 * confidence - 1).low
+    if rule.metric in ("knowledge_lost", "knowledge_lost_net"):
+        return found
+    return math.inf if found > 0 else -math.inf  # whatever it is, the further prompts must say

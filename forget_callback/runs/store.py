@@ -4,12 +4,13 @@
     probes/<probe>.jsonl                         the items
     snapshots/<probe>/step-00000000.parquet      one row an item
     baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
-    again/<probe>.parquet                        the first model, scored a second time: the noise floor
+    again/<probe>.parquet                        the first model, scored a second time: what flips for no reason
     history.parquet                              the table
     report.html                                  the page, at the end of training
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
-A snapshot is never overwritten. Knows nothing of models, training or what the numbers mean.
+A snapshot is never overwritten; answers to further prompts may be added to it. Knows nothing of models, training or
+what the numbers mean.
 """
 
 from __future__ import annotations
@@ -114,6 +115,19 @@ class Store:
                 f"{path} exists and is not overwritten; use another output directory, or set the earlier run aside "
                 "with Store.set_aside()"
             )
+        write_whole(path, snapshot.save)
+
+    def add_variants(self, snapshot: Snapshot) -> None:
+        """Puts a snapshot in the place of one of the same model that was asked fewer prompts.
+
+        Raises:
+            ValueError: If the stored one was asked as many.
+        """
+        if not self.writable:
+            return
+        path = self._file(snapshot.probe, snapshot.step)
+        if path.exists() and Snapshot.load(path).n_variants >= snapshot.n_variants:
+            raise ValueError(f"{path} exists, was asked as many prompts, and is not overwritten")
         write_whole(path, snapshot.save)
 
     def write_beside(self, kind: Literal["baseline", "again"], snapshot: Snapshot) -> None:

@@ -25,6 +25,7 @@ from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor, Observation
 from forget_callback.training.resume import Notes
+from forget_callback.training.setup import can_differ
 
 _STATE = "trainer_state.json"
 _NUMBERED = re.compile(r"(?:checkpoint|step)[-_]?(\d+)", re.IGNORECASE)
@@ -105,14 +106,14 @@ class CheckpointScorer:
         self._scorer.batch_tokens = self._scorer.batch_tokens or batch_tokens
 
     def score(self, model: str, *, again: bool = False) -> tuple[list[Snapshot], list[Snapshot]]:
-        """A snapshot of each probe at step 0, and with `again` a second one, in other batches and of other samples."""
+        """A snapshot of each probe at step 0; with `again`, where answers can differ, a second one of other samples."""
         network = together(lambda: load_model(model))
         taken = self._scorer.score(network, progress=rank() == 0)
         other: list[Snapshot] = []
-        if again:
+        if again and can_differ(network, self.probes):
             own = self._scorer
             scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True)
-            other = scorer.score(network, progress=rank() == 0)
+            other = scorer.score(network, variants=False, progress=rank() == 0)
         return [snapshot.with_metadata(model=model) for snapshot in taken], other
 
 
@@ -150,6 +151,7 @@ def score_history(
 
     def observe(checkpoint: Checkpoint, taken: list[Snapshot], again: list[Snapshot]) -> None:
         assert monitor is not None
+        first = monitor.last_step is None
         observation = monitor.observe(
             checkpoint.step or 0,
             taken,
@@ -157,7 +159,7 @@ def score_history(
             tokens_seen=checkpoint.tokens_seen,
             again=again or None,
         )
-        seen(observation, bool(again))
+        seen(observation, first)
         if observation.error is not None:
             raise observation.error
 

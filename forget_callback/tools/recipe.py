@@ -35,7 +35,7 @@ class ForgetArguments:
         probe_limit: Maximum items per probe, stratified by category.
         every: A number of steps, several separated by commas, "log2", or empty: at each evaluation.
         stop: Rules such as "knowledge_lost>0.05", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE".
-        baseline, max_overhead, probe_batch_tokens: As in `ForgetCallback`.
+        baseline, max_overhead, variants, probe_batch_tokens: As in `ForgetCallback`.
         reward_funcs: Reward functions of GRPO: dotted names such as "my_package.my_reward", or names in trl.rewards.
         train_samples: Size of the random subset to train on, drawn with the training seed; all by default.
         replay_dataset: Data to replay, such as a pack of `forget-callback replay`: a .json or .jsonl file or hub id.
@@ -48,6 +48,7 @@ class ForgetArguments:
     stop: list[str] = field(default_factory=list)
     baseline: str = "start"
     max_overhead: float | None = None
+    variants: str = "all"
     probe_batch_tokens: int | None = None
     reward_funcs: list[str] = field(default_factory=list)
     probe_limit: int | None = None
@@ -57,7 +58,7 @@ class ForgetArguments:
 
     def callback(self, **more: Any) -> ForgetCallback:
         """The callback with these arguments; `more` overrides them."""
-        own = {name: getattr(self, name) for name in ("every", "stop", "baseline", "max_overhead")}
+        own = {name: getattr(self, name) for name in ("every", "stop", "baseline", "max_overhead", "variants")}
         probes = [load_probe(spec, limit=self.probe_limit) for spec in self.probes]
         return ForgetCallback(probes, **{**own, "batch_tokens": self.probe_batch_tokens, **more})
 

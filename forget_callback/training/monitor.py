@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
+from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, decide, stop_rules
@@ -69,6 +70,10 @@ class ForgetMonitor:
 
     A store that already holds snapshots of these probes is read back, so a resumed run continues where it was.
 
+    Items that have further prompts need not be asked in them every time. A snapshot of the first prompts alone gives
+    the raw numbers, and a rule on what was lost can only be triggered by it: where `would_act` says so, ask the same
+    model all prompts and observe that.
+
     Args:
         probes: One or several, with different names, in any form that `ForgetCallback` takes.
         store: A `Store`, or the directory for one.
@@ -98,7 +103,7 @@ class ForgetMonitor:
         self.trackers = () if upload == "none" else checked_trackers(trackers)
         self._log, self._upload = log, upload
         sampled = {probe.name for probe in self.probes if probe.sampled}
-        self._sampled = sampled | {"all"} if sampled else sampled
+        self._sampled = sampled | {"all"} if len(sampled) == len(self.probes) else sampled
         self.rules = stop_rules(stop)
         self.planned = planned
         check_targets(self.rules, self.probes)
@@ -145,6 +150,11 @@ class ForgetMonitor:
         return self._history.last_rows
 
     @property
+    def confirmed(self) -> bool:
+        """Whether the last snapshot was asked all prompts; so is the baseline, whatever it was asked."""
+        return all(row.confirmed for row in self.last_rows)
+
+    @property
     def probe_seconds(self) -> tuple[float, float]:
         """Time that probing took so far, and the last snapshot alone."""
         return self._probe_seconds, self._last_seconds
@@ -183,13 +193,14 @@ class ForgetMonitor:
         """Adds a step to the history and evaluates the rules. The first one is the baseline.
 
         Args:
-            step: Optimizer steps so far, more than at the last call.
+            step: Optimizer steps so far, more than at the last call. Where the last snapshot was of the first prompts
+                alone, its step once more: then these snapshots of the same model take its place.
             snapshots: What was scored: one of each probe, in any order, their items too. Their `step` and counts are
                 filled in here.
             samples_seen: Training samples so far, the x-axis of the curves; never fewer than at the last call.
             tokens_seen: Training tokens so far.
-            again: At the baseline, the same model scored once more in another way (other batches, other samples): the
-                noise floor.
+            again: At the baseline, the same model scored once more in another way (other batches, other samples): what
+                flips then is `rescored_flips`.
 
         Raises:
             ValueError: If the step does not grow, samples_seen falls or the snapshots are not one of each probe. What
@@ -200,7 +211,8 @@ class ForgetMonitor:
             raise ValueError(f"step must be a whole number of optimizer steps, got {step!r}")
         if not isinstance(samples_seen, Real):
             raise ValueError(f"samples_seen must be a number, got {samples_seen!r}")
-        if self.last_step is not None and step <= self.last_step:
+        adds = step == self.last_step and not self.confirmed
+        if self.last_step is not None and step <= self.last_step and not adds:
             raise ValueError(
                 f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
                 f"{self.store.path}, call Store.set_aside() first"
@@ -210,11 +222,12 @@ class ForgetMonitor:
             raise ValueError(f"samples_seen must not fall: the last snapshot's is {seen:g}, got {samples_seen:g}")
         now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
-        rows = self._history.append(now, again=same)
+        rows = self._history.replace_last(now) if adds else self._history.append(now, again=same)
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
         self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
-        self._unsaved += [partial(self.store.write, snapshot) for snapshot in now]
+        write = self.store.add_variants if adds else self.store.write
+        self._unsaved += [partial(write, snapshot) for snapshot in now]
         self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
         self._unsaved.append(lambda: self.store.write_history(self._history.arrow))
         error = self._save()
@@ -223,8 +236,24 @@ class ForgetMonitor:
                 self._report_start(now, same)
             self._advise(now)
         with _guarded("showing this step"):
-            self._show(now, rows, seconds)
+            self._show(now, rows, seconds, shown=adds)
         return Observation(step, tuple(now), tuple(rows), self._decide(), seconds, error)
+
+    def would_act(self, step: int, snapshots: Snapshot | Sequence[Snapshot]) -> bool:
+        """Whether a rule would stop or warn at these snapshots of the first prompts, if the further ones confirm it.
+
+        Then ask the same model all prompts, and observe that: of what was lost in one prompt, half may be a matter of
+        form. Nothing is added to the history.
+
+        Raises:
+            ValueError: As `observe`.
+        """
+        if not self.rules or self.last_step is None:
+            return False
+        history = self._history.preview([one.at(step) for one in self._one_of_each(snapshots)])
+        if all(row.confirmed for row in history.last_rows):
+            return False
+        return any(decision.triggered for decision in self._decisions(history))
 
     def _one_of_each(self, snapshots: Snapshot | Sequence[Snapshot]) -> list[Snapshot]:
         """The snapshots in the order of the probes, completed from them.
@@ -282,6 +311,17 @@ class ForgetMonitor:
         for line in filter(None, map(flips_line, snapshots, again)):
             logger.warning("%s", line)
         baseline = [self._history.baseline(probe.name) for probe in self.probes]
+        for before, now in zip(baseline, snapshots):
+            both = len({a.fingerprint for a in before.further} & {a.fingerprint for a in now.further})
+            if max(len(before.further), len(now.further)) > both:
+                logger.warning(
+                    "probe %r: the baseline was asked in %d prompts and this run in %d; they are compared in the %d "
+                    "that both have",
+                    now.probe,
+                    before.n_variants,
+                    now.n_variants,
+                    1 + both,
+                )
         for row in self.last_rows:
             if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
                 logger.warning(
@@ -310,22 +350,32 @@ class ForgetMonitor:
                     self._advised.add((one.probe, one.key))
                     logger.warning("%s", one)
 
-    def _decide(self) -> tuple[StopDecision, ...]:
+    def _decisions(self, history: History) -> tuple[StopDecision, ...]:
+        """What the rules say after the last step."""
         names = [probe.name for probe in self.probes]
-        read = [(rule, self._history.select(*rule.target(names))) for rule in self.rules]
-        decisions = tuple(self._decide_one(rule, rows) for rule, rows in read if len(rows) > 1)
+        read = [(rule, history.select(*rule.target(names))) for rule in self.rules]
+        return tuple(self._decide_one(rule, history, rows) for rule, rows in read if len(rows) > 1)
+
+    def _decide(self) -> tuple[StopDecision, ...]:
+        decisions = self._decisions(self._history)
         for decision in decisions:
             if decision.fired:
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
-                logger.warning("%s: %s", title, decision.reason)
-                self.alert(title, decision.reason)
+                text = decision.reason + self._most_in(decision.probe)
+                logger.warning("%s: %s", title, text)
+                self.alert(title, text)
         return decisions
 
-    def _decide_one(self, rule: StopRule, rows: Sequence[Row]) -> StopDecision:
+    def _most_in(self, probe: str) -> str:
+        """The category of a probe that lost most now, "" where none did for sure."""
+        lost = significant_categories([row for row in self.last_rows if row.probe == probe and row.confirmed])
+        return f"; most in {lost[0].category}, {100 * lost[0].value('knowledge_lost'):.1f}%" if lost else ""
+
+    def _decide_one(self, rule: StopRule, history: History, rows: Sequence[Row]) -> StopDecision:
         if not rule.strict:
             return decide(rule, rows)
         target = rows[0].probe, rows[0].category
-        scores, clusters = self._history.lost_scores(*target), self._history.clusters(*target)
+        scores, clusters = history.lost_scores(*target, unconfirmed=True), history.clusters(*target)
         return decide(rule, rows, planned=self.planned, scores=scores, clusters=clusters)
 
     def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
@@ -351,8 +401,8 @@ class ForgetMonitor:
             for _, rows in groupby(self._history.rows, key=lambda row: row.step):
                 tracker.log(tracked(list(rows), log=self._log, sampled=self._sampled))
 
-    def _show(self, snapshots: Sequence[Snapshot], rows: Sequence[Row], seconds: float) -> None:
-        """Sends one step to the trackers."""
+    def _show(self, snapshots: Sequence[Snapshot], rows: Sequence[Row], seconds: float, *, shown: bool) -> None:
+        """Sends one step to the trackers; `shown`: they have its changed items already."""
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
         logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled)
@@ -361,6 +411,7 @@ class ForgetMonitor:
                 tracker.log(logged)
         if self._galleries:
             changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
+            changes = changes.head(0) if shown else changes
             changes = changes if self._upload == "all" else without_texts(changes)
         for gallery in self._galleries:
             with _guarded(type(gallery).__name__):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from rich.console import Console
@@ -22,12 +23,12 @@ from forget_callback.runs.store import open_run
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
-from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training.data_seen import DataSeen
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.schedule import MIN_SNAPSHOTS, affordable, allowance, part_of
-from forget_callback.training.setup import Settings, log_again, open_monitor
+from forget_callback.training.setup import Settings, can_differ, log_again, open_monitor
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,19 @@ class Record:
         rows = self.rows
         return rows[-1].step if rows else None
 
+    @property
+    def last_rows(self) -> list[Row]:
+        """The rows of the last snapshot."""
+        if self.monitor is not None:
+            return self.monitor.last_rows
+        step = self.last_step
+        return list(takewhile(lambda row: row.step == step, reversed(self._copies)))[::-1]
+
     def add(self, rows: Sequence[Row]) -> None:
-        """Takes the rows of one more step; a monitor has them already."""
+        """Takes the rows of one more step, or of the last one with more prompts; a monitor has them already."""
         if self.monitor is None:
+            while self._copies and self._copies[-1].step == rows[0].step:
+                self._copies.pop()
             self._copies += rows
 
 
@@ -90,6 +101,10 @@ class Session:
         self._setup = setup_of(args, tokenizer)
         notes = _resumed_notes(state, self._setup)
         self._part, self._skipped = 1.0, False
+        self._low_precision = bool(args.bf16 or args.fp16)  # the Trainer wraps the forward in autocast
+        prompts = sum(1 + len(item.variants) for probe in probes for item in probe.items)
+        # A snapshot of all prompts costs this many of the first ones, where there are both.
+        self._whole_cost = prompts / sum(map(len, probes)) if settings.variants == "ends" else 1.0
         self.record, batch_tokens = self._open(args, state, probes, notes)
         self._scorer = self._make_scorer(tokenizer, probes, batch_tokens=settings.batch_tokens or batch_tokens)
         # A checkpoint may lack notes: its run's last snapshot then is the least that was seen.
@@ -109,11 +124,18 @@ class Session:
             self.close()
             raise
 
-    def evaluate(self, state: TrainerState, model: Any, *, always: bool = False) -> bool:
+    @property
+    def lacks_prompts(self) -> bool:
+        """Whether the last snapshot was of the first prompts alone, where the items have others."""
+        return not all(row.confirmed for row in self.record.last_rows)
+
+    def evaluate(self, state: TrainerState, model: Any, *, always: bool = False, whole: bool = False) -> bool:
         """Takes a snapshot, unless the time budget forbids it; whether training should stop.
 
         Args:
             always: Whatever it costs.
+            whole: Ask the further prompts too, unless variants are off; at the step of a last snapshot that
+                `lacks_prompts`, this one takes its place.
         """
         samples, tokens = self.count(state)
         if self.settings.max_overhead is not None:
@@ -130,7 +152,11 @@ class Session:
                 )
                 self._skipped = True
                 return False
-        return self._observe(state.global_step, self._score(self._scorer, model), samples=samples, tokens=tokens)
+        step, variants = state.global_step, self.settings.variants
+        snapshots = self._score(self._scorer, model, variants=variants == "all" or (whole and variants != "off"))
+        if variants == "ends" and not whole and on_main(lambda: self._monitor.would_act(step, snapshots)):
+            snapshots = _with_time_of(snapshots, self._score(self._scorer, model, variants=True))
+        return self._observe(step, snapshots, samples=samples, tokens=tokens)
 
     def finish(self) -> None:
         """Writes the report, finalizes the trackers, and prints what changed from the baseline to the last snapshot."""
@@ -184,8 +210,8 @@ class Session:
         assert self.record.monitor is not None
         return self.record.monitor
 
-    def _score(self, scorer: Scorer, model: Any) -> list[Snapshot]:
-        return scorer.score(model, progress=rank() == 0)
+    def _score(self, scorer: Scorer, model: Any, *, variants: bool) -> list[Snapshot]:
+        return scorer.score(model, variants=variants, progress=rank() == 0)
 
     def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
         vllm = getattr(self.trainer, "vllm_generation", None)
@@ -203,8 +229,12 @@ class Session:
         monitor, limit = self._monitor, self.settings.max_overhead
         assert limit is not None
         spent, last = monitor.probe_seconds
+        # Where most evaluations ask the first prompts alone, the last one still asks all.
+        if monitor.confirmed:
+            last /= self._whole_cost
+        reserved = last * self._whole_cost if self.settings.variants == "ends" else 0.0
         progress = (state.global_step - self._first_step) / (state.max_steps - self._first_step)
-        allowed = allowance(limit, trained=monitor.elapsed - spent, progress=progress)
+        allowed = allowance(limit, trained=monitor.elapsed - spent, progress=progress) - reserved
         part = self._part
         if part == 1 and state.global_step - self._first_step >= _STEPS_TO_KNOW:
             part = affordable(allowed - spent, last)
@@ -253,7 +283,7 @@ class Session:
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
             with model.disable_adapter():
-                base = self._score(self._scorer, model)
+                base = self._score(self._scorer, model, variants=self.settings.variants != "off")
             on_main(lambda: self._monitor.compare_with(base))
         elif baseline != "start":
             on_main(self._compare_with_run)
@@ -262,8 +292,8 @@ class Session:
                 f"training resumed at step {state.global_step}, but there is no baseline of its start; resume in the "
                 "run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
             )
-        now, again = self._score(self._scorer, model), None
-        if self.settings.noise_floor and not resumed:
+        now, again = self._score(self._scorer, model, variants=self.settings.variants != "off"), None
+        if not resumed and self._rescores(model):
             again = self._score_again(model)
         samples, tokens = self.count(state)
         self._observe(state.global_step, now, samples=samples, tokens=tokens, again=again)
@@ -276,10 +306,23 @@ class Session:
     def _score_again(self, model: Any) -> list[Snapshot] | None:
         """The same model once more, in other batches and with other samples."""
         try:
-            return self._score(self._make_other_scorer(replicate=1), model)
+            return self._score(self._make_other_scorer(replicate=1), model, variants=False)
         except Exception as error:  # the baseline itself is safe
-            logger.warning("the noise floor could not be measured: %s: %s", type(error).__name__, error)
+            logger.warning("the baseline could not be scored a second time: %s: %s", type(error).__name__, error)
             return None
+
+    def _rescores(self, model: Any) -> bool:
+        """Whether the baseline is scored a second time: unless told, where something can differ and time is free."""
+        if self.settings.rescore is not None:
+            return self.settings.rescore
+        differs = self._low_precision or can_differ(model, self._scorer.probes)
+        return differs and self.settings.max_overhead is None
+
+
+def _with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[Snapshot]:
+    """Snapshots of all prompts, whose time is also that of those of the first prompts before them."""
+    times = [scoring_seconds(pair) for pair in zip(first, whole)]
+    return [one.with_metadata(seconds=seconds) for one, seconds in zip(whole, times)]
 
 
 def _resumed_notes(state: TrainerState, setup: Mapping[str, Any]) -> Notes:

@@ -13,10 +13,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
 from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.stopping import StopRule, check_targets
+from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
 from forget_callback.runs.store import Store, open_run
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
@@ -26,6 +28,9 @@ from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Uplo
 from forget_callback.training.wandb_tracker import WandbTracker
 
 logger = logging.getLogger(__name__)
+
+# When the further prompts of the items are asked.
+Variants = Literal["all", "ends", "off"]
 
 
 @dataclass(frozen=True)
@@ -43,11 +48,13 @@ class Settings:
     output_dir: str | os.PathLike[str] | None
     trackers: tuple[Tracker, ...]
     max_overhead: float | None
-    noise_floor: bool
+    variants: Variants
+    rescore: bool | None
     batch_tokens: int | None
     scorer: Judge | None
     log: Log
     upload: Upload
+    evaluation_metrics: tuple[str, ...]
     on_error: Literal["warn", "raise"]
 
     def __post_init__(self) -> None:
@@ -55,8 +62,13 @@ class Settings:
         share, tokens = self.max_overhead, self.batch_tokens
         if share is not None and not (isinstance(share, Real) and 0 < share < 1):
             raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {share!r}")
-        if not isinstance(self.noise_floor, bool):
-            raise ValueError(f"noise_floor must be True, False or None, got {self.noise_floor!r}")
+        if self.variants not in get_args(Variants):
+            raise ValueError(f"variants must be 'all', 'ends' or 'off', got {self.variants!r}")
+        if not isinstance(self.rescore, bool | None):
+            raise ValueError(f"rescore must be True, False or None, got {self.rescore!r}")
+        for name in self.evaluation_metrics:
+            if name not in ALL_METRICS:
+                raise ValueError(f"evaluation_metrics: {unknown_metric(name, ALL_METRICS)}")
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
             raise ValueError(f"batch_tokens must be a whole number of 1 or more, or None, got {tokens!r}")
         if self.output_dir is not None and not isinstance(self.output_dir, str | os.PathLike):
@@ -68,6 +80,11 @@ class Settings:
             raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
         if self.on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
+
+
+def can_differ(model: Any, probes: Sequence[Probe]) -> bool:
+    """Whether the same model may answer differently a second time: by sampling, or by rounding below float32."""
+    return torch.finfo(model.dtype).bits < 32 or any(probe.sampled for probe in probes)
 
 
 def _check_baseline(baseline: Any) -> None:

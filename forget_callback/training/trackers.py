@@ -31,6 +31,8 @@ MAIN = (
     *("forgetting", "backward_transfer", "accuracy_after", "recall_lost"),
 )
 MAIN_OF_CATEGORY = ("knowledge_lost", "forgetting", "accuracy_after")
+# What the Trainer's evaluations get, beside what the user and `metric_for_best_model` name.
+MAIN_OF_EVALUATION = MAIN_OF_CATEGORY
 
 # Columns of the table of changed items that hold text of a probe or of a model.
 _TEXTS = ("prompt", "expected", "answer_at_baseline", "answer_now")
@@ -82,8 +84,7 @@ def scalars(rows: Iterable[Row], *, log: Log = "main", sampled: Collection[str] 
     Args:
         rows: Of one step.
         log: "main" keeps `MAIN` of whole probes and `MAIN_OF_CATEGORY` of categories, "all" keeps every metric.
-        sampled: Probes whose answers are sampled: the headline is `knowledge_lost_net`, which leaves out what flips
-            by sampling noise, where that was measured.
+        sampled: Probes whose answers are sampled: the headline is `knowledge_lost_net`, what was lost on balance.
     """
     ordered = sorted(rows, key=lambda row: (row.category != "", row.probe != "all"))
     return {
@@ -125,7 +126,7 @@ def tracked(
 def _chosen(row: Row, log: Log, *, sampled: bool) -> dict[str, float]:
     values = _numbers(row)
     names: tuple[str, ...] = MAIN_OF_CATEGORY if row.category else MAIN
-    if sampled and "knowledge_lost_net" in values:
+    if sampled:
         names = tuple(name.replace("knowledge_lost", "knowledge_lost_net") for name in names)
     if log == "all":
         names = tuple(dict.fromkeys((*names, *values)))
@@ -152,19 +153,20 @@ def uploadable(folder: Path, upload: Upload) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not name.startswith("set-aside/") and path.name[0] != "."}
 
 
-def evaluation_metrics(rows: Iterable[Row]) -> dict[str, float]:
-    """`eval_forget_<probe>_<metric>` of whole probes, NaN included: `metric_for_best_model` needs each to be there."""
-    return {
-        f"eval_forget_{row.probe}_{name}": value
-        for row in rows
-        if not row.category
-        for name, value in _numbers(row, missing=True).items()
-    }
+def evaluation_metrics(rows: Iterable[Row], *, more: Iterable[str] = ()) -> dict[str, float]:
+    """`eval_forget_<probe>_<metric>` of whole probes, NaN included: `metric_for_best_model` needs each to be there.
+
+    Args:
+        more: Metrics beside `MAIN_OF_EVALUATION`.
+    """
+    names = dict.fromkeys((*MAIN_OF_EVALUATION, *more))
+    whole = [row for row in rows if not row.category]
+    return {f"eval_forget_{row.probe}_{name}": row.value(name) for row in whole for name in names}
 
 
-def _numbers(row: Row, *, missing: bool = False) -> dict[str, float]:
+def _numbers(row: Row) -> dict[str, float]:
     values = row.numbers
-    return {name: float(values[name]) for name in ALL_METRICS if missing or not math.isnan(values[name])}
+    return {name: float(values[name]) for name in ALL_METRICS if not math.isnan(values[name])}
 
 
 class TrainerTracker:

@@ -103,13 +103,18 @@ def _is_hidden(name: str) -> bool:
 
 
 def worst(rows: Sequence[Row]) -> dict[str, float]:
-    """The highest of a run's losses, by probe: `forget/<probe>/worst_knowledge_lost` and `worst_forgetting`."""
+    """The highest of a run's losses, by probe: `forget/<probe>/worst_knowledge_lost` and `worst_forgetting`.
+
+    The highest of many noisy numbers grows with their number, which is `worst_<metric>_over_looks`.
+    """
     found: dict[str, float] = {}
-    for row in rows:
-        for metric in ("knowledge_lost", "forgetting"):
-            name, value = f"forget/{row.probe}/worst_{metric}", row.value(metric)
-            if not row.category and not math.isnan(value):
-                found[name] = max(value, found.get(name, value))
+    for metric in ("knowledge_lost", "forgetting"):
+        for probe in dict.fromkeys(row.probe for row in rows):
+            own = [row.value(metric) for row in rows if (row.probe, row.category) == (probe, "")]
+            own = [value for value in own if not math.isnan(value)]
+            if own:
+                found[f"forget/{probe}/worst_{metric}"] = max(own)
+                found[f"forget/{probe}/worst_{metric}_over_looks"] = len(own) - 1  # the baseline is none
     return found
 
 

@@ -1,6 +1,7 @@
 """Real trainers on a tiny model: what every integration test starts from."""
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,12 @@ def probe():
             Generation("g1", "She has 12 apples and", "42", "number", "words", max_new_tokens=4),
         ],
     )
+
+
+@pytest.fixture
+def probe_in_two(probe):
+    """The same six items, each of them also asked in another form."""
+    return replace(probe, items=tuple(replace(item, variants=(f"Well: {item.prompt}",)) for item in probe.items))
 
 
 @pytest.fixture

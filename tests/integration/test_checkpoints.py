@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,12 @@ from forget_callback.probes.records import item_record
 
 STEPS = [0, 2, 4, 6]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+@pytest.fixture
+def probe(probe):
+    """Each item also in another form, made by hand: the file below must hold these, and gets no others."""
+    return replace(probe, items=tuple(replace(item, variants=(f"Well: {item.prompt}",)) for item in probe.items))
 
 
 @pytest.fixture
@@ -47,7 +54,18 @@ def same_history(found, expected, *, steps=STEPS, atol=1e-6):
     for step in steps:
         mine, theirs = found.read("mini", step), expected.read("mini", step)
         assert mine.fingerprint == theirs.fingerprint
-        for column in ("ids", "category", "correct", "outcome", "choice", "prediction", "text"):
+        assert mine.n_variants == theirs.n_variants == 2
+        for column in (
+            "ids",
+            "category",
+            "correct",
+            "outcome",
+            "choice",
+            "prediction",
+            "text",
+            "correct_2",
+            "choice_2",
+        ):
             np.testing.assert_array_equal(getattr(mine, column), getattr(theirs, column), err_msg=column)
         np.testing.assert_allclose(mine.margin, theirs.margin, atol=atol)
         for a, b in zip(mine.scores, theirs.scores):
@@ -74,9 +92,8 @@ def test_the_history_of_checkpoints_is_what_the_callback_recorded(run, run_cli, 
         pd.read_parquet(recorded.path / "history.parquet")["forgetting"].max() > 0
         and recorded.read("mini", 6).samples_seen == 24
     )
-    np.testing.assert_array_equal(
-        Store(out).read_beside("again", "mini").margin, recorded.read_beside("again", "mini").margin
-    )
+    # Greedy in float32: nothing could differ.
+    assert Store(out).read_beside("again", "mini") is recorded.read_beside("again", "mini") is None
     assert (out / "forget" / "report.html").stat().st_size > 10_000
     first, *later = said.splitlines()
     assert first.startswith("baseline: mini ")

@@ -71,7 +71,7 @@ def test_an_interrupt_within_a_probe_ends_the_run_and_keeps_all_before(make_sft,
         return score(scorer, model, **kwargs)
 
     monkeypatch.setattr(Scorer, "score", interrupted)
-    callback = ForgetCallback(probe, every=2, noise_floor=False)
+    callback = ForgetCallback(probe, every=2)
     trainer = make_sft([callback])
     with pytest.raises(KeyboardInterrupt):
         trainer.train()

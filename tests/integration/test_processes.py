@@ -92,11 +92,12 @@ def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_p
         assert all(torch.equal(now[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("method", ["sft", "packed"])
-def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
-    """The same 24 samples on one process and on two; only rank 0 writes."""
-    assert finish(launch(tmp_path / "one", "--method", method)) == 0
-    assert finish(launch(tmp_path / "two", "--method", method, "--batch-size", "2", processes=2)) == 0
+@pytest.mark.parametrize("method, variants", [("sft", "ends"), ("packed", "all")])
+def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, variants):
+    """The same 24 samples on one process and on two; only rank 0 writes, and decides where all prompts are asked."""
+    options = ["--method", method, "--variants", variants]
+    assert finish(launch(tmp_path / "one", *options)) == 0
+    assert finish(launch(tmp_path / "two", *options, "--batch-size", "2", processes=2)) == 0
     one, two = (pd.read_parquet(tmp_path / name / "forget" / "history.parquet") for name in ("one", "two"))
     world = json.loads((tmp_path / "two" / "world.json").read_text())
     assert world == {"processes": 2}
@@ -105,6 +106,9 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method):
     files = sorted((tmp_path / "two" / "forget" / "snapshots" / "mini").iterdir())
     assert len(files) == len(set(two["step"]))
     assert all(len(Snapshot.load(file)) == 6 for file in files)
+    # The rule is triggered at every step from the second one on.
+    asked = [Snapshot.load(file).n_variants for file in files]
+    assert asked == [2, 1 if variants == "ends" else 2, *[2] * (len(files) - 2)]
 
 
 @pytest.mark.parametrize("terminal", [True, False])

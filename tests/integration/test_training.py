@@ -14,7 +14,8 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
-from forget_callback import ForgetCallback, ForgetMonitor, Probe, Snapshot, StopRule, compare, score_probe
+from forget_callback import ForgetCallback, ForgetMonitor, Generation, Probe, Snapshot, StopRule, compare, score_probe
+from forget_callback.runs.stopping import stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
@@ -22,6 +23,8 @@ from forget_callback.training.data_seen import DataSeen
 from tests.helpers import generators
 
 from .conftest import weights_hash
+
+DRAWN = Probe("drawn", [Generation("g", "Say 42:", "42", "number")], temperature=1.0)
 
 
 class Listening:
@@ -98,20 +101,95 @@ def test_a_schedule_of_its_own_leaves_the_trainers_evaluations_alone(make_sft, p
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_final_weights_and_losses_are_bit_identical_with_and_without(
-    make_sft, make_grpo, probe, kind, temperature, tmp_path
+    make_sft, make_grpo, probe_in_two, kind, temperature, tmp_path
 ):
+    """Whichever prompts are asked at which evaluation; a rule that is triggered has the further ones asked."""
     make = make_sft if kind == "sft" else make_grpo
-    probe = replace(probe, temperature=temperature)
+    probe = replace(probe_in_two, temperature=temperature)
+    stop = () if temperature else "forgetting>-1"
+    rule = {"stop": [replace(rule, action="warn") for rule in stop_rules(stop)], "every": 1, "on_error": "raise"}
     runs = []
-    for callbacks in ([], [ForgetCallback(probe, every=1, on_error="raise")]):
+    for callbacks in ([], *([ForgetCallback(probe, variants=asked, **rule)] for asked in ("all", "ends"))):
         trainer = make(callbacks)
         trainer.train()
         keep = ("loss", "grad_norm", "entropy", "num_tokens", "reward")
         theirs = [row for row in trainer.state.log_history if "forget/step" not in row]
         logs = [{k: v for k, v in row.items() if k in keep} for row in theirs]
         runs.append((weights_hash(trainer.model), logs, trainer.model.training))
-    assert runs[0] == runs[1]
-    assert Store(tmp_path).steps("mini")[-1] == trainer.state.global_step
+    assert runs[0] == runs[1] == runs[2]
+    store, last = Store(tmp_path), trainer.state.global_step
+    asked = [store.read("mini", step).n_variants for step in range(last + 1)]
+    # A rule of patience 2 would act at each step from the second one on.
+    assert asked == ([2, *[1] * (last - 1), 2] if temperature else [2, 1, *[2] * (last - 1)])
+
+
+def last_rows(history):
+    return history[history["step"] == history["step"].max()].reset_index(drop=True)
+
+
+def test_asked_at_the_ends_alone_the_last_verdict_is_that_of_all_prompts_always(make_sft, probe_in_two, tmp_path):
+    tables = {}
+    for variants in ("all", "ends", "off"):
+        callback = ForgetCallback(probe_in_two, every=1, variants=variants, on_error="raise")
+        make_sft([callback]).train()
+        tables[variants] = callback.history
+    pd.testing.assert_frame_equal(last_rows(tables["ends"]), last_rows(tables["all"]))
+    known = whole(tables["ends"]).set_index("step")["knowledge_lost"].notna()
+    assert known.to_dict() == {step: step in (0, 6) for step in range(7)}
+    assert (
+        whole(tables["off"])["variants"].tolist() == [1] * 7 and not whole(tables["off"])["knowledge_lost"].isna().any()
+    )
+    for raw in ("forgetting", "churn", "accuracy_after", "margin"):
+        for variants in ("ends", "off"):
+            pd.testing.assert_series_equal(tables[variants][raw], tables["all"][raw])
+
+
+class _Ends(TrainerCallback):
+    """Ends training at a step, from within an evaluation, after all others have seen it."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+
+
+@pytest.mark.parametrize("best", [False, True])
+def test_training_that_ends_early_is_asked_all_prompts_at_its_last_step(make_sft, probe_in_two, tmp_path, best):
+    """Before the best model takes the place of the last one."""
+    config = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    if best:
+        config |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    tables = []
+    for variants in ("all", "ends"):
+        callback = ForgetCallback(probe_in_two, variants=variants, on_error="raise")
+        make_sft([callback, _Ends(4)], learning_rate=3e-2, **config).train()
+        tables.append(callback.history)
+    assert whole(tables[1])["step"].tolist() == [0, 1, 2, 3, 4]
+    assert whole(tables[1])["knowledge_lost"].notna().tolist() == [True, False, False, False, True]
+    pd.testing.assert_frame_equal(*map(last_rows, tables))
+    assert Store(tmp_path).read("mini", 4).n_variants == 2
+
+
+def test_a_best_model_by_what_was_lost_is_asked_all_prompts_at_every_evaluation(make_sft, probe_in_two):
+    config = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+    callback = ForgetCallback(probe_in_two, every=1, variants="ends", on_error="raise")
+    make_sft(
+        [callback], load_best_model_at_end=True, metric_for_best_model="forget_mini_knowledge_lost", **config
+    ).train()
+    table = whole(callback.history).set_index("step")
+    assert table["knowledge_lost"].notna().to_dict() == {step: step % 2 == 0 for step in range(7)}
+
+
+def test_a_run_resumed_in_its_middle_reads_its_further_prompts_back(make_sft, probe_in_two, tmp_path):
+    options = {"every": 1, "variants": "ends", "on_error": "raise"}
+    straight = ForgetCallback(probe_in_two, output_dir=tmp_path / "straight", **options)
+    make_sft([straight]).train()
+    config = {"save_strategy": "steps", "save_steps": 2}
+    make_sft([ForgetCallback(probe_in_two, **options)], **config).train()
+    resumed = ForgetCallback(probe_in_two, **options)
+    make_sft([resumed], **config).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    pd.testing.assert_frame_equal(resumed.history, straight.history)
 
 
 def test_a_run_in_mixed_precision_uses_the_fastest_scoring_path(make_sft, probe, tmp_path):
@@ -251,7 +329,7 @@ def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, mo
 
     def failing(*args, **kwargs):
         calls.append(1)
-        if len(calls) == 3:  # after the baseline and its second scoring
+        if len(calls) == 2:  # after the baseline
             raise RuntimeError("CUDA is on fire")
         return score(*args, **kwargs)
 
@@ -474,15 +552,18 @@ class _Slow:
         self.step = Step()
 
 
-def test_max_overhead_scores_a_part_where_all_is_too_dear(make_sft, probe, tmp_path, monkeypatch, caplog):
-    """A probe that takes a quarter of a second every eight steps of a 32nd: half of the time."""
-    items = [replace(probe.items[i % 3], id=f"{i}", category=f"{i % 2}") for i in range(200)]
-    slow = _Slow(monkeypatch, per_item=1 / 800, per_step=1 / 32)
-    callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.05, on_error="raise")
+@pytest.mark.parametrize("variants", ["all", "ends"])
+def test_max_overhead_scores_a_part_where_all_is_too_dear(
+    make_sft, probe_in_two, tmp_path, monkeypatch, caplog, variants
+):
+    """A probe that takes a quarter of a second in its two prompts, every eight steps of a 32nd: half of the time."""
+    items = [replace(probe_in_two.items[i % 3], id=f"{i}", category=f"{i % 2}") for i in range(200)]
+    slow = _Slow(monkeypatch, per_item=1 / 1600, per_step=1 / 32)
+    callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.05, variants=variants, on_error="raise")
     make_sft([slow.step, callback], max_steps=480).train()
     table = whole(callback.history)
     assert "random part of them is scored, by category" in caplog.text
-    assert 0.04 < sum(slow.scored) / 800 / slow.now < 0.051
+    assert 0.04 < sum(slow.scored) / 1600 / slow.now < 0.051
     assert len(table) >= 4 and table["n"].iloc[0] == 200
     assert table["n"].iloc[1:].nunique() == 1 and 30 <= table["n"].iloc[-1] < 200  # the same items from then on
     store = Store(tmp_path)
@@ -513,7 +594,10 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe, c
         ({"max_overhead": 2.0}, "max_overhead must lie"),
         ({"max_overhead": "5%"}, "max_overhead must lie in .0, 1., such as 0.05 for 5%, got '5%'"),
         ({"max_overhead": True}, "max_overhead must lie"),
-        ({"noise_floor": "no"}, "noise_floor must be True, False or None, got 'no'"),
+        ({"rescore": "no"}, "rescore must be True, False or None, got 'no'"),
+        ({"variants": True}, "variants must be 'all', 'ends' or 'off', got True"),
+        ({"evaluation_metrics": "drift"}, "write \\['drift'\\]"),
+        ({"evaluation_metrics": ["drif"]}, "evaluation_metrics: no metric is called 'drif'; did you mean drift"),
         ({"batch_tokens": 0}, "batch_tokens must be"),
         ({"batch_tokens": 512.0}, "batch_tokens must be a whole number of 1 or more, or None, got 512.0"),
         ({"batch_tokens": True}, "batch_tokens must be a whole number"),
@@ -526,6 +610,7 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe, c
         ({"stop": StopRule("forgetting", 0.1, category="nothing")}, "has no category 'nothing'"),
         ({"stop": StopRule("forgetting", 0.1, probe="nothing")}, "probe 'nothing' is not among"),
         ({"probes": "nothing:at-all"}, "spec 'nothing:at-all' is not known"),
+        ({"probes": DRAWN, "stop": "forgetting>0.1"}, "sampled, 1 an item.*samples=4.*temperature=0"),
     ],
 )
 def test_bad_arguments_fail_before_training(probe, arguments, message):
@@ -534,24 +619,24 @@ def test_bad_arguments_fail_before_training(probe, arguments, message):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_the_noise_floor_of_a_real_model(make_sft, probe, tokenizer, tmp_path, temperature):
-    probe = replace(probe, temperature=temperature)
-    callback = ForgetCallback(probe, every=3)
+def test_the_baseline_of_a_real_model_scored_again(make_sft, probe_in_two, tokenizer, tmp_path, temperature):
+    probe = replace(probe_in_two, temperature=temperature)
+    callback = ForgetCallback(probe, every=3, rescore=True)
     trainer = make_sft([callback])
     again = score_probe(trainer.model, tokenizer, probe, replicate=1)
     trainer.train()
     store = Store(tmp_path)
     kept = store.read_beside("again", "mini")
     np.testing.assert_array_equal(kept.margin, again.margin)
-    assert kept.text.tolist() == again.text.tolist()
+    assert kept.text.tolist() == again.text.tolist() and kept.n_variants == 1
     # Other batches move likelihoods by rounding at most; another seed writes another text.
     first = store.read("mini", 0)
     np.testing.assert_allclose(kept.margin, first.margin, atol=1e-4)
     assert (kept.text.tolist() == first.text.tolist()) == (temperature == 0)
-    assert not callback.history["noise_floor"].isna().any()
+    assert not callback.history["rescored_flips"].isna().any()
 
 
-def test_a_second_scoring_that_fails_costs_the_noise_floor_alone(make_sft, probe, monkeypatch, caplog):
+def test_a_second_scoring_that_fails_costs_its_own_number_alone(make_sft, probe, monkeypatch, caplog):
     score = Scorer.score
 
     def failing(scorer, *args, **kwargs):
@@ -560,18 +645,29 @@ def test_a_second_scoring_that_fails_costs_the_noise_floor_alone(make_sft, probe
         return score(scorer, *args, **kwargs)
 
     monkeypatch.setattr(Scorer, "score", failing)
-    callback = ForgetCallback(probe, every=3, on_error="raise")
+    callback = ForgetCallback(probe, every=3, rescore=True, on_error="raise")
     make_sft([callback]).train()
-    assert whole(callback.history)["step"].tolist() == [0, 3, 6] and callback.history["noise_floor"].isna().all()
-    assert "the noise floor could not be measured: RuntimeError: out of memory" in caplog.text
+    assert whole(callback.history)["step"].tolist() == [0, 3, 6] and callback.history["rescored_flips"].isna().all()
+    assert "the baseline could not be scored a second time: RuntimeError: out of memory" in caplog.text
 
 
-def test_no_noise_floor_where_it_costs_too_much_or_nobody_wants_it(make_sft, probe, tmp_path):
-    for options in ({"max_overhead": 0.5}, {"noise_floor": False}):
-        callback = ForgetCallback(probe, every=3, **options)
-        make_sft([callback]).train()
-        assert callback.history["noise_floor"].isna().all()
-        assert Store(tmp_path).read_beside("again", "mini") is None
+@pytest.mark.parametrize(
+    "temperature, precision, options, measured",
+    [
+        (0.0, {}, {}, False),  # nothing can differ
+        (1.0, {}, {}, True),
+        (0.0, {"bf16": True}, {}, True),
+        (1.0, {}, {"max_overhead": 0.5}, False),
+        (1.0, {}, {"rescore": False}, False),
+    ],
+)
+def test_the_baseline_is_scored_again_where_something_can_differ(
+    make_sft, probe, tmp_path, temperature, precision, options, measured
+):
+    callback = ForgetCallback(replace(probe, temperature=temperature), every=6, **options)
+    make_sft([callback], **precision).train()
+    assert callback.history["rescored_flips"].notna().all() == measured
+    assert (Store(tmp_path).read_beside("again", "mini") is not None) == measured
 
 
 def test_a_trainer_without_a_tokenizer_is_told_what_to_pass(make_model, probe, tokenizer, tmp_path, caplog):

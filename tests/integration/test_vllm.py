@@ -90,7 +90,7 @@ def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step
     make_vllm_grpo, texts, tokenizer, tmp_path
 ):
     runs = []
-    for callbacks in ([], [ForgetCallback(texts, every=2, on_error="raise", noise_floor=False)]):
+    for callbacks in ([], [ForgetCallback(texts, every=2, on_error="raise")]):
         trainer = make_vllm_grpo(callbacks)
         trainer.train()
         runs.append(trainer)
@@ -123,7 +123,7 @@ def test_samples_are_written_by_the_model_itself(make_vllm_grpo, texts, tmp_path
     trainer.train()
     calls, before = trainer.vllm_generation.llm.calls, plain.vllm_generation.llm.calls
     assert [vars(wanted) for _, wanted in calls if wanted.temperature] == [vars(wanted) for _, wanted in before]
-    # The greedy probe twice at the baseline, for the noise floor, and once at the end; the sampled one never.
+    # The greedy probe twice at the baseline, for what flips by itself, and once at the end; the sampled one never.
     assert [count for count, wanted in calls if not wanted.temperature] == [len(texts)] * 3
     assert Store(tmp_path).read("sampled", 4).metadata["generation"] == "loop"
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "vllm"

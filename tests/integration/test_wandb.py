@@ -23,6 +23,7 @@ from forget_callback import (
 )
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
+from forget_callback.snapshots.answers import Answers
 from forget_callback.training.trackers import AXES, scalars
 from forget_callback.training.wandb_tracker import WandbTracker
 
@@ -220,12 +221,19 @@ def test_no_prompt_and_no_answer_leaves_the_machine_by_default(make_sft, wandb_o
 def test_two_probes_of_fourteen_categories_hand_wandb_150_keys_at_most(wandb_offline):
     """Counted in an offline run: the keys of its history and its summary, and what `define_metric` was called for."""
     probes = [
-        Probe(name, [Recall(f"{name}-{i}", "Q", " A", f"{name}{i % 14}") for i in range(56)])
+        Probe(name, [Recall(f"{name}-{i}", "Q", " A", f"{name}{i % 14}", variants=("Q?",)) for i in range(56)])
         for name in ("facts", "sums")
     ]
 
     def knows(n):
-        return [Snapshot(p.name, p.fingerprint, 0, ids=list(p.ids), correct=np.arange(56) < n) for p in probes]
+        right = np.arange(56) < n
+        return [
+            Snapshot(
+                p.name, p.fingerprint, 0, ids=list(p.ids), correct=right * 1.0,
+                further=(Answers(p.variant_fingerprints[0], right * 1.0),),
+            )
+            for p in probes
+        ]  # fmt: skip
 
     with wandb.init(project="keys"):
         monitor = ForgetMonitor(probes, wandb_offline, WandbTracker())

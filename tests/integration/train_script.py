@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
-from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall
+from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, StopRule
 from forget_callback.scoring import outcomes
 from forget_callback.scoring.engine import Scorer
 
@@ -24,6 +24,7 @@ parser.add_argument("--save-steps", type=int)
 parser.add_argument("--slow-moments", type=float, help="seconds to stay in a probe and in a save, after saying so")
 parser.add_argument("--resume")
 parser.add_argument("--fail-at", type=int)
+parser.add_argument("--variants", choices=["all", "ends"], default="all")
 parser.add_argument("--on-error", choices=["warn", "raise"], default="raise")
 options = parser.parse_args()
 
@@ -41,7 +42,7 @@ model = LlamaForCausalLM(
 
 probe = Probe(
     "mini",
-    [MultipleChoice(f"c{i}", f"{i} is", [" odd", " even"], i % 2) for i in range(4)]
+    [MultipleChoice(f"c{i}", f"{i} is", [" odd", " even"], i % 2, variants=(f"Well: {i} is",)) for i in range(4)]
     + [Recall("r", "one two", " three"), Generation("g", "one two", "three", max_new_tokens=3)],
 )
 
@@ -82,7 +83,16 @@ trainer = SFTTrainer(
     processing_class=tokenizer,
     args=config,
     train_dataset=Dataset.from_list(rows),
-    callbacks=[ForgetCallback(probe, every=1, on_error=options.on_error, noise_floor=options.fail_at is None)],
+    callbacks=[
+        ForgetCallback(
+            probe,
+            every=1,
+            stop=StopRule("forgetting", -1, confidence=None, action="warn") if options.variants == "ends" else (),
+            variants=options.variants,
+            rescore=options.fail_at is None,
+            on_error=options.on_error,
+        )
+    ],
 )
 if options.fail_at is not None and trainer.args.process_index == 1:
     judge = outcomes.judge

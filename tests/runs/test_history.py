@@ -10,8 +10,9 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from forget_callback.metrics.transitions import transitions
-from forget_callback.runs.history import ALL_METRICS, KEYS, History
+from forget_callback.runs.history import ALL_METRICS, KEYS, OF_ALL_PROMPTS, History
 from forget_callback.runs.series import OVER_TIME
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 OUTCOMES = {1.0: ["correct"], 0.0: ["wrong", "unparsed", "truncated"]}
@@ -73,7 +74,23 @@ def slow_over_time(path):
                 values["margin"].append(now.margin[i])
             if not isnan(c[0][i]) and len(now.scores[i]):
                 values["drift"].append(entropy(softmax(now.scores[i]), softmax(first.scores[i])))
-    return {name: mean(kept) for name, kept in values.items()}
+    found = {name: mean(kept) for name, kept in values.items()}
+    return {**found, "ever_forgotten_chance": slow_ever_chance(c), "churn_chance": slow_churn_chance(c)}
+
+
+def slow_ever_chance(c):
+    """Of the items right at the baseline, as many lost now as gained: the share of these that were wrong once."""
+    items = [[row[i] for row in c] for i in range(len(c[0])) if not isnan(c[0][i]) and not isnan(c[-1][i])]
+    lost, gained = (sum((own[0], own[-1]) == ends for own in items) for ends in ((1, 0), (0, 1)))
+    back = [own for own in items if own[0] == own[-1] == 1]
+    wavered = sum(0 in own for own in back)
+    drawn = len(back) + min(lost, gained)
+    return (wavered + min(lost, gained)) / drawn if drawn else nan
+
+
+def slow_churn_chance(c):
+    moved = [(a, b) for a, b in zip(*c[-2:]) if not isnan(a) and not isnan(b)] if len(c) > 1 else []
+    return 2 * min(moved.count((1, 0)), moved.count((0, 1))) / len(moved) if moved else nan
 
 
 def rows_where(path, keep):
@@ -106,7 +123,9 @@ def test_every_row_of_two_probes_matches_the_definitions(seed):
             for pair in zip(*paths.values())
         ]
         pooled = history.select("all")[-1]
-        assert pooled.over_time == pytest.approx(slow_over_time(joined[: step + 1]), abs=1e-12, nan_ok=True)
+        expected = slow_over_time(joined[: step + 1])
+        expected["macro_knowledge_lost"] = mean([history.select(name)[-1].value("knowledge_lost") for name in paths])
+        assert pooled.over_time == pytest.approx(expected, abs=1e-12, nan_ok=True)
         assert pooled.transitions.n + pooled.transitions.n_unscored == 85
     assert not history.select("all", "geo")
 
@@ -136,7 +155,7 @@ def test_a_path_by_hand():
 def test_nothing_scored_is_nan(correct):
     history = History()
     for step in (0, 1):
-        history.append([bare(correct, step)])
+        history.append([bare(correct, step)], again=[bare(correct)] if step == 0 else ())
     assert all(isnan(value) for value in history.rows[-1].over_time.values())
     assert history.rows[-1].transitions.n == 0 and isnan(history.rows[-1].value("forgetting"))
 
@@ -159,7 +178,7 @@ def test_drift_is_the_divergence_of_now_from_the_baseline():
     assert history.rows[-1].value("drift") == pytest.approx(expected, abs=1e-12)
 
 
-ENDS = ["knowledge_method", "stage", "total_samples_seen"]
+ENDS = ["knowledge_method", "verdict", "stage", "total_samples_seen"]
 
 
 def test_the_table_has_a_row_per_step_probe_and_category():
@@ -209,3 +228,115 @@ def test_a_step_that_does_not_fit_leaves_no_trace(bad):
     clean.append(good)
     disturbed.append(good)
     pd.testing.assert_frame_equal(disturbed.table, clean.table)
+
+
+def waver(rng, n_items, n_looks, *, lost=0.0, gained=0.0, hover=0.3):
+    """A model that knows half of the items, and answers a share of all anew at each look: right as often as not.
+
+    Shares of the steadily known are lost, and of the steadily unknown gained, for good at one of the looks.
+    """
+    kind = rng.random(n_items)
+    known, wavers = kind < (1 - hover) / 2, kind >= 1 - hover
+    fate = rng.random(n_items)
+    when = rng.integers(1, n_looks + 1, n_items)
+    for step in range(n_looks + 1):
+        steady = np.where(known, ~((fate < lost) & (step >= when)), (fate < gained) & (step >= when))
+        yield bare(np.where(wavers, rng.random(n_items) < 0.5, steady).astype(float), step)
+
+
+@pytest.mark.parametrize("hover, looks", [(0.05, 50), (0.3, 50), (0.3, 5)])
+def test_without_a_lasting_loss_what_chance_brings_is_what_is_seen(hover, looks):
+    """At 50 looks nothing was lost for good, and `ever_forgotten` is up to half of what was right."""
+    history, rng = History(), np.random.default_rng(0)
+    for snapshot in waver(rng, 3000, looks, hover=hover):
+        history.append([snapshot])
+    row = history.rows[-1]
+    assert row.value("ever_forgotten") == pytest.approx(hover / 2 / 0.5, abs=0.06)
+    for metric in ("ever_forgotten", "churn"):
+        assert row.value(f"{metric}_chance") == pytest.approx(row.value(metric), abs=0.02)
+        assert row.value(f"{metric}_chance") <= row.value(metric)
+
+
+@pytest.mark.parametrize("gained", [0.0, 0.1])
+def test_a_lasting_loss_stands_out_of_what_chance_brings_unless_as_much_is_gained(gained):
+    history, rng = History(), np.random.default_rng(1)
+    for snapshot in waver(rng, 3000, 50, lost=0.4, gained=gained):
+        history.append([snapshot])
+    seen, chance = (history.rows[-1].value(name) for name in ("ever_forgotten", "ever_forgotten_chance"))
+    assert seen == pytest.approx(0.15 / 0.5 + 0.35 * 0.4 / 0.5, abs=0.04)
+    # Gained items stand in for as many lost ones: 0.035 of the 0.14 of all items that were lost.
+    assert chance == pytest.approx(0.15 / 0.36 if gained == 0 else (0.15 + 0.035) / 0.395, abs=0.04)
+    assert chance < seen - 0.05
+
+
+def test_what_flips_when_the_same_model_is_scored_again_is_a_share_of_each_group():
+    history = History()
+    baseline = bare([1, 1, 0, nan], category=["geo", "geo", "art", "art"])
+    history.append([baseline], again=[bare([1, 0, 1, 1])])
+    history.append([bare([1, 1, 0, 1], 1)])
+    found = history.table.set_index(["step", "category"])["rescored_flips"]
+    assert found.to_dict() == {(t, name): v for t in (0, 1) for name, v in {"": 2 / 3, "art": 1, "geo": 0.5}.items()}
+
+
+def in_two(n_items, step, *, lost, whole=True, probe="p"):
+    """A model that knows all items, of four options; the first `lost` it knows no more, in either prompt."""
+    wrong = np.arange(n_items) < lost
+    further = Answers("second", ~wrong * 1.0, choice=np.where(wrong, 1, 0))
+    return bare(
+        ~wrong * 1.0, step, probe, choice=np.where(wrong, 1, 0), answer=np.zeros(n_items, int),
+        n_choices=np.full(n_items, 4.0), further=(further,) if whole else (),
+    )  # fmt: skip
+
+
+def test_a_look_at_the_first_prompts_alone_has_the_raw_numbers_and_confirms_nothing():
+    history = History()
+    history.append([in_two(40, 0, lost=0)])
+    (first,) = history.append([in_two(40, 1, lost=10, whole=False)])
+    (both,) = history.append([in_two(40, 2, lost=10)])
+    assert (first.confirmed, both.confirmed) == (False, True)
+    assert first.value("forgetting") == both.value("forgetting") == 0.25
+    assert all(isnan(first.value(metric)) for metric in OF_ALL_PROMPTS)
+    assert both.value("knowledge_lost") == pytest.approx(0.25 * 4 / 3) and both.value("spurious_forgetting") == 0
+    assert first.transitions.in_this_prompt and first.transitions.first_prompt_lost.mean > 0.2
+    scores = history.lost_scores("p")
+    assert np.isnan(scores[1]).all() and np.nanmean(scores[2]) == pytest.approx(0.25 * 4 / 3)
+    assert np.nanmean(history.lost_scores("p", unconfirmed=True)[1]) == pytest.approx(0.25 * 4 / 3)
+
+
+def test_the_last_look_can_be_given_more_prompts_and_then_all_is_as_if_it_had_had_them_at_once():
+    path = [(0, 0), (1, 5), (2, 10), (3, 4)]
+    straight, mended = History(), History()
+    for step, lost in path:
+        pair = [in_two(40, step, lost=lost, probe=name) for name in "pq"]
+        straight.append(pair)
+        if step:
+            mended.append([one.without_variants() for one in pair])
+            assert mended.arrow.num_rows == len(mended.rows) and not mended.last_rows[0].confirmed
+            mended.replace_last(pair)
+        else:
+            mended.append(pair)
+    pd.testing.assert_frame_equal(mended.table, straight.table)
+    pd.testing.assert_frame_equal(mended.arrow.to_pandas(), straight.arrow.to_pandas())
+    np.testing.assert_array_equal(mended.lost_scores("all"), straight.lost_scores("all"))
+    with pytest.raises(ValueError, match=r"of the last step, 3; got steps \[2\]"):
+        mended.replace_last([in_two(40, 2, lost=0)])
+
+
+def test_a_preview_changes_nothing():
+    history = History()
+    history.append([in_two(40, 0, lost=0)])
+    seen = history.preview([in_two(40, 1, lost=10)])
+    assert len(history.rows) == 1 and history.last_step == 0 and len(history.lost_scores("p")) == 1
+    history.append([in_two(40, 1, lost=10)])
+    pd.testing.assert_frame_equal(seen.table, history.table)
+    np.testing.assert_array_equal(seen.lost_scores("p"), history.lost_scores("p"))
+
+
+def test_a_probe_counts_once_in_the_mean_over_probes_and_by_its_items_in_the_pool():
+    history = History()
+    for step, lost in ((0, 0), (1, 12)):
+        history.append([in_two(40, step, lost=lost, probe="few"), in_two(360, step, lost=0, probe="many")])
+    few, many, pooled = (history.select(name)[-1] for name in ("few", "many", "all"))
+    assert pooled.value("macro_knowledge_lost") == pytest.approx(12 / 40 * 4 / 3 / 2)
+    assert pooled.value("knowledge_lost") == pytest.approx(12 / 400 * 4 / 3)
+    assert isnan(few.value("macro_knowledge_lost")) and isnan(many.value("macro_knowledge_lost"))

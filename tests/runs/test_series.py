@@ -11,6 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 from forget_callback import retention
 from forget_callback.runs.history import History
 from forget_callback.runs.retention import first_loss
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 
@@ -100,6 +101,42 @@ def test_a_curve_by_hand():
     assert found.survival == pytest.approx([1, 4 / 5, 4 / 5 * 2 / 3, 4 / 5 * 2 / 3 * 1 / 2])
     assert found.at_risk.tolist() == [5, 5, 3, 2] and found.lost.tolist() == [0, 1, 1, 1]
     assert ((found.low <= found.survival) & (found.survival <= found.high)).all()
+
+
+def asked_twice(first, second, *, step, whole=True):
+    """A snapshot right or wrong in the first prompt and, None where an item has none, in the second."""
+    asked = [value is not None for value in second]
+    further = Answers("second", [nan if value is None else value for value in second], asked=asked)
+    ids = [f"i{i}" for i in range(len(first))]
+    return Snapshot("p", "f", step, ids, first, samples_seen=8.0 * step, further=(further,) if whole else ())
+
+
+def test_an_item_is_lost_when_every_prompt_of_it_is_wrong():
+    """Of six: lost in both at once; in one after the other; in the first only; has one prompt; knew one; is kept."""
+    path = [
+        asked_twice([1, 1, 1, 1, 1, 1], [1, 1, 1, None, 0, 1], step=0),
+        asked_twice([0, 0, 0, 1, 0, 1], [0, 1, 1, None, 0, 1], step=1),
+        asked_twice([0, 0, 0, 0, 0, 1], [0, 0, 1, None, 0, 1], step=2),
+    ]
+    found = retention(path)
+    assert found.variants == 2 and found.at_risk.tolist() == [5, 5, 4] and found.lost.tolist() == [0, 1, 2]
+    assert found.survival == pytest.approx([1, 4 / 5, 2 / 5])
+    in_one = retention([snapshot.without_variants() for snapshot in path])
+    assert in_one.variants == 1 and in_one.lost.tolist() == [0, 4, 1]
+
+
+def test_a_look_at_the_first_prompts_alone_shows_who_is_kept_and_not_who_is_lost():
+    """As far as anybody knows, the item that is wrong in one prompt is lost when both are."""
+    path = [
+        asked_twice([1, 1, 1], [1, 1, None], step=0),
+        asked_twice([0, 1, 0], [0, 1, None], step=1, whole=False),
+        asked_twice([0, 1, 0], [0, 0, None], step=2),
+    ]
+    found = first_loss(path)
+    assert dict(zip(found.ids, zip(found.samples_seen, found.lost))) == {
+        "i0": (16.0, True), "i1": (16.0, False), "i2": (8.0, True)
+    }  # fmt: skip
+    assert retention([path[0], path[1]]).variants == 1  # nobody asked again in the second prompt
 
 
 def test_at_one_and_at_zero_the_interval_is_wilsons():

@@ -2,14 +2,18 @@
 
 from math import isnan, nan
 
+import numpy as np
 import pytest
 from scipy.stats import norm
 from statsmodels.stats.proportion import proportion_confint
 
 from forget_callback.metrics.transitions import METRICS
+from forget_callback.probes.items import Generation, MultipleChoice
+from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History
 from forget_callback.runs.series import OVER_TIME
-from forget_callback.runs.stopping import LOSSES, StopRule, decide, stop_rules
+from forget_callback.runs.stopping import LOSSES, StopRule, can_fire, check_targets, decide, stop_rules
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 N = 200
@@ -215,3 +219,102 @@ def test_every_loss_can_be_a_rule_in_text():
 def test_what_is_neither_rule_nor_text_is_refused(given):
     with pytest.raises(ValueError, match=r"stop takes StopRules and texts such as .*; got (0.05|None|3)$"):
         stop_rules(given)
+
+
+def in_two(*lost, n=N):
+    """A history of an open-ended probe in two prompts; None in a pair is a prompt that was not asked."""
+    history = History()
+    for step, (first, second) in enumerate([(0, 0), *lost]):
+        further = () if second is None else (Answers("second", np.arange(n) >= second),)
+        ids, right = [str(i) for i in range(n)], (np.arange(n) >= first).astype(float)
+        history.append([Snapshot("p", "f", 10 * step, ids=ids, correct=right, further=further)])
+    return history.select("p")
+
+
+@pytest.mark.parametrize(
+    "lost, fired, triggered",
+    [
+        ([(60, None), (60, None)], False, True),  # by one prompt alone
+        ([(60, None), (60, 60)], True, True),  # confirmed where it would act
+        ([(60, None), (60, 5)], False, False),  # form, not knowledge
+        ([(60, None), (60, 5), (60, None)], False, False),  # that it was not counts
+        ([(60, None), (60, 5), (60, None), (60, 60)], True, True),
+        ([(60, 60), (60, 60)], True, True),
+    ],
+)
+@pytest.mark.parametrize("confidence", [0.95, None])
+def test_a_rule_is_triggered_by_one_prompt_and_acts_on_both(lost, fired, triggered, confidence):
+    decision = decide(StopRule("knowledge_lost", 0.1, confidence=confidence), in_two(*lost))
+    assert (decision.fired, decision.triggered) == (fired, triggered)
+    assert ("first prompts only" in decision.reason) == (triggered and not fired)
+
+
+def test_a_rule_on_answers_as_they_are_needs_no_further_prompt():
+    decision = decide(StopRule("forgetting", 0.1), in_two((60, None), (60, None)))
+    assert decision.fired and decision.triggered
+
+
+@pytest.mark.parametrize("metric", ["known_lost", "spurious_forgetting", "knowledge_lost_range_high"])
+def test_what_one_prompt_has_no_number_for_is_asked_where_it_shows_a_loss(metric):
+    rule = StopRule(metric, 0.9, confidence=None, patience=1)
+    assert not decide(rule, in_two((60, None))).fired and decide(rule, in_two((60, None))).triggered
+    assert not decide(rule, in_two((0, None))).triggered
+
+
+@pytest.mark.parametrize("n, possible", [(4, False), (200, True)])
+def test_whether_a_rule_can_fire_is_asked_of_all_prompts(n, possible):
+    choice = np.zeros(n, int)
+    further = (Answers("second", np.ones(n), choice=choice),)
+    one = Snapshot(
+        "p", "f", 0, [str(i) for i in range(n)], np.ones(n), choice=choice, answer=choice, n_choices=np.full(n, 4.0),
+        further=further,
+    )  # fmt: skip
+    assert can_fire(StopRule("knowledge_lost", 0.9), [one]) is possible
+
+
+def sampled(samples, temperature=1.0, name="essays"):
+    items = [Generation(f"g{i}", "Q", "A", samples=samples) for i in range(40)]
+    return Probe(name, items, temperature=temperature)
+
+
+CHOICES = Probe("choices", [MultipleChoice("m", "Q", [" a", " b", " c"], 0)])
+
+
+@pytest.mark.parametrize("metric", ["knowledge_lost", "forgetting", "churn"])
+@pytest.mark.parametrize(
+    "probes, target", [([sampled(1)], None), ([CHOICES, sampled(3)], None), ([CHOICES, sampled(2)], "essays")]
+)
+def test_a_rule_on_too_few_sampled_answers_is_refused_with_what_to_do(metric, probes, target):
+    rule = StopRule(metric, 0.05, probe=target, confidence=None)
+    remedy = r"probe 'essays' are sampled, \d an item.*draw 4 or more .*samples=4.*or set temperature=0"
+    with pytest.raises(ValueError, match=remedy):
+        check_targets([rule], probes)
+
+
+def test_enough_samples_greedy_answers_and_other_probes_may_have_rules():
+    check_targets([StopRule("knowledge_lost", 0.05)], [sampled(4)])
+    check_targets([StopRule("knowledge_lost", 0.05)], [sampled(1, temperature=0.0)])
+    check_targets([StopRule("knowledge_lost", 0.05, probe="choices")], [CHOICES, sampled(1)])
+
+
+def test_an_unchanged_model_whose_answers_are_sampled_four_times_stops_nothing():
+    """20 looks at items of every difficulty; by one sample an item a rule at 0.05 would stop nearly every run."""
+    rng, n, stopped, by_one = np.random.default_rng(0), 200, [], []
+    rule, raw = StopRule("knowledge_lost", 0.05), StopRule("forgetting", 0.05)
+    for _ in range(25):
+        chance, history, one = rng.random(n), History(), History()
+        fired = [False, False]
+        for step in range(21):
+            share = rng.binomial(4, chance) / 4
+            ids = [str(i) for i in range(n)]
+            history.append([Snapshot("p", "f", step, ids, share, samples=np.full(n, 4))])
+            one.append([Snapshot("p", "f", step, ids, rng.binomial(1, chance) * 1.0)])
+            if step:
+                fired[0] |= decide(rule, history.select("p")).fired
+                fired[1] |= decide(raw, one.select("p")).fired
+        row = history.select("p")[-1]
+        assert row.value("knowledge_lost") == row.value("knowledge_lost_net")
+        assert row.transitions.knowledge_method == "net"
+        stopped.append(fired[0])
+        by_one.append(fired[1])
+    assert sum(stopped) == 0 and sum(by_one) > 20

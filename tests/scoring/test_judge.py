@@ -109,7 +109,7 @@ def test_a_reward_function_of_trl_works_as_it_is(taught, tmp_path):
 
     rows = [{"prompt": [{"role": "user", "content": prompt}], "solution": "Paris"} for prompt in PROMPTS[:2]]
     items = [Generation(f"g{i}", p, "see doc", max_new_tokens=20, doc={"solution": "a"}) for i, p in enumerate(PROMPTS)]
-    watched = ForgetCallback(Probe("p", items, chat=True), scorer=reward, noise_floor=False, on_error="raise")
+    watched = ForgetCallback(Probe("p", items, chat=True), scorer=reward, on_error="raise")
     config = GRPOConfig(
         str(tmp_path),
         use_cpu=True,

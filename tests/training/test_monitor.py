@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import sys
+from dataclasses import replace
 from math import inf, isnan, nan
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, Variant
 from forget_callback.probes.probe import Probe
 from forget_callback.report import report_data
 from forget_callback.runs.history import ALL_METRICS, History, Stage
 from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.trackers import AXES, evaluation_metrics, scalars
@@ -176,21 +178,22 @@ def test_scalars_names_every_number_that_exists(tmp_path):
     names = set(numbers)
     places = ["facts", "facts/art", "facts/geo", "sums", "all"]
     without = {"margin", "drift"}  # the score functions above give neither
+    of_some = ("spurious_forgetting", "recall_lost", "recall_still_chosen")  # two prompts, recall, or both forms
+    without |= {f"{name}{end}" for name in of_some for end in ("", "_low", "_high")}
     without |= {"guess_persistence", "persistence_p_value", "no_forgetting_p_value"}  # where items can be guessed
-    without |= {"noise_floor"}  # the baseline was scored once
-    one_prompt = ("spurious_forgetting", "recall_lost", "recall_still_chosen")  # and no fact asked in two forms
-    without |= {f"{name}{end}" for name in one_prompt for end in ("", "_low", "_high")}
+    without |= {"rescored_flips"}  # the baseline was scored once
+    without |= {"macro_knowledge_lost"}  # of the pool alone
     without |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # there is one stage
     names = {name for name in names if name.rpartition("/")[2] not in without}
     assert names == {f"forget/{place}/{metric}" for place in places for metric in ALL_METRICS if metric not in without}
     assert all(isinstance(value, float) and not isnan(value) for value in numbers.values())
 
 
-def test_evaluation_metrics_hold_every_metric_of_whole_probes(tmp_path):
+def test_evaluation_metrics_are_three_of_each_whole_probe_and_what_is_asked_for(tmp_path):
     _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path), 30, 20)
-    metrics = evaluation_metrics(seen.rows)
-    places = ("facts", "sums", "all")
-    assert set(metrics) == {f"eval_forget_{place}_{metric}" for place in places for metric in ALL_METRICS}
+    metrics = evaluation_metrics(seen.rows, more=("drift", "forgetting"))
+    wanted = ("knowledge_lost", "forgetting", "accuracy_after", "drift")
+    assert list(metrics) == [f"eval_forget_{place}_{name}" for place in ("facts", "sums", "all") for name in wanted]
     assert metrics["eval_forget_sums_forgetting"] == 0.25 and isnan(metrics["eval_forget_all_drift"])
 
 
@@ -543,7 +546,7 @@ def test_a_rule_that_can_never_fire_is_said_at_the_baseline(tmp_path, caplog, ru
     assert ("can never fire" in caplog.text) == idle
 
 
-def test_the_noise_floor_is_measured_once_kept_and_subtracted(tmp_path, caplog):
+def test_what_flips_when_the_baseline_is_scored_again_is_measured_once_and_kept(tmp_path, caplog):
     probe = Probe("p", [Recall(f"r{i}", "", "x", "geo" if i < 5 else "art") for i in range(10)])
     near = np.full(10, 0.01)
     again = answers(probe, [0] + [1] * 9, margin=-near)
@@ -551,6 +554,113 @@ def test_the_noise_floor_is_measured_once_kept_and_subtracted(tmp_path, caplog):
     monitor.observe(0, answers(probe, [1] * 10, margin=near), again=again)
     monitor.observe(1, answers(probe, [0, 0, 0] + [1] * 7), again=again)  # there is only one baseline
     table = monitor.history.set_index(["step", "category"])
-    assert table["noise_floor"].tolist() == [0.1, 0.0, 0.2] * 2
+    assert table["rescored_flips"].tolist() == [0.1, 0.0, 0.2] * 2
     assert "1 of 10 items flip when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
     pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
+
+
+PAIRED = Probe("paired", [replace(item, variants=(Variant(f"How else? {item.id}"),)) for item in SUMS.items])
+
+
+def in_both(first, second, whole=True):
+    """A snapshot of `PAIRED`: the first `first` items are right in the first prompt, `second` in the second one."""
+    right = [np.arange(N) < n for n in (first, second)]
+    further = Answers(PAIRED.variant_fingerprints[0], right[1], choice=np.where(right[1], 1, 2))
+    choice = np.where(right[0], 1, 2)
+    taken = Snapshot("paired", PAIRED.fingerprint, 0, list(PAIRED.ids), right[0] * 1.0, choice=choice)
+    return replace(taken, further=(further,)) if whole else taken
+
+
+def loop(monitor, answers, *, variants):
+    """A training loop of a user's own: asks all prompts always, or at both ends and where a rule would act."""
+    asked, seen = [], None
+    for step, (first, second) in enumerate(answers):
+        whole, last = in_both(first, second), step == len(answers) - 1
+        if variants == "all" or step in (0, len(answers) - 1) or monitor.would_act(step, whole.without_variants()):
+            asked.append(step)
+            seen = monitor.observe(step, whole, samples_seen=8.0 * step)
+        else:
+            seen = monitor.observe(step, whole.without_variants(), samples_seen=8.0 * step)
+        if seen.stop and not last:
+            break
+    return asked, seen
+
+
+LOST_IN_FORM = [(40, 40), (20, 38), (18, 39), (19, 40), (22, 36), (20, 38)]
+LOST = [(40, 40), (20, 20), (20, 20), (18, 18), (15, 15), (10, 12)]
+
+
+def test_what_one_prompt_would_stop_for_is_confirmed_in_both_and_only_a_loss_of_both_stops(tmp_path):
+    for number, (path, stops, asked) in enumerate([(LOST_IN_FORM, False, [0, 2, 4, 5]), (LOST, True, [0, 2])]):
+        recorder = Recorder()
+        monitor = ForgetMonitor(PAIRED, tmp_path / f"{number}", recorder, "knowledge_lost>0.2")
+        found, seen = loop(monitor, path, variants="ends")
+        assert (found, seen.stop) == (asked, stops)
+        assert [title for title, _ in recorder.alerts] == ["Forgetting: stopping"] * stops
+        always = ForgetMonitor(PAIRED, tmp_path / f"{number}-all", (), "knowledge_lost>0.2")
+        assert loop(always, path, variants="all")[1].stop == stops
+        whole = [(row.step in asked) == row.confirmed for row in monitor.rows]
+        assert all(whole) and monitor.history["knowledge_lost"].notna().sum() == len(asked)
+
+
+def test_at_the_end_both_ways_of_asking_have_the_same_rows(tmp_path):
+    rows = []
+    for variants in ("all", "ends"):
+        monitor = ForgetMonitor(PAIRED, tmp_path / variants)
+        loop(monitor, LOST_IN_FORM, variants=variants)
+        rows.append(monitor.history.query("step == 5"))
+        files = Store(tmp_path / variants)
+        assert files.read("paired", 5).n_variants == 2
+    pd.testing.assert_frame_equal(*(table.reset_index(drop=True) for table in rows))
+
+
+def test_a_last_snapshot_of_the_first_prompts_is_completed_where_training_ends_early(tmp_path):
+    """In memory, on disk, and when the run is read back; the other steps stay as they are."""
+    recorder, path = Shows(), [LOST[0], LOST[1], LOST[3]]
+    monitor = ForgetMonitor(PAIRED, tmp_path, recorder)
+    for step, pair in enumerate(path):
+        monitor.observe(step, in_both(*pair, whole=step == 0), samples_seen=8.0 * step)
+    assert not monitor.confirmed and monitor.history["knowledge_lost"].isna().tolist() == [False, True, True]
+    seen = monitor.observe(2, in_both(*path[2]), samples_seen=16.0)
+    assert monitor.confirmed and seen.error is None
+    assert monitor.history["step"].tolist() == [0, 1, 2] and len(recorder.rows) == 4
+    assert [len(changed) for _, changed in recorder.shown] == [0, 20, 2, 0]  # each changed item once
+    assert [monitor.store.read("paired", step).n_variants for step in (0, 1, 2)] == [2, 1, 2]
+    pd.testing.assert_frame_equal(ForgetMonitor(PAIRED, tmp_path).history, monitor.history)
+    files = pd.read_parquet(monitor.store.path / "history.parquet")
+    pd.testing.assert_frame_equal(files, monitor.history, check_dtype=False)
+    with pytest.raises(ValueError, match="step must be above the last snapshot's, 2"):
+        monitor.observe(2, in_both(*path[2]))
+    with pytest.raises(ValueError, match="was asked as many prompts, and is not overwritten"):
+        monitor.store.add_variants(in_both(*path[2]).at(2))
+
+
+def test_a_run_that_asks_fewer_prompts_than_its_baseline_was_asked_compares_in_those_that_both_have(tmp_path, caplog):
+    monitor = ForgetMonitor(PAIRED, tmp_path, stop="knowledge_lost>0.2")
+    monitor.compare_with(in_both(40, 40))
+    monitor.observe(0, in_both(40, 40, whole=False))
+    assert "the baseline was asked in 2 prompts and this run in 1; they are compared in the 1" in caplog.text
+    seen = [monitor.observe(step, in_both(20, 40, whole=False)) for step in (1, 2)]
+    assert seen[-1].stop and seen[-1].rows[0].confirmed and seen[-1].rows[0].transitions.in_this_prompt
+
+
+def test_an_alert_names_the_category_that_lost_most_only_where_that_is_sure(tmp_path):
+    items = [MultipleChoice(f"m{i}", "Q", [" 1", " 2", " 3"], 1, "abc"[i % 3]) for i in range(240)]
+    probe, texts = Probe("sums", items), []
+    for lost in ("b", "abc"):
+        recorder = Recorder()
+        monitor = ForgetMonitor(probe, tmp_path / lost, recorder, StopRule("forgetting", 0.01, patience=1))
+        for step in (0, 1):
+            wrong = np.array([step == 1 and item.category in lost and int(item.id[1:]) % 5 == 0 for item in items])
+            choice = np.where(wrong, 2, 1)
+            monitor.observe(step, Snapshot("sums", probe.fingerprint, 0, list(probe.ids), ~wrong * 1.0, choice=choice))
+        texts += [text for _, text in recorder.alerts]
+    assert "; most in b, " in texts[0] and len(texts) == 2
+
+
+@pytest.mark.parametrize("given", ["all", "list"])
+def test_a_rule_on_one_sampled_draw_is_refused_before_anything_is_written(tmp_path, given):
+    essays = Probe("essays", [Generation(f"g{i}", "Q", "A") for i in range(40)], temperature=1.0)
+    with pytest.raises(ValueError, match=r"sampled, 1 an item.*samples=4.*temperature=0"):
+        ForgetMonitor([essays, FACTS] if given == "list" else essays, tmp_path, stop="forgetting>0.05")
+    assert list(tmp_path.iterdir()) == []

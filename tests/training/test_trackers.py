@@ -14,6 +14,7 @@ FACTS = Probe("facts", [Recall(f"r{i}", "a prompt", "an answer", "geo" if i % 2 
 SUMS = Probe("sums", [MultipleChoice(f"m{i}", "a prompt", [" 1", " 2", " 3"], 1) for i in range(40)])
 WHOLE = ["knowledge_lost", "knowledge_lost_low", "knowledge_lost_high", "knowledge_gained", "forgetting"]
 WHOLE += ["backward_transfer", "accuracy_after"]
+RECALLED = [*WHOLE, "recall_lost"]
 CATEGORY = ["knowledge_lost", "forgetting", "accuracy_after"]
 
 
@@ -47,13 +48,11 @@ def knows(n, probes):
     return found
 
 
-def observed(tmp_path, probes, *n_right, again=None, **options):
+def observed(tmp_path, probes, *n_right, **options):
     tracker = Everything()
     monitor = ForgetMonitor(probes, tmp_path, tracker, "churn>-1", **options)
     for step, n in enumerate(n_right):
-        monitor.observe(
-            step, knows(n, monitor.probes), again=None if again is None or step else knows(again, monitor.probes)
-        )
+        monitor.observe(step, knows(n, monitor.probes))
     monitor.finish()
     return tracker, monitor
 
@@ -66,30 +65,32 @@ def metrics(row, place):
 def test_by_default_a_probe_has_the_main_metrics_and_a_category_three_headline_first(tmp_path):
     tracker, monitor = observed(tmp_path, [FACTS, SUMS], 30, 20)
     row = tracker.rows[1]
-    assert [metrics(row, place) for place in ("all", "facts", "sums")] == [WHOLE] * 3
+    assert [metrics(row, place) for place in ("all", "facts", "sums")] == [RECALLED, RECALLED, WHOLE]
     assert [metrics(row, place) for place in ("facts/art", "facts/geo")] == [CATEGORY] * 2
     assert next(iter(row)) == "forget/all/knowledge_lost"
     assert row["forget/facts/geo/forgetting"] == row["forget/all/forgetting"] == 0.25
     assert {"churn", "n10", "ever_forgotten"} <= set(monitor.history)  # what trackers do not get is kept all the same
 
 
-@pytest.mark.parametrize("measured", [True, False])
-def test_sampled_answers_lead_with_what_is_lost_beyond_noise_where_that_was_measured(tmp_path, measured):
-    probe = Probe("essays", [Generation(f"g{i}", "Q", "A", "exact", "one") for i in range(40)], temperature=1.0)
-    tracker, _ = observed(tmp_path, [probe, FACTS], 30, 20, again=26 if measured else None)
+@pytest.mark.parametrize("alone", [True, False])
+def test_sampled_answers_lead_with_what_was_lost_on_balance(tmp_path, alone):
+    essays, more = (
+        Probe(name, [Generation(f"g{i}", "Q", "A", "exact", "one", samples=4) for i in range(40)], temperature=1.0)
+        for name in ("essays", "more")
+    )
+    tracker, _ = observed(tmp_path, [essays, more if alone else FACTS], 30, 20)
     row = tracker.rows[1]
-    headline = "knowledge_lost_net" if measured else "knowledge_lost"
-    for place in ("all", "essays", "essays/one"):
-        assert metrics(row, place)[0] == headline
-        assert not measured or "knowledge_lost" not in metrics(row, place)
-    assert metrics(row, "facts") == WHOLE
-    assert row[f"forget/essays/{headline}"] == pytest.approx(0.25 - 0.1 * measured)
+    for place in ("essays", "essays/one", *(["all", "more"] if alone else [])):
+        assert metrics(row, place)[0] == "knowledge_lost_net" and "knowledge_lost" not in metrics(row, place)
+    if not alone:
+        assert metrics(row, "facts") == RECALLED and metrics(row, "all")[0] == "knowledge_lost"
+    assert row["forget/essays/knowledge_lost_net"] == pytest.approx(0.25)
 
 
 def test_log_all_adds_every_metric_after_the_main_ones(tmp_path):
     tracker, monitor = observed(tmp_path, FACTS, 30, 20, log="all")
     found = metrics(tracker.rows[1], "facts")
-    assert found[: len(WHOLE)] == WHOLE
+    assert found[: len(RECALLED)] == RECALLED
     row = monitor.history.query("step == 1 and category == ''").iloc[0]
     assert {"n10", "churn", "ever_forgotten"} <= set(found) and len(found) == len(set(found)) > 20
     assert {name: row[name] for name in found} == {name: tracker.rows[1][f"forget/facts/{name}"] for name in found}

@@ -3,13 +3,14 @@
 import json
 import re
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from forget_callback import Generation, Probe, Snapshot
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot
 from forget_callback.runs.history import History
+from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.snapshot import complete
 from forget_callback.training.trackers import scalars
 
 # Of wandb-workspaces itself.
@@ -18,22 +19,32 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 
-def logged(temperature):
-    """Every key that a run of two probes hands to its trackers by default."""
-    items = [Generation(f"{i}", "Q", "A", "exact", ("a", "b / c")[i % 2]) for i in range(40)]
-    probes = [Probe(name, items, temperature=temperature) for name in ("facts", "my-probe")]
-    history, again = History(), [replace(taken, step=1) for taken in snapshots(probes, 3)]
-    history.append(snapshots(probes, 0), again=again)
-    rows = history.append(snapshots(probes, 8))
-    return scalars(rows, sampled=("facts", "my-probe", "all") if temperature else ())
+def logged(sampled):
+    """Every key that a run of two probes gives its trackers by default: choices in two prompts and recall, or text."""
+    names, category = ("facts", "my-probe"), [("a", "b / c")[i % 2] for i in range(40)]
+    if sampled:
+        items = [Generation(f"{i}", "Q", "A", "exact", category[i], samples=4) for i in range(40)]
+    else:
+        kinds = [MultipleChoice(f"{i}", "Q", ["x", "y", "z"], 0, category[i], variants=("Q?",)) for i in range(20)]
+        items = [*kinds, *(Recall(f"{i}", "Q", "A", category[i]) for i in range(20, 40))]
+    probes = [Probe(name, items, temperature=float(sampled)) for name in names]
+    history = History()
+    history.append(snapshots(probes, 0))
+    return scalars(history.append(snapshots(probes, 8)), sampled=(*names, "all") if sampled else ())
 
 
-def snapshots(probes, lost):
-    correct = (np.arange(40) >= lost).astype(float)
-    category = [item.category for item in probes[0].items]
-    return [
-        Snapshot(probe.name, "f", lost, ids=list(probe.ids), correct=correct, category=category) for probe in probes
-    ]
+def snapshots(probes, step):
+    right = np.arange(40) % 20 >= step
+    choice = np.where(right, 0, 1)
+    found = []
+    for probe in probes:
+        more = [
+            Answers(name, np.where(np.arange(40) < 20, right, np.nan), choice=choice, asked=np.arange(40) < 20)
+            for name in probe.variant_fingerprints
+        ]
+        taken = Snapshot(probe.name, probe.fingerprint, step, list(probe.ids), right * 1.0, choice=choice, further=more)
+        found.append(complete(taken, probe))
+    return found
 
 
 def panels(spec):
@@ -52,7 +63,7 @@ def test_every_section_and_panel_reads_what_is_logged(run_cli, tmp_path):
     assert {name for name, _ in found} == {
         f"Forgetting: {part}" for part in ("overview", "per category", "items", "cost")
     }
-    plain, sampled = logged(0.0), logged(1.0)
+    plain, sampled = logged(False), logged(True)
     firsts, drawn = {}, 0
     for section, panel in found:
         config = panel["config"]
