@@ -17,6 +17,8 @@ from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 FEW_ITEMS = 200
+# With fewer samples of an answer, what sampling alone changes is taken for a loss.
+MIN_SAMPLES = 4
 LITTLE_KNOWN = 0.15
 # Each test runs at every snapshot of every probe, so a healthy run must pass it hundreds of times.
 SIGNIFICANT = 0.001
@@ -46,7 +48,6 @@ def advice(
     *,
     changed: Transitions | None = None,
     sampled: bool = False,
-    noise_measured: bool = False,
 ) -> tuple[Advice, ...]:
     """All advice about one probe.
 
@@ -55,7 +56,6 @@ def advice(
         after: A later snapshot, or the baseline itself.
         changed: Transitions between the two, where the caller has them.
         sampled: Whether answers are sampled, so that the same model answers differently twice.
-        noise_measured: Whether the baseline was scored twice, so that this noise is known.
 
     Raises:
         ValueError: If the two are of different probes or items.
@@ -66,7 +66,7 @@ def advice(
     after = align(before, after)
     changed = compare(before, after) if changed is None else changed
     found = (
-        *_probe_design(before, sampled and not noise_measured),
+        *_probe_design(before, sampled),
         *_baseline_knowledge(before, changed),
         *_answers(before, after, changed),
         *_scoring_setup(before, after),
@@ -88,7 +88,7 @@ def _scoring_setup(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str
         )
 
 
-def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, str]]:
+def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
     n, two = len(before), int((before.n_choices == 2).sum())
     if n < FEW_ITEMS:
         yield (
@@ -109,11 +109,12 @@ def _probe_design(before: Snapshot, noise_unknown: bool) -> Iterator[tuple[str, 
             f"the right option is not equally often at each position (chi-square test, p = {p_value:.1g}), so a "
             "position bias of the model counts as knowledge or forgetting; shuffle the options of every item",
         )
-    if noise_unknown:
+    drawn = before.samples[np.isinf(before.n_choices) & (before.kind != "recall")]
+    if sampled and (drawn < MIN_SAMPLES).any():
         yield (
-            "noise_not_measured",
-            "answers are sampled, and the same model would answer differently a second time; score the baseline twice "
-            "with another seed to measure that noise, or set temperature=0",
+            "few_samples",
+            f"answers are sampled, {int(drawn.min())} an item, and the same model would answer differently a second "
+            f"time; draw {MIN_SAMPLES} or more (samples={MIN_SAMPLES}), or set temperature=0",
         )
 
 

@@ -232,10 +232,8 @@ class History:
         Args:
             now: That snapshot.
         """
-        rows = self.select(probe.name)
-        measured = not np.isnan(rows[0].value("rescored_flips"))
-        changed = rows[-1].transitions
-        return advice(self.baseline(probe.name), now, changed=changed, sampled=probe.sampled, noise_measured=measured)
+        changed = self.select(probe.name)[-1].transitions
+        return advice(self.baseline(probe.name), now, changed=changed, sampled=probe.sampled)
 
     def lost_scores(self, probe: str, category: str = "", *, unconfirmed: bool = False) -> NDArray[np.float32]:
         """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate, uncapped.

@@ -8,6 +8,7 @@ import pandas as pd
 from forget_callback.probes.items import Item, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series, answered
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 _CHANGES = ("lost", "unlearned", "recovered", "gained")
@@ -19,12 +20,17 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
     `series` is their history, this snapshot included, whose items are in the order of the probe's.
 
     Returns:
-        A row per item, losses first, sorted by the margin at the baseline, largest first. `change` is "lost" (right
-        at the baseline), "unlearned" (gained since and lost again), "recovered" or "gained"; margins are in nats;
-        `first_lost_at` is in training samples, NaN for an item that was never lost.
+        A row per item, losses first, sorted by the margin at the baseline, largest first. `change` is that of the
+        first prompt: "lost" (right at the baseline), "unlearned" (gained since and lost again), "recovered" or
+        "gained"; `prompts_right` of `prompts` scored now are right: an item that is lost in the first and right in
+        another changed its form. Margins are in nats; `first_lost_at` is in training samples, NaN for an item that
+        was never lost.
     """
     base, by_id = series.baseline, {item.id: item for item in probe.items}
     change = 2 * (answered(now) == 1) + (series.first != 1)  # index into _CHANGES
+    prompts: list[Snapshot | Answers] = [now, *now.further]
+    asked = np.sum([~np.isnan(answered(one)) for one in prompts], axis=0)
+    right = np.sum([answered(one) == 1 for one in prompts], axis=0)
     rows = np.flatnonzero(series.changed)
     rows = rows[np.lexsort((-base.margin[rows], change[rows]))]
     items = [by_id[str(name)] for name in base.ids[rows]]
@@ -36,6 +42,8 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
             "category": [item.category for item in items],
             "id": [item.id for item in items],
             "change": [_CHANGES[i] for i in change[rows]],
+            "prompts": asked[rows],
+            "prompts_right": right[rows],
             "prompt": [item.prompt for item in items],
             "expected": [expected(item) for item in items],
             "answer_at_baseline": base.prediction[rows],

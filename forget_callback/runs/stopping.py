@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from forget_callback.metrics.diagnostics import MIN_SAMPLES
 from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
@@ -34,8 +35,6 @@ LOSSES = (
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
 )
-# Fewer samples of an answer than these, and a rule stops on sampling noise.
-MIN_SAMPLES = 4
 _NOT_SHARES = ("forgetting_events", "drift", "margin", "guess_persistence")
 
 

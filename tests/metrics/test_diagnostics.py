@@ -169,11 +169,14 @@ def test_below_chance_with_several_numbers_of_options():
     assert "below_chance" not in keys(*path)
 
 
-@pytest.mark.parametrize("sampled, measured, said", [(0, 0, 0), (0, 1, 0), (1, 0, 1), (1, 1, 0)])
-def test_sampled_answers_need_a_measured_noise(sampled, measured, said):
-    path = [snapshot(step, [1.0] * N) for step in (0, 1)]
-    found = keys(*path, sampled=bool(sampled), noise_measured=bool(measured))
-    assert found == ["noise_not_measured"] * said
+@pytest.mark.parametrize("sampled, samples, said", [(0, 1, 0), (1, 1, 1), (1, 3, 1), (1, 4, 0)])
+def test_sampled_answers_need_several_samples(sampled, samples, said):
+    path = [snapshot(step, [1.0] * N, samples=[samples] * N) for step in (0, 1)]
+    found = advice(*path, sampled=bool(sampled))
+    assert [one.key for one in found] == ["few_samples"] * said
+    assert all(f"sampled, {samples} an item" in one.text and "draw 4 or more" in one.text for one in found)
+    recall = [snapshot(step, [1.0] * N, kind=["recall"] * N) for step in (0, 1)]
+    assert keys(*recall, sampled=True) == []  # it is never sampled
 
 
 @pytest.mark.parametrize("correct", [[nan], [nan] * N, [1.0], [0.0]])

@@ -110,7 +110,7 @@ def test_history_advice_and_fit_are_taken_as_they_are(tmp_path):
                 assert mine["samples"][-1] == pytest.approx(2 * 16 * 70)
         if own["name"] != "all":
             last = store.read(own["name"], 70)
-            expected = advice(history.baseline(own["name"]), last, noise_measured=True)
+            expected = advice(history.baseline(own["name"]), last)
             assert [(one["key"], one["text"]) for one in own["advice"]] == [(a.key, a.text) for a in expected]
             assert own["advice"]
     assert any(not fit["reason"] for own in run["probes"] for fit in own["fits"].values())

@@ -1,8 +1,13 @@
+"""What the table of changed items promises: each change by its name, with its texts and what all prompts say."""
+
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot
 from forget_callback.runs.history import History
+from forget_callback.snapshots.answers import Answers
 
 PROBE = Probe(
     "facts",
@@ -52,6 +57,19 @@ def test_a_row_says_what_was_asked_expected_and_answered_then_and_now():
     assert table["answer_now"].to_dict() == {"a": "a1", "b": "b1", "c": "c1"}
     assert table["category"].to_dict() == {"a": "x", "b": "x", "c": "y"}
     assert list(table.index) == ["c", "b", "a"]  # what was surest comes first
+
+
+def test_an_item_that_is_lost_in_one_of_its_prompts_is_told_from_one_that_is_lost_in_all():
+    history = History()
+    further = ([1, 1, 1, np.nan], [1, 0, np.nan, np.nan])
+    for now, second in zip(snapshots([1, 1, 1, 1], [0, 0, 0, 0]), further):
+        more = Answers("second", second, asked=[True, True, True, False])
+        now = replace(now, further=(more,))
+        history.append([now])
+    table = history.changes(PROBE, now).set_index("id")
+    assert table["change"].tolist() == ["lost"] * 4
+    assert table["prompts"].to_dict() == {"a": 2, "b": 2, "c": 1, "d": 1}
+    assert table["prompts_right"].to_dict() == {"a": 1, "b": 0, "c": 0, "d": 0}
 
 
 def test_an_item_is_first_lost_only_once_and_an_unscored_one_did_not_change():
