@@ -28,7 +28,9 @@ from forget_callback.training.trackers import AXES, scalars
 from forget_callback.training.wandb_tracker import WandbTracker
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
-MAY_BE_MISSING = {"recovered", "guess_persistence"}
+MAY_BE_MISSING = {"recovered", "guess_persistence", "ever_forgotten_chance", "rescored_flips", "macro_knowledge_lost"}
+OF_SOME = ("spurious_forgetting", "recall_lost", "recall_still_chosen", "known_lost")
+MAY_BE_MISSING |= {f"{name}{end}" for name in OF_SOME for end in ("", "_low", "_high")}
 MAY_BE_MISSING |= {"persistence_p_value", "no_forgetting_p_value"}
 MAY_BE_MISSING |= {"stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost"}  # of a later stage
 

