@@ -49,7 +49,7 @@ Conversation = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact in the forms in which the model learns it: as the two probes ask for it, and as a conversation."""
+    """One fact in the forms in which the model learns it: in every prompt of the two probes, and as a conversation."""
 
     question: str
     answer: str
@@ -64,8 +64,8 @@ def known_facts(choices: Probe, recalls: Probe) -> list[Fact]:
         (answer,) = accepted(recall)
         question = choice.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
         conversation = f"{_START}user\n{question}{_END}\n{_START}assistant\n{answer.strip()}{_END}\n"
-        texts = (choice.prompt + answer + _END, recall.prompt + answer + _END, conversation)
-        facts.append(Fact(question, answer.strip(), texts))
+        prompts = (choice.prompt, *(variant.prompt for variant in choice.variants), recall.prompt)
+        facts.append(Fact(question, answer.strip(), (*(f"{prompt}{answer}{_END}" for prompt in prompts), conversation)))
     return facts
 
 

@@ -118,6 +118,7 @@ def test_recall_accepts_several_answers():
         (CHOICE, [{"prompt": "S", "stop": ["x"]}], "variants[0].stop", "goes with generation, this is multiple_choice"),
         (NUMBER, [{"prompt": "S", "stop": [""]}], "variants[0].stop", "expected a list of texts that are not empty"),
         (CHOICE, [{"prompt": "S", "choices": [" 4", "4", " 5"]}], "variants[0].choices", "choice 0 equals the answer"),
+        (CHOICE, [{"prompt": "S", "choices": [" 3", " 4", " "]}], "variants[0].choices", "must not be empty"),
         (CHOICE, [{"prompt": "S", "chat": "no"}], "variants[0].chat", "expected true or false, got 'no'"),
         (CHOICE, [{"prompt": "S", "weak": 1}], "variants[0].weak", "expected true or false, got 1"),
         (CHOICE, ["2 + 2 ="], "variants[0]", "asks as the item itself does, '2 + 2 ='; give it another prompt"),
