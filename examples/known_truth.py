@@ -1,8 +1,9 @@
 """How far is knowledge_lost from the truth? A trained model whose losses are known, three seeds.
 
-Half of the invented facts are taught to a tiny model, half are never shown to it. Then it is trained on other facts. On
-the taught half, which it answered without a mistake, what was lost can be read off; on the other half nothing could be
-lost. Every estimator sees all items together and knows none of this.
+Half of the invented facts are taught to a tiny model in five wordings, half are never shown to it. Then it is trained
+on other facts. Every estimator sees all facts together, asked in two of the wordings. The truth comes from the three
+other wordings, with other wrong options: a fact is lost if it was right in all of these before and is right in at most
+a third now. Facts that were never shown say how often that happens where a fact is only guessed.
 
     python examples/known_truth.py --out known_truth
 
@@ -18,16 +19,19 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
 
-from forget_callback import MultipleChoice, Probe, compare, score_probe
+from forget_callback import MultipleChoice, Probe, Variant, compare, score_probe
 from forget_callback.demo.tiny import make_model, make_tokenizer, teach
 
 ONSETS = ["b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z", "br", "dr", "gr", "kr", "tr", "st"]
-VERSIONS = 3
 VOWELS = ["a", "e", "i", "o", "u", "ia", "ea"]
+ASKED = ("{} is in", "Where would you look for {}? In")
+HIDDEN = ("Question: which land has {}?\nAnswer:", "The road to {} leads through", "They say that {} belongs to")
+DRAWS = 2  # sets of wrong options in each hidden wording
 
 
 def invent(count: int, rng: random.Random, taken: set[str]) -> list[str]:
@@ -41,23 +45,31 @@ def invent(count: int, rng: random.Random, taken: set[str]) -> list[str]:
     return words
 
 
-def facts_about(count: int, half: str, rng: random.Random, taken: set[str]) -> list[MultipleChoice]:
-    """Invented facts, each asked with three sets of options: answers of the same half, all equally familiar."""
+def facts_about(count: int, half: str, rng: random.Random, taken: set[str]) -> tuple[list[MultipleChoice], ...]:
+    """Invented facts as the estimators see them, and as they do not; wrong options are answers of the same half."""
     subjects, answers = invent(count, rng, taken), invent(count, rng, taken)
-    items = []
-    for i, (subject, answer) in enumerate(zip(subjects, answers, strict=True)):
-        for version in range(VERSIONS):
-            options = [answer, *rng.sample([other for other in answers if other != answer], 3)]
-            rng.shuffle(options)
-            choices = [f" {option}" for option in options]
-            name = f"{half}{i}/{version}"
-            items.append(MultipleChoice(name, f"{subject} is in", choices, options.index(answer), half))
-    return items
+    seen, hidden = [], []
+
+    def options(right: str) -> tuple[list[str], int]:
+        found = [right, *rng.sample([other for other in answers if other != right], 3)]
+        rng.shuffle(found)
+        return [f" {option}" for option in found], found.index(right)
+
+    for i, (subject, right) in enumerate(zip(subjects, answers, strict=True)):
+        prompt, second = (wording.format(subject) for wording in ASKED)
+        seen.append(MultipleChoice(f"{half}{i}", prompt, *options(right), half, variants=[Variant(second)]))
+        for number, wording in enumerate(HIDDEN * DRAWS):
+            hidden.append(MultipleChoice(f"{half}{i}/{number}", wording.format(subject), *options(right), half))
+    return seen, hidden
 
 
 def sentences(items: list[MultipleChoice]) -> list[str]:
-    """What teaching the facts shows, one sentence a fact."""
-    return [f"{item.prompt}{item.choices[item.answer]}<|im_end|>" for item in items[::VERSIONS]]
+    """What teaching the facts shows: each in every wording."""
+    found = []
+    for item in items:
+        subject = item.prompt.removesuffix(ASKED[0].format(""))
+        found += [f"{wording.format(subject)}{item.choices[item.answer]}<|im_end|>" for wording in ASKED + HIDDEN]
+    return found
 
 
 def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list[dict[str, float]]:
@@ -65,37 +77,42 @@ def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list
     torch.manual_seed(seed)
     rng = random.Random(seed)
     taken: set[str] = set()
-    taught, unseen, other = (facts_about(count, half, rng, taken) for half in ("taught", "unseen", "other"))
+    halves = [facts_about(count, half, rng, taken) for half in ("taught", "unseen", "other")]
+    (taught, _), (unseen, _), (other, _) = halves
     tokenizer = make_tokenizer(sentences(taught + unseen + other))
     model = make_model(tokenizer)
     teach(model, tokenizer, sentences(taught), seed=seed, progress=progress, steps=count // 2, batch_size=128)
-    probe = Probe("facts", taught + unseen)
+    probe, hidden = Probe("facts", taught + unseen), Probe("hidden", halves[0][1] + halves[1][1])
     before = score_probe(model, tokenizer, probe)
     rows, known = [], before.category == "taught"
+    right_before = score_probe(model, tokenizer, hidden).correct.reshape(len(probe), -1).mean(axis=1)
     for amount in amounts:
         further = copy.deepcopy(model)
-        teach(further, tokenizer, sentences(other), seed=seed, progress=progress, steps=amount, learning_rate=2e-4)
+        teach(further, tokenizer, sentences(other), seed=seed, progress=progress, steps=amount, learning_rate=5e-4)
         after = score_probe(further, tokenizer, probe)
-        whole = compare(before, after)
-        half, rest = (compare(before.select(mask), after.select(mask)) for mask in (known, ~known))
+        left = score_probe(further, tokenizer, hidden).correct.reshape(len(probe), -1).mean(axis=1)
+        gone = known & (right_before == 1) & (left <= 1 / 3)
+        whole, one = compare(before, after), compare(before.without_variants(), after.without_variants())
+        rest = compare(before.select(~known), after.select(~known))
         rows.append(
             {
                 "seed": seed,
                 "steps": amount,
-                "truth": half.n10 / whole.n * 4 / 3,  # a lost item is still guessed right one time in four
+                "truth": gone.mean() / np.mean(left[~known] <= 1 / 3),
                 "raw": whole.forgetting,
                 "paper": whole.forgetting_adjusted,
+                "one": one.knowledge_lost,
                 "knowledge_lost": whole.knowledge_lost,
                 "low": whole.knowledge_lost_interval.low,
                 "high": whole.knowledge_lost_interval.high,
                 "unseen raw": rest.forgetting,
                 "unseen knowledge_lost": rest.knowledge_lost,
-                "persistence": whole.guess_persistence,
-                "taught before": half.accuracy_before,
-                "unseen before": rest.accuracy_before,
+                "taught before": before.correct[known].mean(),
+                "hidden before": np.mean(right_before[known] == 1),
+                "kept in part": np.mean((left[known] > 1 / 3) & (left[known] < 1)),
             }
         )
-        print({name: round(value, 3) for name, value in rows[-1].items()}, flush=True)
+        print({name: round(float(value), 3) for name, value in rows[-1].items()}, flush=True)
     return rows
 
 
@@ -104,8 +121,8 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     figure, axis = plt.subplots(figsize=(5, 4))
     top = 100 * table[["truth", "high"]].to_numpy().max()
     axis.plot([0, top], [0, top], color="grey", linewidth=0.8, label="truth")
-    for name, label, marker in (("raw", "raw 1→0", "x"), ("paper", "paper", "+")):
-        axis.plot(100 * table["truth"], 100 * table[name], marker, label=label)
+    for name, label, marker in (("raw", "raw 1→0", "x"), ("paper", "paper", "+"), ("one", "one prompt", "s")):
+        axis.plot(100 * table["truth"], 100 * table[name], marker, markersize=4, label=label)
     errors = 100 * abs(table[["low", "high"]].sub(table["knowledge_lost"], axis=0)).to_numpy().T
     axis.errorbar(
         100 * table["truth"], 100 * table["knowledge_lost"], errors, fmt="o", markersize=4, label="knowledge_lost"
@@ -129,26 +146,15 @@ def main() -> None:
     with Progress() as progress:
         rows = [row for seed in range(options.seeds) for row in study(seed, options.facts, options.steps, progress)]
     table = pd.DataFrame(rows)
-    columns = [
-        "seed",
-        "steps",
-        "truth",
-        "raw 1→0",
-        "paper",
-        "knowledge_lost [95%]",
-        "error",
-        "unseen half, truth 0: raw / ours",
-        "guess persistence",
-    ]
+    columns = ["seed", "steps", "truth", "raw 1→0", "paper", "one prompt", "knowledge_lost [95%]", "error"]
+    columns.append("unseen half, truth 0: raw / ours")
     lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for row in rows:
         ours = f"{row['knowledge_lost']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         rest = f"{row['unseen raw']:.3f} / {row['unseen knowledge_lost']:+.3f}"
-        error, repeats = f"{row['knowledge_lost'] - row['truth']:+.3f}", f"{row['persistence']:.2f}"
-        numbers = [f"{row[name]:.3f}" for name in ("truth", "raw", "paper")]
-        lines.append(
-            "| " + " | ".join([str(row["seed"]), str(row["steps"]), *numbers, ours, error, rest, repeats]) + " |"
-        )
+        numbers = [f"{row[name]:.3f}" for name in ("truth", "raw", "paper", "one")]
+        cells = [f"{row['seed']}", f"{row['steps']}", *numbers, ours, f"{row['knowledge_lost'] - row['truth']:+.3f}"]
+        lines.append("| " + " | ".join([*cells, rest]) + " |")
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(table, options.out.with_suffix(".png"))
     print("\n".join(lines))
