@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.decisions import decide_all, most_in
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
-from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, decide, stop_rules
+from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
+from forget_callback.training.remarks import differences, idle_rules
 from forget_callback.training.trackers import (
     Gallery,
     Log,
@@ -308,39 +309,13 @@ class ForgetMonitor:
 
     def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
         """Logs what there is to know before training."""
-        for line in filter(None, map(flips_line, snapshots, again)):
-            logger.warning("%s", line)
         baseline = [self._history.baseline(probe.name) for probe in self.probes]
-        for before, now in zip(baseline, snapshots):
-            both = len({a.fingerprint for a in before.further} & {a.fingerprint for a in now.further})
-            if max(len(before.further), len(now.further)) > both:
-                logger.warning(
-                    "probe %r: the baseline was asked in %d prompts and this run in %d; they are compared in the %d "
-                    "that both have",
-                    now.probe,
-                    before.n_variants,
-                    now.n_variants,
-                    1 + both,
-                )
-        for row in self.last_rows:
-            if not row.category and row.probe != "all" and row.transitions.n10 + row.transitions.n01:
-                logger.warning(
-                    "probe %r: the model of step %d differs from the baseline before this run: %d of %d items "
-                    "forgotten, %d gained; stage_forgetting counts from this model on",
-                    row.probe,
-                    row.step,
-                    row.transitions.n10,
-                    row.transitions.n,
-                    row.transitions.n01,
-                )
-        for rule in self.rules:
-            if not can_fire(rule, baseline):
-                logger.warning(
-                    "stop rule %s > %g can never fire: even if every item that is right now were forgotten, these "
-                    "items could not show it; lower the threshold or add items",
-                    rule.metric,
-                    rule.above,
-                )
+        for line in (
+            *filter(None, map(flips_line, snapshots, again)),
+            *differences(baseline, snapshots, self.last_rows),
+            *idle_rules(self.rules, baseline),
+        ):
+            logger.warning("%s", line)
 
     def _advise(self, snapshots: Sequence[Snapshot]) -> None:
         """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""
@@ -351,32 +326,17 @@ class ForgetMonitor:
                     logger.warning("%s", one)
 
     def _decisions(self, history: History) -> tuple[StopDecision, ...]:
-        """What the rules say after the last step."""
-        names = [probe.name for probe in self.probes]
-        read = [(rule, history.select(*rule.target(names))) for rule in self.rules]
-        return tuple(self._decide_one(rule, history, rows) for rule, rows in read if len(rows) > 1)
+        return decide_all(self.rules, history, [probe.name for probe in self.probes], planned=self.planned)
 
     def _decide(self) -> tuple[StopDecision, ...]:
         decisions = self._decisions(self._history)
         for decision in decisions:
             if decision.fired:
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
-                text = decision.reason + self._most_in(decision.probe)
+                text = decision.reason + most_in(self.last_rows, decision.probe)
                 logger.warning("%s: %s", title, text)
                 self.alert(title, text)
         return decisions
-
-    def _most_in(self, probe: str) -> str:
-        """The category of a probe that lost most now, "" where none did for sure."""
-        lost = significant_categories([row for row in self.last_rows if row.probe == probe and row.confirmed])
-        return f"; most in {lost[0].category}, {100 * lost[0].value('knowledge_lost'):.1f}%" if lost else ""
-
-    def _decide_one(self, rule: StopRule, history: History, rows: Sequence[Row]) -> StopDecision:
-        if not rule.strict:
-            return decide(rule, rows)
-        target = rows[0].probe, rows[0].category
-        scores, clusters = history.lost_scores(*target, unconfirmed=True), history.clusters(*target)
-        return decide(rule, rows, planned=self.planned, scores=scores, clusters=clusters)
 
     def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
         try:

@@ -12,6 +12,7 @@ from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import complete
 from forget_callback.training.trackers import scalars
+from forget_callback.training.wandb_tracker import worst
 
 # Of wandb-workspaces itself.
 pytestmark = pytest.mark.filterwarnings(
@@ -91,3 +92,16 @@ def test_without_the_package_it_says_what_to_install(run_cli, monkeypatch, tmp_p
     code, out, err = run_cli("workspace", "--entity", "us", "--project", "p", "--save-json", str(target))
     assert (code, out) == (2, "") and not target.exists()
     assert "pip install 'forget-callback[workspace]'" in err and len(err.strip().splitlines()) <= 2
+
+
+def test_the_highest_losses_of_a_run_say_over_how_many_looks_they_are_the_highest():
+    probes = [Probe("facts", [Recall(f"{i}", "Q", "A") for i in range(40)])]
+    history = History()
+    for step, lost in enumerate((0, 3, 8, 2)):
+        history.append([one.at(step) for one in snapshots(probes, lost)])
+    found = worst(history.rows)
+    assert found == {
+        f"forget/facts/worst_{metric}{end}": value
+        for metric in ("knowledge_lost", "forgetting")
+        for end, value in (("", 16 / 40), ("_over_looks", 3))
+    }

@@ -1,0 +1,47 @@
+"""What there is to say of a run before it trains, a line each: what its baseline differs in, which rules are idle.
+
+Pure: snapshots and rows in, text out. The monitor logs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from forget_callback.runs.history import Row
+from forget_callback.runs.stopping import StopRule, can_fire
+from forget_callback.snapshots.snapshot import Snapshot
+
+
+def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: Sequence[Row]) -> Iterator[str]:
+    """In what the first snapshots of a run differ from their baseline, where that is of another run.
+
+    Args:
+        baseline: Of each probe what all is compared against, in the order of `first`.
+        first: The first snapshots of this run.
+        rows: Of these.
+    """
+    for before, now in zip(baseline, first):
+        both = len({one.fingerprint for one in before.further} & {one.fingerprint for one in now.further})
+        if max(len(before.further), len(now.further)) > both:
+            yield (
+                f"probe {now.probe!r}: the baseline was asked in {before.n_variants} prompts and this run in "
+                f"{now.n_variants}; they are compared in the {1 + both} that both have"
+            )
+    for row in rows:
+        changed = row.transitions
+        if not row.category and row.probe != "all" and changed.n10 + changed.n01:
+            yield (
+                f"probe {row.probe!r}: the model of step {row.step} differs from the baseline before this run: "
+                f"{changed.n10} of {changed.n} items forgotten, {changed.n01} gained; stage_forgetting counts from "
+                "this model on"
+            )
+
+
+def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot]) -> Iterator[str]:
+    """The rules that nothing could make fire on these items."""
+    for rule in rules:
+        if not can_fire(rule, baseline):
+            yield (
+                f"stop rule {rule.metric} > {rule.above:g} can never fire: even if every item that is right now were "
+                "forgotten, these items could not show it; lower the threshold or add items"
+            )
