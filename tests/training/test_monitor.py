@@ -590,14 +590,16 @@ LOST_IN_FORM = [(40, 40), (20, 38), (18, 39), (19, 40), (22, 36), (20, 38)]
 LOST = [(40, 40), (20, 20), (20, 20), (18, 18), (15, 15), (10, 12)]
 
 
-def test_what_one_prompt_would_stop_for_is_confirmed_in_both_and_only_a_loss_of_both_stops(tmp_path):
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_one_prompt_would_stop_for_is_confirmed_in_both_and_only_a_loss_of_both_stops(tmp_path, strict):
+    rule = {"stop": StopRule("knowledge_lost", 0.2, strict=strict), "planned": 5}
     for number, (path, stops, asked) in enumerate([(LOST_IN_FORM, False, [0, 2, 4, 5]), (LOST, True, [0, 2])]):
         recorder = Recorder()
-        monitor = ForgetMonitor(PAIRED, tmp_path / f"{number}", recorder, "knowledge_lost>0.2")
+        monitor = ForgetMonitor(PAIRED, tmp_path / f"{number}", recorder, **rule)
         found, seen = loop(monitor, path, variants="ends")
         assert (found, seen.stop) == (asked, stops)
         assert [title for title, _ in recorder.alerts] == ["Forgetting: stopping"] * stops
-        always = ForgetMonitor(PAIRED, tmp_path / f"{number}-all", (), "knowledge_lost>0.2")
+        always = ForgetMonitor(PAIRED, tmp_path / f"{number}-all", **rule)
         assert loop(always, path, variants="all")[1].stop == stops
         whole = [(row.step in asked) == row.confirmed for row in monitor.rows]
         assert all(whole) and monitor.history["knowledge_lost"].notna().sum() == len(asked)
