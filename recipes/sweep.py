@@ -19,7 +19,8 @@ from rich.table import Table
 
 from forget_callback import Store
 from forget_callback.report import write_report
-from forget_callback.report.terminal import interval, sparkline
+from forget_callback.report.terminal import sparkline
+from forget_callback.runs.headline import estimate
 
 RECIPES = Path(__file__).parent
 
@@ -62,7 +63,7 @@ def table(stores: list[Store]) -> Table:
         shown.add_row(f"{store.path.parent.name}, {ends[0][-1].samples_seen:,.0f} samples", style="bold")
         for rows in ends:
             curve = sparkline([row.value("forgetting") for row in rows])
-            cells = (interval(rows[-1], metric) for metric in ("forgetting", "backward_transfer", "knowledge_lost"))
+            cells = (estimate(rows[-1], metric) for metric in ("forgetting", "backward_transfer", "knowledge_lost"))
             shown.add_row(f"{rows[0].probe}\n{curve}", *(cell.replace(" [", "\n[") for cell in cells))
         shown.add_section()
     return shown

@@ -9,16 +9,20 @@ import numpy as np
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.runs.history import Stage
+from forget_callback.snapshots.answers import Answers
 
 OPTIONS = (" alpha", " beta", " gamma", " delta")
 
 
-def make_probe(name="facts", n_items=60, kinds=("choice", "recall", "generation"), categories=4):
+def make_probe(name="facts", n_items=60, kinds=("choice", "recall", "generation"), categories=4, variants=False):
+    """Items in turn of each kind; with `variants` choice items have a second prompt, options in another order."""
+
     def item(i):
         category = f"topic-{i % categories}" if categories else ""
         kind = kinds[i // max(categories, 1) % len(kinds)]
         if kind == "choice":
-            return MultipleChoice(f"c{i}", f"Question {i}: which?", OPTIONS, i * 7 % 4, category)
+            further = [{"prompt": f"An exam.\n\nWhich is {i}?", "order": [1, 0, 3, 2]}] if variants else []
+            return MultipleChoice(f"c{i}", f"Question {i}: which?", OPTIONS, i * 7 % 4, category, variants=further)
         if kind == "recall":
             return Recall(f"r{i}", f"The word of {i} is", f" word{i}", category)
         return Generation(f"g{i}", f"Say {i}", f"{i}", "number", category)
@@ -27,7 +31,10 @@ def make_probe(name="facts", n_items=60, kinds=("choice", "recall", "generation"
 
 
 def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16, again=False):
-    """One snapshot a step; `lose` is the share of the known items that are gone at the end. All in numpy."""
+    """One snapshot a step; `lose` is the share of the known items that are gone at the end. All in numpy.
+
+    Where items have a second prompt, a quarter of those gone in the first are still right in it.
+    """
     rng = np.random.default_rng(seed)
     n, is_choice = len(probe), np.isfinite(probe.n_choices)
     is_text = np.array([item.kind == "generation" for item in probe.items])
@@ -38,6 +45,8 @@ def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16
     begun, slope = rng.normal(2.0, 0.5, n), rng.normal(0.3, 0.1, n)
     options = np.array(OPTIONS, object)
     answers = np.array([item.answer if isinstance(item.answer, str) else "" for item in probe.items], object)
+    asked = np.array([bool(item.variants) for item in probe.items])
+    form = np.random.default_rng(seed + 1).random(n) < 0.25
     numbers = np.array([item.answer[0] if item.kind == "generation" else "" for item in probe.items], object)
     found = []
     for t, step in enumerate(steps):
@@ -58,6 +67,9 @@ def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16
         )
         prediction[outcome == "unparsed"] = None
         text = np.array([f"I say {p}." if generated else None for p, generated in zip(prediction, is_text)], object)
+        second = np.where(form & (known | (t >= learned)), probe.answer, choice)
+        far = np.where(asked & ~dropped, (second == probe.answer).astype(float), np.nan)
+        further = [Answers(name, far, choice=second, asked=asked) for name in probe.variant_fingerprints]
         margin = np.where(is_text, np.nan, np.abs(begun - slope * t) * np.where(right, 1, -1))
         found.append(
             Snapshot(
@@ -65,6 +77,7 @@ def make_snapshots(probe, steps=(0, 10, 20, 30), *, seed=0, lose=0.4, samples=16
                 category=np.array([item.category for item in probe.items], object), prediction=prediction, text=text,
                 kind=[item.kind for item in probe.items], n_choices=probe.n_choices, answer=probe.answer,
                 samples_seen=float(samples * step) if samples else np.nan, tokens_seen=float(100 * step),
+                further=tuple(further),
                 metadata={"seconds": 1.5 + t, "dtype": "float32", "likelihood": "prefix", "batch_tokens": 2048},
             )
         )  # fmt: skip

@@ -9,13 +9,12 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note
-from forget_callback.report.terminal import changes_table, percent
-from forget_callback.runs.comparison import compare_checkpoints, comparison_json
-from forget_callback.runs.gate import Gate, GateResult, junit
-from forget_callback.runs.history import Row
+from forget_callback.report.terminal import changes_markdown, changes_table
+from forget_callback.runs.comparison import compare_checkpoints, comparison_json, left_out
+from forget_callback.runs.gate import Gate, junit
 from forget_callback.runs.store import open_run, write_whole
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
-from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.snapshots.snapshot import Snapshot, complete
 
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
 METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
@@ -48,14 +47,26 @@ def compare(
     """
     gates = [Gate.parse(text, bound=bound) for text in fail_if or ()]
     chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
-    rows = compare_checkpoints(*_snapshots(before, after, chosen))
+    first, last = _snapshots(before, after, chosen)
+    for line in left_out(first, last):
+        note(line)
+    rows = compare_checkpoints(first, last)
     results = [gate.judge(rows) for gate in gates]
     title = f"{before} → {after}"
     if junit_file is not None:
         text = junit(results, title=title)
         write_whole(junit_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    _show(rows, results, format, title)
-    if any(one.failed for one in results):
+    failed = [one for one in results if one.failed]
+    if format == "json":
+        print(comparison_json(rows, first, failed=[one.text for one in failed]))
+    elif format == "markdown":
+        lines = [f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.message}" for one in results]
+        print("\n".join([changes_markdown(rows), *([""] if lines else []), *lines]))
+    else:
+        Console().print(changes_table(rows, title=title))
+    for one in failed:
+        note(f"gate failed: {one.text}: {one.message}")
+    if failed:
         raise typer.Exit(1)
 
 
@@ -86,34 +97,4 @@ def _own(source: str, *, default: Any) -> dict[str, Snapshot]:
         one = Snapshot.load(source)
         return {one.probe: one}
     run = open_run(source)
-    return {probe.name: run.read(probe.name, default=default) for probe in run.store.probes()}
-
-
-def _show(rows: list[Row], results: list[GateResult], format: str, title: str) -> None:
-    """The comparison on standard output, the gates that failed on standard error."""
-    failed = [one for one in results if one.failed]
-    if format == "json":
-        print(comparison_json(rows, failed=[one.text for one in failed]))
-    elif format == "markdown":
-        print(_as_markdown(rows, results))
-    else:
-        Console().print(changes_table(rows, title=title))
-    for one in failed:
-        note(f"gate failed: {one.text}: {one.message}")
-
-
-def _as_markdown(rows: list[Row], results: list[GateResult]) -> str:
-    lines = [
-        "| probe | category | items | before | after | forgotten (1→0) | gained (0→1) | knowledge lost |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in rows:
-        t = row.transitions
-        low, high = t.knowledge_lost_interval
-        rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
-        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates)]
-        cells.append(f"{percent(t.knowledge_lost)} [{percent(low)}, {percent(high)}]")
-        lines.append(f"| {' | '.join(cells)} |")
-    if results:
-        lines += ["", *(f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.message}" for one in results)]
-    return "\n".join(lines)
+    return {probe.name: complete(run.read(probe.name, default=default), probe) for probe in run.store.probes()}

@@ -11,7 +11,8 @@ import typer
 from forget_callback.cli.app import IncludePath, app, note, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
-from forget_callback.report.terminal import percent, snapshot_line
+from forget_callback.report.terminal import snapshot_line
+from forget_callback.runs.headline import percent
 from forget_callback.runs.store import Store
 from forget_callback.scoring.served.client import Server, is_address
 from forget_callback.snapshots.snapshot import Snapshot

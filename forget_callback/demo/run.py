@@ -7,7 +7,6 @@ exist. The callback is used as anybody would use it; nothing here is simulated.
 from __future__ import annotations
 
 import contextlib
-import math
 import netrc
 import os
 import random
@@ -28,7 +27,8 @@ from forget_callback.demo import tiny
 from forget_callback.demo.tiny import ON_CPU, conversation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
-from forget_callback.report.terminal import curve_table, first_lost_table, percent, sparkline
+from forget_callback.report.terminal import curve_table, first_lost_table, sparkline
+from forget_callback.runs.headline import headline, percent
 from forget_callback.runs.store import Store
 
 FACTS = 300
@@ -109,13 +109,11 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     for rows in series:
         values = [row.transitions.forgetting for row in rows]
         results.print(f"{rows[0].probe:>13} raw 1→0  {sparkline(values)}  {percent(values[-1])}", highlight=False)
-    for rows in series:
-        flips, guessing = rows[-1].value("rescored_flips"), rows[-1].transitions.persistence
-        said = [] if math.isnan(flips) else [f"{percent(flips)} of the items flip when the model is scored twice"]
-        if guessing is not None and guessing.n >= 30:
-            said.append(f"guess persistence {guessing.rho:.2f} ({guessing.n} items)")
-        if said:
-            results.print(f"{rows[0].probe:>13} {', '.join(said)}", highlight=False)
+    for row in callback.monitor.last_rows:
+        if not row.category:
+            said = headline(row)
+            for line in (said.sentence, *said.notes):
+                results.print(f"{row.probe:>13} {line}", highlight=False, soft_wrap=True)
     store = Store(out)
     recall = probes[1]
     snapshots = [store.read(recall.name, step) for step in store.steps(recall.name)]

@@ -20,9 +20,10 @@ import numpy as np
 from forget_callback.probes.probe import Probe
 from forget_callback.report.differences import difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
-from forget_callback.report.verdict import verdict, worst_first
+from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
+from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.store import Store, open_run
@@ -136,7 +137,7 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
 
 def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
     whole = run.history.select(run.history.probes[0])
-    verdicts = worst_first([verdict(run.history.select(name)) for name in run.history.probes])
+    headlines = worst_first([_headline(run.history, name) for name in run.history.probes])
     own = {probe.name: probe for probe in run.probes}
     axes = {axis: [float(getattr(row, column)) for row in whole] for axis, column in AXES.items()}
     for axis, values in axes.items():
@@ -152,14 +153,21 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "steps": [row.step for row in whole],
         "axes": axes,
         "seconds": run.seconds,
-        "compare": comparison_json(compare_checkpoints(run.first, run.last)),
+        "compare": comparison_json(compare_checkpoints(run.first, run.last), run.first),
         "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
         "probes": [
-            {**_numbers(run, v.probe), **(_answers(run, own[v.probe]) if v.probe in own else {"items": None})}
-            | {"verdict": asdict(v)}
-            for v in verdicts
+            {**_numbers(run, said.probe), **(_answers(run, own[said.probe]) if said.probe in own else {"items": None})}
+            | {"headline": asdict(said)}
+            for said in headlines
         ],
     }
+
+
+def _headline(history: History, probe: str) -> Headline:
+    """Of the last checkpoint of a probe; while there is none but the baseline, of that."""
+    rows = history.select(probe)
+    changed = rows[-1].transitions
+    return headline(rows[-1], baseline=len(rows) == 1 and changed.n10 + changed.n01 == 0)
 
 
 def _numbers(run: Run, probe: str) -> dict[str, Any]:
@@ -172,7 +180,14 @@ def _numbers(run: Run, probe: str) -> dict[str, Any]:
         # What is NaN throughout is left out.
         series[category] = {name: values for name, values in columns.items() if any(v == v for v in values)}
     fits = {category: _fit(run.history, probe, category) for category in categories[:CURVE_CATEGORIES]}
-    return {"name": probe, "series": series, "fits": fits}
+    return {"name": probe, "series": series, "fits": fits, "significant": _significant(run.history, probe, categories)}
+
+
+def _significant(history: History, probe: str, categories: Sequence[str]) -> dict[str, list[int]]:
+    """Whether each category's loss is significant among all of a checkpoint, 1 or 0, a checkpoint an entry."""
+    looks = list(zip(*(history.select(probe, category) for category in categories if category)))
+    sure = [{row.category for row in significant_categories(look)} for look in looks]
+    return {name: [int(name in found) for found in sure] for name in categories if name}
 
 
 def _fit(history: History, probe: str, category: str) -> dict[str, Any]:

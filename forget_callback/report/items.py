@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Generation, MultipleChoice, accepted
+from forget_callback.probes.items import Generation, Item, MultipleChoice, accepted, in_variant
 from forget_callback.probes.probe import Probe
+from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 STATES = ("not scored", "correct", "wrong", "unparsed", "truncated")
@@ -39,6 +40,7 @@ class Paths:
         self._changes: list[NDArray[np.int64]] = []
         self._last: NDArray[np.int64] | None = None
         self._texts: dict[str, int] = {}
+        self._asked: list[tuple[int, tuple[Answers, ...]]] = []  # columns at which further variants were asked
 
     def add(self, snapshot: Snapshot) -> None:
         """Adds a checkpoint.
@@ -48,17 +50,14 @@ class Paths:
         """
         same = snapshot.fingerprint == self.probe.fingerprint and np.array_equal(snapshot.ids, self._ids)
         now = snapshot if same else complete(snapshot, self.probe)  # which takes its time
-        code = {None: 0} | {name: i for i, name in enumerate(STATES) if i}
-        state = np.array([code[outcome] for outcome in now.outcome], np.uint8)
-        said = [
-            -1 if text is None or _is_choice(item, choice, text) else self._intern(text, PREDICTION_LENGTH)
-            for item, choice, text in zip(self.probe.items, now.choice, now.prediction)
-        ]
+        state, said = _states(now), self._said(now)
         answer = np.column_stack([state, now.choice, said]).astype(np.int64)
         rows = np.arange(len(answer)) if self._last is None else np.flatnonzero((answer != self._last).any(axis=1))
         whole = [-1 if now.text[i] is None else self._intern(now.text[i], TEXT_LENGTH[1]) for i in rows]
         column = np.full(len(rows), len(self._columns))
         self._changes.append(np.column_stack([rows, column, answer[rows], np.array(whole, np.int64)]))
+        if now.further:
+            self._asked = [*self._asked[:1], (len(self._columns), now.further)]
         self._columns.append(state)
         scaled = np.clip(np.round(now.margin / MARGIN_UNIT), -32767, 32767)
         self._margins.append(np.where(np.isnan(scaled), NO_MARGIN, scaled).astype(np.int16))
@@ -75,7 +74,7 @@ class Paths:
         changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
         states = np.stack(self._columns, axis=1)
         trajectory, lost_at = trajectories(states), first_lost(states)
-        texts = self._cut_to_budget(set(changes[:, 5].tolist()))
+        variants = self._variants()  # whose texts are among the others
         return {
             "columns": len(self._columns),
             "counts": _packed(np.bincount(changes[:, 0], minlength=len(self.probe)), "<u2"),
@@ -84,13 +83,44 @@ class Paths:
             "choice": _packed(changes[:, 3], "<i2"),
             "said": _packed(changes[:, 4], "<i4"),
             "whole": _packed(changes[:, 5], "<i4"),
-            "texts": texts,
+            "texts": self._cut_to_budget(set(changes[:, 5].tolist())),
             "margin": _packed(np.stack(self._margins, axis=1), "<i2"),
             "margin_unit": MARGIN_UNIT,
             "trajectory": _packed(trajectory, "u1"),
             "lost_at": _packed(lost_at, "<i2"),
             "order": _packed(grid_order(trajectory, lost_at), "<u4"),
+            "variants": variants,
         }
+
+    def _variants(self) -> dict[str, Any] | None:
+        """The answers to further variants at the first and the last checkpoint that asked them; None if none did.
+
+        `right` counts, an item, the variants that were right then, and `asked` those that it has, the first prompt
+        among them.
+        """
+        if not self._asked:
+            return None
+        asked = 1 + np.sum([one.asked for one in self._asked[0][1]], axis=0)
+        sides = []
+        for column, further in (self._asked[0], self._asked[-1]):
+            right = (self._columns[column] == 1) + np.sum([one.correct > 0.5 for one in further], axis=0)
+            answers = [
+                {
+                    "state": _packed(_states(one), "u1"),
+                    "choice": _packed(one.choice, "<i2"),
+                    "said": _packed(np.array(self._said(one)), "<i4"),
+                }
+                for one in further
+            ]
+            sides.append({"column": column, "right": _packed(right, "u1"), "answers": answers})
+        return {"asked": _packed(asked, "u1"), "sides": sides}
+
+    def _said(self, now: Snapshot | Answers) -> list[int]:
+        """The place of each answer's text, -1 where there is none or it is only the chosen option."""
+        return [
+            -1 if text is None or _is_choice(item, choice, text) else self._intern(text, PREDICTION_LENGTH)
+            for item, choice, text in zip(self.probe.items, now.choice, now.prediction)
+        ]
 
     def _intern(self, text: str, length: int) -> int:
         text = text if len(text) <= length else text[:length] + "…"
@@ -104,6 +134,12 @@ class Paths:
             for i in generated:
                 texts[i] = texts[i] if len(texts[i]) <= length else texts[i][:length] + "…"
         return texts
+
+
+def _states(answers: Snapshot | Answers) -> States:
+    """Outcomes as indices in `STATES`, ``(n_items,)``."""
+    code = {None: 0} | {name: i for i, name in enumerate(STATES) if i}
+    return np.array([code[outcome] for outcome in answers.outcome], np.uint8)
 
 
 def trajectories(states: States) -> States:
@@ -154,14 +190,31 @@ def item_texts(probe: Probe) -> dict[str, Any]:
         "choices": [list(item.choices) if isinstance(item, MultipleChoice) else None for item in probe.items],
         "answer": _packed(probe.answer, "<i2"),
         "expected": [_expected(item) for item in probe.items],
+        "variants": [_variants_of(item) for item in probe.items],
         "match": [item.match if isinstance(item, Generation) else None for item in probe.items],
     }
 
 
-def _expected(item: Any) -> list[str]:
-    if isinstance(item, MultipleChoice):
-        return [item.choices[item.answer]]
-    return list(accepted(item))
+def _variants_of(item: Item) -> list[dict[str, Any]]:
+    """The further prompts of an item; `choices` where the variant shows others, or in another order."""
+    asked = [in_variant(item, number) for number in range(2, len(item.variants) + 2)]
+    return [
+        {
+            "prompt": one.prompt,
+            "choices": list(_choices(one)) if _choices(one) != _choices(item) else None,
+            "weak": variant.weak,
+            "chat": variant.chat,
+        }
+        for one, variant in zip(asked, item.variants)
+    ]
+
+
+def _choices(item: Item) -> tuple[str, ...]:
+    return tuple(item.choices) if isinstance(item, MultipleChoice) else ()
+
+
+def _expected(item: Item) -> list[str]:
+    return [item.choices[item.answer]] if isinstance(item, MultipleChoice) else list(accepted(item))
 
 
 def _is_choice(item: Any, choice: int, text: str) -> bool:

@@ -22,7 +22,7 @@ from forget_callback.report.data import AnyRun, Run, report_data
 from forget_callback.runs.store import Store, write_whole
 
 # In this order, as one function: a name of one is known in all.
-SCRIPTS = ("base", "chart", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")
+SCRIPTS = ("base", "chart", "losses", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")
 
 
 def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], *, stages: bool | None = None) -> Path:

@@ -6,26 +6,17 @@ import math
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.headline import estimate, headline, most_in, percent, span
 from forget_callback.runs.history import Row
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
 
 _BARS = "▁▂▃▄▅▆▇█"
-
-
-def percent(value: float) -> str:
-    """A fraction for people, "-" where there is none."""
-    return "-" if math.isnan(value) else f"{100 * value:.1f}%"
-
-
-def interval(row: Row, metric: str) -> str:
-    """A metric with its 95% interval."""
-    low, high = row.transitions.interval(metric)
-    return percent(row.value(metric)) + ("" if math.isnan(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -40,7 +31,7 @@ def sparkline(values: Sequence[float]) -> str:
 
 
 def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
-    """One line per snapshot while training runs: accuracy at the baseline, changes later."""
+    """One line per snapshot while training runs: accuracy at the baseline, each probe's headline later."""
     wholes = [row for row in rows if not row.category]
     said = []
     for whole in wholes:
@@ -50,12 +41,7 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
         if first:
             said.append(f"{name} {percent(changed.accuracy_after)} of {changed.n} items right")
             continue
-        text = f"{name}: lost {interval(whole, 'knowledge_lost')}, gained {percent(changed.knowledge_gained)}"
-        parts = [row for row in rows if row.probe == name and row.category]
-        lost = significant_categories(parts)  # the others may be noise
-        if lost:
-            text += f", most in {lost[0].category} {percent(lost[0].value('knowledge_lost'))}"
-        said.append(text)
+        said.append(f"{name}: {headline(whole).sentence}{most_in(rows, name)}")
     samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
     at = f"at step {rows[0].step:,}{samples}"
     # A first snapshot that differs from the baseline is compared with another run's, or with the base of an adapter.
@@ -64,14 +50,17 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     return f"{title}{' | '.join(said)} | {seconds:.1f} s"
 
 
-def changes_table(rows: Sequence[Row], *, title: str) -> Table:
-    """Probes and their categories, from before to after."""
+def changes_table(rows: Sequence[Row], *, title: str) -> Group:
+    """Probes and their categories, from before to after, and each probe's headline below."""
+    sure = {(row.probe, row.category) for row in significant_categories(rows)}
     table = plain_table(title)
     table.add_column("probe", overflow="fold", min_width=12)  # names give way to numbers
-    for name in ("items", "accuracy", "1→0", "0→1", "knowledge lost"):
+    for name in ("items", "accuracy", "1→0", "0→1", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")
+        if row.transitions.knowledge_method == "exact":
+            label.append(" (no longer answered)", style="dim")
         if not row.category and table.row_count:
             table.add_section()
         changed = row.transitions
@@ -81,15 +70,44 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Table:
             f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
             percent(changed.forgetting),
             percent(changed.backward_transfer),
-            interval(row, "knowledge_lost"),
+            estimate(row) + ("*" if (row.probe, row.category) in sure else ""),
         )
-    return table
+    return Group(table, Text("\n".join(_findings(rows))))
+
+
+def changes_markdown(rows: Sequence[Row]) -> str:
+    """What `changes_table` shows as Markdown: the headlines, then a table."""
+    sure = {(row.probe, row.category) for row in significant_categories(rows)}
+    lines = [f"- {line}" for line in _findings(rows)]
+    lines += [
+        "",
+        "| probe | category | items | before | after | forgetting (1→0) | backward transfer (0→1) | lost | range |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        t = row.transitions
+        rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
+        lost = estimate(row) + ("*" if (row.probe, row.category) in sure else "")
+        open_ended = " (no longer answered)" if t.knowledge_method == "exact" else ""
+        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates), lost + open_ended, span(row)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _findings(rows: Sequence[Row]) -> list[str]:
+    """Each probe's headline with what stands beside it, and what a star in the table means."""
+    lines = []
+    for one in (headline(row) for row in rows if not row.category):
+        lines += [f"{one.probe}: {one.sentence}", *(f"{one.probe}: {note}" for note in one.notes)]
+    if significant_categories(rows):
+        lines.append("*: significantly lost, with all categories of the probe tested at once (Holm)")
+    return lines
 
 
 def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
     """What changed over the samples seen, a section a probe; `series` holds each probe's rows, oldest first."""
     table = plain_table(title)
-    for name in ("samples seen", "1→0", "0→1", "knowledge lost"):
+    for name in ("samples seen", "1→0", "0→1", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     metrics = ("forgetting", "backward_transfer", "knowledge_lost")
     for rows in series:
@@ -98,7 +116,7 @@ def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
             rows[0].probe, *(sparkline([row.value(metric) for row in rows]) for metric in metrics), style="bold"
         )
         for row in rows:
-            table.add_row(f"{row.samples_seen:,.0f}", *(interval(row, metric) for metric in metrics))
+            table.add_row(f"{row.samples_seen:,.0f}", *(estimate(row, metric) for metric in metrics))
     return table
 
 

@@ -19,11 +19,12 @@ def significant_categories(rows: Sequence[Row]) -> list[Row]:
     """The categories that lost something, most first: Holm over the categories of each probe.
 
     Args:
-        rows: Of one look, of one probe or several; whole probes among them are passed over.
+        rows: Of one look, of one probe or several; whole probes among them are passed over, and so is
+            what was not asked in all prompts.
     """
     found = []
     for probe in dict.fromkeys(row.probe for row in rows):
-        own = [row for row in rows if row.probe == probe and row.category]
+        own = [row for row in rows if row.probe == probe and row.category and row.confirmed]
         adjusted = holm([row.transitions.loss_p_value for row in own])
         found += [row for row, p in zip(own, adjusted) if p < FAMILY_ERROR]
     return sorted(found, key=lambda row: -row.value("knowledge_lost"))

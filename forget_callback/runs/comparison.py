@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from forget_callback.runs.history import ALL_METRICS, History, Row
-from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.snapshots.snapshot import Snapshot, align_both
+
+FORMAT_VERSION = 1
 
 
 def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Row]:
@@ -21,9 +26,25 @@ def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snap
     Raises:
         ValueError: If two snapshots of a probe differ in fingerprint or items.
     """
+    # Over the variants that both have: a side that was asked more is no look that was asked fewer.
+    first, last = zip(*(align_both(snapshot, after[name]) for name, snapshot in before.items()))
     history = History()
-    history.append([replace(snapshot, step=0) for snapshot in before.values()])
-    return history.append([replace(after[name], step=1) for name in before])
+    history.append([replace(snapshot, step=0) for snapshot in first])
+    return history.append([replace(snapshot, step=1) for snapshot in last])
+
+
+def left_out(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[str]:
+    """A line for each probe of which one side was asked in variants of the prompt that the other was not."""
+    lines = []
+    for name, one in before.items():
+        sides = one.n_variants, after[name].n_variants
+        both = align_both(one, after[name])[0].n_variants
+        if max(sides) > both:
+            asked = f"{sides[0]} before and {sides[1]} after"
+            lines.append(
+                f"probe {name!r}: compared over {both} of its variants, for {asked} were asked, not all the same"
+            )
+    return lines
 
 
 def overall(rows: Sequence[Row]) -> Row:
@@ -32,18 +53,34 @@ def overall(rows: Sequence[Row]) -> Row:
     return whole["all"] if "all" in whole else next(iter(whole.values()))
 
 
-def comparison_json(rows: Sequence[Row], *, failed: Sequence[str] = ()) -> str:
-    """The rows of `compare_checkpoints` and the gates that failed as JSON text; a missing number is null."""
+def comparison_json(rows: Sequence[Row], before: Mapping[str, Snapshot], *, failed: Sequence[str] = ()) -> str:
+    """The rows of `compare_checkpoints` as JSON text; a missing number is null.
+
+    Args:
+        before: The snapshots that were compared against: the options of their items, and the metric that decided.
+        failed: The gates that failed.
+    """
     probes: dict[str, Any] = {}
     for row in rows:
         if row.category:
             probes[row.probe]["categories"][row.category] = _numbers(row)
         elif row.probe != "all":
-            probes[row.probe] = {**_numbers(row), "categories": {}}
+            probes[row.probe] = {**_numbers(row), **_about(before[row.probe]), "categories": {}}
+    pooled = {**_numbers(overall(rows)), **_about(*before.values())}
     gate = {"passed": not failed, "failed": list(failed)}
-    return json.dumps({"probes": probes, "all": _numbers(overall(rows)), "gate": gate}, indent=2, allow_nan=False)
+    result = {"format_version": FORMAT_VERSION, "probes": probes, "all": pooled, "gate": gate}
+    return json.dumps(result, indent=2, allow_nan=False)
 
 
 def _numbers(row: Row) -> dict[str, Any]:
     values = row.numbers
-    return {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
+    numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
+    return {**numbers, "verdict": row.transitions.verdict}
+
+
+def _about(*snapshots: Snapshot) -> dict[str, Any]:
+    """What decided in a log, and the number of options; None where not known, or not the same in all."""
+    metrics = {snapshot.metadata.get("metric") for snapshot in snapshots}
+    options = set(np.concatenate([snapshot.n_choices for snapshot in snapshots]).tolist())
+    k = options.pop() if len(options) == 1 else math.inf
+    return {"metric": metrics.pop() if len(metrics) == 1 else None, "k": int(k) if math.isfinite(k) else None}

@@ -1,4 +1,4 @@
-"""What all rules of a run say after its last step, and what an alert says beside that.
+"""What all rules of a run say after its last step.
 
 Reads a history and nothing else, so the decisions of a run can be made again from its stored snapshots.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.stopping import StopDecision, StopRule, decide
 
@@ -31,13 +30,3 @@ def _decision(rule: StopRule, history: History, rows: Sequence[Row], planned: in
     target = rows[0].probe, rows[0].category
     scores, clusters = history.lost_scores(*target, unconfirmed=True), history.clusters(*target)
     return decide(rule, rows, planned=planned, scores=scores, clusters=clusters)
-
-
-def most_in(rows: Sequence[Row], probe: str) -> str:
-    """The category of a probe that lost most, as the end of a line; "" where none did for sure.
-
-    Args:
-        rows: Of one step.
-    """
-    lost = significant_categories([row for row in rows if row.probe == probe and row.confirmed])
-    return f"; most in {lost[0].category}, {100 * lost[0].value('knowledge_lost'):.1f}%" if lost else ""

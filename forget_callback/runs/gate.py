@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import overall
+from forget_callback.runs.headline import headline, in_words, span
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.runs.stopping import RULE, unknown_metric
 
@@ -28,7 +29,7 @@ class GateResult:
     Attributes:
         text: The gate as the user wrote it.
         failed: Whether it fails.
-        message: Value, interval and item count, human-readable.
+        message: The number with interval and items, of a loss also its range and headline, human-readable.
     """
 
     text: str
@@ -85,21 +86,20 @@ class Gate:
         if row is None:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
             raise ValueError(f"--fail-if {self.text!r}: no such probe or category; there are {', '.join(known)}")
-        values = row.numbers
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
-        number = float(values[self.metric + end])
+        number = float(row.numbers[self.metric + end])
         failed = math.isnan(number) or _FAILS[self.relation](number, self.threshold)
-        message = f"{self.metric} is {_shown(float(values[self.metric]))}"
-        if self.metric in INTERVALS:
-            low, high = (_shown(float(values[f"{self.metric}_{side}"])) for side in ("low", "high"))
-            message += f", 95% interval [{low}, {high}]"
-        name = "/".join(filter(None, (row.probe, row.category)))
-        message += f", {values['n']} items of {name}"
-        return GateResult(self.text, failed, message)
+        return GateResult(self.text, failed, _message(row, self.metric))
 
 
-def _shown(value: float) -> str:
-    return "missing" if math.isnan(value) else f"{value:.4g}"
+def _message(row: Row, metric: str) -> str:
+    """The number as every place shows it, with its items; of a loss also the range and the headline."""
+    said = headline(row)
+    parts = [f"{metric} is {in_words(row, metric)}", f"{row.transitions.n} items of {said.name}"]
+    if metric == "knowledge_lost":
+        parts.insert(1, span(row))
+        parts.append(said.sentence)
+    return ", ".join(filter(None, parts))
 
 
 def junit(results: Sequence[GateResult], *, title: str) -> str:

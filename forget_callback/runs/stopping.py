@@ -20,6 +20,7 @@ from forget_callback.metrics.diagnostics import MIN_SAMPLES
 from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
+from forget_callback.runs.headline import NOT_SHARES, headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
@@ -35,7 +36,6 @@ LOSSES = (
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
 )
-_NOT_SHARES = ("forgetting_events", "drift", "margin", "guess_persistence")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class StopRule:
                 f"stop rule on {metric!r}: above a threshold it does not say that something was forgotten; use a loss, "
                 "such as 'knowledge_lost>0.05'"
             )
-        if above >= 1 and metric in LOSSES and metric not in _NOT_SHARES:
+        if above >= 1 and metric in LOSSES and metric not in NOT_SHARES:
             hint = f"; did you mean {above / 100:g}?" if above < 100 else ""
             raise ValueError(f"stop rule {text!r}: a share cannot exceed 1{hint}")
         confidence = 0.95 if metric in INTERVALS else None
@@ -193,6 +193,7 @@ class StopDecision:
         confidence: Confidence of that bound, None for a point rule.
         n: Items that were scored both times.
         consecutive: Snapshots in a row, up to now, at which the condition held.
+        headline: The sentence that every place says of the last snapshot.
     """
 
     rule: StopRule
@@ -206,6 +207,7 @@ class StopDecision:
     confidence: float | None
     n: int
     consecutive: int
+    headline: str = ""
 
     @property
     def stop(self) -> bool:
@@ -216,14 +218,15 @@ class StopDecision:
     def reason(self) -> str:
         """The decision in one line."""
         name = "/".join(part for part in (self.probe, self.category, self.rule.metric) if part)
-        is_share = self.rule.metric not in _NOT_SHARES
+        is_share = self.rule.metric not in NOT_SHARES
         value, bound = (f"{100 * number:.1f}%" if is_share else f"{number:.4g}" for number in (self.value, self.bound))
         bound = "" if self.confidence is None else f", {100 * self.confidence:.4g}% lower bound {bound}"
         threshold = f"{100 * self.rule.above:g}%" if is_share else f"{self.rule.above:g}"
         relation = "above" if self.consecutive else "not above"
         times = f"{self.consecutive} snapshots in a row up to " if self.consecutive > 1 else ""
         asked = ", first prompts only" if self.triggered and not self.fired else ""
-        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items{asked})"
+        said = f": {self.headline}" if self.headline and self.rule.metric in OF_ALL_PROMPTS else ""
+        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items{asked}){said}"
 
 
 def decide(
@@ -272,6 +275,7 @@ def decide(
         confidence=confidence,
         n=last.transitions.n,
         consecutive=consecutive,
+        headline=headline(last).sentence,
     )
 
 

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 
 from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.probes.probe import Probe
-from forget_callback.report.terminal import interval, percent, plain_table
+from forget_callback.report.terminal import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
+from forget_callback.runs.headline import estimate, percent
 from forget_callback.runs.history import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
@@ -205,7 +206,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
         table.add_row(
             f"{'best ' if point is best else ''}{point.share:g}",
             f"{percent(point.task.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
-            interval(point.change, "knowledge_lost"),
+            estimate(point.change, "knowledge_lost"),
             percent(point.gain),
             style="bold" if point is best else "",
         )

@@ -21,7 +21,8 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.runs.decisions import decide_all, most_in
+from forget_callback.runs.decisions import decide_all
+from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules

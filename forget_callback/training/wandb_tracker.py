@@ -10,11 +10,13 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
@@ -22,8 +24,14 @@ from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
 if TYPE_CHECKING:
     import wandb
 
-# What becomes of a known item: the four cells of the table, as shares of all items.
-SHARES = {"retained": "n11", "forgotten": "n10", "gained": "n01", "missed": "n00"}
+# The four cells of the table, as shares of all items.
+SHARES = {
+    "stayed right (1→1)": "n11",
+    "forgetting (1→0)": "n10",
+    "backward transfer (0→1)": "n01",
+    "stayed wrong (0→0)": "n00",
+}
+MAP_ENDS = 0.3  # colours that follow the numbers paint noise as strongly as loss
 
 # Rows of the table of items: of one snapshot, and of a run.
 ITEMS_AT_ONCE, ITEMS_IN_ALL = 200, 5_000
@@ -119,22 +127,24 @@ def worst(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def forgetting_map(rows: Sequence[Row]) -> Any:
-    """Knowledge lost by category and snapshot, as a plotly figure."""
+    """What was lost by category and snapshot, as a plotly figure; what is not significant is pale (Holm)."""
     from plotly.graph_objects import Figure, Heatmap
 
     names = list(dict.fromkeys((row.probe, row.category) for row in rows if row.probe != "all"))
     at = list(dict.fromkeys(row.samples_seen for row in rows))
     values = {(row.probe, row.category, row.samples_seen): row.value("knowledge_lost") for row in rows}
-    figure = Figure(
-        Heatmap(
-            x=at,
-            y=[html.escape(" / ".join(part for part in name if part)) for name in names],
-            z=[[values.get((*name, seen)) for seen in at] for name in names],
-            zmid=0,
-            colorscale="RdBu_r",
-            colorbar={"title": "knowledge lost", "tickformat": ".0%"},
-        )
-    )
+    sure = {(row.probe, "", row.samples_seen) for row in rows if not row.category and row.transitions.verdict == "lost"}
+    for _, look in groupby(rows, key=lambda row: row.step):
+        sure |= {(row.probe, row.category, row.samples_seen) for row in significant_categories(list(look))}
+
+    def cells(*, significant: bool, **how: Any) -> Any:
+        keys = [[(*name, seen) for seen in at] for name in names]
+        z = [[values.get(key) if (key in sure) is significant else None for key in line] for line in keys]
+        labels = [html.escape(" / ".join(part for part in name if part)) for name in names]
+        return Heatmap(x=at, y=labels, z=z, zmin=-MAP_ENDS, zmax=MAP_ENDS, colorscale="RdBu_r", **how)
+
+    bar = {"title": "lost, significant", "tickformat": ".0%"}
+    figure = Figure([cells(significant=False, opacity=0.25, showscale=False), cells(significant=True, colorbar=bar)])
     figure.update_xaxes(title="samples seen", type="category")
     figure.update_yaxes(autorange="reversed", type="category")
     return figure

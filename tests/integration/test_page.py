@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
-from forget_callback.report import write_report
+from forget_callback.report import report_data, write_report
 from tests.recorded import make_probe, make_run, make_snapshots
 
 CHROMIUM = "/usr/bin/chromium"
@@ -99,12 +100,12 @@ def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
     status, printed, err = run_cli("compare", directory, directory, "--format", "json")
     assert status == 0, err
     numbers = json.loads(printed)
-    worst = max(numbers["probes"], key=lambda name: numbers["probes"][name]["knowledge_lost"])
     first = page.locator(".verdict").first
+    worst = "mixed"  # knowledge comes before what open-ended items show
     assert first.locator(".probe-name").inner_text().startswith(worst)
-    assert percent(numbers["probes"][worst]["knowledge_lost"]) in first.inner_text()
-    for end in ("low", "high"):
-        assert percent(numbers["probes"][worst][f"knowledge_lost_{end}"]) in first.inner_text()
+    for end in ("", "_low", "_high", "_range_low", "_range_high"):
+        assert percent(numbers["probes"][worst][f"knowledge_lost{end}"]).rstrip("%") in first.inner_text()
+    assert percent(numbers["probes"][worst]["knowledge_lost"]) in page.locator("#loss-tiles").inner_text()
     for probe in numbers["probes"]:
         page.locator("#switches").get_by_text(probe, exact=True).click()
         own = numbers["probes"][probe]
@@ -116,7 +117,7 @@ def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
         see(page, "category-numbers")
         rows = page.locator("#category-table tbody tr").all_inner_texts()
         for name, values in {"whole probe": own, **own["categories"]}.items():
-            row = next(row for row in rows if row.startswith(name + "\t"))
+            row = next(row for row in rows if re.match(rf"{name}( \(no longer answered\))?\t", row))
             shown = [percent(values[m]) for m in ("accuracy_before", "accuracy_after", "forgetting", "knowledge_lost")]
             assert all(number in row for number in shown), (row, shown)
     see(page, "downloads")
@@ -137,10 +138,10 @@ def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
             assert saved[name].tolist() == table[name].tolist()
 
 
-def test_curves_change_metric_axis_categories_and_fit(show, run):
-    directory, file = run
-    page = show(file)
-    page.locator("#switches").get_by_text("mixed", exact=True).click()
+def test_curves_change_metric_axis_categories_and_fit(show, tmp_path):
+    directory = tmp_path / "sft"
+    make_run(directory, [make_probe("mixed", 150, kinds=("choice",))], steps=tuple(range(0, 80, 10)), lose=0.8)
+    page = show(write_report(directory, directory / "report.html"))
     table = Store(directory).history().table
     own = table[table["probe"] == "mixed"]
     whole = own[own["category"] == ""]
@@ -188,11 +189,16 @@ def test_the_map_shows_every_category(show, run):
     chart(page, "map-chart")
     table = Store(directory).history().table
     own = table[(table["probe"] == "mixed") & (table["category"] != "")]
-    z = page.evaluate("document.querySelector('#map-chart').data[0].z.map(row => Array.from(row))")
+    pale, sure = page.evaluate("document.querySelector('#map-chart').data.map(t => t.z.map(row => Array.from(row)))")
+    scales = page.evaluate("document.querySelector('#map-chart').data.map(t => [t.zmin, t.zmax])")
+    assert scales == [[-0.3, 0.3]] * 2, "the colours are those of every run"
     names = page.evaluate("document.querySelector('#map-chart').layout.yaxis.ticktext")
     assert sorted(names) == sorted(own["category"].unique())
-    for name, row in zip(names, z):
-        assert row == own[own["category"] == name]["knowledge_lost"].tolist()
+    significant = report_data([directory])["runs"][0]["probes"][0]["significant"]
+    for name, weak, strong in zip(names, pale, sure):
+        values = own[own["category"] == name]["knowledge_lost"].tolist()
+        for value, at, noise, loss in zip(values, significant[name], weak, strong, strict=True):
+            assert (loss if at else noise) == value and (noise if at else loss) is None
     page.locator("#switches").get_by_text("words", exact=True).click()
     see(page, "map")
     assert "no categories" in page.locator("#map-chart").inner_text()
@@ -295,6 +301,62 @@ def test_the_grid_shows_states_and_opens_details_by_mouse_and_keys(show, run):
     second = tip.locator("b").inner_text()
     page.keyboard.press("Enter")
     assert page.locator("#detail h2").inner_text() == second == ids(page)[1]
+
+
+@pytest.fixture(scope="module")
+def varied(tmp_path_factory):
+    """A run directory whose choice items have a second prompt, and its page."""
+    directory = tmp_path_factory.mktemp("varied") / "sft"
+    make_run(directory, [make_probe("mixed", 240, variants=True)], lose=0.6)
+    return directory, write_report(directory, directory / "report.html")
+
+
+def test_items_show_their_answers_in_each_variant(show, varied):
+    page = show(varied[1])
+    probe = make_probe("mixed", 240, variants=True)
+    taken = make_snapshots(probe, lose=0.6)
+    (before, now), second = (taken[0], taken[-1]), [one.further[0] for one in (taken[0], taken[-1])]
+    right = [(one.correct == 1).astype(int) + (two.correct == 1) for one, two in zip((before, now), second)]
+    asked = second[0].asked
+    see(page, "items")
+    everywhere = asked & (right[0] == 2) & (right[1] == 0)
+    page.get_by_label("Trajectory").select_option("lost in all")
+    assert page.locator("#item-count").inner_text() == f"{int(everywhere.sum())} of 240 items"
+    page.get_by_label("Trajectory").select_option("lost in this prompt alone")
+    alone = asked & (before.correct == 1) & (now.correct == 0) & ~everywhere
+    assert page.locator("#item-count").inner_text() == f"{int(alone.sum())} of 240 items"
+    at = int(np.flatnonzero(alone & (second[1].correct == 1))[0])
+    item = probe.items[at]
+    page.get_by_label("Search items").fill(item.prompt)
+    row = page.locator(f'#item-table tr[data-item="{item.id}"]')
+    assert "right in 2 → 1 of 2" in row.inner_text()
+    row.click()
+    detail = page.locator("#detail")
+    assert item.variants[0].prompt in [text.strip() for text in detail.locator("pre").all_inner_texts()]
+    first, further = (
+        detail.locator(".variant .asked").all_inner_texts()[0],
+        detail.locator(".variant").last.inner_text(),
+    )
+    assert "right" in first and f"wrong “{item.choices[now.choice[at]].strip()}”" in first
+    assert f"step 30: right “{item.choices[item.answer].strip()}”" in further
+    shown = " · ".join(item.choices[i].strip() for i in (1, 0, 3, 2))
+    assert f"options: {shown}" in further
+
+
+def test_knowledge_form_and_access_stand_apart(show, varied):
+    directory, file = varied
+    page = show(file)
+    last = Store(directory).history().table.query("category == ''").iloc[-1]
+    tiles = dict(text.split("\n", 1) for text in page.locator("#loss-tiles .tile").all_inner_texts())
+    for title, metric in (
+        ("Lost", "knowledge_lost"),
+        ("Gained", "knowledge_gained"),
+        ("Lost in this prompt alone", "spurious_forgetting"),
+        ("Forgetting (1→0)", "forgetting"),
+        ("Backward transfer (0→1)", "backward_transfer"),
+    ):
+        assert tiles[title].startswith(percent(last[metric])), title
+    assert f"to {percent(last['knowledge_lost_range_high'])}" in tiles["Lost"]
 
 
 def test_light_and_dark(show, run):
@@ -444,7 +506,7 @@ def test_odd_runs_have_their_empty_states(show, tmp_path):
     for step in (0, 5):
         store.write(Snapshot("talk", probe.fingerprint, step, probe.ids, np.full(12, np.nan)))
     page = show(write_report(store, tmp_path / "silent.html"))
-    assert "nothing can be compared" in page.locator(".verdict").inner_text()
+    assert "nothing to compare" in page.locator(".verdict").inner_text()
     see(page, "flow")
     assert "No item was scored" in page.locator("#flow-chart").inner_text()
     see(page, "items")

@@ -25,7 +25,7 @@ from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
 from forget_callback.training.trackers import AXES, scalars
-from forget_callback.training.wandb_tracker import WandbTracker
+from forget_callback.training.wandb_tracker import SHARES, WandbTracker
 
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
 MAY_BE_MISSING = {"recovered", "guess_persistence", "ever_forgotten_chance", "rescored_flips", "macro_knowledge_lost"}
@@ -124,7 +124,7 @@ def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, pro
     last = compare(snapshots[0], snapshots[-1])
     drawn = [dict(zip(lines["columns"], values)) for values in lines["data"]]
     final = {row["lineKey"]: row["lineVal"] for row in drawn if row["step"] == snapshots[-1].samples_seen}
-    counts = {"retained": last.n11, "forgotten": last.n10, "gained": last.n01, "missed": last.n00}
+    counts = dict(zip(SHARES, (last.n11, last.n10, last.n01, last.n00), strict=True))
     assert final == pytest.approx({name: n / last.n for name, n in counts.items()})
 
     maps = [row["forget/map.path"] for row in rows if "forget/map.path" in row]

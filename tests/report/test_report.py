@@ -18,8 +18,11 @@ from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.report import items as packing, report_data, write_report
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost, trajectories
-from forget_callback.report.verdict import verdict, worst_first
+from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.comparison import compare_checkpoints
+from forget_callback.runs.headline import headline, worst_first
 from tests.recorded import make_probe, make_run, make_snapshots, page_data
+from tests.worlds import World
 
 
 def vector(text, dtype):
@@ -51,7 +54,7 @@ def test_numbers_are_those_of_transitions_between_the_answers(tmp_path):
     store = make_run(tmp_path / "run", [probe])
     (run,) = report_data([store])["runs"]
     (own,) = run["probes"]
-    taken = make_snapshots(probe)
+    taken, run_columns = make_snapshots(probe), report_data([store])["columns"]
     assert set(own["series"]) == {"", "topic-0", "topic-1", "topic-2", "topic-3"}
     for category, series in own["series"].items():
         rows = np.array([category in ("", item.category) for item in probe.items])
@@ -65,8 +68,8 @@ def test_numbers_are_those_of_transitions_between_the_answers(tmp_path):
                 answer=probe.answer[rows],
             ).as_dict()
             for name, value in expected.items():
-                if name.startswith("recall_") or name == "verdict":
-                    continue  # the arrays do not say what is recalled; the verdict stands in no column
+                if name.startswith("recall_") or name not in run_columns:
+                    continue  # arrays alone do not say which items are recalled
                 mine = series[name][t] if name in series else None
                 if isinstance(value, str):
                     assert mine == value
@@ -297,12 +300,12 @@ def test_the_interval_of_a_difference_holds_the_truth_as_often_as_it_says():
     for _ in range(400):
         shared = rng.random(n) < 0.08  # lost in both runs: what both have in common
         x, y = (shared | (rng.random(n) < p) for p in (0.03, 0.07))
-        ends = [wilson(one.sum(), n) for one in (x, y)]
+        ends = [wilson(int(one.sum()), n) for one in (x, y)]
         low, high = mover_difference(x.mean(), ends[0], y.mean(), ends[1], correlation(x, y))
         hits += low <= 0.92 * 0.04 <= high
         widths.append(high - low)
     assert 0.92 <= hits / 400 <= 0.985
-    free = mover_difference(0.11, wilson(0.11 * n, n), 0.15, wilson(0.15 * n, n), 0.0)
+    free = mover_difference(0.11, wilson(33, n), 0.15, wilson(45, n), 0.0)
     assert np.mean(widths) < 0.8 * (free.high - free.low), "pairing makes it narrower"
     assert np.isnan(mover_difference(np.nan, Interval(0, 1), 0.1, Interval(0, 1), 0.0).low)
 
@@ -333,7 +336,7 @@ def test_stages_stand_one_behind_the_other(tmp_path):
 def test_one_snapshot_and_unscored_and_uncounted_runs(tmp_path):
     one = make_run(tmp_path / "one", steps=(0,), again=False, samples=0)
     (run,) = report_data([one])["runs"]
-    assert run["probes"][0]["verdict"]["kind"] == "baseline"
+    assert run["probes"][0]["headline"]["verdict"] == "baseline"
     assert run["axes"]["samples"] == [0.0], "nothing was trained before the first step"
     assert run["probes"][0]["flips"] is None
     probe = make_probe("silent", 8, categories=0)
@@ -343,7 +346,7 @@ def test_one_snapshot_and_unscored_and_uncounted_runs(tmp_path):
         store.write(Snapshot("silent", probe.fingerprint, step, probe.ids, np.full(8, np.nan)))
     (run,) = report_data([store])["runs"]
     own = run["probes"][0]
-    assert own["verdict"]["kind"] == "nothing"
+    assert own["headline"]["verdict"] == "unclear"
     assert own["series"][""]["n"] == [0, 0]
     assert "forgetting" not in own["series"][""], "no number is no 0"
     assert run["axes"]["samples"] == [0.0, None]
@@ -352,33 +355,46 @@ def test_one_snapshot_and_unscored_and_uncounted_runs(tmp_path):
         write_report([tmp_path / directory], tmp_path / f"{directory}.html")
 
 
-def rows_of(before, after, *, floor=None):
-    """The rows of a run of two snapshots of recall items."""
-    from forget_callback import History
-
-    shots = [
-        Snapshot("p", "f", t, [f"i{i}" for i in range(len(c))], c, samples_seen=1600.0 * t)
-        for t, c in enumerate((before, after))
-    ]
-    history = History()
-    history.append(shots[:1], again=[] if floor is None else [replace(shots[0], correct=np.array(floor), outcome=None)])
-    history.append(shots[1:])
-    return history.select("p")
+def test_the_largest_loss_comes_first_and_the_pool_last():
+    worlds = {name: World(n=200, seed=i) for i, name in enumerate(("some", "most", "silent"))}
+    before = {name: world.snapshot(name) for name, world in worlds.items()}
+    after = {name: worlds[name].train(lost=lost).snapshot(name) for name, lost in (("some", 0.1), ("most", 0.3))}
+    after["silent"] = replace(before["silent"], correct=np.full(200, np.nan), outcome=np.full(200, None))
+    rows = [row for row in compare_checkpoints(before, after) if not row.category]
+    assert [one.probe for one in worst_first([headline(row) for row in rows])] == ["most", "some", "silent", "all"]
 
 
-def test_the_verdict_claims_no_more_than_the_numbers_do():
-    ones = [1.0] * 200
-    lost = verdict(rows_of(ones, [0.0] * 50 + [1.0] * 150))
-    assert lost.kind == "lost"
-    assert lost.headline == "25.0% of the items were known and are no longer"
-    assert "95% interval 19.5% to 31.4%" in lost.detail
-    assert "200 items, after 1,600 samples" in lost.detail
-    assert "noise floor not measured" in lost.detail
-    none = verdict(rows_of(ones, ones, floor=ones))
-    assert none.kind == "noise"
-    assert "contains 0" in none.detail
-    order = worst_first([replace(lost, probe="all"), none, replace(none, probe="x", value=float("nan")), lost])
-    assert [v.probe for v in order] == ["p", "p", "x", "all"] and order[0] is lost
+def test_significant_categories_are_marked_checkpoint_by_checkpoint(tmp_path):
+    store = make_run(tmp_path / "run", [make_probe("facts", 400, kinds=("choice",), variants=True)], lose=0.6)
+    own = report_data([store])["runs"][0]["probes"][0]
+    history = store.history()
+    for t, step in enumerate((0, 10, 20, 30)):
+        found = {row.category for row in significant_categories([r for r in history.rows if r.step == step])}
+        assert {name for name, marks in own["significant"].items() if marks[t]} == found
+    assert found and not any(marks[0] for marks in own["significant"].values())
+
+
+def test_items_carry_their_further_prompts_and_the_answers_to_them(tmp_path):
+    probe = make_probe("facts", 80, variants=True)
+    taken = make_snapshots(probe)
+    store = make_run(tmp_path / "run", [probe])
+    data = report_data([store])
+    own = data["runs"][0]["probes"][0]
+    items, packed = data["items"][own["items"]], own["path"]["variants"]
+    for item, texts in zip(probe.items, items["variants"], strict=True):
+        assert [one["prompt"] for one in texts] == [variant.prompt for variant in item.variants]
+        if item.variants:
+            assert texts[0]["choices"] == [item.choices[i] for i in (1, 0, 3, 2)]
+    asked = taken[0].further[0].asked
+    assert vector(packed["asked"], "u1").tolist() == (1 + asked).tolist()
+    assert [side["column"] for side in packed["sides"]] == [0, 3]
+    for side, now in zip(packed["sides"], (taken[0], taken[-1])):
+        (answers,), second = side["answers"], now.further[0]
+        choice, state = vector(answers["choice"], "<i2"), vector(answers["state"], "u1")
+        assert choice[asked].tolist() == second.choice[asked].tolist()
+        assert [STATES[code] for code in state] == [outcome or "not scored" for outcome in second.outcome]
+        right = (now.correct == 1).astype(int) + (second.correct == 1)
+        assert vector(side["right"], "u1").tolist() == right.tolist()
 
 
 def test_the_command_writes_the_page_and_says_where(tmp_path, run_cli):

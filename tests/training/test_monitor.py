@@ -657,7 +657,7 @@ def test_an_alert_names_the_category_that_lost_most_only_where_that_is_sure(tmp_
             choice = np.where(wrong, 2, 1)
             monitor.observe(step, Snapshot("sums", probe.fingerprint, 0, list(probe.ids), ~wrong * 1.0, choice=choice))
         texts += [text for _, text in recorder.alerts]
-    assert "; most in b, " in texts[0] and len(texts) == 2
+    assert ", most in b " in texts[0] and len(texts) == 2
 
 
 @pytest.mark.parametrize("given", ["all", "list"])

@@ -28,7 +28,7 @@ function costFacts(run) {
 const time = (seconds) => (seconds < 100 ? `${seconds.toFixed(1)} s` : `${(seconds / 60).toFixed(1)} min`);
 
 function probeFacts(probe) {
-  const floor = probe.series[""].noise_floor?.[0];
+  const flips = probe.series[""].rescored_flips?.[0];
   const persistence = lastOf(probe.series[""], "guess_persistence");
   const { normalization, chat, temperature, scorer } = probe.settings;
   const kinds = Object.entries(probe.kinds).map(([kind, n]) => `${count(n)} ${kind.replace("_", " ")}`).join(", ");
@@ -37,10 +37,10 @@ function probeFacts(probe) {
     ["choice scoring", probe.kinds.multiple_choice && { sum: "summed log-probability", length: "log-probability per byte", token: "log-probability per token" }[normalization]],
     ["decoding", probe.kinds.generation ? (temperature > 0 ? `sampled at temperature ${temperature}` : "greedy") : null],
     ["texts judged by", scorer ? el("code", {}, scorer) : null],
-    ["noise floor", isNumber(floor) ? percent(floor) : "not measured"],
-    ["flips when scored twice", probe.flips === null ? null : plural(probe.flips, "item")],
+    ["variants of the prompt", count(lastOf(probe.series[""], "variants"))],
+    ["numerical reproducibility", isNumber(flips) ? `${percent(flips)} of the items flip when the same model is scored again` : null],
     ["guess persistence", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],
-    ["estimate", probe.series[""].knowledge_method ? { choice: "guessing seen in wrong options", joint: "guesses taken to be independent", exact: "nothing to guess", mixed: "pooled over kinds of items" }[lastOf(probe.series[""], "knowledge_method")] : null],
+    ["estimate", METHOD_TEXT[lastOf(probe.series[""], "knowledge_method")] ?? null],
   ]);
 }
 

@@ -1,9 +1,12 @@
 // Where it happened: the map of categories, the flow between baseline and last checkpoint.
 
 const MAPS = [
-  ["knowledge_lost", "Knowledge lost"], ["forgetting", "Forgetting (1→0)"],
+  ["knowledge_lost", "Lost"], ["forgetting", "Forgetting (1→0)"],
   ["backward_transfer", "Backward transfer (0→1)"], ["accuracy_after", "Accuracy"],
 ];
+
+const MOST = 0.3;  // the colours end there in every run: a scale that follows the numbers paints noise as strongly as loss
+const PALE = 0.16;
 
 /** A category's name where space is short. */
 const short = (name, length = 26) => (name.length > length ? name.slice(0, length - 1) + "…" : name);
@@ -23,16 +26,15 @@ function drawMap() {
     run.steps.map((_, i) => {
       const series = probe.series[name];
       const ends = series[`${chosen.map}_low`] ? " " + interval(series[`${chosen.map}_low`][i], series[`${chosen.map}_high`][i]) : "";
-      return `<b>${percent(values[r][i])}</b>${plain(ends)}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
+      return `<b>${percent(values[r][i])}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
     }),
   );
-  const most = Math.max(0.05, ...values.flat().filter(isNumber).map(Math.abs));
   const ground = colour("sunken");
   const warm = [[0, ground], [1, colour("lost")]], cool = [[0, ground], [1, colour("gained")]];
   const scale = {
-    knowledge_lost: { colorscale: [[0, colour("gained")], [0.5, ground], [1, colour("lost")]], zmin: -most, zmax: most },
-    forgetting: { colorscale: warm, zmin: 0, zmax: most },
-    backward_transfer: { colorscale: cool, zmin: 0, zmax: most },
+    knowledge_lost: { colorscale: [[0, colour("gained")], [0.5, ground], [1, colour("lost")]], zmin: -MOST, zmax: MOST },
+    forgetting: { colorscale: warm, zmin: 0, zmax: MOST },
+    backward_transfer: { colorscale: cool, zmin: 0, zmax: MOST },
     accuracy_after: { colorscale: cool, zmin: 0, zmax: 1 },
   }[chosen.map];
   const narrow = innerWidth < 640;
@@ -40,24 +42,36 @@ function drawMap() {
   const ticks = run.steps.map((_, i) => i).filter((i) => i % every === 0);
   const x = run.axes[chosen.axis];
   const height = Math.max(180, rows.length * (rows.length > 40 ? 16 : 24) + 70);
-  const trace = {
-    type: "heatmap", z: values, ...scale, hoverinfo: "text", text: hover, xgap: run.steps.length > 60 ? 0 : 2, ygap: 2, hoverongaps: false,
-    colorbar: { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } },
-  };
+  const cells = { type: "heatmap", ...scale, hoverinfo: "text", hovertext: hover, xgap: run.steps.length > 60 ? 0 : 2, ygap: 2, hoverongaps: false };
+  const colorbar = { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } };
+  const marked = chosen.map === "knowledge_lost";
+  const sure = (name, i) => !marked || isSignificant(probe, name, i);
+  const pick = (keep) => rows.map((name, r) => run.steps.map((_, i) => (keep(name, i) ? values[r][i] : null)));
+  const traces = [{ ...cells, z: pick(sure), colorbar }];
+  if (marked) {
+    const label = rows.map((name, r) => run.steps.map((_, i) => (!sure(name, i) ? "" : run.steps.length > (narrow ? 6 : 14) ? "●" : percent(values[r][i], 0))));
+    Object.assign(traces[0], { text: label, texttemplate: "%{text}", textfont: { size: 11 } });
+    traces.unshift({ ...cells, z: pick((name, i) => !sure(name, i)), showscale: false, opacity: PALE });
+  }
   const layout = chartLayout({
     height, margin: { l: 14 + 7 * Math.max(...rows.map((name) => Math.min(name.length, narrow ? 14 : 26))), r: 10, t: 6, b: 46 },
     xaxis: { tickvals: ticks, ticktext: ticks.map((i) => shortCount(x[i])), title: AXES[chosen.axis], showgrid: false },
     yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((name) => plain(short(name, narrow ? 14 : 26))), showgrid: false, tickfont: { size: rows.length > 40 ? 10.5 : 12.5 } },
   });
   $("#map-chart").style.minHeight = `${height}px`;
-  draw("#map-chart", [trace], layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
-  replace($("#map-note"), "Categories are small: a single cell says little. Hover for its interval; click a row for its items.");
+  draw("#map-chart", traces, layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
+  const found = rows.filter((name) => isSignificant(probe, name, run.steps.length - 1)).length;
+  const holm = `Full colour and a number or dot: significantly lost, with all ${count(rows.length)} categories of the checkpoint tested at once (Holm); pale: not significant. ${found ? `${plural(found, "category", "categories")} at the last checkpoint.` : "None at the last checkpoint."}`;
+  replace($("#map-note"), `${marked ? holm : "Raw answers: a single cell says little."} Hover for intervals; click a row for its items.`);
   withPlotly().then(() => {
     const place = $("#map-chart");
     place.removeAllListeners?.("plotly_click");
     place.on("plotly_click", ({ points }) => showItems({ category: rows[points[0].y] }));
   });
 }
+
+/** Whether the loss of a category at a checkpoint is significant among all categories of that checkpoint. */
+const isSignificant = (probe, name, i) => probe.significant[name]?.[i] === 1;
 
 function noMap(why) {
   noChart("#map-chart", why);
@@ -88,11 +102,11 @@ function drawFlow() {
       el("small", {}, `${plural(value, "item")} of ${count(n)}`));
   replace(
     $("#flow-counts"),
-    one(n11, "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, "forgotten (1→0)", FLOW.n10(), "1→0"),
-    one(n01, "gained (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
+    one(n11, "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, "forgetting (1→0)", FLOW.n10(), "1→0"),
+    one(n01, "backward transfer (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
   );
   const unscored = lastOf(series, "n_unscored") ?? 0;
-  replace($("#flow-note"), `Raw answers, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
+  replace($("#flow-note"), `Raw answers to the first prompt, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
 }
 
 const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };
@@ -103,7 +117,7 @@ function flowPicture({ n, n11, n10, n01, n00 }) {
   const inner = height - top - gap;
   const y = (value) => (inner * value) / n;
   const edge = 2, right = width - node - 2;
-  const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Of ${n} items ${n11} stayed right, ${n10} were forgotten, ${n01} gained, ${n00} stayed wrong` });
+  const picture = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `Of ${n} items ${n11} stayed right, ${n10} went from right to wrong, ${n01} from wrong to right, ${n00} stayed wrong` });
   const at = {
     left: { right: top, wrong: top + y(n11 + n10) + gap },
     now: { right: top, wrong: top + y(n11 + n01) + gap },
@@ -116,8 +130,8 @@ function flowPicture({ n, n11, n10, n01, n00 }) {
   };
   ribbon(n11, at.left.right, at.now.right, "n11", "stayed right");
   ribbon(n00, at.left.wrong + y(n01), at.now.wrong + y(n10), "n00", "stayed wrong");
-  ribbon(n01, at.left.wrong, at.now.right + y(n11), "n01", "gained");
-  ribbon(n10, at.left.right + y(n11), at.now.wrong, "n10", "forgotten");
+  ribbon(n01, at.left.wrong, at.now.right + y(n11), "n01", "backward transfer (0→1)");
+  ribbon(n10, at.left.right + y(n11), at.now.wrong, "n10", "forgetting (1→0)");
   const block = (x, from, value, paint) => picture.append(svg("rect", { x, y: from, width: node, height: Math.max(y(value), 0.75), rx: 2, fill: paint }));
   block(edge, at.left.right, n11 + n10, colour("gained"));
   block(edge, at.left.wrong, n01 + n00, colour("faint"));
@@ -143,15 +157,19 @@ function drawCategoryTable() {
   const loss = (name) => lastOf(probe.series[name], "knowledge_lost") ?? -9;
   const rows = ["", ...names.sort((a, b) => loss(b) - loss(a))].map((name) => {
     const last = (metric) => lastOf(probe.series[name], metric);
+    const series = probe.series[name];
+    const sure = name && isSignificant(probe, name, series.n.length - 1);
+    const other = lostText(series) === lostText(probe.series[""]) ? "" : ` (${lostText(series).toLowerCase()})`;
     return {
       kind: name ? null : "whole",
       cells: [
-        categoryName(name), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")),
+        categoryName(name) + other,
+        [sure ? el("span", { class: "down", title: "significant among the categories (Holm)" }, "● ") : null, withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high"))].flat(),
         percent(last("knowledge_gained")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],
     };
   });
-  const head = [["category", ""], ["knowledge lost [95%]", "n"], ["gained", "n"], ["accuracy", "n"], ["1→0", "n"], ["0→1", "n"], ["items", "n"]];
-  replace($("#category-table"), table(head, rows));
+  const head = [["category", ""], [`${lostText(probe.series[""]).toLowerCase()} [95%]`, "n"], ["gained", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["backward transfer (0→1)", "n"], ["items", "n"]];
+  replace($("#category-table"), table(head, rows), el("p", { class: "note" }, "●: significantly lost, with all categories tested at once (Holm). The others may be noise, whatever their order."));
 }

@@ -1,16 +1,23 @@
 // The curves over training: any metric, on any axis, of any categories and all runs, with the fit and its forecast.
 
 const METRICS = [
-  ["Knowledge, corrected for guessing", [
-    ["knowledge_lost", "Knowledge lost", "lost"],
-    ["knowledge_lost_net", "Knowledge lost, less the noise floor", "lost"],
-    ["knowledge_gained", "Knowledge gained", "gained"],
-    ["stage_knowledge_lost", "Knowledge lost in this stage", "lost"],
+  ["Corrected for guessing, all variants", [
+    ["knowledge_lost", "Lost", "lost"],
+    ["known_lost", "Lost, of what was known", "lost"],
+    ["knowledge_gained", "Gained", "gained"],
+    ["knowledge_lost_net", "Lost less gained", "lost"],
+    ["macro_knowledge_lost", "Lost, mean over probes", "lost"],
+    ["stage_knowledge_lost", "Lost in this stage", "lost"],
   ]],
-  ["Raw answers", [
+  ["Form and access", [
+    ["spurious_forgetting", "Lost in this prompt alone", "lost"],
+    ["recall_lost", "No longer recalled", "lost"],
+    ["recall_still_chosen", "Still chosen right, of those", "gained"],
+  ]],
+  ["Raw answers, first prompt", [
     ["forgetting", "Forgetting (1→0)", "lost"],
     ["backward_transfer", "Backward transfer (0→1)", "gained"],
-    ["shares", "Retained, forgotten, gained, missed", "shares"],
+    ["shares", "All four shares", "shares"],
     ["net_change", "Net change of accuracy", "gained"],
     ["accuracy_after", "Accuracy", "gained"],
     ["stage_forgetting", "Forgetting in this stage", "lost"],
@@ -32,8 +39,9 @@ const METRICS = [
 ];
 const METRIC = new Map(METRICS.flatMap(([, entries]) => entries.map(([name, text, tone]) => [name, { text, tone }])));
 const AXES = { samples: "samples seen", steps: "steps", tokens: "tokens seen" };
-const SHARES = [["n11", "retained (1→1)"], ["n10", "forgotten (1→0)"], ["n01", "gained (0→1)"], ["n00", "missed (0→0)"]];
+const SHARES = [["n11", "stayed right (1→1)"], ["n10", "forgetting (1→0)"], ["n01", "backward transfer (0→1)"], ["n00", "stayed wrong (0→0)"]];
 const MOST_CURVES = 8;
+const CHANCE = ["ever_forgotten", "churn"];  // what grows with looks has its expectation by chance beside it
 
 /** The axes that every run knows at every checkpoint. */
 function axesKnown() {
@@ -107,7 +115,7 @@ function curveColours() {
 }
 
 function drawCurves() {
-  if (!METRIC.has(chosen.metric) || (chosen.metric !== "shares" && !theProbe().series[""][chosen.metric])) chosen.metric = "knowledge_lost";
+  if (!METRIC.has(chosen.metric) || (chosen.metric !== "shares" && !theProbe().series[""][chosen.metric])) chosen.metric = theProbe().series[""].knowledge_lost ? "knowledge_lost" : "forgetting";
   curveControls();
   curveChips();
   const shares = chosen.metric === "shares";
@@ -126,7 +134,7 @@ function drawCurves() {
     },
     margin: { l: 60, r: 12, t: several ? 34 : 10, b: 46 },
     showlegend: several,
-    shapes: [...stageShapes(), ...noiseShapes(curves)],
+    shapes: stageShapes(),
     annotations: stageLabels(),
     height: innerWidth < 640 ? 340 : 400,
   });
@@ -154,13 +162,18 @@ function curveTraces({ run, r, category, series }, n) {
   const show = tone === "nats" ? (value) => `${decimal(value, 3)} nats` : percent;
   const hover = kept.map((i) => {
     const ends = low && isNumber(low[i]) ? ` ${plain(interval(low[i], high[i]))}` : "";
-    return `<b>${show(values[i])}</b>${ends}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
+    const span = chosen.metric === "knowledge_lost" && rangeText(series, i) ? `<br>${rangeText(series, i)}` : "";
+    return `<b>${show(values[i])}</b>${ends}${span}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
   });
   const pick = (list) => kept.map((i) => list[i]);
   const traces = [];
-  if (low && kept.length > 1) {
-    const band = { x: pick(x), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: name };
-    traces.push({ ...band, y: pick(low) }, { ...band, y: pick(high), fill: "tonexty", fillcolor: faded(line, n > 3 ? 0.07 : 0.15) });
+  const band = { x: pick(x), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: name };
+  const between = (from, to, alpha) => traces.push({ ...band, y: pick(from) }, { ...band, y: pick(to), fill: "tonexty", fillcolor: faded(line, alpha) });
+  if (n === 1 && kept.length > 1 && series[`${chosen.metric}_range_high`]) between(series[`${chosen.metric}_range_low`], series[`${chosen.metric}_range_high`], 0.07);
+  if (low && kept.length > 1) between(low, high, n > 3 ? 0.07 : 0.15);
+  const chance = n === 1 && CHANCE.includes(chosen.metric) ? series[`${chosen.metric}_chance`] : null;
+  if (chance) {
+    traces.push({ ...band, y: pick(chance), line: { width: 1.5, dash: "dot", color: colour("faint") }, name: "expected by chance", showlegend: true });
   }
   traces.push({
     x: pick(x), y: pick(values), mode: "lines+markers", name: plain(name || text), legendgroup: name, showlegend: n > 1,
@@ -240,22 +253,15 @@ function stageLabels() {
   }));
 }
 
-function noiseShapes(curves) {
-  if (chosen.metric !== "knowledge_lost" || curves.length !== 1) return [];
-  const floor = curves[0].series.noise_floor?.[0];
-  if (!isNumber(floor) || floor === 0) return [];
-  return [{ type: "line", x0: 0, x1: 1, xref: "paper", y0: floor, y1: floor, line: { color: colour("faint"), width: 1, dash: "dot" } }];
-}
-
 function curveNotes(curves, fitNote) {
   const notes = [];
   if (curves.some(({ series }) => series[`${chosen.metric}_low`])) notes.push("Bands are 95% intervals.");
+  if (curves.length === 1 && curves[0].series[`${chosen.metric}_range_high`]) notes.push("The wide pale band is the range, whatever guesses do.");
+  if (curves.length === 1 && lastOf(curves[0].series, "knowledge_method") === "exact" && chosen.metric === "knowledge_lost") notes.push("Open-ended items: no longer answered.");
+  const fewer = curves.length && chosen.metric.startsWith("know") ? curves[0].run.steps.filter((_, i) => curves[0].series.n[i] > 0 && !isNumber(curves[0].series[chosen.metric]?.[i])).length : 0;
+  if (fewer) notes.push(`${plural(fewer, "checkpoint")} not asked in all variants: raw answers are known there.`);
   if (chosen.log) notes.push("A log axis cannot show the baseline at 0.");
   if (chosen.metric === "shares" && report.runs.length > 1) notes.push(`Shares of ${theRun().name}.`);
-  if (chosen.metric === "knowledge_lost" && curves.length === 1) {
-    const floor = curves[0].series.noise_floor?.[0];
-    if (isNumber(floor)) notes.push(`Noise floor ${percent(floor)}.`);
-  }
   if (report.pipeline && report.runs.some((run) => run.stage.number > 1 && !run.other_baseline)) notes.push("A stage without a baseline of an earlier one counts from its own first checkpoint.");
   return [...notes, fitNote].filter(Boolean).join(" ");
 }

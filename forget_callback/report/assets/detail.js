@@ -41,13 +41,39 @@ function detailBody(i) {
   } else {
     parts.push(detailPart(items.expected[i].length > 1 ? "Expected, any of" : "Expected", el("ol", {}, items.expected[i].map((text) => el("li", { class: "answer" }, text)))));
   }
-  parts.push(...detailStrips(probe, i), marginPicture(path, i), detailTable(items, path, i));
+  parts.push(...detailVariants(items, path, i), ...detailStrips(probe, i), marginPicture(path, i), detailTable(items, path, i));
   const whole = path.whole[last] >= 0 ? path.texts[path.whole[last]] : null;
   if (whole !== null) parts.push(detailPart("Full generated text of the last changed answer", el("pre", {}, whole || "(empty)")));
   return el("div", { class: "detail-body" }, parts);
 }
 
 const detailPart = (title, ...content) => el("div", {}, el("h3", {}, title), content);
+
+/** How each variant of the prompt was answered, before and now. */
+function detailVariants(items, path, i) {
+  const variants = items.variants[i];
+  if (!path.variants || !variants.length) return [];
+  const columns = columnsOf(theRun());
+  const line = (answers) => el("p", { class: "asked" }, path.variants.sides.map((side, s) => {
+    const [state, text] = answers(side);
+    return el("span", {}, `${s ? "" : "at the baseline, "}${columns[side.column]}: `, el("span", { class: `state s${state}` }, STATE_TEXT[state]), text ? ` “${text.trim()}”` : "");
+  }));
+  const first = (side) => {
+    let k = path.begin[i];
+    while (k + 1 < path.begin[i + 1] && path.at[k + 1] <= side.column) k++;
+    return [path.state[k], answerAt(items, path, i, k)];
+  };
+  const further = (v) => (side) => {
+    const { state, choice, said } = side.answers[v];
+    return [state[i], said[i] >= 0 ? path.texts[said[i]] : choice[i] >= 0 ? items.choices[i]?.[choice[i]] : null];
+  };
+  const how = ({ weak, chat }) => [weak ? "words around the same prompt" : null, chat === true ? "through the chat template" : chat === false ? "as plain text" : null].filter(Boolean).join(", ");
+  const parts = variants.map((variant, v) => el("div", { class: "variant" },
+    el("h3", {}, `Variant ${v + 2}${how(variant) ? `: ${how(variant)}` : ""}`), el("pre", {}, variant.prompt || "(empty)"),
+    variant.choices ? el("p", { class: "asked" }, `options: ${variant.choices.map((text) => text.trim()).join(" · ")}`) : null,
+    line(further(v))));
+  return [detailPart(`Answers in each of ${variants.length + 1} variants of the prompt`, el("div", { class: "variant" }, el("h3", {}, "First prompt"), line(first)), ...parts)];
+}
 
 /** The item's outcomes in every run that evaluated it. */
 function detailStrips(probe, i) {

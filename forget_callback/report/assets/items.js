@@ -2,8 +2,9 @@
 
 const PAGE = 25;
 const TRANSITIONS = { "1→1": ["kept", "recovered"], "1→0": ["lost", "format loss"], "0→1": ["gained"], "0→0": ["came and went", "never known"] };
-const TRAJECTORY_TEXT = { "came and went": "known in between" };
+const TRAJECTORY_TEXT = { lost: "forgotten", gained: "newly right", kept: "stayed right", "came and went": "right in between", "never known": "never right" };
 const trajectoryText = (name) => TRAJECTORY_TEXT[name] ?? name;
+const VARIANTS = ["lost in all", "lost in this prompt alone"];
 const readPaths = new WeakMap();
 const readItems = new Map();
 
@@ -32,10 +33,29 @@ function pathOf(probe) {
       columns: p.columns, begin, at, state, states, texts: p.texts, unit: p.margin_unit, n: counts.length,
       choice: vector(p.choice, Int16Array), said: vector(p.said, Int32Array), whole: vector(p.whole, Int32Array),
       margin: vector(p.margin, Int16Array), trajectory: vector(p.trajectory, Uint8Array), lostAt: vector(p.lost_at, Int16Array),
-      order: vector(p.order, Uint32Array),
+      order: vector(p.order, Uint32Array), variants: variantsOf(p.variants),
     });
   }
   return readPaths.get(probe);
+}
+
+/** The answers to further variants of the prompts, at the first and the last checkpoint that asked them; null without. */
+function variantsOf(packed) {
+  if (!packed) return null;
+  const read = ({ state, choice, said }) => ({ state: vector(state, Uint8Array), choice: vector(choice, Int16Array), said: vector(said, Int32Array) });
+  return {
+    asked: vector(packed.asked, Uint8Array),
+    sides: packed.sides.map(({ column, right, answers }) => ({ column, right: vector(right, Uint8Array), answers: answers.map(read) })),
+  };
+}
+
+/** What the variants say of an item: lost in all of them, in the first prompt alone, or neither. */
+function inVariants(path, i) {
+  if (!path.variants || path.variants.asked[i] < 2) return "";
+  const [before, after] = path.variants.sides, asked = path.variants.asked[i];
+  if (before.right[i] === asked && after.right[i] === 0) return "lost in all";
+  const first = (side) => path.states[i * path.columns + side.column] === 1;
+  return first(before) && !first(after) ? "lost in this prompt alone" : "";
 }
 
 /** The answer that came with a change, as text; null if there was none. */
@@ -67,8 +87,9 @@ function filtered() {
   const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
   const hay = words.length ? haystack(items, path) : null;
   const place = chosen.category === "" ? -1 : items.category_names.indexOf(chosen.category);
-  const wanted = chosen.trajectory ? new Set((TRANSITIONS[chosen.trajectory] ?? [chosen.trajectory]).map((name) => report.trajectories.indexOf(name))) : null;
-  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.trajectory[i])) && (!hay || words.every((word) => hay[i].includes(word))));
+  const variants = VARIANTS.includes(chosen.trajectory) ? chosen.trajectory : null;
+  const wanted = chosen.trajectory && !variants ? new Set((TRANSITIONS[chosen.trajectory] ?? [chosen.trajectory]).map((name) => report.trajectories.indexOf(name))) : null;
+  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.trajectory[i])) && (!variants || inVariants(path, i) === variants) && (!hay || words.every((word) => hay[i].includes(word))));
 }
 
 let shown = new Uint32Array();
@@ -94,11 +115,12 @@ function itemFilters() {
   for (const code of path.trajectory) tally.set(report.trajectories[code], tally.get(report.trajectories[code]) + 1);
   const trajectories = [...tally].filter(([, n]) => n).map(([name, n]) => [name, `${trajectoryText(name)} (${count(n)})`]);
   const flows = Object.entries(TRANSITIONS).map(([name, parts]) => [name, `${name} (${count(parts.reduce((sum, part) => sum + tally.get(part), 0))})`]);
-  if (chosen.trajectory && !tally.get(chosen.trajectory) && !TRANSITIONS[chosen.trajectory]) chosen.trajectory = "";
+  const both = VARIANTS.map((name) => [name, path.trajectory.reduce((sum, _, i) => sum + (inVariants(path, i) === name), 0)]).filter(([, n]) => n);
+  if (chosen.trajectory && !tally.get(chosen.trajectory) && !TRANSITIONS[chosen.trajectory] && !both.some(([name]) => name === chosen.trajectory)) chosen.trajectory = "";
   replace(
     $("#item-filters"), search,
     names.length ? select("Category", [["", [["", "all categories"], ...names.map((name) => [name, name])]]], chosen.category, change("category"), { hideLabel: true }) : null,
-    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Baseline → last checkpoint", flows]], chosen.trajectory, change("trajectory"), { hideLabel: true }),
+    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Variants of the prompt", both.map(([name, n]) => [name, `${name} (${count(n)})`])], ["Baseline → last checkpoint", flows]].filter(([, entries]) => entries.length), chosen.trajectory, change("trajectory"), { hideLabel: true }),
     el("button", { type: "button", id: "item-clear", onclick: () => showItems({}, { scroll: false }) }, "Clear"),
   );
 }
@@ -141,6 +163,13 @@ function sorted() {
   return pairs.map(([, i]) => i);
 }
 
+/** "right in 2 → 0 of 2" variants, for an item that was asked in several. */
+function variantCount(path, i) {
+  if (!path.variants || path.variants.asked[i] < 2) return null;
+  const [before, after] = path.variants.sides.map((side) => side.right[i]);
+  return el("small", { class: "asked" }, ` right in ${before} → ${after} of ${path.variants.asked[i]}`);
+}
+
 function drawItemTable() {
   const run = theRun(), probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
   const order = sorted(), pages = Math.max(1, Math.ceil(order.length / PAGE));
@@ -166,7 +195,7 @@ function drawItemTable() {
       el("td", {}, el("button", { type: "button", class: "open", "aria-label": `Details of ${items.ids[i]}` }, items.ids[i])),
       el("td", { class: "wide" }, el("span", { class: "text" }, items.prompts[i])),
       el("td", { class: "hide" }, items.category_names[items.category[i]] || "–"),
-      el("td", {}, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory))),
+      el("td", {}, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
       el("td", { class: "wide" }, el("span", { class: "text" }, answer ?? "–")),
       el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));

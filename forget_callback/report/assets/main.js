@@ -69,6 +69,7 @@ async function start() {
   chosen.axis = axesKnown()[0] ?? "steps";
   if (report.trajectories.length && report.states.length !== STATE_COLOURS.length) throw new Error("states differ");
   section("curves", drawCurves, { soon: true });
+  section("losses", drawLosses, { soon: true });
   section("runs", drawRuns);
   section("map", drawMap);
   section("flow", drawFlow);

@@ -5,16 +5,16 @@ function drawRuns() {
   if (report.runs.length < 2) return;
   const rows = report.runs.flatMap((run) => {
     const probe = probeOf(run, chosen.probe);
-    if (!probe) return [{ cells: [run.name, "not evaluated", "", "", "", "", ""] }];
+    if (!probe) return [{ cells: [run.name, "not evaluated", "", "", "", "", "", ""] }];
     const last = (metric) => lastOf(probe.series[""], metric);
     return [{
       cells: [
         run.name, whenText(run, run.steps.length - 1), count(last("n")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
-        percent(last("forgetting")), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")), percent(probe.series[""].noise_floor?.[0]),
+        percent(last("forgetting")), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")), rangeText(probe.series[""]).replace("range ", ""), probe.headline.verdict,
       ],
     }];
   });
-  const head = [["run", ""], ["last checkpoint", ""], ["items", "n"], ["accuracy", "n"], ["1→0", "n"], ["knowledge lost [95%]", "n"], ["noise floor", "n"]];
+  const head = [["run", ""], ["last checkpoint", ""], ["items", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["lost [95%]", "n"], ["range", "n"], ["verdict", ""]];
   replace($("#runs-table"), table(head, rows, { caption: `${probeName(chosen.probe)}, each run at its last checkpoint` }));
   drawDifferences();
 }
@@ -37,7 +37,7 @@ function drawDifferences() {
       ],
     };
   });
-  const head = [["difference", ""], ["more knowledge lost [95%]", "n"], ["", ""], ["right in one only", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
+  const head = [["difference", ""], ["more lost [95%]", "n"], ["", ""], ["right in one only", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
   replace($("#differences-table"), rows.length ? table(head, rows, { caption: "Differences at the last checkpoints" }) : el("p", { class: "empty" }, "The runs share no probe of this name."));
   const paired = found.some((one) => one.paired);
   replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item, which cancels what they share. " : ""}p is McNemar's test of equal accuracy (mid-p), of this pair alone.` : "");

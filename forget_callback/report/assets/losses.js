@@ -1,0 +1,43 @@
+// Kinds of loss side by side: knowledge, form and access are told apart, and the raw answers stand beside them.
+
+/** What a lost item of a series is called: an open-ended one is no longer answered, whatever the model knows. */
+const lostText = (series) => (lastOf(series, "knowledge_method") === "exact" ? "No longer answered" : "Lost");
+
+/** "range 4.8 to 22.4%" of a checkpoint, "" where there is none. */
+function rangeText(series, i = series.n.length - 1) {
+  const low = series.knowledge_lost_range_low?.[i], high = series.knowledge_lost_range_high?.[i];
+  return isNumber(low) && isNumber(high) ? `range ${percent(low).replace("%", "")} to ${percent(high)}` : "";
+}
+
+const METHOD_TEXT = {
+  choice: "from the chosen options", joint: "options not stored, guesses taken as independent",
+  net: "lost less gained", exact: "open-ended, nothing guessed",
+};
+
+function drawLosses() {
+  const probe = theProbe(), series = probe.series[""];
+  const last = (metric) => lastOf(series, metric);
+  const variants = last("variants") ?? 1;
+  const where = variants > 1 ? `in all of ${variants} variants of the prompt` : "in this prompt, the only one that was asked";
+  const tile = (title, metric, text, kind = null) =>
+    isNumber(last(metric)) ? el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title),
+      el("b", {}, withInterval(last(metric), last(`${metric}_low`), last(`${metric}_high`))), el("p", {}, text)) : null;
+  const net = last("knowledge_method") === "net", exact = last("knowledge_method") === "exact";
+  const lost = probe.headline.verdict === "lost" ? "lost" : null;
+  const tiles = [
+    tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
+    net ? null : tile(exact ? "Newly answered" : "Gained", "knowledge_gained", where),
+    net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "no estimate of what moved both ways is needed"),
+    variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: another variant still has it") : null,
+    exact ? null : tile("No longer recalled", "recall_lost", isNumber(last("recall_still_chosen")) ? `access: ${percent(last("recall_still_chosen"), 0)} of them still chosen right` : "access, not knowledge"),
+    tile("Forgetting (1→0)", "forgetting", "first prompt, raw answers, guesses included"),
+    tile("Backward transfer (0→1)", "backward_transfer", "first prompt, raw answers, guesses included"),
+  ];
+  replace($("#loss-tiles"), tiles);
+  const macro = last("macro_knowledge_lost");
+  replace($("#loss-note"), [
+    isNumber(last("knowledge_lost")) ? "" : "The last checkpoint was not asked in all variants of the prompt: only raw numbers are known.",
+    `Last checkpoint of ${probeName(probe.name)}, shares of its items.`,
+    isNumber(macro) ? `Mean over the probes: ${percent(macro)} lost.` : "",
+  ].filter(Boolean).join(" "));
+}

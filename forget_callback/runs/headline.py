@@ -1,0 +1,278 @@
+"""The headline of one comparison: the one sentence and the one number that every place shows.
+
+Console, page, tables, gates, rules and alerts take their words from here, so none of them claims more than another.
+Says what the verdict of `Transitions` allows: "lost", "moved", "none" or "unclear". Computes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from forget_callback.metrics.intervals import Interval
+from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.metrics.transitions import INTERVALS, Transitions
+from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.history import Row
+
+# Metrics that are no shares of items: counts, nats, p-values and what is not clipped to [0, 1].
+NOT_SHARES = (
+    *("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n", "variants", "forgetting_events", "drift", "margin"),
+    *("guess_persistence", "p_value", "persistence_p_value", "no_forgetting_p_value", "loss_p_value"),
+)
+SIGNIFICANT = 0.05
+NOT_ASKED = "not asked in all variants"
+METHODS = {
+    "choice": "from the chosen options",
+    "joint": "options not stored, guesses taken as independent",
+    "net": "lost less gained",
+    "exact": "open-ended, nothing guessed",
+}
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What is said of one row; fractions of items, NaN where there is none.
+
+    Attributes:
+        probe: Its name.
+        category: "" is the whole probe.
+        verdict: "lost", "moved", "none" or "unclear"; "baseline" where nothing came after it yet.
+        sentence: The finding, in the words of the verdict.
+        detail: The number with interval, range, items, method and what was known.
+        notes: What stands beside it: lost in this prompt alone, recall as access, flips of the same model.
+        number: `knowledge_lost`.
+        interval: Of the number, 95%.
+        range: What it can be, whatever guesses do.
+        gained: `knowledge_gained`.
+        method: One of `METHODS`.
+        known_before: Estimated share known at the baseline.
+        variants: Prompts in which items were asked both times.
+        in_this_prompt: Whether the claim is of one prompt only.
+    """
+
+    probe: str
+    category: str
+    verdict: str
+    sentence: str
+    detail: str
+    notes: tuple[str, ...]
+    number: float
+    interval: Interval
+    range: Interval
+    gained: float
+    method: str
+    known_before: float
+    variants: int
+    in_this_prompt: bool
+
+    @property
+    def name(self) -> str:
+        """Probe and category."""
+        return "/".join(filter(None, (self.probe, self.category)))
+
+
+def headline(row: Row, *, baseline: bool = False) -> Headline:
+    """The headline of a row of a history or a comparison.
+
+    Args:
+        baseline: Whether the row is the baseline itself, with nothing to compare yet.
+    """
+    t = row.transitions
+    return Headline(
+        probe=row.probe,
+        category=row.category,
+        verdict="baseline" if baseline else t.verdict if row.confirmed else "unclear",
+        sentence=_baseline(t) if baseline else _sentence(row),
+        detail=_detail(row, baseline),
+        notes=() if baseline else _notes(row),
+        number=math.nan if baseline else row.value("knowledge_lost"),
+        interval=Interval(row.value("knowledge_lost_low"), row.value("knowledge_lost_high")),
+        range=Interval(row.value("knowledge_lost_range_low"), row.value("knowledge_lost_range_high")),
+        gained=row.value("knowledge_gained"),
+        method=t.knowledge_method,
+        known_before=row.value("known_before"),
+        variants=t.variants,
+        in_this_prompt=t.in_this_prompt,
+    )
+
+
+def most_in(rows: Sequence[Row], probe: str) -> str:
+    """The category of a probe that lost most at one look, ", most in X 20.0%"; "" where none lost for sure (Holm)."""
+    sure = significant_categories([row for row in rows if row.probe == probe])
+    return f", most in {sure[0].category} {percent(sure[0].value('knowledge_lost'))}" if sure else ""
+
+
+def worst_first(headlines: Sequence[Headline]) -> list[Headline]:
+    """The largest loss of knowledge first, then what open-ended items show, then what has no number, and "all"."""
+
+    def order(one: Headline) -> tuple[bool, bool, bool, float]:
+        missing = math.isnan(one.number)
+        return one.probe == "all", missing, one.method == "exact", 0.0 if missing else -one.number
+
+    return sorted(headlines, key=order)
+
+
+def _baseline(t: Transitions) -> str:
+    return f"only the baseline so far, {percent(t.accuracy_after)} of {t.n:,} items right"
+
+
+def _sentence(row: Row) -> str:
+    t = row.transitions
+    if t.n == 0:
+        return "nothing to compare, no item was scored both times"
+    if not row.confirmed:
+        return f"{NOT_ASKED}, in the first prompt {_raw(t)}, {_accuracy(t)}"
+    say = {"lost": _lost, "moved": _moved, "none": _none, "unclear": _unclear}[t.verdict]
+    return say(t)
+
+
+def _lost(t: Transitions) -> str:
+    """A loss: about X (at least A, at most B); never a number without its range."""
+    low, high = t.knowledge_lost_range_low, t.knowledge_lost_range_high
+    gained = f", {percent(t.knowledge_gained)} {_new(t)}" if t.interval("knowledge_gained").low > 0 else ""
+    if t.knowledge_method != "net" and low <= t.knowledge_lost <= high:
+        return (
+            f"about {percent(t.knowledge_lost)} {_gone(t)} (at least {percent(low)}, at most {percent(high)}){gained}"
+        )
+    # Two options and sampled answers have no estimate of their own; a fall of accuracy may be surer than the estimate.
+    return f"{_between(t)} {_gone(t)}, {_accuracy(t)}{gained}"
+
+
+def _moved(t: Transitions) -> str:
+    """Both ways side by side; a significant fall of accuracy is never nothing."""
+    what = _accuracy(t) if _fell(t) else f"answers moved both ways, {_raw(t)}"
+    if t.knowledge_method == "net":
+        return f"{what}; a loss is not established ({_between(t)} {_gone(t)})"
+    either = f"{percent(t.knowledge_lost)} {_gone(t)}, {percent(t.knowledge_gained)} {_new(t)}"
+    return f"{what}; a loss is not established ({either}, a loss of {percent(t.knowledge_lost_range_high)} at most)"
+
+
+def _none(t: Transitions) -> str:
+    most = f"at most {percent(t.knowledge_lost_range_high)}"
+    number = most if t.knowledge_method == "net" else f"{percent(t.knowledge_lost)}, {most}"
+    return f"no loss shown{_where(t)} ({number} {_gone(t, where=False)})"
+
+
+def _unclear(t: Transitions) -> str:
+    n = t.knowledge.net_of_all.n
+    if n < MIN_ITEMS:
+        return f"unclear, {n} scored {_items(n)} {'is' if n == 1 else 'are'} too few ({MIN_ITEMS} at least), {_raw(t)}"
+    return f"unclear, too little known at the baseline to see a loss ({percent(t.known_before)}), {_raw(t)}"
+
+
+def _gone(t: Transitions, *, where: bool = True) -> str:
+    """What a lost item is called: an open-ended one is no longer answered, whatever the model knows."""
+    return ("no longer answered" if t.knowledge_method == "exact" else "lost") + (_where(t) if where else "")
+
+
+def _new(t: Transitions) -> str:
+    return "newly answered" if t.knowledge_method == "exact" else "gained"
+
+
+def _where(t: Transitions) -> str:
+    return " in this prompt" if t.in_this_prompt else ""
+
+
+def _between(t: Transitions) -> str:
+    return f"between {percent(t.knowledge_lost_range_low)} and {percent(t.knowledge_lost_range_high)}"
+
+
+def _raw(t: Transitions) -> str:
+    return f"{percent(t.forgetting)} right to wrong, {percent(t.backward_transfer)} wrong to right"
+
+
+def _fell(t: Transitions) -> bool:
+    return t.net_change < 0 and t.p_value < SIGNIFICANT
+
+
+def _accuracy(t: Transitions) -> str:
+    return f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)} (p {_p(t.p_value)})"
+
+
+def _detail(row: Row, baseline: bool) -> str:
+    t = row.transitions
+    if baseline:
+        return f"known {percent(t.known_before)} of the items" if t.knowledge_n else "no item was scored"
+    if not row.confirmed:
+        return f"{t.n:,} {_items(t.n)}, after {_seen(row)}"
+    parts = [
+        f"{_gone(t, where=False)} {estimate(row)}",
+        span(row),
+        f"known before {percent(t.known_before)}",
+        METHODS[t.knowledge_method],
+        f"{t.knowledge_n:,} {_items(t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else ""),
+        f"after {_seen(row)}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def estimate(row: Row, metric: str = "knowledge_lost") -> str:
+    """A metric with its 95% interval, "9.9% [6.3, 13.4]"."""
+    low, high = row.value(f"{metric}_low"), row.value(f"{metric}_high")
+    return percent(row.value(metric)) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
+
+
+def in_words(row: Row, metric: str) -> str:
+    """Any metric for people: shares in percent, with the interval where there is one; "missing" where it is NaN."""
+    value = row.value(metric)
+    if math.isnan(value):
+        return "missing"
+    if metric in INTERVALS:
+        return estimate(row, metric)
+    return f"{value:.4g}" if metric in NOT_SHARES else percent(value)
+
+
+def span(row: Row) -> str:
+    """The range of what was lost, "range 4.8 to 22.4%"; "" where there is none."""
+    low, high = row.value("knowledge_lost_range_low"), row.value("knowledge_lost_range_high")
+    return "" if math.isnan(high) else f"range {_bare(low)} to {percent(high)}"
+
+
+def _notes(row: Row) -> tuple[str, ...]:
+    """What is not knowledge lost, and is not hidden either."""
+    t, notes = row.transitions, []
+    macro, flips = row.value("macro_knowledge_lost"), row.value("rescored_flips")
+    if row.value("spurious_forgetting_low") > 0:  # it exists, and is more than noise
+        notes.append(f"another {estimate(row, 'spurious_forgetting')} lost in this prompt alone (form, access)")
+    if t.recall_lost > 0 and t.knowledge_method != "exact":
+        notes.append(f"{percent(t.recall_lost)} no longer recalled{_still(row)}")
+    if not math.isnan(macro):
+        notes.append(f"mean over the probes {percent(macro)}")
+    if flips > 0:
+        notes.append(
+            f"numerical reproducibility: {percent(flips)} of the items flip when the same model is scored again"
+        )
+    return tuple(notes)
+
+
+def _still(row: Row) -> str:
+    """How many of the facts that are no longer recalled are known all the same."""
+    still = row.value("recall_still_chosen")
+    where = "in every variant" if row.transitions.variants > 1 else "in this prompt"
+    return "" if math.isnan(still) else f", {percent(still, digits=0)} of them still chosen right {where}"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """A fraction for people with a real minus sign, never "−0.0%"; "-" where there is none."""
+    return "-" if math.isnan(value) else f"{_bare(value, digits)}%"
+
+
+def _bare(value: float, digits: int = 1) -> str:
+    text = f"{100 * value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _items(n: int) -> str:
+    return "item" if n == 1 else "items"
+
+
+def _seen(row: Row) -> str:
+    if math.isnan(row.samples_seen):
+        return f"step {row.step:,}"
+    return f"{row.samples_seen:,.0f} sample{'' if row.samples_seen == 1 else 's'}"

@@ -1,0 +1,213 @@
+"""What is said of a comparison: never more than its verdict allows, and the same of the same numbers."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from forget_callback import Snapshot
+from forget_callback.runs.comparison import compare_checkpoints, left_out, overall
+from forget_callback.runs.gate import Gate
+from forget_callback.runs.headline import headline, percent
+from forget_callback.runs.history import History
+from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.snapshot import pool
+from tests.worlds import World, row_of, trained
+
+
+def test_a_loss_is_said_with_its_range_and_never_as_a_bare_share():
+    said = headline(trained(lost=0.1))
+    assert said.verdict == "lost"
+    numbers = [percent(value) for value in (said.number, *said.range)]
+    assert said.sentence.startswith("about {} lost (at least {}, at most {})".format(*numbers))
+    assert said.range.low <= 0.1 <= said.range.high and abs(said.number - 0.1) < 0.04
+    assert "2 variants" in said.detail and "from the chosen options" in said.detail
+    assert "in this prompt" not in said.sentence and "are no longer" not in said.sentence
+
+
+def test_one_prompt_claims_only_in_this_prompt():
+    said = headline(trained(lost=0.1, prompts=1))
+    assert said.verdict == "lost" and said.in_this_prompt
+    assert re.match(r"about [\d.]+% lost in this prompt \(at least [\d.]+%, at most [\d.]+%\)", said.sentence)
+
+
+def test_a_weak_second_variant_is_one_prompt():
+    world = World()
+    sides = [world.snapshot(), world.train(lost=0.15).snapshot()]
+    weak = [replace(s, further=(replace(s.further[0], weak=np.ones(len(s), bool)),)) for s in sides]
+    assert "lost in this prompt" in headline(row_of(weak)).sentence
+
+
+def test_lost_and_gained_stand_side_by_side_where_answers_moved_both_ways():
+    said = headline(trained(lost=0.1, gained=0.12, persistence=0.9))
+    assert said.verdict == "lost"
+    assert said.sentence.endswith(f", {percent(said.gained)} gained") and said.gained > 0.05
+    moved = headline(trained(gained=0.0, persistence=0.3))
+    assert moved.verdict == "moved"
+    assert re.match(
+        r"answers moved both ways, [\d.]+% right to wrong, [\d.]+% wrong to right; a loss is not est", moved.sentence
+    )
+    assert " lost, " in moved.sentence and " gained, a loss of " in moved.sentence
+
+
+def test_nothing_moved_is_no_loss_shown_with_what_it_may_be_at_most():
+    said = headline(trained(persistence=1.0))
+    assert said.verdict == "none"
+    assert said.sentence == f"no loss shown (0.0%, at most {percent(said.range.high)} lost)"
+    assert 0 < said.range.high < 0.01
+
+
+def test_a_significant_fall_of_accuracy_is_never_nothing_lost():
+    """22 to 18%, below chance: moved wrong answers overcorrect, and the estimate is negative."""
+    n, k = 500, 4
+    before, after = np.ones(n, int), np.ones(n, int)
+    before[:110] = 0  # right
+    after[:80] = 0
+    after[80:110] = 2
+    after[110:120] = 0
+    after[120:420] = 3  # wrong answers move too
+    shared = {"n_choices": np.full(n, k), "answer": np.zeros(n, int)}
+    sides = [
+        Snapshot("p", "f", 0, [f"i{i}" for i in range(n)], (c == 0).astype(float), choice=c, **shared)
+        for c in (before, after)
+    ]
+    row = row_of(sides)
+    assert row.transitions.p_value < 0.05 and row.transitions.knowledge_lost < 0
+    said = headline(row)
+    assert said.verdict == "lost" and said.in_this_prompt
+    assert "accuracy 22.0% → 18.0% (p = 0.00" in said.sentence and "between " in said.sentence
+    assert "no loss" not in said.sentence and "nothing" not in said.sentence
+    several = [replace(s, further=(Answers("v", s.correct, choice=s.choice),)) for s in sides]
+    said = headline(row_of(several))
+    assert said.sentence.startswith("accuracy 22.0% → 18.0%") or said.verdict == "lost"
+
+
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_two_options_have_no_point_but_the_net_and_the_range(prompts):
+    said = headline(trained(n=1500, k=2, known=0.6, lost=0.12, prompts=prompts))
+    assert said.method == "net" and said.verdict == "lost"
+    assert said.sentence.startswith(f"between {percent(said.range.low)} and {percent(said.range.high)} lost")
+    assert "about" not in said.sentence
+    assert said.range.low <= 0.12 <= said.range.high
+
+
+def test_a_gate_on_two_options_fails_where_a_fifth_is_lost_and_passes_the_baseline_itself():
+    gate = Gate.parse("knowledge_lost>0.05")
+    for seed in range(40):
+        row = trained(k=2, known=0.6, lost=0.2, prompts=1 + seed % 2, seed=seed)
+        judged = gate.judge([row])
+        assert judged.failed, judged.message
+        assert "range " in judged.message and headline(row).sentence in judged.message
+    same = World(k=2).snapshot()
+    judged = gate.judge([row_of((same, same))])
+    assert not judged.failed and judged.message.startswith("knowledge_lost is 0.0%")
+
+
+def test_two_options_in_a_mixed_pool_of_which_nothing_is_lost():
+    claims = 0
+    for seed in range(20):
+        worlds = [World(n=500, k=k, seed=seed) for k in (2, 4)]
+        before = [world.snapshot(f"p{world.k}") for world in worlds]
+        after = [world.train(persistence=0.5).snapshot(f"p{world.k}") for world in worlds]
+        said = headline(row_of(*zip(before, after)))
+        claims += said.verdict == "lost"
+        assert said.range.low == 0.0
+    assert claims <= 2
+
+
+def test_everything_overwritten_is_not_more_than_was_known():
+    world = World(known=1.0)
+    before = world.snapshot()
+    world.train(lost=1.0)
+    world.guess = np.tile((world.answer + 1) % world.k, (world.prompts, 1))
+    said = headline(row_of((before, world.snapshot())))
+    assert said.verdict == "lost" and said.number <= said.known_before == 1.0
+    assert said.range.high <= 1.0 and "133" not in said.sentence
+
+
+def recalled(name, right, facts, **more):
+    correct = np.asarray(right, float)
+    return Snapshot(name, name, 0, [f"{name}{i}" for i in range(len(correct))], correct, fact=facts, **more)
+
+
+def test_open_ended_items_are_no_longer_answered():
+    facts = [f"f{i}" for i in range(200)]
+    row = row_of((recalled("r", [1] * 150 + [0] * 50, facts), recalled("r", [0] * 40 + [1] * 110 + [0] * 50, facts)))
+    said = headline(row)
+    assert said.method == "exact" and said.verdict == "lost"
+    assert said.sentence.startswith("about 20.0% no longer answered in this prompt (at least ")
+    assert " lost" not in said.sentence
+
+
+def test_recall_stands_beside_knowledge_as_access():
+    """Heavy fine-tuning: nothing is recalled any more, and half of it is still right in every choice frame."""
+    n = 400
+    world = World(n=n, known=0.5)
+    facts = [f"f{i}" for i in range(n)]
+    kinds = {"kind": ["recall"] * n}
+    before = replace(world.snapshot("c"), fact=np.array(facts, object))
+    was = recalled("r", world.known, facts, **kinds)
+    world.train(lost=0.25, persistence=0.9)
+    after = replace(world.snapshot("c"), fact=np.array(facts, object))
+    said = headline(row_of((before, after), (was, recalled("r", np.zeros(n), facts, **kinds))))
+    assert said.verdict == "lost" and said.method == "choice"
+    (recall,) = [note for note in said.notes if "recalled" in note]
+    assert re.fullmatch(r"50.0% no longer recalled, 5\d% of them still chosen right in every variant", recall)
+    assert "no longer answered" not in said.sentence
+
+
+def test_what_is_lost_in_the_first_prompt_alone_is_form_and_not_knowledge():
+    world = World(known=0.6)
+    before = world.snapshot()
+    after = world.train(persistence=1.0).snapshot()
+    spoiled = np.where(np.arange(len(after)) < 100, (after.answer + 1) % 4, after.choice)
+    after = replace(after, choice=spoiled, correct=(spoiled == after.answer).astype(float), outcome=None)
+    said = headline(row_of((before, after)))
+    assert said.verdict == "moved", "accuracy in the first prompt fell, and no loss is claimed"
+    assert "a loss is not established" in said.sentence
+    (spurious,) = [note for note in said.notes if "alone" in note]
+    assert re.fullmatch(r"another 1\d\.\d% \[[\d., ]+\] lost in this prompt alone \(form, access\)", spurious)
+
+
+@pytest.mark.parametrize("n, known, why", [(20, 0.8, "too few"), (400, 0.0, "too little known")])
+def test_unclear_says_why(n, known, why):
+    world = World(n=n, known=known, seed=3)
+    before = world.snapshot()
+    said = headline(row_of((before, world.train(persistence=1.0).snapshot())))
+    assert said.verdict == "unclear" and said.sentence.startswith("unclear, ") and why in said.sentence
+
+
+def test_a_look_at_the_first_prompts_alone_says_so_and_shows_the_raw_numbers():
+    world, history = World(), History()
+    history.append([world.snapshot()])
+    looks = [replace(world.train(lost=0.1).snapshot(), step=1), replace(world.train(lost=0.0).snapshot(), step=2)]
+    (row,) = history.append([looks[0].without_variants()])
+    said, t = headline(row), row.transitions
+    assert np.isnan(said.number) and np.isnan(said.range.high) and said.verdict == "unclear"
+    assert said.sentence.startswith("not asked in all variants, in the first prompt ")
+    for number in (t.forgetting, t.backward_transfer, t.accuracy_before, t.accuracy_after):
+        assert percent(number) in said.sentence
+    assert Gate.parse("knowledge_lost>0.9").judge([row]).failed, "no number is no pass"
+    assert headline(history.append([looks[1]])[0]).verdict == "lost"
+
+
+def test_a_comparison_is_over_the_variants_that_both_sides_have():
+    world = World(prompts=3)
+    before = world.snapshot()
+    after = world.train(lost=0.15).snapshot()
+    fewer = replace(after, further=after.further[1:])
+    row = row_of((before, fewer))
+    assert row.transitions.variants == 2 and headline(row).verdict == "lost"
+    (line,) = left_out({"p": before}, {"p": fewer})
+    assert "compared over 2 of its variants" in line and "3 before and 2 after" in line
+    assert left_out({"p": before}, {"p": after}) == []
+
+
+def test_the_pool_has_the_words_of_its_own_items():
+    worlds = [World(seed=1), World(seed=2)]
+    before = [world.snapshot(f"p{i}") for i, world in enumerate(worlds)]
+    after = [world.train(lost=0.1).snapshot(f"p{i}") for i, world in enumerate(worlds)]
+    rows = compare_checkpoints({s.probe: s for s in before}, {s.probe: s for s in after})
+    alone = row_of((pool(before), pool(after)))
+    assert headline(overall(rows)).sentence == headline(alone).sentence
