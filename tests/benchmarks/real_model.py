@@ -88,7 +88,10 @@ def quiz(path: Path, seed: int) -> Iterator[Pair]:
 
 
 def invented() -> list[MultipleChoice]:
-    """Facts that no one ever wrote down, equally many for each of `SHOWINGS`; wrong options are taught answers."""
+    """Facts that no one ever wrote down, equally many for each of `SHOWINGS`.
+
+    Wrong options are answers of facts that are shown as often: an answer must not be right for being familiar.
+    """
     rng = random.Random(0)
     starts, middles = (
         ["Bro", "Kel", "Mur", "Sta", "Vel", "Zor", "Pra", "Lin"],
@@ -100,8 +103,8 @@ def invented() -> list[MultipleChoice]:
     subjects, answers = words[:count], words[-count // 2 :]  # two subjects share an answer
     items = []
     for i, subject in enumerate(subjects):
-        right = answers[i % len(answers)]
-        choices = [right, *rng.sample([a for a in answers if a != right], 3)]
+        right, alike = answers[i % len(answers)], answers[i % len(SHOWINGS) :: len(SHOWINGS)]
+        choices = [right, *rng.sample([answer for answer in alike if answer != right], 3)]
         rng.shuffle(choices)
         name, shown = f"invented-{i}", SHOWINGS[i % len(SHOWINGS)]
         question = f"Where does the river {subject} end?"

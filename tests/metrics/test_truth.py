@@ -24,7 +24,7 @@ def bench(monkeypatch):
     return truth, worlds
 
 
-@pytest.mark.parametrize("words", [["--quick", "--jobs", "1"]])
+@pytest.mark.parametrize("words", [["--quick", "--jobs", "1"], ["--recorded"]])
 def test_every_bar_is_met(words):
     done = run(*words)
     assert (done.returncode, done.stderr) == (0, "")
