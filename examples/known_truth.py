@@ -1,13 +1,14 @@
-"""How far is knowledge_lost from the truth? A trained model whose losses are known, three seeds.
+"""How far is knowledge_lost from the truth? A trained model whose losses are known, two seeds.
 
 Half of the invented facts are taught to a tiny model in five wordings, half are never shown to it. Then it is trained
 on other facts. Every estimator sees all facts together, asked in two of the wordings. The truth comes from the three
-other wordings, with other wrong options: a fact is lost if it was right in all of these before and is right in at most
-a third now. Facts that were never shown say how often that happens where a fact is only guessed.
+other wordings, each with two other sets of wrong options: a fact is lost if it was right in all six before and is right
+in at most a third of them now, or in at most two thirds, for facts are also lost in part. Facts that were never shown
+say how often that happens where a fact is only guessed.
 
     python examples/known_truth.py --out known_truth
 
-Writes known_truth.md and known_truth.png. About 7 minutes on 2 cores. Needs matplotlib.
+Writes known_truth.md and known_truth.png. About 5 minutes on 2 cores. Needs matplotlib.
 """
 
 import argparse
@@ -91,14 +92,19 @@ def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list
         teach(further, tokenizer, sentences(other), seed=seed, progress=progress, steps=amount, learning_rate=5e-4)
         after = score_probe(further, tokenizer, probe)
         left = score_probe(further, tokenizer, hidden).correct.reshape(len(probe), -1).mean(axis=1)
-        gone = known & (right_before == 1) & (left <= 1 / 3)
         whole, one = compare(before, after), compare(before.without_variants(), after.without_variants())
         rest = compare(before.select(~known), after.select(~known))
+        # Of the facts that were right in all six, and over how often a fact that is not known is right so rarely.
+        gone = [
+            (known & (right_before == 1) & (left <= share)).mean() / np.mean(left[~known] <= share)
+            for share in (1 / 3, 2 / 3)
+        ]
         rows.append(
             {
                 "seed": seed,
                 "steps": amount,
-                "truth": gone.mean() / np.mean(left[~known] <= 1 / 3),
+                "truth": gone[0],
+                "truth high": gone[1],
                 "raw": whole.forgetting,
                 "paper": whole.forgetting_adjusted,
                 "one": one.knowledge_lost,
@@ -109,7 +115,6 @@ def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list
                 "unseen knowledge_lost": rest.knowledge_lost,
                 "taught before": before.correct[known].mean(),
                 "hidden before": np.mean(right_before[known] == 1),
-                "kept in part": np.mean((left[known] > 1 / 3) & (left[known] < 1)),
             }
         )
         print({name: round(float(value), 3) for name, value in rows[-1].items()}, flush=True)
@@ -119,14 +124,14 @@ def study(seed: int, count: int, amounts: list[int], progress: Progress) -> list
 def draw(table: pd.DataFrame, path: Path) -> None:
     """Estimates against the truth, a point a cell."""
     figure, axis = plt.subplots(figsize=(5, 4))
-    top = 100 * table[["truth", "high"]].to_numpy().max()
-    axis.plot([0, top], [0, top], color="grey", linewidth=0.8, label="truth")
+    top = 100 * table[["truth high", "high"]].to_numpy().max()
+    axis.plot([0, top], [0, top], color="grey", linewidth=0.8)
+    truth, spread = 50 * (table["truth"] + table["truth high"]), 50 * (table["truth high"] - table["truth"])
     for name, label, marker in (("raw", "raw 1→0", "x"), ("paper", "paper", "+"), ("one", "one prompt", "s")):
-        axis.plot(100 * table["truth"], 100 * table[name], marker, markersize=4, label=label)
+        axis.plot(truth, 100 * table[name], marker, markersize=4, label=label)
     errors = 100 * abs(table[["low", "high"]].sub(table["knowledge_lost"], axis=0)).to_numpy().T
-    axis.errorbar(
-        100 * table["truth"], 100 * table["knowledge_lost"], errors, fmt="o", markersize=4, label="knowledge_lost"
-    )
+    label = "knowledge_lost, two prompts"
+    axis.errorbar(truth, 100 * table["knowledge_lost"], errors, spread, fmt="o", markersize=4, label=label)
     axis.set_xlabel("truly lost (% of items)")
     axis.set_ylabel("estimated (% of items)")
     axis.legend(frameon=False)
@@ -139,21 +144,24 @@ def main() -> None:
     """Runs the study and writes the table and the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("known_truth"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--facts", type=int, default=1200, help="facts in each half")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--facts", type=int, default=600, help="facts in each half")
     parser.add_argument("--steps", type=int, nargs="+", default=[15, 40, 80, 160])
     options = parser.parse_args()
     with Progress() as progress:
         rows = [row for seed in range(options.seeds) for row in study(seed, options.facts, options.steps, progress)]
     table = pd.DataFrame(rows)
-    columns = ["seed", "steps", "truth", "raw 1→0", "paper", "one prompt", "knowledge_lost [95%]", "error"]
+    columns = ["seed", "steps", "truth", "raw 1→0", "paper", "one prompt", "knowledge_lost [95%]"]
     columns.append("unseen half, truth 0: raw / ours")
     lines = ["| " + " | ".join(columns) + " |", "| --- " * len(columns) + "|"]
     for row in rows:
         ours = f"{row['knowledge_lost']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
         rest = f"{row['unseen raw']:.3f} / {row['unseen knowledge_lost']:+.3f}"
-        numbers = [f"{row[name]:.3f}" for name in ("truth", "raw", "paper", "one")]
-        cells = [f"{row['seed']}", f"{row['steps']}", *numbers, ours, f"{row['knowledge_lost'] - row['truth']:+.3f}"]
+        truth, numbers = (
+            f"{row['truth']:.3f} to {row['truth high']:.3f}",
+            [f"{row[n]:.3f}" for n in ("raw", "paper", "one")],
+        )
+        cells = [f"{row['seed']}", f"{row['steps']}", truth, *numbers, ours]
         lines.append("| " + " | ".join([*cells, rest]) + " |")
     options.out.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(table, options.out.with_suffix(".png"))
