@@ -59,8 +59,7 @@ def changes_table(rows: Sequence[Row], *, title: str) -> Group:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")
-        if row.transitions.knowledge_method == "exact":
-            label.append(" (no longer answered)", style="dim")
+        label.append(_open_ended(row, rows), style="dim")
         if not row.category and table.row_count:
             table.add_section()
         changed = row.transitions
@@ -88,10 +87,16 @@ def changes_markdown(rows: Sequence[Row]) -> str:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
         lost = estimate(row) + ("*" if (row.probe, row.category) in sure else "")
-        open_ended = " (no longer answered)" if t.knowledge_method == "exact" else ""
-        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates), lost + open_ended, span(row)]
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
+        lines.append(f"| {' | '.join([*cells, span(row)])} |")
     return "\n".join(lines)
+
+
+def _open_ended(row: Row, rows: Sequence[Row]) -> str:
+    """What "lost" means in the row of open-ended items; not said again below a whole probe of them."""
+    exact = {(one.probe, one.category) for one in rows if one.transitions.knowledge_method == "exact"}
+    said = bool(row.category) and (row.probe, "") in exact
+    return " (no longer answered)" if (row.probe, row.category) in exact and not said else ""
 
 
 def _findings(rows: Sequence[Row]) -> list[str]:

@@ -238,7 +238,7 @@ def _notes(row: Row) -> tuple[str, ...]:
         notes.append(f"another {estimate(row, 'spurious_forgetting')} lost in this prompt alone (form, access)")
     if t.recall_lost > 0 and t.knowledge_method != "exact":
         notes.append(f"{percent(t.recall_lost)} no longer recalled{_still(row)}")
-    if not math.isnan(macro):
+    if not math.isnan(macro) and percent(macro) != percent(row.value("knowledge_lost")):
         notes.append(f"mean over the probes {percent(macro)}")
     if flips > 0:
         notes.append(

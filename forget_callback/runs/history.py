@@ -189,8 +189,12 @@ class History:
         """What snapshots add to a history whose series are these; nothing is changed."""
         looks = [self._look(snapshot, series.get(snapshot.probe)) for snapshot in _pooled(snapshots)]
         for row in looks[-1].rows if len(looks) > 1 else ():
-            own = [look.rows[0].value("knowledge_lost") for look in looks[:-1]]
-            row.over_time["macro_knowledge_lost"] = _known_mean(np.array(own))
+            exact = row.transitions.knowledge_method == "exact"  # else the pool has no open-ended items in it either
+            own = [look.rows[0] for look in looks[:-1]]
+            counted = [
+                one.value("knowledge_lost") for one in own if (one.transitions.knowledge_method == "exact") == exact
+            ]
+            row.over_time["macro_knowledge_lost"] = _known_mean(np.array(counted))
         return looks
 
     def _add(self, looks: Sequence[_Look]) -> list[Row]:

@@ -155,6 +155,7 @@ def test_recall_stands_beside_knowledge_as_access():
     (recall,) = [note for note in said.notes if "recalled" in note]
     assert re.fullmatch(r"50.0% no longer recalled, 5\d% of them still chosen right in every variant", recall)
     assert "no longer answered" not in said.sentence
+    assert not any("mean over" in note for note in said.notes), "one probe tells of knowledge: there is no mean of two"
 
 
 def test_what_is_lost_in_the_first_prompt_alone_is_form_and_not_knowledge():
