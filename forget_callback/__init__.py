@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from forget_callback.runs.retention import Retention as Retention, retention as retention
     from forget_callback.runs.stopping import StopDecision as StopDecision, StopRule as StopRule
     from forget_callback.runs.store import Store as Store, open_run as open_run
-    from forget_callback.scoring.engine import (
-        Scorer as Scorer,
-        score_probe as score_probe,
-    )
+    from forget_callback.scoring.engine import Scorer as Scorer, score_probe as score_probe
     from forget_callback.scoring.judge import Judge as Judge
     from forget_callback.scoring.loading import load_model as load_model, load_tokenizer as load_tokenizer
+    from forget_callback.snapshots.answers import Answers as Answers
     from forget_callback.snapshots.snapshot import Snapshot as Snapshot
     from forget_callback.training.monitor import ForgetMonitor as ForgetMonitor, Observation as Observation
     from forget_callback.training.trackers import Tracker as Tracker
@@ -57,6 +55,7 @@ _NAMES = {
     "scoring.engine": "Scorer score_probe",
     "scoring.judge": "Judge",
     "scoring.loading": "load_model load_tokenizer",
+    "snapshots.answers": "Answers",
     "snapshots.snapshot": "Snapshot",
     "training.monitor": "ForgetMonitor Observation",
     "training.trackers": "Tracker",

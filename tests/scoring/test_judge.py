@@ -276,10 +276,10 @@ def test_a_run_says_who_judged_and_refuses_to_go_on_with_another(taught, tmp_pat
 
     def scorer(prompts, completions, **columns):
         calls.append(len(prompts))
-        return [len(calls) < 3] * len(prompts)
+        return [len(calls) < 2] * len(prompts)
 
     callback = trained(taught, tmp_path, scorer=scorer)
-    assert calls == [3, 3, 3]  # the baseline, the noise floor, the last step
+    assert calls == [3, 3]  # the baseline, the last step
     last = callback.history[callback.history["category"] == ""].iloc[-1]
     assert (last["step"], last["forgetting"]) == (1, 0.75)
     settings = json.loads((tmp_path / "forget" / "manifest.json").read_text())["probes"]["p"]["settings"]
