@@ -7,6 +7,7 @@ shares of samples. Counts and scores in, numbers out; knows nothing of snapshots
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from typing import NamedTuple
 
@@ -37,12 +38,12 @@ class Shares:
 
     strata: tuple[Stratum, ...]
 
-    @property
+    @cached_property
     def n(self) -> int:
         """Items."""
         return sum(stratum.n for stratum in self.strata)
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """The mean score, NaN without items."""
         total = sum(count * weight for s in self.strata for count, weight in zip(s.counts, s.weights))

@@ -9,6 +9,7 @@ Compact: what is kept has no vector of items. Knows nothing of snapshots or time
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan, sqrt
 
 import numpy as np
@@ -54,10 +55,15 @@ class Knowledge:
     two_prompts: bool
     sampled: bool
 
+    @cached_property
+    def known_interval(self) -> Interval:
+        """95% interval of what was known before."""
+        return self.known_before.interval()
+
     @property
     def known_anything(self) -> bool:
         """Whether it is beyond doubt that something was known."""
-        return self.known_before.n >= MIN_ITEMS and self.known_before.interval().low > 0
+        return self.known_before.n >= MIN_ITEMS and self.known_interval.low > 0
 
     def lost_mean(self) -> float:
         """Lost, at most what was known, where that is beyond doubt."""
@@ -68,11 +74,12 @@ class Knowledge:
         own = self.lost.interval(confidence=confidence)
         return lesser(own, self.known_before.interval(confidence=confidence)) if self.known_anything else own
 
+    @cached_property
     def lost_range(self) -> Interval:
         """From the net, not below 0, to what was lost if every item lost is guessed anew, with their 95% ends."""
         if not self.lost.n:
             return NO_INTERVAL
-        ceiling = max(self.known_before.interval().high, 0.0)
+        ceiling = max(self.known_interval.high, 0.0)
         low = min(max(self.net.interval().low, 0.0), ceiling)
         return Interval(low, max(min(self.at_most.interval().high, ceiling), low))
 
@@ -104,23 +111,29 @@ def knowledge_of(pairs: Pairs) -> Knowledge:
     first = pairs.take(entering(pairs)).without_unasked().scored()
     items = first.scored_in_all()
     method, found = _estimate(items)
-    net = whole = _whole(variants.net(items), items)
+    lost = _whole(found.lost, items)
+    net = whole = lost if method == "net" else _whole(variants.net(items), items)
     if (pairs.closed & ~pairs.several).any() and pairs.several.any():  # two options do not enter, and count in the net
         closed = pairs.take(pairs.closed).scored().scored_in_all()
         whole = _whole(variants.net(closed), closed)
     return Knowledge(
         method=method,
-        lost=_whole(found.lost, items),
+        lost=lost,
         gained=_whole(found.gained, items),
         known_before=_whole(found.known_before, items),
         net=net,
         at_most=_whole(variants.at_most(items), items),
         net_of_all=whole,
-        first_prompt_lost=_whole(_estimate(first.first())[1].lost, first),
+        first_prompt_lost=lost if items is first and items.n_prompts == 1 else _first_prompt_lost(first),
         spurious=_whole(_spurious(items, method), items) if items.n_prompts > 1 else None,
         two_prompts=_two_prompts(items),
         sampled=items.sampled,
     )
+
+
+def _first_prompt_lost(items: Pairs) -> Estimate:
+    first = items.first().scored()
+    return _whole(_estimate(first)[1].lost, first)
 
 
 def _whole(scored: Scored, items: Pairs) -> Estimate:
@@ -150,26 +163,17 @@ def lost_by_item(pairs: Pairs) -> Floats:
 
 def _estimate(items: Pairs) -> tuple[str, Guessed]:
     """Name of the method that the items allow, and what it finds."""
-    open_ended = not items.closed.any()
-    stored = items.in_all_prompts.choices is not None
-    known = by_joint(items).known_before
-    if items.sampled:
-        scores = np.where(np.isinf(items.n_choices), 0.0, 1 / (items.n_choices - 1))
-        shares = items.in_all_prompts.before[0]
-        scores = shares - (1 - shares) * scores
-        known = Scored(scores, signed_shares(scores, positive_weight=1.0, negative_weight=1.0))
-    elif open_ended:
-        gone, back = variants.at_most(items), variants.at_most(items.swapped())
-        right = variants.right_in_all(items.in_all_prompts)
-        return "exact", Guessed(gone, back, Scored(right, shares_of(np.ones(len(right)), (right, np.ones(len(right))))))
-    elif items.several.any():
-        if items.n_prompts == 1:
-            return ("choice", by_choice(items)) if stored else ("joint", by_joint(items))
-        if stored:
-            known = variants.known_before(items)
-            return "choice", Guessed(variants.lost(items), variants.lost(items.swapped()), known)
-    elif stored:
-        known = variants.known_before(items)
+    prompts = items.in_all_prompts
+    stored, several = prompts.choices is not None, bool(items.several.any())
+    if not items.sampled and not items.closed.any():
+        right, one = variants.right_in_all(prompts), np.ones(len(items))
+        known = Scored(right, shares_of(one, (right, one)))
+        return "exact", Guessed(variants.at_most(items), variants.at_most(items.swapped()), known)
+    if not items.sampled and several and items.n_prompts == 1:
+        return ("choice", by_choice(items)) if stored else ("joint", by_joint(items))
+    known = variants.known_before(items) if stored and not items.sampled else variants.known_in_first(items)
+    if several and stored and not items.sampled:
+        return "choice", Guessed(variants.lost(items), variants.lost(items.swapped()), known)
     return "net", Guessed(variants.net(items), variants.net(items.swapped()), known)
 
 

@@ -8,6 +8,7 @@ or of what the answers mean.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,12 +84,12 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.before)
 
-    @property
+    @cached_property
     def closed(self) -> Flags:
         """Items with options, which a guess can get right, ``(n_items,)``."""
         return np.isfinite(self.n_choices)
 
-    @property
+    @cached_property
     def several(self) -> Flags:
         """Items with three options or more, where a guess can move between wrong ones, ``(n_items,)``."""
         return self.closed & (self.n_choices > 2)
@@ -103,12 +104,12 @@ class Pairs:
         """Prompts that items were asked in both times, at most."""
         return 1 if self.prompts is None else len(self.prompts.before)
 
-    @property
+    @cached_property
     def sampled(self) -> bool:
         """Whether some item has several sampled answers."""
         return self.samples is not None and bool((self.samples > 1).any())
 
-    @property
+    @cached_property
     def in_all_prompts(self) -> Prompts:
         """The answers to all prompts, where there is only the first as well."""
         if self.prompts is not None:

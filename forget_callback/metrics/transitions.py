@@ -123,12 +123,12 @@ class Transitions:
     @property
     def knowledge_lost_range_low(self) -> float:
         """At least this was lost: lower end of the net, not below 0."""
-        return self.knowledge.lost_range().low
+        return self.knowledge.lost_range.low
 
     @property
     def knowledge_lost_range_high(self) -> float:
         """At most this was lost: if every lost item is guessed anew; an upper end, not above that of `known_before`."""
-        return self.knowledge.lost_range().high
+        return self.knowledge.lost_range.high
 
     @property
     def knowledge_method(self) -> str:
@@ -256,17 +256,19 @@ class Transitions:
 
     def _estimate(self, metric: str) -> Estimate | None:
         """What the interval of a metric comes from; None where the metric does not exist."""
-        known, recall = self.knowledge, self.recall
+        n10, n01 = (self.n10, 1.0), (self.n01, 1.0)
+        if metric in ("forgetting", "backward_transfer"):
+            return self._rate(metric, n10 if metric == "forgetting" else n01)
+        if metric == "net_change":
+            return self._rate(metric, n01, (self.n10, -1.0))
+        if metric.startswith("recall_"):
+            return getattr(self.recall, metric.removeprefix("recall_")) if self.recall else None
+        known = self.knowledge
         return {
-            "forgetting": self._rate("forgetting", (self.n10, 1.0)),
-            "backward_transfer": self._rate("backward_transfer", (self.n01, 1.0)),
-            "net_change": self._rate("net_change", (self.n01, 1.0), (self.n10, -1.0)),
             "knowledge_gained": known.gained,
             "knowledge_lost_net": known.net_of_all,
             "known_before": known.known_before,
             "spurious_forgetting": known.spurious,
-            "recall_lost": recall.lost if recall else None,
-            "recall_still_chosen": recall.still_chosen if recall else None,
         }[metric]
 
     def _rate(self, name: str, *events: tuple[int, float]) -> Estimate:
@@ -281,8 +283,6 @@ class Transitions:
         row: dict[str, float | str] = {name: getattr(self, name) for name in METRICS}
         for name in INTERVALS:
             row[f"{name}_low"], row[f"{name}_high"] = self.interval(name)
-        low, high = self.knowledge.lost_range()
-        row["knowledge_lost_range_low"], row["knowledge_lost_range_high"] = low, high
         return {**row, "knowledge_method": self.knowledge_method, "verdict": self.verdict}
 
 

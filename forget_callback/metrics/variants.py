@@ -66,6 +66,15 @@ def known_before(items: Pairs) -> Scored:
     return Scored(right - wrong / (k - 1), shares_of(k, (right, one), (wrong, -1 / (k - 1))))
 
 
+def known_in_first(items: Pairs) -> Scored:
+    """(right - c)/(1 - c) in the first prompt, where guesses have the chance c = 1/k."""
+    right, k = items.in_all_prompts.before[0], items.n_choices
+    scores = right - (1 - right) / (k - 1)
+    if items.sampled:
+        return Scored(scores, signed_shares(scores, positive_weight=1.0, negative_weight=1.0))
+    return Scored(scores, shares_of(k, (right, np.ones(len(k))), (1 - right, -1 / (k - 1))))
+
+
 def right_in_all(prompts: Prompts) -> Floats:
     """Right in every prompt before, ``(n_items,)``."""
     return _all(prompts.before, prompts.asked)
