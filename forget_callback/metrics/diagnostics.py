@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
+from forget_callback.metrics.knowledge import MIN_ITEMS, MOST
 from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.snapshots.snapshot import Snapshot, align
 
@@ -91,16 +92,30 @@ def _scoring_setup(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str
 def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
     n, two = len(before), int((before.n_choices == 2).sum())
     if n < FEW_ITEMS:
+        few = f"{n} {'items are' if n > 1 else 'item is'} fewer than"
         yield (
             "few_items",
-            f"{n} {'items are' if n > 1 else 'item is'} fewer than {FEW_ITEMS}: intervals are wide; add items, or use "
-            "thresholds of 0.10 or more",
+            f'{few} {MIN_ITEMS}: nothing can be claimed, the verdict is "unclear"; add items'
+            if n < MIN_ITEMS
+            else f"{few} {FEW_ITEMS}: intervals are wide; add items, or use thresholds of 0.10 or more",
         )
     if two:
         yield (
             "two_choices",
-            f"{two} of {n} items have two options; there, guesses that change cannot be distinguished from lost "
-            "knowledge; add a third option, or make them recall items",
+            f"{two} of {n} items have two options; there, guesses that move cannot be told from lost knowledge; "
+            + (
+                'knowledge_lost is lost less gained ("net"), to be read with knowledge_lost_range_low and _high'
+                if not (np.isfinite(before.n_choices) & (before.n_choices > 2)).any()
+                else "they count in knowledge_lost_net, not in knowledge_lost"
+            )
+            + "; add a third option",
+        )
+    one = _one_prompt(before)
+    if one:
+        yield (
+            "one_prompt",
+            f"{one}, so what is lost cannot be told from what is no longer said in this form, and a loss is claimed in "
+            "this prompt only; give the items `variants`, further prompts of other structure",
         )
     p_value = _unbalanced(before)
     if p_value < SIGNIFICANT:
@@ -114,7 +129,8 @@ def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
         yield (
             "few_samples",
             f"answers are sampled, {int(drawn.min())} an item, and the same model would answer differently a second "
-            f"time; draw {MIN_SAMPLES} or more (samples={MIN_SAMPLES}), or set temperature=0",
+            f"time, so a loss of knowledge cannot be claimed; draw {MIN_SAMPLES} or more (samples={MIN_SAMPLES}), or "
+            "set temperature=0",
         )
 
 
@@ -124,7 +140,8 @@ def _baseline_knowledge(before: Snapshot, changed: Transitions) -> Iterator[tupl
         yield (
             "little_known",
             f"the model knew about {max(known, 0):.0%} of the items at the baseline, less than {LITTLE_KNOWN:.0%}: "
-            "there is little to forget and the rest is guessing; use easier items, or a probe that the model knows",
+            "there is little to forget and the rest is guessing, so knowledge_lost is rather too low than false; use "
+            "easier items, or a probe that the model knows",
         )
     where = _below_chance(before)
     if where:
@@ -143,7 +160,12 @@ def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterato
         yield (
             "no_choices",
             f"the chosen option is not stored for {int(unknown.sum())} of {len(before)} items, so knowledge_lost "
-            "assumes that guesses never repeat, and is too low where they do; store `choice`, or score the items again",
+            + (
+                "assumes that guesses never repeat, and is too low where they do"
+                if changed.variants == 1
+                else "is lost less gained"
+            )
+            + "; store `choice`, or score the items again",
         )
     high = changed.interval("knowledge_lost").high
     if high < 0 and after.step != before.step:
@@ -165,6 +187,18 @@ def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterato
             f"unparsed answers went from {u.mean():.1%} at the baseline to {v.mean():.1%} at step {after.step}: that "
             "is a change of format, not of knowledge; compare `format_loss` with `forgetting`, and the stored texts",
         )
+
+
+def _one_prompt(snapshot: Snapshot) -> str:
+    """How most items lack a second prompt of other structure; "" if they have one."""
+    if not snapshot.further:
+        return "items have one prompt"
+    asked = np.stack([answers.asked for answers in snapshot.further])
+    strong = asked & ~np.stack([answers.weak for answers in snapshot.further])
+    if strong.any(axis=0).mean() >= MOST:
+        return ""
+    weak = int((asked.any(axis=0) & ~strong.any(axis=0)).sum())
+    return f"{int((~asked.any(axis=0)).sum())} items have one prompt and {weak} a second that is words around the first"
 
 
 def _unbalanced(snapshot: Snapshot) -> float:

@@ -8,7 +8,10 @@ import pytest
 from scipy.stats import binomtest, chisquare
 
 from forget_callback import ForgetMonitor, Generation, MultipleChoice, Probe, Recall, Snapshot, load_probe
-from forget_callback.metrics.diagnostics import FEW_ITEMS, SIGNIFICANT, advice
+from forget_callback.metrics import diagnostics
+from forget_callback.metrics.diagnostics import FEW_ITEMS, SIGNIFICANT
+from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.snapshots.answers import Answers
 
 N = 400
 
@@ -25,6 +28,13 @@ def choices(step, right, *, k=4, n=N, answer=None, wrong=1, **columns):
     choice = np.where(correct == 1, answer, (answer + wrong) % k)
     given = {"choice": choice, "answer": answer, "n_choices": np.full(n, k), **columns}
     return snapshot(step, correct, **given)
+
+
+def advice(*given, **options):
+    """All but that these items have one prompt."""
+    found = diagnostics.advice(*given, **options)
+    assert sum(one.key == "one_prompt" for one in found) == 1
+    return tuple(one for one in found if one.key != "one_prompt")
 
 
 def keys(*given, **options):
@@ -51,20 +61,41 @@ def test_the_builtin_facts_get_none():
     assert keys(*(snapshot(step, right.astype(float), **given) for step in (0, 1))) == []
 
 
-@pytest.mark.parametrize("n, few", [(1, True), (FEW_ITEMS - 1, True), (FEW_ITEMS, False)])
+@pytest.mark.parametrize("n, few", [(1, True), (MIN_ITEMS, True), (FEW_ITEMS - 1, True), (FEW_ITEMS, False)])
 def test_few_items(n, few):
     found = advice(snapshot(0, [1.0] * n), snapshot(1, [1.0] * n))
     assert [one.key for one in found] == ["few_items"] * few
     if few:
-        items = "item is" if n == 1 else "items are"
-        assert str(found[0]).startswith(f"probe 'p': {n} {items} fewer than 200") and "add items" in found[0].text
+        items, least = "item is" if n == 1 else "items are", 30 if n < MIN_ITEMS else 200
+        assert str(found[0]).startswith(f"probe 'p': {n} {items} fewer than {least}") and "add items" in found[0].text
+        assert ("nothing can be claimed" in found[0].text) == (n < MIN_ITEMS)
 
 
 def test_two_options():
     path = [choices(step, 300, k=2) for step in (0, 0)]
-    assert only(advice(*path)).text.startswith(f"{N} of {N} items have two options")
+    found = only(advice(*path)).text
+    assert found.startswith(f"{N} of {N} items have two options") and "lost less gained" in found
+    assert "knowledge_lost_range_low" in found
     mixed = [choices(s, 300, n_choices=np.where(np.arange(N) < 10, 2, 4), answer=np.arange(N) % 2) for s in (0, 1)]
-    assert "two_choices" in keys(*mixed)
+    (found,) = (one.text for one in advice(*mixed) if one.key == "two_choices")
+    assert found.startswith(f"10 of {N} items") and "they count in knowledge_lost_net, not in knowledge_lost" in found
+
+
+@pytest.mark.parametrize(
+    "strong, weak, said",
+    [
+        (400, 0, ""),
+        (360, 0, ""),
+        (359, 0, "41 items have one prompt and 0 a second"),
+        (100, 250, "50 items have one prompt and 250 a second that is words around the first"),
+    ],
+)
+def test_items_without_a_second_prompt_of_other_structure(strong, weak, said):
+    correct, at = np.ones(N), np.arange(N)
+    further = Answers("v2", correct=correct, asked=at < strong + weak, weak=(at >= strong) & (at < strong + weak))
+    found = diagnostics.advice(*(snapshot(step, correct, further=(further,)) for step in (0, 1)))
+    assert [one.key for one in found] == ["one_prompt"] * bool(said)
+    assert all(one.text.startswith(said) and "in this prompt only" in one.text for one in found)
 
 
 @pytest.mark.parametrize("side", [0, 1])
@@ -202,16 +233,21 @@ def all_right(probe):
     return Snapshot(probe.name, probe.fingerprint, 0, list(probe.ids), np.ones(len(probe)), choice=choice)
 
 
+def told(caplog):
+    """What was logged but for items with one prompt."""
+    return [message for message in caplog.messages if "in this prompt only" not in message]
+
+
 def test_the_monitor_says_each_advice_once_per_probe(tmp_path, caplog):
     few = [MultipleChoice(f"m{i}", "Q", [" a", " b", " c"], i % 3) for i in range(30)]
     probes = [Probe("small", few), Probe("tiny", few[:9]), Probe("fine", [Recall(f"r{i}", "Q", "A") for i in range(N)])]
     monitor = ForgetMonitor(probes, tmp_path)
     with caplog.at_level(logging.WARNING):
         monitor.observe(0, [all_right(probe) for probe in probes])
-        assert [m.split(":")[0] for m in caplog.messages] == ["probe 'small'", "probe 'tiny'"]
+        assert [m.split(":")[0] for m in told(caplog)] == ["probe 'small'", "probe 'tiny'"]
         for step in (1, 2, 3):
             monitor.observe(step, [all_right(probe) for probe in probes])
-    assert len(caplog.messages) == 2
+    assert len(told(caplog)) == 2 and len(caplog.messages) == 5, "that each has one prompt is said once as well"
 
 
 def test_the_monitor_knows_that_answers_are_sampled(tmp_path, caplog):
@@ -219,7 +255,7 @@ def test_the_monitor_knows_that_answers_are_sampled(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         greedy, sampled = Probe("greedy", items), Probe("sampled", items, temperature=0.7)
         ForgetMonitor(greedy, tmp_path / "a").observe(0, all_right(greedy))
-        assert not caplog.messages
+        assert not told(caplog)
         ForgetMonitor(sampled, tmp_path / "b").observe(0, all_right(sampled))
     assert "probe 'sampled': answers are sampled" in caplog.text
 
@@ -232,7 +268,7 @@ def test_what_appears_later_is_said_when_it_appears(tmp_path, caplog):
     broken = Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, outcome=outcome)
     with caplog.at_level(logging.WARNING):
         monitor.observe(0, all_right(probe))
-        assert not caplog.messages
+        assert not told(caplog)
         for step in (1, 2):
             monitor.observe(step, broken)
-    assert len(caplog.messages) == 1 and "that is a change of format" in caplog.text
+    assert len(told(caplog)) == 1 and "that is a change of format" in caplog.text
