@@ -149,7 +149,7 @@ class Scored(NamedTuple):
         return self.shares.mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Spread:
     """Standard error of a mean of per-item scores and its degrees of freedom, for t."""
 
@@ -183,7 +183,7 @@ def spread(scores: ArrayLike, cluster: ArrayLike | None = None) -> Spread | None
     return Spread(sqrt(groups / (groups - 1) * squares) / len(s), groups - 1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """A mean of per-item scores and how far it can be trusted.
 

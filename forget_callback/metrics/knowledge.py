@@ -108,7 +108,7 @@ class Knowledge:
 
 def knowledge_of(pairs: Pairs) -> Knowledge:
     """What items of which some may be unscored tell about knowledge."""
-    first = pairs.take(entering(pairs)).without_unasked().scored()
+    first = _scored_first(pairs)
     items = first.scored_in_all()
     method, found = _estimate(items)
     lost = _whole(found.lost, items)
@@ -153,12 +153,16 @@ def lost_by_item(pairs: Pairs) -> Floats:
 
     NaN where an item does not enter, or was not scored both times in every prompt that it has.
     """
-    found, pairs = np.full(len(pairs), np.nan), pairs.without_unasked()
-    at = entering(pairs) & ~np.isnan(pairs.before) & ~np.isnan(pairs.after)
+    found, at = np.full(len(pairs), np.nan), entering(pairs) & ~np.isnan(pairs.before) & ~np.isnan(pairs.after)
     if pairs.prompts is not None:
         at &= pairs.prompts.scored
-    found[at] = _estimate(pairs.take(at).scored())[1].lost.scores
+    found[at] = _estimate(_scored_first(pairs).scored_in_all())[1].lost.scores
     return found
+
+
+def _scored_first(pairs: Pairs) -> Pairs:
+    """The items that enter and were scored both times in the first prompt."""
+    return pairs.take(entering(pairs)).without_unasked().scored()
 
 
 def _estimate(items: Pairs) -> tuple[str, Guessed]:

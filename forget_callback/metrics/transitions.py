@@ -1,306 +1,26 @@
-"""From two snapshots of one probe to transitions: the 2x2 counts, their rates, and what guessing explains.
+"""From two snapshots of one probe to transitions: who was right before and after, and what guessing explains.
 
-Signs: forgetting is 1->0 and never negative, backward transfer is 0->1 and never negative; all rates are fractions of
-the items that both snapshots scored. `knowledge_lost` and `knowledge_gained` estimate how many items were known and
-are not, or the reverse, and are not clipped: slightly negative is possible, and right. Knows nothing of files or time.
+Items are joined by id. Validates what callers bring and counts; the numbers themselves are in `numbers`. Knows nothing
+of files or time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.metrics.estimates import Estimate, Scored, Shares, Spread, Stratum, estimate_of, shares_of
-from forget_callback.metrics.guessing import GuessPersistence, guess_persistence, nothing_forgotten
-from forget_callback.metrics.intervals import NO_INTERVAL, Interval, mcnemar_midp
-from forget_callback.metrics.knowledge import Knowledge, knowledge_of
+from forget_callback.metrics.estimates import Estimate, Scored, estimate_of, shares_of
+from forget_callback.metrics.guessing import guess_persistence, nothing_forgotten
+from forget_callback.metrics.knowledge import knowledge_of
+from forget_callback.metrics.numbers import INTERVALS, METRICS, Transitions, clip
 from forget_callback.metrics.pairs import Pairs, mean, paired
-from forget_callback.metrics.recall import Recall, recall_of
-from forget_callback.metrics.verdict import loss_p_value, verdict_of
+from forget_callback.metrics.recall import recall_of
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
-
-@dataclass(frozen=True)
-class Transitions:
-    """What changed between two snapshots; rates are fractions of `n`, NaN if `n` is 0.
-
-    Raw numbers (counts, accuracy, forgetting, the paper's) are of the first prompt, `knowledge_*` and `known_*` of all
-    prompts that both snapshots asked.
-
-    Attributes:
-        n: Items scored both times; `n11`, `n10`, `n01`, `n00` count them by right (1) or wrong (0), before and after.
-        n_unscored: Items that at least one snapshot did not score; they are in no other number.
-        variants: Prompts that items were asked in both times, at most.
-        scored: Share of the items that were scored both times in every prompt that they have.
-        forgetting_chance: Forgetting that the paper expects from guessing alone (arXiv 2510.17776), the same for
-            backward transfer; per number of options, weighted by share.
-        forgetting_max: The paper's ceiling on forgetting, accuracy before without lucky guesses.
-        backward_transfer_max: The paper's ceiling on backward transfer, from the accuracy after.
-        knowledge: What was known before, lost and gained: the estimates and their method.
-        recall: What is no longer recalled, and whether it is still chosen; None where no item is recalled.
-        rates: The raw rates of clustered items; None where items are independent.
-        persistence: How often items wrong both times keep their option; None where options are not known.
-        no_forgetting_p_value: Exact one-sided test of "nothing forgotten" by the first prompt, mid-p; NaN where no item
-            can be guessed right.
-    """
-
-    n: int
-    n11: int
-    n10: int
-    n01: int
-    n00: int
-    n_unscored: int
-    variants: int
-    scored: float
-    forgetting_chance: float
-    forgetting_max: float
-    backward_transfer_max: float
-    knowledge: Knowledge
-    recall: Recall | None
-    rates: Mapping[str, Estimate] | None
-    persistence: GuessPersistence | None
-    no_forgetting_p_value: float
-
-    @property
-    def accuracy_before(self) -> float:
-        """Share right before."""
-        return _share(self.n11 + self.n10, self.n)
-
-    @property
-    def accuracy_after(self) -> float:
-        """Share right after."""
-        return _share(self.n11 + self.n01, self.n)
-
-    @property
-    def net_change(self) -> float:
-        """Accuracy after minus accuracy before: what a task average shows."""
-        return _share(self.n01 - self.n10, self.n)
-
-    @property
-    def forgetting(self) -> float:
-        """Share of items that went from right to wrong (1->0), guesses included."""
-        return _share(self.n10, self.n)
-
-    @property
-    def backward_transfer(self) -> float:
-        """Share of items that went from wrong to right (0->1), guesses included."""
-        return _share(self.n01, self.n)
-
-    @property
-    def forgetting_adjusted(self) -> float:
-        """The paper's forgetting: less what guessing explains, clipped at 0 (arXiv 2510.17776)."""
-        return _clip(self.forgetting - self.forgetting_chance)
-
-    @property
-    def backward_transfer_adjusted(self) -> float:
-        """The paper's backward transfer: less what guessing explains, clipped at 0 (arXiv 2510.17776)."""
-        return _clip(self.backward_transfer - self.forgetting_chance)
-
-    @property
-    def knowledge_lost(self) -> float:
-        """Estimated share of items known before and not known after; not clipped at 0, at most `known_before`.
-
-        The cap holds where it is beyond doubt that something was known: with few items or next to nothing known, the
-        estimate stands as it is, and nothing is claimed.
-        """
-        return self.knowledge.lost_mean()
-
-    @property
-    def knowledge_gained(self) -> float:
-        """Estimated share of items not known before and known after; unclipped."""
-        return self.knowledge.gained.mean
-
-    @property
-    def knowledge_lost_net(self) -> float:
-        """Lost less gained, of all items with options, those with two included; else of open-ended ones."""
-        return self.knowledge.net_of_all.mean
-
-    @property
-    def knowledge_lost_range_low(self) -> float:
-        """At least this was lost: lower end of the net, not below 0."""
-        return self.knowledge.lost_range.low
-
-    @property
-    def knowledge_lost_range_high(self) -> float:
-        """At most this was lost: if every lost item is guessed anew; an upper end, not above that of `known_before`."""
-        return self.knowledge.lost_range.high
-
-    @property
-    def knowledge_method(self) -> str:
-        """How that was estimated: "choice", "joint", "net" or "exact", see `Knowledge`."""
-        return self.knowledge.method
-
-    @property
-    def knowledge_n(self) -> int:
-        """Items that `knowledge_lost` is the mean of."""
-        return self.knowledge.lost.n
-
-    @property
-    def known_before(self) -> float:
-        """Estimated share of those items known before."""
-        return self.knowledge.known_before.mean
-
-    @property
-    def known_lost(self) -> float:
-        """Share of what was known that is lost; NaN if nothing was known."""
-        return self.knowledge.known_lost()
-
-    @property
-    def spurious_forgetting(self) -> float:
-        """Lost in the first prompt and not in all: form, not knowledge; NaN with one prompt."""
-        return self.knowledge.spurious.mean if self.knowledge.spurious else float("nan")
-
-    @property
-    def first_prompt_lost(self) -> Estimate:
-        """`knowledge_lost` by the first prompt alone, uncapped."""
-        return self.knowledge.first_prompt_lost
-
-    @property
-    def recall_lost(self) -> float:
-        """Share of recall items that were recalled before and are not after; NaN where no item is recalled."""
-        return self.recall.lost.mean if self.recall else float("nan")
-
-    @property
-    def recall_still_chosen(self) -> float:
-        """Of those whose fact is also asked as a choice, the share chosen right in every prompt after."""
-        return self.recall.still_chosen.mean if self.recall else float("nan")
-
-    @property
-    def in_this_prompt(self) -> bool:
-        """Whether a claim is of one prompt only: no second one was asked, or one that is words around the first."""
-        return not self.knowledge.two_prompts
-
-    @cached_property
-    def verdict(self) -> str:
-        """Whether something was lost, see `verdict.verdict_of`: "lost", "moved", "none" or "unclear"."""
-        moved = _share(self.n10 + self.n01, self.n)
-        return verdict_of(self.knowledge, accuracy_p_value=self._accuracy_p_value, moved=moved)
-
-    @cached_property
-    def loss_p_value(self) -> float:
-        """One-sided p-value of the claim "lost" of the verdict, which holds at 0.025; for Holm over several."""
-        return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value)
-
-    @property
-    def guess_persistence(self) -> float:
-        """How much guesses repeat: 0 is independent, 1 always the same; unclipped, NaN if it cannot be seen."""
-        return self.persistence.rho if self.persistence else float("nan")
-
-    @property
-    def persistence_p_value(self) -> float:
-        """Exact one-sided test of independent guesses; NaN if no item shows it."""
-        return self.persistence.p_value if self.persistence and self.persistence.n else float("nan")
-
-    @property
-    def p_value(self) -> float:
-        """McNemar's test of equal accuracy, mid-p, of clustered items t over the clusters; NaN without items."""
-        if not self.n:
-            return float("nan")
-        return 2 * min(self._accuracy_p_value, 1 - self._accuracy_p_value) if self._robust else self._mcnemar
-
-    @property
-    def _mcnemar(self) -> float:
-        return mcnemar_midp(self.n10, self.n01) if self.n else float("nan")
-
-    @property
-    def _robust(self) -> Spread | None:
-        """Of the net change, over clusters."""
-        return self.rates["net_change"].spread if self.rates else None
-
-    @property
-    def _accuracy_p_value(self) -> float:
-        """One-sided, of "accuracy did not fall"."""
-        if self._robust:
-            return self._robust.p_value(-self.net_change)
-        return self._mcnemar / 2 if self.n10 > self.n01 else 1 - self._mcnemar / 2
-
-    @property
-    def forgetting_interval(self) -> Interval:
-        """95% Wilson interval."""
-        return self.interval("forgetting")
-
-    @property
-    def backward_transfer_interval(self) -> Interval:
-        """95% Wilson interval."""
-        return self.interval("backward_transfer")
-
-    @property
-    def net_change_interval(self) -> Interval:
-        """95% MOVER interval."""
-        return self.interval("net_change")
-
-    @property
-    def knowledge_lost_interval(self) -> Interval:
-        """95% MOVER interval."""
-        return self.interval("knowledge_lost")
-
-    def interval(self, metric: str, *, confidence: float = 0.95) -> Interval:
-        """Two-sided interval of a metric of `INTERVALS`. Its low end is a one-sided bound at ``(1 + confidence) / 2``.
-
-        Raises:
-            ValueError: If the metric has no interval.
-        """
-        if metric not in INTERVALS:
-            raise ValueError(f"metric {metric!r} has no interval; {', '.join(INTERVALS)} have one")
-        if metric == "knowledge_lost":
-            return self.knowledge.lost_interval(confidence)
-        if metric == "known_lost":
-            return self.knowledge.known_lost_interval(confidence)
-        found = self._estimate(metric)
-        return NO_INTERVAL if found is None else found.interval(confidence=confidence)
-
-    def _estimate(self, metric: str) -> Estimate | None:
-        """What the interval of a metric comes from; None where the metric does not exist."""
-        n10, n01 = (self.n10, 1.0), (self.n01, 1.0)
-        if metric in ("forgetting", "backward_transfer"):
-            return self._rate(metric, n10 if metric == "forgetting" else n01)
-        if metric == "net_change":
-            return self._rate(metric, n01, (self.n10, -1.0))
-        if metric.startswith("recall_"):
-            return getattr(self.recall, metric.removeprefix("recall_")) if self.recall else None
-        known = self.knowledge
-        return {
-            "knowledge_gained": known.gained,
-            "knowledge_lost_net": known.net_of_all,
-            "known_before": known.known_before,
-            "spurious_forgetting": known.spurious,
-        }[metric]
-
-    def _rate(self, name: str, *events: tuple[int, float]) -> Estimate:
-        """A raw rate from its counts, or from clusters."""
-        if self.rates is not None:
-            return self.rates[name]
-        counts, weights = zip(*events)
-        return Estimate(Shares((Stratum(self.n, counts, weights),) if self.n else ()))
-
-    def as_dict(self) -> dict[str, float | str]:
-        """Every number by its metric name, intervals as `<metric>_low` and `<metric>_high`."""
-        row: dict[str, float | str] = {name: getattr(self, name) for name in METRICS}
-        for name in INTERVALS:
-            row[f"{name}_low"], row[f"{name}_high"] = self.interval(name)
-        return {**row, "knowledge_method": self.knowledge_method, "verdict": self.verdict}
-
-
-METRICS = (
-    *("n", "n11", "n10", "n01", "n00", "n_unscored", "scored", "variants"),
-    *("accuracy_before", "accuracy_after", "net_change", "forgetting", "backward_transfer"),
-    *("forgetting_chance", "forgetting_adjusted", "backward_transfer_adjusted"),
-    *("forgetting_max", "backward_transfer_max", "p_value"),
-    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "knowledge_n"),
-    *("knowledge_lost_range_low", "knowledge_lost_range_high", "known_before", "known_lost", "loss_p_value"),
-    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
-    *("guess_persistence", "persistence_p_value", "no_forgetting_p_value"),
-)
-INTERVALS = (
-    *("forgetting", "backward_transfer", "net_change"),
-    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "known_before", "known_lost"),
-    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
-)
+__all__ = ["INTERVALS", "METRICS", "Transitions", "compare", "compare_groups", "pairs_of", "transitions"]
 
 
 def compare(before: Snapshot, after: Snapshot) -> Transitions:
@@ -415,8 +135,8 @@ def _count(pairs: Pairs) -> Transitions:
         variants=pairs.n_prompts,
         scored=len(scored.scored_in_all()) / len(pairs),
         forgetting_chance=_paper_chance(scored),
-        forgetting_max=_clip(mean(before - (1 - before) / (k - 1))),
-        backward_transfer_max=_clip(mean(after - (1 - after) / (k - 1))),
+        forgetting_max=clip(mean(before - (1 - before) / (k - 1))),
+        backward_transfer_max=clip(mean(after - (1 - after) / (k - 1))),
         knowledge=knowledge_of(pairs),
         recall=recall_of(pairs),
         rates=_clustered_rates(scored),
@@ -447,11 +167,3 @@ def _paper_chance(pairs: Pairs) -> float:
     size = np.bincount(stratum)
     rates = np.bincount(stratum, wrong_before) * np.bincount(stratum, wrong_after) / size**2
     return float((size / len(pairs) * rates / (options - 1)).sum())
-
-
-def _share(count: int, n: int) -> float:
-    return count / n if n else float("nan")
-
-
-def _clip(value: float) -> float:
-    return value if np.isnan(value) else max(value, 0.0)

@@ -1,5 +1,6 @@
 """Which items tell what, and the numbers that stand beside it: two options, pools, samples, recall, caps, clusters."""
 
+from dataclasses import replace
 from math import inf, isnan, nan
 
 import numpy as np
@@ -267,3 +268,12 @@ def test_clusters_of_one_item_and_empty_names_change_nothing():
 def test_a_cluster_per_item_is_asked_for():
     with pytest.raises(ValueError, match=r"cluster must have one value per item, shape \(2,\), got \(3,\)"):
         transitions([1, 0], [1, 0], cluster=["a", "b", "c"])
+
+
+def test_only_the_prompts_of_items_that_enter_make_an_estimate_of_several():
+    """Recall is asked in two prompts, the choices in one: theirs is the estimate of one prompt."""
+    sides = facts(None)
+    several = [replace(s, further=tuple(replace(a, asked=np.isinf(s.n_choices)) for a in s.further)) for s in sides]
+    t, scores = compare(*several), lost_by_item(pairs_of(*several))
+    assert t.knowledge_lost == np.nanmean(scores) == compare(*(s.without_variants() for s in sides)).knowledge_lost
+    assert t.in_this_prompt and isnan(t.spurious_forgetting)
