@@ -39,8 +39,11 @@ def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float) -
 def loss_p_value(knowledge: Knowledge, *, accuracy_p_value: float) -> float:
     """One-sided p-value of the claim "lost": it holds where this is below `LEVEL`; NaN without items.
 
-    By what was lost or the net, the smaller one doubled; with one prompt by accuracy, or where sampled by the net.
+    By what was lost or the net, the smaller one doubled; with one prompt by accuracy, or where sampled by the net. 1
+    with few items, of which nothing is claimed.
     """
+    if 0 < knowledge.net_of_all.n < MIN_ITEMS:
+        return 1.0
     if knowledge.two_prompts:
         return min(2 * min(knowledge.lost.p_value(), knowledge.net_of_all.p_value()), 1.0)
     return knowledge.net_of_all.p_value() if knowledge.sampled else accuracy_p_value

@@ -92,7 +92,8 @@ def test_two_options():
 )
 def test_items_without_a_second_prompt_of_other_structure(strong, weak, said):
     correct, at = np.ones(N), np.arange(N)
-    further = Answers("v2", correct=correct, asked=at < strong + weak, weak=(at >= strong) & (at < strong + weak))
+    asked = at < strong + weak
+    further = Answers("v2", correct=np.where(asked, 1.0, nan), asked=asked, weak=asked & (at >= strong))
     found = diagnostics.advice(*(snapshot(step, correct, further=(further,)) for step in (0, 1)))
     assert [one.key for one in found] == ["one_prompt"] * bool(said)
     assert all(one.text.startswith(said) and "in this prompt only" in one.text for one in found)

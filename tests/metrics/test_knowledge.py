@@ -242,7 +242,11 @@ def test_intervals_of_clustered_items_cover_as_often_as_they_say(size):
 
 
 def test_the_test_of_accuracy_of_clustered_items_keeps_its_level():
-    """Clusters move up or down together; on average nothing changes."""
+    """Clusters move up or down together; on average nothing changes.
+
+    Two of 20 items move in a cluster, so the variance is E[m^2]/E[m] = 2.9 times that of independent items, and McNemar's
+    test at 5% is one at 2 P(Z > 1.96/1.7) = 25%.
+    """
     rng, p_values, mcnemar = np.random.default_rng(9), [], []
     for _ in range(400):
         cluster = np.repeat(np.arange(40), 20)
@@ -252,7 +256,7 @@ def test_the_test_of_accuracy_of_clustered_items_keeps_its_level():
         after = np.where(moved, up[cluster], True)
         p_values.append(transitions(before, after, cluster=cluster).p_value)
         mcnemar.append(transitions(before, after).p_value)
-    assert 0.03 <= np.mean(np.array(p_values) < 0.05) <= 0.075 and np.mean(np.array(mcnemar) < 0.05) > 0.3
+    assert 0.03 <= np.mean(np.array(p_values) < 0.05) <= 0.075 and np.mean(np.array(mcnemar) < 0.05) > 0.15
 
 
 def test_clusters_of_one_item_and_empty_names_change_nothing():
@@ -273,7 +277,11 @@ def test_a_cluster_per_item_is_asked_for():
 def test_only_the_prompts_of_items_that_enter_make_an_estimate_of_several():
     """Recall is asked in two prompts, the choices in one: theirs is the estimate of one prompt."""
     sides = facts(None)
-    several = [replace(s, further=tuple(replace(a, asked=np.isinf(s.n_choices)) for a in s.further)) for s in sides]
+    several = []
+    for side in sides:
+        recall = np.isinf(side.n_choices)
+        further = Answers("v2", correct=np.where(recall, side.correct, nan), asked=recall)
+        several.append(replace(side, further=(further,)))
     t, scores = compare(*several), lost_by_item(pairs_of(*several))
     assert t.knowledge_lost == np.nanmean(scores) == compare(*(s.without_variants() for s in sides)).knowledge_lost
     assert t.in_this_prompt and isnan(t.spurious_forgetting)

@@ -90,8 +90,7 @@ def test_a_significant_fall_of_accuracy_is_never_nothing():
 def test_the_first_that_fits(counts, verdict):
     t = table(*counts)
     assert t.verdict == verdict and t.in_this_prompt
-    if t.n >= 30:
-        assert (t.loss_p_value < LEVEL) == (verdict == "lost")
+    assert (t.loss_p_value < LEVEL) == (verdict == "lost")
 
 
 def test_one_prompt_claims_no_more_than_its_accuracy():
