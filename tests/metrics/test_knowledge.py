@@ -244,8 +244,8 @@ def test_intervals_of_clustered_items_cover_as_often_as_they_say(size):
 def test_the_test_of_accuracy_of_clustered_items_keeps_its_level():
     """Clusters move up or down together; on average nothing changes.
 
-    Two of 20 items move in a cluster, so the variance is E[m^2]/E[m] = 2.9 times that of independent items, and McNemar's
-    test at 5% is one at 2 P(Z > 1.96/1.7) = 25%.
+    Two of 20 items move in a cluster, so the variance is E[m^2]/E[m] = 2.9 times that of independent items, and
+    McNemar's test at 5% is one at 2 P(Z > 1.96/1.7) = 25%.
     """
     rng, p_values, mcnemar = np.random.default_rng(9), [], []
     for _ in range(400):
