@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from worlds import WORLDS, Cell, Change, simulate
+from simulated_worlds import WORLDS, Cell, Change, simulate
 
 from forget_callback import transitions
 

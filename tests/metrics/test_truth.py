@@ -18,10 +18,10 @@ def run(*words):
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import simulated_worlds
     import truth
-    import worlds
 
-    return truth, worlds
+    return truth, simulated_worlds
 
 
 @pytest.mark.parametrize("words", [["--quick", "--jobs", "1"], ["--recorded"]])
