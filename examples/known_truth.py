@@ -134,7 +134,7 @@ def draw(table: pd.DataFrame, path: Path) -> None:
     axis.errorbar(truth, 100 * table["knowledge_lost"], errors, spread, fmt="o", markersize=4, label=label)
     axis.set_xlabel("truly lost (% of items)")
     axis.set_ylabel("estimated (% of items)")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, dpi=160)
