@@ -25,7 +25,8 @@ from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
-from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules
+from forget_callback.runs.power import start_lines
+from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.remarks import differences, idle_rules
@@ -317,6 +318,11 @@ class ForgetMonitor:
             *idle_rules(self.rules, baseline),
         ):
             logger.warning("%s", line)
+        if self.store.writable:  # of several processes one
+            shown, *warnings = start_lines(baseline, [rule for rule in self.rules if can_fire(rule, baseline)])
+            logger.info("%s", shown)
+            for line in warnings:
+                logger.warning("%s", line)
 
     def _advise(self, snapshots: Sequence[Snapshot]) -> None:
         """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""

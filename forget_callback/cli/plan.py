@@ -1,0 +1,115 @@
+"""`plan`: what a probe's items can show, how many a loss needs, and what an evaluation costs, before training."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+import typer
+
+from forget_callback.cli.app import IncludePath, app, with_include_path
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
+from forget_callback.runs import power
+from forget_callback.snapshots.snapshot import Snapshot
+
+_PART = 200  # items that are scored to measure the time and what is known
+
+
+@app.command()
+def plan(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Probe spec.")],
+    detect: Annotated[
+        float | None, typer.Option(help="A loss, as a share of the items, such as 0.02: how many items find it.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Directory or hub id: measures what it knows and the time of an evaluation.")
+    ] = None,
+    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
+    limit: Annotated[int | None, typer.Option(min=1, help="Items, at most.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
+    include_path: IncludePath = None,
+) -> None:
+    """Says what loss a probe's items can show, how many items find a loss, and what an evaluation costs."""
+    if detect is not None and not 0 < detect < 1:
+        raise ValueError(f"--detect must be a share of the items between 0 and 1, such as 0.02, got {detect:g}")
+    probe = load_probe(with_include_path(spec, include_path), limit=limit)
+    items = power.items_of_probe(probe)
+    n, seconds = len(items), None
+    if model is not None:
+        part, seconds = _measured(probe, model, batch_tokens)
+        items = power.items_of_baseline(part)
+        if not len(items):
+            raise ValueError(
+                f"{model} gave no score to any of {len(part)} items of {probe.name!r}: nothing to plan from"
+            )
+    loss = power.smallest_loss(items, n=n)
+    found: dict[str, Any] = {
+        "format_version": 1,
+        "probe": probe.name,
+        "items": n,
+        "variants": len(items.asked),
+        "in_this_prompt": not items.in_two_prompts,
+        "known": items.known,
+        "known_measured": model is not None,
+        "power": power.POWER,
+        "smallest_loss": None if math.isnan(loss) else loss,
+        "detect": detect,
+        "items_needed": None if detect is None else power.items_needed(items, detect),
+        "detect_power": None if detect is None else power.share_found(items, detect, n=n),
+        "seconds": seconds,
+        "assumptions": {"agreement": power.AGREEMENT, "persistence": power.PERSISTENCE},
+    }
+    print(
+        json.dumps(found, indent=2) if format == "json" else "\n".join(_lines(found, power.sentence(items, loss, n=n)))
+    )
+
+
+def _measured(probe: Probe, model: str, batch_tokens: int | None) -> tuple[Snapshot, dict[str, float]]:
+    """Answers to a part of the probe, and seconds per evaluation of all of it in the first and in all prompts."""
+    from forget_callback.scoring.engine import Scorer
+    from forget_callback.scoring.loading import load_model, load_tokenizer
+
+    chosen = sorted(random.Random(0).sample(range(len(probe)), min(_PART, len(probe))))
+    part = replace(probe, items=[probe.items[i] for i in chosen])
+    scorer = Scorer(load_tokenizer(model), [part], batch_tokens=batch_tokens)
+    network, scale = load_model(model), len(probe) / len(part)
+    scorer.score(network)  # plans the batches and warms up, which later evaluations do not pay
+    seconds = {}
+    for name, variants in (("one", False), ("all", True)):
+        begun = time.perf_counter()
+        (taken,) = scorer.score(network, variants=variants)
+        seconds[name] = (time.perf_counter() - begun) * scale
+    return taken, seconds
+
+
+def _lines(found: dict[str, Any], sentence: str) -> list[str]:
+    """What was found, for people."""
+    lines = [f"{found['probe']}: {sentence}"]
+    known = f"{100 * found['known']:.0f}% of the items are known"
+    assumed = found["assumptions"]
+    moves = (
+        f"{100 * assumed['agreement']:.0f}% of the guesses are the same in all prompts, training leaves "
+        f"{100 * assumed['persistence']:.0f}% of them as they are, and what is lost is lost item by item"
+    )
+    measured = f"measured: {known}" if found["known_measured"] else f"assumed, for want of --model: {known}"
+    lines.append(f"{measured}; assumed: {moves}")
+    if found["detect"] is not None:
+        points = f"a loss of {100 * found['detect']:.1f} points"
+        needed = found["items_needed"]
+        lines.append(
+            f"{points} needs {needed:,} items like these; {found['items']:,} find it in "
+            f"{100 * found['detect_power']:.0f}% of runs"
+            if needed is not None
+            else f"{points} cannot happen: less than that is known"
+        )
+    if found["seconds"] is not None:
+        one, every = found["seconds"]["one"], found["seconds"]["all"]
+        lines.append(
+            f"an evaluation takes about {one:.1f} s in the first prompt and {every:.1f} s in all, on this machine"
+        )
+    return lines
