@@ -21,7 +21,8 @@ from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.headline import headline, worst_first
-from tests.recorded import make_probe, make_run, make_snapshots, page_data
+from forget_callback.snapshots.snapshot import complete
+from tests.recorded import OPTIONS, make_probe, make_run, make_snapshots, page_data
 from tests.worlds import World
 
 
@@ -362,6 +363,26 @@ def test_the_largest_loss_comes_first_and_the_pool_last():
     after["silent"] = replace(before["silent"], correct=np.full(200, np.nan), outcome=np.full(200, None))
     rows = [row for row in compare_checkpoints(before, after) if not row.category]
     assert [one.probe for one in worst_first([headline(row) for row in rows])] == ["most", "some", "silent", "all"]
+
+
+def test_the_page_says_how_much_that_is_no_longer_recalled_is_still_known(tmp_path):
+    n, facts = 100, [f"fact {i}" for i in range(100)]
+    choices = [MultipleChoice(f"c{i}", f"Q{i}", OPTIONS, i % 4, fact=fact) for i, fact in enumerate(facts)]
+    probes = [
+        Probe("choices", choices),
+        Probe("recalled", [Recall(f"r{i}", f"P{i}", f" {i}", fact=fact) for i, fact in enumerate(facts)]),
+    ]
+    store = Store(tmp_path)
+    store.begin(probes)
+    for step in (0, 5):
+        choice = np.where((np.arange(n) < 10) & (step > 0), (probes[0].answer + 1) % 4, probes[0].answer)
+        right, recall = (choice == probes[0].answer) * 1.0, (np.arange(n) >= 40 * (step > 0)) * 1.0
+        store.write(
+            complete(Snapshot("choices", probes[0].fingerprint, step, probes[0].ids, right, choice=choice), probes[0])
+        )
+        store.write(complete(Snapshot("recalled", probes[1].fingerprint, step, probes[1].ids, recall), probes[1]))
+    text = write_report(store, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "all probes: 40.0% no longer recalled, 75% of them still chosen right in this prompt" in text
 
 
 def test_significant_categories_are_marked_checkpoint_by_checkpoint(tmp_path):
