@@ -8,6 +8,7 @@ import gc
 import importlib
 import os
 import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -89,7 +90,8 @@ def texts():
 def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step(
     make_vllm_grpo, texts, tokenizer, tmp_path
 ):
-    runs = []
+    again = [replace(item, variants=[f"Which fox is {item.id}?"]) for item in texts.items[:2]]
+    texts, runs = Probe("texts", [*again, *texts.items[2:]]), []
     for callbacks in ([], [ForgetCallback(texts, every=2, on_error="raise")]):
         trainer = make_vllm_grpo(callbacks)
         trainer.train()
@@ -103,11 +105,13 @@ def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step
     own = score_probe(watched.model, tokenizer, texts)
     assert own.metadata["generation"] == "loop"
     assert last.text.tolist() == own.text.tolist()
+    assert last.text_2.tolist() == own.text_2.tolist() and last.asked_2.sum() == 2
     assert store.read("texts", 0).text.tolist() != own.text.tolist()
     engine = watched.vllm_generation.llm
     ours = [(count, wanted) for count, wanted in engine.calls if wanted.temperature == 0]
-    assert [count for count, _ in ours] == [5, 5, 5]  # all items of a snapshot in one call
-    assert {(wanted.max_tokens, *wanted.stop, *wanted.stop_token_ids) for _, wanted in ours} == {(7, " sun", 2)}
+    assert [count for count, _ in ours] == [5, 2] * 3  # all first prompts of a snapshot in one call, then the others
+    settings = {(count, wanted.max_tokens, *wanted.stop, *wanted.stop_token_ids) for count, wanted in ours}
+    assert settings == {(5, 7, " sun", 2), (2, 4, " sun", 2)}
     # And the trainer's own settings are as they were.
     theirs = [vars(wanted) for _, wanted in engine.calls if wanted.temperature > 0]
     before = [vars(wanted) for _, wanted in without.vllm_generation.llm.calls]
