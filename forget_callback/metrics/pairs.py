@@ -206,7 +206,9 @@ def paired(
             f"got {a.shape} and {b.shape}"
         )
     n = a.shape[-1]
-    many = np.broadcast_to(np.asarray(1 if samples is None else samples, np.int64), (n,))
+    many = _per_item("samples", 1 if samples is None else samples, n)
+    if not (many >= 1).all():
+        raise ValueError(f"samples must be 1 or more, got {many[~(many >= 1)][0]:g}")
     for name, values in (("before", a), ("after", b)):
         valid = np.isnan(values) | (values == 0) | (values == 1) | ((many > 1) & (values >= 0) & (values <= 1))
         if not valid.all():
@@ -214,10 +216,11 @@ def paired(
                 f"{name} must hold 1, 0 or NaN (not scored), or where `samples` says several the share of them that is "
                 f"right; got {values[~valid][0]}"
             )
-    k = np.broadcast_to(np.asarray(np.inf if n_choices is None else n_choices, float), (n,))
-    if not (k >= 2).all():
-        raise ValueError(f"n_choices must be 2 or more (None where open-ended), got {k[~(k >= 2)][0]}")
-    choices = _choices(a, b, before_choice, after_choice)
+    k = _per_item("n_choices", np.inf if n_choices is None else n_choices, n)
+    if not ((k >= 2) & (np.isinf(k) | (k == np.floor(k)))).all():
+        bad = k[~((k >= 2) & (np.isinf(k) | (k == np.floor(k))))][0]
+        raise ValueError(f"n_choices must be 2 or more (None where open-ended), and whole, got {bad}")
+    choices = _choices(a, b, before_choice, after_choice, k)
     a, b = np.atleast_2d(a), np.atleast_2d(b)
     asked = np.ones(a.shape, bool) if asked is None else asked
     if choices is not None and answer is not None:
@@ -232,22 +235,38 @@ def paired(
         k,
         None if choices is None else (choices[0][0], choices[1][0]),
         prompts,
-        samples=several,
+        samples=None if several is None else several.astype(np.int64),
         cluster=_codes(cluster, n),
         fact=None if fact is None else _numbered(fact, n),
         recall=recall,
     )
 
 
-def _choices(a: Floats, b: Floats, before: ArrayLike | None, after: ArrayLike | None) -> Choices | None:
+def _per_item(name: str, value: ArrayLike, n: int) -> Floats:
+    """One number for all items or one each, as ``(n,)``."""
+    values = np.asarray(value, float)
+    if values.shape not in ((), (n,)):
+        raise ValueError(f"{name} must be one number, or one for each of the {n} items, got shape {values.shape}")
+    return np.broadcast_to(values, (n,))
+
+
+def _choices(a: Floats, b: Floats, before: ArrayLike | None, after: ArrayLike | None, k: Floats) -> Choices | None:
     """Both choices as ``(n_prompts, n_items)``, None if there are none."""
     if (before is None) != (after is None):
         raise ValueError("before_choice and after_choice go together: give both, or none")
     if before is None or after is None:
         return None
-    x, y = np.asarray(before, np.int64), np.asarray(after, np.int64)
+    x, y = np.asarray(before, float), np.asarray(after, float)
     if x.shape != a.shape or y.shape != b.shape:
         raise ValueError(f"choices must have the shape of before {a.shape}, got {x.shape} and {y.shape}")
+    for name, choice in (("before_choice", x), ("after_choice", y)):
+        valid = (choice == np.floor(choice)) & (choice >= -1) & (choice < k)
+        if not valid.all():
+            raise ValueError(
+                f"{name} must hold indices of options, from 0 to n_choices - 1, or -1 where none could be read; got "
+                f"{choice[~valid][0]}"
+            )
+    x, y = x.astype(np.int64), y.astype(np.int64)
     return np.atleast_2d(x), np.atleast_2d(y)
 
 

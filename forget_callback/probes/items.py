@@ -298,11 +298,12 @@ def _set_variants(item: Item) -> None:
     is_list = isinstance(item.variants, (list, tuple))
     require(is_list, item, "variants", f"expected a list of prompts or of objects with one, got {item.variants!r}")
     variants = tuple(_variant(item, f"variants[{i}]", given) for i, given in enumerate(item.variants))
-    same = range(n_options(item))
-    seen: dict[tuple[str, bool | None, tuple[int, ...]], str] = {(item.prompt, None, tuple(same)): "the item itself"}
+    # Another order of the same options after the same prompt is no other question: each is scored by itself.
+    same = getattr(item, "choices", ())
+    seen: dict[tuple[str, bool | None, frozenset[str]], str] = {(item.prompt, None, frozenset(same)): "the item itself"}
     for i, variant in enumerate(variants):
-        key = (variant.prompt, variant.chat, tuple(variant.order or same))
-        problem = f"asks as {seen.get(key)} does, {variant.prompt!r}; give it another prompt, chat or order, or drop it"
+        key = (variant.prompt, variant.chat, frozenset(variant.choices or same))
+        problem = f"asks as {seen.get(key)} does, {variant.prompt!r}; give it another prompt or chat, or drop it"
         require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
     object.__setattr__(item, "variants", variants)
 

@@ -167,7 +167,8 @@ def _points(history: History, probe: str | None, category: str) -> tuple[DataSca
     seen = np.array([row.samples_seen for row in rows]) - start
     lost = np.array([row.transitions.knowledge_lost for row in rows])
     ends = np.array([row.transitions.interval("knowledge_lost") for row in rows])
-    kept = ~np.isnan(lost)
+    # With variants="ends" the others were asked in the first prompt alone.
+    kept = ~np.isnan(lost) & np.array([row.confirmed for row in rows])
     kept[0] = False  # all curves start at 0, so the baseline carries no information
     scores = history.lost_scores(name, category)[kept].astype(float).T
     scores = scores[~np.isnan(scores).all(axis=1)]
@@ -182,7 +183,10 @@ def _too_little(points: DataScaleFit, scores: Floats) -> str:
         return "samples_seen is not known at every checkpoint, or falls; pass samples_seen= to observe"
     n = len(np.unique(d[d > 0]))
     if n < MIN_CHECKPOINTS:
-        return f"a curve needs {MIN_CHECKPOINTS} checkpoints after the baseline, there are {n}; measure more often"
+        return (
+            f"a curve needs {MIN_CHECKPOINTS} checkpoints after the baseline that were asked in all variants, there are "
+            f'{n}; measure more often, with variants="all"'
+        )
     if len(scores) < 2:
         return f"a band needs 2 items or more, there is {len(scores)}; hundreds are better"
     if not (scores[~np.isnan(scores)] != 0).any():

@@ -95,7 +95,10 @@ class Gate:
 def _message(row: Row, metric: str) -> str:
     """The number as every place shows it, with its items; of a loss also the range and the headline."""
     said = headline(row)
-    parts = [f"{metric} is {in_words(row, metric)}", f"{row.transitions.n} items of {said.name}"]
+    t = row.transitions
+    n = t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
+    items = said.name if metric.startswith("recall") else f"{n} items of {said.name}"
+    parts = [f"{metric} is {in_words(row, metric)}", items]
     if metric == "knowledge_lost":
         parts.insert(1, span(row))
         parts.append(said.sentence)

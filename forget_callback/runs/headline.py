@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 
 from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
@@ -44,7 +45,7 @@ class Headline:
         notes: What stands beside it: lost in this prompt alone, recall as access, flips of the same model.
         number: `knowledge_lost`.
         interval: Of the number, 95%.
-        range: What it can be, whatever guesses do.
+        range: At least, at most.
         gained: `knowledge_gained`.
         method: One of `METHODS`.
         known_before: Estimated share known at the baseline.
@@ -210,7 +211,8 @@ def _detail(row: Row, baseline: bool) -> str:
 
 def estimate(row: Row, metric: str = "knowledge_lost") -> str:
     """A metric with its 95% interval, "9.9% [6.3, 13.4]"."""
-    low, high = row.value(f"{metric}_low"), row.value(f"{metric}_high")
+    # Few items have ends that no share can have.
+    low, high = max(row.value(f"{metric}_low"), -1.0), min(row.value(f"{metric}_high"), 1.0)
     return percent(row.value(metric)) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
 
 
@@ -260,7 +262,8 @@ def percent(value: float, digits: int = 1) -> str:
 
 
 def _bare(value: float, digits: int = 1) -> str:
-    text = f"{100 * value:.{digits}f}"
+    exact = Decimal(100 * value)  # a tie is rounded as the page's JavaScript rounds it, away from 0
+    text = str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 

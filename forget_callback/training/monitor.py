@@ -315,7 +315,7 @@ class ForgetMonitor:
         for line in (
             *filter(None, map(flips_line, snapshots, again)),
             *differences(baseline, snapshots, self.last_rows),
-            *idle_rules(self.rules, baseline),
+            *idle_rules(self.rules, baseline, self.last_rows),
         ):
             logger.warning("%s", line)
         if self.store.writable:  # of several processes one

@@ -5,8 +5,10 @@ Pure: snapshots and rows in, text out. The monitor logs it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
+from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.history import Row
 from forget_callback.runs.stopping import StopRule, can_fire
 from forget_callback.snapshots.snapshot import Snapshot
@@ -37,9 +39,21 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
             )
 
 
-def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot]) -> Iterator[str]:
-    """The rules that nothing could make fire on these items."""
+def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Sequence[Row]) -> Iterator[str]:
+    """The rules that nothing could make fire on these items.
+
+    Args:
+        rows: Of the baseline.
+    """
+    row_of = {(row.probe, row.category): row for row in rows}
     for rule in rules:
+        row = row_of.get(rule.target([snapshot.probe for snapshot in baseline]))
+        if row is not None and rule.metric in INTERVALS and math.isnan(row.value(rule.metric)):
+            yield (
+                f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because they "
+                "are asked in one prompt or are of another kind; use a rule on knowledge_lost"
+            )
+            continue
         if not can_fire(rule, baseline):
             yield (
                 f"stop rule {rule.metric} > {rule.above:g} can never fire: even if every item that is right now were "
