@@ -184,8 +184,8 @@ def _too_little(points: DataScaleFit, scores: Floats) -> str:
     n = len(np.unique(d[d > 0]))
     if n < MIN_CHECKPOINTS:
         return (
-            f"a curve needs {MIN_CHECKPOINTS} checkpoints after the baseline that were asked in all variants, there are "
-            f'{n}; measure more often, with variants="all"'
+            f"a curve needs {MIN_CHECKPOINTS} checkpoints after the baseline, there are {n}; measure more often, and "
+            "where items have several prompts ask all of them each time (variants='all')"
         )
     if len(scores) < 2:
         return f"a band needs 2 items or more, there is {len(scores)}; hundreds are better"

@@ -50,8 +50,8 @@ def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Se
         row = row_of.get(rule.target([snapshot.probe for snapshot in baseline]))
         if row is not None and rule.metric in INTERVALS and math.isnan(row.value(rule.metric)):
             yield (
-                f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because they "
-                "are asked in one prompt or are of another kind; use a rule on knowledge_lost"
+                f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because "
+                "they are asked in one prompt or are of another kind; use a rule on knowledge_lost"
             )
             continue
         if not can_fire(rule, baseline):

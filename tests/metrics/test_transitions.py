@@ -301,7 +301,18 @@ def test_a_tie_of_lost_and_gained_is_no_net_change():
         ([[[1]]], [[[1]]], {}, r"got \(1, 1, 1\)"),
         ([0.5], [1], {}, "before must hold 1, 0 or NaN .*got 0.5"),
         ([1], [2], {}, r"after must hold 1, 0 or NaN .*got 2.0"),
-        *[([1], [1], {"n_choices": k}, "n_choices must be 2 or more") for k in (0, 1, -4, nan, [1])],
+        *[([1], [1], {"n_choices": k}, "n_choices must be 2 or more") for k in (0, 1, -4, 3.5, nan, [1])],
+        ([1, 0, 1], [1, 0, 1], {"n_choices": [4, 4]}, r"n_choices must be one number, or one for each of the 3 items"),
+        ([1, 0], [1, 0], {"samples": [4, 0]}, "samples must be 1 or more, got 0"),
+        *[
+            (
+                [1, 0],
+                [1, 0],
+                {"n_choices": 4, "before_choice": [0, bad], "after_choice": [0, 1]},
+                "before_choice must hold",
+            )
+            for bad in (4, -2, 0.5, nan)
+        ],
         ([1], [1], {"before_choice": [0]}, "go together"),
         ([1], [1], {"after_choice": [0]}, "go together"),
         ([1, 0], [1, 0], {"before_choice": [0], "after_choice": [0]}, r"shape of before \(2,\), got \(1,\)"),

@@ -123,6 +123,7 @@ def test_recall_accepts_several_answers():
         (CHOICE, [{"prompt": "S", "weak": 1}], "variants[0].weak", "expected true or false, got 1"),
         (CHOICE, ["2 + 2 ="], "variants[0]", "asks as the item itself does, '2 + 2 ='; give it another prompt"),
         (CHOICE, [{"prompt": "2 + 2 =", "order": [0, 1, 2]}], "variants[0]", "asks as the item itself does"),
+        (CHOICE, [{"prompt": "2 + 2 =", "order": [2, 1, 0]}], "variants[0]", "asks as the item itself does"),
         (CHOICE, ["Sum:", "S", "Sum:"], "variants[2]", "asks as variants[0] does, 'Sum:'"),
         (RECALL, [{"prompt": "S", "choices": [" a", " b"]}], "variants[0].choices", "this is recall; drop it"),
         (RECALL, [{"prompt": "S", "order": [0]}], "variants[0].order", "goes with options, and the item has none"),
