@@ -256,7 +256,7 @@ function stageLabels() {
 function curveNotes(curves, fitNote) {
   const notes = [];
   if (curves.some(({ series }) => series[`${chosen.metric}_low`])) notes.push("Bands are 95% intervals.");
-  if (curves.length === 1 && curves[0].series[`${chosen.metric}_range_high`]) notes.push("The wide pale band is the range, whatever guesses do.");
+  if (curves.length === 1 && curves[0].series[`${chosen.metric}_range_high`]) notes.push("The wide pale band is the range: at least, at most.");
   if (curves.length === 1 && lastOf(curves[0].series, "knowledge_method") === "exact" && chosen.metric === "knowledge_lost") notes.push("Open-ended items: no longer answered.");
   const fewer = curves.length && chosen.metric.startsWith("know") ? curves[0].run.steps.filter((_, i) => curves[0].series.n[i] > 0 && !isNumber(curves[0].series[chosen.metric]?.[i])).length : 0;
   if (fewer) notes.push(`${plural(fewer, "checkpoint")} not asked in all variants: raw answers are known there.`);

@@ -27,7 +27,7 @@ function drawLosses() {
   const tiles = [
     tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
     net ? null : tile(exact ? "Newly answered" : "Gained", "knowledge_gained", where),
-    net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "no estimate of what moved both ways is needed"),
+    net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "what was gained in all variants pays for what was lost"),
     variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: another variant still has it") : null,
     exact ? null : tile("No longer recalled", "recall_lost", isNumber(last("recall_still_chosen")) ? `access: ${percent(last("recall_still_chosen"), 0)} of them still chosen right` : "access, not knowledge"),
     tile("Forgetting (1→0)", "forgetting", "first prompt, raw answers, guesses included"),
