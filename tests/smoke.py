@@ -39,7 +39,9 @@ def run(page: Path, directory: Path, **environment: str) -> str:
     assert done.returncode == 0, done.stderr[-3000:]
     # Trainers print their logs between the tables, as dicts; of a sweep, its own table says it all.
     lines = [line.rstrip() for line in done.stdout.splitlines() if not line.startswith(("{", "teaching"))]
-    begin = max((at for at, line in enumerate(lines) if line.lstrip().startswith("What ")), default=0)
+    begin = max(
+        (at for at, line in enumerate(lines) if line.lstrip().startswith(("What ", "Forgetting during"))), default=0
+    )
     return "\n".join(lines[begin:]).strip("\n") + "\n"
 
 

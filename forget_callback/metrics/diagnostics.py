@@ -62,7 +62,7 @@ def advice(
         ValueError: If the two are of different probes or items.
 
     >>> [a.key for a in advice(*[Snapshot("p", "f", t, ["x"], [1.0]) for t in (0, 1)])]
-    ['few_items']
+    ['few_items', 'one_prompt']
     """
     after = align(before, after)
     changed = compare(before, after) if changed is None else changed

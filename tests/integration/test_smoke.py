@@ -14,7 +14,7 @@ from tests.smoke import PAGES, make_untaught, run, shown
 def form(text):
     """A table without its numbers, curves and the mark of the best row: these may differ between machines."""
     lines = [re.sub(r"\b(best|-)(?=\s)|[\d▁-█][\d.,▁-█]*%?|\[\S+ \S+\]", "#", line) for line in text.splitlines()]
-    return [" ".join(re.sub(r"[-─#\s]+", " ", line).split()) for line in lines]
+    return [" ".join(re.sub(r"[-−─#\s]+", " ", line).split()) for line in lines]
 
 
 def test_the_smoke_run_of_the_day_prints_what_its_page_shows(tmp_path):
