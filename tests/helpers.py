@@ -51,6 +51,19 @@ def adds_bos(tokenizer):
     return tokenizer
 
 
+class Recorder:
+    """A tracker that keeps what it gets."""
+
+    def __init__(self):
+        self.rows, self.alerts = [], []
+
+    def log(self, row):
+        self.rows.append(dict(row))
+
+    def alert(self, title, text):
+        self.alerts.append((title, text))
+
+
 def digest(state) -> str:
     """sha256 of a state dict, or of any mapping of names to tensors."""
     sha = hashlib.sha256()

@@ -12,25 +12,13 @@ from forget_callback import ForgetMonitor, StopRule
 from forget_callback.report.terminal import changes_table, snapshot_line
 from forget_callback.runs.gate import Gate
 from forget_callback.runs.headline import headline, percent
+from tests.helpers import Recorder
 from tests.recorded import make_probe, make_snapshots, page_data
-
-
-class Tracker:
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.rows, self.alerts = [], []
-
-    def log(self, row):
-        self.rows.append(dict(row))
-
-    def alert(self, title, text):
-        self.alerts.append((title, text))
 
 
 def observed(directory, lose, *, variants=True, kinds=("choice",)):
     """A run of four looks with a rule on it: (monitor, tracker, the last observation)."""
-    probe, tracker = make_probe("facts", 600, kinds=kinds, variants=variants), Tracker()
+    probe, tracker = make_probe("facts", 600, kinds=kinds, variants=variants), Recorder()
     rule = StopRule("knowledge_lost", 0.01, patience=1, action="warn")
     monitor = ForgetMonitor(probe, directory, tracker, rule)
     for step, taken in zip((0, 10, 20, 30), make_snapshots(probe, lose=lose)):

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import curve_fit
 
 from forget_callback import History, Snapshot, fit_data_scale
+from forget_callback.snapshots.answers import Answers
 
 EIGHT = np.arange(1, 9) * 800.0
 DOUBLING = 50.0 * 2.0 ** np.arange(8)
@@ -241,6 +242,18 @@ def test_fewer_than_six_checkpoints_are_points_and_intervals(n):
     fit = refused(exact(power(0.002, 0.5), EIGHT[:n]), f"a curve needs 6 checkpoints after the baseline, there are {n}")
     assert len(fit.knowledge_lost) == len(fit.low) == n and (fit.low <= fit.high).all()
     assert fit_data_scale(exact(power(0.002, 0.5), EIGHT[:6]), n_draws=50).fitted
+
+
+def test_looks_at_the_first_prompts_alone_are_no_points_of_the_curve():
+    """As with variants="ends": what one prompt shows is no part of a curve of what all show."""
+    rng = np.random.default_rng(0)
+    history, ids = History(), [f"i{i}" for i in range(200)]
+    for step in range(9):
+        right = (rng.random(200) > 0.05 * step).astype(float)
+        further = (Answers("v", right),) if step in (0, 8) else ()
+        history.append([Snapshot("p", "f", step, ids=ids, correct=right, samples_seen=8.0 * step, further=further)])
+    fit = refused(history, "a curve needs 6 checkpoints after the baseline, there are 1")
+    assert fit.samples_seen.tolist() == [64.0] and "ask all of them each time" in fit.reason
 
 
 def test_checkpoints_at_one_place_count_once():

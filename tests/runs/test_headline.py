@@ -140,6 +140,20 @@ def test_open_ended_items_are_no_longer_answered():
     assert " lost" not in said.sentence
 
 
+@pytest.mark.parametrize("count, shown", [(49, "12.3%"), (-49, "−12.3%"), (261, "65.3%"), (0, "0.0%"), (400, "100.0%")])
+def test_a_tie_is_rounded_as_the_page_rounds_it(count, shown):
+    assert percent(count / 400) == shown  # what toFixed of JavaScript makes of it
+
+
+def test_a_gate_counts_the_items_that_enter_its_number():
+    world = World(n=200)
+    before, was = world.snapshot("c"), recalled("r", np.ones(300), [""] * 300)
+    after, now = world.train(lost=0.2).snapshot("c"), recalled("r", np.zeros(300), [""] * 300)
+    rows = [row_of((before, after), (was, now))]
+    assert "200 items of all" in Gate.parse("knowledge_lost>0.05").judge(rows).message
+    assert "500 items of all" in Gate.parse("forgetting>0.05").judge(rows).message
+
+
 def test_recall_stands_beside_knowledge_as_access():
     """Heavy fine-tuning: nothing is recalled any more, and half of it is still right in every choice frame."""
     n = 400

@@ -23,6 +23,7 @@ from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.trackers import AXES, evaluation_metrics, scalars
+from tests.helpers import Recorder
 from tests.recorded import page_data
 
 N = 40
@@ -41,19 +42,6 @@ def answers(probe, right, **columns):
     right = np.array(right, float)
     choice = np.where(right == 1, 1, 2) if probe is SUMS else None
     return Snapshot(probe.name, probe.fingerprint, 0, ids=list(probe.ids), correct=right, choice=choice, **columns)
-
-
-class Recorder:
-    """A tracker that keeps what it gets."""
-
-    def __init__(self):
-        self.rows, self.alerts = [], []
-
-    def log(self, row):
-        self.rows.append(dict(row))
-
-    def alert(self, title, text):
-        self.alerts.append((title, text))
 
 
 class Broken:
@@ -544,6 +532,12 @@ def test_a_rule_that_can_never_fire_is_said_at_the_baseline(tmp_path, caplog, ru
     probe = Probe("p", items)
     ForgetMonitor(probe, tmp_path, stop=[rule]).observe(0, answers(probe, [False] + [True] * 19))
     assert ("can never fire" in caplog.text) == idle
+
+
+@pytest.mark.parametrize("metric, idle", [("spurious_forgetting", True), ("recall_lost", True), ("forgetting", False)])
+def test_a_rule_on_a_number_that_the_items_do_not_have_is_said_at_the_baseline(tmp_path, caplog, metric, idle):
+    ForgetMonitor(SUMS, tmp_path, stop=[StopRule(metric, 0.05)]).observe(0, knows(N, SUMS))
+    assert ("can never fire: these items have no such number" in caplog.text) == idle
 
 
 def test_what_flips_when_the_baseline_is_scored_again_is_measured_once_and_kept(tmp_path, caplog):
