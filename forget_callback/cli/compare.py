@@ -11,8 +11,9 @@ from rich.console import Console
 from forget_callback.cli.app import app, note
 from forget_callback.report.terminal import changes_markdown, changes_table
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json, left_out
+from forget_callback.runs.files import write_text
 from forget_callback.runs.gate import Gate, junit
-from forget_callback.runs.store import open_run, write_whole
+from forget_callback.runs.store import open_run
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
@@ -55,7 +56,7 @@ def compare(
     title = f"{before} → {after}"
     if junit_file is not None:
         text = junit(results, title=title)
-        write_whole(junit_file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(junit_file, text)
     failed = [one for one in results if one.failed]
     if format == "json":
         print(comparison_json(rows, first, failed=[one.text for one in failed]))

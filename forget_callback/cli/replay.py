@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from forget_callback.cli.app import app, note
-from forget_callback.runs.store import write_whole
+from forget_callback.runs.files import write_text
 
 
 @app.command()
@@ -25,9 +25,9 @@ def replay(
 
     pack = replay_pack(run, read_pool(pool, split), size=size)
     lines = "".join(json.dumps(example, ensure_ascii=False, default=str) + "\n" for example in pack.examples)
-    write_whole(out, lambda temporary: temporary.write_text(lines, encoding="utf-8"))
+    write_text(out, lines)
     beside = out.with_name(f"{out.name}.why.json")
-    write_whole(beside, lambda temporary: temporary.write_text(pack.summary(), encoding="utf-8"))
+    write_text(beside, pack.summary())
     print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
     note(
         f"{pack.refused} examples of the pool contain one of the probe's items and were excluded; {beside} names the "

@@ -17,7 +17,8 @@ from forget_callback.cli.app import IncludePath, app, note, notes, with_include_
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.records import item_record
-from forget_callback.runs.store import Store, write_whole
+from forget_callback.runs.files import write_text
+from forget_callback.runs.store import Store
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 
 
@@ -147,5 +148,5 @@ def workspace(
     if save_json is None:
         print(made.save().url)
         return
-    write_whole(save_json, lambda temporary: temporary.write_text(as_json(made), encoding="utf-8"))
+    write_text(save_json, as_json(made))
     print(save_json)

@@ -19,7 +19,8 @@ from typing import Any
 import jinja2
 
 from forget_callback.report.data import AnyRun, Run, report_data
-from forget_callback.runs.store import Store, write_whole
+from forget_callback.runs.files import write_whole
+from forget_callback.runs.store import Store
 
 # In this order, as one function: a name of one is known in all.
 SCRIPTS = ("base", "chart", "losses", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")

@@ -17,12 +17,9 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from importlib import metadata
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,11 +29,12 @@ from pyarrow import parquet
 
 from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.probe import Probe
+from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.history import History, Stage
+from forget_callback.runs.manifest import RunState, incomplete, new_manifest, read_manifest, run_of
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
-_PACKAGES = ("forget-callback", "torch", "transformers", "trl", "peft", "accelerate", "wandb")
 
 
 class Store:
@@ -66,7 +64,7 @@ class Store:
         Raises:
             ValueError: If another probe was measured here under the same name.
         """
-        manifest = self.manifest() if self.exists else self._new_manifest()
+        manifest = self.manifest() if self.exists else new_manifest(RunState())
         for probe in probes:
             known = manifest["probes"].get(probe.name)
             if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
@@ -77,7 +75,7 @@ class Store:
         if not self.writable:
             return
         for probe in probes:
-            _write_text(self.path / "probes" / f"{probe.name}.jsonl", dump_items(probe.items))
+            write_text(self.path / "probes" / f"{probe.name}.jsonl", dump_items(probe.items))
             entry = {"fingerprint": probe.fingerprint, "items": len(probe), "settings": probe.settings}
             manifest["probes"][probe.name] = entry
         if source is not None:
@@ -231,26 +229,43 @@ class Store:
         """What was probed, with what.
 
         Raises:
-            ValueError: If there is no run here.
+            ValueError: If there is no run here, or its manifest is damaged.
         """
-        path = self.path / "manifest.json"
-        if not path.is_file():
-            raise ValueError(f"no run at {self.path}: expected a directory that holds forget/manifest.json")
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return manifest
+        return read_manifest(self.path / "manifest.json")
+
+    @property
+    def run(self) -> RunState:
+        """Which run this is a record of, and how far that got.
+
+        Raises:
+            ValueError: As `manifest`.
+        """
+        return run_of(self.manifest())
+
+    def set_run(self, **changes: Any) -> None:
+        """Changes the part "run" of the manifest.
+
+        Args:
+            **changes: Attributes of `RunState`.
+
+        Raises:
+            ValueError: If there is no run here, its manifest is damaged, or a value is not of its type.
+        """
+        if self.writable:
+            manifest = self.manifest()
+            self._write_manifest({**manifest, "run": asdict(replace(run_of(manifest), **changes))})
+
+    def incomplete(self) -> list[str]:
+        """In which ways this record is not that of a whole run, a sentence each; none if it is.
+
+        Raises:
+            ValueError: As `manifest`.
+        """
+        manifest = self.manifest()
+        return incomplete(run_of(manifest), {name: self.steps(name) for name in manifest["probes"]})
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
-        _write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-
-    def _new_manifest(self) -> dict[str, Any]:
-        versions = {"python": platform.python_version()}
-        for package in _PACKAGES:
-            try:
-                versions[package] = metadata.version(package)
-            except metadata.PackageNotFoundError:
-                continue
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        return {"format": 1, "created": created, "versions": versions, "probes": {}}
+        write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
@@ -300,30 +315,3 @@ def open_run(run: str | os.PathLike[str]) -> RunAt:
     if not store.exists:
         raise ValueError(f"{text} is not a run: expected a directory that holds forget/, RUN or RUN@STEP")
     return RunAt(store, int(step) if named else None)
-
-
-def _write_text(path: Path, text: str) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a temporary file beside `path`, forces it to disk and renames it: all of it, or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        _force_to_disk(temporary)
-        temporary.replace(path)
-        _force_to_disk(path.parent)  # the rename itself
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _force_to_disk(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a directory
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows forces only what it may write
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

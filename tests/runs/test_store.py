@@ -14,8 +14,9 @@ import pytest
 
 from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
+from forget_callback.runs.files import write_whole
 from forget_callback.runs.history import History
-from forget_callback.runs.store import Store, open_run, write_whole
+from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.snapshot import Snapshot
 
 PROBE = Probe("facts", [MultipleChoice("m", "Q", [" a", " ü"], 1, "geo"), Recall("r", "Q", "A")], temperature=0.5)
