@@ -18,6 +18,7 @@ from forget_callback.probes.items import Generation
 from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
+from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
@@ -151,5 +152,7 @@ def _prepare(part: Part, tokenizer: Any, wanted: Sequence[int], limit: int, firs
     scored = set(wanted) - too_long
     kept = [i for i in written if i in scored]
     own = list(enumerate((row for row in rows if row.item in scored), first))
-    generator = TextGenerator(probe, [written[i] for i in kept], [prompts[i] for i in kept], replicate=replicate)
+    turn = end_of_turn(probe, tokenizer) if kept else TurnEnd()
+    chosen = [written[i] for i in kept], [prompts[i] for i in kept]
+    generator = TextGenerator(probe, *chosen, turn=turn, replicate=replicate)
     return _Prepared(part, own, kept, generator)

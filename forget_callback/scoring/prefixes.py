@@ -13,8 +13,8 @@ from itertools import pairwise
 MIN_TOKENS, MIN_PROMPTS = 32, 8
 
 
-def common_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common prefix of two sequences."""
+def common_length(a: Sequence[object], b: Sequence[object]) -> int:
+    """Length of the common prefix of two sequences, or of two texts."""
     low, high = 0, min(len(a), len(b)) + 1  # alike up to `low`, not up to `high`
     while high - low > 1:
         middle = (low + high) // 2

@@ -21,6 +21,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.decoding import DecodingLoop, last_logits_only
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
+from forget_callback.scoring.generation.turns import TurnEnd
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
@@ -38,6 +39,7 @@ class TextGenerator:
 
     Args:
         prompts: Token ids of each item's prompt.
+        turn: What ends an answer in a conversation.
         replicate: Another number draws other samples.
 
     Attributes:
@@ -50,12 +52,13 @@ class TextGenerator:
         items: Sequence[Generation],
         prompts: Sequence[Sequence[int]],
         *,
+        turn: TurnEnd = TurnEnd(),  # noqa: B008 - it is frozen
         replicate: int = 0,
     ) -> None:
-        self.probe = probe
+        self.probe, self.turn = probe, turn
         drawn = [item.samples if probe.temperature > 0 else 1 for item in items]
         self.requests = [
-            GenerationRequest.of(item, prompt, probe, sample=sample, replicate=replicate)
+            GenerationRequest.of(item, prompt, probe, turn, sample=sample, replicate=replicate)
             for item, prompt, n in zip(items, prompts, drawn)
             for sample in range(n)
         ]
@@ -87,7 +90,7 @@ class TextGenerator:
         """
         if not self.requests:
             return []
-        checker = StopChecker(model, tokenizer)
+        checker = StopChecker(model, tokenizer, self.turn)
         run = partial(self._run, model, checker, budget, shard, vllm, advance)
         with without_router_loss(model):
             if self.backend is not None:

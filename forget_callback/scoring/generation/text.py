@@ -18,6 +18,7 @@ from forget_callback.probes.answers import after_thinking
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.sampling import draws
+from forget_callback.scoring.generation.turns import TurnEnd
 
 # Last tokens of a prompt in which a chat template may open a thinking block.
 _OPENING = 16
@@ -58,14 +59,21 @@ class GenerationRequest:
 
     @classmethod
     def of(
-        cls, item: Generation, prompt: Sequence[int], probe: Probe, *, sample: int = 0, replicate: int = 0
+        cls,
+        item: Generation,
+        prompt: Sequence[int],
+        probe: Probe,
+        turn: TurnEnd = TurnEnd(),  # noqa: B008 - it is frozen
+        *,
+        sample: int = 0,
+        replicate: int = 0,
     ) -> GenerationRequest:
-        """The request for one of an item's samples, with the probe's sampling settings."""
+        """The request for one of an item's samples, with the probe's sampling settings and its chat template's end."""
         first_line = not probe.scorer and item.match in ("exact", "prefix")  # a scorer reads the whole text
         limit, sampled = item.max_new_tokens, np.empty(0)
         if probe.temperature > 0:
             sampled = draws(limit, probe.seed, replicate, sample, item.id)
-        return cls(tuple(prompt), limit, first_line, tuple(item.stop), sampled)
+        return cls(tuple(prompt), limit, first_line, (*item.stop, *turn.texts), sampled)
 
 
 def find_stop(request: GenerationRequest, text: str) -> int | None:
@@ -88,16 +96,18 @@ class StopChecker:
     """Decodes generated tokens and decides where they stop.
 
     Attributes:
-        eos_ids: End-of-sequence ids of the model's generation config and of the tokenizer, ascending.
+        eos_ids: End-of-sequence ids of the model's generation config and of the tokenizer, and those that end the
+            assistant's turn, ascending.
         pad: Padding id; any end-of-sequence id, or 0, where the tokenizer has none.
     """
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, turn: TurnEnd = TurnEnd()) -> None:  # noqa: B008 - it is frozen
         self.tokenizer = tokenizer
         own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         ids = own if isinstance(own, (list, tuple)) else [own]
-        self.eos_ids = sorted({*ids, tokenizer.eos_token_id} - {None})
-        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(self.eos_ids), 0)
+        known = sorted({*ids, tokenizer.eos_token_id} - {None})
+        self.eos_ids = sorted({*known, *turn.ids})
+        self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(known), 0)
         added: dict[str, int] = tokenizer.get_added_vocab()
         self._piece = cache(lambda token: tokenizer.decode([token]))
         self._opened = cache(lambda prompt: open_thinking(prompt, tokenizer))

@@ -6,6 +6,7 @@ Knows tokenizers and chat templates, but no model.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,11 +52,23 @@ def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
     """The text before the answer: the prompt, or the conversation rendered by the chat template."""
     if not probe.chat:
         return item.prompt
+    return render(messages_of(item, probe), probe, tokenizer, generation_prompt=probe.generation_prompt)
+
+
+def render(messages: Sequence[Mapping[str, str]], probe: Probe, tokenizer: Any, *, generation_prompt: bool) -> str:
+    """A conversation as the chat template of a probe renders it.
+
+    Args:
+        generation_prompt: Whether the template opens the assistant's turn.
+
+    Raises:
+        Exception: What the template raises.
+    """
     thinking = {} if probe.thinking is None else {"enable_thinking": probe.thinking}
     rendered = tokenizer.apply_chat_template(
-        messages_of(item, probe),
+        list(messages),
         chat_template=probe.template,
-        add_generation_prompt=probe.generation_prompt,
+        add_generation_prompt=generation_prompt,
         tokenize=False,
         **thinking,
     )

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from forget_callback.probes.items import Generation, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
+from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
 from forget_callback.scoring.loading import load_tokenizer
@@ -121,12 +122,14 @@ class _Asked:
         written: Index of the generation item of each of the first requests, once for each of its samples.
         rows: The continuations of the other requests.
         requests: Path and body each.
+        turn: What ends an answer where conversations are rendered here; where the server does it, it knows.
     """
 
     part: Part
     written: list[int]
     rows: list[Continuation]
     requests: list[tuple[str, Body]]
+    turn: TurnEnd
 
     @classmethod
     def of(cls, part: Part, tokenizer: Any) -> _Asked:
@@ -134,9 +137,10 @@ class _Asked:
         rows = [] if tokenizer is None else continuations(probe, tokenizer)
         generated = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
         drawn = [(i, sample) for i in generated for sample in range(probe.samples[i])]
-        requests = [_generation(probe.items[i], probe, tokenizer, sample) for i, sample in drawn]
+        turn = TurnEnd() if tokenizer is None else end_of_turn(probe, tokenizer)
+        requests = [_generation(probe.items[i], probe, tokenizer, turn, sample) for i, sample in drawn]
         return cls(
-            part, [i for i, _ in drawn], rows, [*requests, *(("completions", _echo(row.tokens)) for row in rows)]
+            part, [i for i, _ in drawn], rows, [*requests, *(("completions", _echo(row.tokens)) for row in rows)], turn
         )
 
 
@@ -147,7 +151,7 @@ def _judged(
     found, probe = PartAnswers(asked.part), asked.part.probe
     texts: dict[int, list[GeneratedText | None]] = {}
     for i, request, answer in zip(asked.written, asked.requests, answers):
-        texts.setdefault(i, []).append(_text(probe.items[i], probe, request, answer, tokenizer))
+        texts.setdefault(i, []).append(_text(probe.items[i], asked, request, answer, tokenizer))
     judge_texts(found, list(texts), list(texts.values()))
     options = []
     recalled: dict[int, list[Recalled | None]] = {}
@@ -167,13 +171,16 @@ def _judged(
     return found
 
 
-def _generation(item: Any, probe: Probe, tokenizer: Any, sample: int) -> tuple[str, Body]:
+def _generation(item: Any, probe: Probe, tokenizer: Any, turn: TurnEnd, sample: int) -> tuple[str, Body]:
     """The path and the body of the request for a sample of a generation item."""
     body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
     if probe.temperature > 0:
         body |= {"top_p": probe.top_p, "seed": probe.seed + sample}
-    if item.stop:
-        body["stop"] = list(item.stop)
+    if stop := [*item.stop, *turn.texts]:
+        body["stop"] = stop
+    if turn.ids - {tokenizer.eos_token_id if tokenizer is not None else None}:
+        # The server stops at the model's own end of sequence only. vLLM and SGLang read this, others ignore it.
+        body["stop_token_ids"] = sorted(turn.ids)
     if tokenizer is not None:
         prompt = encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat)
         return "completions", {**body, "prompt": prompt}
@@ -186,14 +193,15 @@ def _generation(item: Any, probe: Probe, tokenizer: Any, sample: int) -> tuple[s
     return "chat/completions", {**body, "messages": messages_of(item, probe)}
 
 
-def _text(item: Any, probe: Probe, request: tuple[str, Body], answer: Any, tokenizer: Any) -> GeneratedText | None:
+def _text(item: Any, asked: _Asked, request: tuple[str, Body], answer: Any, tokenizer: Any) -> GeneratedText | None:
     """The generated text, up to where the answer ends; None if there is no answer."""
     if isinstance(answer, Unanswered):
         return None
     opened = "" if tokenizer is None else open_thinking(request[1]["prompt"], tokenizer)
     text = opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
     # Not in the request: the first line may be empty, or part of the thinking.
-    end = find_stop(GenerationRequest.of(item, (), replace(probe, temperature=0)), text)
+    turn = replace(asked.turn, texts=(*asked.turn.texts, *asked.turn.names))  # a server may show special tokens
+    end = find_stop(GenerationRequest.of(item, (), replace(asked.part.probe, temperature=0), turn), text)
     if end is not None:
         return GeneratedText(text[:end], (), "text")
     return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")

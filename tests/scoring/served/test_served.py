@@ -17,8 +17,10 @@ import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, score_probe
 from forget_callback.probes.records import item_record
+from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
+from tests.helpers import teach
 
 CITIES = ["Paris", "Rome", "Tokyo", "Zürich", "東京", "Köln", "fox", "the hill"]
 ITEMS = [
@@ -98,12 +100,13 @@ class Service(ThreadingHTTPServer):
             max_new_tokens=body["max_tokens"],
             do_sample=False,
             pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=[self.tokenizer.eos_token_id, *body.get("stop_token_ids", ())],
         )[0, len(ids) :].tolist()
         text = self.tokenizer.decode(out, skip_special_tokens=True)
         ends = [at for stop in body.get("stop", ()) if (at := text.find(stop)) >= 0]
         if ends:
             return text[: min(ends)], "stop"
-        return text, "stop" if out[-1] == self.tokenizer.eos_token_id else "length"
+        return text, "length" if len(out) == body["max_tokens"] else "stop"
 
     @torch.inference_mode()
     def likelihoods(self, ids, body):
@@ -234,6 +237,22 @@ def test_a_conversation_rendered_here_is_that_of_the_model_here(serve, make_mode
     expected = score_probe(make_model(seed=3), tokenizer, probe)
     same(score_served(service.server(), replace(probe, template=tokenizer.chat_template), tokenizer), expected)
     assert {path for path, _, _ in service.asked} == {"/v1/completions"}
+
+
+@pytest.mark.parametrize("end", ["<|im_start|>", "\nuser|"])
+def test_the_server_ends_an_answer_where_the_template_ends_the_turn(serve, make_model, tokenizer, end):
+    """The server itself knows the model's end of sequence alone."""
+    form = (
+        "{{ m.role }}|{{ m.content }}<|im_start|>" if end == "<|im_start|>" else "{{ '\\n' + m.role }}|{{ m.content }}"
+    )
+    tokenizer.chat_template = "{% for m in messages %}" + form + "{% endfor %}assistant|"
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Who?"}], tokenize=False)
+    service = serve()
+    service.model = teach(make_model(), tokenizer, [(prompt, f"It is 42.{end}Who wrote this?")], steps=60)
+    probe = bind(Probe("p", [Generation("g", "Who?", "42", "number", max_new_tokens=20)], chat=True), tokenizer)
+    found = score_served(service.server(), probe, tokenizer)
+    same(found, score_probe(service.model, tokenizer, probe))
+    assert (found.text[0], found.outcome[0]) == ("It is 42.", "correct")
 
 
 @pytest.mark.parametrize("chat", [False, True])
