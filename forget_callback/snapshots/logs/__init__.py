@@ -1,35 +1,84 @@
-"""Per-item logs of other tools, for `compare` and `report`: one snapshot per task.
+"""Per-item logs of other tools, and anyone's files with a row an item, for `compare` and `report`: a snapshot per task.
 
-`lm_eval`, `lighteval` and `inspect_logs` know one tool each: `files` finds its logs, `identity` says of which model,
-task and time one is, and `read` returns a `Log` (`log`), with the chosen option where it can be derived (`options`).
-`matching` finds the items that two logs share, or says why they do not compare.
+`lm_eval`, `lighteval`, `inspect_logs`, `rollouts` and `per_item` know one tool or form each: `read` returns a `Log`
+(`log`), with the chosen option where it can be derived (`options`); of those that write directories `files` finds the
+logs and `identity` says of which model, task and time one is. `files` opens what they read, and `matching` finds the
+items that logs share, or says why they do not compare.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval
+import pyarrow.parquet as pq
+
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval, per_item, rollouts
+from forget_callback.snapshots.logs.files import columns_of, first_record, stem_of, suffix_of
 from forget_callback.snapshots.logs.log import Log, LogOptions, merge
 from forget_callback.snapshots.logs.matching import match
 
 __all__ = ["Log", "LogOptions", "is_log", "match", "read_logs"]
 
-_READERS = {"lm-eval": lm_eval, "lighteval": lighteval, "inspect": inspect_logs}
+_DIRECTORIES = {"lm-eval": lm_eval, "lighteval": lighteval, "inspect": inspect_logs}
+
+
+class Reader(Protocol):
+    """A module that reads one tool's logs."""
+
+    def read(self, file: Path, wanted: LogOptions) -> Log:
+        """One log."""
 
 
 def is_log(path: Path) -> bool:
-    """Whether a path is another tool's log or a directory of logs, and not a run or snapshot."""
+    """Whether a path is a log, any file with a row an item, or a directory of logs; not a run or snapshot of ours."""
+    if path.is_file():
+        return suffix_of(path) in (*per_item.SUFFIXES, ".eval") and not _is_snapshot(path)
     return bool(_tools(path))
 
 
+def _is_snapshot(file: Path) -> bool:
+    """Whether a file is what `Snapshot.save` wrote."""
+    if suffix_of(file) != ".parquet":
+        return False
+    try:
+        attributes = (pq.read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
+        return "fingerprint" in json.loads(attributes)
+    except (OSError, ValueError):
+        return False
+
+
 def _tools(path: Path) -> list[str]:
-    """Tools whose logs are at the path."""
+    """Tools whose logs are in a directory."""
     if (path / "forget" / "manifest.json").is_file() or (path / "manifest.json").is_file():
         return []
-    return [tool for tool, reader in _READERS.items() if reader.files(path)]
+    return [tool for tool, reader in _DIRECTORIES.items() if reader.files(path)]
+
+
+def _of_file(file: Path) -> tuple[Reader, list[Path]]:
+    """Who reads a file, by what stands in it, and the files to read: of a results file of lm-eval the logs beside."""
+    suffix = suffix_of(file)
+    if suffix == ".eval" or (suffix == ".json" and inspect_logs.is_log(file)):
+        return inspect_logs, [file]
+    if suffix == ".parquet":
+        details = file.name.startswith("details_") or lighteval.is_details(columns_of(file))
+        return (lighteval if details else per_item), [file]
+    if suffix in (".csv", ".tsv"):
+        return per_item, [file]
+    if suffix == ".json" and (beside := lm_eval.files(file)):
+        return lm_eval, beside
+    record = first_record(file)
+    if lm_eval.is_sample(record) or stem_of(file).startswith("samples_"):
+        return lm_eval, [file]
+    if rollouts.tool_of(record) or (suffix == ".json" and "evaluation_data" in record):
+        return rollouts, [file]
+    if suffix == ".json" and not {"id", *per_item.DECIDES} & set(record):
+        return inspect_logs, [file]  # which says what is wrong with it
+    return per_item, [file]
 
 
 def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
@@ -42,27 +91,35 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
             twice; names file and line.
         ImportError: If it is a log of inspect and inspect_ai is not installed.
     """
-    tools = _tools(path)
-    if len(tools) != 1:
-        raise ValueError(
-            f"{path} has logs of {' and '.join(tools) or 'no known tool'}; give a path with logs of one tool"
-        )
-    reader = _READERS[tools[0]]
-    files = reader.files(path)
-    if path.is_dir():
-        files = _newest(path, {file: reader.identity(file) for file in files}, wanted)
-    logs = [reader.read(file, wanted) for file in files]
+    logs = _read_directory(path, wanted) if path.is_dir() else _read_file(path, wanted)
     _require_chosen(path, logs, wanted)
     groups: dict[str, list[Log]] = {}
     for log in logs:
         groups.setdefault(log.group or log.probe, []).append(log)
     found = {}
     for name, own in groups.items():
-        log = own[0] if len(own) == 1 else merge(name, own, str(path))
+        log = own[0] if len(own) == 1 else merge(name, own, printable(str(path)))
         if log.probe in found:
-            raise ValueError(f"{path}: two tasks have the probe name {log.probe!r}; give one file at a time")
+            raise ValueError(
+                f"{printable(str(path))}: two tasks have the probe name {log.probe!r}; give one file at a time"
+            )
         found[log.probe] = log
     return found
+
+
+def _read_file(path: Path, wanted: LogOptions) -> list[Log]:
+    reader, files = _of_file(path)
+    return [reader.read(file, wanted) for file in files]
+
+
+def _read_directory(path: Path, wanted: LogOptions) -> list[Log]:
+    tools = _tools(path)
+    if len(tools) != 1:
+        has = " and ".join(tools) or "no known tool"
+        raise ValueError(f"{printable(str(path))} has logs of {has}; give a path with logs of one tool")
+    reader = _DIRECTORIES[tools[0]]
+    files = _newest(path, {file: reader.identity(file) for file in reader.files(path)}, wanted)
+    return [reader.read(file, wanted) for file in files]
 
 
 def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogOptions) -> list[Path]:
@@ -75,11 +132,15 @@ def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogO
     """
     models = sorted({model.removeprefix(f"{path}{os.sep}") for model, _, _ in found.values()})
     if len(models) > 1:
-        raise ValueError(f"{path} holds logs of {len(models)} models: {', '.join(models)}; name one log or directory")
+        shown = ", ".join(printable(model) for model in models)
+        raise ValueError(
+            f"{printable(str(path))} holds logs of {len(models)} models: {shown}; name one log or directory"
+        )
     chosen: dict[str, Path] = {}
     for file, (_, task, _) in sorted(found.items(), key=lambda entry: entry[1][2]):
         if task in chosen:
-            wanted.note(f"{task}: {file.name} is newer than {chosen[task].name} and is used")
+            newer, older = printable(file.name), printable(chosen[task].name)
+            wanted.note(f"{printable(task)}: {newer} is newer than {older} and is used")
         chosen[task] = file
     return [chosen[task] for task in sorted(chosen)]
 
@@ -89,7 +150,7 @@ def _require_chosen(path: Path, logs: Sequence[Log], wanted: LogOptions) -> None
     for option, value in (("metric", wanted.metric), ("filter", wanted.filter)):
         without = [log for log in logs if value is not None and log.how.get(option) != value]
         if without and len(without) == len(logs):
-            there = ", ".join(without[0].offers.get(option, ())) or "none"
-            raise ValueError(f"{path} has no {option} {value!r}; {without[0].probe} has {there}")
+            there = ", ".join(map(printable, without[0].offers.get(option, ()))) or "none"
+            raise ValueError(f"{printable(str(path))} has no {option} {quoted(value)}; {without[0].probe} has {there}")
         for log in without if option == "metric" else ():
-            wanted.note(f"{log.probe} has no metric {value!r}: {log.how['metric']} is used")
+            wanted.note(f"{log.probe} has no metric {quoted(value)}: {quoted(log.how['metric'])} is used")

@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from forget_callback.probes.quoting import printable
 from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, pick_metric
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
@@ -18,10 +19,8 @@ _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRE
 
 
 def files(path: Path) -> list[Path]:
-    """The logs under a directory, or a file that may be one."""
-    if path.suffix in (".eval", ".json") and path.is_file():
-        return [path]
-    return sorted([*path.rglob("*.eval"), *(file for file in path.rglob("*.json") if _is_log(file))])
+    """The logs under a directory."""
+    return sorted([*path.rglob("*.eval"), *(file for file in path.rglob("*.json") if is_log(file))])
 
 
 def identity(file: Path) -> tuple[str, str, str]:
@@ -30,29 +29,30 @@ def identity(file: Path) -> tuple[str, str, str]:
     return str(task.model), str(task.task), str(task.created)
 
 
-def _is_log(file: Path) -> bool:
+def is_log(file: Path) -> bool:
     """Whether a JSON file is a log of inspect."""
     try:
         found = json.loads(file.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {"version", "status", "eval"} <= set(found)
 
 
 def _load(file: Path, *, header_only: bool = False) -> Any:
-    if file.suffix == ".json" and not _is_log(file):
-        raise ValueError(f"{file} is not a log of inspect, or was cut off: expected JSON with version, status and eval")
+    name = printable(str(file))
+    if file.suffix == ".json" and not is_log(file):
+        raise ValueError(f"{name} is not a log of inspect, or was cut off: expected JSON with version, status and eval")
     try:
         from inspect_ai.log import read_eval_log
     except ImportError:
         raise ImportError(
-            f"{file} is a log of inspect, which inspect_ai reads: pip install 'forget-callback[inspect]'"
+            f"{name} is a log of inspect, which inspect_ai reads: pip install 'forget-callback[inspect]'"
         ) from None
     try:
         return read_eval_log(str(file), header_only, resolve_attachments=True)
     except Exception as error:  # zip, JSON and pydantic each have their own
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{file} is damaged, or not a log of inspect: {lines[0]}") from None
+        raise ValueError(f"{name} is damaged, or not a log of inspect: {printable(lines[0])}") from None
 
 
 def read(file: Path, wanted: LogOptions) -> Log:
@@ -62,31 +62,32 @@ def read(file: Path, wanted: LogOptions) -> Log:
         ValueError: If it is damaged, not finished or needs a choice.
         ImportError: If inspect_ai is not installed.
     """
-    log = _load(file)
+    log, source = _load(file), printable(str(file))
     samples = log.samples or []
     if log.status != "success":
-        problem = f"{file}: the evaluation did not finish, its status is {log.status!r}"
+        problem = f"{source}: the evaluation did not finish, its status is {log.status!r}"
         if not wanted.allow_partial:
             raise ValueError(f"{problem}; to compare the {len(samples)} samples that it has: --allow-partial")
         wanted.note(f"{problem}; used as it is")
     epochs = sorted({sample.epoch for sample in samples})
     if len(epochs) > 1 and wanted.epoch not in epochs:
-        raise ValueError(f"{file} has every sample {len(epochs)} times, epochs {epochs}; choose one: --epoch")
+        raise ValueError(f"{source} has every sample {len(epochs)} times, epochs {epochs}; choose one: --epoch")
     rows = [
         LogRow(str(sample.id), f"sample {number}", _metrics(sample), sample)
         for number, sample in enumerate(samples, start=1)
         if len(epochs) < 2 or sample.epoch == wanted.epoch
     ]
-    rows = by_id(rows, str(file), wanted)
+    rows = by_id(rows, source, wanted)
     scorers = list(dict.fromkeys(name for row in rows for name in row.metrics))
     if len(scorers) > 1 and wanted.metric not in scorers:
-        raise ValueError(f"{file} has {len(scorers)} scorers: {', '.join(scorers)}; choose one: --metric")
-    metric = pick_metric(rows, str(file), wanted)
+        shown = ", ".join(map(printable, scorers))
+        raise ValueError(f"{source} has {len(scorers)} scorers: {shown}; choose one: --metric")
+    metric, _ = pick_metric(rows, source, wanted)
     return Log(
         probe=str(log.eval.task),
         how={"tool": "inspect", "metric": metric},
-        items=tuple(of_letters(_item(row, metric), wanted) for row in rows),
-        source=str(file),
+        items=of_letters([_item(row, metric) for row in rows], source, wanted),
+        source=source,
         offers={"metric": scorers},
     )
 
@@ -120,7 +121,7 @@ def _item(row: LogRow, metric: str) -> LoggedItem:
     item = LoggedItem(
         row.id, row.value(metric), hashes, _text(sample.input), targets,
         outcome="unparsed" if unparsed else "truncated" if cut else None,
-        prediction=answer or None, text=sample.output.completion or None,
+        prediction=answer or None, text=sample.output.completion,
     )  # fmt: skip
     right = _right(targets, options)
     return item if right < 0 else as_choice(item, options, right, answer or "")

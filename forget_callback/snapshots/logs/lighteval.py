@@ -16,6 +16,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.snapshots.logs.files import columns_of
 from forget_callback.snapshots.logs.log import (
     Log,
     LoggedItem,
@@ -26,15 +28,13 @@ from forget_callback.snapshots.logs.log import (
     pick_metric,
     task_and_time,
 )
-from forget_callback.snapshots.logs.options import Pick, as_choice, letter_place, of_letters, settle, with_options
+from forget_callback.snapshots.logs.options import Pick, alphabet_of, as_choice, of_letters, settle, with_options
 
 PREFERRED = ("acc", "extractive_match", "em", "exact_match", "qem", "quasi_exact_match", "pass@1")
 
 
 def files(path: Path) -> list[Path]:
-    """The logs under a directory, or a file that may be one."""
-    if path.suffix == ".parquet" and path.is_file():
-        return [path] if path.name.startswith("details_") or _is_details(_columns(path)) else []
+    """The logs under a directory."""
     return sorted(path.rglob("details_*.parquet"))
 
 
@@ -51,14 +51,8 @@ def _task_and_shots(name: str) -> tuple[str, int | None]:
     return words[-1], shots
 
 
-def _columns(file: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(file).names)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} is not a Parquet file, or was cut off: {str(error).splitlines()[0]}") from None
-
-
-def _is_details(columns: Sequence[str]) -> bool:
+def is_details(columns: Sequence[str]) -> bool:
+    """Whether a table with these columns is of lighteval."""
     return {"doc", "metric"} <= set(columns) or "metrics" in columns
 
 
@@ -69,39 +63,39 @@ def read(file: Path, wanted: LogOptions) -> Log:
         ValueError: If it is damaged or needs a choice.
     """
     task, shots = _task_and_shots(task_and_time(file)[0])
-    columns = _columns(file)
-    if not _is_details(columns):
-        raise ValueError(f"{file}: not details of lighteval: expected doc and metric, or metrics; has {columns}")
+    columns, source = columns_of(file), printable(str(file))
+    if not is_details(columns):
+        has = quoted(columns)
+        raise ValueError(f"{source}: not details of lighteval: expected doc and metric, or metrics; has {has}")
     table = pq.read_table(file).to_pylist()
-    rows = [_row(number, raw, newer="doc" in columns) for number, raw in enumerate(table, start=1)]
-    metric = pick_metric(rows, str(file), wanted, PREFERRED) if rows else ""
-    offers = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    rows = [_row(number, raw, source, newer="doc" in columns) for number, raw in enumerate(table, start=1)]
+    metric, offers = pick_metric(rows, source, wanted, PREFERRED) if rows else ("", [])
     rows = [row for row in rows if metric in row.metrics]  # a task with two kinds of metrics has two rows an item
-    rows = by_id(rows, str(file), wanted)
-    picks = settle(rows, metric, partial(_pick, metric=metric), str(file), wanted)
+    rows = by_id(rows, source, wanted)
+    picks = settle(rows, metric, partial(_pick, metric=metric), source, wanted)
     return Log(
         probe=task,
         how={"tool": "lighteval", "metric": metric},
-        items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
-        source=str(file),
+        items=of_letters([_item(row, metric, pick) for row, pick in zip(rows, picks)], source, wanted),
+        source=source,
         few_shot=shots,
         group=task.partition(":")[0] if ":" in task else "",
         offers={"metric": offers},
     )
 
 
-def _row(number: int, columns: Mapping[str, Any], *, newer: bool) -> LogRow:
+def _row(number: int, columns: Mapping[str, Any], source: str, *, newer: bool) -> LogRow:
     values = {name: _plain(name, value) for name, value in columns.items()}
-    metrics = values["metric" if newer else "metrics"]
-    raw = _newer(values) if newer else _older(values)
-    raw["options"] = tuple(map(str, raw["options"]))
-    raw["right"] = tuple(place for place in raw["right"] if 0 <= place < len(raw["options"]))
-    return LogRow(
-        str(values["doc"]["id"]) if newer else _question_hash(values),
-        f"row {number}",
-        {name: value for name, value in metrics.items() if value is not None},
-        raw,
-    )
+    try:
+        metrics = values["metric" if newer else "metrics"]
+        raw = _newer(values) if newer else _older(values)
+        raw["options"] = tuple(map(str, raw["options"]))
+        raw["right"] = tuple(place for place in raw["right"] if 0 <= place < len(raw["options"]))
+        scored = {name: value for name, value in metrics.items() if value is not None}
+        name = str(values["doc"]["id"]) if newer else _question_hash(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{source}, row {number}: not details of lighteval ({error!r})") from None
+    return LogRow(name, f"row {number}", scored, raw)
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -110,7 +104,7 @@ def _plain(name: str, value: Any) -> Any:
         return value
     try:
         return ast.literal_eval(re.sub(r"np\.\w+\(([^()]*)\)", r"\1", value))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return value
 
 
@@ -205,6 +199,6 @@ def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
         return item
     if pick is not None:
         return with_options(item, pick)
-    if len(right) == 1 and [letter_place(option) for option in options] == list(range(len(options))):
+    if len(right) == 1 and alphabet_of(options):
         return as_choice(item, options, right[0], text or "")
     return replace(item, options=options, answer=right[0])

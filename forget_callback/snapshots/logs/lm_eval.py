@@ -1,20 +1,28 @@
-"""lm-eval's `samples_<task>_<time>.jsonl`, a line per document and filter, and `results_<time>.json` beside them.
+"""lm-eval's `samples_<task>_<time>.jsonl`, a line per document and filter, and the results file beside them.
 
 The chosen option of a multiple-choice item is not in the log: it is recomputed from the log-likelihoods as lm-eval does
-(`ConfigurableTask.process_results`), and used only if it agrees with every score in the log.
+(`ConfigurableTask.process_results`), and used only if it agrees with every score in the log. What is in files of which
+version was read in lm-evaluation-harness: `lm_eval/__main__.py` until v0.4.2, `lm_eval/loggers/evaluation_tracker.py`
+since, and `lm_eval/evaluator.py` at each tag.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import math
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from forget_callback.probes.quoting import printable
+from forget_callback.snapshots.logs.files import PACKED, first_record, parsed, read_text, records, start_of, stem_of
 from forget_callback.snapshots.logs.log import (
+    NOT_IN_LOG,
     Log,
     LoggedItem,
     LogOptions,
@@ -27,20 +35,73 @@ from forget_callback.snapshots.logs.log import (
 from forget_callback.snapshots.logs.options import Pick, of_letters, settle, with_options
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
+_NEEDED = {"doc_id", "target", "arguments", "filtered_resps"}
 _FIELDS = {  # of a row; in logs older than the field `metrics` every other key is a metric
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
     *("doc_hash", "prompt_hash", "target_hash"),
 }
+_INDEX = re.compile(r"\s*(-?\d{1,9}|[\[(].*[\])])\s*", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the results file beside a log says of it, nothing if there is none.
+
+    Attributes:
+        task: The task, as far as the file's own name tells.
+        model: Tells the logs of models apart that are in one directory.
+        known: Whether there is a results file.
+    """
+
+    task: str
+    model: str
+    known: bool = False
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    def of_task(self, *names: str) -> Any:
+        """What stands under the first of these names for the task; None if nothing does."""
+        tables = [self.content.get(name) for name in names]
+        return next((table.get(self.task) for table in tables if isinstance(table, dict)), None)
+
+    @property
+    def filters(self) -> list[str]:
+        """The names of the task's filters, in the order in which they were applied."""
+        listed = (self.of_task("configs") or {}).get("filter_list") or []
+        names = [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
+        scores = (key.partition(",") for key in self.of_task("results") or {})
+        return names or list(dict.fromkeys(name for metric, _, name in scores if name and "_stderr" not in metric))
+
+    @property
+    def evaluated(self) -> int | None:
+        """How many documents were evaluated; not known before 0.4.3."""
+        counts = self.of_task("n-samples", "n_samples") or {}
+        return counts.get("effective") if isinstance(counts.get("effective"), int) else None
 
 
 def files(path: Path) -> list[Path]:
-    """The logs under a directory, or a file that may be one."""
-    return [path] if path.suffix == ".jsonl" and path.is_file() else sorted(path.rglob("samples_*.jsonl"))
+    """The logs under a directory, or those of one results file."""
+    if path.is_file():
+        time = task_and_time(path)[1]
+        return sorted(path.parent.glob(f"samples_*_{time}.jsonl*")) if time else []
+    found = [file for file in path.rglob("samples_*.jsonl*") if file.suffix in (".jsonl", *PACKED)]
+    return sorted(found or filter(_is_old, path.rglob("*.jsonl*")))
+
+
+def is_sample(record: Mapping[str, Any]) -> bool:
+    """Whether an object is a row of lm-eval."""
+    return {"doc_id", "arguments"} <= set(record)
+
+
+def _is_old(file: Path) -> bool:
+    """Whether a file is a log of lm-eval 0.4.0 to 0.4.2: one JSON array in <model>_<task>.jsonl."""
+    packed = file.suffix in (".jsonl", *PACKED) and file.is_file() and start_of(file).startswith("[")
+    return packed and is_sample(first_record(file))
 
 
 def identity(file: Path) -> tuple[str, str, str]:
-    """Directory of the model, task and time."""
-    return (str(file.parent), *task_and_time(file))
+    """Directory and name of the model, task and time."""
+    results = _results(file)
+    return results.model, results.task, task_and_time(file)[1]
 
 
 def read(file: Path, wanted: LogOptions) -> Log:
@@ -49,74 +110,140 @@ def read(file: Path, wanted: LogOptions) -> Log:
     Raises:
         ValueError: If it is damaged or needs a choice.
     """
-    task, time = task_and_time(file)
-    results = _results(file.with_name(f"results_{time}.json"))
-    rows = _lines(file)
-    filters = list(dict.fromkeys(str(row.raw.get("filter", "none")) for row in rows)) or ["none"]
+    results, source = _results(file), printable(str(file))
+    rows, filters = _by_filter(_lines(file, source), results, source)
     if len(filters) > 1 and wanted.filter not in filters:
+        shown = ", ".join(map(printable, filters))
         raise ValueError(
-            f"{file} has every answer extracted by {len(filters)} filters: {', '.join(filters)}; choose one: --filter"
+            f"{source} has every answer extracted by {len(filters)} filters: {shown}; choose one: --filter"
         )
     chosen = str(wanted.filter) if wanted.filter in filters else filters[0]
-    rows = [row for row in rows if str(row.raw.get("filter", "none")) == chosen]
-    rows = by_id(rows, str(file), wanted)
-    evaluated = results.get("n-samples", {}).get(task, {}).get("effective")
-    if evaluated is not None and len(rows) < evaluated and not wanted.allow_partial:
-        raise ValueError(f"{file} has {len(rows)} of {evaluated} evaluated items; to compare these: --allow-partial")
-    metric = pick_metric(rows, str(file), wanted, PREFERRED)
-    delimiter = str(results.get("configs", {}).get(task, {}).get("target_delimiter", " "))
-    picks = settle(rows, metric, partial(_pick, metric=metric, delimiter=delimiter), str(file), wanted)
-    shots = results.get("n-shot", {}).get(task)
+    own = by_id([row for row in rows if row.raw["filter"] == chosen], source, wanted)
+    metric, metrics = pick_metric(own, source, wanted, PREFERRED)
+    delimiter = str((results.of_task("configs") or {}).get("target_delimiter", " "))
+    picks = settle(own, metric, partial(_pick, metric=metric, delimiter=delimiter), source, wanted)
+    items = of_letters([_item(row, metric, pick) for row, pick in zip(own, picks)], source, wanted)
+    shots = results.of_task("n-shot", "n_shot")
+    groups = results.content.get("group_subtasks")
     return Log(
-        probe=task,
+        probe=results.task,
         how={"tool": "lm-eval", "metric": metric, "filter": chosen},
-        items=tuple(of_letters(_item(row, metric, pick), wanted) for row, pick in zip(rows, picks)),
-        source=str(file),
+        items=(*items, *_lost(own, results.evaluated, source, wanted)),
+        source=source,
         few_shot=shots if isinstance(shots, int) else None,
-        group=_group(task, results.get("group_subtasks", {})),
-        offers={"metric": list(rows[0].metrics), "filter": filters},
+        group=_group(results.task, groups if isinstance(groups, dict) else {}),
+        offers={"metric": metrics, "filter": filters},
+        named=results.known or bool(task_and_time(file)[1]),
+        counted=results.evaluated is not None,
     )
 
 
-def _lines(file: Path) -> list[LogRow]:
-    """Every line of the file.
+def _lost(rows: Sequence[LogRow], evaluated: int | None, source: str, wanted: LogOptions) -> list[LoggedItem]:
+    """Items that were evaluated and are not in the log, as one that was cut off at the end of a line; unscored.
 
     Raises:
-        ValueError: If a line is not a sample, such as a last one that was cut off; names the line.
+        ValueError: If there are any, and the user does not allow it.
+    """
+    if evaluated is None or len(rows) >= evaluated:
+        return []
+    problem = f"{source} has {len(rows)} of {evaluated} evaluated items"
+    if not wanted.allow_partial:
+        raise ValueError(f"{problem}; to compare these: --allow-partial")
+    wanted.note(f"{problem}; the others count as not scored")
+    there = {row.id for row in rows}
+    free = [name for name in map(str, range(evaluated)) if name not in there]  # documents are counted from 0
+    return [LoggedItem(name, math.nan, {}, NOT_IN_LOG, ()) for name in free[: evaluated - len(rows)]]
+
+
+def _lines(file: Path, source: str) -> list[LogRow]:
+    """Every row of the file.
+
+    Raises:
+        ValueError: If one is not a sample, such as a last line that was cut off; names it.
     """
     rows = []
-    text = file.read_bytes().decode("utf-8", errors="replace")
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    for where, raw in records(file):
         try:
-            raw = json.loads(line)
-        except ValueError as error:
-            cut = "the file ends within this line: it was cut off" if number == len(lines) else f"not JSON ({error})"
-            raise ValueError(f"{file}, line {number}: {cut}; write or copy the log again") from None
-        if not isinstance(raw, dict) or not {"doc_id", "target", "arguments", "filtered_resps"} <= set(raw):
-            raise ValueError(f"{file}, line {number}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
-        raw["arguments"] = _arguments(raw["arguments"])
+            raw["arguments"] = _arguments(raw["arguments"])
+            complete = raw.keys() >= _NEEDED and isinstance(raw["filtered_resps"], list)
+        except (KeyError, TypeError):
+            complete = False
+        if not complete:
+            raise ValueError(f"{source}, {where}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
         names = raw.get("metrics") or [name for name in raw if name not in _FIELDS]
-        rows.append(LogRow(str(raw["doc_id"]), f"line {number}", {name: raw.get(name) for name in names}, raw))
+        rows.append(LogRow(str(raw["doc_id"]), where, {str(name): raw.get(name) for name in names}, raw))
     return rows
 
 
-def _results(file: Path) -> dict[str, Any]:
-    """lm-eval's results file, empty if there is none."""
-    try:
-        found: dict[str, Any] = json.loads(file.read_bytes()) if file.is_file() else {}
-    except ValueError as error:
-        raise ValueError(f"{file}: not JSON ({error}); write or copy the log again") from None
-    return found
+def _by_filter(rows: Sequence[LogRow], results: Results, source: str) -> tuple[Sequence[LogRow], list[str]]:
+    """The rows, each with its filter, and the filters' names.
+
+    Until 0.4.6 a row does not name its filter. A document's rows stand in the order of the filters: each process writes
+    all of its documents for the first one, then all for the second (`evaluate` in lm_eval/evaluator.py, v0.4.0 to
+    v0.4.6), so whose rows they are follows from the results file.
+
+    Raises:
+        ValueError: If several filters were used and their order is not known.
+    """
+    if any("filter" in row.raw for row in rows):
+        for row in rows:
+            row.raw["filter"] = str(row.raw.get("filter", "none"))
+        return rows, list(dict.fromkeys(row.raw["filter"] for row in rows))
+    count = Counter(row.id for row in rows)
+    readings, filters = max(count.values(), default=1), results.filters
+    repeated = sum(n > 1 for n in count.values()) > len(count) / 2
+    if repeated and not filters:
+        raise ValueError(
+            f"{source} has most documents {readings} times: versions of lm-eval before 0.4.7 wrote the readings of "
+            "several filters without naming them. Put the results_*.json of that evaluation beside it, which has their "
+            "order, or evaluate again; if the lines are copies, remove them"
+        )
+    if readings > len(filters) or len(filters) < 2:
+        filters = ["none"]
+    seen: Counter[str] = Counter()
+    for row in rows:
+        row.raw["filter"] = filters[min(seen[row.id], len(filters) - 1)]
+        seen[row.id] += 1
+    return rows, filters
+
+
+def _results(file: Path) -> Results:
+    """What the results file beside a log says.
+
+    It is results_<time>.json, or with ``--output_path base.json`` base_<time>.json; of 0.4.0 to 0.4.2 it has no time.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    task, time = task_and_time(file)
+    if time:
+        beside = sorted(file.parent.glob(f"*_{time}.json"), key=lambda one: (not one.name.startswith("results_"), one))
+        if not beside:
+            return Results(task, str(file.parent))
+        content = parsed(read_text(beside[0]), printable(str(beside[0])))
+        name = task_and_time(beside[0])[0]
+        model = str(file.parent if name == "results" else file.parent / name)
+        return Results(task, model, True, content if isinstance(content, dict) else {})
+    for other in sorted(file.parent.glob("*.json")):
+        try:
+            content = json.loads(read_text(other))
+        except (ValueError, RecursionError):
+            continue  # whatever it is, nothing says that it belongs to the log
+        setup = content.get("config") if isinstance(content, dict) else None
+        if isinstance(setup, dict) and isinstance(content.get("configs"), dict):
+            model = re.sub("/|=", "__", str(setup.get("model_args")))
+            own = stem_of(file).removeprefix(f"{model}_")
+            if own in content["configs"]:
+                return Results(own, str(file.parent / model), True, content)
+    return Results(task, str(file.parent))
 
 
 def _group(task: str, groups: Mapping[str, Sequence[str]]) -> str:
     """The outermost group that the task belongs to, "" if there is none or more than one."""
-    tops = {task}
-    while above := {name for name, children in groups.items() if tops & set(children)}:
+    tops, seen = {task}, {task}
+    while above := {name for name, children in groups.items() if tops & set(children)} - seen:
         tops = above
+        seen |= above
     return tops.pop() if len(tops) == 1 and tops != {task} else ""
 
 
@@ -129,7 +256,8 @@ def _arguments(requests: Any) -> list[list[Any]]:
 def _options(answers: Sequence[Any], arguments: Sequence[Sequence[Any]]) -> tuple[str, ...]:
     """The options of a document scored as several continuations, or as several contexts; else none."""
     likelihoods = len(answers) == len(arguments) and all(isinstance(one, list) and len(one) == 2 for one in answers)
-    if len(arguments) < 2 or not likelihoods or not all(isinstance(one[-1], str) for one in arguments):
+    texts_only = all(len(one) == 2 and all(isinstance(text, str) for text in one) for one in arguments)
+    if len(arguments) < 2 or not likelihoods or not texts_only:
         return ()
     half = len(arguments) // 2
     if all(context == "" for context, _ in arguments[half:]) and len(arguments) == 2 * half and arguments[0][0] != "":
@@ -146,16 +274,20 @@ def _pick(raw: Mapping[str, Any], by_index: bool, *, metric: str, delimiter: str
         return None
     plain = [text.removeprefix(delimiter) for text in options]
     sizes = {"acc_norm": [len(text) for text in plain], "acc_bytes": [len(text.encode()) for text in plain]}
-    sums = [float(answer[0]) for answer in raw["filtered_resps"][: len(options)]]
+    right = _right(str(raw["target"]), plain, by_index=by_index)
+    try:
+        sums = [float(answer[0]) for answer in raw["filtered_resps"][: len(options)]]
+    except (TypeError, ValueError):
+        return Pick(options, right, ())
     scores = tuple(total / max(size, 1) for total, size in zip(sums, sizes.get(metric, [1] * len(sums))))
-    return Pick(options, _right(str(raw["target"]), plain, by_index=by_index), scores)
+    return Pick(options, right, () if any(map(math.isnan, scores)) else scores)
 
 
 def _right(target: str, texts: Sequence[str], *, by_index: bool) -> tuple[int, ...]:
     """Indices of the options that a target such as "2", "[0, 3]" or "Paris" names; none if it names no option."""
     try:
-        value = ast.literal_eval(target) if by_index else target
-    except (ValueError, SyntaxError):
+        value = ast.literal_eval(target.strip()) if by_index and _INDEX.fullmatch(target) else target
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         value = target
     found = value if isinstance(value, (list, tuple)) else [value]
     places = [

@@ -1,6 +1,7 @@
 """A per-item log in one form for all tools: an item a row, with hashes of its prompt, options and right answer.
 
-A reader of one tool finds the rows; `by_id` and `pick_metric` validate them. Knows nothing of any tool's files.
+A reader of one tool finds the rows; `by_id` and `pick_metric` validate them. An item that cannot be compared stays, as
+one that was not scored. Knows nothing of any tool's files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +21,13 @@ import numpy as np
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.logs.files import stem_of
 from forget_callback.snapshots.snapshot import Snapshot
+
+NOT_IN_LOG = "(not in the log)"
+SHOWN = 3  # of a list of ids or places
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,9 @@ class LogRow:
         value = self.metrics.get(metric)
         if value is None:
             return math.nan
-        return float(value) if isinstance(value, (int, float)) else math.inf
+        if not isinstance(value, (int, float)) or abs(value) > sys.float_info.max:  # JSON has whole numbers of any size
+            return math.inf
+        return float(value)
 
 
 @dataclass(frozen=True)
@@ -75,6 +85,8 @@ class LoggedItem:
         hashes: Of everything that makes it the same item, by name, such as "prompt"; causes before consequences.
         expected: The ground truth as text, one or several.
         options: Texts of the options, none where open-ended; `answer` is the index of the right one.
+        cluster: What it shares with items that are not independent of it, "" if nothing.
+        further: The answers in each further prompt of the log's `variants`, None where it was not asked in it.
     """
 
     id: str
@@ -90,6 +102,8 @@ class LoggedItem:
     prediction: str | None = None
     text: str | None = None
     category: str = ""
+    cluster: str = ""
+    further: tuple[LoggedItem | None, ...] = ()
 
     @property
     def margin(self) -> float:
@@ -97,6 +111,11 @@ class LoggedItem:
         if not self.scores:
             return math.nan
         return self.scores[self.answer] - max(s for i, s in enumerate(self.scores) if i != self.answer)
+
+    def unscored(self) -> LoggedItem:
+        """The same question without an answer."""
+        none: dict[str, Any] = {"choice": -1, "scores": (), "outcome": None, "prediction": None, "text": None}
+        return replace(self, correct=math.nan, further=(None,) * len(self.further), **none)
 
 
 @dataclass(frozen=True)
@@ -109,7 +128,10 @@ class Log:
         source: File or directory, for error messages.
         few_shot: Few-shot examples, None if the log does not say.
         group: The task's group, "" if it has none.
-        offers: The other values that the user could have chosen, by option name.
+        offers: The values that the user can choose from, by option name.
+        variants: Names of the prompts that the items were asked in, the first of them first; none if there is one.
+        named: Whether `probe` is the task's own name, and not just that of the file.
+        counted: Whether the number of its items was checked against what the tool says that it evaluated.
     """
 
     probe: str
@@ -119,6 +141,9 @@ class Log:
     few_shot: int | None = None
     group: str = ""
     offers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    variants: tuple[str, ...] = ()
+    named: bool = True
+    counted: bool = True
 
     def __post_init__(self) -> None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).lstrip("._-") or "task"
@@ -128,7 +153,7 @@ class Log:
         """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
         columns: dict[str, Any] = {
             name: [getattr(item, name) for item in self.items]
-            for name in ("correct", "choice", "margin", "category", "prediction", "text", "scores", "answer")
+            for name in ("correct", "choice", "margin", "category", "prediction", "text", "scores", "answer", "cluster")
         }
         return Snapshot(
             probe=self.probe,
@@ -139,6 +164,10 @@ class Log:
             n_choices=np.array([len(item.options) or np.inf for item in self.items], float),
             kind=[(MultipleChoice if item.options else Generation).kind for item in self.items],
             metadata={**self.how, "log": self.source, "few_shot": self.few_shot},
+            further=tuple(
+                _answers(name, [item.further[place] for item in self.items])
+                for place, name in enumerate(self.variants[1:])
+            ),
             **columns,
         )
 
@@ -147,38 +176,61 @@ class Log:
         return Probe(self.probe, [_item(item, f"{self.how['tool']}:{self.probe}") for item in self.items])
 
 
+def _answers(variant: str, items: Sequence[LoggedItem | None]) -> Answers:
+    """The answers to a further prompt; None is an item that was not asked in it."""
+    return Answers(
+        fingerprint=variant,
+        correct=[math.nan if item is None else item.correct for item in items],
+        outcome=[None if item is None else _outcome(item) for item in items],
+        choice=[-1 if item is None else item.choice for item in items],
+        prediction=[None if item is None else item.prediction for item in items],
+        asked=[item is not None for item in items],
+    )
+
+
 def _outcome(item: LoggedItem) -> str | None:
     if math.isnan(item.correct):
         return None
-    return "correct" if item.correct else item.outcome or "wrong"
+    said = item.text if item.prediction is None else item.prediction
+    empty = "unparsed" if said is not None and not said.strip() else "wrong"
+    return "correct" if item.correct else item.outcome or empty
 
 
 def _item(item: LoggedItem, task: str) -> Item:
+    prompt = item.prompt if item.prompt.strip() else NOT_IN_LOG
     if not item.options:
-        answers = tuple(text for text in item.expected if text.strip()) or ("(not in the log)",)
-        prompt = item.prompt if item.prompt.strip() else "(not in the log)"
-        return Generation(item.id, prompt, answers, "task", item.category, task=task)
-    right = item.options[item.answer].strip()
+        answers = tuple(text for text in item.expected if text.strip()) or (NOT_IN_LOG,)
+        return Generation(item.id, prompt, answers, "task", item.category, task=task, cluster=item.cluster)
+    place, texts = item.answer, list(item.options)
+    if place < 0:  # which one is right is not known; it is not one that was chosen and wrong
+        place = int(item.choice == 0)
+        texts[place] = f"the right one, {NOT_IN_LOG}"
+    right = texts[place].strip()
     texts = [
-        f"{text} (option {i + 1})" if not text.strip() or (i != item.answer and text.strip() == right) else text
-        for i, text in enumerate(item.options)  # benchmarks have options that equal the right one
+        f"{text} (option {i + 1})" if not text.strip() or (i != place and text.strip() == right) else text
+        for i, text in enumerate(texts)  # benchmarks have options that equal the right one
     ]
-    return MultipleChoice(item.id, item.prompt, texts, item.answer, item.category)
+    return MultipleChoice(item.id, item.prompt, texts, place, item.category, cluster=item.cluster)
 
 
 def digest(value: Any) -> str:
     """sha256 of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode("ascii")).hexdigest()
+    try:
+        text = json.dumps(value, sort_keys=True, default=str)
+    except RecursionError:
+        raise ValueError("a log has JSON that is nested too deep to be read") from None
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def task_and_time(file: Path) -> tuple[str, str]:
     """Task and time in a file's name, such as samples_<task>_<time>.jsonl; time "" if there is none."""
-    found = re.fullmatch(r"(?:samples_|details_)?(.+?)(?:_(\d{4}-\d\d-\d\dT[\d.-]+))?", file.stem)
-    return (found[1], found[2] or "") if found else (file.stem, "")
+    stem = stem_of(file)
+    found = re.fullmatch(r"(?:samples_|details_)?(.+?)(?:_(\d{4}-\d\d-\d\dT[\d.-]+))?", stem)
+    return (found[1], found[2] or "") if found else (stem, "")
 
 
 def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRow]:
-    """Checks that the ids of rows are unique; with `allow_partial` all rows of a repeated id are left out.
+    """Checks that the ids of rows are unique; with `allow_partial` an id that repeats stays once, without a score.
 
     Raises:
         ValueError: If there is no row, or an id stands twice.
@@ -188,39 +240,52 @@ def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRo
     count = Counter(row.id for row in rows)
     twice = [name for name, n in count.items() if n > 1]
     if twice:
-        places = ", ".join(row.where for row in rows if row.id == twice[0])
+        places = [row.where for row in rows if row.id == twice[0]]
+        shown = ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
         more = f", and {len(twice) - 1} more ids" if len(twice) > 1 else ""
-        problem = f"{source}: id {twice[0]!r} occurs {count[twice[0]]} times ({places}){more}"
+        problem = f"{source}: id {quoted(twice[0])} occurs {len(places)} times ({shown}){more}"
         if not wanted.allow_partial:
             raise ValueError(
                 f"{problem}; items are joined by id. Remove the duplicates, or leave these items out: --allow-partial"
             )
         wanted.note(f"{problem}; left out")
-    return [row for row in rows if count[row.id] == 1]
+    unique = {row.id: row if count[row.id] == 1 else replace(row, metrics={}) for row in rows}
+    return list(unique.values())
 
 
-def pick_metric(rows: Sequence[LogRow], source: str, wanted: LogOptions, preferred: Sequence[str] = ()) -> str:
-    """The metric that decides right and wrong: the user's choice, else the first that is 0 or 1 for every item.
+def pick_metric(
+    rows: Sequence[LogRow], source: str, wanted: LogOptions, preferred: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+    """The metric that decides right and wrong, and all that could: those that are 0 or 1 for every item.
 
-    Args:
-        preferred: Metrics to try first, in this order; the others follow in the log's order.
+    It is the user's choice, else the first of `preferred`, else the only one.
 
     Raises:
-        ValueError: If there is none, or the user's choice is not 0 or 1; lists those that are.
+        ValueError: If there is none, or several and none is preferred, or the user's choice is not 0 or 1.
     """
     names = list(dict.fromkeys(name for row in rows for name in row.metrics))
     values = {name: np.array([row.value(name) for row in rows]) for name in names}
     odd = {name: ~np.isnan(column) & ~np.isin(column, (0.0, 1.0)) for name, column in values.items()}
     usable = [name for name in names if not odd[name].any() and not np.isnan(values[name]).all()]
+    shown = ", ".join(map(printable, usable)) or "none"
     if wanted.metric in names and wanted.metric not in usable:
         row = rows[int(odd[wanted.metric].argmax())]
         raise ValueError(
-            f"{source}, {row.where}: metric {wanted.metric!r} is {row.metrics.get(wanted.metric)!r}, not 0 or 1, so it "
-            f"does not tell right from wrong; metrics of 0 or 1 are {', '.join(usable) or 'none'}"
+            f"{source}, {row.where}: metric {quoted(wanted.metric)} is {quoted(row.metrics.get(wanted.metric))}, not 0 "
+            f"or 1, so it does not tell right from wrong; metrics of 0 or 1 are {shown}"
         )
     if not usable:
-        raise ValueError(f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; has {names}")
-    return next(name for name in (wanted.metric, *preferred, *usable) if name in usable)
+        has = ", ".join(map(printable, names)) or "none"
+        raise ValueError(
+            f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; its metrics are {has}"
+        )
+    chosen = next((name for name in (wanted.metric, *preferred) if name in usable), None)
+    if chosen is None and len(usable) > 1:
+        missing = f" has no metric {quoted(wanted.metric)}, and" if wanted.metric is not None else ":"
+        raise ValueError(
+            f"{source}{missing} {len(usable)} metrics could decide what is right: {shown}; choose one: --metric"
+        )
+    return chosen or usable[0], usable
 
 
 def merge(group: str, logs: Sequence[Log], source: str) -> Log:
@@ -233,4 +298,12 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
         how[key] = values[0] if same else ", ".join(f"{log.probe}={value}" for log, value in zip(logs, values))
     few = {log.few_shot for log in logs}
     items = [replace(item, id=f"{log.probe}/{item.id}", category=log.probe) for log in logs for item in log.items]
-    return Log(group, how, tuple(items), source, few.pop() if len(few) == 1 else None)
+    return Log(
+        group,
+        how,
+        tuple(items),
+        source,
+        few_shot=few.pop() if len(few) == 1 else None,
+        offers={"metric": list(dict.fromkeys(name for log in logs for name in log.offers.get("metric", ())))},
+        counted=all(log.counted for log in logs),
+    )

@@ -1,13 +1,19 @@
-"""Items that several logs share with the same prompt, options and right answer, or why the logs do not compare."""
+"""Items that several logs share with the same prompt, options and right answer, or why the logs do not compare.
+
+What is left out stays in every log, without a score, so that a gate sees how much was compared. Says once for all logs
+what decided between right and wrong, and what the logs do not tell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.snapshots.logs.log import SHOWN, Log, LoggedItem, LogOptions
 
-SHOWN = 3
+# Of files that anyone writes: two names for one thing.
+_SAME_METRIC = {"correct", "score"}
 
 
 def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[str, Log]]:
@@ -15,23 +21,30 @@ def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[st
 
     Args:
         logs: Each model's logs by probe name; the others are compared with the first.
-        wanted: With `allow_partial`, items that cannot be compared are left out and counted; else they are an error.
+        wanted: With `allow_partial`, items that cannot be compared are counted and have no score; else they are an
+            error.
 
     Raises:
         ValueError: If tasks or items differ, or nothing is left.
     """
     names = list(logs[0])
+    if all(len(own) == 1 for own in logs) and not all(log.named for own in logs for log in own.values()):
+        logs = [{names[0]: log} for own in logs for log in own.values()]  # base.jsonl and tuned.jsonl
     for other in logs[1:]:
         if set(other) != set(names):
             one, two = (next(iter(own.values())).source for own in (logs[0], other))
             raise ValueError(f"the tasks differ: {names} in {one}, {list(other)} in {two}")
-    return [dict(zip(names, own)) for own in zip(*(_same_items([one[name] for one in logs], wanted) for name in names))]
+    matched = [_same_items([one[name] for one in logs], wanted) for name in names]
+    _say_what_decided([own[0] for own in matched], wanted)
+    _say_what_is_not_known((log for own in logs for log in own.values() if not log.counted), wanted)
+    return [dict(zip(names, own)) for own in zip(*matched)]
 
 
 def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
-    """The logs of one task with the items that all of them have."""
+    """The logs of one task with the same items and the same first prompt; what not all of them have is unscored."""
+    first, logs = logs[0], [logs[0], *(_in_prompt_of(logs[0], other) for other in logs[1:])]
     items = [{item.id: item for item in log.items} for log in logs]
-    first, kept = logs[0], set(items[0])
+    kept = set(items[0])
     for other, own in zip(logs[1:], items[1:]):
         _require_same_way(first, other)
         different = {
@@ -49,22 +62,59 @@ def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
             )
         kept -= {name for ids in different.values() for name in ids}
         if reasons:
-            wanted.note(f"{first.probe}: left out of {other.source}: {'; '.join(reasons)}; {len(kept)} items are left")
+            left = sum(items[0][name].correct + own[name].correct >= 0 for name in kept)  # NaN is not
+            wanted.note(f"{first.probe}: left out of {other.source}: {'; '.join(reasons)}; {left} items are left")
     if not kept:
         raise ValueError(
             f"{first.probe}: nothing to compare: the logs share no item with the same prompt, options and right answer"
         )
-    order = [name for name in items[0] if name in kept]
-    return [replace(log, items=tuple(own[name] for name in order)) for log, own in zip(logs, items)]
+    everywhere = {item.id: item for own in reversed(items) for item in own.values()}
+    order = dict.fromkeys(name for own in items for name in own)
+    return [
+        replace(
+            log,
+            probe=first.probe,
+            items=tuple(own[name] if name in kept else everywhere[name].unscored() for name in order),
+        )
+        for log, own in zip(logs, items)
+    ]
+
+
+def _in_prompt_of(first: Log, other: Log) -> Log:
+    """The other log with the first one's first prompt as its own, where items were asked in several.
+
+    Raises:
+        ValueError: If it was not asked in that prompt.
+    """
+    if not first.variants or not other.variants or first.variants[0] == other.variants[0]:
+        return other
+    name = first.variants[0]
+    if name not in other.variants:
+        raise ValueError(
+            f"{first.probe}: the first prompt of {first.source} is the variant {quoted(name)}, in which "
+            f"{other.source} was not asked: it has {', '.join(map(quoted, other.variants))}"
+        )
+    order = [name, *(one for one in other.variants if one != name)]
+    return replace(
+        other, variants=tuple(order), items=tuple(_turned(item, other.variants, order) for item in other.items)
+    )
+
+
+def _turned(item: LoggedItem, variants: Sequence[str], order: Sequence[str]) -> LoggedItem:
+    """An item with its answers in another order of its variants."""
+    own = dict(zip(variants, (item, *item.further)))
+    further = tuple(one and replace(one, further=()) for one in (own[name] for name in order[1:]))
+    return replace(own[order[0]] or item.unscored(), further=further)
 
 
 def _require_same_way(first: Log, other: Log) -> None:
     for key in dict.fromkeys([*first.how, *other.how]):
         one, two = first.how.get(key, "none"), other.how.get(key, "none")
-        if one != two:
+        if one != two and not (key == "metric" and {one, two} == _SAME_METRIC):
             hint = f"; choose one that both have with --{key}" if key in ("metric", "filter") else ""
             raise ValueError(
-                f"{first.probe}: {first.source} and {other.source} do not compare: {key} {one!r} against {two!r}{hint}"
+                f"{first.probe}: {first.source} and {other.source} do not compare: {key} {quoted(one)} against "
+                f"{quoted(two)}{hint}"
             )
 
 
@@ -79,5 +129,40 @@ def _changed(one: Mapping[str, LoggedItem], two: Mapping[str, LoggedItem]) -> di
     return found
 
 
+def _say_what_decided(logs: Sequence[Log], wanted: LogOptions) -> None:
+    """One line for all tasks in which the same metric decided between as many options."""
+    groups: dict[str, list[str]] = {}
+    for log in logs:
+        others = [name for name in log.offers.get("metric", ()) if name != log.how.get("metric")]
+        choice = f", and not {', '.join(map(printable, others))}: --metric" if others else ""
+        said = f"{quoted(log.how.get('metric'))} decides what is right{choice}; {_options_in_words(log.items)}"
+        groups.setdefault(said, []).append(log.probe)
+    for said, names in groups.items():
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        wanted.note(f"{', '.join(names[:SHOWN])}{more}: {said}")
+
+
+def _options_in_words(items: Sequence[LoggedItem]) -> str:
+    sizes = sorted({len(item.options) for item in items if item.options})
+    several = "" if not sizes else f"{sizes[0]} options" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} options"
+    unknown = sum(not item.options for item in items)
+    if not unknown:
+        return several
+    return (
+        f"{several}{', and ' if several else ''}{unknown} of {len(items)} items without options in the log are treated "
+        "as open-ended, so that no guesses are taken off: if they are choices, say between how many, --n-choices"
+    )
+
+
+def _say_what_is_not_known(logs: Iterable[Log], wanted: LogOptions) -> None:
+    sources = list(dict.fromkeys(log.source for log in logs))
+    if sources:
+        more = f" and {len(sources) - SHOWN} more" if len(sources) > SHOWN else ""
+        wanted.note(
+            f"whether lines are missing at the end of {', '.join(sources[:SHOWN])}{more} cannot be checked: no results "
+            "file beside says how many items were evaluated"
+        )
+
+
 def _some(ids: Sequence[str]) -> str:
-    return ", ".join(map(repr, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
+    return ", ".join(map(quoted, ids[:SHOWN])) + (", ..." if len(ids) > SHOWN else "")
