@@ -1,6 +1,6 @@
 """Counts what a model was trained on: true samples and tokens, whatever the trainer makes of its batches.
 
-Reads the forward passes of training themselves, through a hook, because neither steps times batch size nor the
+Reads the forward passes of training themselves, through hooks, because neither steps times batch size nor the
 Trainer's own counters are right under packing, padding-free batches or GRPO.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from forget_callback.scoring.distributed import all_reduce_sum
 
@@ -24,31 +25,49 @@ class DataSeen:
     def __init__(self, samples: float = 0.0, tokens: float = 0.0) -> None:
         self._before = (samples, tokens)
         self._here: torch.Tensor | None = None
-        self._handle: Any = None
+        self._handles: list[Any] = []
+        self._outermost: torch.nn.Module | None = None  # whose forward pass is running
         self._alike = 1
 
     def watch(self, model: torch.nn.Module) -> None:
-        """Starts to count the forward passes of `model` in train mode with gradients."""
+        """Starts to count the forward passes of `model` in train mode with gradients.
+
+        Its backbone counts as well: losses that need no logits, as those of TRL's distillation, forward that alone.
+        """
         # The ranks of one tensor-parallel group train on the same batch. Not run here: it needs accelerators.
         self._alike = getattr(model, "tp_size", None) or 1
-        self._handle = model.register_forward_pre_hook(self._count, with_kwargs=True)
+        inside = [part for part in model.modules() if isinstance(part, PreTrainedModel) and part is not model]
+        for module in (model, *inside):
+            self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
 
     def stop(self) -> None:
-        """Removes the forward hook."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        """Removes the forward hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._outermost = [], None
 
     def totals(self) -> tuple[float, float]:
         """Samples and tokens so far. A collective: under torch.distributed all ranks must call it together."""
         samples, tokens = all_reduce_sum([0.0, 0.0] if self._here is None else self._here)
         return self._before[0] + samples / self._alike, self._before[1] + tokens / self._alike
 
-    def _count(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        # Generation, reference models and probes run without gradients or in eval mode.
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        if not module.training or not torch.is_grad_enabled() or not isinstance(ids, torch.Tensor):
+    def _enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # Generation, reference models and probes run without gradients or in eval mode. A model calls its backbone, and
+        # one batch counts once. Some trainers redirect the model's own call to their loss: that one has no batch.
+        if self._outermost is not None or not module.training or not torch.is_grad_enabled():
             return
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        ids = kwargs.get("inputs_embeds") if ids is None else ids
+        if isinstance(ids, torch.Tensor) and ids.dim() >= 2:
+            self._outermost = module
+            self._count(ids[..., 0] if ids.dim() > 2 else ids, kwargs)
+
+    def _leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if module is self._outermost:
+            self._outermost = None
+
+    def _count(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> None:
         if self._here is None:
             self._here = torch.zeros(2, dtype=torch.float64, device=ids.device)
         # Stays on the device: reading it here would make every training step wait.

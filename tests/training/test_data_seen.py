@@ -95,6 +95,40 @@ def test_positions_beside_a_mask(model, seen):
     assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
 
 
+def test_the_backbone_alone_and_embedded_batches_count_and_a_batch_counts_once(model, seen):
+    """What losses forward that need no logits of every position, or that change the embeddings."""
+    batch = collated()(EXAMPLES)
+    forward(model.base_model, batch)
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+    embedded = model.get_input_embeddings()(batch["input_ids"])
+    model(inputs_embeds=embedded, attention_mask=batch["attention_mask"])
+    assert seen.totals() == (2 * len(LENGTHS), 2 * sum(LENGTHS))
+    forward(model, batch)
+    assert seen.totals() == (3 * len(LENGTHS), 3 * sum(LENGTHS))
+
+
+def test_a_call_that_a_trainer_redirects_to_its_loss_counts_the_batch_inside(model, seen, monkeypatch):
+    batch = collated()(EXAMPLES)
+    monkeypatch.setattr(model, "forward", lambda loss: loss())
+    model(lambda: forward(model.base_model, batch))
+    assert seen.totals() == (len(LENGTHS), sum(LENGTHS))
+
+
+def test_a_forward_that_runs_out_of_memory_does_not_stop_the_count(model, seen, monkeypatch):
+    batch = collated()(EXAMPLES)
+    with monkeypatch.context() as broken:
+        broken.setattr(model.lm_head, "forward", _no_memory)
+        with pytest.raises(MemoryError):
+            forward(model, batch)
+    before = seen.totals()
+    forward(model, batch)
+    assert seen.totals() == (before[0] + len(LENGTHS), before[1] + sum(LENGTHS))
+
+
+def _no_memory(*args):
+    raise MemoryError
+
+
 def test_training_forwards_alone_count(model, seen):
     batch = collated()(EXAMPLES)
     with torch.no_grad():
