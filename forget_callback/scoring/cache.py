@@ -6,6 +6,8 @@ Knows nothing of prompts or padding.
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -19,12 +21,14 @@ _BYTES = 2**17
 
 
 def max_tokens(model: Any, budget: int) -> int:
-    """Tokens that the KV cache may hold beside a batch of `budget` tokens."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None) or 1
-    size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    heads = getattr(config, "num_key_value_heads", None) or heads
-    own = 2 * config.num_hidden_layers * heads * size * torch.finfo(model.dtype).bits // 8
+    """Tokens that the KV cache may hold beside a batch of `budget` tokens, by what one token takes.
+
+    Measured, because configs do not say it: layers differ, share keys and values, or keep them compressed.
+
+    Raises:
+        TypeError: If the model does not keep keys and values in the cache that is passed to it.
+    """
+    own = sum(part.nbytes for pair in of_prefix(model, (0,)) for part in pair)
     return int(budget * _BYTES // own)
 
 
@@ -54,7 +58,8 @@ class PreallocatedLayer(DynamicLayer):
 
     def allocate(self, kept: Pair, capacity: int) -> None:
         """Copies these keys and values into new buffers with capacity for `capacity` tokens."""
-        self.lazy_initialization(*kept)
+        self.dtype, self.device = kept[0].dtype, kept[0].device
+        self.is_initialized = True  # `lazy_initialization` takes other arguments in other versions of transformers
         rows, _, length, _ = kept[0].shape
         keys, values = (part.new_empty((*part.shape[:2], capacity, part.shape[-1])) for part in kept)
         keys[:, :, :length], values[:, :, :length] = kept
@@ -98,11 +103,26 @@ def compact(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: 
         layer.truncate(rows, length)
 
 
+def argument(model: torch.nn.Module, cache: Cache) -> dict[str, Any]:
+    """The arguments that pass a cache to the model: "cache" from transformers 5.24 on, "past_key_values" before.
+
+    Found in the signature of the model that the wrappers hold, since code of other people keeps the older name.
+    """
+    named = (_cache_name(type(module).forward) for module in model.modules())
+    return {next(filter(None, named), "past_key_values"): cache, "use_cache": True}
+
+
+@functools.cache
+def _cache_name(forward: Any) -> str | None:
+    parameters = inspect.signature(forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in parameters), None)
+
+
 def of_prefix(model: Any, prefix: Sequence[int]) -> list[Pair]:
     """Keys and values of each layer after one forward pass of a prefix, in one row."""
     cache = empty()
     ids = torch.tensor([prefix], device=next(model.parameters()).device)
-    model(input_ids=ids, past_key_values=cache, use_cache=True)
+    model(input_ids=ids, **argument(model, cache))
     return pairs(cache)
 
 

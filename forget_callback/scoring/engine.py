@@ -23,6 +23,7 @@ from forget_callback.scoring.group import PromptGroup
 from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.models import context_length, require_causal
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.sharding import RankShard
@@ -66,8 +67,8 @@ def score_probe(
         generation backend (`generation`).
 
     Raises:
-        ValueError: If `batch_tokens` is below 1, an answer has no token of its own, a chat template or a matcher is
-            missing, or the scorer does not return what it should.
+        ValueError: If the model is no causal language model, `batch_tokens` is below 1, an answer has no token of its
+            own, a chat template or a matcher is missing, or the scorer does not return what it should.
         RuntimeError: If the scorer fails.
     """
     probes = as_probes(probe)
@@ -137,6 +138,7 @@ class Scorer:
         """
         if isinstance(model, str):
             raise ValueError(f"model must be a loaded model of transformers, got {model!r}; load_model(...) loads one")
+        require_causal(model)
         begun = time.perf_counter()
         work = partial(self._score, model, variants, progress)
         found = together(work) if self.shared else work()
@@ -180,9 +182,8 @@ class Scorer:
         return self._groups[: 2 if variants else 1]
 
     def _group(self, parts: Sequence[Part], model: Any) -> PromptGroup:
-        limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**62
         more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}
-        return PromptGroup(parts, self.tokenizer, limit=limit, only=self.only, **more)
+        return PromptGroup(parts, self.tokenizer, limit=context_length(model), only=self.only, **more)
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
+from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
 
 # The batch is filled by prefills of similar prompt length, this many to a full batch; more as rows leave.
@@ -51,6 +52,7 @@ class DecodingLoop:
     def run(self) -> list[GeneratedText | None]:
         """The generated text of each request, in order; None where the model's logits are NaN."""
         contexts = [request.prompt[:-1] for request in self.requests]
+        self._cached = kv.max_tokens(self.model, self.budget)
         groups = prefix_groups(contexts) if self._may_share() else [(0, list(range(len(contexts))))]
         with last_logits_only(self.model, 1):
             for depth, members in groups:
@@ -63,15 +65,15 @@ class DecodingLoop:
 
     def _may_share(self) -> bool:
         """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
-        window = getattr(self.model.config.get_text_config(), "sliding_window", None)
-        return window is None or max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= window
+        windows = layer_settings(text_config(self.model), "sliding_window")
+        return max(len(q.prompt) + q.max_new_tokens for q in self.requests) <= min(windows, default=2**62)
 
     def _decode_group(self, members: list[int], depth: int) -> None:
         """Generates for requests whose prompts share their first `depth` tokens."""
         chosen = [self.requests[i] for i in members]
         longest = max(len(request.prompt) for request in chosen)
         row_tokens = longest + max(request.max_new_tokens for request in chosen)
-        max_rows = max(min(kv.max_tokens(self.model, self.budget) // row_tokens, self.budget), 1)
+        max_rows = max(min(self._cached // row_tokens, self.budget), 1)
         size = max(min(min(max_rows, len(members)) // _PREFILLS, self.budget // (longest - depth)), 1)
         # Longest first, so that the last rows of the batch are short ones.
         order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
@@ -145,7 +147,7 @@ class _ActiveBatch:
         cache = kv.from_pairs(self._shared, depth + width, rows=len(distinct)) if self.prefix else kv.empty()
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, depth:]
         logits = self.model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=ids, attention_mask=mask, position_ids=positions, **kv.argument(self.model, cache)
         ).logits[:, -1]
         place = {prompt: row for row, prompt in enumerate(distinct)}
         rows = torch.tensor([place[prompt] for prompt in prompts], device=self.device)
@@ -184,8 +186,7 @@ class _ActiveBatch:
             input_ids=self.token[:, None],
             attention_mask=self.mask,
             position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
+            **kv.argument(self.model, self.cache),
         ).logits[:, -1]
         return logits
 

@@ -25,6 +25,7 @@ from forget_callback.scoring.generation.turns import TurnEnd
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
+from forget_callback.scoring.models import require_next_tokens, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
@@ -97,14 +98,23 @@ class TextGenerator:
                 found = run(self.backend)
             else:
                 dtype = computes_in(model)
+                prompt = min((request.prompt for request in self.requests), key=len)
+                require_next_tokens(model, [*prompt, *prompt], dtype)
+                backends = [
+                    b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))
+                ]
                 self.backend, found = first_correct(
-                    [b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))],
+                    BACKENDS[-1:] if self._outgrows(model) else backends,
                     run,
                     lambda found: shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype)),
                     name="generation backend",
                     dtype=dtype,
                 )
         return [found[begin:end] for begin, end in self._ranges]
+
+    def _outgrows(self, model: Any) -> bool:
+        """Whether a text reaches where rotary embeddings depend on the length of all rows and cached keys."""
+        return max(len(q.prompt) + q.max_new_tokens for q in self.requests) > varies_from(model)
 
     def _run(
         self,
@@ -135,7 +145,8 @@ class TextGenerator:
                 advance(len(own))
             else:
                 pad = backend == "generate"
-                texts = _generate(model, checker, requests, self.probe, budget=budget, pad=pad, advance=advance)
+                how: dict[str, Any] = {"budget": budget, "pad": pad, "use_cache": not self._outgrows(model)}
+                texts = _generate(model, checker, requests, self.probe, advance=advance, **how)
             return dict(zip(own, texts))
 
         found = shard.gather(model, work)
@@ -214,6 +225,7 @@ def _generate(
     *,
     budget: int,
     pad: bool,
+    use_cache: bool,
     advance: Callable[[int], object],
 ) -> list[GeneratedText | None]:
     """Texts by the model's own `generate`, in batches of one token limit, and of one prompt length without padding."""
@@ -224,13 +236,14 @@ def _generate(
         near = order[: max(budget // (longest + limit), 1)]
         batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
         order = order[len(batch) :]
-        result.update(zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)))
+        texts = _generate_batch(model, checker, [requests[i] for i in batch], probe, use_cache=use_cache)
+        result.update(zip(batch, texts))
         advance(len(batch))
     return [result[i] for i in range(len(requests))]
 
 
 def _generate_batch(
-    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe
+    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe, *, use_cache: bool
 ) -> list[GeneratedText | None]:
     device = next(model.parameters()).device
     width = max(len(request.prompt) for request in requests)
@@ -241,7 +254,7 @@ def _generate_batch(
         max_new_tokens=requests[0].max_new_tokens,
         eos_token_id=checker.eos_ids or None,
         pad_token_id=checker.pad,
-        use_cache=True,
+        use_cache=use_cache,
     )
     chosen = _ChosenTokenOnly(requests, probe, width, device)
     with _without_own_config(model):

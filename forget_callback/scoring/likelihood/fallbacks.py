@@ -18,6 +18,7 @@ from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, 
 from forget_callback.scoring.likelihood.head import computes_in, head_of, is_matrix, keeps_logits, rounding
 from forget_callback.scoring.likelihood.plan import Chunk, plan
 from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.models import layer_settings, require_next_tokens, text_config, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
@@ -82,6 +83,7 @@ class LikelihoodScorer:
         if self.path is not None:
             return run(self.path)
         self.dtype = computes_in(model)
+        require_next_tokens(model, min((row.tokens for row in self.rows), key=len), self.dtype)
         paths = _supported(model, self.rows)
         reference, tolerance = _reference(model, self.rows, self.dtype)
         self.path, found = first_correct(
@@ -97,35 +99,43 @@ class LikelihoodScorer:
         self, model: Any, budget: int, shard: RankShard, advance: Callable[[int], object], path: ScoringPath
     ) -> list[Likelihood]:
         if path.head != "tiles":
-            budget = min(budget, max(_MAX_LOGITS // model.config.get_text_config().vocab_size, 256))
+            budget = min(budget, max(_MAX_LOGITS // text_config(model).vocab_size, 256))
         key = (path.body, path.head, budget)
         if key not in self._plans:
-            self._plans[key] = _planned(self.rows, path, budget, kv.max_tokens(model, budget), self.replicate)
+            self._plans[key] = _planned(self.rows, path, budget, model, self.replicate)
         own = shard.select(self._plans[key])
         found = shard.gather(model, lambda: likelihoods(model, own, path, self.dtype, advance))
         broken = [i for i, one in found.items() if np.isnan(one.logprob)]
         if path.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one NaN token spoils its neighbours, because a masked 0 x NaN is NaN.
             alone = ScoringPath("rows", path.head)
-            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget, 0, 0), alone, self.dtype)
+            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget), alone, self.dtype)
             found.update({broken[i]: one for i, one in again.items()})
         return [found[i] for i in range(len(self.rows))]
 
 
-def _planned(rows: Sequence[Continuation], path: ScoringPath, budget: int, cached: int, replicate: int) -> list[Chunk]:
-    share, pad = path.body == "tree", path.body != "unpadded"
-    return plan(rows, budget, cached=cached, share=share, pad=pad, join=path.head == "tiles", replicate=replicate)
+def _planned(
+    rows: Sequence[Continuation], path: ScoringPath, budget: int, model: Any = None, replicate: int = 0
+) -> list[Chunk]:
+    share, pad, join = path.body == "tree", path.body != "unpadded", path.head == "tiles"
+    how: dict[str, Any] = {"share": share, "pad": pad, "join": join, "replicate": replicate}
+    chunks = plan(rows, budget, **how)
+    if any(batch.prefix for chunk in chunks for batch in chunk.batches):
+        chunks = plan(rows, budget, cached=kv.max_tokens(model, budget), **how)
+    return chunks
 
 
 def _supported(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
     """The paths that the model's architecture does not rule out."""
-    config, head = model.config.get_text_config(), head_of(model)
+    if max(len(row.tokens) for row in rows) > varies_from(model):
+        return [PATHS[-1]]  # rows of one length: what a row gives depends on the longest of its batch
+    head = head_of(model)
     heads = {"all"} if head is None else {"own", "all"}
     if head is not None and is_matrix(head):
         ids = torch.tensor([rows[0].tokens[:1]], device=next(model.parameters()).device)
         if keeps_logits(model, head, ids):
             heads.add("tiles")
-    masked = set(getattr(config, "layer_types", None) or ()) <= _MASKED_LAYERS
+    masked = layer_settings(text_config(model), "layer_types") <= _MASKED_LAYERS
     return [path for path in PATHS if path.head in heads and (masked or path.body != "tree")]
 
 

@@ -20,6 +20,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
+from forget_callback.scoring.models import layer_settings, text_config
 
 
 @dataclass(frozen=True)
@@ -116,13 +117,14 @@ class _Forward:
     def __init__(self, model: Any, chunks: Sequence[Chunk], body: str, dtype: torch.dtype) -> None:
         self.model, self.body, self.dtype = model, body, dtype
         self.device = next(model.parameters()).device
-        config = model.config.get_text_config()
-        self.window = getattr(config, "sliding_window", None)
-        self.layer_types = set(getattr(config, "layer_types", None) or ())
+        config = text_config(model)
+        self.layer_types = layer_settings(config, "layer_types")
         # If every sequence fits into the sliding window, the window masks nothing.
         longest = max((int(b.positions.max()) for c in chunks for b in c.batches if b.ids.size), default=0)
-        if self.window is not None and longest < self.window:
-            self.window = None
+        windows = {window for window in layer_settings(config, "sliding_window") if window <= longest}
+        if body == "tree" and len(windows) > 1:
+            raise ValueError(f"sliding windows of several sizes need a mask each: {sorted(windows)}")
+        self.window = next(iter(windows), None)
         self._sizes: dict[tuple[int, ...], tuple[int, int]] = {}  # rows and width of the largest batches of a prefix
         for batch in (b for c in chunks for b in c.batches if b.prefix):
             rows, width = self._sizes.get(batch.prefix, (0, 0))
@@ -132,7 +134,7 @@ class _Forward:
 
     def ready(self) -> contextlib.AbstractContextManager[None]:
         """Switches to an attention implementation that takes 4-D masks: flash and flex attention do not."""
-        config = self.model.config.get_text_config()
+        config = text_config(self.model)
         if self.body != "tree" or config._attn_implementation in ("eager", "sdpa"):
             return contextlib.nullcontext()
         capped = getattr(config, "attn_logit_softcapping", None) is not None  # sdpa cannot
@@ -155,7 +157,7 @@ class _Forward:
         inputs: dict[str, Any] = {"use_cache": False}
         if batch.prefix:
             kv.truncate(self._cache, len(ids), len(batch.prefix))
-            inputs = {"use_cache": True, "past_key_values": self._cache}
+            inputs = kv.argument(self.model, self._cache)
         if self.body == "tree":
             inputs |= {"attention_mask": self._mask(positions, ends, len(batch.prefix)), "position_ids": positions}
         elif self.body == "rows":  # a row is a chain: its length is where the first token's descendants end

@@ -106,8 +106,8 @@ def test_the_loop_is_checked_at_first_use_only(tokenizer):
     generator.generate(model, tokenizer, budget=2048)
     first, seen[:] = list(seen), []
     generator.generate(model, tokenizer, budget=2048)
-    # One token for the dtype, then the loop, then three plain forward passes.
-    assert generator.backend == "loop" and len(first) == len(seen) + 4 and first[1 : 1 + len(seen)] == seen
+    # One token for the dtype and two texts for causality, then the loop, then three plain forward passes.
+    assert generator.backend == "loop" and len(first) == len(seen) + 6 and first[3 : 3 + len(seen)] == seen
 
 
 def ending(tokenizer, share):

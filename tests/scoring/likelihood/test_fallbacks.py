@@ -369,9 +369,11 @@ def test_the_check_runs_at_first_use_only():
     first, seen[:] = list(seen), []
     scorer.score(model, budget=10**6)
     second = list(seen)
-    # One token for the dtype, one for what becomes of the logits, plain forward passes, then the batches.
+    # One token for the dtype, two short texts for causality, one token for what becomes of the logits, plain forward
+    # passes, one token for its size in the cache, then the batches.
     extra = first[: len(first) - len(second)]
-    assert first[len(extra) :] == second and extra[:2] == [(1, 1), (1, 1)] and 4 <= len(extra) - 2 <= 8
+    assert first[len(extra) :] == second and 4 <= len(extra) - 5 <= 8
+    assert [*extra[:4], extra[-1]] == [(1, 1), (1, 2), (1, 2), (1, 1), (1, 1)]
     assert max(extra) == (1, max(len(row.tokens) for row in ROWS) - 1)
 
 
