@@ -373,13 +373,18 @@ class ForgetMonitor:
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
         logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled)
+        if self._galleries:
+            with _guarded("showing what changed"):
+                self._show_changes(snapshots, shown=shown)
         for tracker in self.trackers:
             with _guarded(type(tracker).__name__):
                 tracker.log(logged)
-        if self._galleries:
-            changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
-            changes = changes.head(0) if shown else changes
-            changes = changes if self._upload == "all" else without_texts(changes)
+
+    def _show_changes(self, snapshots: Sequence[Snapshot], *, shown: bool) -> None:
+        """Hands the items that changed to the trackers that show more than numbers."""
+        changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
+        changes = changes.head(0) if shown else changes
+        changes = changes if self._upload == "all" else without_texts(changes)
         for gallery in self._galleries:
             with _guarded(type(gallery).__name__):
                 gallery.show(self._history.rows, changes)

@@ -25,7 +25,7 @@ from forget_callback.training import schedule
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run
 from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
-from forget_callback.training.wandb_tracker import WandbTracker
+from forget_callback.training.wandb_tracker import WandbTracker, has_curves
 
 logger = logging.getLogger(__name__)
 
@@ -157,17 +157,25 @@ def _warn_of_push(store: Store, args: TrainingArguments) -> None:
 
 
 def log_again(monitor: ForgetMonitor, notes: Notes) -> None:
-    """Logs the curves so far once more, where a resumed run has to continue in another W&B run."""
+    """Logs the curves so far once more, where a resumed run has to continue in a W&B run that does not hold them."""
     before, now = notes.wandb_run.get("id"), active_wandb_run()
-    if before is None or now is None or now.id == before:
+    if before is None or now is None or has_curves(now, before):
         return
-    logger.warning(
-        "training resumes in W&B run %s, not in its own, %s; the curves so far are logged there again. To resume "
-        "that one, pass ForgetCallback in the Trainer's callbacks=, or set WANDB_RUN_ID=%s and WANDB_RESUME=allow",
-        now.id,
-        before,
-        before,
-    )
+    if now.id == before:
+        logger.warning(
+            "W&B cannot continue run %s, which was offline or is gone; our curves so far are logged again in %s: sync "
+            "that and not the earlier directory, which has the same id",
+            before,
+            now.dir,
+        )
+    else:
+        logger.warning(
+            "training resumes in W&B run %s, not in its own, %s; the curves so far are logged there again. To resume "
+            "that one, pass ForgetCallback in the Trainer's callbacks=, or set WANDB_RUN_ID=%s and WANDB_RESUME=allow",
+            now.id,
+            before,
+            before,
+        )
     for tracker in monitor.trackers:
         if isinstance(tracker, WandbTracker):
             monitor.relog(tracker)

@@ -54,7 +54,10 @@ class Gallery(Tracker, Protocol):
     """A tracker that also shows what no single number says: both methods are optional, but together."""
 
     def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
-        """Takes the history so far and the items that changed at its last snapshot, see `changes.item_changes`."""
+        """Takes the history so far and the items that changed at its last snapshot, see `changes.item_changes`.
+
+        Comes before `log` with the numbers of that snapshot.
+        """
 
     def finish(self, rows: Sequence[Row], files: Mapping[str, Path]) -> None:
         """Takes the whole history and the files that may leave the machine, by name within `forget/`, at the end."""

@@ -13,6 +13,7 @@ from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import pandas as pd
 
@@ -36,9 +37,20 @@ MAP_ENDS = 0.3  # colours that follow the numbers paint noise as strongly as los
 # Rows of the table of items: of one snapshot, and of a run.
 ITEMS_AT_ONCE, ITEMS_IN_ALL = 200, 5_000
 
+# The runs that got curves in this process: a run that is offline starts empty in another one, even under its old id.
+_LOGGED: WeakSet[Any] = WeakSet()
+
+# Rows that others may finish at one training step: the Trainer's losses, an evaluation.
+_ROWS_OF_OTHERS = 2
+
 
 class WandbTracker:
-    """Logs to a W&B run, the active one by default, against the samples seen."""
+    """Logs to a W&B run, the active one by default, against the samples seen.
+
+    W&B counts rows, and drops one whose `step=` is below its count. So that callbacks of the user that log with
+    ``step=state.global_step`` keep all that they keep without us, a row of ours is finished only where the count stays
+    below the training step; else it is left open, and whatever is logged next finishes it.
+    """
 
     def __init__(self, run: wandb.Run | None = None) -> None:
         import wandb
@@ -49,6 +61,9 @@ class WandbTracker:
         self.run = active
         self._defined: set[str] = set()
         self._items: wandb.Table | None = None
+        self._media: dict[str, Any] = {}  # of the next row
+        self._rows: list[dict[str, Any]] = []  # that would overwrite the open one
+        self._open: float | None = None  # W&B's count where our last row was left open
 
     def log(self, row: Mapping[str, float]) -> None:
         """Adds one row to the run's history.
@@ -60,16 +75,34 @@ class WandbTracker:
             if name not in self._defined and name != GLOBAL_STEP:
                 self.run.define_metric(name, step_metric=None if name == axis else axis, hidden=_is_hidden(name))
                 self._defined.add(name)
-        # step_sync would fill in the last logged step otherwise, so the row carries its own. Never step=: W&B drops
-        # rows whose step goes back.
-        self.run.log(dict(row))
+        # step_sync would fill in the last logged step otherwise, so the row carries its own.
+        for held in self._rows if "forget/items" in self._media else ():
+            held.pop("forget/items", None)  # the table is one, and an increment without rows gets a broken name
+        self._rows.append({**row, **self._media})
+        self._media = {}
+        self._write(row.get(GLOBAL_STEP, math.inf))
+
+    def _write(self, limit: float = math.inf) -> None:
+        """Hands rows to W&B, oldest first, as far as its count does not come near `limit`."""
+        _LOGGED.add(self.run)
+        while self._rows:
+            count = _count(self.run)
+            room = count + 1 + _ROWS_OF_OTHERS <= limit
+            if self._open == count:
+                if not room:
+                    return
+                self.run.log({}, commit=True)
+                self._open = None
+                continue
+            self._open = None if room else count
+            self.run.log(self._rows.pop(0), commit=room)
 
     def alert(self, title: str, text: str) -> None:
         """Sends a W&B alert."""
         self.run.alert(title=title, text=text, level="WARN")
 
     def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
-        """Logs the items that changed as an incremental table, the shares of all items as lines, and the map."""
+        """Keeps for the next row the items that changed, an incremental table, the shares of all items, and the map."""
         import wandb
 
         of_all = overall(rows).probe
@@ -82,26 +115,36 @@ class WandbTracker:
             title=f"What became of the items of {last.probe}",
             xname="samples seen",
         )
-        logged: dict[str, Any] = {"forget/shares": shares, "forget/map": forgetting_map(rows)}
+        self._media |= {"forget/shares": shares, "forget/map": forgetting_map(rows)}
         if self._items is None:
             self._items = wandb.Table(columns=list(changes.columns), log_mode="INCREMENTAL")
         room = min(ITEMS_AT_ONCE, ITEMS_IN_ALL - len(self._items.data))
         for values in changes.head(max(room, 0)).itertuples(index=False):
             self._items.add_data(*(None if value is None or value != value else value for value in values))
         if room > 0 and len(changes):  # an increment without rows gets a broken name
-            logged["forget/items"] = self._items
-        self.run.log({**logged, X_AXIS: last.samples_seen, GLOBAL_STEP: float(last.step)})
+            self._media["forget/items"] = self._items
 
     def finish(self, rows: Sequence[Row], files: Mapping[str, Path]) -> None:
         """Writes the run's highest losses into its summary, and keeps the files as a version of an Artifact."""
         import wandb
 
+        self._write()
         for name, value in worst(rows).items():
             self.run.summary[name] = value
         artifact = wandb.Artifact(f"forgetting-{self.run.id}", "forgetting", "Files of the run's forget/ folder")
         for name, path in files.items():
             artifact.add_file(str(path), name=name)
         self.run.log_artifact(artifact)
+
+
+def has_curves(run: wandb.Run, before: str) -> bool:
+    """Whether a W&B run holds the curves that were logged to the run with the id `before`."""
+    return run.id == before and (run.resumed or run in _LOGGED)
+
+
+def _count(run: wandb.Run) -> float:
+    """The rows of a run so far; those of a run that several processes share have no order."""
+    return -math.inf if run.settings.mode == "shared" else run.step
 
 
 def _is_hidden(name: str) -> bool:

@@ -240,7 +240,7 @@ def test_what_cannot_be_shown_costs_no_step_and_no_stop(tmp_path, caplog):
         _, seen = run(monitor, 40, 30)
     assert seen.stop and [title for title, _ in recorder.alerts] == ["Forgetting: stopping"]
     assert monitor.last_step == 10 and Store(tmp_path).steps("facts") == [0, 10] and len(recorder.rows) == 2
-    assert [shown for shown, _ in shows.shown] == [1] and "showing this step failed" in caplog.text
+    assert [shown for shown, _ in shows.shown] == [1] and "showing what changed failed" in caplog.text
 
 
 def test_what_the_disk_refused_is_kept_and_written_later(tmp_path, monkeypatch, caplog):
