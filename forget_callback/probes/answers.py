@@ -11,21 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from forget_callback.probes.items import Generation
+from forget_callback.probes.letters import letter_in
+from forget_callback.probes.markup import comparable, first_line
+from forget_callback.probes.numbers import number_in, worth
 
-_NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|[-+]?\.\d+")
-_BOXED = re.compile(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}")
-_STATED = re.compile(
-    r"\b(?i:answer|option|choice)\b(?i:\s+is)?\W*?(?:\(([A-Za-z])\)|([A-Za-z])(?=\W*$|[.,;:)*])|([B-HJ-Z])\b)",
-    re.MULTILINE,
-)
-_FIRST = (
-    re.compile(r"^\W*([A-Z])(?:\W*$|[):])", re.IGNORECASE),
-    re.compile(r"^\W*([B-HJ-Z]|[AI](?!['’]|\s+[a-z]))\b"),  # "I would say", "I'm" and "A dog" choose nothing
-)
-_ANYWHERE = (
-    re.compile(r"\(([A-Z])\)"),
-    re.compile(r"\b([B-HJ-Z])\b"),  # bare A and I are words
-)
 _THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]")
 _THINKING = re.compile(r"\s*(?:<(?:think|thinking|reasoning)>|\[THINK\])")
 
@@ -65,10 +54,10 @@ def after_thinking(text: str) -> str:
 def extract(text: str, match: str) -> str | None:
     """The answer that `text` gives, in the form that `match` compares; None if it gives none.
 
-    Blocks of thinking are no part of it. "exact" and "prefix" read the first line that is not empty, "number" the last
-    number (lm-eval's flexible-extract) or what is boxed, "choice" the option letter that is boxed or stated as the
-    answer last, else begins the first line, else stands in the last; the others read the whole text, which for "math"
-    must hold an expression.
+    Blocks of thinking are no part of it. "exact" and "prefix" read the first line that is neither empty nor a code
+    fence, "number" and "choice" what is boxed or stated as the answer, else the last number (lm-eval's
+    flexible-extract) and the letter that the text leads with or comes to, see `numbers.py` and `letters.py`; the others
+    read the whole text, which for "math" must hold an expression.
 
     Raises:
         ImportError: If `match` is "math" and math-verify is not installed.
@@ -81,40 +70,26 @@ def extract(text: str, match: str) -> str | None:
     'B'
     """
     text = after_thinking(text).strip()
-    if not text:
+    if first_line(text) is None:
         return None
     if match in ("exact", "prefix"):
-        return text.splitlines()[0].strip()
+        return first_line(text)
     if match == "number":
-        numbers = _NUMBER.findall(_boxed(text)) or _NUMBER.findall(text)
-        return re.sub(r"[$€£,]", "", numbers[-1]) if numbers else None
+        return number_in(text)
     if match == "choice":
-        return _letter(text)
+        return letter_in(text)
     return text if match != "math" or _parse_math(text) else None
 
 
-def _boxed(text: str) -> str:
-    """What stands in the last LaTeX box, nothing if there is none."""
-    boxes = _BOXED.findall(text)
-    return re.sub(r"\\(?:text|mathrm|textbf|mathbf)", "", boxes[-1]).strip("{} ") if boxes else ""
-
-
-def _letter(text: str) -> str | None:
-    stated = list(_STATED.finditer(text))
-    lines = text.splitlines()
-    found = (
-        re.match(r"\(?([A-Za-z])\b", _boxed(text))
-        or (stated[-1] if stated else None)
-        or next((hit for rule in _FIRST if (hit := rule.search(lines[0]))), None)
-        or next((hit for rule in _ANYWHERE if (hit := rule.search(lines[-1]))), None)
-    )
-    return found[found.lastindex or 0].upper() if found else None
-
-
 def matches(prediction: str, answer: str, match: str) -> bool:
-    """Whether an extracted answer is right. Case and outer white space never matter, except for "regex"."""
+    """Whether an extracted answer is right.
+
+    Numbers are compared by value. Otherwise, except for "regex", case, emphasis, quotation marks, the form in which
+    accents are stored and a final full stop do not matter.
+    """
     if match == "number":
-        return float(prediction) == float(re.sub(r"[$€£,%\s]", "", answer))
+        value = worth(prediction)
+        return value is not None and value == worth(answer)
     if match == "choice":
         return prediction == answer.strip(" ()").upper()
     if match == "regex":
@@ -123,9 +98,13 @@ def matches(prediction: str, answer: str, match: str) -> bool:
         from math_verify import verify
 
         return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
-    given, wanted = prediction.casefold(), answer.strip().casefold()
+    if match == "exact" and prediction.strip() == answer.strip():
+        return True
+    given, wanted = comparable(prediction), comparable(answer)
+    if not wanted:  # nothing but marks
+        given, wanted = prediction, answer.strip()
     if match == "exact":
-        return given.rstrip(" .") == wanted.rstrip(" .")
+        return given == wanted
     # "Paris" is not an answer of "Parisian": both ends must be ends of a word.
     pattern = r"(?<!\w)" + re.escape(wanted) + r"(?!\w)"
     return (re.match if match == "prefix" else re.search)(pattern, given) is not None

@@ -1,6 +1,7 @@
 """What extraction and matching promise: right, wrong, not an answer at all, and cut short are told apart."""
 
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -8,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 from forget_callback.probes.answers import Judgement, extract, matches
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judging import judge
+from tests.probes.phrasings import PHRASINGS
 
 
 @pytest.mark.parametrize(
@@ -127,6 +129,100 @@ def test_an_answer_given_word_for_word_is_right(match):
         assert judge(item, f"\n {answer} \n", finished=True).outcome == "correct"
 
     check()
+
+
+@pytest.mark.parametrize("answer, same, other", PHRASINGS["exact"])
+def test_exact_compares_words_not_their_dress(answer, same, other):
+    item = Generation("q", "Q", answer)
+    found = {text: judge(item, text, finished=True).outcome for text in (*same, *other)}
+    assert found == dict.fromkeys(same, "correct") | dict.fromkeys(other, "wrong") | (
+        {"```": "unparsed"} if "```" in found else {}
+    )
+
+
+@pytest.mark.parametrize("answer, first, later, without", PHRASINGS["within"])
+def test_prefix_and_contains_compare_words_not_their_dress(answer, first, later, without):
+    for match, right, wrong in (("prefix", first, later + without), ("contains", first + later, without)):
+        item = Generation("q", "Q", answer, match)
+        assert {judge(item, text, finished=True).outcome for text in right} == {"correct"}
+        assert {judge(item, text, finished=True).outcome for text in wrong} == {"wrong"}
+
+
+@pytest.mark.parametrize("match", ["exact", "prefix", "contains", "number", "math", "choice", "regex"])
+@pytest.mark.parametrize(
+    "text", ["", " \n\t ", "<think></think>", "<think>\n\n</think>\n", "```\n```", "\u200b", "\ufeff\n", "\xa0"]
+)
+def test_an_empty_answer_is_unparsed_where_it_ended_and_truncated_where_it_was_cut(match, text):
+    answer = {"choice": "A", "number": "0"}.get(match, "x?")
+    item = Generation("q", "Q", answer, match)
+    assert judge(item, text, finished=True) == Judgement("unparsed", None)
+    assert judge(item, text, finished=False) == Judgement("truncated", None)
+
+
+REPEATED = [
+    *(
+        "A ",
+        "(A) ",
+        "A or ",
+        "A, ",
+        "A) x ",
+        "A. x\n",
+        "A is the ",
+        "B is not ",
+        "so the ",
+        "answer ",
+        "answer: A ",
+        "I ",
+        "not ",
+    ),
+    *(
+        "the correct answer is the ",
+        "\n",
+        " ",
+        "1",
+        "1,",
+        "1,234,",
+        "1.234.",
+        "1 ",
+        "1/",
+        "10^",
+        "-",
+        "\\boxed{",
+        "\\boxed{A}",
+    ),
+    *(
+        "{",
+        "}",
+        "*",
+        "**",
+        "*a ",
+        "_a ",
+        "`",
+        "'",
+        "<answer>",
+        "answer: 1 + 1 ",
+        "答案",
+        "\u3000",
+        "A (",
+        "“",
+        "\\frac{1}{",
+    ),
+]
+
+
+@pytest.mark.parametrize("match", ["exact", "contains", "number", "choice"])
+def test_reading_takes_time_linear_in_what_a_collapsed_model_repeats(match):
+    def seconds(unit, length):
+        text, start = unit * (length // len(unit)), time.process_time()
+        found = extract(text, match)
+        if found is not None:
+            matches(found, "1", match)
+        return time.process_time() - start
+
+    for unit in REPEATED:
+        # Four times the text: 4 times the time if it is linear, 16 if it is quadratic. What is short is no measure.
+        long = seconds(unit, 20_000)
+        assert long < 0.05 or long < 10 * min(seconds(unit, 5_000) for _ in range(3)), unit
 
 
 def test_math_without_math_verify_says_what_to_install(monkeypatch):
