@@ -10,6 +10,8 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 
+from forget_callback.probes.quoting import printable
+
 app = typer.Typer(
     help="See, item by item, what a language model forgets and what it gains.",
     epilog="--debug, anywhere, shows the traceback of an error.",
@@ -23,8 +25,13 @@ IncludePath = Annotated[Path | None, typer.Option(help="Directory with YAML task
 
 
 def note(text: str) -> None:
-    """Prints a text to standard error as it is."""
-    notes.print(text, highlight=False, soft_wrap=True, markup=False)
+    """Prints a text to standard error as it is, but for what a terminal would obey."""
+    notes.print(_harmless(text), highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def _harmless(text: str) -> str:
+    """A last net: who makes the text quotes what others wrote, and this cannot tell their line breaks from ours."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def with_include_path(spec: str, include_path: Path | None) -> str:
@@ -43,7 +50,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        text = str(error).strip() or type(error).__name__
+        text = _harmless(str(error).strip()) or type(error).__name__
         known = isinstance(error, (ValueError, OSError, ImportError))
         print(f"error: {text}" if known else f"error: {type(error).__name__}: {text}", file=sys.stderr)
         sys.exit(2)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note
+from forget_callback.probes.quoting import code, markdown, printable
 from forget_callback.report.terminal import changes_markdown, changes_table
-from forget_callback.runs.comparison import compare_checkpoints, comparison_json, left_out
+from forget_callback.runs.comparison import compare_checkpoints, comparison_json, decided_by, left_out
 from forget_callback.runs.files import write_text
-from forget_callback.runs.gate import Gate, junit
-from forget_callback.runs.store import open_run
-from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
+from forget_callback.runs.history import Row
+from forget_callback.runs.sides import Side, copies, read_side, require_two
+from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, read_logs
+from forget_callback.snapshots.logs.log import task_and_time
 
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
 METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
 EPOCH = typer.Option(min=1, help="inspect: which epoch, where samples were evaluated several times.")
 OPTIONS = typer.Option("--n-choices", min=2, max=26, help="Options of items answered by a letter, if the log lacks it.")
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
+SCORED = typer.Option(min=0, max=1, help="Share of the items that must be scored on both sides, or each gate fails.")
+OPEN = typer.Option(help="Exit with status 3 where a gate's limit is neither passed nor shown to be kept.")
+IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same bytes, and may be one log and its copy.")
 
 
 @app.command()
@@ -35,44 +41,67 @@ def compare(
     bound: Annotated[
         Literal["value", "lower"], typer.Option(help="What a gate tests: the value, or its lower confidence limit.")
     ] = "value",
+    min_scored: Annotated[float, SCORED] = MIN_SCORED,
+    inconclusive: Annotated[bool, OPEN] = False,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     filter: Annotated[str | None, FILTER] = None,
     metric: Annotated[str | None, METRIC] = None,
     epoch: Annotated[int | None, EPOCH] = None,
     n_choices: Annotated[int | None, OPTIONS] = None,
     allow_partial: Annotated[bool, PARTIAL] = False,
+    allow_identical: Annotated[bool, IDENTICAL] = False,
 ) -> None:
-    """Compares two checkpoints item by item, of runs or of logs; exit status 1 if a gate fails.
+    """Compares two checkpoints item by item, of runs or of logs.
 
+    Exit status 1 if a gate fails, 2 for an error, with --inconclusive 3 if a gate neither fails nor passes for sure.
     Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, or an inspect log.
     """
-    gates = [Gate.parse(text, bound=bound) for text in fail_if or ()]
+    gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
+    if inconclusive and not gates:
+        raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
     chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
-    first, last = _snapshots(before, after, chosen)
-    for line in left_out(first, last):
-        note(line)
-    rows = compare_checkpoints(first, last)
-    results = [gate.judge(rows) for gate in gates]
-    title = f"{before} → {after}"
+    first, last = _sides(before, after, chosen)
+    require_two(first, last)
+    remarks = [
+        *_gaps(first, last, gated=bool(gates)),
+        *_copies(first, last, gated=bool(gates) and not allow_identical),
+        *left_out(first.snapshots, last.snapshots),
+    ]
+    rows = compare_checkpoints(first.snapshots, last.snapshots)
+    not_measured = list(dict.fromkeys([*first.not_measured, *last.not_measured]))
+    results = [gate.judge(rows, not_measured=not_measured) for gate in gates]
+    title = f"{first} → {last}"
+    about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
     if junit_file is not None:
-        text = junit(results, title=title)
+        text = junit(results, title=title, about=[title, *about])
         write_text(junit_file, text)
-    failed = [one for one in results if one.failed]
+    for line in [*remarks, *_uncovered(rows, min_scored), *not_measured]:
+        note(line)
     if format == "json":
-        print(comparison_json(rows, first, failed=[one.text for one in failed]))
+        failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))
+        print(comparison_json(rows, first, last, failed=failed, inconclusive=unsure if inconclusive else None))
     elif format == "markdown":
-        lines = [f"- {'failed' if one.failed else 'passed'}: `{one.text}`: {one.message}" for one in results]
-        print("\n".join([changes_markdown(rows), *([""] if lines else []), *lines]))
+        lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.message)}" for one in results]
+        print("\n".join([changes_markdown(rows, about=[title, *about]), *([""] if lines else []), *lines]))
     else:
-        Console().print(changes_table(rows, title=title))
-    for one in failed:
-        note(f"gate failed: {one.text}: {one.message}")
-    if failed:
-        raise typer.Exit(1)
+        lines = [f"{one.outcome}: {one.text}: {one.message}" for one in results]
+        Console().print(changes_table(rows, title=title, about=[*about, *lines]))
+    _exit(results)
 
 
-def _snapshots(before: str, after: str, chosen: LogOptions) -> tuple[dict[str, Snapshot], dict[str, Snapshot]]:
-    """Both sides by probe.
+def _exit(results: Sequence[GateResult]) -> None:
+    """Says which gates did not pass, and ends with the status of that: one that failed wins."""
+    for one in results:
+        if one.outcome != "passed":
+            kind = "failed" if one.failed else "inconclusive"
+            note(f"gate {kind}: {printable(one.text)}: {one.message}")
+    outcomes = {one.outcome for one in results}
+    if outcomes - {"passed"}:
+        raise typer.Exit(1 if "failed" in outcomes else 3)
+
+
+def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
+    """Both sides.
 
     Raises:
         ValueError: If they have no probes, or items of logs, in common.
@@ -80,22 +109,63 @@ def _snapshots(before: str, after: str, chosen: LogOptions) -> tuple[dict[str, S
     is_ours = [not is_log(Path(source)) for source in (before, after)]
     if not any(is_ours):
         old, new = match([read_logs(Path(source), chosen) for source in (before, after)], chosen)
-        return {name: log.snapshot() for name, log in old.items()}, {name: log.snapshot() for name, log in new.items()}
+        return _of_logs(before, old), _of_logs(after, new)
     if not all(is_ours):
         log, other = (after, before) if is_ours[0] else (before, after)
         raise ValueError(f"{log} is a log of another tool and {other} is not; compare logs of one tool, or two runs")
-    first, last = _own(before, default="first"), _own(after, default="last")
-    if set(first) != set(last):
+    first, last = read_side(before, default="first"), read_side(after, default="last")
+    if set(first.snapshots) != set(last.snapshots):
         raise ValueError(
-            f"the probes differ: {before} has {sorted(first)}, {after} has {sorted(last)}; nothing to compare"
+            f"the probes differ: {first} has {sorted(first.snapshots)}, {last} has {sorted(last.snapshots)}; nothing "
+            "to compare"
         )
     return first, last
 
 
-def _own(source: str, *, default: Any) -> dict[str, Snapshot]:
-    """The snapshots that RUN, RUN@STEP or a file names, by probe."""
-    if Path(source).is_file():
-        one = Snapshot.load(source)
-        return {one.probe: one}
-    run = open_run(source)
-    return {probe.name: complete(run.read(probe.name, default=default), probe) for probe in run.store.probes()}
+def _of_logs(source: str, logs: Mapping[str, Log]) -> Side:
+    files = {name: log.files for name, log in logs.items()}
+    return Side(source, {name: log.snapshot() for name, log in logs.items()}, files)
+
+
+def _gaps(*sides: Side, gated: bool) -> list[str]:
+    """What the records of runs lack; with gates that is an error: a run that crashed passes nothing.
+
+    Raises:
+        ValueError: If `gated`.
+    """
+    found = list(dict.fromkeys(f"{side.name}: {gap}" for side in sides for gap in side.gaps))
+    if found and gated:
+        raise ValueError(f"{found[0]}. A gate needs a whole run: wait for its end, or name RUN@STEP")
+    return found
+
+
+def _copies(first: Side, last: Side, *, gated: bool) -> list[str]:
+    """Says which files of the two sides hold the same bytes, as a log that was copied by mistake does.
+
+    Two evaluations of lm-eval or lighteval differ by the time in their files' names.
+
+    Raises:
+        ValueError: If `gated` and nothing shows that two logs are two.
+    """
+    lines = []
+    for name in copies(first, last):
+        pairs = list(zip(first.files[name], last.files[name]))
+        line = f"{name}: {pairs[0][0]} and {pairs[0][1]} hold the same bytes, so that no item differs; is one a copy?"
+        if gated and first.step is None and any(_time(one) == _time(other) for one, other in pairs):
+            raise ValueError(f"{line} If two models did answer alike, say so: --allow-identical")
+        lines.append(line)
+    return lines
+
+
+def _time(file: Path) -> str:
+    return task_and_time(file)[1]
+
+
+def _uncovered(rows: Sequence[Row], least: float) -> list[str]:
+    """What to say of probes, and of their categories, of which too few items were scored both times."""
+    lines = []
+    for row in rows:
+        t, name = row.transitions, "/".join(filter(None, (row.probe, row.category)))
+        if (not row.category and not t.scored >= least) or t.n == 0:
+            lines.append(f"{printable(name)}: only {t.n} of {t.n + t.n_unscored} items were scored both times")
+    return lines

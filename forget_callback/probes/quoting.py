@@ -6,6 +6,8 @@ through here first.
 
 from __future__ import annotations
 
+import re
+
 _JOINERS = "\u200c\u200d"  # of Persian, Hindi and emoji; they move no text
 
 
@@ -35,3 +37,32 @@ def quoted(value: object, limit: int = 80) -> str:
         return shown
     half = (limit - 1) // 2
     return f"{shown[: limit - 1 - half]}…{shown[-half:]} ({len(shown)} characters)"
+
+
+# Of GitHub's Markdown, what begins code, emphasis, a cell, a formula or a link; a word_with_underscores does not.
+_INLINE = re.compile(r"[\\`*~|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[:])")
+_BLOCK = re.compile(r"^(?:[#>+=-]|\d+(?=[.)]))")
+# Mentions and addresses become links whatever is escaped; a character without width inside of one ends it.
+_LINKED = re.compile(r"@(?=\w)|#(?=\d)|\b(?:https?|ftp|mailto|xmpp):|\bwww(?=\.)", re.IGNORECASE)
+
+
+def markdown(text: str) -> str:
+    r"""The text in one line of Markdown that shows it as it is, in a table's cell as well.
+
+    >>> print(markdown("a|b <img src=x> *c*"))
+    a\|b &lt;img src=x> \*c\*
+    """
+    shown = _INLINE.sub(r"\\\g<0>", printable(text).strip().replace("&", "&amp;"))
+    shown = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", shown)
+    shown = _LINKED.sub("\\g<0>\u200b", shown)
+    return _BLOCK.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", shown)
+
+
+def code(text: str) -> str:
+    r"""The text as code in a line of Markdown, or escaped where it holds what would end or outlive the code.
+
+    >>> print(code("knowledge_lost>0.05"), code("a`b"))
+    `knowledge_lost>0.05` a\`b
+    """
+    shown = markdown(text)
+    return f"`{shown}`" if shown == text else shown

@@ -26,6 +26,7 @@ from forget_callback.runs.data_scale import fit_data_scale
 from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
+from forget_callback.runs.sides import Side
 from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
 
@@ -153,7 +154,7 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "steps": [row.step for row in whole],
         "axes": axes,
         "seconds": run.seconds,
-        "compare": comparison_json(compare_checkpoints(run.first, run.last), run.first),
+        "compare": _compared(run),
         "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
         "probes": [
             {**_numbers(run, said.probe), **(_answers(run, own[said.probe]) if said.probe in own else {"items": None})}
@@ -161,6 +162,15 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
             for said in headlines
         ],
     }
+
+
+def _compared(run: Run) -> str:
+    """What `compare RUN RUN --format json` prints."""
+    id = run.manifest["run"]["id"]
+    before, after = (
+        Side("", taken, run=id, step=step) for taken, step in ((run.first, run.steps[0]), (run.last, run.steps[-1]))
+    )
+    return comparison_json(compare_checkpoints(run.first, run.last), before, after)
 
 
 def _headline(history: History, probe: str) -> Headline:

@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from forget_callback.probes.quoting import markdown, printable
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.headline import estimate, headline, most_in, percent, span
 from forget_callback.runs.history import Row
@@ -35,13 +36,13 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     wholes = [row for row in rows if not row.category]
     said = []
     for whole in wholes:
-        name, changed = whole.probe, whole.transitions
+        name, changed = printable(whole.probe), whole.transitions
         if name == "all" and len(wholes) > 1:
             continue
         if first:
             said.append(f"{name} {percent(changed.accuracy_after)} of {changed.n} items right")
             continue
-        said.append(f"{name}: {headline(whole).sentence}{most_in(rows, name)}")
+        said.append(f"{name}: {headline(whole).sentence}{most_in(rows, whole.probe)}")
     samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
     at = f"at step {rows[0].step:,}{samples}"
     # A first snapshot that differs from the baseline is compared with another run's, or with the base of an adapter.
@@ -50,34 +51,39 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     return f"{title}{' | '.join(said)} | {seconds:.1f} s"
 
 
-def changes_table(rows: Sequence[Row], *, title: str) -> Group:
-    """Probes and their categories, from before to after, and each probe's headline below."""
+def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ()) -> Group:
+    """Probes and their categories, from before to after, and each probe's headline below.
+
+    Args:
+        about: Lines to end on, such as what was compared and the outcome of gates.
+    """
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
     table = plain_table(title)
     table.add_column("probe", overflow="fold", min_width=12)  # names give way to numbers
     for name in ("items", "accuracy", "1→0", "0→1", "lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
-        label = Text(f"  {row.category}") if row.category else Text(row.probe, style="bold")
+        name = printable(row.category or row.probe)
+        label = Text(f"  {name}") if row.category else Text(name, style="bold")
         label.append(_open_ended(row, rows), style="dim")
         if not row.category and table.row_count:
             table.add_section()
         changed = row.transitions
         table.add_row(
             label,
-            f"{changed.n} of {changed.n + changed.n_unscored}" if changed.n_unscored else str(changed.n),
+            _items(row),
             f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
             percent(changed.forgetting),
             percent(changed.backward_transfer),
             estimate(row) + ("*" if (row.probe, row.category) in sure else ""),
         )
-    return Group(table, Text("\n".join(_findings(rows))))
+    return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
 
 
-def changes_markdown(rows: Sequence[Row]) -> str:
-    """What `changes_table` shows as Markdown: the headlines, then a table."""
+def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = ()) -> str:
+    """What `changes_table` shows as Markdown: the headlines and `about`, then a table. Names are shown as they are."""
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
-    lines = [f"- {line}" for line in _findings(rows)]
+    lines = [f"- {markdown(line)}" for line in [*_findings(rows), *about]]
     lines += [
         "",
         "| probe | category | items | before | after | forgetting (1→0) | backward transfer (0→1) | lost | range |",
@@ -87,9 +93,16 @@ def changes_markdown(rows: Sequence[Row]) -> str:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
         lost = estimate(row) + ("*" if (row.probe, row.category) in sure else "")
-        cells = [row.probe, row.category, str(t.n), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
+        names = (markdown(row.probe), markdown(row.category))
+        cells = [*names, _items(row), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
         lines.append(f"| {' | '.join([*cells, span(row)])} |")
     return "\n".join(lines)
+
+
+def _items(row: Row) -> str:
+    """Items that were scored both times, of how many."""
+    t = row.transitions
+    return f"{t.n} of {t.n + t.n_unscored}" if t.n_unscored else str(t.n)
 
 
 def _open_ended(row: Row, rows: Sequence[Row]) -> str:
@@ -117,9 +130,8 @@ def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
     metrics = ("forgetting", "backward_transfer", "knowledge_lost")
     for rows in series:
         table.add_section()
-        table.add_row(
-            rows[0].probe, *(sparkline([row.value(metric) for row in rows]) for metric in metrics), style="bold"
-        )
+        lines = [sparkline([row.value(metric) for row in rows]) for metric in metrics]
+        table.add_row(printable(rows[0].probe), *lines, style="bold")
         for row in rows:
             table.add_row(f"{row.samples_seen:,.0f}", *(estimate(row, metric) for metric in metrics))
     return table
@@ -140,10 +152,11 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
         table.add_column(name, justify="right" if name == "lost at sample" else "left", overflow="fold")
     for now, i in lost[:count]:
         texts = (prompts[str(now.ids[i])], str(baseline.prediction[i]).strip(), f"{now.prediction[i]}…".strip())
-        table.add_row(f"{now.samples_seen:,.0f}", *(Text(text.replace("\n", " ")) for text in texts))
+        table.add_row(f"{now.samples_seen:,.0f}", *(Text(printable(text.replace("\n", " "))) for text in texts))
     return table
 
 
 def plain_table(title: str) -> Table:
     """An empty table with the title on the left."""
-    return Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    # As a Text, what it holds in brackets is no markup.
+    return Table(title=Text(printable(title), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import ALL_METRICS, History, Row
+from forget_callback.runs.sides import Side
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
 FORMAT_VERSION = 1
@@ -24,8 +26,11 @@ def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snap
         after: The same probes at the later checkpoint.
 
     Raises:
-        ValueError: If two snapshots of a probe differ in fingerprint or items.
+        ValueError: If two snapshots of a probe differ in fingerprint or items, or hold none.
     """
+    for name, snapshot in before.items():
+        if not len(snapshot):
+            raise ValueError(f"probe {quoted(name)} has no items: nothing to compare")
     # Over the variants that both have: a side that was asked more is no look that was asked fewer.
     first, last = zip(*(align_both(snapshot, after[name]) for name, snapshot in before.items()))
     history = History()
@@ -53,22 +58,34 @@ def overall(rows: Sequence[Row]) -> Row:
     return whole["all"] if "all" in whole else next(iter(whole.values()))
 
 
-def comparison_json(rows: Sequence[Row], before: Mapping[str, Snapshot], *, failed: Sequence[str] = ()) -> str:
+def comparison_json(
+    rows: Sequence[Row],
+    before: Side,
+    after: Side,
+    *,
+    failed: Sequence[str] = (),
+    inconclusive: Sequence[str] | None = None,
+) -> str:
     """The rows of `compare_checkpoints` as JSON text; a missing number is null.
 
     Args:
-        before: The snapshots that were compared against: the options of their items, and the metric that decided.
+        before: What was compared against: the options of its items, and the metric that decided.
+        after: What was compared with it.
         failed: The gates that failed.
+        inconclusive: Those that neither failed nor passed; None where that was not asked for.
     """
     probes: dict[str, Any] = {}
     for row in rows:
         if row.category:
             probes[row.probe]["categories"][row.category] = _numbers(row)
         elif row.probe != "all":
-            probes[row.probe] = {**_numbers(row), **_about(before[row.probe]), "categories": {}}
-    pooled = {**_numbers(overall(rows)), **_about(*before.values())}
-    gate = {"passed": not failed, "failed": list(failed)}
-    result = {"format_version": FORMAT_VERSION, "probes": probes, "all": pooled, "gate": gate}
+            probes[row.probe] = {**_numbers(row), **_about(before.snapshots[row.probe]), "categories": {}}
+    pooled = {**_numbers(overall(rows)), **_about(*before.snapshots.values())}
+    gate: dict[str, Any] = {"passed": not failed and not inconclusive, "failed": list(failed)}
+    if inconclusive is not None:
+        gate["inconclusive"] = list(inconclusive)
+    sides = {"before": before.record, "after": after.record}
+    result = {"format_version": FORMAT_VERSION, **sides, "probes": probes, "all": pooled, "gate": gate}
     return json.dumps(result, indent=2, allow_nan=False)
 
 
@@ -84,3 +101,17 @@ def _about(*snapshots: Snapshot) -> dict[str, Any]:
     options = set(np.concatenate([snapshot.n_choices for snapshot in snapshots]).tolist())
     k = options.pop() if len(options) == 1 else math.inf
     return {"metric": metrics.pop() if len(metrics) == 1 else None, "k": int(k) if math.isfinite(k) else None}
+
+
+def decided_by(snapshot: Snapshot) -> str:
+    """What decides right and wrong in a log, and the number of options, for people: "decided by acc, 4 options"."""
+    metric, chosen = snapshot.metadata.get("metric"), snapshot.metadata.get("filter", "none")
+    parts = [] if metric is None else [f"decided by {metric}" + (f" of filter {chosen}" if chosen != "none" else "")]
+    closed = snapshot.n_choices[np.isfinite(snapshot.n_choices)]
+    n_open = len(snapshot) - len(closed)
+    if len(closed):
+        low, high = int(closed.min()), int(closed.max())
+        parts.append(f"{low} options" if low == high else f"{low} to {high} options")
+    if n_open:
+        parts.append(f"{n_open} items open-ended" if len(closed) else "open-ended")
+    return ", ".join(parts)

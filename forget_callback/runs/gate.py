@@ -1,6 +1,7 @@
 """Gates such as `knowledge_lost>0.05`: conditions under which a comparison fails, and their JUnit XML for CI.
 
-A gate fails closed: a number that does not exist fails it, and an unknown probe, category or metric is an error.
+A gate fails closed: a number that does not exist, too few scored items or a probe that was not measured fail it, and an
+unknown probe, category or metric, or a threshold that nothing can pass, is an error.
 """
 
 from __future__ import annotations
@@ -8,18 +9,24 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal, TypeAlias
 from xml.etree import ElementTree
 
+from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.comparison import overall
-from forget_callback.runs.headline import headline, in_words, span
+from forget_callback.runs.headline import headline, in_words, percent, span
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.stopping import RULE, unknown_metric
+from forget_callback.runs.stopping import LOSSES, RULE, unknown_metric
+from forget_callback.runs.thresholds import COUNTS, always, hint, never, outside, range_of
 
+MIN_SCORED = 0.95
 Bound: TypeAlias = Literal["value", "lower"]
+Outcome: TypeAlias = Literal["passed", "failed", "inconclusive"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,19 @@ class GateResult:
 
     Attributes:
         text: The gate as the user wrote it.
-        failed: Whether it fails.
-        message: The number with interval and items, of a loss also its range and headline, human-readable.
+        outcome: "inconclusive" only where that was asked for.
+        message: The number with interval, items and how many of them were scored, of a loss also its range and
+            headline, and what else failed the gate; human-readable.
     """
 
     text: str
-    failed: bool
+    outcome: Outcome
     message: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether the gate fails."""
+        return self.outcome == "failed"
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,11 @@ class Gate:
         bound: "value" compares the number itself; "lower" the end of its 95% interval that is nearer to passing: the
             lower one for > and >=, the upper one for < and <=. Then a gate fails only where the data are sure, at
             97.5% on that side.
+        min_scored: The share of the items that must have been scored both times; with less a gate fails. Of the pool
+            of several probes it holds for each of them.
+        inconclusive: Whether a gate that does not fail is "inconclusive" where its limit is not shown to be kept: the
+            other end of the interval is beyond the threshold, or nothing can be said of a loss (too few items, too
+            little known). A metric without an interval is taken as it is.
     """
 
     text: str
@@ -53,43 +71,111 @@ class Gate:
     metric: str
     relation: str
     threshold: float
+    _: KW_ONLY
     bound: Bound = "value"
+    min_scored: float = MIN_SCORED
+    inconclusive: bool = False
 
     @staticmethod
-    def parse(text: str, *, bound: Bound = "value") -> Gate:
+    def parse(text: str, *, bound: Bound = "value", min_scored: float = MIN_SCORED, inconclusive: bool = False) -> Gate:
         """Reads a gate.
 
         Raises:
-            ValueError: If it is no gate, or wants the bound of a metric without an interval.
+            ValueError: If it is no gate, wants the bound of a metric without an interval, or the threshold is one that
+                the metric cannot have.
         """
         match = RULE.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"--fail-if {text!r}: expected METRIC>VALUE with a number as VALUE, such as 'knowledge_lost>0.05'"
+                f"{_option(text)}: expected METRIC>VALUE with a fraction as VALUE, such as 'knowledge_lost>0.05'"
             )
-        if match[3] not in ALL_METRICS:
-            raise ValueError(f"--fail-if {text!r}: {unknown_metric(match[3], ALL_METRICS)}")
-        if bound == "lower" and match[3] not in INTERVALS:
+        metric, threshold = match[3], float(match[5])
+        if metric not in ALL_METRICS:
+            raise ValueError(f"{_option(text)}: {unknown_metric(metric, ALL_METRICS)}")
+        if bound == "lower" and metric not in INTERVALS:
             raise ValueError(
-                f"--fail-if {text!r} with --bound lower: {match[3]!r} has no interval; {', '.join(INTERVALS)} have one"
+                f"{_option(text)} with --bound lower: {metric!r} has no interval; {', '.join(INTERVALS)} have one"
             )
-        return Gate(text, match[1], match[2] or "", match[3], match[4], float(match[5]), bound)
+        if problem := outside(threshold, _limits(metric)):
+            raise ValueError(f"{_option(text)}: {problem}")
+        where = match[1], match[2] or ""
+        return Gate(
+            text, *where, metric, match[4], threshold, bound=bound, min_scored=min_scored, inconclusive=inconclusive
+        )
 
-    def judge(self, rows: Sequence[Row]) -> GateResult:
-        """Tests a comparison, the rows that `compare_checkpoints` returns.
+    def judge(self, rows: Sequence[Row], *, not_measured: Sequence[str] = ()) -> GateResult:
+        """Tests a comparison.
+
+        Args:
+            rows: What `compare_checkpoints` returns.
+            not_measured: What to say of probes that a side should have measured and has not: they fail a gate over all.
 
         Raises:
-            ValueError: If there is no such probe or category.
+            ValueError: If there is no such probe or category, or on these items the gate could never or always fail.
         """
         probe = self.probe or overall(rows).probe
         row = next((row for row in rows if (row.probe, row.category) == (probe, self.category)), None)
         if row is None:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
-            raise ValueError(f"--fail-if {self.text!r}: no such probe or category; there are {', '.join(known)}")
+            there = ", ".join(map(_name, known[:_SHOWN])) + (f" and {len(known) - _SHOWN} more" * (len(known) > _SHOWN))
+            raise ValueError(f"{_option(self.text)}: no such probe or category; there are {there}")
+        self._require_open(row)
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
         number = float(row.numbers[self.metric + end])
-        failed = math.isnan(number) or _FAILS[self.relation](number, self.threshold)
-        return GateResult(self.text, failed, _message(row, self.metric))
+        gaps = [*self._too_few(rows, row), *(not_measured if self.probe in (None, "all") else ())]
+        doubts = self._doubts(row) if self.inconclusive else []
+        if not math.isfinite(number) or _FAILS[self.relation](number, self.threshold) or gaps:
+            return GateResult(self.text, "failed", "; ".join([_message(row, self.metric), *gaps]))
+        outcome: Outcome = "inconclusive" if doubts else "passed"
+        return GateResult(self.text, outcome, "; ".join([_message(row, self.metric), *doubts]))
+
+    def _require_open(self, row: Row) -> None:
+        """Raises ValueError if the outcome is known before the numbers are."""
+        limits = _limits(self.metric)
+        items = row.transitions.n + row.transitions.n_unscored
+        here = Interval(limits.low, items) if self.metric in COUNTS else limits
+        span_here = f"{self.metric} is {here.low:g} to {here.high:g} here{hint(self.threshold, limits)}"
+        if never(self.relation, self.threshold, here):
+            raise ValueError(f"{_option(self.text)} can never fail: {span_here}")
+        if always(self.relation, self.threshold, limits):  # but more items than there are may be demanded
+            raise ValueError(f"{_option(self.text)} always fails: {span_here}")
+
+    def _too_few(self, rows: Sequence[Row], row: Row) -> list[str]:
+        """What is missing in the items: of the row, and of each probe of a pool, which would hide it."""
+        parts = [row, *(one for one in rows if row.probe == "all" and one is not row and not one.category)]
+        lines = []
+        for one in parts:
+            t = one.transitions
+            if t.n == 0:
+                lines.append(f"no item of {_name(one.probe)} was scored both times")
+            elif not t.scored >= self.min_scored:
+                lines.append(f"{t.scored:.4g} of {_name(one.probe)} is scored, below --min-scored {self.min_scored:g}")
+        return lines
+
+    def _doubts(self, row: Row) -> list[str]:
+        """Why a gate whose number is within its limit does not show that the limit is kept."""
+        if self.metric not in INTERVALS:
+            return []
+        far = float(row.numbers[self.metric + ("_high" if ">" in self.relation else "_low")])
+        if math.isnan(far) or _FAILS[self.relation](far, self.threshold):
+            end = "has no end" if math.isnan(far) else f"goes to {percent(far)}"
+            return [f"not shown to be kept, the interval {end}"]
+        unclear = ">" in self.relation and self.metric in LOSSES and row.transitions.verdict == "unclear"
+        return ["not shown to be kept, a loss could not be seen here"] if unclear else []
+
+
+def _limits(metric: str) -> Interval:
+    """What a metric can be in a comparison of two snapshots, between which an item is lost once at most."""
+    return Interval(0.0, 1.0) if metric == "forgetting_events" else range_of(metric)
+
+
+def _option(text: str) -> str:
+    return f"--fail-if {quoted(text, 200)}"
+
+
+def _name(text: str) -> str:
+    """A probe or category in a line: as it is, a very long one cut."""
+    return printable(text) if len(text) <= 200 else quoted(text, 200)
 
 
 def _message(row: Row, metric: str) -> str:
@@ -97,29 +183,39 @@ def _message(row: Row, metric: str) -> str:
     said = headline(row)
     t = row.transitions
     n = t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
-    items = said.name if metric.startswith("recall") else f"{n} items of {said.name}"
-    parts = [f"{metric} is {in_words(row, metric)}", items]
+    name = _name(said.name)
+    items = name if metric.startswith("recall") else f"{n} items of {name}"
+    parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]
     if metric == "knowledge_lost":
         parts.insert(1, span(row))
         parts.append(said.sentence)
     return ", ".join(filter(None, parts))
 
 
-def junit(results: Sequence[GateResult], *, title: str) -> str:
+def junit(results: Sequence[GateResult], *, title: str, about: Sequence[str] = ()) -> str:
     """JUnit XML, which CI systems display: a test case per gate, with its message.
+
+    An inconclusive gate is a failure of type "inconclusive", not "skipped": many systems show a skipped test as green.
+
+    Args:
+        about: Lines on what was compared, in the output of each test case.
 
     Raises:
         ValueError: If there is no gate.
     """
     if not results:
         raise ValueError("--junit needs a gate: give at least one --fail-if")
-    counts = {"tests": str(len(results)), "failures": str(sum(one.failed for one in results)), "errors": "0"}
-    root = ElementTree.Element("testsuites", counts)
-    suite = ElementTree.SubElement(root, "testsuite", {"name": title, **counts, "skipped": "0", "time": "0"})
+    counts = {"tests": str(len(results)), "failures": str(sum(one.outcome != "passed" for one in results))}
+    root = ElementTree.Element("testsuites", counts | {"errors": "0"})
+    suite = {"name": printable(title), **counts, "errors": "0", "skipped": "0", "time": "0"}
+    cases = ElementTree.SubElement(root, "testsuite", suite)
     for one in results:
-        case = ElementTree.SubElement(suite, "testcase", classname="forget_callback", name=one.text, time="0")
-        if one.failed:
-            ElementTree.SubElement(case, "failure", {"message": one.message, "type": "gate"}).text = one.message
-        ElementTree.SubElement(case, "system-out").text = one.message
+        named = {"classname": "forget_callback", "name": printable(one.text), "time": "0"}
+        case = ElementTree.SubElement(cases, "testcase", named)
+        message = printable(one.message)  # XML has no form for most control characters
+        if one.outcome != "passed":
+            kind = "gate" if one.failed else one.outcome
+            ElementTree.SubElement(case, "failure", {"message": message, "type": kind}).text = message
+        ElementTree.SubElement(case, "system-out").text = "\n".join([message, *map(printable, about)])
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"

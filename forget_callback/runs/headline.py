@@ -14,6 +14,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import INTERVALS, Transitions
+from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.history import Row
 
@@ -102,7 +103,7 @@ def headline(row: Row, *, baseline: bool = False) -> Headline:
 def most_in(rows: Sequence[Row], probe: str) -> str:
     """The category of a probe that lost most at one look, ", most in X 20.0%"; "" where none lost for sure (Holm)."""
     sure = significant_categories([row for row in rows if row.probe == probe])
-    return f", most in {sure[0].category} {percent(sure[0].value('knowledge_lost'))}" if sure else ""
+    return f", most in {printable(sure[0].category)} {percent(sure[0].value('knowledge_lost'))}" if sure else ""
 
 
 def worst_first(headlines: Sequence[Headline]) -> list[Headline]:

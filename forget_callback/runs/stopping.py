@@ -24,6 +24,7 @@ from forget_callback.runs.headline import NOT_SHARES, headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
+from forget_callback.runs.thresholds import hint, never, range_of
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -71,8 +72,14 @@ class StopRule:
     def __post_init__(self) -> None:
         if self.metric not in (*METRICS, *OVER_TIME):
             raise ValueError(f"stop rule: {unknown_metric(self.metric, (*METRICS, *OVER_TIME))}")
-        if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or math.isnan(self.above):
-            raise ValueError(f"above must be a number, got {self.above!r}")
+        if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or not math.isfinite(self.above):
+            raise ValueError(f"above must be a number, and finite, such as 0.05, got {self.above!r}")
+        limits = range_of(self.metric)
+        if never(">", self.above, limits):  # below the range it fires at once, which nobody overlooks
+            raise ValueError(
+                f"a rule on {self.metric!r} above {self.above:g} never fires: a share cannot exceed {limits.high:g}"
+                f"{hint(self.above, limits)}"
+            )
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
             raise ValueError(f"patience must be a whole number of 1 or more, got {self.patience!r}")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
@@ -112,9 +119,9 @@ class StopRule:
                 f"stop rule on {metric!r}: above a threshold it does not say that something was forgotten; use a loss, "
                 "such as 'knowledge_lost>0.05'"
             )
-        if above >= 1 and metric in LOSSES and metric not in NOT_SHARES:
-            hint = f"; did you mean {above / 100:g}?" if above < 100 else ""
-            raise ValueError(f"stop rule {text!r}: a share cannot exceed 1{hint}")
+        limits = range_of(metric)
+        if metric in LOSSES and limits.high <= 1 and never(">", above, limits):
+            raise ValueError(f"stop rule {text!r}: a share cannot exceed {limits.high:g}{hint(above, limits)}")
         confidence = 0.95 if metric in INTERVALS else None
         return cls(metric, above, probe=match[1], category=match[2], confidence=confidence)
 

@@ -60,6 +60,8 @@ def test_compare_run_with_itself_is_its_first_with_its_last_step(run_cli, run_di
     assert (mine["k"], mine["metric"]) == (None, None), "items with four options and open-ended ones have no one k"
     assert mine["categories"]["numbers"]["verdict"] in ("lost", "moved", "none", "unclear")
     assert result["gate"] == {"passed": True, "failed": []}
+    run = Store(run_directory).run.id
+    assert (result["before"], result["after"]) == ({"run": run, "step": 0}, {"run": run, "step": 20})
     assert mine["drift"] is None, "a number that does not exist is null, never NaN, which is not JSON"
 
 
@@ -68,8 +70,6 @@ def test_compare_at_steps_and_with_files(run_cli, run_directory):
     by_step = run_cli("compare", f"{run_directory}@0", f"{run_directory}@10", "--format", "json")
     by_file = run_cli("compare", run_directory / "forget", file, "--format", "json")
     assert by_step[1] == by_file[1]
-    same = run_cli("compare", f"{run_directory}@10", f"{run_directory}@10", "--format", "json")
-    assert json.loads(same[1])["all"]["n10"] == 0
 
 
 def test_compare_prints_tables_for_people(run_cli, run_directory):
@@ -201,7 +201,8 @@ def test_snapshot_scores_a_saved_model_as_in_memory(run_cli, make_model, tokeniz
     code, _, err = run_cli("snapshot", tmp_path / "model", "--probe", spec, "--out", tmp_path / "out")
     assert code == 2
     assert "at step 0 already; give another --out or --step" in err
-    assert json.loads(run_cli("compare", tmp_path / "out", tmp_path / "out", "--format", "json")[1])["all"]["n10"] == 0
+    same = run_cli("compare", tmp_path / "out@0", tmp_path / "out@5", "--format", "json")  # one model, scored twice
+    assert json.loads(same[1])["all"]["n10"] == 0
 
 
 def test_two_probes_are_paired_by_name_and_pooled(run_cli, tmp_path):

@@ -89,9 +89,9 @@ def test_junit_has_a_case_a_gate(rows):
     assert [case.get("name") for case in suite] == texts
     assert all(case.get("classname") and case.get("time") for case in suite)
     messages = [case.find("failure") for case in suite]
-    assert messages[0].get("message") == "forgetting is 20.0% [13.3, 28.9], 100 items of p"
+    assert messages[0].get("message") == "forgetting is 20.0% [13.3, 28.9], 100 items of p, 100.0% scored"
     assert messages[1] is None
-    assert messages[2].text == "drift is missing, 100 items of p"
+    assert messages[2].text == "drift is missing, 100 items of p, 100.0% scored"
     assert "items of p/a" in suite[1].find("system-out").text
     with pytest.raises(ValueError, match="at least one --fail-if"):
         junit([], title="")

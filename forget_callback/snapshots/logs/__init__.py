@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -109,7 +110,7 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
 
 def _read_file(path: Path, wanted: LogOptions) -> list[Log]:
     reader, files = _of_file(path)
-    return [reader.read(file, wanted) for file in files]
+    return [replace(reader.read(file, wanted), files=(file,)) for file in files]
 
 
 def _read_directory(path: Path, wanted: LogOptions) -> list[Log]:
@@ -119,7 +120,7 @@ def _read_directory(path: Path, wanted: LogOptions) -> list[Log]:
         raise ValueError(f"{printable(str(path))} has logs of {has}; give a path with logs of one tool")
     reader = _DIRECTORIES[tools[0]]
     files = _newest(path, {file: reader.identity(file) for file in reader.files(path)}, wanted)
-    return [reader.read(file, wanted) for file in files]
+    return [replace(reader.read(file, wanted), files=(file,)) for file in files]
 
 
 def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogOptions) -> list[Path]:

@@ -132,6 +132,7 @@ class Log:
         variants: Names of the prompts that the items were asked in, the first of them first; none if there is one.
         named: Whether `probe` is the task's own name, and not just that of the file.
         counted: Whether the number of its items was checked against what the tool says that it evaluated.
+        files: What it was read from.
     """
 
     probe: str
@@ -144,6 +145,7 @@ class Log:
     variants: tuple[str, ...] = ()
     named: bool = True
     counted: bool = True
+    files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).lstrip("._-") or "task"
@@ -306,4 +308,5 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
         few_shot=few.pop() if len(few) == 1 else None,
         offers={"metric": list(dict.fromkeys(name for log in logs for name in log.offers.get("metric", ())))},
         counted=all(log.counted for log in logs),
+        files=tuple(file for log in logs for file in log.files),
     )

@@ -1,0 +1,65 @@
+"""Which values a metric can take, so that a threshold that nothing can pass is an error and no gate that never fails.
+
+The commonest mistake is a percentage where a fraction is meant: 5 for 0.05.
+"""
+
+from __future__ import annotations
+
+import math
+
+from forget_callback.metrics.intervals import Interval
+
+COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
+# Differences, and estimates that are not clipped at 0.
+_SIGNED = (
+    *("net_change", "knowledge_lost", "knowledge_gained", "knowledge_lost_net", "macro_knowledge_lost"),
+    *("known_before", "spurious_forgetting", "stage_knowledge_lost", "guess_persistence"),
+)
+_UNBOUNDED = {
+    **dict.fromkeys((*COUNTS, "variants", "forgetting_events", "drift"), Interval(0.0, math.inf)),
+    "margin": Interval(-math.inf, math.inf),
+    "known_lost": Interval(-math.inf, 1.0),  # a share of next to nothing
+}
+
+
+def range_of(metric: str) -> Interval:
+    """The least and the largest value that a metric, or an end of its interval, can have; a share by default.
+
+    >>> range_of("forgetting"), range_of("knowledge_lost_high"), range_of("drift")
+    (Interval(low=0.0, high=1.0), Interval(low=-1.0, high=1.0), Interval(low=0.0, high=inf))
+    """
+    if metric.startswith("knowledge_lost_range"):
+        return Interval(0.0, 1.0)
+    name = metric.removesuffix("_low").removesuffix("_high")
+    return Interval(-1.0, 1.0) if name in _SIGNED else _UNBOUNDED.get(name, Interval(0.0, 1.0))
+
+
+def outside(threshold: float, limits: Interval) -> str:
+    """What is wrong with a threshold that lies outside of what a metric can be, "" if it does not."""
+    if math.isfinite(threshold) and limits.low <= threshold <= limits.high:
+        return ""
+    if limits.high > 1 and math.isinf(threshold):
+        return "a threshold must be finite"
+    if limits.high > 1:
+        return f"it is never below {limits.low:g}"
+    wrong = "exceed 1" if threshold > limits.high else f"be below {limits.low:g}"
+    return f"a share cannot {wrong}{hint(threshold, limits) or '; give a fraction, such as 0.05'}"
+
+
+def hint(threshold: float, limits: Interval) -> str:
+    """The fraction that was probably meant by a percentage, "; did you mean 0.05?"; "" where there is none."""
+    meant = threshold / 100
+    return f"; did you mean {meant:g}?" if max(limits.low, -1) < meant < min(limits.high, 1) and meant else ""
+
+
+def never(relation: str, threshold: float, limits: Interval) -> bool:
+    """Whether no number within the limits is `relation` the threshold."""
+    if relation in (">", ">="):
+        return threshold > limits.high or (relation == ">" and threshold == limits.high)
+    return threshold < limits.low or (relation == "<" and threshold == limits.low)
+
+
+def always(relation: str, threshold: float, limits: Interval) -> bool:
+    """Whether every number within the limits is."""
+    opposite = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}[relation]
+    return never(opposite, threshold, limits)

@@ -1,0 +1,418 @@
+"""`compare` never passes without evidence: what it refuses, what it says it compared, and text that is not ours in it."""
+
+import json
+import os
+import re
+import shutil
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+
+from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store
+
+N = 100
+PROBE = Probe("p", [MultipleChoice(f"i{i}", f"{i} is", list("abcd"), i % 4, f"c{i % 2}") for i in range(N)])
+OTHER = Probe("q", [Recall(f"r{i}", f"{i} and", f" {i + 1}") for i in range(N)])
+
+
+def taken(step, wrong=0, *, unscored=0, probe=PROBE, **columns):
+    """80 of 100 right, less the first `wrong` ones; the last `unscored` ones were not scored."""
+    correct = (np.arange(len(probe)) < 80).astype(float)
+    correct[:wrong] = 0
+    correct[len(probe) - unscored :] = np.nan
+    return Snapshot(probe.name, probe.fingerprint, step, list(probe.ids), correct, n_choices=probe.n_choices, **columns)
+
+
+def record(path, steps, probes=(PROBE,), **how):
+    """A run with these snapshots, (step, wrong) each, of every probe."""
+    store = Store(path)
+    store.begin(probes)
+    for step, wrong in steps:
+        for probe in probes:
+            store.write(taken(step, wrong, probe=probe, **how))
+    return store
+
+
+GATE = ("--fail-if", "forgetting>0.5")
+
+
+def refused(run_cli, *arguments):
+    """The error of a comparison that is none, with a gate and without."""
+    for gate in ((), GATE):
+        code, out, err = run_cli("compare", *arguments, *gate)
+        assert (code, out) == (2, ""), err
+        assert err.startswith("error: ") and len(err.splitlines()) <= 2
+    return err
+
+
+# ---- both sides are one
+
+
+def test_a_run_of_one_snapshot_is_not_compared_with_itself(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0)])
+    assert "are the same snapshot" in refused(run_cli, tmp_path / "run", tmp_path / "run")
+
+
+def test_one_snapshot_is_one_however_it_is_named(run_cli, tmp_path, monkeypatch):
+    record(tmp_path / "run", [(0, 0), (10, 0)])
+    run, file = tmp_path / "run", tmp_path / "run" / "forget" / "snapshots" / "p" / "step-00000010.parquet"
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "file.parquet").symlink_to(file)
+    os.link(file, tmp_path / "hard.parquet")
+    monkeypatch.chdir(tmp_path)
+    spelled = [
+        f"{run}@10",
+        "run@10",
+        "./run/../run@10",
+        "run/forget@10",
+        "link@10",
+        file,
+        "file.parquet",
+        "hard.parquet",
+    ]
+    for other in spelled:
+        assert "are the same snapshot" in refused(run_cli, f"{run}@10", other)
+    assert "are the same snapshot" in refused(run_cli, file, "file.parquet")
+
+
+def test_a_copied_run_is_the_same_run(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (10, 30)])
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    assert "are the same snapshot" in refused(run_cli, tmp_path / "run@10", tmp_path / "copy")
+    assert "backwards" in refused(run_cli, tmp_path / "copy@10", tmp_path / "run@0")
+    code, out, _ = run_cli("compare", tmp_path / "run", tmp_path / "copy", "--format", "json")
+    assert code == 0 and json.loads(out)["all"]["n10"] == 30
+
+
+def test_a_copied_file_is_told_by_the_time_that_scoring_took(run_cli, tmp_path):
+    for name, seconds in (("a", 1.234567), ("b", 1.234567), ("again", 1.234999)):
+        taken(0, metadata={"seconds": seconds}).save(tmp_path / f"{name}.parquet")
+    assert "are the same snapshot" in refused(run_cli, tmp_path / "a.parquet", tmp_path / "b.parquet")
+    assert run_cli("compare", tmp_path / "a.parquet", tmp_path / "again.parquet", *GATE)[0] == 0
+
+
+def test_an_unchanged_model_that_was_scored_twice_passes(run_cli, tmp_path):
+    for name in ("a", "b"):
+        record(tmp_path / name, [(0, 0)])
+    code, out, _ = run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "json", *GATE)
+    assert code == 0 and json.loads(out)["all"]["n10"] == 0
+
+
+def test_a_run_that_is_continued_in_two_ways_from_a_copy_compares(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0)])
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    Store(tmp_path / "run").write(taken(10, 10))
+    Store(tmp_path / "copy").write(taken(10, 40))
+    code, out, _ = run_cli("compare", tmp_path / "run@10", tmp_path / "copy@10", "--format", "json")
+    assert code == 0 and json.loads(out)["all"]["n10"] == 30
+
+
+@pytest.mark.parametrize("form", ["run", "file"])
+def test_a_run_is_not_read_backwards(run_cli, tmp_path, form):
+    record(tmp_path / "run", [(0, 0), (50, 30)])
+    if form == "run":
+        sides = (f"{tmp_path}/run@50", f"{tmp_path}/run@0")
+    else:
+        folder = tmp_path / "run" / "forget" / "snapshots" / "p"
+        sides = (folder / "step-00000050.parquet", folder / "step-00000000.parquet")
+    assert "backwards" in refused(run_cli, *sides)
+
+
+def test_of_two_runs_the_later_step_may_come_first(run_cli, tmp_path):
+    record(tmp_path / "a", [(50, 0)])
+    record(tmp_path / "b", [(10, 30)])
+    code, out, _ = run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "json")
+    assert code == 0 and [json.loads(out)[side]["step"] for side in ("before", "after")] == [50, 10]
+
+
+def test_two_probes_killed_between_them(run_cli, tmp_path):
+    store = record(tmp_path / "run", [(0, 0)], [PROBE, OTHER])
+    store.write(taken(10, 30))
+    assert "are the same snapshot" in refused(run_cli, tmp_path / "run", tmp_path / "run")
+    store.write(taken(10, 30, probe=OTHER))
+    store.write(taken(20, 60))
+    code, out, err = run_cli("compare", tmp_path / "run", tmp_path / "run", "--format", "json")
+    assert code == 0 and json.loads(out)["after"]["step"] == 10, "the last step of both"
+    assert {name: one["n10"] for name, one in json.loads(out)["probes"].items()} == {"p": 30, "q": 30}
+    assert "20 of 'p', 10 of 'q'" in err
+    assert run_cli("compare", tmp_path / "run", tmp_path / "run", *GATE)[0] == 2
+
+
+def test_probes_without_a_common_step_are_an_error_that_shows_the_steps(run_cli, tmp_path):
+    store = record(tmp_path / "run", [], [PROBE, OTHER])
+    store.write(taken(0))
+    assert "has no snapshot of probe 'q'" in refused(run_cli, tmp_path / "run", tmp_path / "run")
+    store.write(taken(5, probe=OTHER))
+    assert "'p' has [0], 'q' has [5]" in refused(run_cli, tmp_path / "run", tmp_path / "run")
+
+
+# ---- records of runs that are not whole
+
+
+def test_a_run_that_has_not_ended_passes_no_gate(run_cli, tmp_path):
+    store = record(tmp_path / "run", [(0, 0), (4, 0)])
+    store.set_run(status="training", planned_steps=10)
+    run = tmp_path / "run"
+    code, out, err = run_cli("compare", run, run, *GATE)
+    assert (code, out) == (2, "")
+    assert "training has not ended" in err and "RUN@STEP" in err
+    code, _, err = run_cli("compare", run, run)
+    assert code == 0 and "training has not ended" in err
+    assert run_cli("compare", f"{run}@0", f"{run}@4", *GATE)[0] == 0, "as told"
+    store.set_run(status="ended", steps=4)
+    assert run_cli("compare", run, run, *GATE)[0] == 0
+
+
+@pytest.mark.parametrize("gate, code", [("forgetting>0.5", 1), ("all/forgetting>0.5", 2), ("p/forgetting>0.5", 0)])
+def test_a_probe_that_was_dropped_fails_what_is_said_of_all(run_cli, tmp_path, gate, code):
+    store = record(tmp_path / "run", [(0, 0), (4, 0)])
+    store.set_run(status="ended", steps=4, not_measured=[{"probe": "q", "step": None, "why": "no chat template"}])
+    run = tmp_path / "run"
+    status, _, err = run_cli("compare", f"{run}@0", f"{run}@4", "--fail-if", gate)
+    assert status == code
+    assert "probe 'q' was not measured: no chat template" in err or code == 2
+    assert run_cli("compare", run, run, "--fail-if", gate)[0] == 2
+
+
+# ---- coverage
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize(
+    "unscored, floor, code", [(5, None, 0), (6, None, 1), (95, None, 1), (95, "0.05", 0), (1, "1", 1), (100, "0", 1)]
+)
+def test_a_gate_fails_where_too_few_items_were_scored(run_cli, tmp_path, side, unscored, floor, code):
+    n_unscored = {"before": 0, "after": 0, side: unscored}
+    record(tmp_path / "a", [(0, 0)], unscored=n_unscored["before"])
+    record(tmp_path / "b", [(0, 0)], unscored=n_unscored["after"])
+    option = () if floor is None else ("--min-scored", floor)
+    status, out, err = run_cli("compare", tmp_path / "a", tmp_path / "b", *GATE, *option, "--format", "json")
+    assert status == code
+    assert json.loads(out)["gate"]["passed"] is (code == 0)
+    assert json.loads(out)["all"]["scored"] == pytest.approx(1 - unscored / N)
+    assert ("gate failed" in err) is (code == 1)
+
+
+def test_without_a_gate_a_note_says_that_few_items_were_scored(run_cli, tmp_path):
+    record(tmp_path / "a", [(0, 0)])
+    record(tmp_path / "b", [(0, 0)], unscored=95)
+    code, out, err = run_cli("compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0 and "p: only 5 of 100 items were scored both times" in err
+    assert "5 of 100" in out
+    assert "5 of 100" in run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "markdown")[1]
+
+
+@pytest.mark.parametrize("gate", ["forgetting>0.5", "n10>10", "accuracy_after<0.1", "q/n10>10"])
+def test_a_pool_hides_no_probe_that_was_not_scored(run_cli, tmp_path, gate):
+    many = Probe("p", [replace(PROBE.items[0], id=f"i{i}") for i in range(5000)])
+    for name, unscored in (("a", 0), ("b", N)):
+        store = Store(tmp_path / name)
+        store.begin([many, OTHER])
+        store.write(taken(0, probe=many))
+        store.write(taken(0, probe=OTHER, unscored=unscored))
+    code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b", "--fail-if", gate)
+    assert code == 1 and "no item of q was scored both times" in err
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1.1", "95", "nan", "much"])
+def test_the_floor_is_a_share(run_cli, tmp_path, value):
+    record(tmp_path / "run", [(0, 0), (10, 0)])
+    code, out, err = run_cli("compare", tmp_path / "run", tmp_path / "run", *GATE, "--min-scored", value)
+    assert (code, out) == (2, "") and "--min-scored" in err
+
+
+# ---- neither failed nor passed
+
+
+@pytest.mark.parametrize(
+    "wrong, gates, code, sure, unsure",
+    [
+        (0, ["forgetting>0.05"], 0, [], []),  # at most 3.7%
+        (3, ["forgetting>0.05"], 3, [], [0]),
+        (10, ["forgetting>0.05"], 1, [0], []),
+        (3, ["forgetting>0.05", "forgetting>0.02"], 1, [1], [0]),
+        (3, ["forgetting>0.05", "forgetting>0.2"], 3, [], [0]),
+        (3, ["net_change<-0.05"], 3, [], [0]),
+        (3, ["n10>5", "accuracy_after<0.5"], 0, [], []),  # have no interval
+        (3, ["drift>5"], 1, [0], []),
+    ],
+)
+def test_inconclusive_on_request(run_cli, tmp_path, wrong, gates, code, sure, unsure):
+    record(tmp_path / "run", [(0, 0), (10, wrong)])
+    options = [word for gate in gates for word in ("--fail-if", gate)]
+    both = (tmp_path / "run", tmp_path / "run")
+    plain, out, _ = run_cli("compare", *both, *options, "--format", "json")
+    assert plain == (1 if sure else 0) and set(json.loads(out)["gate"]) == {"passed", "failed"}
+    asked = ("compare", *both, *options, "--inconclusive", "--junit", tmp_path / "g.xml")
+    status, out, err = run_cli(*asked, "--format", "json")
+    assert status == code
+    wanted = {"passed": code == 0, "failed": [gates[i] for i in sure], "inconclusive": [gates[i] for i in unsure]}
+    assert json.loads(out)["gate"] == wanted
+    outcomes = ["failed" if i in sure else "inconclusive" if i in unsure else "passed" for i in range(len(gates))]
+    suite = ElementTree.parse(tmp_path / "g.xml").getroot()[0]
+    kinds = [None if (found := case.find("failure")) is None else found.get("type") for case in suite]
+    assert kinds == [{"failed": "gate", "passed": None}.get(one, one) for one in outcomes]
+    assert suite.get("failures") == str(len(sure) + len(unsure))
+    for form in ("table", "markdown"):
+        status, out, _ = run_cli(*asked, "--format", form)
+        assert status == code
+        found = re.findall(r"^(?:- )?(passed|failed|inconclusive): ", out, re.MULTILINE)
+        assert found == outcomes, out
+    for i in unsure:
+        assert f"gate inconclusive: {gates[i]}: " in err and "not shown to be kept" in err
+
+
+def test_where_nothing_was_known_a_loss_is_not_shown_to_be_small(run_cli, tmp_path):
+    """4,000 items that both models guess: the interval is narrow, and no loss could be seen."""
+    probe = Probe("p", [replace(PROBE.items[i % 4], id=f"i{i}") for i in range(4000)])
+    for name, seed in (("a", 0), ("b", 1)):
+        store = Store(tmp_path / name)
+        store.begin([probe])
+        choice = np.random.default_rng(seed).integers(0, 4, 4000)
+        correct = (choice == probe.answer).astype(float)
+        store.write(Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, choice=choice, outcome=None or ()))
+    gate = ("--fail-if", "known_lost>0.9", "--fail-if", "knowledge_lost>0.2", "--inconclusive", "--format", "json")
+    code, out, _ = run_cli("compare", tmp_path / "a", tmp_path / "b", *gate)
+    assert code in (1, 3) and "knowledge_lost>0.2" in json.loads(out)["gate"]["inconclusive"]
+
+
+def test_asking_for_it_needs_a_gate(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (10, 0)])
+    code, out, err = run_cli("compare", tmp_path / "run", tmp_path / "run", "--inconclusive")
+    assert (code, out) == (2, "") and "--inconclusive needs a gate" in err
+    assert run_cli("compare", tmp_path / "run", tmp_path / "run", "--fail-if", "", "--inconclusive")[0] == 2
+
+
+# ---- what was compared
+
+
+def test_the_steps_of_both_sides_are_in_every_format(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (1234, 0)])
+    arguments = ("compare", tmp_path / "run", tmp_path / "run", *GATE, "--junit", tmp_path / "g.xml")
+    for form in ("table", "markdown"):
+        out = " ".join(run_cli(*arguments, "--format", form)[1].split())
+        assert re.search(r"run at step 0 → \S*run at step 1234", out.replace("\\", "")), form
+    result = json.loads(run_cli(*arguments, "--format", "json")[1])
+    id = Store(tmp_path / "run").run.id
+    assert (result["before"], result["after"]) == ({"run": id, "step": 0}, {"run": id, "step": 1234})
+    suite = ElementTree.parse(tmp_path / "g.xml").getroot()[0]
+    assert "at step 0 → " in suite.get("name") and suite.get("name").endswith("at step 1234")
+
+
+def test_the_options_of_the_items_are_said(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (10, 0)], [PROBE, OTHER])
+    for form in ("table", "markdown"):
+        out = run_cli("compare", tmp_path / "run", tmp_path / "run", "--format", form)[1]
+        assert "p: 4 options" in out and "q: open-ended" in out
+
+
+# ---- text that is not ours
+
+NASTY = [
+    "a|b",
+    r"a\|b",
+    "line\nbreak | x |",
+    "<img src=x onerror=alert(1)>",
+    "@team",
+    "[click](https://evil.example)",
+    "https://evil.example",
+    "www.evil.example",
+    "`code`",
+    "*bold* _it_ ~~no~~",
+    "# heading",
+    "1. list",
+    "    indented",
+    "&lt;b&gt;",
+    "\x1b[31mred\x1b[0m",
+    "\u202egnp.exe",
+    "[red]not red[/red]",
+    "\x00\x08\x0c\ud800\ufffe",
+    "=1+1",
+    ":smile:",
+]
+
+
+@pytest.fixture(params=NASTY)
+def nasty(request, tmp_path):
+    """(category, BEFORE, AFTER): files of a snapshot with a category of such a name."""
+    category = np.array([request.param] * 60 + ["plain"] * 40, object)
+    for name, wrong in (("a", 0), ("b", 50)):
+        one = taken(0, wrong)
+        replace(one, category=category).save(tmp_path / f"{name}.parquet") if "\ud800" not in request.param else None
+    if "\ud800" in request.param:
+        pytest.skip("no such text in a Parquet file")
+    return request.param, tmp_path / "a.parquet", tmp_path / "b.parquet"
+
+
+def harmless(text):
+    """Whether nothing in it is obeyed by a terminal."""
+    return all(c.isprintable() or c in "\n\u200b" for c in text)
+
+
+def test_names_in_a_table_are_shown_as_they_are(run_cli, nasty, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    category, *sides = nasty
+    _, out, err = run_cli("compare", *sides)
+    assert harmless(out) and harmless(err)
+    if category.isprintable():
+        assert category.strip() in out
+
+
+def test_names_in_markdown_make_no_cell_link_mention_or_markup(run_cli, nasty):
+    category, *sides = nasty
+    gate = "p/plain/forgetting>0.1"
+    status, out, _ = run_cli("compare", *sides, "--format", "markdown", "--fail-if", gate)
+    assert status == 1 and harmless(out)
+    rows = [line for line in out.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 3
+    html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(out)
+    assert len(re.findall("<tr>", html)) == 1 + 3
+    assert {len(re.findall("<t[dh]", row)) for row in html.split("<tr>")[1:]} == {9}
+    for tag in ("img", "a ", "em", "strong", "s>", "h1", "ol", "pre", "b>"):
+        assert f"<{tag}" not in html, tag
+    assert len(re.findall("<code>", html)) == 1, "the gate"
+    assert not re.search(r"@\w|https?:\w*//|www\.", out)
+
+
+def test_names_in_gates_are_shown_as_they_are(run_cli, nasty, tmp_path):
+    category, *sides = nasty
+    gate, plain = f"p/{category}/forgetting>0.1", "p/plain/forgetting>0.1"
+    if "\n" in category or "\x00" in category:
+        gate = f"p/{category}/forgetting>0.1".replace("\n", "")
+    status, _, err = run_cli("compare", *sides, "--fail-if", gate, "--fail-if", plain, "--junit", tmp_path / "g.xml")
+    assert status in (1, 2) and harmless(err)
+    status, _, _ = run_cli("compare", *sides, "--fail-if", "forgetting>0.1", "--junit", tmp_path / "g.xml")
+    assert status == 1
+    ElementTree.parse(tmp_path / "g.xml")
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_any_gate_text_makes_well_formed_xml_and_harmless_lines(run_cli, text):
+    from forget_callback.runs.gate import GateResult, junit
+    from forget_callback.probes.quoting import code, markdown
+
+    result = GateResult(f"p/{text}/forgetting>0.1", "failed", f"100 items of {text}")
+    parsed = ElementTree.fromstring(junit([result], title=text, about=[text]).encode("utf-8"))
+    assert len(list(parsed.iter("testcase"))) == 1
+    line = f"- {code(result.text)}: {markdown(result.message)}"
+    assert harmless(line)
+    html = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(line)
+    assert html.count("<li>") == 1 and not re.search("<(?!/?(ul|li|code)>)", html)
+
+
+def test_a_path_with_markup_is_a_title_as_it_is(run_cli, tmp_path):
+    record(tmp_path / "[red]run[/]", [(0, 0), (10, 0)])
+    _, out, _ = run_cli("compare", tmp_path / "[red]run[/]", tmp_path / "[red]run[/]")
+    assert out.replace("\n", "").count("[red]run[/]") == 2
+
+
+def test_of_a_thousand_categories_an_error_shows_a_few(run_cli, tmp_path):
+    for name, wrong in (("a", 0), ("b", 50)):
+        one = taken(0, wrong)
+        replace(one, category=[f"{i}{'x' * 200_000}\x1b[2J" for i in range(N)]).save(tmp_path / f"{name}.parquet")
+    paths = (tmp_path / "a.parquet", tmp_path / "b.parquet")
+    code, _, err = run_cli("compare", *paths, "--fail-if", f"p/{'y' * 200_000}/forgetting>0.1")
+    assert code == 2 and len(err) < 5000 and harmless(err)
