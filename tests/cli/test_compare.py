@@ -1,4 +1,4 @@
-"""`compare` never passes without evidence: what it refuses, what it says it compared, and text that is not ours in it."""
+"""`compare` never passes without evidence: what it refuses and what it says it compared; and text that is not ours."""
 
 import json
 import os
@@ -12,6 +12,8 @@ import pytest
 from markdown_it import MarkdownIt
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store
+from forget_callback.probes.quoting import code, markdown
+from forget_callback.runs.gate import GateResult, junit
 
 N = 100
 PROBE = Probe("p", [MultipleChoice(f"i{i}", f"{i} is", list("abcd"), i % 4, f"c{i % 2}") for i in range(N)])
@@ -266,17 +268,16 @@ def test_inconclusive_on_request(run_cli, tmp_path, wrong, gates, code, sure, un
 
 
 def test_where_nothing_was_known_a_loss_is_not_shown_to_be_small(run_cli, tmp_path):
-    """4,000 items that both models guess: the interval is narrow, and no loss could be seen."""
-    probe = Probe("p", [replace(PROBE.items[i % 4], id=f"i{i}") for i in range(4000)])
-    for name, seed in (("a", 0), ("b", 1)):
+    """Two models that answer nothing right: the interval is narrow, and no loss could be seen."""
+    probe = Probe("p", [replace(PROBE.items[i % 4], id=f"i{i}") for i in range(1000)])
+    for name in ("a", "b"):
         store = Store(tmp_path / name)
         store.begin([probe])
-        choice = np.random.default_rng(seed).integers(0, 4, 4000)
-        correct = (choice == probe.answer).astype(float)
-        store.write(Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, choice=choice, outcome=None or ()))
-    gate = ("--fail-if", "known_lost>0.9", "--fail-if", "knowledge_lost>0.2", "--inconclusive", "--format", "json")
-    code, out, _ = run_cli("compare", tmp_path / "a", tmp_path / "b", *gate)
-    assert code in (1, 3) and "knowledge_lost>0.2" in json.loads(out)["gate"]["inconclusive"]
+        store.write(Snapshot("p", probe.fingerprint, 0, list(probe.ids), np.zeros(1000), n_choices=probe.n_choices))
+    gate = ("compare", tmp_path / "a", tmp_path / "b", "--fail-if", "forgetting>0.05")
+    assert run_cli(*gate)[0] == 0
+    code, _, err = run_cli(*gate, "--inconclusive")
+    assert code == 3 and "a loss could not be seen here" in err
 
 
 def test_asking_for_it_needs_a_gate(run_cli, tmp_path):
@@ -329,7 +330,7 @@ NASTY = [
     "\x1b[31mred\x1b[0m",
     "\u202egnp.exe",
     "[red]not red[/red]",
-    "\x00\x08\x0c\ud800\ufffe",
+    "\x00\x08\x0c\ufffe",
     "=1+1",
     ":smile:",
 ]
@@ -340,10 +341,7 @@ def nasty(request, tmp_path):
     """(category, BEFORE, AFTER): files of a snapshot with a category of such a name."""
     category = np.array([request.param] * 60 + ["plain"] * 40, object)
     for name, wrong in (("a", 0), ("b", 50)):
-        one = taken(0, wrong)
-        replace(one, category=category).save(tmp_path / f"{name}.parquet") if "\ud800" not in request.param else None
-    if "\ud800" in request.param:
-        pytest.skip("no such text in a Parquet file")
+        replace(taken(0, wrong), category=category).save(tmp_path / f"{name}.parquet")
     return request.param, tmp_path / "a.parquet", tmp_path / "b.parquet"
 
 
@@ -362,8 +360,8 @@ def test_names_in_a_table_are_shown_as_they_are(run_cli, nasty, monkeypatch):
 
 
 def test_names_in_markdown_make_no_cell_link_mention_or_markup(run_cli, nasty):
-    category, *sides = nasty
-    gate = "p/plain/forgetting>0.1"
+    _, *sides = nasty
+    gate = "p/forgetting>0.1"
     status, out, _ = run_cli("compare", *sides, "--format", "markdown", "--fail-if", gate)
     assert status == 1 and harmless(out)
     rows = [line for line in out.splitlines() if line.startswith("|")]
@@ -389,11 +387,8 @@ def test_names_in_gates_are_shown_as_they_are(run_cli, nasty, tmp_path):
     ElementTree.parse(tmp_path / "g.xml")
 
 
-@pytest.mark.parametrize("text", NASTY)
+@pytest.mark.parametrize("text", [*NASTY, "\ud800", "\r", "]]>"])
 def test_any_gate_text_makes_well_formed_xml_and_harmless_lines(run_cli, text):
-    from forget_callback.runs.gate import GateResult, junit
-    from forget_callback.probes.quoting import code, markdown
-
     result = GateResult(f"p/{text}/forgetting>0.1", "failed", f"100 items of {text}")
     parsed = ElementTree.fromstring(junit([result], title=text, about=[text]).encode("utf-8"))
     assert len(list(parsed.iter("testcase"))) == 1
