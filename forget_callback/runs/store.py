@@ -9,16 +9,16 @@
     report.html                                  the page, at the end of training
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
-A snapshot is never overwritten; answers to further prompts may be added to it. Knows nothing of models, training or
-what the numbers mean.
+A snapshot is never overwritten; answers to further prompts may be added to it. It says which run it is of, so that two
+that got into one folder do not mix. Knows nothing of models, training or what the numbers mean.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,17 +27,20 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from forget_callback.probes.jsonl import dump_items, read_items
+from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
+from forget_callback.runs import aside
 from forget_callback.runs.files import write_text, write_whole
-from forget_callback.runs.history import History, Stage
-from forget_callback.runs.manifest import RunState, incomplete, new_manifest, read_manifest, run_of
+from forget_callback.runs.history import Stage
+from forget_callback.runs.lock import DirectoryLock, take
+from forget_callback.runs.manifest import RunState, new_manifest, run_of
+from forget_callback.runs.recorded import Recorded
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
-_STEP = re.compile(r"step-(\d{8,})\.parquet")
+logger = logging.getLogger(__name__)
 
 
-class Store:
+class Store(Recorded):
     """One run's `forget/` folder.
 
     Args:
@@ -47,13 +50,59 @@ class Store:
 
     def __init__(self, directory: str | os.PathLike[str], *, writable: bool = True) -> None:
         path = Path(directory)
-        self.path = path if path.name == "forget" else path / "forget"
+        super().__init__(path if path.name == "forget" else path / "forget")
         self.writable = writable
+        self._lock: DirectoryLock | None = None
+        self._run: RunState | None = None
+
+    def lock(self, *, owner: object | None = None, alive: Callable[[], bool] = lambda: False) -> bool:
+        """Takes the folder for this run, until `close` or the end of the process; False while another run has it.
+
+        Args:
+            owner: Also given back when this object is collected; this store by default.
+            alive: Whether the run goes on. One of this process that does not loses the folder to the next.
+        """
+        if self.writable and not self.locked:
+            try:
+                self._lock = take(self.path / ".lock", self if owner is None else owner, alive=alive)
+            except OSError as error:
+                logger.warning(
+                    "%s cannot be locked, so no other run may be started in it until this one ends: %s",
+                    self.path,
+                    error,
+                )
+                return True
+            if self._lock is None:
+                return False
+            aside.finish_moves(self.path)
+        return True
 
     @property
-    def exists(self) -> bool:
-        """Whether a run was recorded here."""
-        return (self.path / "manifest.json").is_file()
+    def locked(self) -> bool:
+        """Whether this store has its folder for itself."""
+        return self._lock is not None and self._lock.held
+
+    def close(self) -> None:
+        """Lets other runs have the folder."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _may_write(self) -> bool:
+        if self._lock is not None and not self._lock.held:
+            raise PermissionError(f"a later run of this process records in {self.path}, and this one no longer")
+        return self.writable
+
+    @property
+    def run_id(self) -> str:
+        """Which run this store writes; empty before it was begun."""
+        return "" if self._run is None else self._run.id
+
+    def start_run(self, run: RunState) -> None:
+        """Makes the folder the record of a run, whose probes `begin` adds; nothing of another one may be in it."""
+        self._run = run
+        if self._may_write():
+            self._write_manifest(new_manifest(run))
 
     def begin(self, probes: Sequence[Probe], *, source: str | None = None) -> None:
         """Makes the folder and records the probes; called again with the same probes it changes nothing.
@@ -64,7 +113,12 @@ class Store:
         Raises:
             ValueError: If another probe was measured here under the same name.
         """
-        manifest = self.manifest() if self.exists else new_manifest(RunState())
+        if self.exists:
+            manifest = self.manifest()
+            self._run = run_of(manifest)
+        else:
+            self._run = self._run or RunState()
+            manifest = new_manifest(self._run)
         for probe in probes:
             known = manifest["probes"].get(probe.name)
             if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
@@ -72,7 +126,7 @@ class Store:
                     f"{self.path} holds another probe named {probe.name!r}: fingerprint {known['fingerprint'][:12]} "
                     f"there, {probe.fingerprint[:12]} here; use another output directory, or the probe of that run"
                 )
-        if not self.writable:
+        if not self._may_write():
             return
         for probe in probes:
             write_text(self.path / "probes" / f"{probe.name}.jsonl", dump_items(probe.items))
@@ -82,38 +136,20 @@ class Store:
             manifest["source"] = source
         self._write_manifest(manifest)
 
-    def probes(self) -> list[Probe]:
-        """The probes of the run.
-
-        Raises:
-            ValueError: If there is no run here, or a probe's file was changed.
-        """
-        probes = []
-        for name, entry in self.manifest()["probes"].items():
-            path = self.path / "probes" / f"{name}.jsonl"
-            probe = Probe(name, read_items(path), **entry["settings"])
-            if probe.fingerprint != entry["fingerprint"]:
-                raise ValueError(
-                    f"{path} was changed: its fingerprint is {probe.fingerprint}, the run's {entry['fingerprint']}"
-                )
-            probes.append(probe)
-        return probes
-
     def write(self, snapshot: Snapshot) -> None:
-        """Adds a snapshot.
+        """Adds a snapshot. What is in its place and is none of this run is set aside.
 
         Raises:
-            ValueError: If the store has one of that probe and step: no snapshot is ever overwritten.
+            ValueError: If this run has another one of that probe and step: no snapshot is ever overwritten.
         """
-        if not self.writable:
-            return
-        path = self._file(snapshot.probe, snapshot.step)
-        if path.exists():
+        before = self._in_place_of(snapshot)
+        if before is None:
+            self._save(snapshot)
+        elif not _same_answers(before, snapshot):
             raise ValueError(
-                f"{path} exists and is not overwritten; use another output directory, or set the earlier run aside "
-                "with Store.set_aside()"
+                f"{self._file(snapshot.probe, snapshot.step)} exists and is not overwritten; use another output "
+                "directory, or set the earlier run aside with Store.set_aside()"
             )
-        write_whole(path, snapshot.save)
 
     def add_variants(self, snapshot: Snapshot) -> None:
         """Puts a snapshot in the place of one of the same model that was asked fewer prompts.
@@ -121,126 +157,101 @@ class Store:
         Raises:
             ValueError: If the stored one was asked as many.
         """
-        if not self.writable:
-            return
-        path = self._file(snapshot.probe, snapshot.step)
-        if path.exists() and Snapshot.load(path).n_variants >= snapshot.n_variants:
+        before = self._in_place_of(snapshot)
+        if before is not None and before.n_variants >= snapshot.n_variants:
+            path = self._file(snapshot.probe, snapshot.step)
             raise ValueError(f"{path} exists, was asked as many prompts, and is not overwritten")
-        write_whole(path, snapshot.save)
+        self._save(snapshot)
+
+    def write_aside(self, snapshot: Snapshot) -> Path:
+        """Keeps a snapshot in `set-aside/<n>/`, where `write` found another of this run in its place."""
+        folder = aside.next_folder(self.path)
+        self._save(snapshot, folder)
+        return folder
+
+    def _in_place_of(self, snapshot: Snapshot) -> Snapshot | None:
+        """This run's snapshot of that probe and step, None if there is none; any other file there is set aside."""
+        path = self._file(snapshot.probe, snapshot.step)
+        if not self.writable or not path.exists():
+            return None
+        try:
+            return self._load(snapshot.probe, snapshot.step, self.run_id, snapshot.fingerprint)
+        except ValueError as error:
+            if self._may_write():
+                logger.warning("%s; it was moved to %s", error, aside.set_aside(self.path, [self._relative(path)]))
+            return None
+
+    def _save(self, snapshot: Snapshot, folder: Path | None = None) -> None:
+        """Writes a snapshot, with the run it is of, at its place in this folder or in another."""
+        if self._may_write():
+            path = self._file(snapshot.probe, snapshot.step)
+            path = path if folder is None else folder / self._relative(path)
+            write_whole(path, snapshot.with_metadata(run=self.run_id).save if self.run_id else snapshot.save)
 
     def write_beside(self, kind: Literal["baseline", "again"], snapshot: Snapshot) -> None:
         """Keeps a baseline that is not this run's first snapshot, or the second scoring of the first model."""
-        if self.writable:
+        if self._may_write():
             write_whole(self.path / kind / f"{snapshot.probe}.parquet", snapshot.save)
-
-    def read_beside(self, kind: Literal["baseline", "again"], probe: str) -> Snapshot | None:
-        """What `write_beside` kept, None if there is nothing."""
-        path = self.path / kind / f"{probe}.parquet"
-        return Snapshot.load(path) if path.is_file() else None
-
-    @property
-    def stage(self) -> Stage:
-        """Which stage of a pipeline this run is."""
-        return Stage(**self.manifest().get("stage", {})) if self.exists else Stage()
 
     def write_stage(self, stage: Stage) -> None:
         """Records which stage of a pipeline this run is."""
-        if self.writable:
+        if self._may_write():
             self._write_manifest({**self.manifest(), "stage": asdict(stage)})
-
-    def steps(self, *probes: str) -> list[int]:
-        """Steps at which there is a snapshot of each of these probes, in order."""
-        folders = [self.path / "snapshots" / probe for probe in probes]
-        found = [{int(m[1]) for path in folder.glob("*") if (m := _STEP.fullmatch(path.name))} for folder in folders]
-        return sorted(set.intersection(*found)) if found else []
-
-    def read(self, probe: str, step: int) -> Snapshot:
-        """One snapshot.
-
-        Raises:
-            ValueError: If there is none of that probe and step; shows the steps that there are.
-        """
-        path = self._file(probe, step)
-        if not path.is_file():
-            raise ValueError(f"{self.path} has no snapshot of probe {probe!r} at step {step}; has {self.steps(probe)}")
-        return Snapshot.load(path)
-
-    def history(self, probes: Sequence[Probe] | None = None) -> History:
-        """The run's history, computed again from its snapshots: the steps at which all of these probes were measured.
-
-        Raises:
-            ValueError: If there is no run here, or a probe's file was changed.
-        """
-        probes = self.probes() if probes is None else probes
-        history = History(self.beside("baseline", probes), stage=self.stage)
-        for snapshots, again in self.evaluations(probes):
-            history.append(snapshots, again=again)
-        return history
-
-    def evaluations(self, probes: Sequence[Probe]) -> Iterator[tuple[list[Snapshot], list[Snapshot]]]:
-        """Reads the steps at which all of these probes were measured, oldest first.
-
-        Yields:
-            A snapshot of each probe; and, at the first step only, of the same model scored again, if it was.
-        """
-        again = self.beside("again", probes)
-        for step in self.steps(*(probe.name for probe in probes)):
-            yield [complete(self.read(probe.name, step), probe) for probe in probes], again
-            again = []
-
-    def beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
-        """What `write_beside` kept of these probes; none where one is missing."""
-        found = [snapshot for probe in probes if (snapshot := self.read_beside(kind, probe.name)) is not None]
-        return found if len(found) == len(probes) else []
 
     def write_history(self, table: pa.Table) -> None:
         """Replaces `history.parquet`."""
-        if self.writable:
+        if self._may_write():
             # It is written whole each time: a dictionary of numbers that hardly repeat would cost more than the rest.
             text = [column.name for column in table.schema if not pa.types.is_primitive(column.type)]
             file = self.path / "history.parquet"
             write_whole(file, lambda temporary: parquet.write_table(table, temporary, use_dictionary=text))
 
-    def set_aside(self, *, after: int = -1) -> Path | None:
-        """Moves the snapshots of steps after `after`, and with -1 the whole record, to `set-aside/<n>/`.
+    def set_aside(self, *, after: int | None = None) -> Path | None:
+        """Moves the whole record, or only the snapshots of steps after `after`, to `set-aside/<n>/`.
 
         Returns:
             Where they are now, None if there were none.
         """
-        names = [folder.name for folder in (self.path / "snapshots").glob("*")]
-        moved = [self._file(name, step) for name in names for step in self.steps(name) if step > after]
-        if not moved or not self.writable:
+        if not self._may_write():
             return None
-        if after < 0:
-            beside = ("manifest.json", "history.parquet", "report.html", "probes", "baseline", "again")
-            moved += [self.path / name for name in beside if (self.path / name).exists()]
-        earlier = [int(folder.name) for folder in (self.path / "set-aside").glob("*") if folder.name.isdigit()]
-        aside = self.path / "set-aside" / str(1 + max(earlier, default=0))
-        for source in moved:
-            target = aside / source.relative_to(self.path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
-        return aside
+        if after is None:
+            self._run = None
+            return aside.set_aside(self.path)
+        names = [folder.name for folder in (self.path / "snapshots").glob("*")]
+        later = [self._file(name, step) for name in names for step in self.steps(name) if step > after]
+        return aside.set_aside(self.path, map(self._relative, later))
 
-    def _file(self, probe: str, step: int) -> Path:
-        return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"
+    def take_back(self, run_id: str) -> bool:
+        """Puts the record of a run that was set aside in its place again, and sets aside what is there instead."""
+        return self._may_write() and aside.take_back(self.path, run_id)
 
-    def manifest(self) -> dict[str, Any]:
-        """What was probed, with what.
+    def mend(self, probes: Sequence[Probe]) -> list[str]:
+        """Sets aside what is damaged and can be done without: later snapshots, and the second scoring of the first.
 
-        Raises:
-            ValueError: If there is no run here, or its manifest is damaged.
-        """
-        return read_manifest(self.path / "manifest.json")
-
-    @property
-    def run(self) -> RunState:
-        """Which run this is a record of, and how far that got.
+        Returns:
+            What was set aside and why, a sentence each.
 
         Raises:
-            ValueError: As `manifest`.
+            ValueError: If the first snapshot or the baseline is damaged.
         """
-        return run_of(self.manifest())
+        found, steps = [], self.steps(*(probe.name for probe in probes))
+        self.beside("baseline", probes)
+        for step in steps:
+            try:
+                for probe in probes:
+                    complete(self.read(probe.name, step), probe)
+            except ValueError as error:
+                if step == steps[0]:
+                    raise ValueError(f"there is no baseline: {error}") from None
+                files = [self._relative(self._file(probe.name, step)) for probe in probes]
+                moved = aside.set_aside(self.path, files)
+                found.append(f"{error}; step {step} was moved to {moved} and is missing from here on")
+        try:
+            self.beside("again", probes)
+        except ValueError as error:
+            moved = aside.set_aside(self.path, ["again"])
+            found.append(f"{error}; it was moved to {moved}, and there is no rescored_flips")
+        return found
 
     def set_run(self, **changes: Any) -> None:
         """Changes the part "run" of the manifest.
@@ -251,21 +262,21 @@ class Store:
         Raises:
             ValueError: If there is no run here, its manifest is damaged, or a value is not of its type.
         """
-        if self.writable:
+        if self._may_write():
             manifest = self.manifest()
-            self._write_manifest({**manifest, "run": asdict(replace(run_of(manifest), **changes))})
-
-    def incomplete(self) -> list[str]:
-        """In which ways this record is not that of a whole run, a sentence each; none if it is.
-
-        Raises:
-            ValueError: As `manifest`.
-        """
-        manifest = self.manifest()
-        return incomplete(run_of(manifest), {name: self.steps(name) for name in manifest["probes"]})
+            self._run = replace(run_of(manifest), **changes)
+            self._write_manifest({**manifest, "run": asdict(self._run)})
 
     def _write_manifest(self, manifest: dict[str, Any]) -> None:
         write_text(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _same_answers(one: Snapshot, other: Snapshot) -> bool:
+    """Whether a snapshot that is to be written is there already: forcing it to disk may fail when it is."""
+    return one.n_variants == other.n_variants and all(
+        np.array_equal(getattr(one, name), getattr(other, name), equal_nan=name not in ("ids", "choice"))
+        for name in ("ids", "correct", "choice", "margin")
+    )
 
 
 @dataclass(frozen=True)

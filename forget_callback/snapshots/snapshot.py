@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable
 from forget_callback.snapshots.answers import (
     FURTHER,
     NOT_GIVEN,
@@ -187,12 +188,24 @@ class Snapshot:
         """Reads what `save` wrote.
 
         Raises:
-            ValueError: If the file is not one of our snapshots.
+            ValueError: If the file is damaged, or not one of our snapshots.
         """
-        frame = pd.read_parquet(path)
+        try:
+            frame = pd.read_parquet(path)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:  # pyarrow's own are both
+            raise ValueError(
+                f"{path} is damaged, or no Parquet file: {printable(str(error))}; restore it from a copy, or remove it"
+            ) from None
         if "fingerprint" not in frame.attrs or "correct" not in frame:
             raise ValueError(f"{path} is not a snapshot of forget_callback: expected what Snapshot.save wrote")
-        return Snapshot(**fields_of(frame))
+        try:
+            return Snapshot(**fields_of(frame))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is not what Snapshot.save wrote: {type(error).__name__}: {printable(str(error))}"
+            ) from None
 
 
 def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from forget_callback.probes.quoting import quoted
 from forget_callback.snapshots.answers import FURTHER, PER_ITEM, Answers
 
 if TYPE_CHECKING:
@@ -45,8 +46,15 @@ def table_of(snapshot: Snapshot) -> pd.DataFrame:
 
 
 def fields_of(frame: pd.DataFrame) -> dict[str, Any]:
-    """The fields of the snapshot that a table of `table_of` is of, read from a file."""
+    """The fields of the snapshot that a table of `table_of` is of, read from a file.
+
+    Raises:
+        ValueError: If what is not per item is not of its type; a KeyError if it or a column is missing.
+    """
     attrs: dict[str, Any] = {str(name): value for name, value in frame.attrs.items()}
+    for name, kind in (("probe", str), ("fingerprint", str), ("step", int), ("metadata", dict), ("variants", list)):
+        if not isinstance(attrs[name], kind):
+            raise ValueError(f"its {name!r} must be of type {kind.__name__}, got {quoted(attrs[name])}")
     for name in ("samples_seen", "tokens_seen"):
         attrs[name] = float("nan") if attrs[name] is None else attrs[name]
     further = tuple(

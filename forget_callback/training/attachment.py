@@ -7,9 +7,11 @@ Nothing here keeps a reference to a trainer, which would keep its model in memor
 from __future__ import annotations
 
 import inspect
+import sys
+from types import FrameType
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
 from transformers.trainer_callback import CallbackHandler
 
 from forget_callback.training.resume import ResumeWandbRun
@@ -39,6 +41,18 @@ def calling_trainers(callback: TrainerCallback) -> list[Any]:
                     found.append(owner)
         frame = None if frame is None else frame.f_back
     return found
+
+
+def is_training(state: TrainerState) -> bool:
+    """Whether the training that has this state goes on, in any thread of this process; not where an error ended it."""
+    code = inspect.unwrap(Trainer.train).__code__
+    for frame in sys._current_frames().values():
+        at: FrameType | None = frame
+        while at is not None:
+            if at.f_code is code and getattr(at.f_locals.get("self"), "state", None) is state:
+                return True
+            at = at.f_back
+    return False
 
 
 def place(callback: TrainerCallback, trainer: Any) -> None:

@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -29,6 +29,7 @@ from forget_callback.runs.power import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
+from forget_callback.training.pending import Pending
 from forget_callback.training.remarks import differences, idle_rules
 from forget_callback.training.trackers import (
     Gallery,
@@ -85,9 +86,11 @@ class ForgetMonitor:
         planned: Snapshots planned for the run, for strict rules.
         log: Which metrics trackers get: "main", eight or so a probe and three a category, or "all".
         upload: What trackers get at all: "metrics", nothing that holds a prompt or an answer; "all"; "none", nothing.
+        started: When the run began, by `time.perf_counter`; now by default.
 
     Raises:
-        ValueError: If names repeat, a rule names an unknown probe or category, or the store holds another probe.
+        ValueError: If names repeat, a rule names an unknown probe or category, the store holds another probe or a
+            damaged baseline, or another process records in it.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class ForgetMonitor:
         planned: int | None = None,
         log: Log = "main",
         upload: Upload = "metrics",
+        started: float | None = None,
     ) -> None:
         self.probes = as_probes(probes)
         self.store = store if isinstance(store, Store) else Store(store)
@@ -113,24 +117,52 @@ class ForgetMonitor:
         if planned is None and any(rule.strict for rule in self.rules):
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
         self._history = History()
-        self._unsaved: list[Callable[[], None]] = []
+        self._pending = Pending(self.store)
         self._advised: set[tuple[str, str]] = set()
         self._galleries = [tracker for tracker in self.trackers if isinstance(tracker, Gallery)]
         self._probe_seconds = self._last_seconds = 0.0
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() if started is None else started
+        if self._open():
+            self._read_back()
+
+    def _open(self) -> bool:
+        """Takes the store and records the probes; False where the disk refuses that for now.
+
+        Raises:
+            ValueError: If another process writes there, or the store holds another probe.
+        """
         try:
+            if not self.store.lock():
+                raise ValueError(
+                    f"{self.store.path} is being written by another process; use another directory, or end that first"
+                )
             self.store.begin(self.probes)
         except OSError as error:
             logger.warning("%s cannot be written, so nothing is kept on disk for now: %s", self.store.path, error)
-            self._unsaved.append(lambda: self.store.begin(self.probes))
+            self._pending.add("manifest", lambda: self.store.begin(self.probes), needed=True)
+            return self.store.exists
+        return True
+
+    def _read_back(self) -> None:
+        """Reads what was measured of this run before, without what a kill or a disk left damaged.
+
+        Raises:
+            ValueError: If its baseline is damaged.
+        """
         names = [probe.name for probe in self.probes]
         steps = self.store.steps(*names)
         if any(self.store.steps(name)[-1:] != steps[-1:] for name in names):
             # Killed between two probes of one step: that step will be measured again.
             self.store.set_aside(after=steps[-1] if steps else -1)
-            self.store.begin(self.probes)
-        if steps:
+        if not steps:
+            return
+        try:
             self._history = self.store.history(self.probes)
+        except ValueError:
+            for line in self.store.mend(self.probes):
+                logger.warning("%s", line)
+            self._history = self.store.history(self.probes)
+        self._save()
 
     @property
     def history(self) -> pd.DataFrame:
@@ -164,7 +196,7 @@ class ForgetMonitor:
 
     @property
     def elapsed(self) -> float:
-        """Time since this monitor was made."""
+        """Time since the run began."""
         return time.perf_counter() - self._started
 
     def compare_with(self, snapshots: Snapshot | Sequence[Snapshot], *, stage: Stage = Stage()) -> None:  # noqa: B008 - frozen
@@ -181,8 +213,10 @@ class ForgetMonitor:
             raise ValueError(f"the baseline is set before the first snapshot, but step {self.last_step} was observed")
         base = self._one_of_each(snapshots)
         self._history = History(base, stage=stage)
-        self._unsaved += [partial(self.store.write_beside, "baseline", snapshot) for snapshot in base]
-        self._unsaved.append(partial(self.store.write_stage, stage))
+        for snapshot in base:
+            write = partial(self.store.write_beside, "baseline", snapshot)
+            self._pending.add(("baseline", snapshot.probe), write, needed=True)
+        self._pending.add("stage", partial(self.store.write_stage, stage), needed=True)
 
     def observe(
         self,
@@ -229,10 +263,10 @@ class ForgetMonitor:
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
         self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
-        write = self.store.add_variants if adds else self.store.write
-        self._unsaved += [partial(write, snapshot) for snapshot in now]
-        self._unsaved += [partial(self.store.write_beside, "again", snapshot) for snapshot in same]
-        self._unsaved.append(lambda: self.store.write_history(self._history.arrow))
+        for snapshot in now:
+            self._pending.add_snapshot(snapshot, adds=adds)
+        for snapshot in same:
+            self._pending.add(("again", snapshot.probe), partial(self.store.write_beside, "again", snapshot))
         error = self._save()
         with _guarded("logging of what to know about the probes"):
             if first:
@@ -295,13 +329,24 @@ class ForgetMonitor:
 
         if not self.store.writable:
             return
-        if self._unsaved:
+        if self._pending:
             self._save(otherwise="report.html shows what is there")  # there may be room again
         try:
             run = Run(self.store, probes=self.probes, history=self._history)
             write_report(run, self.store.path / "report.html")
         except Exception as error:  # everything in it is on disk already
             logger.warning("report.html could not be written: %s: %s", type(error).__name__, error)
+
+    def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
+        self._pending.add("history", self._write_history)
+        return self._pending.write(step=self.last_step, otherwise=otherwise)
+
+    def _write_history(self) -> None:
+        """The rows of the steps that are on disk."""
+        table, missing = self._history.arrow, self._pending.steps
+        if missing:
+            table = table.filter([step not in missing for step in table["step"].to_pylist()])
+        self.store.write_history(table)
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
@@ -344,23 +389,6 @@ class ForgetMonitor:
                 logger.warning("%s: %s", title, text)
                 self.alert(title, text)
         return decisions
-
-    def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
-        try:
-            while self._unsaved:
-                self._unsaved[0]()
-                self._unsaved.pop(0)
-        except Exception as error:  # a full disk must not keep the numbers from trackers and stop rules
-            logger.warning(
-                "the snapshot of step %s could not be written to %s; %s: %s: %s",
-                self.last_step,
-                self.store.path,
-                otherwise,
-                type(error).__name__,
-                error,
-            )
-            return error
-        return None
 
     def relog(self, tracker: Tracker) -> None:
         """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""

@@ -36,6 +36,7 @@ class Notes:
         part: Share of the items that is scored.
         wandb_run: `entity`, `project` and `id` of the W&B run, empty without one.
         setup: What should not change when a run is resumed, see `setup_of`.
+        run_id: Whose record the run's directory must hold when it is resumed.
     """
 
     samples_seen: float = 0.0
@@ -43,6 +44,7 @@ class Notes:
     part: float = 1.0
     wandb_run: Mapping[str, str] = field(default_factory=dict)
     setup: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str = ""
 
     @classmethod
     def of(cls, state: TrainerState) -> Notes | None:

@@ -28,7 +28,7 @@ from forget_callback.training.data_seen import DataSeen
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.schedule import MIN_SNAPSHOTS, affordable, allowance, part_of
-from forget_callback.training.setup import Settings, can_differ, log_again, open_monitor
+from forget_callback.training.setup import Settings, can_differ, log_again, open_monitor, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -164,13 +164,16 @@ class Session:
         if monitor is None:
             return
         monitor.finish()
+        monitor.store.set_run(status="ended", steps=monitor.last_step)
         rows = monitor.last_rows
         title = f"From the baseline to step {rows[0].step:,}, after {rows[0].samples_seen:,.0f} samples"
         Console(stderr=True).print(changes_table(rows, title=title))
 
     def close(self) -> None:
-        """Removes the forward hook from the model."""
+        """Removes the forward hook from the model, and lets other runs have the directory."""
         self._data.stop()
+        if self.record.monitor is not None:
+            self.record.monitor.store.close()
 
     def count(self, state: TrainerState) -> tuple[float, float]:
         """Samples and tokens so far, also noted where every checkpoint keeps them; a collective once a step."""
@@ -178,7 +181,8 @@ class Session:
         if self._counted is None or self._counted[0] != step:
             self._counted = step, self._data.totals()
         samples, tokens = self._counted[1]
-        Notes(samples, tokens, self._part, address_of(active_wandb_run()), self._setup).write(state)
+        run_id = "" if self.record.monitor is None else self._monitor.store.run_id
+        Notes(samples, tokens, self._part, address_of(active_wandb_run()), self._setup, run_id).write(state)
         return samples, tokens
 
     def _observe(
@@ -265,7 +269,8 @@ class Session:
         record = Record()
 
         def on_disk() -> tuple[list[Row], int | None]:
-            record.monitor = monitor = open_monitor(self.settings, self.trainer, args, state, probes)
+            store = open_store(self.settings, args, state, notes)
+            record.monitor = monitor = open_monitor(self.settings, self.trainer, args, state, probes, store)
             if monitor.last_step is None:
                 return [], None
             log_again(monitor, notes)

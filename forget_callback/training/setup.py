@@ -22,6 +22,7 @@ from forget_callback.runs.stopping import StopRule, check_targets, unknown_metri
 from forget_callback.runs.store import Store, open_run
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
+from forget_callback.training.claim import claim
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run
 from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
@@ -99,26 +100,38 @@ def _check_baseline(baseline: Any) -> None:
             raise ValueError(f"baseline must be 'start', 'base' or a RUN directory: {error}") from None
 
 
-def open_monitor(
-    settings: Settings, trainer: Any, args: TrainingArguments, state: TrainerState, probes: Sequence[Probe]
-) -> ForgetMonitor:
-    """The monitor of a run, over what a resumed one has on disk; what is of another run there is set aside.
+def open_store(settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes) -> Store:
+    """The store of a run, with its lock: the first thing that a run does. See `claim`.
+
+    Args:
+        notes: Of the checkpoint that training resumes from.
 
     Raises:
-        ValueError: If the directory has another probe of a name.
-        OSError: If the snapshots of another run there can neither be moved nor told apart.
+        OSError: If what another run left there can neither be moved nor told apart.
     """
-    store = Store(settings.output_dir or args.output_dir or ".")
-    after = state.global_step if state.global_step > 0 else -1
-    try:
-        store.begin(probes)
-        aside = store.set_aside(after=after)
-    except OSError:
-        if any(step > after for probe in probes for step in store.steps(probe.name)):
-            raise  # snapshots of two runs must not mix
-        aside = None
-    if aside is not None:
-        logger.warning("%s held an earlier or longer run; its snapshots were moved to %s", store.path, aside)
+    directory = settings.output_dir or args.output_dir or "."
+    return claim(directory, state, notes.run_id if state.global_step > 0 else None)
+
+
+def open_monitor(
+    settings: Settings,
+    trainer: Any,
+    args: TrainingArguments,
+    state: TrainerState,
+    probes: Sequence[Probe],
+    store: Store,
+    *,
+    started: float | None = None,
+) -> ForgetMonitor:
+    """The monitor of a run, over what a resumed one has on disk.
+
+    Args:
+        store: From `open_store`.
+        started: When the run began, by `time.perf_counter`; now by default.
+
+    Raises:
+        ValueError: If a resumed run has another probe of a name there, or its baseline is damaged.
+    """
     if args.push_to_hub and settings.upload != "all":
         _warn_of_push(store, args)
     last = int(state.max_steps)
@@ -133,6 +146,7 @@ def open_monitor(
         planned=schedule.planned(settings.every, last, evaluations=evaluations),
         log=settings.log,
         upload=settings.upload,
+        started=started,
     )
 
 

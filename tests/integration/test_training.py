@@ -355,18 +355,14 @@ def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, mo
         make_sft([ForgetCallback(probe, every=2, on_error="raise")]).train()
 
 
-def test_without_a_baseline_training_goes_on_unwatched(make_sft, make_model, tokenizer, probe, tmp_path, caplog):
+def test_a_run_with_another_probe_sets_the_first_aside(make_sft, make_model, tokenizer, probe, tmp_path):
     other = type(probe)("mini", probe.items[:3])
     store = Store(tmp_path)
     store.begin([other])
     store.write(score_probe(make_model(), tokenizer, other))
-    callback = ForgetCallback(probe, every=2)
-    trainer = make_sft([callback])
-    trainer.train()
-    assert trainer.state.global_step == 6
-    assert callback.history.empty
-    assert probe.fingerprint[:12] in caplog.text
-    assert other.fingerprint[:12] in caplog.text
+    make_sft([ForgetCallback(probe, every=2)]).train()
+    assert store.steps("mini") == [0, 2, 4, 6] and store.probes()[0].fingerprint == probe.fingerprint
+    assert Snapshot.load(next(store.path.glob("set-aside/1/snapshots/mini/*"))).fingerprint == other.fingerprint
 
 
 def test_a_second_run_in_the_same_directory_sets_the_first_aside(make_sft, probe, tmp_path, caplog):

@@ -229,10 +229,11 @@ def test_set_aside_of_everything_makes_room_for_another_run(store):
     assert store.probes() == [OTHER] and store.set_aside() == store.path / "set-aside" / "2"
 
 
-def test_set_aside_where_nothing_was_measured_moves_nothing(store, tmp_path):
-    before = content(tmp_path)
-    assert store.set_aside() is None and content(tmp_path) == before
-    assert Store(tmp_path / "new").set_aside() is None
+def test_set_aside_where_nothing_was_measured_moves_what_was_begun(store, tmp_path):
+    """It may say why nothing was measured, and its probes are not those of the next run."""
+    before = content(store.path)
+    assert content(store.set_aside()) == before and not store.exists
+    assert store.set_aside() is None and Store(tmp_path / "new").set_aside() is None
 
 
 @pytest.mark.parametrize("name", ["run", "run@home", "run@7"])

@@ -1,0 +1,177 @@
+"""A `forget/` folder read: which run it is of, its probes, snapshots and history. `store.py` has the layout.
+
+Whatever is damaged, cut or of another run is an error that names the file, and never left out in silence.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from forget_callback.probes.jsonl import read_items
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
+from forget_callback.runs.history import History, Stage
+from forget_callback.runs.manifest import RunState, incomplete, read_manifest, run_of
+from forget_callback.snapshots.snapshot import Snapshot, complete
+
+_STEP = re.compile(r"step-(\d{8,})\.parquet")
+
+
+class Recorded:
+    """What one run left in its `forget/` folder, `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run was recorded here."""
+        return (self.path / "manifest.json").is_file()
+
+    def manifest(self) -> dict[str, Any]:
+        """What was probed, with what.
+
+        Raises:
+            ValueError: If there is no run here, or its manifest is damaged.
+        """
+        return read_manifest(self.path / "manifest.json")
+
+    @property
+    def run(self) -> RunState:
+        """Which run this is a record of, and how far that got.
+
+        Raises:
+            ValueError: As `manifest`.
+        """
+        return run_of(self.manifest())
+
+    def incomplete(self) -> list[str]:
+        """In which ways this record is not that of a whole run, a sentence each; none if it is.
+
+        Raises:
+            ValueError: As `manifest`.
+        """
+        manifest = self.manifest()
+        return incomplete(run_of(manifest), {name: self.steps(name) for name in manifest["probes"]})
+
+    def probes(self) -> list[Probe]:
+        """The probes of the run.
+
+        Raises:
+            ValueError: If there is no run here, it has no probe, or a probe's file was changed.
+        """
+        entries = self.manifest()["probes"]
+        if not entries:
+            raise ValueError(f"{self.path} holds no probe: {'; '.join(self.incomplete())}")
+        probes = []
+        for name, entry in entries.items():
+            path = self.path / "probes" / f"{name}.jsonl"
+            items = read_items(path)
+            try:
+                probe = Probe(name, items, **entry["settings"])
+            except TypeError as error:
+                manifest = self.path / "manifest.json"
+                raise ValueError(f"{manifest} is damaged: 'probes.{name}.settings': {error}") from None
+            if probe.fingerprint != entry["fingerprint"]:
+                raise ValueError(
+                    f"{path} was changed or cut: its fingerprint is {probe.fingerprint}, the run's "
+                    f"{entry['fingerprint']}; restore it from a copy"
+                )
+            probes.append(probe)
+        return probes
+
+    @property
+    def stage(self) -> Stage:
+        """Which stage of a pipeline this run is."""
+        return Stage(**self.manifest().get("stage", {})) if self.exists else Stage()
+
+    def steps(self, *probes: str) -> list[int]:
+        """Steps at which there is a snapshot of each of these probes, in order."""
+        folders = [self.path / "snapshots" / probe for probe in probes]
+        found = [{int(m[1]) for path in folder.glob("*") if (m := _STEP.fullmatch(path.name))} for folder in folders]
+        return sorted(set.intersection(*found)) if found else []
+
+    def read(self, probe: str, step: int) -> Snapshot:
+        """One snapshot.
+
+        Raises:
+            ValueError: If there is none of that probe and step, which shows the steps that there are; or the file is
+                damaged, or of another run.
+        """
+        return self._load(probe, step, *self._expected(probe))
+
+    def _expected(self, probe: str) -> tuple[str, str]:
+        """What snapshots of a probe say of themselves: the run's id and the probe's fingerprint, "" where unknown."""
+        manifest = self.manifest() if self.exists else None
+        if manifest is None:
+            return "", ""
+        return run_of(manifest).id, manifest["probes"].get(probe, {}).get("fingerprint", "")
+
+    def _load(self, probe: str, step: int, run_id: str, fingerprint: str) -> Snapshot:
+        path = self._file(probe, step)
+        if not path.is_file():
+            raise ValueError(f"{self.path} has no snapshot of probe {probe!r} at step {step}; has {self.steps(probe)}")
+        found = Snapshot.load(path)
+        if (found.probe, found.step) != (probe, step):
+            raise ValueError(f"{path} is of probe {quoted(found.probe)} at step {found.step}: it does not belong here")
+        for name, own, other in (
+            ("run", run_id, found.metadata.get("run", run_id)),
+            ("probe", fingerprint, found.fingerprint),
+        ):
+            if own and other != own:
+                raise ValueError(f"{path} is of another {name}: {quoted(other)}, where {own} was expected")
+        return found
+
+    def history(self, probes: Sequence[Probe] | None = None) -> History:
+        """The run's history, computed again from its snapshots: the steps at which all of these probes were measured.
+
+        Raises:
+            ValueError: If there is no run here, or a probe's file was changed.
+        """
+        probes = self.probes() if probes is None else probes
+        history = History(self.beside("baseline", probes), stage=self.stage)
+        for snapshots, again in self.evaluations(probes):
+            history.append(snapshots, again=again)
+        return history
+
+    def evaluations(self, probes: Sequence[Probe]) -> Iterator[tuple[list[Snapshot], list[Snapshot]]]:
+        """Reads the steps at which all of these probes were measured, oldest first.
+
+        Yields:
+            A snapshot of each probe; and, at the first step only, of the same model scored again, if it was.
+        """
+        again, expected = self.beside("again", probes), {probe.name: self._expected(probe.name) for probe in probes}
+        for step in self.steps(*(probe.name for probe in probes)):
+            yield [complete(self._load(probe.name, step, *expected[probe.name]), probe) for probe in probes], again
+            again = []
+
+    def beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
+        """What `write_beside` kept of these probes; none if there is nothing.
+
+        Raises:
+            ValueError: If some have a baseline and others do not, or a file is damaged.
+        """
+        found = [snapshot for probe in probes if (snapshot := self.read_beside(kind, probe.name)) is not None]
+        if kind == "baseline" and 0 < len(found) < len(probes):
+            missing = {probe.name for probe in probes} - {snapshot.probe for snapshot in found}
+            raise ValueError(f"{self.path / kind} lacks {sorted(missing)}: restore it from a copy")
+        return found if len(found) == len(probes) else []
+
+    def read_beside(self, kind: Literal["baseline", "again"], probe: str) -> Snapshot | None:
+        """What `write_beside` kept, None if there is nothing."""
+        path = self.path / kind / f"{probe}.parquet"
+        if not path.is_file():
+            return None
+        found = Snapshot.load(path)
+        if found.probe != probe:
+            raise ValueError(f"{path} is of probe {quoted(found.probe)}: it does not belong here")
+        return found
+
+    def _file(self, probe: str, step: int) -> Path:
+        return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
