@@ -130,13 +130,8 @@ def _record(name: str, where: str, raw: Any) -> Record:
 def first_record(file: Path) -> dict[str, Any]:
     """The first object of a file of records, empty where there is none; for telling whose file it is."""
     text = read_text(file).lstrip()
-    if text.startswith("["):
-        try:
-            return dict(json.JSONDecoder().raw_decode(text[1:].lstrip())[0])
-        except (ValueError, TypeError, RecursionError):
-            return {}
     try:
-        raw = json.loads(text.partition("\n")[0] or "{}")
+        raw, _ = json.JSONDecoder().raw_decode(text[1:].lstrip() if text.startswith("[") else text)
     except (ValueError, RecursionError):
         return {}
     return raw if isinstance(raw, dict) else {}

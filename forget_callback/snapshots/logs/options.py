@@ -154,10 +154,11 @@ def as_choice(item: LoggedItem, options: tuple[str, ...], right: int, text: str)
 
 def _stated(text: str, options: Sequence[str]) -> int:
     """Place of the letter that a text states, of the alphabet that names these options; -1 if it states none."""
-    letters = alphabet_of(options) or ascii_uppercase
+    letters, letter = alphabet_of(options) or ascii_uppercase, letter_in(text)
     if letters[0] == "A":
-        return letter_place(extract(text, "choice") or "")
-    letter = letter_in(text)
+        return letter_place(
+            letter or extract(text, "choice") or extract(unicodedata.normalize("NFKC", text), "choice") or ""
+        )
     if not letter or letter not in letters:
         # In a sentence only where none of its words can follow, for one letter is a word in many languages.
         found = re.findall(rf"(?<!\w)[{letters}](?=\s*(?:$|[^\w\s]))", "".join(map(_plain, text)))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -103,7 +104,7 @@ def log_of(
         how={"tool": tool, "metric": metric},
         items=of_letters(items, source, wanted),
         source=source,
-        offers={"metric": candidates},
+        offers={"metric": [name for name in candidates if _could_decide(rows, name, source)]},
         variants=tuple(variants) if len(variants) > 1 else (),
         named=False,
     )
@@ -162,7 +163,12 @@ def _id(row: Record, source: str) -> str:
     value = row.raw.get("id")
     if isinstance(value, (dict, list)) or not _text(value).strip():
         raise ValueError(f"{source}, {row.where}: expected a text or number as id, got {quoted(value)}")
-    return _text(value)
+    return _number_or_text(value)
+
+
+def _number_or_text(value: Any) -> str:
+    """A label of which 1, "1" and "1.0" are the same: a table with an empty cell writes whole numbers so."""
+    return re.sub(r"^(-?\d+)\.0$", r"\1", _text(value))
 
 
 def _scores(rows: Iterable[Record], metric: str, source: str, wanted: LogOptions) -> list[float | None]:
@@ -179,6 +185,13 @@ def _scores(rows: Iterable[Record], metric: str, source: str, wanted: LogOptions
             f"{shares[0]:g}; {THRESHOLD:g} or more is taken as right"
         )
     return [None if value is None else float(value >= THRESHOLD) for value in values]
+
+
+def _could_decide(rows: Iterable[Record], metric: str, source: str) -> bool:
+    try:
+        return not {_score(row, metric, source) for row in rows} <= {None}
+    except ValueError:
+        return False
 
 
 def _score(row: Record, metric: str, source: str) -> float | None:
@@ -229,7 +242,7 @@ def _item(row: LogRow, metric: str, source: str, options: int | None, *, indices
         answer = _whole(row, "answer", source, least=-1, most=(k or _MOST_OPTIONS) - 1)
     hashes = {
         "number of options": "" if k is None else str(k),
-        "right answer": "" if _missing(expected) else _text(expected if answer is None else answer),
+        "right answer": "" if _missing(expected) else _number_or_text(expected if answer is None else answer),
         "prompt": "" if _missing(raw.get("prompt")) else digest(str(raw["prompt"])),
     }
     outcome = str(raw.get("outcome")).strip().lower()

@@ -80,6 +80,23 @@ def test_samples_without_a_score_are_not_wrong(run_cli, logs, tmp_path):
     assert json.loads(out)["all"]["n"] == N - 1
 
 
+def test_empty_answers_are_unparsed(run_cli, logs, tmp_path):
+    """Of a scorer that says no more than right or wrong."""
+    files = []
+    for name, said in (("a", "x"), ("b", "")):
+        (file,) = (logs / "after").glob("*.json")
+        log = json.loads(file.read_text())
+        for sample in log["samples"]:
+            sample["choices"], sample["output"]["choices"][0]["message"]["content"] = [], said
+            sample["output"]["completion"] = said
+            sample["scores"]["choice"] |= {"value": "C" if said else "I", "answer": None}
+        files.append(tmp_path / f"{name}.json")
+        files[-1].write_text(json.dumps(log))
+    code, out, err = run_cli("compare", *files, "--format", "json")
+    assert code == 0, err
+    assert json.loads(out)["all"]["unparsed"] == 1.0
+
+
 def test_damaged_and_unfinished_logs_are_refused(run_cli, logs, tmp_path):
     (file,), (packed,) = (logs / "after").glob("*.json"), (logs / "before").glob("*.eval")
     text = file.read_text()

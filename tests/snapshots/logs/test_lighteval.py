@@ -207,3 +207,57 @@ def test_the_older_layout_of_generated_answers(run_cli, tmp_path):
     code, out, err = run_cli("compare", tmp_path / "a", tmp_path / "c")
     assert (code, out) == (2, "")
     assert "few-shot examples: 5 against 0" in err
+
+
+def table(tmp_path, name, rows):
+    file = tmp_path / name / "details_suite|task|0_2025-01-01T00-00-00.000000.parquet"
+    file.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return file
+
+
+def answered(i, text, right, **metrics):
+    """A row of a generative task, as today's versions write it."""
+    doc = {"id": str(i), "query": f"Q{i}", "choices": ["x"], "gold_index": 0, "instruction": "", "fewshot_samples": []}
+    response = {"input": f"Q{i}", "text": [text], "logprobs": [], "output_tokens": [[1]]}
+    return {"doc": doc, "metric": metrics or {"em": right}, "model_response": response}
+
+
+def test_empty_answers_are_unparsed(run_cli, tmp_path):
+    a = table(tmp_path, "a", [answered(i, "x", 1.0) for i in range(4)])
+    b = table(tmp_path, "b", [answered(i, text, 0.0) for i, text in enumerate(["", " ", "y", "z"])])
+    assert compared(run_cli, a, b)["all"]["unparsed"] == 0.5
+
+
+def test_several_metrics_of_which_none_is_known(run_cli, tmp_path):
+    files = [
+        table(tmp_path, name, [answered(i, "x", 0, char_norm=1.0, token_norm=float(name == "a")) for i in range(4)])
+        for name in "ab"
+    ]
+    code, out, err = run_cli("compare", *files)
+    assert (code, out) == (2, "")
+    assert "2 metrics could decide what is right: char_norm, token_norm; choose one: --metric" in err
+    found = compared(run_cli, *files, "--metric", "token_norm")["all"]
+    assert (found["n10"], found["metric"]) == (4, "token_norm")
+
+
+def test_unknown_options_are_said_to_be_open_ended(run_cli, tmp_path):
+    for name, seed in (("a", 1), ("b", 2)):
+        older(tmp_path / name, seed, generative=True)
+    code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b")
+    assert code == 0
+    assert (
+        "'extractive_match' decides what is right; 40 of 40 items without options in the log are treated as open" in err
+    )
+    assert "--n-choices" in err
+    code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b", "--n-choices", "4")
+    assert "gpqa_diamond: 'extractive_match' decides what is right; 4 options" in err
+
+
+def test_rows_of_another_form_are_named(run_cli, tmp_path):
+    good = table(tmp_path, "a", [answered(0, "x", 1.0)])
+    for number, row in enumerate(({"doc": {"id": "0"}, "metric": {"em": 1.0}}, {"doc": "x", "metric": "y"})):
+        bad = table(tmp_path, f"b{number}", [row])
+        code, out, err = run_cli("compare", good, bad)
+        assert (code, out) == (2, "")
+        assert f"{bad}, row 1: not details of lighteval" in err

@@ -1,8 +1,10 @@
 """Rows of lm-eval that its logs of real tasks have, one kind a test; `integration/test_logs.py` has logs of lm-eval."""
 
+import gzip
 import json
 import time
 
+import numpy as np
 import pytest
 
 from forget_callback.snapshots.logs import LogOptions, match, read_logs
@@ -60,6 +62,12 @@ def test_options_that_contradict_the_scores_are_not_used(read):
     log, notes = read([row(0), row(1, target="1", right=1.0)])
     assert [(item.answer, item.choice, len(item.options)) for item in log.items] == [(0, -1, 3), (1, -1, 3)]
     assert "the option that 'acc' chose does not follow from" in notes[0]
+
+
+@pytest.mark.parametrize("said_", ["", " \n", None])
+def test_empty_answers_are_unparsed(read, said_):
+    log, _ = read([said(0, said_, "x", 0.0), said(1, "y", "x", 0.0), said(2, "x", "x", 1.0)])
+    assert log.snapshot().outcome.tolist() == ["unparsed" if said_ is not None else "wrong", "wrong", "correct"]
 
 
 def test_several_right_options(read):
@@ -154,6 +162,33 @@ def test_metrics(read):
     assert str(log.items[1].correct) == "nan", "not scored, not wrong"
 
 
+def test_several_metrics_could_decide(read):
+    """Where none is known to be the task's main one, the user chooses; else it is said which decides."""
+    rows = [row(0, metrics=["f1", "own", "other"], f1=0.5, own=1.0, other=0.0)]
+    with pytest.raises(ValueError, match="2 metrics could decide what is right: own, other; choose one: --metric"):
+        read(rows)
+    assert read(rows, metric="other")[0].items[0].correct == 0
+    assert read([row(0, metrics=["own"], own=1.0)])[0].how["metric"] == "own", "the only one"
+    rows = [row(0, metrics=["acc_norm", "acc"], acc_norm=0.0)]
+    log, _ = read(rows)
+    said_ = []
+    match([{"task": log}, {"task": log}], LogOptions(note=said_.append))
+    assert "task: 'acc' decides what is right, and not acc_norm: --metric; 3 options" in said_
+
+
+@pytest.mark.parametrize("value", ["x", [1], {"a": 1}, 0.5, 2, 10**400, "9" * 300])
+def test_a_metric_that_is_not_right_or_wrong(read, value):
+    with pytest.raises(ValueError, match="no metric is 0 or 1 for all items") as caught:
+        read([row(0, right=value)])
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("target", ["(" * 5000, "-" * 100_000 + "1", "[" * 300 + "]" * 300, "\\d", "[1, 2", "9" * 5000])
+def test_targets_that_are_no_expressions(read, target):
+    log, _ = read([row(0, target=target, right=0.0)])
+    assert log.items[0].expected == (target,)
+
+
 def test_a_probe_of_a_log_keeps_what_was_asked(read):
     odd = row(0, options=("same", "same", ""))
     log, _ = read([odd, row(1, target="1", right=0.0)])
@@ -189,3 +224,242 @@ def test_the_time_to_read_a_log_grows_with_its_rows(read):
         return min(times)
 
     assert cost(8000) < 4 * 16 * cost(500)
+
+
+def old(rows):
+    """The rows as versions before 0.4.7 write them."""
+    new = ("filter", "metrics", "doc_hash", "prompt_hash", "target_hash")
+    return [
+        {name: value for name, value in one.items() if name not in new}
+        | {"arguments": [list(pair.values()) for pair in one["arguments"].values()]}
+        for one in rows
+    ]
+
+
+T = "2024-08-01T10-00-00.000000"
+FILTERS = {"filter_list": [{"name": "strict"}, {"name": "flexible"}]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(rows, results, name=...) -> the path of a log with a results file beside it."""
+
+    def write(rows, results=None, *, file=f"samples_task_{T}.jsonl", beside=f"results_{T}.json", end="\n"):
+        path = tmp_path / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(one) + end for one in rows))
+        if results is not None:
+            (path.parent / beside).write_text(json.dumps(results))
+        return path
+
+    return write
+
+
+def logs_of(path, **wanted):
+    notes = []
+    return read_logs(path, LogOptions(**wanted, note=notes.append)), notes
+
+
+def two_readings(n, *, processes=1):
+    """Documents read by two filters: wrong by the first, right by the second, as processes one after another write."""
+    rows = []
+    for rank in range(processes):
+        own = range(rank, n, processes)
+        rows += [said(i, f"It is {i}", str(i), 0.0) | {"filtered_resps": ["[invalid]"]} for i in own]
+        rows += [said(i, f"It is {i}", str(i), 1.0) | {"filtered_resps": [str(i)]} for i in own]
+    return old(rows)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("listed", ["configs", "results"])
+def test_filters_that_the_rows_do_not_name(write, processes, listed):
+    scores = {"exact_match,strict": 0.0, "exact_match_stderr,strict": 0.0, "exact_match,flexible": 1.0, "alias": "task"}
+    results = {"configs": {"task": FILTERS}} if listed == "configs" else {"results": {"task": scores}}
+    path = write(two_readings(20, processes=processes), results)
+    with pytest.raises(ValueError, match="extracted by 2 filters: strict, flexible; choose one: --filter"):
+        logs_of(path)
+    for name, right in (("strict", 0.0), ("flexible", 1.0)):
+        log = logs_of(path, filter=name)[0]["task"]
+        assert sorted(int(item.id) for item in log.items) == list(range(20))
+        assert {item.correct for item in log.items} == {right}
+        assert log.how["filter"] == name
+        assert {item.outcome for item in log.items} == {None if right else "unparsed"}
+
+
+def test_filters_that_nothing_names(write):
+    path = write(two_readings(20))
+    for more in ({}, {"filter": "flexible"}, {"allow_partial": True}):
+        with pytest.raises(
+            ValueError, match=r"before 0\.4\.7 wrote the readings of several filters without naming them"
+        ):
+            logs_of(path, **more)
+    path = write(old([row(0), row(1), row(1)]), {"configs": {"task": FILTERS}}, beside="other.json")
+    with pytest.raises(ValueError, match=r"id '1' occurs 2 times"):
+        logs_of(path)
+
+
+def test_a_copy_is_no_reading_of_another_filter(write):
+    one = {"configs": {"task": {"filter_list": [{"name": "none"}]}}}
+    with pytest.raises(ValueError, match="id '0' occurs 2 times"):
+        logs_of(write(old([row(0), row(1)] * 2), one))
+    with pytest.raises(ValueError, match="id '0' occurs 3 times"):
+        logs_of(write(two_readings(3) + two_readings(3)[:3], {"configs": {"task": FILTERS}}))
+
+
+def test_a_cut_log_of_unnamed_filters(write):
+    results = {"configs": {"task": FILTERS}, "n-samples": {"task": {"original": 20, "effective": 20}}}
+    path = write(two_readings(20)[:30], results)
+    assert len(logs_of(path, filter="strict")[0]["task"].items) == 20
+    with pytest.raises(ValueError, match="has 10 of 20 evaluated items"):
+        logs_of(path, filter="flexible")
+
+
+MMLU = {
+    "group_subtasks": {"mmlu": ["mmlu_a", "mmlu_b"]},
+    "n-shot": {"mmlu_a": 5, "mmlu_b": 5},
+    "n-samples": {name: {"original": 3, "effective": 3} for name in ("mmlu_a", "mmlu_b")},
+    "configs": {},
+}
+
+
+@pytest.mark.parametrize("beside", [f"base_{T}.json", f"results_{T}.json", f"my_model.v2_{T}.json"])
+def test_the_results_file_of_any_output_path(write, beside):
+    for task in ("mmlu_a", "mmlu_b"):
+        path = write([row(i) for i in range(3)], MMLU, file=f"out/samples_{task}_{T}.jsonl", beside=beside)
+    for given in (path.parent, path.parent / beside):
+        (name, log), *others = logs_of(given)[0].items()
+        assert (name, len(log.items), log.few_shot, others) == ("mmlu", 6, 5, [])
+    write([row(i) for i in range(2)], MMLU, file=f"out/samples_mmlu_a_{T}.jsonl", beside=beside)
+    with pytest.raises(ValueError, match="has 2 of 3 evaluated items; to compare these: --allow-partial"):
+        logs_of(path.parent)
+
+
+def test_two_models_in_one_directory(write):
+    """As `--output_path out/base.json` and `--output_path out/tuned.json` leave them."""
+    later = T.replace("2024", "2025")
+    path = write([row(0)], {"configs": {}}, file=f"out/samples_task_{T}.jsonl", beside=f"base_{T}.json")
+    write([row(0, right=0.0)], {"configs": {}}, file=f"out/samples_task_{later}.jsonl", beside=f"tuned_{later}.json")
+    with pytest.raises(ValueError, match="holds logs of 2 models: base, tuned; name one"):
+        logs_of(path.parent)
+    for name, right in ((f"base_{T}.json", 1.0), (f"tuned_{later}.json", 0.0)):
+        assert logs_of(path.parent / name)[0]["task"].items[0].correct == right
+
+
+def test_lost_lines_stay_as_items_without_a_score(write):
+    """So that a gate sees them, whether one log was cut or both."""
+    results = {"n-samples": {"task": {"original": 4, "effective": 4}}, "configs": {}}
+    whole, cut = [row(i) for i in range(4)], [row(i) for i in range(2)]
+    logs = []
+    for name, rows in (("a", whole), ("b", cut), ("c", cut)):
+        path = write(rows, results, file=f"{name}/samples_task_{T}.jsonl")
+        found, notes = logs_of(path, allow_partial=True)
+        assert any("has 2 of 4 evaluated items; the others count as not scored" in note for note in notes) == (
+            rows is cut
+        )
+        logs.append(found)
+    for pair in (logs[:2], logs[1:], logs[:2][::-1]):
+        one, two = (own["task"].snapshot() for own in match(pair, LogOptions(allow_partial=True, note=str)))
+        assert one.ids.tolist() == two.ids.tolist() == ["0", "1", "2", "3"]
+        assert np.isnan(one.correct + two.correct).tolist() == [False, False, True, True]
+
+
+def test_a_log_without_results_says_what_is_not_known(write):
+    found, _ = logs_of(write([row(0)]))
+    notes = []
+    match([found, found], LogOptions(note=notes.append))
+    assert f"whether lines are missing at the end of {found['task'].source} cannot be checked" in notes[-1]
+    found, _ = logs_of(write([row(0)], {"n-samples": {"task": {"effective": 1}}}))
+    notes.clear()
+    match([found, found], LogOptions(note=notes.append))
+    assert "cannot be checked" not in "".join(notes)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_files_of_0_4_0_to_0_4_2(tmp_path, packed):
+    """One JSON array in <model>_<task>.jsonl, and results.json, as `lm_eval/__main__.py` of v0.4.2 writes them."""
+    for name, right in (("base", 1.0), ("tuned", 0.0)):
+        folder = tmp_path / name
+        folder.mkdir()
+        for task in ("arc_easy", "arc_challenge"):
+            text = json.dumps(old([row(i, right=right, target="0" if right else "1") for i in range(9)]), indent=2)
+            file = folder / f"pretrained__org__{name}_{task}.jsonl"
+            if packed:
+                file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(text.encode()))
+            else:
+                file.write_text(text)
+    with pytest.raises(ValueError, match="the tasks differ"):
+        match([logs_of(tmp_path / name)[0] for name in ("base", "tuned")], LogOptions(note=str))
+    single = [logs_of(next((tmp_path / name).glob("*arc_easy*")))[0] for name in ("base", "tuned")]
+    assert [len(own) for own in single] == [1, 1]
+    for name in ("base", "tuned"):
+        configs = {"arc_easy": {}, "arc_challenge": {}}
+        results = {"results": {}, "configs": configs, "config": {"model_args": f"pretrained=org/{name}"}}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        (tmp_path / name / "broken.json").write_text("{")
+    for name, right in (("base", 1.0), ("tuned", 0.0)):
+        found, _ = logs_of(tmp_path / name)
+        assert set(found) == {"arc_easy", "arc_challenge"}
+        assert {item.correct for item in found["arc_easy"].items} == {right}
+        assert {item.choice for item in found["arc_easy"].items} == {0}
+        assert not found["arc_easy"].counted, "the results of these versions do not say how many"
+
+
+def test_two_models_in_the_old_layout(tmp_path):
+    for name in ("base", "tuned"):
+        (tmp_path / f"pretrained__{name}_arc.jsonl").write_text(json.dumps(old([row(0)])))
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"configs": {"arc": {}}, "config": {"model_args": f"pretrained={name}"}})
+        )
+    with pytest.raises(ValueError, match="holds logs of 2 models: pretrained__base, pretrained__tuned"):
+        logs_of(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_packed_files_encodings_and_ends_of_lines(tmp_path, end, encoding, packed):
+    raw = "".join(json.dumps(row(i, doc={"q": "é\u2028"}), ensure_ascii=False) + end for i in range(3)).encode(encoding)
+    file = tmp_path / f"samples_task_{T}.jsonl{'.gz' if packed else ''}"
+    file.write_bytes(gzip.compress(raw) if packed else raw)
+    for given in (tmp_path, file):
+        log = logs_of(given)[0]["task"]
+        assert [item.id for item in log.items] == ["0", "1", "2"]
+    file.write_bytes(file.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="cut off"):
+        logs_of(file)
+
+
+HOSTILE = {
+    "a list": "[1]",
+    "no sample": '{"doc_id": 1}',
+    "deep nesting": '{"doc_id": 1, "doc": ' + "[" * 100_000 + "]" * 100_000 + "}",
+    "arguments that are a number": json.dumps(row(0) | {"arguments": 7}),
+    "arguments that are numbers": json.dumps(row(0) | {"arguments": [1, 2]}),
+    "no responses": json.dumps(row(0) | {"filtered_resps": None}),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_lines_that_are_no_samples_are_named(write, case):
+    path = write([row(1)])
+    path.write_text(path.read_text() + HOSTILE[case] + "\n")
+    with pytest.raises(ValueError, match="line 2") as caught:
+        logs_of(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_scores_that_are_no_numbers(read):
+    log, notes = read([row(0, scores=("x", None, -3.0)), row(1)])
+    assert [item.choice for item in log.items] == [-1, -1]
+    assert "the option that 'acc' chose does not follow" in notes[0]
+    log, _ = read([row(0, scores=("nan", -1.0, -3.0)), row(1)])
+    assert [item.choice for item in log.items] == [-1, -1]
+
+
+def test_a_directory_with_logs_of_several_kinds(write, tmp_path):
+    write([row(0)])
+    (tmp_path / "notes.csv").write_text("a,b\n")
+    assert set(logs_of(tmp_path)[0]) == {"task"}, "what else lies there is not read"
+    (tmp_path / "run.json").write_text(json.dumps({"version": 2, "status": "success", "eval": {}}))
+    with pytest.raises(ValueError, match="has logs of lm-eval and inspect; give a path with logs of one tool"):
+        logs_of(tmp_path)
