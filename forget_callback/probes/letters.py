@@ -50,7 +50,7 @@ _IS_RIGHT = re.compile(
     rf"(?: (?:{_ADVERB}|an?|my|more|by far)\b){{0,4}} (?:{_RIGHT}\b|{ANSWER}|option\b|choice\b|one\b|correctly\b)"
     r"|\b(?:best|correctly|accurately)\b|"
     r"\b(?:fits|works|makes|describes|explains|matches) (?:best|(?:the )?(?:most )?sense)"
-    r"|是(?:正确|正確|对|對)|が正|[이가] 정답)"
+    r"|\bit is\b|是(?:正确|正確|对|對)|が正|[이가] 정답)"
 )
 _CONCLUDED = re.compile(
     r"(?i:(?:\b(?:so|therefore|thus|hence|consequently|it(?: is|'s)|that(?: is|'s)|must be|should be|would be|"
@@ -61,7 +61,7 @@ _CONCLUDED = re.compile(
     r"(?:[ ,:]{0,2}(?:it's|it is|it must be|it should be|we have|is|must be|should be|i choose|i'd say))?"
     rf"{_FILLER})(?=[(\[<] ?[A-Za-z] ?[)\]>.:,]|(?![a-z](?![).]|\n|\Z)){_BARE})"
 )
-_MENTIONED = re.compile(rf"\b(?:options?|choice|alternative|letter|answer) ?:? ?{_AHEAD}", re.IGNORECASE)
+_MENTIONED = re.compile(rf"(?:{ANSWER}|\b{_OPTION}\b) ?:? ?{_AHEAD}", re.IGNORECASE)
 _BOLD = re.compile(r"(?:\*\*|__|`)[ (\[]{0,2}([A-Z])(?:[)\]]?[.:]?(?:\*\*|__|`)|[).:\]]{1,2}[ *])")
 _TITLE = r" (?:[A-Z0-9][\w'.,-]{0,30} ?){1,4}(?:\n|\Z)"  # "B New York" on a line of its own
 _OPENS = re.compile(
@@ -73,19 +73,20 @@ _CLOSES = re.compile(r"(?=[(\[]([A-Za-z])[)\]]\W*\Z)")
 # What may follow a letter that is a sentence's subject, and no noun after an article.
 _VERBS = (
     r"(?:is|isn't|was|wasn't|are|aren't|would|will|can|cannot|can't|could|should|must|may|might|does|doesn't|do|has|had|"
-    r"because|since|as|and|or|but|for|with|which|that|when|while|if|by|in|on|at|of|from|to|seems|appears|looks|so|not|"
-    r"than|therefore|being|makes|fits|works|states|says|describes|matches|best|correctly|here|over|i|ist|est|es|è|é|"
-    r"weil|denn|da|parce|car|porque|perché|und|oder|et|ou|y|jest|är)"
+    r"because|since|as|and|or|but|for sure|with|which|that|when|while|if|by|in|on|at|of|from|to|seems|appears|looks|"
+    r"so|not|than|therefore|being|makes|fits|works|states|says|describes|matches|best|correctly|here|over|it|I|rather|instead|"
+    r"obviously|definitely|clearly|probably|certainly|surely|ist|est|es|è|é|weil|denn|da|parce|car|porque|perché|und|oder|et|ou|y|jest|är)"
 )
 _NOUN = re.compile(rf" (?!{_VERBS}\b)(?:[^\W\d_]|\d+[ -][a-z])")
 _NOUN_AFTER_CAPITAL = re.compile(rf"(?!{_TITLE}) (?!{_VERBS}\b)\w")
 _PRONOUN = re.compile(
-    r",? (?!(?:is|isn't|because|since|as|and|or|not|being|best|correctly|fits|makes|seems|ist|est|es)\b)[a-z]"
+    r",? (?!(?:is|isn't|because|since|as|and|or|not|being|best|correctly|fits|makes|over|rather|instead|seems|appears|"
+    r"for sure|it|ist|est|es)\b)[a-z]"
 )
 _STARTS = re.compile(r"(?:^|[\n.:;!?—–-])[ (\[]*\Z")
 _ALTERNATIVE = re.compile(r"(?<!\w)[A-Za-z][)\]]? ?(?:/|&|or|and|oder|und) (?:option |choice )?[(\[]?\Z")
-_NAME = re.compile(r"\b[A-Z](?!\w*ly )\w+ \Z")
-_NO_OPTION = re.compile(r"(?:vitamin|hepatitis|influenza|grade|type|world war|\d) \Z", re.IGNORECASE)
+_NUMERAL = re.compile(r"\b(?!Maybe|Perhaps|\w+ly )[A-Z]\w+ [IVX]\Z")  # Elizabeth I, Malcolm X
+_NO_OPTION = re.compile(r"(?:vitamin|hepatitis|influenza|grade|type|plan|world war|\d) \Z", re.IGNORECASE)
 _IS = r"(?:is|are|was|were|would|could|can|does|do|has|must|should|will|seems?|looks?|may|might)"
 _DENIED_AFTER = re.compile(
     rf"[)\]]?(?: ?\([^()\n]{{0,40}}\))? {_IS}(?:n't\b|(?: (?:be|been|clearly|also|therefore|thus|simply|probably|"
@@ -94,11 +95,12 @@ _DENIED_AFTER = re.compile(
     r" can(?:not|'t)\b|(?: [^\W\d_]+)?\?"
 )
 _DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\bneither|\bnor|\bthan|instead of|\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|discard\w*|"
-    r"reject\w*|\bignor\w+|\bnever|\bnicht|\bno es|\bn'est pas)(?: (?:be|is|think|say|choose|pick|the|it|it's|option|"
-    r"choice|answer|letter|either|both)){0,3} ?[(\[]*\Z",
+    r"(?:\bnot|n't|\bneither|\bnor|\bthan|instead of|\bover|\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|"
+    r"discard\w*|reject\w*|\bignor\w+|\bnever|\bnicht|\bno es|\bn'est pas)(?: (?:be|is|think|say|choose|pick|the|it|"
+    r"it's|option|choice|answer|letter|either|both)){0,3} ?[(\[]*\Z",
     re.IGNORECASE,
 )
+_HEDGED = re.compile(r"\b(?:could|might|may)\b", re.IGNORECASE)
 _SUPPOSED = re.compile(
     r"(?:\b(?:if|whether|suppose|assum\w+|unless|wenn|wrong|incorrect|false|not|never)|n't)\b"
     r"(?:(?!but\b|then\b|so\b)[^.,;:\n]){0,25}\Z",
@@ -152,7 +154,8 @@ def _last(text: str, rule: re.Pattern[str], *, ahead: bool = False) -> str | Non
         ahead: Whether the letter follows the match; else the match begins with it.
     """
     for hit in reversed(list(rule.finditer(text))):
-        if not _SUPPOSED.search(text, max(0, hit.start() - 40), hit.start()):
+        hedged = ahead and _HEDGED.search(hit[0])
+        if not hedged and not _SUPPOSED.search(text, max(0, hit.start() - 40), hit.start()):
             letter = _named(text, hit.end() if ahead else hit.start(), stated=rule is _STATED)
             if letter is not None:
                 return letter
@@ -228,16 +231,16 @@ def _closing(text: str) -> str | None:
     start = max(text.rfind("\n"), len(text) - 1000)
     hits = list(_AT.finditer(text, start + 1))
     hits = [hit for hit in hits if hit[1]] or [hit for hit in hits if hit[2].isupper() and not _in_name(text, hit)]
-    letters = [_named(text, hit.start()) for hit in hits]
-    found = _only(letter for letter in letters if letter is not None)
-    if found:
+    named = [(hit.start(), letter) for hit in hits if (letter := _named(text, hit.start())) is not None]
+    found = _only(letter for _, letter in named)
+    if found:  # not as the last of a list
         above = max(0, text.rfind("\n", 0, max(start, 0)), start - 200)
-        if re.compile(rf"[\s(\[]{chr(ord(found) - 1)}(?:[).:\]]|\n)").search(text, above):
-            return None  # the last of a list
-    return found
+        before = re.compile(rf"[\s(\[]{chr(ord(found) - 1)}(?:[).:\]]|\n)").search(text, above, named[0][0])
+        return None if before else found
+    return None
 
 
 def _in_name(text: str, hit: re.Match[str]) -> bool:
     """Whether a bare letter is part of a name: "Malcolm X", "George W. Bush"."""
-    after_name = _NAME.search(text, max(0, hit.start() - 30), hit.start())
-    return bool(after_name or (text[hit.start() - 1] == " " and re.compile(r"\. [A-Z]\w").match(text, hit.end())))
+    numeral = _NUMERAL.search(text, max(0, hit.start() - 30), hit.end())
+    return bool(numeral or (text[hit.start() - 1] == " " and re.compile(r"\. [A-Z]\w").match(text, hit.end())))

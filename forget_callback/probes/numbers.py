@@ -37,10 +37,10 @@ _ABOUT = (
     r"(?:[ \n:]{0,3}(?:approximately|about|roughly|around|exactly|equal to|therefore|thus|a total of|≈|~|[a-z] ?=|"
     r"USD|EUR|ungefähr|environ|unos)){0,3}[ \n:]{0,3}"
 )
-_STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|#### ?){_AHEAD}", re.IGNORECASE)
+_STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|#### ?)\(?{_AHEAD}", re.IGNORECASE)
 _SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,3} ?(?:[-+*×÷/^]|\\times|\\cdot|x(?= ?\d)) ?[($€]?\d")
 _RESULT = re.compile(rf"[=≈] ?{_AHEAD}")
-_SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?!,?\d| \d)(?:\.\d+)?")  # 12 300, where it is one number surely
+_SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+|,\d{1,2}(?!\d))?")  # 12 300, where it is one number surely
 _ALONE = re.compile(
     rf"(?:[A-Za-z]\w{{0,9}} ?[=≈] ?)?({_NUMBER.pattern}) ?"
     r"(?:%|[A-Za-z°]{1,20}(?: [A-Za-z]{1,20}){0,3})?(?:\^\d)?\.?"
