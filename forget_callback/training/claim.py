@@ -40,7 +40,7 @@ def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | 
         own = alone and run_id is not None and _find_own(store, run_id)
         if own:
             after = state.global_step
-            store.set_run(status=run.status, planned_steps=run.planned_steps, steps=None, not_measured=[])
+            store.set_run(status=run.status, planned_steps=run.planned_steps, steps=None)
             moved = store.set_aside(after=after)
         else:
             moved = store.set_aside()
@@ -55,22 +55,27 @@ def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | 
     return store
 
 
-def _locked(
-    directory: str | os.PathLike[str], state: TrainerState, run_id: str | None, run: RunState
-) -> tuple[Store, bool]:
-    """A store, locked; and False where it is a new one because a run that is alive has the directory."""
+def lock(store: Store, state: TrainerState) -> bool:
+    """Takes a store for the training that has this state; False while another run that is alive has it."""
     of_state = weakref.ref(state)
 
     def alive() -> bool:
         training = of_state()
         return training is not None and is_training(training)
 
+    return store.lock(owner=state, alive=alive)
+
+
+def _locked(
+    directory: str | os.PathLike[str], state: TrainerState, run_id: str | None, run: RunState
+) -> tuple[Store, bool]:
+    """A store, locked; and False where it is a new one because a run that is alive has the directory."""
     store = Store(directory)
     if run_id:
         own = Store(_beside(store, run_id))  # it had to give way when it was started
-        if own.exists and own.lock(owner=state, alive=alive):
+        if own.exists and lock(own, state):
             return own, True
-    if store.lock(owner=state, alive=alive):
+    if lock(store, state):
         return store, True
     other = Store(_beside(store, run.id))
     logger.warning(
@@ -79,7 +84,7 @@ def _locked(
         store.path,
         other.path,
     )
-    other.lock(owner=state, alive=alive)
+    lock(other, state)
     return other, False
 
 

@@ -6,15 +6,13 @@ advice) is inside one guard: it may fail, and history, disk and stop rules still
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from numbers import Integral, Real
 
 import numpy as np
@@ -29,18 +27,10 @@ from forget_callback.runs.power import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
+from forget_callback.training.display import Display, guarded
 from forget_callback.training.pending import Pending
 from forget_callback.training.remarks import differences, idle_rules
-from forget_callback.training.trackers import (
-    Gallery,
-    Log,
-    Tracker,
-    Upload,
-    checked_trackers,
-    tracked,
-    uploadable,
-    without_texts,
-)
+from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -107,10 +97,7 @@ class ForgetMonitor:
     ) -> None:
         self.probes = as_probes(probes)
         self.store = store if isinstance(store, Store) else Store(store)
-        self.trackers = () if upload == "none" else checked_trackers(trackers)
-        self._log, self._upload = log, upload
-        sampled = {probe.name for probe in self.probes if probe.sampled}
-        self._sampled = sampled | {"all"} if len(sampled) == len(self.probes) else sampled
+        self._display = Display(self.probes, checked_trackers(trackers), log=log, upload=upload)
         self.rules = stop_rules(stop)
         self.planned = planned
         check_targets(self.rules, self.probes)
@@ -119,7 +106,6 @@ class ForgetMonitor:
         self._history = History()
         self._pending = Pending(self.store)
         self._advised: set[tuple[str, str]] = set()
-        self._galleries = [tracker for tracker in self.trackers if isinstance(tracker, Gallery)]
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
         if self._open():
@@ -163,6 +149,11 @@ class ForgetMonitor:
                 logger.warning("%s", line)
             self._history = self.store.history(self.probes)
         self._save()
+
+    @property
+    def trackers(self) -> tuple[Tracker, ...]:
+        """Where the numbers go."""
+        return self._display.trackers
 
     @property
     def history(self) -> pd.DataFrame:
@@ -268,12 +259,13 @@ class ForgetMonitor:
         for snapshot in same:
             self._pending.add(("again", snapshot.probe), partial(self.store.write_beside, "again", snapshot))
         error = self._save()
-        with _guarded("logging of what to know about the probes"):
+        with guarded("logging of what to know about the probes"):
             if first:
                 self._report_start(now, same)
             self._advise(now)
-        with _guarded("showing this step"):
-            self._show(now, rows, seconds, shown=adds)
+        # Nothing was trained before the baseline: its share of the time means nothing.
+        overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
+        self._display.show(self._history, now, rows, seconds=seconds, overhead=overhead, shown=adds)
         return Observation(step, tuple(now), tuple(rows), self._decide(), seconds, error)
 
     def would_act(self, step: int, snapshots: Snapshot | Sequence[Snapshot]) -> bool:
@@ -318,11 +310,7 @@ class ForgetMonitor:
         """
         if self._history.rows:
             self._write_report()
-            with _guarded("showing the run"):
-                files = uploadable(self.store.path, self._upload)
-                for gallery in self._galleries:
-                    with _guarded(type(gallery).__name__):
-                        gallery.finish(self._history.rows, files)
+            self._display.finish(self._history.rows, self.store.path)
 
     def _write_report(self) -> None:
         from forget_callback.report import Run, write_report
@@ -350,9 +338,11 @@ class ForgetMonitor:
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
-        for tracker in self.trackers:
-            with _guarded(type(tracker).__name__):
-                tracker.alert(title, text)
+        self._display.alert(title, text)
+
+    def relog(self, tracker: Tracker) -> None:
+        """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
+        self._display.relog(tracker, self._history.rows)
 
     def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
         """Logs what there is to know before training."""
@@ -389,39 +379,3 @@ class ForgetMonitor:
                 logger.warning("%s: %s", title, text)
                 self.alert(title, text)
         return decisions
-
-    def relog(self, tracker: Tracker) -> None:
-        """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
-        with _guarded(type(tracker).__name__):
-            for _, rows in groupby(self._history.rows, key=lambda row: row.step):
-                tracker.log(tracked(list(rows), log=self._log, sampled=self._sampled))
-
-    def _show(self, snapshots: Sequence[Snapshot], rows: Sequence[Row], seconds: float, *, shown: bool) -> None:
-        """Sends one step to the trackers; `shown`: they have its changed items already."""
-        # Nothing was trained before the baseline: its share of the time means nothing.
-        overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
-        logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled)
-        if self._galleries:
-            with _guarded("showing what changed"):
-                self._show_changes(snapshots, shown=shown)
-        for tracker in self.trackers:
-            with _guarded(type(tracker).__name__):
-                tracker.log(logged)
-
-    def _show_changes(self, snapshots: Sequence[Snapshot], *, shown: bool) -> None:
-        """Hands the items that changed to the trackers that show more than numbers."""
-        changes = pd.concat([self._history.changes(probe, now) for probe, now in zip(self.probes, snapshots)])
-        changes = changes.head(0) if shown else changes
-        changes = changes if self._upload == "all" else without_texts(changes)
-        for gallery in self._galleries:
-            with _guarded(type(gallery).__name__):
-                gallery.show(self._history.rows, changes)
-
-
-@contextlib.contextmanager
-def _guarded(what: str) -> Iterator[None]:
-    """Logs an error: what only shows numbers must not cost a snapshot, a stop or a run."""
-    try:
-        yield
-    except Exception as error:
-        logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
