@@ -2,8 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
+TORCH ?= torch
+# Without browsers, demos, other processes and pages.
+FAST := tests/cli tests/metrics tests/probes tests/report tests/runs tests/scoring tests/snapshots tests/tools \
+	tests/training tests/integration/test_training.py tests/integration/test_trainers.py
 
-.PHONY: demo test coverage check docs wheel clean
+.PHONY: demo test coverage check lowest newest docs wheel clean
 
 demo: .venv/installed
 	$(BIN)/forget-callback demo --out $(OUT)
@@ -20,6 +24,18 @@ check: .venv/dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy
 
+# The fast part of the suite on the lowest versions that pyproject.toml allows, and on the newest there are, each in an
+# environment of its own. TORCH=torch==2.13.0 keeps a certain torch, UV_TORCH_BACKEND=cpu takes one without CUDA. What
+# other versions warn of is not ours.
+lowest: RESOLUTION := lowest-direct
+newest: RESOLUTION := highest
+lowest newest: .venv/bin/python
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$@
+	$(BIN)/uv pip install --quiet --python .venv-$@ --resolution $(RESOLUTION) '$(TORCH)' -e '.[test]'
+	$(BIN)/uv pip list --quiet --python .venv-$@ | grep -E '^(torch|transformers|trl|peft|wandb|numpy|pandas) '
+	.venv-$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default $(FAST)
+
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -32,7 +48,7 @@ wheel: clean
 	.ci/smoke $(BIN)
 
 clean:
-	rm -rf .venv build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
+	rm -rf .venv .venv-lowest .venv-newest build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
