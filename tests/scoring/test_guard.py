@@ -183,15 +183,13 @@ def test_a_guard_within_a_guard(model, tokenizer):
     assert everything(model, tokenizer) == before
 
 
-class Interrupted(torch.nn.Module):
-    """A layer in which the user presses Ctrl-C, or a forward pass fails."""
+def raising(error):
+    """A forward pass in which the user presses Ctrl-C, or which fails."""
 
-    def __init__(self, layer, error):
-        super().__init__()
-        self.layer, self.error = layer, error
+    def forward(*args, **kwargs):
+        raise error
 
-    def forward(self, *args, **kwargs):
-        raise self.error
+    return forward
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -199,7 +197,7 @@ class Interrupted(torch.nn.Module):
 def test_a_probe_that_fails_changes_nothing_either(make_model, tokenizer, error, items):
     model = make_model().train()
     model.generation_config = GenerationConfig(repetition_penalty=3.0)
-    model.model.layers[1] = Interrupted(model.model.layers[1], error)
+    model.model.layers[1].forward = raising(error)
     before = everything(model, tokenizer)
     with pytest.raises(error):
         score_probe(model, tokenizer, Probe("p", items, temperature=1.0))

@@ -15,7 +15,7 @@ from transformers import GenerationConfig
 from forget_callback import Generation, Probe, score_probe
 from forget_callback.scoring.engine import Scorer
 from tests.helpers import adds_bos, greedy, log_probabilities, teach
-from tests.scoring.architectures import MODELS, lively, tiny
+from tests.scoring.architectures import MODELS, lively, skip_before, tiny
 
 STORY = "Once upon a time"
 
@@ -242,6 +242,8 @@ FEW_SHOT = (
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("name", ["Llama", "GPT-2", "Mistral, window", "Qwen3Moe", "Mamba"])
 def test_texts_equal_generate_of_transformers(tokenizer, name, shared):
+    if name == "Mamba":
+        skip_before("5.4", "its own `generate` differs from its forward passes after a prompt of few tokens")
     longer = {"n_positions": 256} if name == "GPT-2" else {"max_position_embeddings": 256}
     model = lively(name, vocab_size=len(tokenizer), **longer)
     prompts = [(FEW_SHOT if shared else "") + f"{word}{i}" for i, word in enumerate(["x", STORY, " Who?", "sun"] * 3)]
