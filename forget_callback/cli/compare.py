@@ -27,7 +27,7 @@ OPTIONS = typer.Option("--n-choices", min=2, max=26, help="Options of items answ
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 SCORED = typer.Option(min=0, max=1, help="Share of the items that must be scored on both sides, or each gate fails.")
 OPEN = typer.Option(help="Exit with status 3 where a gate's limit is neither passed nor shown to be kept.")
-IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same bytes, and may be one log and its copy.")
+IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same text, and may be one log and its copy.")
 
 
 @app.command()
@@ -59,14 +59,13 @@ def compare(
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
-    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
+    remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone
+    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, remarks.append)
     first, last = _sides(before, after, chosen)
     require_two(first, last)
-    remarks = [
-        *_gaps(first, last, gated=bool(gates)),
-        *_copies(first, last, gated=bool(gates) and not allow_identical),
-        *left_out(first.snapshots, last.snapshots),
-    ]
+    remarks += _gaps(first, last, gated=bool(gates))
+    remarks += _copies(first, last, gated=bool(gates) and not allow_identical)
+    remarks += left_out(first.snapshots, last.snapshots)
     rows = compare_checkpoints(first.snapshots, last.snapshots)
     not_measured = list(dict.fromkeys([*first.not_measured, *last.not_measured]))
     results = [gate.judge(rows, not_measured=not_measured) for gate in gates]
@@ -140,7 +139,7 @@ def _gaps(*sides: Side, gated: bool) -> list[str]:
 
 
 def _copies(first: Side, last: Side, *, gated: bool) -> list[str]:
-    """Says which files of the two sides hold the same bytes, as a log that was copied by mistake does.
+    """Says which files of the two sides hold the same, as a log that was copied by mistake does.
 
     Two evaluations of lm-eval or lighteval differ by the time in their files' names.
 
@@ -150,7 +149,7 @@ def _copies(first: Side, last: Side, *, gated: bool) -> list[str]:
     lines = []
     for name in copies(first, last):
         pairs = list(zip(first.files[name], last.files[name]))
-        line = f"{name}: {pairs[0][0]} and {pairs[0][1]} hold the same bytes, so that no item differs; is one a copy?"
+        line = f"{name}: {pairs[0][0]} and {pairs[0][1]} hold the same text, so that no item differs; is one a copy?"
         if gated and first.step is None and any(_time(one) == _time(other) for one, other in pairs):
             raise ValueError(f"{line} If two models did answer alike, say so: --allow-identical")
         lines.append(line)

@@ -39,15 +39,18 @@ def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snap
 
 
 def left_out(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[str]:
-    """A line for each probe of which one side was asked in variants of the prompt that the other was not."""
+    """What the sides do not share: a line for each probe with other variants of the prompt, or other categories."""
     lines = []
     for name, one in before.items():
         sides = one.n_variants, after[name].n_variants
-        both = align_both(one, after[name])[0].n_variants
+        first, last = align_both(one, after[name])
+        both, moved = first.n_variants, int((first.category.astype(str) != last.category.astype(str)).sum())
+        if moved:
+            lines.append(f"probe {quoted(name)}: {moved} items are of another category after; that of before is used")
         if max(sides) > both:
             asked = f"{sides[0]} before and {sides[1]} after"
             lines.append(
-                f"probe {name!r}: compared over {both} of its variants, for {asked} were asked, not all the same"
+                f"probe {quoted(name)}: compared over {both} of its variants, for {asked} were asked, not all the same"
             )
     return lines
 

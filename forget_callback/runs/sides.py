@@ -15,6 +15,7 @@ import numpy as np
 
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.store import Store, open_run
+from forget_callback.snapshots.logs.files import PACKED, read_text, suffix_of
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 
@@ -147,13 +148,15 @@ def _alike(one: Snapshot, other: Snapshot) -> bool:
 
 
 def copies(before: Side, after: Side) -> list[str]:
-    """Probes whose files on the two sides hold the same bytes."""
+    """Probes whose files on the two sides hold the same, packed or not."""
     return [
         name
         for name, own in before.files.items()
-        if (other := after.files.get(name)) and len(own) == len(other) and own and all(map(_same_bytes, own, other))
+        if (other := after.files.get(name)) and len(own) == len(other) and own and all(map(_same_content, own, other))
     ]
 
 
-def _same_bytes(one: Path, other: Path) -> bool:
+def _same_content(one: Path, other: Path) -> bool:
+    if (one.suffix in PACKED) != (other.suffix in PACKED):
+        return suffix_of(one) == suffix_of(other) and read_text(one) == read_text(other)
     return one.stat().st_size == other.stat().st_size and one.read_bytes() == other.read_bytes()

@@ -1,5 +1,6 @@
 """`compare` never passes without evidence: what it refuses and what it says it compared; and text that is not ours."""
 
+import gzip
 import json
 import os
 import re
@@ -177,6 +178,123 @@ def test_a_probe_that_was_dropped_fails_what_is_said_of_all(run_cli, tmp_path, g
     assert status == code
     assert "probe 'q' was not measured: no chat template" in err or code == 2
     assert run_cli("compare", run, run, "--fail-if", gate)[0] == 2
+
+
+# ---- logs of other tools
+
+
+def lm_eval_log(directory, right, *, time="2026-01-01T00-00-00.000000", task="quiz"):
+    """A log of lm-eval with one line an item, of which `acc` is this."""
+    directory.mkdir(exist_ok=True, parents=True)
+    options = {f"gen_args_{j}": {"arg_0": "Q", "arg_1": f" {text}"} for j, text in enumerate("abcd")}
+    lines = [
+        {
+            "doc_id": i,
+            "doc": {"q": i},
+            "target": "0",
+            "arguments": options,
+            "resps": [[["-1.0", "False"]]] * 4,
+            "filtered_resps": [[str(-1.0 if j == (0 if acc else 1) else -2.0), "False"] for j in range(4)],
+            "filter": "none",
+            "metrics": ["acc", "acc_norm"],
+            "doc_hash": f"d{i}",
+            "prompt_hash": f"p{i}",
+            "target_hash": f"t{i}",
+            "acc": acc,
+            "acc_norm": acc,
+        }
+        for i, acc in enumerate(right)
+    ]
+    file = directory / f"samples_{task}_{time}.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return file
+
+
+def test_items_that_a_log_lost_are_not_kept(run_cli, tmp_path):
+    """49 of 50 items that were right have `acc: null` after: nothing of 1 item is lost."""
+    lm_eval_log(tmp_path / "base", [1.0] * 50)
+    lm_eval_log(tmp_path / "tuned", [None] * 49 + [1.0])
+    sides = (tmp_path / "base", tmp_path / "tuned")
+    code, out, err = run_cli("compare", *sides, "--format", "json")
+    assert code == 0 and json.loads(out)["all"]["scored"] == 0.02
+    assert "quiz: only 1 of 50 items were scored both times" in err
+    for metric in ("forgetting", "knowledge_lost", "n10"):
+        code, _, err = run_cli("compare", *sides, "--fail-if", f"{metric}>0.05")
+        assert code == 1 and "0.02 of quiz is scored, below --min-scored 0.95" in err
+
+
+def test_one_log_twice_is_refused(run_cli, tmp_path, monkeypatch):
+    file = lm_eval_log(tmp_path / "base", [1.0] * 50)
+    lm_eval_log(tmp_path / "base", [1.0] * 50, task="other")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "base")
+    for other in ("base", "./base/", "link", tmp_path / "base"):
+        assert "same snapshot" in refused(run_cli, "base", other)
+    assert "same snapshot" in refused(run_cli, file, f"link/{file.name}")
+    (tmp_path / "a.jsonl").write_text('{"id": 1, "score": 1}\n')
+    assert "same snapshot" in refused(run_cli, "a.jsonl", "./a.jsonl")
+
+
+@pytest.mark.parametrize("how", ["directory", "file", "packed"])
+def test_a_log_that_was_copied_by_mistake_passes_no_gate(run_cli, tmp_path, how):
+    if how == "directory":
+        lm_eval_log(tmp_path / "a", [1.0] * 50)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        sides = (tmp_path / "a", tmp_path / "b")
+    else:
+        sides = (tmp_path / "a.jsonl", tmp_path / ("b.jsonl" if how == "file" else "b.jsonl.gz"))
+        text = "".join(f'{{"id": {i}, "score": 1}}\n' for i in range(50)).encode()
+        sides[0].write_bytes(text)
+        sides[1].write_bytes(text if how == "file" else gzip.compress(text))
+    code, _, err = run_cli("compare", *sides)
+    assert code == 0 and "is one a copy?" in err
+    code, out, err = run_cli("compare", *sides, *GATE)
+    assert (code, out) == (2, "") and "--allow-identical" in err
+    assert run_cli("compare", *sides, *GATE, "--allow-identical")[0] == 0
+
+
+def test_two_evaluations_that_gave_the_same_pass(run_cli, tmp_path):
+    lm_eval_log(tmp_path / "a", [1.0] * 50)
+    lm_eval_log(tmp_path / "b", [1.0] * 50, time="2026-01-02T00-00-00.000000")
+    code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b", *GATE)
+    assert code == 0 and "is one a copy?" in err
+
+
+def test_the_metric_that_decided_is_in_every_format(run_cli, tmp_path):
+    lm_eval_log(tmp_path / "a", [1.0] * 50)
+    lm_eval_log(tmp_path / "b", [1.0] * 40 + [0.0] * 10)
+    asked = ("compare", tmp_path / "a", tmp_path / "b", "--metric", "acc_norm", *GATE, "--junit", tmp_path / "g.xml")
+    for form in ("table", "markdown"):
+        assert "quiz: decided by acc_norm, 4 options" in run_cli(*asked, "--format", form)[1]
+    assert "quiz: decided by acc_norm, 4 options" in (tmp_path / "g.xml").read_text()
+    result = json.loads(run_cli(*asked, "--format", "json")[1])
+    for numbers in (result["all"], result["probes"]["quiz"]):
+        assert (numbers["metric"], numbers["k"]) == ("acc_norm", 4)
+    assert result["before"] == result["after"] == {"run": None, "step": None}
+
+
+def test_a_task_or_category_of_one_side_is_no_pass(run_cli, tmp_path):
+    for task in ("quiz", "other"):
+        lm_eval_log(tmp_path / "a", [1.0] * 50, task=task)
+    lm_eval_log(tmp_path / "b", [1.0] * 50, time="2026-01-02T00-00-00.000000")
+    assert "the tasks differ" in refused(run_cli, tmp_path / "a", tmp_path / "b")
+    for name, last in (("x", 50), ("y", 40)):
+        rows = [{"id": i, "score": 1, "category": f"c{i // 25}", "run": name} for i in range(last)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    sides = (tmp_path / "x.jsonl", tmp_path / "y.jsonl")
+    assert "--allow-partial" in refused(run_cli, *sides)
+    for gate, status in (("forgetting>0.5", 1), ("x/c0/forgetting>0.5", 0), ("x/c1/forgetting>0.5", 1)):
+        assert run_cli("compare", *sides, "--allow-partial", "--fail-if", gate)[0] == status, gate
+
+
+def test_files_whose_categories_differ_are_compared_by_the_first(run_cli, tmp_path):
+    taken(0, category=["x"] * 50 + ["y"] * 50).save(tmp_path / "a.parquet")
+    taken(0, 30, category=["x"] * 40 + ["z"] * 60).save(tmp_path / "b.parquet")
+    sides = (tmp_path / "a.parquet", tmp_path / "b.parquet")
+    code, out, err = run_cli("compare", *sides, "--format", "json")
+    assert code == 0 and set(json.loads(out)["probes"]["p"]["categories"]) == {"x", "y"}
+    assert "probe 'p': 60 items are of another category after" in err
+    assert run_cli("compare", *sides, "--fail-if", "p/z/forgetting>0.5")[0] == 2
 
 
 # ---- coverage
