@@ -54,7 +54,8 @@ def compare(
     """Compares two checkpoints item by item, of runs or of logs.
 
     Exit status 1 if a gate fails, 2 for an error, with --inconclusive 3 if a gate neither fails nor passes for sure.
-    Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, or an inspect log.
+    Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, an inspect log, or any JSON Lines, CSV
+    or Parquet file with id and score.
     """
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     if inconclusive and not gates:
@@ -74,7 +75,8 @@ def compare(
     if junit_file is not None:
         text = junit(results, title=title, about=[title, *about])
         write_text(junit_file, text)
-    for line in [*remarks, *_uncovered(rows, min_scored), *not_measured]:
+    said = "\n".join(remarks)
+    for line in [*remarks, *_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]:
         note(line)
     if format == "json":
         failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))

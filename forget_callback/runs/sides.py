@@ -58,9 +58,7 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
     """
     if Path(source).is_file():
         one = Snapshot.load(source)
-        store = _store_of(Path(source))
-        run = None if store is None else store.run.id
-        return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, run, one.step)
+        return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, one.metadata.get("run"), one.step)
     named = open_run(source)
     store, probes = named.store, named.store.probes()
     step, name = named.step, source.rpartition("@")[0] if named.step is not None else source
@@ -94,13 +92,6 @@ def _common_step(store: Store, probes: Sequence[str], default: Literal["first", 
         raise ValueError(f"{store.path} has no snapshot of probe {', '.join(map(quoted, without)) or '(none)'}")
     each = ", ".join(f"{quoted(name)} has {found}" for name, found in own.items())
     raise ValueError(f"{store.path} has no step at which all of its probes were measured: {each}; name RUN@STEP")
-
-
-def _store_of(file: Path) -> Store | None:
-    """The run whose snapshots a file lies among: `forget/snapshots/<probe>/<file>`."""
-    folders = file.resolve().parents
-    found = Store(folders[2]) if len(folders) > 2 and folders[1].name == "snapshots" else None
-    return found if found is not None and found.exists else None
 
 
 def require_two(before: Side, after: Side) -> None:

@@ -113,7 +113,7 @@ def test_a_run_that_is_continued_in_two_ways_from_a_copy_compares(run_cli, tmp_p
     assert code == 0 and json.loads(out)["all"]["n10"] == 30
 
 
-@pytest.mark.parametrize("form", ["run", "file"])
+@pytest.mark.parametrize("form", ["run", "file", "copied file"])
 def test_a_run_is_not_read_backwards(run_cli, tmp_path, form):
     record(tmp_path / "run", [(0, 0), (50, 30)])
     if form == "run":
@@ -121,6 +121,8 @@ def test_a_run_is_not_read_backwards(run_cli, tmp_path, form):
     else:
         folder = tmp_path / "run" / "forget" / "snapshots" / "p"
         sides = (folder / "step-00000050.parquet", folder / "step-00000000.parquet")
+    if form == "copied file":
+        sides = [shutil.copy(file, tmp_path / f"{i}.parquet") for i, file in enumerate(sides)]
     assert "backwards" in refused(run_cli, *sides)
 
 
