@@ -54,8 +54,8 @@ def compare(
     """Compares two checkpoints item by item, of runs or of logs.
 
     Exit status 1 if a gate fails, 2 for an error, with --inconclusive 3 if a gate neither fails nor passes for sure.
-    Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, an inspect log, or any JSON Lines, CSV
-    or Parquet file with id and score.
+    Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, an inspect log, a validation dump of an
+    RL trainer, or any JSON Lines, CSV or Parquet file with `id` and `score`.
     """
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     if inconclusive and not gates:

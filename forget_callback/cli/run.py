@@ -53,7 +53,8 @@ def report(
 ) -> None:
     """Writes one or several runs as a self-contained HTML page: verdict, curves, map, and every item's answers.
 
-    Logs of lm-eval, lighteval or inspect become the checkpoints of one run, in the order given.
+    Logs of lm-eval, lighteval, inspect or RL trainers, and files with `id` and `score`, become the checkpoints of one
+    run, in the order given.
     """
     import tempfile
 

@@ -415,3 +415,20 @@ def test_the_commands_of_the_github_actions_example_run(run_cli, logs, tmp_path,
     assert failure.get("message") in out, "the JUnit file says what the comment says"
     uploaded = next(step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")).split()
     assert all(Path(path).exists() for path in uploaded)
+
+
+def test_a_gate_sees_lines_that_both_logs_lost(run_cli, logs, tmp_path):
+    for name, own in (("a", logs.before), ("b", logs.after)):
+        (tmp_path / name).mkdir()
+        for file in own.rglob("*.json*"):
+            lines = file.read_text().splitlines(keepends=True)
+            cut = file.suffix == ".jsonl" and "say" not in file.name
+            if "say" not in file.name:
+                (tmp_path / name / file.name).write_text("".join(lines[:10] if cut else lines))
+    gate = ("--allow-partial", "--fail-if", "knowledge_lost>0.9")
+    code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b", *gate)
+    assert code == 1, "10 of 40 items are no evidence"
+    assert "has 10 of 40 evaluated items; the others count as not scored" in err
+    found = compared(run_cli, tmp_path / "a", tmp_path / "b", "--allow-partial")["all"]
+    assert (found["n"], found["n_unscored"], found["scored"]) == (20, 60, 0.25)
+    assert run_cli("compare", tmp_path / "a", tmp_path / "b", *gate, "--min-scored", "0.2")[0] == 0

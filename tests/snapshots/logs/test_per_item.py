@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -441,3 +442,11 @@ def test_a_snapshot_of_ours_is_no_such_file(run_cli, tmp_path):
     for file in (a, b):
         snapshot.to_pandas().to_csv(file)
     assert compared(run_cli, a, b)[0]["all"]["n_unscored"] == 1
+
+
+def test_the_row_in_the_docs_is_read(run_cli, tmp_path):
+    page = Path(__file__).resolve().parents[3] / "docs" / "checkpoints-and-logs.md"
+    (row,) = (line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith('{"id"'))
+    a, b = lines(tmp_path / "a.jsonl", row), lines(tmp_path / "b.jsonl", {**json.loads(row), "score": 0, "choice": 1})
+    found = compared(run_cli, a, b)[0]["all"]
+    assert (found["n10"], found["k"]) == (1, 4)
