@@ -23,7 +23,7 @@ _PLAIN = (
     r"|\d+(?:\.\d+)?(?:[eE][-+]?\d{1,3}(?!\w))?"
     r"|(?<![\d.])\.\d+)"
 )
-_PART = r"(?:(?<![\d.,])\d{1,9} (?=\d{1,9} ?/))?(?<![\d/.,])\d{1,9} ?/ ?\d{1,9}(?![\d/]|[.,]\d)"
+_PART = r"(?:(?<![\d.,])\d{1,9} (?=\d{1,9}/))?(?<![\d/.,])\d{1,9}/\d{1,9}(?![\d/]|[.,]\d)"
 _NUMBER = re.compile(rf"{_SIGN}{_CURRENCY}{_SIGN}(?:{_PART}|{_PLAIN})")
 _AHEAD = rf"(?={_SIGN}{_CURRENCY}{_SIGN}\.?\d)"
 _GLUED = re.compile(r"(?<=[A-Za-z_^])\d")  # x1, CO2, m^2
@@ -40,7 +40,8 @@ _ABOUT = (
 _STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|#### ?)\(?{_AHEAD}", re.IGNORECASE)
 _SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,3} ?(?:[-+*×÷/^]|\\times|\\cdot|x(?= ?\d)) ?[($€]?\d")
 _RESULT = re.compile(rf"[=≈] ?{_AHEAD}")
-_SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?! ?\d)(?:\.\d+|,\d{1,2}(?!\d))?")  # 12 300, where it is one number surely
+# 12 300 is one number where it is boxed or stated.
+_SPACED = re.compile(rf"{_SIGN}{_CURRENCY}\d{{1,3}}(?: \d{{3}})+(?! ?\d)(?:\.\d+|,\d{{1,2}}(?!\d))?")
 _ALONE = re.compile(
     rf"(?:[A-Za-z]\w{{0,9}} ?[=≈] ?)?({_NUMBER.pattern}) ?"
     r"(?:%|[A-Za-z°]{1,20}(?: [A-Za-z]{1,20}){0,3})?(?:\^\d)?\.?"
@@ -57,7 +58,7 @@ def number_in(text: str) -> str | None:
     """
     text = _written(text)
     found = boxes(text)
-    boxed = unmarked(found[-1]) if found else ""
+    boxed = unmarked(found[-1]).replace(" / ", "/") if found else ""
     alone = re.compile(f"({_SPACED.pattern})").fullmatch(boxed) or _ALONE.fullmatch(boxed)
     words = unmarked(re.sub("#### ", "\nanswer: ", text))
     number = alone[1] if alone else _stated(words) or _last(boxed) or _last(words)
@@ -106,11 +107,12 @@ def _last(text: str) -> str | None:
 
 def _digits(number: str) -> str:
     """A number as Python writes it, a fraction with its slash."""
-    number = re.sub(r"[^\d.,eE/+ -]|(?<=[/]) | (?=/)", "", number).strip()
+    number = re.sub(r"[^\d.,eE/+ -]", "", number).strip()
     if "/" in number:
         whole, _, part = number.rpartition(" ")
-        over, under = part.split("/")
-        return f"{int(whole) * int(under) + int(over)}/{under}" if whole else part
+        over, under = map(int, part.split("/"))
+        sign = "-" if whole.startswith("-") else ""
+        return f"{sign}{abs(int(whole)) * under + over}/{under}" if whole else part
     if re.search(r",\d{1,2}$|\.\d{3},\d+$", number) or number.count(".") > 1:
         number = number.translate({ord("."): None, ord(","): "."})
     return number.replace(",", "").replace(" ", "")
