@@ -11,16 +11,16 @@ from forget_callback.probes.answers import extract, matches
 from tests.probes.phrasings import PHRASINGS
 
 
-@pytest.mark.parametrize("text, value", PHRASINGS["number"])
-def test_the_number_is_read_however_it_is_written(text, value):
-    found = extract(text, "number")
-    assert found is not None and matches(found, value, "number"), found
-    assert not matches(found, str(Decimal(value) + 1), "number")
+def test_the_number_is_read_however_it_is_written():
+    read = {text: (extract(text, "number") or "", value) for text, value in PHRASINGS["number"]}
+    assert len(read) > 200
+    assert {text: found for text, found in read.items() if not (found[0] and matches(*found, "number"))} == {}
+    assert not any(matches(found, str(Decimal(value) + 1), "number") for found, value in read.values())
 
 
-@pytest.mark.parametrize("text", PHRASINGS["no number"])
-def test_a_text_without_a_number_gives_none(text):
-    assert extract(text, "number") is None
+def test_a_text_without_a_number_gives_none():
+    read = {text: extract(text, "number") for text in PHRASINGS["no number"]}
+    assert {text: found for text, found in read.items() if found is not None} == {}
 
 
 @pytest.mark.parametrize(
