@@ -5,12 +5,12 @@ Knows nothing of models. A user's function that judges all texts of a probe at o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from forget_callback.probes import lm_eval
 from forget_callback.probes.answers import Judgement, after_thinking, by_text
+from forget_callback.probes.apart import APART, Patience, Text, Verdicts, judge_apart
 from forget_callback.probes.items import Generation, is_own_match
 from forget_callback.probes.probe import Probe
 
@@ -55,13 +55,54 @@ def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
     Args:
         finished: False if generation stopped at the token limit.
 
+    Returns:
+        "unparsed" as well if judging takes longer than a deadline, see `judge_all`.
+
     Raises:
         ValueError: If the item names a benchmark or a matcher that is not known here, or its rule fails.
+        ImportError: If a package that its rule needs is not installed.
     """
-    if item.task:
-        return lm_eval.by_task(item, text, finished=finished)
-    if not is_own_match(item.match):
-        return by_text(item, text, finished=finished)
+    found = judge_all([(item, text, finished)])
+    if found.unjudged:
+        raise ValueError(found.unjudged[0])
+    judgement = found.judgements[0]
+    assert judgement is not None
+    return judgement
+
+
+def judge_all(texts: Sequence[Text], patience: Patience | None = None) -> Verdicts:
+    """The outcomes of several generated texts. It always comes back, whatever a model wrote.
+
+    What can run away, a parser of mathematics, a regular expression that backtracks and the rules of lm-eval's tasks,
+    is judged in a process of its own, with a deadline in processor time: how busy the machine is does not decide. A
+    registered matcher is the user's own code, and runs here and without a deadline.
+
+    Args:
+        texts: Item, text, and whether it ended before the token limit, each.
+        patience: What texts that run away may still cost; of this call alone by default.
+
+    Raises:
+        ImportError: If a package that a rule needs is not installed.
+        ValueError: If an item names a benchmark that is not known here, or is not what it was.
+    """
+    found = Verdicts([None] * len(texts))
+    apart = [i for i, (item, _, _) in enumerate(texts) if item.match in APART]
+    for i in set(range(len(texts))) - set(apart):
+        item, text, finished = texts[i]
+        try:
+            found.judgements[i] = (_by_matcher if is_own_match(item.match) else by_text)(item, text, finished=finished)
+        except ValueError as error:
+            found.unjudged[i] = str(error)
+    if apart:
+        own = judge_apart([texts[i] for i in apart], patience or Patience())
+        for j, i in enumerate(apart):
+            found.judgements[i] = own.judgements[j]
+        found.overdue |= {apart[j]: seconds for j, seconds in own.overdue.items()}
+        found.unjudged |= {apart[j]: why for j, why in own.unjudged.items()}
+    return found
+
+
+def _by_matcher(item: Generation, text: str, *, finished: bool) -> Judgement:
     answer = after_thinking(text).strip()
     try:
         right = _MATCHERS[item.match](answer, item)

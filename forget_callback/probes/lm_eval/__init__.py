@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Item
 from forget_callback.probes.lm_eval.items import items_of
-from forget_callback.probes.lm_eval.rules import by_task
+from forget_callback.probes.lm_eval.rules import by_task, load_rule
 from forget_callback.probes.lm_eval.tasks import build, load_tasks
 from forget_callback.probes.probe import Probe
 
-__all__ = ["by_task", "load_task"]
+__all__ = ["by_task", "load_rule", "load_task"]
 
 logger = logging.getLogger(__name__)
 

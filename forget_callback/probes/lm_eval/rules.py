@@ -6,6 +6,7 @@ lm-eval can judge it, without the data set.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import inspect
@@ -20,14 +21,15 @@ import numpy as np
 from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Generation
-from forget_callback.probes.lm_eval.tasks import load_around, load_tasks, short
+from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, set_included, short
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}
 # What lm-eval's regex filters leave where they find nothing.
 _NOTHING = "[invalid]"
-# Tasks by what items name them.
+# Tasks by what items name them, and the directories that those of the user's own are from.
 _KNOWN: dict[str, Any] = {}
+_FROM: dict[str, str] = {}
 # What of a task decides right and wrong.
 _RULE = ("output_type", "doc_to_target", "doc_to_choice", "process_results", "metric_list", "filter_list")
 
@@ -41,7 +43,31 @@ def reference(name: str, leaf: str, task: Any, metric: str, chosen: str) -> str:
         options["targets"] = str(several)
     key = f"{_PREFIX}{name}?{urlencode(options)}"
     _KNOWN[key] = task
+    _FROM[key] = included(name)
     return key
+
+
+def load_rule(item: Generation, include_path: str | None = None) -> str:
+    """Makes sure that this process can judge an item's answers.
+
+    Args:
+        include_path: The directory with the user's own tasks; by default where the task was loaded from here.
+
+    Returns:
+        That directory, "" if there is none: another process needs it to load the same rule.
+
+    Raises:
+        ImportError: If lm-eval, or a package that the task needs, is not installed.
+        ValueError: If the task is not known, or not what it was.
+    """
+    name, options = _parts(item)
+    if include_path is not None:
+        set_included(include_path, name, options.get("task", name))
+    if item.task not in _KNOWN:
+        with generators_kept():
+            _KNOWN[item.task] = _found(item, name, options)
+        _FROM[item.task] = included(name)
+    return _FROM.get(item.task, "")
 
 
 def by_task(item: Generation, text: str, *, finished: bool) -> Judgement:
@@ -57,15 +83,9 @@ def by_task(item: Generation, text: str, *, finished: bool) -> Judgement:
     Raises:
         ValueError: If the task is not known, or its metric gives this text anything but right or wrong.
     """
-    name, _, query = item.task.removeprefix(_PREFIX).partition("?")
-    options = dict(parse_qsl(query))
-    if not item.task.startswith(_PREFIX) or not name or not set(options) <= _OPTIONS:
-        raise ValueError(
-            f"item {item.id!r}, field 'task': expected lm-eval:TASK?metric=...&filter=..., got {item.task!r}"
-        )
+    load_rule(item)
+    _, options = _parts(item)
     with generators_kept():
-        if item.task not in _KNOWN:
-            _KNOWN[item.task] = _found(item, name, options)
         found, right = _judged(
             _KNOWN[item.task], item, after_thinking(text), options.get("metric", ""), options.get("filter", "")
         )
@@ -102,19 +122,40 @@ def filter_of(task: Any, chosen: str) -> Any:
     return known[chosen or next(iter(known))]
 
 
+def _parts(item: Generation) -> tuple[str, dict[str, str]]:
+    """The name and the options of an item's task."""
+    name, _, query = item.task.removeprefix(_PREFIX).partition("?")
+    options = dict(parse_qsl(query))
+    if not item.task.startswith(_PREFIX) or not name or not set(options) <= _OPTIONS:
+        raise ValueError(
+            f"item {item.id!r}, field 'task': expected lm-eval:TASK?metric=...&filter=..., got {item.task!r}"
+        )
+    return name, options
+
+
 def _found(item: Generation, name: str, options: Mapping[str, str]) -> Any:
     """The task of an item that this process has not loaded."""
-    leaf = options.get("task", name)
-    # A group may change its tasks: then only the whole group knows the rule.
-    tasks = {leaf: load_around(name, item.doc)} if leaf == name else load_tasks(name)
-    if leaf not in tasks or options.get("rule") not in (None, _digest(tasks[leaf])):
+    leaf, rule = options.get("task", name), options.get("rule")
+    task = load_around(name, item.doc) if leaf == name else _member(name, leaf, rule, item.doc)
+    if task is None or rule not in (None, _digest(task)):
         raise ValueError(
             f"item {item.id!r}: lm-eval's {item.task!r} is not what it was when the probe was made; load the probe "
             "again by its spec, or install the lm-eval of that time"
         )
-    if "rule" in options:  # lm-eval reads it off the first document, which this one need not be
-        tasks[leaf].multiple_target = int(options.get("targets", 0))
-    return tasks[leaf]
+    if rule is not None:  # lm-eval reads it off the first document, which this one need not be
+        task.multiple_target = int(options.get("targets", 0))
+    return task
+
+
+def _member(group: str, leaf: str, rule: str | None, doc: Mapping[str, Any]) -> Any:
+    """A task of a group, None if it is none of it."""
+    if rule is not None:
+        with contextlib.suppress(OSError, ValueError):
+            task = load_around(leaf, doc)
+            if _digest(task) == rule:
+                return task
+    # A group may change its tasks: then only the whole group, with all its data sets, knows the rule.
+    return load_tasks(group).get(leaf)
 
 
 def _digest(task: Any) -> str:
@@ -148,6 +189,8 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
         value = task.process_results(doc, [answer])[metric]
         if "prompt_id" in doc and isinstance(value, tuple):
             value = _of_template(value)
+    except (MemoryError, RecursionError):  # says nothing of the task
+        raise
     except Exception as error:  # tasks are other people's code
         raise ValueError(
             f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {short(error)}"

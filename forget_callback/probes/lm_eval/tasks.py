@@ -22,6 +22,16 @@ logger = logging.getLogger(__name__)
 _INCLUDED: dict[str, str] = {}
 
 
+def included(name: str) -> str:
+    """The directory of the user's own that a task was last loaded from, "" for lm-eval's own alone."""
+    return _INCLUDED.get(name, "")
+
+
+def set_included(include_path: str, *names: str) -> None:
+    """From now on tasks of these names are looked for in a directory as well."""
+    _INCLUDED.update(dict.fromkeys(names, include_path))
+
+
 def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
     """The tasks of a name by their own names, in lm-eval's order: one, or those of a group or tag.
 
@@ -31,7 +41,7 @@ def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
     Raises:
         ImportError, OSError, ValueError: As `load_task` of the package.
     """
-    include_path = _INCLUDED.get(name, "") if include_path is None else include_path
+    include_path = included(name) if include_path is None else include_path
     if include_path and not Path(include_path).is_dir():
         raise ValueError(
             f"spec 'lm-eval:{name}': include_path must be a directory with YAML tasks, got {include_path!r}"
@@ -46,7 +56,7 @@ def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
         )
     with _explained(name):
         tasks = dict(manager.load(name)["tasks"])
-    _INCLUDED[name] = include_path
+    set_included(str(Path(include_path).resolve()) if include_path else "", name)
     return tasks
 
 
@@ -68,7 +78,7 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
         "num_fewshot": 0,
     }
     with _explained(name):
-        manager = _manager(name, _INCLUDED.get(name, ""))
+        manager = _manager(name, included(name))
     if name not in manager.all_subtasks:
         raise ValueError(
             f"lm-eval knows no task {name!r}; if it is a YAML task of your own, load its probe by "
