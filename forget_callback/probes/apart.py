@@ -52,11 +52,13 @@ class Verdicts:
         judgements: None where a text could not be judged.
         overdue: The deadlines, in seconds, of those that were over and count as unparsed.
         unjudged: Why others could not be judged.
+        failed: Those of them whose own rule failed.
     """
 
     judgements: list[Judgement | None]
     overdue: dict[int, float] = field(default_factory=dict)
     unjudged: dict[int, str] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
 
 
 def judge_apart(texts: Sequence[Text], patience: Patience) -> Verdicts:
@@ -84,6 +86,8 @@ def judge_apart(texts: Sequence[Text], patience: Patience) -> Verdicts:
                 found.overdue[i] = found.overdue[first]
             if first in found.unjudged:
                 found.unjudged[i] = found.unjudged[first]
+            if first in found.failed:
+                found.failed.add(i)
     return found
 
 
@@ -93,6 +97,7 @@ class _Batch:
     def __init__(self, texts: Sequence[Text], patience: Patience) -> None:
         self.texts, self.patience = texts, patience
         self.found = Verdicts([None] * len(texts))
+        self._lost = ""
         self._needs: dict[str, Any] = {}
         for item, _, _ in texts:
             if _rule(item) not in self._needs:
@@ -105,6 +110,7 @@ class _Batch:
         except (ProcessLost, ValueError) as error:
             if i not in self.found.overdue:
                 self.found.unjudged[i] = str(error)
+                self.found.failed |= {i} if isinstance(error, ValueError) else set()
             return
         if judgement is not None:
             self.found.judgements[i] = judgement
@@ -149,14 +155,14 @@ class _Batch:
         Raises:
             ProcessLost: If there is none.
         """
-        if self.patience.losses <= 0:
-            raise ProcessLost("the process that judges answers failed too often")
+        if self._lost or self.patience.losses <= 0:
+            raise ProcessLost(self._lost or "the process that judges answers failed too often")
         try:
             process = judge_process.current()
             problem = process.load(self._needs)[_rule(item)]
         except ProcessLost as error:
-            self.patience.losses = 0
-            raise ProcessLost(f"the process that judges answers does not start: {error}") from error
+            self._lost = f"the process that judges answers does not start: {error}"
+            raise ProcessLost(self._lost) from error
         if not problem:
             return process
         if not item.task:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from forget_callback.probes.judge_worker import LOAD, receive, send
+from forget_callback.probes.judge_worker import HAS_TIMER, LOAD, WAITING, receive, send
 
 # To start Python and import what the rules need, which a network file system may take its time for.
 START_SECONDS = 120.0
@@ -28,7 +28,7 @@ _NOT_INHERITED = (
     *("ACCELERATE_", "FORGET_CALLBACK", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONWARNINGS"),
 )
 _OF_ITS_OWN = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-_HAS_TIMER = hasattr(signal, "setitimer")
+_BY_TIMER = [-getattr(signal, name, 0) for name in ("SIGPROF", "SIGALRM")]
 
 
 class ProcessLost(Exception):
@@ -89,14 +89,13 @@ class JudgeProcess:
     def ask(self, request: dict[str, Any], seconds: float) -> dict[str, Any] | None:
         """The reply to a request; None if it takes longer than so many seconds of processor time.
 
-        A busy machine, or a rule that waits, may take ten times as long by the clock. Where there is no timer of
-        processor time the clock decides.
+        Where there is no timer of processor time the clock decides.
 
         Raises:
             ProcessLost: If the process ended otherwise.
         """
         try:
-            limit = seconds * 10 if _HAS_TIMER else seconds
+            limit = seconds * WAITING + 5 if HAS_TIMER else seconds  # its own timer comes first
             reply = self._exchange({**request, "seconds": seconds}, seconds=limit)
         except TimeoutError:
             return None
@@ -128,11 +127,11 @@ class JudgeProcess:
         """
         overdue = threading.Event()
 
-        def end() -> None:
+        def give_up() -> None:
             overdue.set()
             self._kill()
 
-        timer = threading.Timer(seconds, end)  # portable, where select() is not: reading then ends
+        timer = threading.Timer(seconds, give_up)  # portable, where select() is not: reading then ends
         timer.daemon = True
         timer.start()
         try:
@@ -141,11 +140,13 @@ class JudgeProcess:
             reply = receive(self._from.fileno())
         except BaseException as error:
             _stop(timer)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # so that its status is its own
+                self._process.wait(0.2 if isinstance(error, EOFError) else 0)
             self.close()  # after Ctrl-C as well: what comes next would be the reply to this
             status = self._process.returncode
             if not isinstance(error, (OSError, EOFError, ValueError)):
                 raise
-            if overdue.is_set() or status == -getattr(signal, "SIGPROF", 0):
+            if overdue.is_set() or status in _BY_TIMER:
                 raise TimeoutError from error
             raise ProcessLost(f"{sys.executable!r} ended with status {status}") from error
         _stop(timer)
@@ -191,7 +192,8 @@ def current() -> JudgeProcess:
 
 
 @atexit.register
-def _close() -> None:
+def end() -> None:
+    """Ends the process, if there is one; what is judged next starts another."""
     if _current is not None:
         _current.close()
 

@@ -23,6 +23,9 @@ from forget_callback.probes.items import Generation
 LOAD = "load"
 # A text that grows beyond this, over what is loaded, is over as well.
 MEMORY = 2**30
+HAS_TIMER = hasattr(signal, "setitimer")
+# A busy machine, or a rule that waits, may take so many times its processor time by the clock.
+WAITING = 10
 # What the end of a copy means.
 _FINISHED, _LOADS, _OVER, _LOST = range(4)
 # Frameworks of macOS do not survive a fork.
@@ -64,8 +67,9 @@ def serve(forks: bool = _FORKS) -> None:
     os.dup2(nowhere, 0)
     os.dup2(nowhere, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGPROF"):
+    if HAS_TIMER:
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
     logging.disable()
     end = _LOADS
     while end == _LOADS:
@@ -139,9 +143,10 @@ def _problem(need: Any) -> str:
 
 
 def _set_timer(seconds: float) -> None:
-    """Ends this process after so many seconds of processor time; 0 takes that back."""
-    if hasattr(signal, "setitimer"):
+    """Ends this process after so many seconds of processor time, and if it waits after more; 0 takes that back."""
+    if HAS_TIMER:
         signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds * WAITING)
 
 
 def _limit_memory() -> None:

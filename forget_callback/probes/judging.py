@@ -86,19 +86,23 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None) -> Verdic
         ValueError: If an item names a benchmark that is not known here, or is not what it was.
     """
     found = Verdicts([None] * len(texts))
-    apart = [i for i, (item, _, _) in enumerate(texts) if item.match in APART]
-    for i in set(range(len(texts))) - set(apart):
-        item, text, finished = texts[i]
+    apart = []
+    for i, (item, text, finished) in enumerate(texts):
+        if item.match in APART:
+            apart.append(i)
+            continue
         try:
             found.judgements[i] = (_by_matcher if is_own_match(item.match) else by_text)(item, text, finished=finished)
         except ValueError as error:
             found.unjudged[i] = str(error)
+            found.failed.add(i)
     if apart:
         own = judge_apart([texts[i] for i in apart], patience or Patience())
         for j, i in enumerate(apart):
             found.judgements[i] = own.judgements[j]
         found.overdue |= {apart[j]: seconds for j, seconds in own.overdue.items()}
         found.unjudged |= {apart[j]: why for j, why in own.unjudged.items()}
+        found.failed |= {apart[j] for j in own.failed}
     return found
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from forget_callback.probes.answers import Judgement
+from forget_callback.probes.apart import Patience
 from forget_callback.probes.items import Generation
-from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
@@ -53,7 +52,7 @@ class PromptGroup:
         limit: Tokens of the model's context.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
         judge: Judges the generated texts in place of each item's `match`.
-        shared: Whether all ranks score, and the judge is called on the main process only.
+        shared: Whether all ranks score; texts are judged on the main process only.
 
     Attributes:
         size: Continuations and texts to score, for a progress bar.
@@ -102,7 +101,8 @@ class PromptGroup:
             generate = partial(one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
             own, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
             texts.append(own)
-        return [self._answers(one, found, own) for one, own in zip(self._prepared, texts)], budget
+        patience = Patience()
+        return [self._answers(one, found, own, patience) for one, own in zip(self._prepared, texts)], budget
 
     def ways(self, number: int) -> dict[str, str]:
         """How the part at an index was scored: its scoring path and generation backend, where it has such items."""
@@ -113,23 +113,22 @@ class PromptGroup:
         }
 
     def _answers(
-        self, one: _Prepared, found: Sequence[Likelihood], texts: Sequence[Sequence[GeneratedText | None]]
+        self,
+        one: _Prepared,
+        found: Sequence[Likelihood],
+        texts: Sequence[Sequence[GeneratedText | None]],
+        patience: Patience,
     ) -> PartAnswers:
         answers = PartAnswers(one.part)
         own = [(row, found[i]) for i, row in one.rows]
         judge_likelihoods(answers, own, self.tokenizer)
-        judge_texts(answers, one.kept, texts, None if self.judge is None else partial(self._judged, one.part))
+        judge_texts(answers, one.kept, texts, self.judge, patience=patience, shared=self.shared)
         broken = {row.item for row, likelihood in own if np.isnan(likelihood.logprob)}
         broken |= {i for i, samples in zip(one.kept, texts) if None in samples}
         if broken and one.part.name not in self._nan_reported:
             self._nan_reported.add(one.part.name)
             warn_unscored(one.part, [one.part.probe.ids[i] for i in sorted(broken)], "their logits are NaN")
         return answers
-
-    def _judged(self, part: Part, texts: Sequence[tuple[int, GeneratedText]]) -> list[Judgement | None]:
-        assert self.judge is not None
-        work = partial(self.judge.judgements, part.probe, texts)
-        return on_main(work) if self.shared else work()  # once, whatever it costs: all ranks have all texts
 
 
 def _prepare(part: Part, tokenizer: Any, wanted: Sequence[int], limit: int, first: int, replicate: int) -> _Prepared:

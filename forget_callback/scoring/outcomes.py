@@ -9,16 +9,21 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from forget_callback.probes.answers import Judgement
+from forget_callback.probes.apart import Patience, Verdicts
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, place_of
-from forget_callback.probes.judging import judge
+from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable
+from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.generation.text import GeneratedText
+from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.parts import Part, variant_fingerprint
@@ -42,6 +47,9 @@ class PartAnswers:
         self.prediction = np.full(n, None, object)
         self.text = np.full(n, None, object)
         self.scores: list[Any] = [()] * n
+        # By the ids of their items: texts that were over a deadline of judging, and why others could not be judged.
+        self.overdue: dict[str, float] = {}
+        self.unjudged: dict[str, str] = {}
 
     def judge(self, index: int, outcome: str) -> None:
         """Fills the outcome of an item that was answered once."""
@@ -54,7 +62,14 @@ class PartAnswers:
 
 
 def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers], metadata: dict[str, Any]) -> Snapshot:
-    """The snapshot at step 0, of the answers to the first prompts and to the further variants that were asked."""
+    """The snapshot at step 0, of the answers to the first prompts and to the further variants that were asked.
+
+    Warns once about answers that took too long to judge; how many is in its metadata.
+    """
+    overdue = [late for answers in (first, *further) for late in answers.overdue.items()]
+    if overdue:
+        _warn_overdue(probe, overdue)
+        metadata = {**metadata, "overdue": len(overdue)}
     several = []
     for _, group in groupby(further, key=lambda answers: answers.part.number):
         several.append(_answers(probe, list(group)))
@@ -94,7 +109,10 @@ def judge_texts(
     answers: PartAnswers,
     items: Sequence[int],
     texts: Sequence[Sequence[GeneratedText | None]],
-    judge_all: Callable[[Sequence[tuple[int, GeneratedText]]], Sequence[Judgement | None]] | None = None,
+    judge: Judge | None = None,
+    *,
+    patience: Patience | None = None,
+    shared: bool = False,
 ) -> None:
     """Fills the rows of generation items.
 
@@ -106,18 +124,29 @@ def judge_texts(
         answers: The columns to fill.
         items: Indices of the items, ``(n,)``.
         texts: The generated texts of each item, a list of its samples; None where the model gave NaN.
-        judge_all: The scorer, of all texts with the index of their item; each item's own `match` if there is none.
+        judge: The scorer; each item's own `match` if there is none.
+        patience: What texts that take long to judge may still cost.
+        shared: Whether all ranks have these texts: they are judged on the main process only, whatever that costs.
 
     Raises:
-        ValueError: If the probe is one that a scorer judges, and there is none.
+        ValueError: If the probe is one that a scorer judges, and there is none; or the rule fails on every text.
     """
     probe = answers.probe
-    if probe.scorer and judge_all is None:
+    if probe.scorer and judge is None:
         raise ValueError(f"probe {probe.name!r} is judged by {probe.scorer!r}, which is not available here")
     written = [(i, text) for i, samples in zip(items, texts) for text in samples if text is not None]
-    verdicts = _own_matches(probe, written) if judge_all is None else judge_all(written)
+    if not written:
+        return
+    if judge is not None:
+        work: Callable[[], Verdicts] = partial(_by_scorer, judge, probe, written)
+    else:
+        work = partial(_by_own_matches, answers.part, written, patience)
+    found = on_main(work) if shared else work()
+    names = [probe.ids[i] for i, _ in written]
+    answers.overdue = {names[j]: seconds for j, seconds in found.overdue.items()}
+    answers.unjudged = {names[j]: why for j, why in found.unjudged.items()}
     by_item: dict[int, list[tuple[GeneratedText, Judgement | None]]] = {}
-    for (i, text), verdict in zip(written, verdicts, strict=True):
+    for (i, text), verdict in zip(written, found.judgements, strict=True):
         by_item.setdefault(i, []).append((text, verdict))
     for i, samples in by_item.items():
         outcomes = [verdict.outcome for _, verdict in samples if verdict is not None]
@@ -130,19 +159,41 @@ def judge_texts(
         text, shown = next((t, v) for t, v in samples if v is not None and v.outcome == answers.outcome[i])
         answers.text[i], answers.prediction[i] = text.text, shown.prediction
         item = probe.items[i]
-        if isinstance(item, Generation) and item.options and shown.prediction is not None and judge_all is None:
+        if isinstance(item, Generation) and item.options and shown.prediction is not None and judge is None:
             place = place_of(shown.prediction)
             answers.choice[i] = place if place < item.options else -1
 
 
-def _own_matches(probe: Probe, texts: Sequence[tuple[int, GeneratedText]]) -> list[Judgement]:
-    """What each item's own `match` makes of its texts."""
-    found = []
+def _by_scorer(judge: Judge, probe: Probe, texts: Sequence[tuple[int, GeneratedText]]) -> Verdicts:
+    return Verdicts(judge.judgements(probe, texts))
+
+
+def _by_own_matches(part: Part, texts: Sequence[tuple[int, GeneratedText]], patience: Patience | None) -> Verdicts:
+    """What each item's own `match` makes of its texts; warns about those that it fails on."""
+    asked = []
     for i, text in texts:
-        item = probe.items[i]
+        item = part.probe.items[i]
         assert isinstance(item, Generation)
-        found.append(judge(item, text.text, finished=text.finish != "length"))
+        asked.append((item, text.text, text.finish != "length"))
+    found = judge_all(asked, patience)
+    if len(found.failed) == len(texts):  # not the texts' fault
+        raise ValueError(found.unjudged[0])
+    judged = {i for (i, _), judgement in zip(texts, found.judgements) if judgement is not None}
+    lost = {texts[j][0]: why for j, why in found.unjudged.items() if texts[j][0] not in judged}
+    warn_unscored(part, [part.probe.ids[i] for i in lost], next(iter(lost.values()), ""))
     return found
+
+
+def _warn_overdue(probe: Probe, overdue: Sequence[tuple[str, float]]) -> None:
+    ids = list(dict.fromkeys(name for name, _ in overdue))
+    logger.warning(
+        "probe %r: %d %s took longer than %g seconds, or too much memory, to judge, and count as unparsed: %s",
+        probe.name,
+        len(overdue),
+        "answers" if len(overdue) > 1 else "answer",
+        min(seconds for _, seconds in overdue),
+        _shown(ids),
+    )
 
 
 def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any) -> None:
@@ -201,9 +252,13 @@ def _greedy(row: Continuation, found: Likelihood, tokenizer: Any) -> Recalled:
 def warn_unscored(part: Part, ids: Sequence[str], why: str) -> None:
     """Warns about items that are not scored, if there are any."""
     if ids:
-        shown = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
         are = "items are" if len(ids) > 1 else "items is"
-        logger.warning("%s: %d of %d %s not scored: %s (%s)", part.name, len(ids), len(part.probe), are, shown, why)
+        n = len(part.probe)
+        logger.warning("%s: %d of %d %s not scored: %s (%s)", part.name, len(ids), n, are, _shown(ids), why)
+
+
+def _shown(ids: Sequence[str]) -> str:
+    return ", ".join(printable(name) for name in ids[:5]) + (", ..." if len(ids) > 5 else "")
 
 
 def _lengths(item: MultipleChoice, probe: Probe, rows: list[Continuation]) -> Any:

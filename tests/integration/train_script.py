@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, StopRule
-from forget_callback.scoring import outcomes
+from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
 
 parser = argparse.ArgumentParser()
@@ -95,7 +95,7 @@ trainer = SFTTrainer(
     ],
 )
 if options.fail_at is not None and trainer.args.process_index == 1:
-    judge = outcomes.judge
+    judge = group.judge_likelihoods
 
     def broken(*args, **kwargs):
         """Fails while the step's snapshot is taken, on this process alone."""
@@ -103,7 +103,7 @@ if options.fail_at is not None and trainer.args.process_index == 1:
             raise ValueError("broken on purpose")
         return judge(*args, **kwargs)
 
-    outcomes.judge = broken
+    group.judge_likelihoods = broken
 if options.slow_moments is not None:
 
     def slowly(act, moment):
@@ -117,7 +117,7 @@ if options.slow_moments is not None:
 
         return stay
 
-    outcomes.judge = slowly(outcomes.judge, "a probe")
+    group.judge_likelihoods = slowly(group.judge_likelihoods, "a probe")
     trainer._save_optimizer_and_scheduler = slowly(trainer._save_optimizer_and_scheduler, "a save")
 trainer.train(resume_from_checkpoint=options.resume)
 if trainer.is_world_process_zero():
