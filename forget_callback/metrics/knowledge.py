@@ -41,6 +41,7 @@ class Knowledge:
         spurious: Lost in the first prompt and not in all, item by item; None with one prompt.
         two_prompts: Whether the items have a second prompt of other structure, so that a claim is not of one prompt.
         sampled: Whether they are sampled, several answers each.
+        n_asked: Items that would enter if all had been scored.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Knowledge:
     spurious: Estimate | None
     two_prompts: bool
     sampled: bool
+    n_asked: int
 
     @cached_property
     def known_interval(self) -> Interval:
@@ -128,6 +130,7 @@ def knowledge_of(pairs: Pairs) -> Knowledge:
         spurious=_whole(_spurious(items, method), items) if items.n_prompts > 1 else None,
         two_prompts=_two_prompts(items),
         sampled=items.sampled,
+        n_asked=int(entering(pairs).sum()),
     )
 
 

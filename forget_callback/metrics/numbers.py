@@ -249,6 +249,15 @@ class Transitions:
         found = self._estimate(metric)
         return NO_INTERVAL if found is None else found.interval(confidence=confidence)
 
+    def coverage(self, metric: str) -> float:
+        """Share scored both times: of all items, and of those that the metric is of, whichever is less."""
+        n, asked = self.n, 0
+        if metric.startswith(("knowledge_", "known_", "spurious_")):
+            n, asked = self.knowledge_n, self.knowledge.n_asked
+        elif metric.startswith("recall_") and self.recall:
+            n, asked = self.recall.lost.n, self.recall.n_asked
+        return min(self.scored, n / asked) if asked else self.scored
+
     def _estimate(self, metric: str) -> Estimate | None:
         """What the interval of a metric comes from; None where the metric does not exist."""
         n10, n01 = (self.n10, 1.0), (self.n01, 1.0)

@@ -22,10 +22,12 @@ class Recall:
     Attributes:
         lost: Of the recall items those recalled before and not after.
         still_chosen: Of these, those whose fact is chosen right in every prompt after; of facts also asked as a choice.
+        n_asked: Recall items, scored or not.
     """
 
     lost: Estimate
     still_chosen: Estimate
+    n_asked: int
 
 
 def recall_of(pairs: Pairs) -> Recall | None:
@@ -34,15 +36,15 @@ def recall_of(pairs: Pairs) -> Recall | None:
         return None
     recalled = pairs.take(pairs.recall).scored()
     gone = (recalled.before == 1) & (recalled.after == 0)
-    lost = recalled.take(gone)
+    lost, n_asked = recalled.take(gone), int(pairs.recall.sum())
     if pairs.fact is None or lost.fact is None:
-        return Recall(_share(gone, recalled), _share(np.empty(0, bool), lost.take(slice(0, 0))))
+        return Recall(_share(gone, recalled), _share(np.empty(0, bool), lost.take(slice(0, 0))), n_asked)
     closed = pairs.take(pairs.closed & (pairs.fact >= 0)).scored().scored_in_all()
     right = variants.right_in_all(closed.swapped().in_all_prompts) == 1
     fact = pairs.fact[:0] if closed.fact is None else closed.fact
     joined = np.isin(lost.fact, fact)
     chosen = ~np.isin(lost.fact[joined], fact[~right])
-    return Recall(_share(gone, recalled), _share(chosen, lost.take(joined)))
+    return Recall(_share(gone, recalled), _share(chosen, lost.take(joined)), n_asked)
 
 
 def _share(shown: Flags, items: Pairs) -> Estimate:

@@ -145,11 +145,14 @@ class Gate:
         parts = [row, *(one for one in rows if row.probe == "all" and one is not row and not one.category)]
         lines = []
         for one in parts:
-            t = one.transitions
+            t, name = one.transitions, _name("/".join(filter(None, (one.probe, one.category))))
+            scored = t.coverage(self.metric)
             if t.n == 0:
-                lines.append(f"no item of {_name(one.probe)} was scored both times")
-            elif not t.scored >= self.min_scored:
-                lines.append(f"{t.scored:.4g} of {_name(one.probe)} is scored, below --min-scored {self.min_scored:g}")
+                lines.append(f"no item of {name} was scored both times")
+            elif not scored >= self.min_scored:
+                which = "" if scored == t.scored else f" that {self.metric} is of"
+                share = f"only {scored:.4g} of the items of {name}{which}"
+                lines.append(f"{share} were scored both times, below --min-scored {self.min_scored:g}")
         return lines
 
     def _doubts(self, row: Row) -> list[str]:
@@ -185,6 +188,8 @@ def _message(row: Row, metric: str) -> str:
     n = t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
     name = _name(said.name)
     items = name if metric.startswith("recall") else f"{n} items of {name}"
+    if n < t.n and row.probe == "all":
+        items = f"{n} of {t.n} items of {name} (those of other kinds do not enter: gate their probes by name)"
     parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]
     if metric == "knowledge_lost":
         parts.insert(1, span(row))

@@ -222,7 +222,7 @@ def test_items_that_a_log_lost_are_not_kept(run_cli, tmp_path):
     assert "quiz: only 1 of 50 items were scored both times" in err
     for metric in ("forgetting", "knowledge_lost", "n10"):
         code, _, err = run_cli("compare", *sides, "--fail-if", f"{metric}>0.05")
-        assert code == 1 and "0.02 of quiz is scored, below --min-scored 0.95" in err
+        assert code == 1 and "only 0.02 of the items of quiz were scored both times, below --min-scored 0.95" in err
 
 
 def test_one_log_twice_is_refused(run_cli, tmp_path, monkeypatch):
@@ -329,7 +329,7 @@ def test_without_a_gate_a_note_says_that_few_items_were_scored(run_cli, tmp_path
 
 @pytest.mark.parametrize("gate", ["forgetting>0.5", "n10>10", "accuracy_after<0.1", "q/n10>10"])
 def test_a_pool_hides_no_probe_that_was_not_scored(run_cli, tmp_path, gate):
-    many = Probe("p", [replace(PROBE.items[0], id=f"i{i}") for i in range(5000)])
+    many = Probe("p", [replace(PROBE.items[0], id=f"i{i}") for i in range(2000)])
     for name, unscored in (("a", 0), ("b", N)):
         store = Store(tmp_path / name)
         store.begin([many, OTHER])
@@ -337,6 +337,43 @@ def test_a_pool_hides_no_probe_that_was_not_scored(run_cli, tmp_path, gate):
         store.write(taken(0, probe=OTHER, unscored=unscored))
     code, _, err = run_cli("compare", tmp_path / "a", tmp_path / "b", "--fail-if", gate)
     assert code == 1 and "no item of q was scored both times" in err
+
+
+@pytest.mark.parametrize(
+    "gate, code", [("knowledge_lost>0.5", 1), ("known_lost>0.5", 1), ("forgetting>0.5", 0), ("recall_lost>0.5", 0)]
+)
+def test_a_number_of_a_few_items_needs_these(run_cli, tmp_path, gate, code):
+    """10 choices of which 9 were not scored after, among 990 open-ended items: `knowledge_lost` is of the choices."""
+    facts = [Recall(f"r{i}", f"{i} and", f" {i + 1}") for i in range(990)]
+    probe = Probe("p", [*PROBE.items[:10], *facts])
+    columns = {"n_choices": probe.n_choices, "kind": [item.kind for item in probe.items]}
+    for name, unscored in (("a", 0), ("b", 9)):
+        correct = np.where(np.arange(1000) < unscored, np.nan, 1.0)
+        Snapshot("p", probe.fingerprint, 0, list(probe.ids), correct, **columns).save(tmp_path / f"{name}.parquet")
+    status, _, err = run_cli("compare", tmp_path / "a.parquet", tmp_path / "b.parquet", "--fail-if", gate)
+    assert status == code
+    assert code == 0 or f"only 0.1 of the items of p that {gate[:-4]} is of were scored" in err
+
+
+def test_a_gate_over_all_says_how_much_of_it_enters(run_cli, tmp_path):
+    """All of q is lost, which is open-ended: knowledge is read from the choices of p."""
+    for name, wrong in (("a", 0), ("b", 80)):
+        store = Store(tmp_path / name)
+        store.begin([PROBE, OTHER])
+        store.write(taken(0))
+        store.write(taken(0, wrong, probe=OTHER))
+    asked = (
+        "compare",
+        tmp_path / "a",
+        tmp_path / "b",
+        "--fail-if",
+        "knowledge_lost>0.05",
+        "--junit",
+        tmp_path / "g.xml",
+    )
+    assert run_cli(*asked)[0] == 0
+    assert "100 of 200 items of all (those of other kinds do not enter" in (tmp_path / "g.xml").read_text()
+    assert run_cli(*asked, "--fail-if", "q/knowledge_lost>0.05")[0] == 1
 
 
 @pytest.mark.parametrize("value", ["-0.1", "1.1", "95", "nan", "much"])
@@ -527,7 +564,7 @@ def test_a_path_with_markup_is_a_title_as_it_is(run_cli, tmp_path):
 def test_of_a_thousand_categories_an_error_shows_a_few(run_cli, tmp_path):
     for name, wrong in (("a", 0), ("b", 50)):
         one = taken(0, wrong)
-        replace(one, category=[f"{i}{'x' * 200_000}\x1b[2J" for i in range(N)]).save(tmp_path / f"{name}.parquet")
+        replace(one, category=[f"{i}{'x' * 5_000}\x1b[2J" for i in range(N)]).save(tmp_path / f"{name}.parquet")
     paths = (tmp_path / "a.parquet", tmp_path / "b.parquet")
     code, _, err = run_cli("compare", *paths, "--fail-if", f"p/{'y' * 200_000}/forgetting>0.1")
     assert code == 2 and len(err) < 5000 and harmless(err)
