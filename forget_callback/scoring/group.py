@@ -7,14 +7,14 @@ in the same batches whether or not the others are asked. Knows nothing of snapsh
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from forget_callback.probes.apart import Patience
-from forget_callback.probes.items import Generation
+from forget_callback.probes.items import Generation, Item, Recall
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
@@ -22,11 +22,13 @@ from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.tokens import Continuation, context_of, continuations, encode
+from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
 from forget_callback.scoring.memory import halve_on_oom
-from forget_callback.scoring.outcomes import PartAnswers, judge_likelihoods, judge_texts, warn_unscored
+from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_likelihoods, judge_texts, warn_dropped
 from forget_callback.scoring.parts import Part
 from forget_callback.scoring.sharding import RankShard
+
+Texts: TypeAlias = Sequence[Sequence[GeneratedText | None]]
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,20 @@ class _Prepared:
 
     Attributes:
         rows: Its continuations, with their indices among those of all parts.
-        kept: Indices of the generation items that fit the context.
+        written: Indices of the generation items.
         generator: Generates text for these.
+        recalled: Indices of the recall items whose answer is not the continuation of their prompt's tokens.
+        decoder: Decodes these greedily.
+        dropped: Why items that were to be scored cannot be, by index.
     """
 
     part: Part
     rows: list[tuple[int, Continuation]]
-    kept: list[int]
+    written: list[int]
     generator: TextGenerator
+    recalled: list[int]
+    decoder: TextGenerator
+    dropped: dict[int, str]
 
 
 class PromptGroup:
@@ -71,7 +79,7 @@ class PromptGroup:
         shared: bool = False,
     ) -> None:
         self.tokenizer, self.judge, self.shared = tokenizer, judge, shared
-        self._nan_reported: set[str] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._prepared: list[_Prepared] = []
         rows: list[Continuation] = []
         for part in parts:
@@ -80,7 +88,8 @@ class PromptGroup:
             self._prepared.append(_prepare(part, tokenizer, wanted, limit, len(rows), replicate))
             rows += [row for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, replicate=replicate)
-        self.size = len(rows) + sum(len(one.generator.requests) for one in self._prepared)
+        texts = (len(one.generator.requests) + len(one.decoder.requests) for one in self._prepared)
+        self.size = len(rows) + sum(texts)
 
     def score(
         self, model: Any, budget: int, *, shard: RankShard, vllm: VLLM | None, advance: Callable[[int], object]
@@ -97,37 +106,35 @@ class PromptGroup:
             lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
         )
         texts = []
-        for one in self._prepared:
-            generate = partial(one.generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
+        for generator in (generator for one in self._prepared for generator in (one.generator, one.decoder)):
+            generate = partial(generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
             own, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
             texts.append(own)
         patience = Patience()
-        return [self._answers(one, found, own, patience) for one, own in zip(self._prepared, texts)], budget
+        pairs = zip(texts[::2], texts[1::2])
+        return [self._answers(one, found, *own, patience) for one, own in zip(self._prepared, pairs)], budget
 
     def ways(self, number: int) -> dict[str, str]:
         """How the part at an index was scored: its scoring path and generation backend, where it has such items."""
         one = self._prepared[number]
         return {
             **({"likelihood": str(self._scorer.path)} if one.rows else {}),
-            **({"generation": str(one.generator.backend)} if one.kept else {}),
+            **({"generation": str(one.generator.backend)} if one.written else {}),
         }
 
     def _answers(
-        self,
-        one: _Prepared,
-        found: Sequence[Likelihood],
-        texts: Sequence[Sequence[GeneratedText | None]],
-        patience: Patience,
+        self, one: _Prepared, found: Sequence[Likelihood], texts: Texts, decoded: Texts, patience: Patience
     ) -> PartAnswers:
         answers = PartAnswers(one.part)
         own = [(row, found[i]) for i, row in one.rows]
         judge_likelihoods(answers, own, self.tokenizer)
-        judge_texts(answers, one.kept, texts, self.judge, patience=patience, shared=self.shared)
+        judge_texts(answers, one.written, texts, self.judge, patience=patience, shared=self.shared)
+        judge_decoded(answers, one.recalled, decoded)
         broken = {row.item for row, likelihood in own if np.isnan(likelihood.logprob)}
-        broken |= {i for i, samples in zip(one.kept, texts) if None in samples}
-        if broken and one.part.name not in self._nan_reported:
-            self._nan_reported.add(one.part.name)
-            warn_unscored(one.part, [one.part.probe.ids[i] for i in sorted(broken)], "their logits are NaN")
+        generated = (*zip(one.written, texts), *zip(one.recalled, decoded))
+        broken |= {i for i, samples in generated if None in samples}
+        answers.dropped |= one.dropped | dict.fromkeys(sorted(broken), "its logits are NaN")
+        warn_dropped(answers, self._reported)
         return answers
 
 
@@ -138,20 +145,34 @@ def _prepare(part: Part, tokenizer: Any, wanted: Sequence[int], limit: int, firs
         wanted: Indices of the items to score.
         first: Index of the part's first continuation among those of all parts.
     """
-    probe = part.probe
-    rows = continuations(probe, tokenizer)
-    written: dict[int, Generation] = {i: item for i, item in enumerate(probe.items) if isinstance(item, Generation)}
-    prompts = {
-        i: encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat) for i, item in written.items()
+    probe, encoded = part.probe, encode_items(part.probe, tokenizer)
+    needed = {i: len(prompt) + _least(probe.items[i]) for i, prompt in encoded.prompts.items()}
+    for row in encoded.rows:
+        needed[row.item] = max(needed.get(row.item, 0), len(row.tokens))
+    too_long = dict.fromkeys(
+        (i for i, n in needed.items() if n > limit), f"longer than the model's context of {limit} tokens"
+    )
+    dropped = {i: why for i, why in sorted((encoded.dropped | too_long).items()) if i in set(wanted)}
+    scored = set(wanted).difference(dropped)
+    own = list(enumerate((row for row in encoded.rows if row.item in scored), first))
+
+    def asked(items: Sequence[int]) -> tuple[list[Any], list[tuple[int, ...]]]:
+        return [probe.items[i] for i in items], [encoded.prompts[i] for i in items]
+
+    written, recalled = (
+        [i for i in encoded.prompts if i in scored and isinstance(probe.items[i], kind)]
+        for kind in (Generation, Recall)
+    )
+    how: dict[str, Any] = {
+        "turn": end_of_turn(probe, tokenizer) if written else TurnEnd(),
+        "limit": limit,
+        "replicate": replicate,
     }
-    too_long = {row.item for row in rows if len(row.tokens) > limit}
-    too_long |= {i for i, item in written.items() if len(prompts[i]) + item.max_new_tokens > limit}
-    why = f"longer than the model's context of {limit} tokens"
-    warn_unscored(part, [probe.ids[i] for i in sorted(too_long)], why)
-    scored = set(wanted) - too_long
-    kept = [i for i in written if i in scored]
-    own = list(enumerate((row for row in rows if row.item in scored), first))
-    turn = end_of_turn(probe, tokenizer) if kept else TurnEnd()
-    chosen = [written[i] for i in kept], [prompts[i] for i in kept]
-    generator = TextGenerator(probe, *chosen, turn=turn, replicate=replicate)
-    return _Prepared(part, own, kept, generator)
+    generator = TextGenerator(probe, *asked(written), **how)
+    decoder = TextGenerator(replace(probe, temperature=0), *asked(recalled), **how)
+    return _Prepared(part, own, written, generator, recalled, decoder, dropped)
+
+
+def _least(item: Item) -> int:
+    """Tokens that an answer needs at least."""
+    return item.max_new_tokens if isinstance(item, Generation) else 1

@@ -17,15 +17,15 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement
 from forget_callback.probes.apart import Patience, Verdicts
-from forget_callback.probes.items import Generation, MultipleChoice, Recall, place_of
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted, place_of
 from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.scoring.distributed import on_main
-from forget_callback.scoring.generation.text import GeneratedText
+from forget_callback.scoring.generation.text import GeneratedText, recalls
 from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.likelihood.tokens import Continuation, spoken
 from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.answers import ANSWERS, FURTHER, Answers
@@ -33,9 +33,16 @@ from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
 
+_UNJUDGED = "its answer could not be judged"
+
 
 class PartAnswers:
-    """The answers to the items of a part while they are filled; a row that is not filled stays unscored."""
+    """The answers to the items of a part while they are filled; a row that is not filled stays unscored.
+
+    Attributes:
+        dropped: Why an item could not be scored, by index.
+        overdue: Texts that were over a deadline of judging, by the ids of their items.
+    """
 
     def __init__(self, part: Part) -> None:
         n = len(part.probe)
@@ -47,29 +54,36 @@ class PartAnswers:
         self.prediction = np.full(n, None, object)
         self.text = np.full(n, None, object)
         self.scores: list[Any] = [()] * n
-        # By the ids of their items: texts that were over a deadline of judging, and why others could not be judged.
+        self.dropped: dict[int, str] = {}
         self.overdue: dict[str, float] = {}
-        self.unjudged: dict[str, str] = {}
 
     def judge(self, index: int, outcome: str) -> None:
         """Fills the outcome of an item that was answered once."""
         self.outcome[index], self.correct[index] = outcome, float(outcome == "correct")
 
     @property
-    def unscored(self) -> list[str]:
-        """Ids of the items without an outcome."""
-        return [item.id for item, outcome in zip(self.probe.items, self.outcome) if outcome is None]
+    def unscored(self) -> list[int]:
+        """Indices of the items without an outcome."""
+        return [i for i, outcome in enumerate(self.outcome) if outcome is None]
 
 
 def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers], metadata: dict[str, Any]) -> Snapshot:
     """The snapshot at step 0, of the answers to the first prompts and to the further variants that were asked.
 
-    Warns once about answers that took too long to judge; how many is in its metadata.
+    Warns once about answers that took too long to judge; how many is in its metadata, and in `not_scored` how many
+    items were dropped, by reason.
     """
     overdue = [late for answers in (first, *further) for late in answers.overdue.items()]
     if overdue:
         _warn_overdue(probe, overdue)
         metadata = {**metadata, "overdue": len(overdue)}
+    counts = Counter(
+        (f"variant {answers.part.number}: " if answers.part.number > 1 else "") + why
+        for answers in (first, *further)
+        for why in answers.dropped.values()
+    )
+    if counts:
+        metadata = {**metadata, "not_scored": dict(counts)}
     several = []
     for _, group in groupby(further, key=lambda answers: answers.part.number):
         several.append(_answers(probe, list(group)))
@@ -144,7 +158,6 @@ def judge_texts(
     found = on_main(work) if shared else work()
     names = [probe.ids[i] for i, _ in written]
     answers.overdue = {names[j]: seconds for j, seconds in found.overdue.items()}
-    answers.unjudged = {names[j]: why for j, why in found.unjudged.items()}
     by_item: dict[int, list[tuple[GeneratedText, Judgement | None]]] = {}
     for (i, text), verdict in zip(written, found.judgements, strict=True):
         by_item.setdefault(i, []).append((text, verdict))
@@ -152,6 +165,8 @@ def judge_texts(
         outcomes = [verdict.outcome for _, verdict in samples if verdict is not None]
         answers.text[i] = samples[0][0].text
         if not outcomes:
+            if judge is None:
+                answers.dropped[i] = _UNJUDGED
             continue
         answers.correct[i] = outcomes.count("correct") / len(outcomes)
         wrong = Counter(outcome for outcome in outcomes if outcome != "correct")
@@ -180,7 +195,8 @@ def _by_own_matches(part: Part, texts: Sequence[tuple[int, GeneratedText]], pati
         raise ValueError(found.unjudged[0])
     judged = {i for (i, _), judgement in zip(texts, found.judgements) if judgement is not None}
     lost = {texts[j][0]: why for j, why in found.unjudged.items() if texts[j][0] not in judged}
-    warn_unscored(part, [part.probe.ids[i] for i in lost], next(iter(lost.values()), ""))
+    if lost:
+        _warn(part, [part.probe.ids[i] for i in lost], next(iter(lost.values())))
     return found
 
 
@@ -232,12 +248,29 @@ class Recalled:
     text: str
 
 
-def judge_recall(answers: PartAnswers, index: int, accepted: Sequence[Recalled]) -> None:
+def judge_recall(answers: PartAnswers, index: int, found: Sequence[Recalled]) -> None:
     """Fills the row of a recall item, which is right if greedy decoding gives any of the accepted answers."""
-    best = max(accepted, key=lambda one: (one.right, one.alike))
+    best = max(found, key=lambda one: (one.right, one.alike))
     answers.judge(index, "correct" if best.right else "wrong")
-    answers.margin[index] = max(one.margin for one in accepted if one.right == best.right)
+    answers.margin[index] = max(one.margin for one in found if one.right == best.right)
     answers.prediction[index] = best.text
+
+
+def judge_decoded(answers: PartAnswers, items: Sequence[int], texts: Sequence[Sequence[GeneratedText | None]]) -> None:
+    """Fills the rows of recall items whose text was decoded: right if it begins with an accepted answer.
+
+    Args:
+        items: Indices of the items, ``(n,)``.
+        texts: The text of each item, alone in a list; None where the model gave NaN.
+    """
+    for i, samples in zip(items, texts):
+        item = answers.probe.items[i]
+        assert isinstance(item, Recall)
+        for text in samples:
+            if text is not None:
+                right = recalls(text.text, [spoken(answer, answers.probe) for answer in accepted(item)])
+                answers.judge(i, "correct" if right else "wrong")
+                answers.prediction[i] = text.text
 
 
 def _greedy(row: Continuation, found: Likelihood, tokenizer: Any) -> Recalled:
@@ -249,12 +282,23 @@ def _greedy(row: Continuation, found: Likelihood, tokenizer: Any) -> Recalled:
     return Recalled(argmax == target, found.margin, alike, text)
 
 
-def warn_unscored(part: Part, ids: Sequence[str], why: str) -> None:
-    """Warns about items that are not scored, if there are any."""
-    if ids:
-        are = "items are" if len(ids) > 1 else "items is"
-        n = len(part.probe)
-        logger.warning("%s: %d of %d %s not scored: %s (%s)", part.name, len(ids), n, are, _shown(ids), why)
+def warn_dropped(answers: PartAnswers, said: set[tuple[str, str]] | None = None) -> None:
+    """Warns about the items that could not be scored, a line for each reason.
+
+    Args:
+        said: Part and reason of what was said before, which is not said again; those of this call are added.
+    """
+    part, said = answers.part, set() if said is None else said
+    for why in dict.fromkeys(answers.dropped.values()):
+        if (part.name, why) not in said and why != _UNJUDGED:  # that was said with the matcher's own words
+            said.add((part.name, why))
+            _warn(part, [part.probe.ids[i] for i, own in sorted(answers.dropped.items()) if own == why], why)
+
+
+def _warn(part: Part, ids: Sequence[str], why: str) -> None:
+    are = "items are" if len(ids) > 1 else "items is"
+    n = len(part.probe)
+    logger.warning("%s: %d of %d %s not scored: %s (%s)", part.name, len(ids), n, are, _shown(ids), why)
 
 
 def _shown(ids: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from forget_callback.probes.items import Generation
+from forget_callback.probes.items import Generation, Recall
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.decoding import DecodingLoop, last_logits_only
 from forget_callback.scoring.generation.sampling import next_tokens
@@ -36,11 +36,13 @@ _AGREEMENT = 0.95
 
 
 class TextGenerator:
-    """Generates text for the generation items of one probe, snapshot after snapshot.
+    """Generates text for items of one probe, snapshot after snapshot.
 
     Args:
+        items: Generation items, or, if the probe does not sample, recall items.
         prompts: Token ids of each item's prompt.
         turn: What ends an answer in a conversation.
+        limit: Tokens of the model's context, which an answer to recall must not exceed.
         replicate: Another number draws other samples.
 
     Attributes:
@@ -50,19 +52,25 @@ class TextGenerator:
     def __init__(
         self,
         probe: Probe,
-        items: Sequence[Generation],
+        items: Sequence[Generation | Recall],
         prompts: Sequence[Sequence[int]],
         *,
         turn: TurnEnd = TurnEnd(),  # noqa: B008 - it is frozen
+        limit: int = 2**62,
         replicate: int = 0,
     ) -> None:
         self.probe, self.turn = probe, turn
-        drawn = [item.samples if probe.temperature > 0 else 1 for item in items]
-        self.requests = [
-            GenerationRequest.of(item, prompt, probe, turn, sample=sample, replicate=replicate)
-            for item, prompt, n in zip(items, prompts, drawn)
-            for sample in range(n)
-        ]
+        self.requests: list[GenerationRequest] = []
+        drawn = []
+        for item, prompt in zip(items, prompts):
+            if isinstance(item, Recall):
+                own = [GenerationRequest.of_recall(item, prompt, probe, room=limit - len(prompt))]
+            else:
+                how = {"replicate": replicate}
+                samples = range(item.samples if probe.temperature > 0 else 1)
+                own = [GenerationRequest.of(item, prompt, probe, turn, sample=n, **how) for n in samples]
+            self.requests += own
+            drawn.append(len(own))
         self._ranges = list(pairwise(accumulate(drawn, initial=0)))  # of the requests of each item
         self.backend: str | None = None
 

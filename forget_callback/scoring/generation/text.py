@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.probes.answers import after_thinking
-from forget_callback.probes.items import Generation
+from forget_callback.probes.items import Generation, Recall, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.sampling import draws
 from forget_callback.scoring.generation.turns import TurnEnd
+from forget_callback.scoring.likelihood.tokens import spoken
 
 # Last tokens of a prompt in which a chat template may open a thinking block.
 _OPENING = 16
@@ -49,6 +50,8 @@ class GenerationRequest:
         first_line: Whether to stop after the first line that is not empty: "exact" and "prefix" match no further.
         stop: Stop strings.
         draws: A uniform number for each token to sample (see `sampling`), ``(max_new_tokens,)``; none if greedy.
+        expected: Of a recall item the accepted answers: its text is all text, special tokens too, and ends as soon as
+            it begins with one of them, or can no longer.
     """
 
     prompt: tuple[int, ...]
@@ -56,6 +59,7 @@ class GenerationRequest:
     first_line: bool
     stop: tuple[str, ...]
     draws: NDArray[np.float64]
+    expected: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -75,6 +79,17 @@ class GenerationRequest:
             sampled = draws(limit, probe.seed, replicate, sample, item.id)
         return cls(tuple(prompt), limit, first_line, (*item.stop, *turn.texts), sampled)
 
+    @classmethod
+    def of_recall(cls, item: Recall, prompt: Sequence[int], probe: Probe, *, room: int = 2**62) -> GenerationRequest:
+        """The request that decides whether greedy decoding generates an accepted answer of an item.
+
+        Args:
+            room: Tokens that the model's context has left after the prompt.
+        """
+        expected = tuple(spoken(text, probe) for text in accepted(item))
+        longest = max(len(text.encode()) for text in expected)  # a token has a byte or more
+        return cls(tuple(prompt), min(longest, room), False, (), np.empty(0), expected)
+
 
 def find_stop(request: GenerationRequest, text: str) -> int | None:
     """Where the first stop string begins in a generated text, None if there is none."""
@@ -83,6 +98,14 @@ def find_stop(request: GenerationRequest, text: str) -> int | None:
     if request.first_line and "\n" in answer:
         found.append(len(text) - len(answer) + answer.index("\n"))
     return min(found, default=None)
+
+
+def recalls(text: str, expected: Sequence[str]) -> bool | None:
+    """Whether a generated text begins with one of these answers, None if it is too short to tell."""
+    if any(text.startswith(answer) for answer in expected):
+        return True
+    known = text.rstrip("�")  # part of a character, which the next token may complete
+    return None if any(answer.startswith(known) for answer in expected) else False
 
 
 def open_thinking(prompt: Sequence[int], tokenizer: Any) -> str:
@@ -110,6 +133,8 @@ class StopChecker:
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(known), 0)
         added: dict[str, int] = tokenizer.get_added_vocab()
         self._piece = cache(lambda token: tokenizer.decode([token]))
+        how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        self._verbatim = lru_cache(64)(lambda tokens: str(tokenizer.decode(tokens, **how)))
         self._opened = cache(lambda prompt: open_thinking(prompt, tokenizer))
         # End of sequence, and stop strings that are a special token, which no text shows.
         self._stop_ids = cache(
@@ -120,6 +145,8 @@ class StopChecker:
         """Whether generation stops with the last token. The row is decoded only if that token may complete a stop."""
         if tokens[-1] in self._stop_ids(request.stop):
             return True
+        if request.expected:
+            return recalls(self._all_text(request, tokens), request.expected) is not None
         if not (request.first_line or request.stop):
             return False
         piece = self._piece(tokens[-1])
@@ -131,6 +158,8 @@ class StopChecker:
     def generated(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
         """The generated text of tokens that end with a stop or at the limit."""
         at = len(tokens) - 1 if tokens and tokens[-1] in self._stop_ids(request.stop) else None
+        if request.expected:
+            return GeneratedText(self._all_text(request, tokens), tuple(tokens), "text" if at is None else "token")
         text = self._full_text(request, tokens[:at])
         end = find_stop(request, text)
         if end is not None and request.stop:
@@ -143,6 +172,11 @@ class StopChecker:
         tokens = tokens[: request.max_new_tokens]
         end = next((n for n in range(1, len(tokens)) if self.should_stop(request, tokens[:n])), len(tokens))
         return self.generated(request, tokens[:end])
+
+    def _all_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
+        """What the tokens add to the prompt as text: by themselves, some tokenizers drop a leading space."""
+        before, after = self._verbatim(request.prompt), self._verbatim((*request.prompt, *tokens))
+        return after[len(before) :] if after.startswith(before) else self._verbatim(tuple(tokens))
 
     def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""

@@ -1,7 +1,8 @@
 """Token ids of a probe's items: contexts, and the continuations to score after them. No torch here.
 
-Context and continuation are split as in lm-eval (`TemplateLM._encode_pair`), so that both score the same token ids.
-Knows tokenizers and chat templates, but no model.
+Options are split from their context as in lm-eval (`TemplateLM._encode_pair`), so that both score the same token ids. A
+recalled answer comes after the tokens of its prompt, from which greedy decoding would go on. Knows tokenizers and chat
+templates, but no model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 from forget_callback.probes.items import Item, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable
+
+_NO_TOKEN = "no token of its own after the prompt"
 
 
 @dataclass(frozen=True)
@@ -81,32 +85,119 @@ def messages_of(item: Item, probe: Probe) -> list[dict[str, str]]:
     return [*system, {"role": "user", "content": item.prompt}]
 
 
-def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
-    """Every continuation of the choice and recall items, in item order; options and accepted answers keep their order.
+@dataclass(frozen=True)
+class EncodedItems:
+    """Token ids of a probe's items; an item that has none does not cost the others.
+
+    Attributes:
+        rows: Continuations of choice and recall items, in item order; options and accepted answers keep their order.
+        prompts: Prompts of the items whose answer is generated, by index: generation items, and recall items whose
+            prompt is tokenized otherwise with the answer after it, so that no continuation is what greedy decoding
+            would generate.
+        dropped: Why an item cannot be scored, by index.
+    """
+
+    rows: list[Continuation]
+    prompts: dict[int, tuple[int, ...]]
+    dropped: dict[int, str]
+
+
+def encode_items(probe: Probe, tokenizer: Any) -> EncodedItems:
+    """Token ids of all items of a probe."""
+    result = EncodedItems([], {}, {})
+    for index, item in enumerate(probe.items):
+        at = "chat template"
+        try:
+            context = context_of(item, probe, tokenizer)
+            at = "tokenizer"
+            if isinstance(item, MultipleChoice):
+                result.rows.extend(_options(index, item, context, probe, tokenizer))
+                continue
+            prompt = prompt_tokens(context, tokenizer, chat=probe.chat)
+            own = _recalled(index, item, context, prompt, probe, tokenizer) if isinstance(item, Recall) else []
+        except NotScorableError as error:
+            result.dropped[index] = str(error)
+        except Exception as error:  # a template refuses messages as it likes, a tokenizer texts
+            lines = str(error).strip().splitlines() or [type(error).__name__]
+            result.dropped[index] = f"the {at} refuses it: {printable(lines[0])[:80]}"
+        else:
+            result.rows.extend(own)
+            if not own:
+                result.prompts[index] = tuple(prompt)
+    return result
+
+
+class NotScorableError(ValueError):
+    """An item that cannot be put to this model; the message says why."""
+
+
+def _options(index: int, item: MultipleChoice, context: str, probe: Probe, tokenizer: Any) -> list[Continuation]:
+    """The options of an item, split as in lm-eval.
 
     Raises:
-        ValueError: If a continuation has no token that the context does not have.
+        NotScorableError: If an option has no token that the context does not have.
     """
-    result = []
-    for index, item in enumerate(probe.items):
-        if isinstance(item, MultipleChoice):
-            texts, between = item.choices, item.contexts or [""] * len(item.choices)
-        elif isinstance(item, Recall):
-            texts, between = accepted(item), [""] * len(accepted(item))
+    rows = []
+    for own, text in zip(item.contexts or [""] * len(item.choices), item.choices):
+        head, tail = split(context + own, spoken(text, probe), tokenizer, chat=probe.chat)
+        if not tail:
+            raise NotScorableError(_NO_TOKEN)
+        rows.append(Continuation(index, (*head, *tail), len(head)))
+    return rows
+
+
+def _recalled(
+    index: int, item: Recall, context: str, prompt: list[int], probe: Probe, tokenizer: Any
+) -> list[Continuation]:
+    """The accepted answers of an item after the tokens of its prompt; none if that is not how all are tokenized.
+
+    Raises:
+        NotScorableError: If an answer is empty.
+    """
+    rows = []
+    for text in (spoken(text, probe) for text in accepted(item)):
+        if context:
+            whole = encode(context + text, tokenizer, special=not probe.chat)
         else:
-            continue
-        context = context_of(item, probe, tokenizer)
-        for own, text in zip(between, texts):
-            # The template ends right where the answer begins, so a leading space would be one too many.
-            text = text.lstrip() if probe.chat else text
-            head, tail = split(context + own, text, tokenizer, chat=probe.chat)
-            if not tail:
-                raise ValueError(
-                    f"probe {probe.name!r}, item {item.id!r}: {text!r} has no token of its own after the prompt; "
-                    "give it a leading space, or another wording"
-                )
-            result.append(Continuation(index, (*head, *tail), len(head), isinstance(item, Recall)))
-    return result
+            whole = [token for part in split(context, text, tokenizer, chat=False) for token in part]
+        if not text or (not context and len(whole) == len(prompt)):
+            raise NotScorableError(_NO_TOKEN)
+        if len(whole) == len(prompt) or whole[: len(prompt)] != prompt:
+            return []
+        rows.append(Continuation(index, tuple(whole), len(prompt), greedy=True))
+    return rows
+
+
+def spoken(text: str, probe: Probe) -> str:
+    """An option or an answer as it stands after the prompt.
+
+    A chat template ends right where the answer begins, so a leading space would be one too many.
+    """
+    return text.lstrip() if probe.chat else text
+
+
+def prompt_tokens(context: str, tokenizer: Any, *, chat: bool) -> list[int]:
+    """Token ids of a prompt, from which a model generates. An empty one is the BOS token, or EOS where there is none.
+
+    Raises:
+        NotScorableError: If the prompt is empty and the tokenizer has neither BOS nor EOS.
+    """
+    return encode(context, tokenizer, special=not chat) or [_beginning(tokenizer)]
+
+
+def _beginning(tokenizer: Any) -> int:
+    prefix: int | None = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if prefix is None:
+        raise NotScorableError(
+            "the tokenizer has neither a BOS nor an EOS token to put before it; give the item a prompt, or set "
+            "tokenizer.bos_token"
+        )
+    return prefix
+
+
+def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
+    """Every continuation of the choice and recall items that can be scored by one, in item order."""
+    return encode_items(probe, tokenizer).rows
 
 
 def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tuple[list[int], list[int]]:
@@ -118,7 +209,7 @@ def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tup
     kept as it is, exactly as for generation.
 
     Raises:
-        ValueError: If the context is empty and the tokenizer has neither BOS nor EOS.
+        NotScorableError: If the context is empty and the tokenizer has neither BOS nor EOS.
     """
     if chat:
         head = encode(context, tokenizer, special=False)
@@ -127,12 +218,7 @@ def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tup
         return head, encode(continuation, tokenizer, special=False) if merged else whole[len(head) :]
     bare = context.rstrip()
     if not bare:
-        prefix = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-        if prefix is None:
-            raise ValueError(
-                f"the tokenizer has neither a BOS nor an EOS token to put before {continuation!r}; "
-                "give the item a prompt, or set tokenizer.bos_token"
-            )
+        prefix = _beginning(tokenizer)
         tail = encode(context + continuation, tokenizer, special=False)
         return (tail[:1], tail[1:]) if tail[:1] == [prefix] else ([prefix], tail)
     head = encode(bare, tokenizer)

@@ -16,21 +16,29 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-from forget_callback.probes.items import Generation, MultipleChoice, accepted
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, messages_of
+from forget_callback.scoring.likelihood.tokens import (
+    Continuation,
+    EncodedItems,
+    bind,
+    encode,
+    encode_items,
+    messages_of,
+)
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.scoring.outcomes import (
     PartAnswers,
     Recalled,
+    judge_decoded,
     judge_likelihoods,
     judge_recall,
     judge_texts,
     snapshot_of,
-    warn_unscored,
+    warn_dropped,
 )
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.served.client import Body, Server, Unanswered
@@ -102,8 +110,11 @@ def score_served(
         problems = (answer.problem for answer in own if isinstance(answer, Unanswered))
         why = next(problems, "the server names no token besides the answer's")
         if len(lost) == len(probe) and one.part.number == 1:
+            why = next(iter(found[-1].dropped.values()), why)
             raise ValueError(f"{server.url} answered no item of probe {probe.name!r} for model {server.model!r}: {why}")
-        warn_unscored(one.part, lost, f"{server.url} gave no answer: {why}")
+        for i in lost:
+            found[-1].dropped.setdefault(i, f"{server.url} gave no answer: {why}")
+        warn_dropped(found[-1])
     return snapshot_of(probe, found[0], found[1:], {"server": server.url, "served_model": server.model})
 
 
@@ -119,10 +130,11 @@ class _Asked:
     """What is requested for a part.
 
     Attributes:
-        written: Index of the generation item of each of the first requests, once for each of its samples.
+        written: Index of the item of each of the first requests, whose answer is generated, once for each sample.
         rows: The continuations of the other requests.
         requests: Path and body each.
         turn: What ends an answer where conversations are rendered here; where the server does it, it knows.
+        dropped: Why items cannot be asked, by index.
     """
 
     part: Part
@@ -130,18 +142,23 @@ class _Asked:
     rows: list[Continuation]
     requests: list[tuple[str, Body]]
     turn: TurnEnd
+    dropped: dict[int, str]
 
     @classmethod
     def of(cls, part: Part, tokenizer: Any) -> _Asked:
         probe = part.probe
-        rows = [] if tokenizer is None else continuations(probe, tokenizer)
-        generated = [i for i, item in enumerate(probe.items) if isinstance(item, Generation)]
+        if tokenizer is None:  # then all are generation items, which the server renders
+            encoded, turn = EncodedItems([], {}, {}), TurnEnd()
+            generated = list(range(len(probe)))
+        else:
+            encoded, turn = encode_items(probe, tokenizer), end_of_turn(probe, tokenizer)
+            generated = list(encoded.prompts)
         drawn = [(i, sample) for i in generated for sample in range(probe.samples[i])]
-        turn = TurnEnd() if tokenizer is None else end_of_turn(probe, tokenizer)
-        requests = [_generation(probe.items[i], probe, tokenizer, turn, sample) for i, sample in drawn]
-        return cls(
-            part, [i for i, _ in drawn], rows, [*requests, *(("completions", _echo(row.tokens)) for row in rows)], turn
-        )
+        requests = [
+            _generation(probe.items[i], probe, encoded.prompts.get(i), turn, tokenizer, sample) for i, sample in drawn
+        ]
+        requests += [("completions", _echo(row.tokens)) for row in encoded.rows]
+        return cls(part, [i for i, _ in drawn], encoded.rows, requests, turn, encoded.dropped)
 
 
 def _judged(
@@ -149,10 +166,16 @@ def _judged(
 ) -> PartAnswers:
     """What the responses to a part's requests say."""
     found, probe = PartAnswers(asked.part), asked.part.probe
+    found.dropped = dict(asked.dropped)
     texts: dict[int, list[GeneratedText | None]] = {}
+    decoded: dict[int, list[GeneratedText | None]] = {}
     for i, request, answer in zip(asked.written, asked.requests, answers):
-        texts.setdefault(i, []).append(_text(probe.items[i], asked, request, answer, tokenizer))
+        item = probe.items[i]
+        (texts if isinstance(item, Generation) else decoded).setdefault(i, []).append(
+            _text(item, asked, request, answer, tokenizer)
+        )
     judge_texts(found, list(texts), list(texts.values()))
+    judge_decoded(found, list(decoded), list(decoded.values()))
     options = []
     recalled: dict[int, list[Recalled | None]] = {}
     for row, answer in zip(asked.rows, answers[len(asked.written) :]):
@@ -171,19 +194,28 @@ def _judged(
     return found
 
 
-def _generation(item: Any, probe: Probe, tokenizer: Any, turn: TurnEnd, sample: int) -> tuple[str, Body]:
-    """The path and the body of the request for a sample of a generation item."""
+def _generation(
+    item: Any, probe: Probe, prompt: Sequence[int] | None, turn: TurnEnd, tokenizer: Any, sample: int
+) -> tuple[str, Body]:
+    """The path and the body of the request for a sample of an item whose answer is generated.
+
+    Args:
+        prompt: Token ids, None where the server tokenizes.
+    """
+    if isinstance(item, Recall):
+        assert prompt is not None
+        limit = GenerationRequest.of_recall(item, prompt, probe).max_new_tokens
+        return "completions", {"max_tokens": limit, "temperature": 0, "prompt": list(prompt)}
     body: dict[str, Any] = {"max_tokens": item.max_new_tokens, "temperature": probe.temperature}
     if probe.temperature > 0:
         body |= {"top_p": probe.top_p, "seed": probe.seed + sample}
     if stop := [*item.stop, *turn.texts]:
         body["stop"] = stop
-    if turn.ids - {tokenizer.eos_token_id if tokenizer is not None else None}:
+    if tokenizer is not None and turn.ids - {tokenizer.eos_token_id}:
         # The server stops at the model's own end of sequence only. vLLM and SGLang read this, others ignore it.
         body["stop_token_ids"] = sorted(turn.ids)
-    if tokenizer is not None:
-        prompt = encode(context_of(item, probe, tokenizer), tokenizer, special=not probe.chat)
-        return "completions", {**body, "prompt": prompt}
+    if prompt is not None:
+        return "completions", {**body, "prompt": list(prompt)}
     if not probe.chat:
         return "completions", {**body, "prompt": item.prompt}
     if not probe.generation_prompt:
@@ -197,6 +229,8 @@ def _text(item: Any, asked: _Asked, request: tuple[str, Body], answer: Any, toke
     """The generated text, up to where the answer ends; None if there is no answer."""
     if isinstance(answer, Unanswered):
         return None
+    if isinstance(item, Recall):
+        return GeneratedText(str(answer.get("text") or ""), (), "text")
     opened = "" if tokenizer is None else open_thinking(request[1]["prompt"], tokenizer)
     text = opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
     # Not in the request: the first line may be empty, or part of the thinking.

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring.likelihood.tokens import Continuation, bind, context_of, continuations, encode, split
+from forget_callback.scoring.likelihood.tokens import (
+    Continuation,
+    bind,
+    context_of,
+    continuations,
+    encode,
+    encode_items,
+    split,
+)
 from tests.helpers import adds_bos
 
 CONTEXTS = [
@@ -102,10 +110,36 @@ def test_rows_are_in_item_order_with_their_options(tokenizer):
     assert [row.greedy for row in rows] == [False, False, False, True]
 
 
-@pytest.mark.parametrize("prompt, answer", [("The capital of France is Pa", "ris"), ("", "<|im_end|>")])
-def test_an_answer_without_a_token_of_its_own_is_an_error(tokenizer, prompt, answer):
-    with pytest.raises(ValueError, match=r"probe 'p', item 'a': .* has no token of its own after the prompt"):
-        continuations(Probe("p", [Recall("a", prompt, answer)]), tokenizer)
+def test_an_item_without_a_token_of_its_own_costs_no_other(tokenizer):
+    why = "no token of its own after the prompt"
+    bad = MultipleChoice("a", "The capital of France is Pa", ["ris", " Rome"], 0)
+    probe = Probe("p", [bad, Recall("b", "", "<|im_end|>"), Recall("c", "The capital of Italy is", " Rome")])
+    found = encode_items(probe, tokenizer)
+    assert found.dropped == {0: why, 1: why} and [row.item for row in found.rows] == [2]
+
+
+def test_a_recall_answer_comes_after_the_tokens_of_its_prompt_or_is_decoded(any_tokenizer):
+    """The prompt's own tokens, trailing white space included: greedy decoding goes on from them."""
+    items = [Recall(f"{i}", context, "Paris") for i, context in enumerate(CONTEXTS) if context]
+    found = encode_items(Probe("p", items), any_tokenizer)
+    assert {row.item for row in found.rows}.isdisjoint(found.prompts) and not found.dropped
+    assert len(found.rows) + len(found.prompts) == len(items) and len(found.rows) > 3 and 1 in found.prompts
+    for row in found.rows:
+        assert list(row.tokens[: row.n_context]) == encode(items[row.item].prompt, any_tokenizer)
+        assert list(row.tokens) == encode(items[row.item].prompt + "Paris", any_tokenizer)
+    for i, prompt in found.prompts.items():
+        assert list(prompt) == encode(items[i].prompt, any_tokenizer)
+
+
+def test_an_item_that_the_template_refuses_costs_no_other(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if 'bad' in m.content %}{{ raise_exception('no bad words') }}{% endif %}"
+        "{{ m.content }}|{% endfor %}"
+    )
+    items = [Recall("a", "Who is bad?", "me"), Generation("b", "bad?", "me"), Recall("c", "Who?", "me")]
+    found = encode_items(bind(Probe("p", items, chat=True), tokenizer), tokenizer)
+    assert found.dropped == dict.fromkeys([0, 1], "the chat template refuses it: no bad words")
+    assert [row.item for row in found.rows] == [2]
 
 
 @pytest.mark.parametrize("answer", [" Paris", "Paris", "  Paris"])
@@ -128,8 +162,8 @@ def test_chat_with_a_tokenizer_that_adds_bos_adds_none(any_tokenizer):
 
 def test_chat_keeps_the_contexts_tokens_where_the_answer_would_merge_with_them(tokenizer):
     tokenizer.chat_template = "{{ messages[0].content }} The capital of France is Pa"
-    probe = bind(Probe("p", [Recall("a", "Who?", "ris")], chat=True), tokenizer)
-    (row,) = continuations(probe, tokenizer)
+    probe = bind(Probe("p", [MultipleChoice("a", "Who?", ["ris", "é"], 0)], chat=True), tokenizer)
+    row = continuations(probe, tokenizer)[0]
     assert tokenizer.decode(row.tokens[: row.n_context]) == "Who? The capital of France is Pa"
     assert tokenizer.decode(row.tokens[row.n_context :]) == "ris"
 
