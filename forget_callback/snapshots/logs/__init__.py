@@ -73,11 +73,13 @@ def _of_file(file: Path) -> tuple[Reader, list[Path]]:
     if suffix == ".json" and (beside := lm_eval.files(file)):
         return lm_eval, beside
     record = first_record(file)
+    if "id" in record and not {*per_item.DECIDES}.isdisjoint(record):
+        return per_item, [file]
     if lm_eval.is_sample(record) or stem_of(file).startswith("samples_"):
         return lm_eval, [file]
     if rollouts.tool_of(record) or (suffix == ".json" and "evaluation_data" in record):
         return rollouts, [file]
-    if suffix == ".json" and not {"id", *per_item.DECIDES} & set(record):
+    if suffix == ".json" and "id" not in record:
         return inspect_logs, [file]  # which says what is wrong with it
     return per_item, [file]
 

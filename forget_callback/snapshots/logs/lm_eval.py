@@ -9,18 +9,18 @@ since, and `lm_eval/evaluator.py` at each tag.
 from __future__ import annotations
 
 import ast
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.quoting import printable
-from forget_callback.snapshots.logs.files import PACKED, first_record, parsed, read_text, records, start_of, stem_of
+from forget_callback.snapshots.logs.files import PACKED, first_record, records, start_of
+from forget_callback.snapshots.logs.lm_eval_results import Results, results_of, table_in
 from forget_callback.snapshots.logs.log import (
     NOT_IN_LOG,
     Log,
@@ -41,41 +41,6 @@ _FIELDS = {  # of a row; in logs older than the field `metrics` every other key 
     *("doc_hash", "prompt_hash", "target_hash"),
 }
 _INDEX = re.compile(r"\s*(-?\d{1,9}|[\[(].*[\])])\s*", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Results:
-    """What the results file beside a log says of it, nothing if there is none.
-
-    Attributes:
-        task: The task, as far as the file's own name tells.
-        model: Tells the logs of models apart that are in one directory.
-        known: Whether there is a results file.
-    """
-
-    task: str
-    model: str
-    known: bool = False
-    content: Mapping[str, Any] = field(default_factory=dict)
-
-    def of_task(self, *names: str) -> Any:
-        """What stands under the first of these names for the task; None if nothing does."""
-        tables = [self.content.get(name) for name in names]
-        return next((table.get(self.task) for table in tables if isinstance(table, dict)), None)
-
-    @property
-    def filters(self) -> list[str]:
-        """The names of the task's filters, in the order in which they were applied."""
-        listed = (self.of_task("configs") or {}).get("filter_list") or []
-        names = [str(one["name"]) for one in listed if isinstance(one, dict) and "name" in one]
-        scores = (key.partition(",") for key in self.of_task("results") or {})
-        return names or list(dict.fromkeys(name for metric, _, name in scores if name and "_stderr" not in metric))
-
-    @property
-    def evaluated(self) -> int | None:
-        """How many documents were evaluated; not known before 0.4.3."""
-        counts = self.of_task("n-samples", "n_samples") or {}
-        return counts.get("effective") if isinstance(counts.get("effective"), int) else None
 
 
 def files(path: Path) -> list[Path]:
@@ -100,7 +65,7 @@ def _is_old(file: Path) -> bool:
 
 def identity(file: Path) -> tuple[str, str, str]:
     """Directory and name of the model, task and time."""
-    results = _results(file)
+    results = results_of(file)
     return results.model, results.task, task_and_time(file)[1]
 
 
@@ -110,7 +75,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     Raises:
         ValueError: If it is damaged or needs a choice.
     """
-    results, source = _results(file), printable(str(file))
+    results, source = results_of(file), printable(str(file))
     rows, filters = _by_filter(_lines(file, source), results, source)
     if len(filters) > 1 and wanted.filter not in filters:
         shown = ", ".join(map(printable, filters))
@@ -120,18 +85,17 @@ def read(file: Path, wanted: LogOptions) -> Log:
     chosen = str(wanted.filter) if wanted.filter in filters else filters[0]
     own = by_id([row for row in rows if row.raw["filter"] == chosen], source, wanted)
     metric, metrics = pick_metric(own, source, wanted, PREFERRED)
-    delimiter = str((results.of_task("configs") or {}).get("target_delimiter", " "))
+    delimiter = str(table_in(results.of_task("configs")).get("target_delimiter", " "))
     picks = settle(own, metric, partial(_pick, metric=metric, delimiter=delimiter), source, wanted)
     items = of_letters([_item(row, metric, pick) for row, pick in zip(own, picks)], source, wanted)
     shots = results.of_task("n-shot", "n_shot")
-    groups = results.content.get("group_subtasks")
     return Log(
         probe=results.task,
         how={"tool": "lm-eval", "metric": metric, "filter": chosen},
         items=(*items, *_lost(own, results.evaluated, source, wanted)),
         source=source,
         few_shot=shots if isinstance(shots, int) else None,
-        group=_group(results.task, groups if isinstance(groups, dict) else {}),
+        group=results.group,
         offers={"metric": metrics, "filter": filters},
         named=results.known or bool(task_and_time(file)[1]),
         counted=results.evaluated is not None,
@@ -163,14 +127,12 @@ def _lines(file: Path, source: str) -> list[LogRow]:
     """
     rows = []
     for where, raw in records(file):
-        try:
-            raw["arguments"] = _arguments(raw["arguments"])
-            complete = raw.keys() >= _NEEDED and isinstance(raw["filtered_resps"], list)
-        except (KeyError, TypeError):
-            complete = False
-        if not complete:
-            raise ValueError(f"{source}, {where}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
         names = raw.get("metrics") or [name for name in raw if name not in _FIELDS]
+        lists = isinstance(raw.get("filtered_resps"), list) and isinstance(names, list)
+        arguments = _arguments(raw.get("arguments"))
+        if arguments is None or not lists or not raw.keys() >= _NEEDED:
+            raise ValueError(f"{source}, {where}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
+        raw["arguments"] = arguments
         rows.append(LogRow(str(raw["doc_id"]), where, {str(name): raw.get(name) for name in names}, raw))
     return rows
 
@@ -207,50 +169,12 @@ def _by_filter(rows: Sequence[LogRow], results: Results, source: str) -> tuple[S
     return rows, filters
 
 
-def _results(file: Path) -> Results:
-    """What the results file beside a log says.
-
-    It is results_<time>.json, or with ``--output_path base.json`` base_<time>.json; of 0.4.0 to 0.4.2 it has no time.
-
-    Raises:
-        ValueError: If it is damaged.
-    """
-    task, time = task_and_time(file)
-    if time:
-        beside = sorted(file.parent.glob(f"*_{time}.json"), key=lambda one: (not one.name.startswith("results_"), one))
-        if not beside:
-            return Results(task, str(file.parent))
-        content = parsed(read_text(beside[0]), printable(str(beside[0])))
-        name = task_and_time(beside[0])[0]
-        model = str(file.parent if name == "results" else file.parent / name)
-        return Results(task, model, True, content if isinstance(content, dict) else {})
-    for other in sorted(file.parent.glob("*.json")):
-        try:
-            content = json.loads(read_text(other))
-        except (ValueError, RecursionError):
-            continue  # whatever it is, nothing says that it belongs to the log
-        setup = content.get("config") if isinstance(content, dict) else None
-        if isinstance(setup, dict) and isinstance(content.get("configs"), dict):
-            model = re.sub("/|=", "__", str(setup.get("model_args")))
-            own = stem_of(file).removeprefix(f"{model}_")
-            if own in content["configs"]:
-                return Results(own, str(file.parent / model), True, content)
-    return Results(task, str(file.parent))
-
-
-def _group(task: str, groups: Mapping[str, Sequence[str]]) -> str:
-    """The outermost group that the task belongs to, "" if there is none or more than one."""
-    tops, seen = {task}, {task}
-    while above := {name for name, children in groups.items() if tops & set(children)} - seen:
-        tops = above
-        seen |= above
-    return tops.pop() if len(tops) == 1 and tops != {task} else ""
-
-
-def _arguments(requests: Any) -> list[list[Any]]:
-    """The arguments of each request of one document; lm-eval names them gen_args_0, arg_0 and so on."""
+def _arguments(requests: Any) -> list[list[Any]] | None:
+    """The arguments of each request of one document; lm-eval names them gen_args_0, arg_0 and so on. None if none."""
     requests = list(requests.values()) if isinstance(requests, dict) else requests
-    return [list(one.values()) if isinstance(one, dict) else list(one) for one in requests]
+    if not isinstance(requests, list) or not all(isinstance(one, (dict, list)) for one in requests):
+        return None
+    return [list(one.values()) if isinstance(one, dict) else one for one in requests]
 
 
 def _options(answers: Sequence[Any], arguments: Sequence[Sequence[Any]]) -> tuple[str, ...]:

@@ -81,20 +81,7 @@ def log_of(
     if metric is None or "id" not in names:
         expected = "id and " + " or ".join([*preferred, "the column that --metric names"])
         raise ValueError(f"{source}: expected the columns {expected}; it has {quoted(list(names), 200)}")
-    variants = list(dict.fromkeys(_text(row.raw.get("variant")) for row in rows))
-    scores = _scores(rows, metric, source, wanted)
-    parts = [
-        by_id(
-            [
-                LogRow(_id(row, source), row.where, {metric: score}, row.raw)
-                for row, score in zip(rows, scores)
-                if _text(row.raw.get("variant")) == variant
-            ],
-            source if len(variants) < 2 else f"{source}, variant {quoted(variant)}",
-            wanted,
-        )
-        for variant in variants
-    ]
+    variants, parts = _by_variant(rows, metric, source, wanted)
     k = wanted.n_choices if indices else None
     answers = [{row.id: _item(row, metric, source, k, indices=indices) for row in part} for part in parts]
     items = [_with_further(name, answers) for name in dict.fromkeys(_id(row, source) for row in rows)]
@@ -108,6 +95,18 @@ def log_of(
         variants=tuple(variants) if len(variants) > 1 else (),
         named=False,
     )
+
+
+def _by_variant(
+    rows: Sequence[Record], metric: str, source: str, wanted: LogOptions
+) -> tuple[list[str], list[list[LogRow]]]:
+    """The names of the prompts, in the order of the file, and the rows of each with unique ids."""
+    parts: dict[str, list[LogRow]] = {}
+    for row, score in zip(rows, _scores(rows, metric, source, wanted)):
+        own = parts.setdefault(_text(row.raw.get("variant")), [])
+        own.append(LogRow(_id(row, source), row.where, {metric: score}, row.raw))
+    names = {name: f"{source}, variant {quoted(name)}" if len(parts) > 1 else source for name in parts}
+    return list(parts), [by_id(own, names[name], wanted) for name, own in parts.items()]
 
 
 def _parquet(file: Path, wanted: LogOptions) -> list[Record]:

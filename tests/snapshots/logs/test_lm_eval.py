@@ -436,6 +436,7 @@ HOSTILE = {
     "arguments that are a number": json.dumps(row(0) | {"arguments": 7}),
     "arguments that are numbers": json.dumps(row(0) | {"arguments": [1, 2]}),
     "no responses": json.dumps(row(0) | {"filtered_resps": None}),
+    "metrics that are a number": json.dumps(row(0) | {"metrics": 5}),
 }
 
 
@@ -446,6 +447,21 @@ def test_lines_that_are_no_samples_are_named(write, case):
     with pytest.raises(ValueError, match="line 2") as caught:
         logs_of(path)
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("part", [None, 5, "x", [1], {"task": 5}, {"task": "x"}, {"task": [1]}])
+def test_a_results_file_of_another_form(write, part):
+    """Is read as far as it says something."""
+    names = ("configs", "results", "n-samples", "n-shot", "group_subtasks")
+    assert len(logs_of(write([row(0)], dict.fromkeys(names, part)))[0]) == 1
+    assert set(logs_of(write([row(0)], part))[0]) == {"task"}
+
+
+def test_a_damaged_results_file_is_named(write):
+    path = write([row(0)], {})
+    path.with_name(f"results_{T}.json").write_text("{")
+    with pytest.raises(ValueError, match=f"results_{T}.json: not JSON"):
+        logs_of(path)
 
 
 def test_scores_that_are_no_numbers(read):

@@ -160,6 +160,13 @@ def test_ids_as_numbers_and_as_texts_are_the_same(run_cli, tmp_path):
         assert compared(run_cli, forms[0], other)[0]["all"]["n11"] == 3
 
 
+def test_the_columns_tell_whose_file_it_is_and_not_the_name(run_cli, tmp_path):
+    rows = [{"id": i, "score": 1, "input": "x", "output": "y", "gts": "z"} for i in range(3)]
+    a = lines(tmp_path / "samples_a_2026-01-01T00-00-00.000000.jsonl", *rows)
+    b = write(tmp_path / "b.csv", {"id": range(3), "score": [1, 0, 0]})
+    assert compared(run_cli, a, b)[0]["all"]["n10"] == 2
+
+
 def test_score_here_and_correct_there(run_cli, tmp_path):
     a = lines(tmp_path / "a.jsonl", {"id": 1, "score": 1}, {"id": 2, "score": 1})
     b = lines(tmp_path / "b.jsonl", {"id": 1, "correct": True}, {"id": 2, "correct": False})
