@@ -13,7 +13,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -24,11 +24,13 @@ from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
-from forget_callback.training.attachment import calling_trainers, place
+from forget_callback.training.attachment import Start, attach, calling_trainers, trainer_of
 from forget_callback.training.monitor import ForgetMonitor
-from forget_callback.training.session import Record, Session
-from forget_callback.training.setup import Settings, Variants
+from forget_callback.training.record import Record
+from forget_callback.training.session import Session
+from forget_callback.training.setup import OnError, Settings, Variants
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
+from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +49,9 @@ class ForgetCallback(TrainerCallback):
 
     One callback may serve several trainers one after the other, and `train()` may be called again: each training is a
     run of its own, whose start is its baseline, `history` is of the last one, and what `output_dir` held is set aside.
-    A trainer takes one ForgetCallback, with all probes. A callback that is added while training runs has no baseline
-    and says so.
+    Where training starts again without having ended, as with `auto_find_batch_size`, the first baseline stays. A
+    trainer takes one ForgetCallback, with all probes. A callback that is added while training runs has no baseline and
+    says so.
 
     Args:
         probes: One or several: a `Probe`, a spec or path for `load_probe`, or a table with the fields of an item (a
@@ -65,9 +68,9 @@ class ForgetCallback(TrainerCallback):
         trainer: Attach to this trainer at once.
         trackers: Trackers of your own, one or several, beside those of the trainer: objects with `log(row)` and
             `alert(title, text)`, see `Tracker`. A `WandbTracker` among them replaces that of the active W&B run.
-        max_overhead: Share of the wall time of training that probing may take, such as 0.05, further prompts included.
-            Snapshots that would exceed it are left out; where too few would be left, a fixed random part of the items
-            is scored instead.
+        max_overhead: Share of the wall time of training that probing may take after the baseline, such as 0.05,
+            further prompts included. Snapshots that would exceed it are left out; where too few would be left, a fixed
+            random part of the items is scored instead. The baseline is always whole.
         variants: When items are asked in their further prompts as well: a loss is knowledge only where all prompts show
             it. "all" at every evaluation; "ends" at the baseline, at the last evaluation and wherever a rule would act,
             so that no run stops on one prompt: other evaluations cost half or less, and have the raw numbers and no
@@ -85,7 +88,8 @@ class ForgetCallback(TrainerCallback):
             "all", also items with their texts, the snapshots and the page; "none", nothing of this callback.
         evaluation_metrics: Metrics that the Trainer's evaluations get, as `eval_forget_<probe>_<metric>`, beside
             `knowledge_lost`, `forgetting`, `accuracy_after` and the one that `metric_for_best_model` names.
-        on_error: "warn" logs an error of the probe and training continues; "raise" raises it.
+        on_error: "warn" logs an error and training continues, with the other probes where one fails; "refuse" also, but
+            training does not start where a probe cannot be measured; "raise" raises every error.
 
     Raises:
         ValueError: If an argument is out of range, a probe is not valid or a rule has nothing to read.
@@ -109,7 +113,7 @@ class ForgetCallback(TrainerCallback):
         log: Log = "main",
         upload: Upload = "metrics",
         evaluation_metrics: Iterable[str] | None = None,
-        on_error: Literal["warn", "raise"] = "warn",
+        on_error: OnError = "warn",
     ) -> None:
         judge = Judge.of(scorer)
         self.settings = Settings(
@@ -154,17 +158,7 @@ class ForgetCallback(TrainerCallback):
         Raises:
             ValueError: If it is no trainer, or has another ForgetCallback.
         """
-        handler = getattr(trainer, "callback_handler", None)
-        if handler is None:
-            raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {trainer!r}")
-        callbacks = handler.callbacks
-        before = callbacks[: callbacks.index(self)] if self in callbacks else callbacks
-        if any(isinstance(callback, ForgetCallback) for callback in before):
-            raise ValueError(
-                "the trainer has a ForgetCallback already, and two would write to the same metrics; give one of them "
-                "all probes, ForgetCallback([probe, other]), or call trainer.remove_callback(ForgetCallback) first"
-            )
-        place(self, trainer)
+        attach(self, trainer, ForgetCallback)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy has the arguments and no run; Ray pickles callbacks for each trial of a hyperparameter search."""
@@ -182,7 +176,8 @@ class ForgetCallback(TrainerCallback):
         self._record = Record()  # of the last training
         self._session: Session | None = None  # while a training is watched
         self._state: Any = None  # TrainerState of the training that this callback follows, while it runs
-        self._refused: Any = None  # of one that is not, and for which that was logged
+        self._start: Start | None = None  # of that training, until it ends
+        self._unwatched: tuple[Any, str] = (None, "")  # the state of one that is not watched, and why
 
     # Events of the Trainer, in the order in which they come.
 
@@ -194,31 +189,36 @@ class ForgetCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Takes the baseline, or reads it back when training was resumed."""
-        self._refused = state
-        with self._errors("no forgetting will be measured in this run"):
-            trainer = self._find_trainer()
-            self._end()
-            self._record, self._state, self._refused = Record(), state, None
-        if self._state is not state:
+        """Takes the baseline, or reads it back when training was resumed or starts again."""
+        model, tokenizer = kwargs.get("model"), kwargs.get("processing_class")
+        with self._starting(state, "no forgetting will be measured in this run"):
+            trainer = trainer_of(self)
+            if trainer is not None:
+                self.attach(trainer)
+        if self._unwatched[0] is state:
             return
-        with self._errors("the baseline could not be taken, so no forgetting will be measured in this run"):
-            model, tokenizer = kwargs.get("model"), kwargs.get("processing_class")
-            self._session = Session(self.settings, trainer, args, state, model, tokenizer)
+        before, trained = None, False
+        if self._start is not None and self._start.is_repeated(trainer, args, state, model):
+            before, trained = self._session, self._start.trained
+        self._end(keep=before is not None)
+        self._record, self._state = Record(), state
+        self._start = Start(trainer, args, state, model, trained=trained)
+        with self._starting(state, "the baseline could not be taken, so no forgetting will be measured in this run"):
+            proxy = None if trainer is None else weakref.proxy(trainer)
+            self._session = Session(
+                self.settings, proxy, args, state, model, tokenizer, before=before, trained=trained
+            )
             self._record = self._session.record
-            if self.settings.every is None and args.eval_strategy == "no":
-                logger.warning(
-                    "no evaluation is scheduled, so only the first and the last step are scored; "
-                    "pass every= to ForgetCallback, or eval_strategy= to the trainer"
-                )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Evaluates when `every` is due, and at the last step, before load_best_model_at_end replaces the weights."""
         if state is not self._state:
-            self._refuse_late(state)
+            self._refuse_late(args, state, model)
             return
+        if self._session is not None:
+            self._session.end_step()
         last = state.global_step >= state.max_steps
         if control.should_save:
             self._count(state)
@@ -253,61 +253,47 @@ class ForgetCallback(TrainerCallback):
         if self._session is not None and self.last_step == state.global_step:
             names = (*self.settings.evaluation_metrics, *([chosen] if chosen else ()))
             metrics.update(evaluation_metrics(self._record.last_rows, more=names))
-        elif chosen is not None:
-            metrics[wanted] = math.nan  # a failed probe is never the best, and its key must be there
+        if chosen is not None:
+            metrics.setdefault(wanted, math.nan)  # a failed probe is never the best, and its key must be there
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         """Evaluates once more if training ended before its last planned step, and writes the report."""
         if state is not self._state:
+            self._refuse_late(args, state, model)
+        if state is self._unwatched[0]:
+            alarm(f"NOT WATCHED: no forgetting was measured in this run: {self._unwatched[1]}")
+        if state is not self._state:
             return
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             logger.info("the best model was loaded, so the last step is not scored again")
         else:
             self._snapshot(state, control, model, last=True)
-        if self._session is not None:
-            with self._errors("the end of the run could not be recorded"):
-                on_main(self._session.finish)
+        session = self._session
+        if session is not None:
+            with self._errors(lambda error: logger.warning("the end of the run failed: %s", reason(error))):
+                on_main(lambda: session.finish(state))
         self._end()
 
-    def _end(self) -> None:
-        """Lets go of the training: the callback may outlive its trainer and must not keep a model in memory."""
+    def _end(self, *, keep: bool = False) -> None:
+        """Lets go of the training: the callback may outlive its trainer and must not keep a model in memory.
+
+        Args:
+            keep: Its directory, for the same training that starts again.
+        """
         if self._session is not None:
-            self._session.close()
-        self._session = self._state = None
+            self._session.stop() if keep else self._session.close()
+        self._session = self._state = self._start = None
 
     def _count(self, state: TrainerState) -> None:
         if self._session is not None:
             self._session.count(state)
 
-    def _find_trainer(self) -> Any:
-        """The trainer that begins to train, as a weak proxy; None where it cannot be found.
-
-        Raises:
-            ValueError: If another training of this callback runs, or the trainer has another ForgetCallback.
-        """
-        trainers = calling_trainers(self)
-        if len(trainers) > 1:
-            raise ValueError(
-                "this ForgetCallback watches a trainer that is still training, inside of which this one trains; give "
-                "each trainer a ForgetCallback of its own"
-            )
-        if not trainers:
-            logger.warning(
-                "ForgetCallback could not find the trainer that calls it: of report_to only W&B gets its metrics, a "
-                "resumed run starts a new W&B run, and answers are generated without the trainer's vLLM; for these, "
-                "pass it to the trainer itself: callbacks=[ForgetCallback(...)]"
-            )
-            return None
-        self.attach(trainers[0])
-        return weakref.proxy(trainers[0])
-
-    def _refuse_late(self, state: TrainerState) -> None:
+    def _refuse_late(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         """Reports once that a run is not measured because this callback was added after its start."""
-        if state is not self._refused:
-            self._refused = state
-            with self._errors("no forgetting will be measured in this run"):
+        if state is not self._unwatched[0]:
+            with self._starting(state, "no forgetting will be measured in this run", late=True):
                 raise ValueError(
                     f"ForgetCallback was added at step {state.global_step}, after training had started, too late for "
                     "a baseline; pass it in the Trainer's callbacks=, or add it before train()"
@@ -327,8 +313,9 @@ class ForgetCallback(TrainerCallback):
             return
         if step == before and not (whole and self._session.lacks_prompts):
             return
-        with self._errors(f"the snapshot of step {step} could not be taken"):
-            if self._session.evaluate(state, model, always=last or step == before, whole=whole):
+        session = self._session
+        with self._errors(lambda error: session.missed(step, error)):
+            if session.evaluate(state, model, always=last or step == before, whole=whole):
                 control.should_training_stop = True
                 control.should_save = True
 
@@ -338,14 +325,26 @@ class ForgetCallback(TrainerCallback):
         return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
 
     @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
+    def _errors(self, report: Callable[[Exception], object], *, starting: bool = False) -> Iterator[None]:
+        """Reports what goes wrong, or raises it if that is wanted: as training starts, or always."""
         try:
             yield
         except Exception as error:  # whatever it is, it must not end a run that costs days
-            if self.settings.on_error == "raise":
+            if self.settings.on_error == "raise" or (starting and self.settings.on_error == "refuse"):
                 raise
-            logger.warning("forget_callback: %s: %s: %s", what, type(error).__name__, error)
+            report(error)
             logger.debug("the error in full", exc_info=True)
+
+    def _starting(
+        self, state: TrainerState, what: str, *, late: bool = False
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around what a training cannot be watched without."""
+
+        def report(error: Exception) -> None:
+            self._unwatched = (state, reason(error))
+            alarm(f"NOT WATCHED: {what}: {reason(error)}")
+
+        return self._errors(report, starting=not late)
 
 
 def _names(metrics: Iterable[str] | None) -> tuple[str, ...]:

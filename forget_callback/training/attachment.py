@@ -7,14 +7,18 @@ Nothing here keeps a reference to a trainer, which would keep its model in memor
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
+import weakref
 from types import FrameType
 from typing import Any
 
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from forget_callback.training.resume import ResumeWandbRun
+
+logger = logging.getLogger(__name__)
 
 
 def calling_trainers(callback: TrainerCallback) -> list[Any]:
@@ -53,6 +57,85 @@ def is_training(state: TrainerState) -> bool:
                 return True
             at = at.f_back
     return False
+
+
+def trainer_of(callback: TrainerCallback) -> Any:
+    """The trainer that begins to train; None where it cannot be found, which is logged.
+
+    Raises:
+        ValueError: If another training of this callback runs.
+    """
+    trainers = calling_trainers(callback)
+    if len(trainers) > 1:
+        raise ValueError(
+            "this ForgetCallback watches a trainer that is still training, inside of which this one trains; give "
+            "each trainer a ForgetCallback of its own"
+        )
+    if not trainers:
+        logger.warning(
+            "ForgetCallback could not find the trainer that calls it: of report_to only W&B gets its metrics, a "
+            "resumed run starts a new W&B run, and answers are generated without the trainer's vLLM; for these, "
+            "pass it to the trainer itself: callbacks=[ForgetCallback(...)]"
+        )
+    return trainers[0] if trainers else None
+
+
+def attach(callback: TrainerCallback, trainer: Any, kind: type[TrainerCallback]) -> None:
+    """Gives a callback its place in a trainer, which may have one of its kind.
+
+    Raises:
+        ValueError: If it is no trainer, or has another callback of that kind.
+    """
+    handler = getattr(trainer, "callback_handler", None)
+    if handler is None:
+        raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {trainer!r}")
+    callbacks = handler.callbacks
+    before = callbacks[: callbacks.index(callback)] if callback in callbacks else callbacks
+    if any(isinstance(one, kind) for one in before):
+        raise ValueError(
+            "the trainer has a ForgetCallback already, and two would write to the same metrics; give one of them "
+            "all probes, ForgetCallback([probe, other]), or call trainer.remove_callback(ForgetCallback) first"
+        )
+    place(callback, trainer)
+
+
+class Start:
+    """One start of a training, remembered without keeping its trainer or its model in memory.
+
+    Args:
+        trainer: None where it could not be found.
+        trained: Whether an earlier start of the same training had trained a step.
+    """
+
+    def __init__(
+        self, trainer: Any, args: TrainingArguments, state: TrainerState, model: Any, *, trained: bool
+    ) -> None:
+        self._trainer = weakref.ref(args if trainer is None else trainer)
+        self._model = weakref.ref(args if model is None else _inner(model))
+        self._state, self._step, self._trained = state, state.global_step, trained
+
+    @property
+    def trained(self) -> bool:
+        """Whether a step was trained so far."""
+        return self._trained or self._state.global_step > self._step
+
+    def is_repeated(self, trainer: Any, args: TrainingArguments, state: TrainerState, model: Any) -> bool:
+        """Whether training starts again where this one started, with the model as this one left it.
+
+        So does the Trainer after running out of memory with `auto_find_batch_size`, and a second call of `train` after
+        one that was interrupted. With other weights it is another training: a new trainer, or the new model that
+        `model_init` makes, as for each trial of a hyperparameter search, or a checkpoint that is resumed.
+        """
+        same = self._trainer() is (args if trainer is None else trainer) and self._model() is _inner(model)
+        # At a later step the weights are a checkpoint's, unless it is the Trainer that starts again.
+        return same and state.global_step == self._step and (self._step == 0 or args.auto_find_batch_size)
+
+
+def _inner(model: Any) -> Any:
+    """The model without what a Trainer wraps around it, anew at every start."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def place(callback: TrainerCallback, trainer: Any) -> None:

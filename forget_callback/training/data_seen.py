@@ -6,12 +6,56 @@ Trainer's own counters are right under packing, padding-free batches or GRPO.
 
 from __future__ import annotations
 
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from forget_callback.scoring.distributed import all_reduce_sum
+from forget_callback.scoring.distributed import all_reduce_sum, rank
+from forget_callback.training.unmeasured import alarm
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Samples and tokens that a model was trained on up to a step, NaN if unknown."""
+
+    step: int = 0
+    samples: float = 0.0
+    tokens: float = 0.0
+
+
+def seen_before(step: int, known: Iterable[Seen], *, samples_per_step: float) -> Seen:
+    """What a model was trained on before it is resumed at a step; says what of it is estimated.
+
+    Args:
+        known: What was counted up to that step or to earlier ones.
+        samples_per_step: Rows of all batches of a step, for a run in which nothing was counted.
+    """
+    last = max((one for one in known if one.step <= step), key=lambda one: one.step, default=Seen())
+    missing = step - last.step
+    if not missing:
+        return last
+    counted = last.step > 0 and last.samples > 0
+    each = last.samples / last.step if counted else samples_per_step
+    samples = last.samples + each * missing
+    if rank() == 0:
+        logger.warning(
+            "steps %d to %d were trained without ForgetCallback, and the checkpoint was saved without its counts: the "
+            "samples before step %d are estimated as %.0f, at %.4g a step%s",
+            last.step + 1,
+            step,
+            step,
+            samples,
+            each,
+            "" if counted else ", rows of batches, which is too few if they are packed; read the curves over steps",
+        )
+    return Seen(step, samples, last.tokens / last.step * step if counted else math.nan)
 
 
 class DataSeen:
@@ -20,11 +64,15 @@ class DataSeen:
     A sample is one sequence that the model was trained on: an example of SFT, packed or not; a prompt with one
     completion of GRPO; each of chosen and rejected of DPO. A sequence that is trained on twice counts twice, padding
     never.
+
+    Args:
+        before: What it was trained on so far.
     """
 
-    def __init__(self, samples: float = 0.0, tokens: float = 0.0) -> None:
-        self._before = (samples, tokens)
+    def __init__(self, before: Seen = Seen()) -> None:
+        self.before = before
         self._here: torch.Tensor | None = None
+        self._whole: torch.Tensor | None = None  # without a step that has not ended
         self._handles: list[Any] = []
         self._outermost: torch.nn.Module | None = None  # whose forward pass is running
         self._alike = 1
@@ -47,10 +95,32 @@ class DataSeen:
             handle.remove()
         self._handles, self._outermost = [], None
 
-    def totals(self) -> tuple[float, float]:
-        """Samples and tokens so far. A collective: under torch.distributed all ranks must call it together."""
-        samples, tokens = all_reduce_sum([0.0, 0.0] if self._here is None else self._here)
-        return self._before[0] + samples / self._alike, self._before[1] + tokens / self._alike
+    def end_step(self) -> None:
+        """Notes that an optimizer step has ended."""
+        self._whole = None if self._here is None else self._here.clone()
+
+    def totals(self, step: int) -> Seen:
+        """Samples and tokens up to a step, NaN if none of its forward passes were seen: then nothing is known.
+
+        A collective: under torch.distributed all ranks must call it together.
+        """
+        seen = self._added(step, self._here)
+        if step == self.before.step or seen.samples != self.before.samples:
+            return seen
+        alarm(
+            "NOT MEASURED: samples and tokens. No forward pass of this training was seen: the trainer calls something "
+            "else than the model or its backbone.",
+            "samples_seen is unknown (NaN) from here on: read the curves over steps.",
+        )
+        return Seen(step, math.nan, math.nan)
+
+    def whole_steps(self, step: int) -> Seen:
+        """The same without the step in which training broke off. A collective."""
+        return self._added(step, self._whole)
+
+    def _added(self, step: int, here: torch.Tensor | None) -> Seen:
+        samples, tokens = all_reduce_sum([0.0, 0.0] if here is None else here)
+        return Seen(step, self.before.samples + samples / self._alike, self.before.tokens + tokens / self._alike)
 
     def _enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Generation, reference models and probes run without gradients or in eval mode. A model calls its backbone, and

@@ -37,6 +37,7 @@ class Notes:
         wandb_run: `entity`, `project` and `id` of the W&B run, empty without one.
         setup: What should not change when a run is resumed, see `setup_of`.
         run_id: Whose record the run's directory must hold when it is resumed.
+        step: Up to which the samples were counted; a checkpoint of a later step was trained without the callback.
     """
 
     samples_seen: float = 0.0
@@ -45,6 +46,7 @@ class Notes:
     wandb_run: Mapping[str, str] = field(default_factory=dict)
     setup: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = ""
+    step: int = 0
 
     @classmethod
     def of(cls, state: TrainerState) -> Notes | None:

@@ -100,8 +100,27 @@ MIN_SNAPSHOTS = 8
 LEAST, LEAST_PART = 30, 0.01
 
 
+# A training step runs a sample forward and backward: about three forward passes.
+_PASSES = 3
+
+
+def baseline_share(prompts: int, trained: float) -> float:
+    """About which share of a run's time its baseline takes, as known before anything is timed.
+
+    As if a prompt took as long as the forward pass of a training sample; generated answers take longer.
+
+    Args:
+        prompts: That the baseline scores.
+        trained: Samples that the run trains on.
+
+    >>> round(baseline_share(96, 64), 3)
+    0.333
+    """
+    return prompts / (prompts + _PASSES * trained)
+
+
 def allowance(max_overhead: float, *, trained: float, progress: float) -> float:
-    """Seconds that probing may take in a whole run.
+    """Seconds that probing may take in a whole run, after its baseline.
 
     Args:
         max_overhead: Share of the run's wall time that probing may take, in (0, 1).

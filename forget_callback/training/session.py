@@ -1,7 +1,8 @@
 """One training run with its probes, across all ranks: what `ForgetCallback` does once it knows when.
 
 All ranks score, and all get the results: what fails on one fails on all, so that none waits for another. The monitor,
-with the history, the disk and the trackers, is on rank 0 alone.
+with the history, the disk and the trackers, is on rank 0 alone. What fails is kept apart: a probe costs no other probe,
+and an evaluation no later one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 from rich.console import Console
@@ -18,60 +18,19 @@ from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import changes_table, snapshot_line
-from forget_callback.runs.history import Row
-from forget_callback.runs.store import open_run
+from forget_callback.runs.history import Row, Stage
 from forget_callback.scoring.distributed import on_main, rank, together
-from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
-from forget_callback.training.data_seen import DataSeen
-from forget_callback.training.monitor import ForgetMonitor
+from forget_callback.training import start
+from forget_callback.training.budget import Budget
+from forget_callback.training.data_seen import DataSeen, Seen, seen_before
+from forget_callback.training.probing import ProbeScorer
+from forget_callback.training.record import Record
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
-from forget_callback.training.schedule import MIN_SNAPSHOTS, affordable, allowance, part_of
-from forget_callback.training.setup import Settings, can_differ, log_again, open_monitor, open_store
+from forget_callback.training.setup import Settings, can_differ
+from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
-
-# Steps after which the time of a step is known; the first ones take longer.
-_STEPS_TO_KNOW = 5
-
-
-class Record:
-    """What a rank knows of a run: rank 0 its monitor, the others copies of the monitor's rows.
-
-    Attributes:
-        monitor: None on all ranks but 0, and before training starts.
-    """
-
-    def __init__(self) -> None:
-        self.monitor: ForgetMonitor | None = None
-        self._copies: list[Row] = []
-
-    @property
-    def rows(self) -> list[Row]:
-        """The history so far, oldest first; the same on all ranks."""
-        return self._copies if self.monitor is None else self.monitor.rows
-
-    @property
-    def last_step(self) -> int | None:
-        """Step of the last snapshot, None before the first."""
-        rows = self.rows
-        return rows[-1].step if rows else None
-
-    @property
-    def last_rows(self) -> list[Row]:
-        """The rows of the last snapshot."""
-        if self.monitor is not None:
-            return self.monitor.last_rows
-        step = self.last_step
-        return list(takewhile(lambda row: row.step == step, reversed(self._copies)))[::-1]
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Takes the rows of one more step, or of the last one with more prompts; a monitor has them already."""
-        if self.monitor is None:
-            while self._copies and self._copies[-1].step == rows[0].step:
-                self._copies.pop()
-            self._copies += rows
 
 
 class Session:
@@ -80,9 +39,11 @@ class Session:
     Args:
         trainer: Whose trackers get the metrics and whose vLLM generates, None if it could not be found.
         processing_class: The model's tokenizer, or a processor that holds one.
+        before: The session of an earlier start of the same training that did not end: its baseline stays.
+        trained: Whether the model was trained since training first started, without a baseline.
 
     Raises:
-        Exception: If there can be no baseline: then nothing is left behind, and this run is not measured.
+        Exception: If there can be no baseline: then this run is not measured, and its record says so.
     """
 
     def __init__(
@@ -93,34 +54,40 @@ class Session:
         state: TrainerState,
         model: Any,
         processing_class: Any,
+        *,
+        before: Session | None = None,
+        trained: bool = False,
     ) -> None:
-        self.settings, self.trainer = settings, trainer
-        self._first_step = state.global_step
-        tokenizer = together(lambda: _tokenizer_of(model, processing_class))
-        probes = together(lambda: [bind(probe, tokenizer) for probe in settings.probes])
-        self._setup = setup_of(args, tokenizer)
-        notes = _resumed_notes(state, self._setup)
-        self._part, self._skipped = 1.0, False
+        self.settings, self.trainer, self.record = settings, trainer, Record()
+        self._data, self._counted = DataSeen(), Seen(-1)
+        self._strict = settings.on_error == "raise"
         self._low_precision = bool(args.bf16 or args.fp16)  # the Trainer wraps the forward in autocast
-        prompts = sum(1 + len(item.variants) for probe in probes for item in probe.items)
-        # A snapshot of all prompts costs this many of the first ones, where there are both.
-        self._whole_cost = prompts / sum(map(len, probes)) if settings.variants == "ends" else 1.0
-        self.record, batch_tokens = self._open(args, state, probes, notes)
-        self._scorer = self._make_scorer(tokenizer, probes, batch_tokens=settings.batch_tokens or batch_tokens)
-        # A checkpoint may lack notes: its run's last snapshot then is the least that was seen.
-        samples = max([notes.samples_seen, *(row.samples_seen for row in self.record.rows[-1:])])
-        tokens = max([notes.tokens_seen, *(row.tokens_seen for row in self.record.rows[-1:])])
-        self._data = DataSeen(samples, tokens)
-        self._counted: tuple[int, tuple[float, float]] | None = None
-        self._data.watch(model)
         try:
+            kept = Notes.of(state)
+            self._claim(args, state, kept, before, trained)
+            tokenizer = together(lambda: start.tokenizer_of(model, processing_class))
+            self._setup = setup_of(args, tokenizer)
+            on_main(lambda: report_changes({} if kept is None else kept.setup, self._setup))
+            batch_tokens, probes = self._find_probes(args, state, tokenizer, kept or Notes())
+            batch_tokens = settings.batch_tokens or batch_tokens
+            vllm = getattr(trainer, "vllm_generation", None)
+            self._scorer = ProbeScorer(tokenizer, probes, settings.scorer, batch_tokens=batch_tokens, vllm=vllm)
+            self._budget = Budget.of(settings, probes, first_step=state.global_step)
+            self._data = DataSeen(self._seen_before(state, kept, before))
+            self._data.watch(model)
             if self.record.last_step is None:
-                self._take_baseline(state, model)
-            monitor = self.record.monitor
-            # Seconds of probing before the first step.
-            self._baseline_seconds = 0.0 if monitor is None else monitor.probe_seconds[0]
-            self._score_part(notes.part)
-        except BaseException:
+                self._take_baseline(args, state, model, trained=trained or before is not None)
+            if kept is not None and before is None:
+                self._score_part(kept.part)
+            if settings.every is None and args.eval_strategy == "no":
+                logger.warning(
+                    "no evaluation is scheduled, so only the first and the last step are scored; "
+                    "pass every= to ForgetCallback, or eval_strategy= to the trainer"
+                )
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.record.unmeasured.add(reason(error))
+                self.record.write(status="unwatched")
             self.close()
             raise
 
@@ -137,183 +104,207 @@ class Session:
             whole: Ask the further prompts too, unless variants are off; at the step of a last snapshot that
                 `lacks_prompts`, this one takes its place.
         """
-        samples, tokens = self.count(state)
+        self.count(state)
         if self.settings.max_overhead is not None:
             # Clocks differ between ranks, and all must take the same snapshots.
-            part, too_dear = on_main(lambda: self._afforded(state))
+            part, too_dear = on_main(lambda: self._budget.afforded(self.record.main, state))
             self._score_part(part)
             self.count(state)  # a checkpoint of this step keeps the part
             if too_dear and not always:
-                logger.log(
-                    logging.INFO if self._skipped else logging.WARNING,
-                    "no snapshot at step %d: it would exceed max_overhead=%g (more of these are logged at level INFO)",
-                    state.global_step,
-                    self.settings.max_overhead,
-                )
-                self._skipped = True
+                self._budget.say_skipped(state.global_step)
                 return False
         step, variants = state.global_step, self.settings.variants
-        snapshots = self._score(self._scorer, model, variants=variants == "all" or (whole and variants != "off"))
-        if variants == "ends" and not whole and on_main(lambda: self._monitor.would_act(step, snapshots)):
-            snapshots = _with_time_of(snapshots, self._score(self._scorer, model, variants=True))
-        return self._observe(step, snapshots, samples=samples, tokens=tokens)
+        snapshots = self._score(step, model, variants=variants == "all" or (whole and variants != "off"))
+        if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
+            snapshots = _with_time_of(snapshots, self._score(step, model, variants=True))
+        return self._observe(state, snapshots)
 
-    def finish(self) -> None:
-        """Writes the report, finalizes the trackers, and prints what changed from the baseline to the last snapshot."""
-        monitor = self.record.monitor
+    def missed(self, step: int, error: Exception) -> None:
+        """Notes that the evaluation of a step failed, of all probes; says so once a step."""
+        if self.record.unmeasured.add(reason(error), step=step):
+            alarm(
+                f"NOT MEASURED: the snapshot of step {step} could not be taken: {reason(error)}",
+                "Training goes on, and the next evaluation tries again.",
+            )
+        self.record.write()
+
+    def finish(self, state: TrainerState) -> None:
+        """Writes the report, finalizes the trackers, and prints what changed and what was not measured; on rank 0."""
+        monitor, unmeasured = self.record.monitor, self.record.unmeasured
         if monitor is None:
             return
+        self.record.write(status="ended", steps=state.global_step)
         monitor.finish()
-        monitor.store.set_run(status="ended", steps=monitor.last_step)
         rows = monitor.last_rows
         title = f"From the baseline to step {rows[0].step:,}, after {rows[0].samples_seen:,.0f} samples"
         Console(stderr=True).print(changes_table(rows, title=title))
+        if unmeasured.lines:
+            alarm("NOT MEASURED in this run:", *unmeasured.lines)
+
+    def stop(self) -> None:
+        """Removes the forward hooks from the model."""
+        self._data.stop()
 
     def close(self) -> None:
-        """Removes the forward hook from the model, and lets other runs have the directory."""
-        self._data.stop()
-        if self.record.monitor is not None:
-            self.record.monitor.store.close()
+        """The same, and lets other runs have the directory."""
+        self.stop()
+        self.record.close()
 
-    def count(self, state: TrainerState) -> tuple[float, float]:
+    def count(self, state: TrainerState) -> Seen:
         """Samples and tokens so far, also noted where every checkpoint keeps them; a collective once a step."""
-        step = state.global_step
-        if self._counted is None or self._counted[0] != step:
-            self._counted = step, self._data.totals()
-        samples, tokens = self._counted[1]
-        run_id = "" if self.record.monitor is None else self._monitor.store.run_id
-        Notes(samples, tokens, self._part, address_of(active_wandb_run()), self._setup, run_id).write(state)
-        return samples, tokens
+        if self._counted.step != state.global_step:
+            self._counted = self._data.totals(state.global_step)
+        seen, wandb = self._counted, address_of(active_wandb_run())
+        run = self.record.run_id
+        Notes(seen.samples, seen.tokens, self._budget.part, wandb, self._setup, run_id=run, step=seen.step).write(state)
+        return seen
 
-    def _observe(
-        self,
-        step: int,
-        snapshots: Sequence[Snapshot],
-        *,
-        samples: float,
-        tokens: float,
-        again: Sequence[Snapshot] | None = None,
-    ) -> bool:
+    def end_step(self) -> None:
+        """Notes that an optimizer step has ended; no collective."""
+        self._data.end_step()
+
+    def _score(self, step: int, model: Any, *, variants: bool) -> list[Snapshot]:
+        """A snapshot of each probe; of one that failed while another did not, without a number."""
+        if self._strict:
+            return self._scorer.score(model, variants=variants)
+        found, unmeasured = self._scorer.score_apart(model, variants=variants), self.record.unmeasured
+        unmeasured.measured(step, found.snapshots)
+        new = [name for name, why in found.failed.items() if unmeasured.add(why, probe=name, step=step)]
+        if new:
+            lines = [f"  probe {name!r}: {found.failed[name]}" for name in new]
+            alarm(f"NOT MEASURED at step {step}, and tried again at the next evaluation:", *lines)
+        blank = [self._scorer.unscored(name, why, variants=variants) for name, why in found.failed.items()]
+        return [*found.snapshots, *blank]
+
+    def _observe(self, state: TrainerState, snapshots: Sequence[Snapshot], again: Any = None) -> bool:
         """Passes snapshots to the monitor on rank 0; whether to stop."""
+        seen = self.count(state)
 
         def observe() -> tuple[tuple[Row, ...], bool]:
-            monitor, first = self._monitor, self.record.last_step is None
-            seen = monitor.observe(step, snapshots, samples_seen=samples, tokens_seen=tokens, again=again)
-            tqdm.write(snapshot_line(seen.rows, seen.seconds, first=first), file=sys.stderr)
-            if seen.error is not None and self.settings.on_error == "raise":
-                raise seen.error
-            return seen.rows, seen.stop
+            monitor, first = self.record.main, self.record.last_step is None
+            counts = {"samples_seen": seen.samples, "tokens_seen": seen.tokens}
+            found = monitor.observe(state.global_step, snapshots, **counts, again=again)
+            tqdm.write(snapshot_line(found.rows, found.seconds, first=first), file=sys.stderr)
+            self._budget.begin(monitor)
+            self.record.write()
+            if found.error is not None and self._strict:
+                raise found.error
+            return found.rows, found.stop
 
         rows, stop = on_main(observe)
         self.record.add(rows)
         return stop
 
-    @property
-    def _monitor(self) -> ForgetMonitor:
-        """The monitor, for what runs on rank 0 only."""
-        assert self.record.monitor is not None
-        return self.record.monitor
-
-    def _score(self, scorer: Scorer, model: Any, *, variants: bool) -> list[Snapshot]:
-        return scorer.score(model, variants=variants, progress=rank() == 0)
-
-    def _make_scorer(self, tokenizer: Any, probes: Sequence[Probe], *, batch_tokens: int | None, **more: Any) -> Scorer:
-        vllm = getattr(self.trainer, "vllm_generation", None)
-        return Scorer(
-            tokenizer, probes, batch_tokens=batch_tokens, shared=True, vllm=vllm, scorer=self.settings.scorer, **more
-        )
-
-    def _make_other_scorer(self, **more: Any) -> Scorer:
-        """A second Scorer with the same, possibly OOM-reduced, batch size."""
-        scorer = self._scorer
-        return self._make_scorer(scorer.tokenizer, scorer.probes, batch_tokens=scorer.batch_tokens, **more)
-
-    def _afforded(self, state: TrainerState) -> tuple[float, bool]:
-        """The share of the items to score from here on, and whether even that is too expensive now."""
-        monitor, limit = self._monitor, self.settings.max_overhead
-        assert limit is not None
-        spent, last = monitor.probe_seconds
-        # Where most evaluations ask the first prompts alone, the last one still asks all.
-        if monitor.confirmed:
-            last /= self._whole_cost
-        reserved = last * self._whole_cost if self.settings.variants == "ends" else 0.0
-        progress = (state.global_step - self._first_step) / (state.max_steps - self._first_step)
-        allowed = allowance(limit, trained=monitor.elapsed - spent, progress=progress) - reserved
-        part = self._part
-        if part == 1 and state.global_step - self._first_step >= _STEPS_TO_KNOW:
-            part = affordable(allowed - spent, last)
-        cost = last * part / self._part
-        # What is left after the baseline is spent evenly.
-        return part, spent - self._baseline_seconds + cost > progress * (allowed - self._baseline_seconds)
-
     def _score_part(self, part: float) -> None:
         """Scores a fixed part of the items from here on."""
-        probes = self._scorer.probes
-        only = {probe.name: part_of(probe, part) for probe in probes}
-        if part == self._part or all(len(only[probe.name]) == len(probe) for probe in probes):
+        only = self._budget.items(part, self._scorer.probes)
+        if only is not None:
+            self._scorer.keep_items(only)
+
+    def _claim(
+        self, args: TrainingArguments, state: TrainerState, kept: Notes | None, before: Session | None, trained: bool
+    ) -> None:
+        """Takes the run's directory on rank 0; a training that starts again keeps its own, with the baseline."""
+        if before is None:
+            on_main(lambda: self.record.claim(self.settings, args, state, kept or Notes()))
             return
-        self._scorer = self._make_other_scorer(only=only)
-        self._part = part
-        logger.warning(
-            "scoring all items %d more times would take more than max_overhead=%g of this run; from here on the same "
-            "random part of them is scored, by category: %s",
-            MIN_SNAPSHOTS,
-            self.settings.max_overhead,
-            ", ".join(f"{len(only[probe.name])} of {len(probe)} of {probe.name!r}" for probe in probes),
-        )
+        on_main(lambda: self.record.claim_again(before.record, state))
+        if trained and rank() == 0:
+            logger.warning(
+                "training starts again without having ended, with weights that its first start had trained: the "
+                "baseline of that start stays, snapshots after it are set aside, and the samples stay counted; for a "
+                "new run, make a new trainer with the model as it was"
+            )
 
-    def _open(
-        self, args: TrainingArguments, state: TrainerState, probes: Sequence[Probe], notes: Notes
-    ) -> tuple[Record, int | None]:
-        """The record of this run, and the batch size of its last snapshot, None where it has none."""
-        record = Record()
+    def _find_probes(
+        self, args: TrainingArguments, state: TrainerState, tokenizer: Any, notes: Notes
+    ) -> tuple[int | None, Sequence[Probe]]:
+        """The probes that this run can measure; opens the record of one that goes on, and gives its batch size."""
+        fit, failed = together(lambda: start.bound(self.settings.probes, tokenizer, strict=self._strict))
+        found = self._remaining(fit, failed)
+        steps = on_main(lambda: self.record.steps(found))
+        new = start.measured_before(found, steps)
+        found = self._remaining([probe for probe in found if probe.name not in new], new)
+        if not any(steps.values()):
+            return None, found
+        return self.record.open(self.settings, self.trainer, args, state, found, notes), found
 
-        def on_disk() -> tuple[list[Row], int | None]:
-            store = open_store(self.settings, args, state, notes)
-            record.monitor = monitor = open_monitor(self.settings, self.trainer, args, state, probes, store)
-            if monitor.last_step is None:
-                return [], None
-            log_again(monitor, notes)
-            last = monitor.store.read(probes[0].name, monitor.last_step)
-            return monitor.rows, last.metadata.get("batch_tokens")
+    def _seen_before(self, state: TrainerState, kept: Notes | None, before: Session | None) -> Seen:
+        """What the model was trained on when this session starts."""
+        step = state.global_step
+        if before is not None:  # half-trained by its first start
+            return before._data.whole_steps(step)
+        # A checkpoint may lack notes: its run's last snapshot then is the least that was seen.
+        known = [Seen(row.step, row.samples_seen, row.tokens_seen) for row in self.record.rows[-1:]]
+        known += [] if kept is None else [Seen(kept.step, kept.samples_seen, kept.tokens_seen)]
+        return seen_before(step, known, samples_per_step=self._setup["samples_per_step"])
 
-        rows, batch_tokens = on_main(on_disk)
-        record.add(rows)
-        return record, batch_tokens
-
-    def _take_baseline(self, state: TrainerState, model: Any) -> None:
+    def _take_baseline(self, args: TrainingArguments, state: TrainerState, model: Any, *, trained: bool) -> None:
         """Scores the model as it is, and what it is compared against if that is another one."""
-        resumed, baseline = state.global_step > 0, self.settings.baseline
-        if baseline == "base":
+        kind, stage, base = self.settings.baseline, Stage(), list[Snapshot]()
+        if kind == "base":
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
             with model.disable_adapter():
-                base = self._score(self._scorer, model, variants=self.settings.variants != "off")
-            on_main(lambda: self._monitor.compare_with(base))
-        elif baseline != "start":
-            on_main(self._compare_with_run)
-        elif resumed:
-            raise ValueError(
-                f"training resumed at step {state.global_step}, but there is no baseline of its start; resume in the "
-                "run's own output_dir, or pass baseline=RUN, or baseline='base' for adapters"
-            )
-        now, again = self._score(self._scorer, model, variants=self.settings.variants != "off"), None
-        if not resumed and self._rescores(model):
+                base = self._score_first(model)
+        elif kind != "start":
+            base, stage, failed = on_main(lambda: start.run_baseline(kind, self._scorer.probes, strict=self._strict))
+            self._keep(failed)
+        else:
+            start.require_start(state.global_step, trained=trained)
+        self._budget.announce(state, self._setup["samples_per_step"])
+        now, again = self._score_first(model), None
+        if state.global_step == 0 and not trained and self._rescores(model):
             again = self._score_again(model)
-        samples, tokens = self.count(state)
-        self._observe(state.global_step, now, samples=samples, tokens=tokens, again=again)
+        probes = self._scorer.probes
+        self.record.open(self.settings, self.trainer, args, state, probes, Notes())
+        if base:
+            left = [one for one in base if one.probe in {probe.name for probe in probes}]
+            on_main(lambda: self.record.main.compare_with(left, stage=stage))
+        self._observe(state, now, again)
 
-    def _compare_with_run(self) -> None:
-        run = open_run(self.settings.baseline)
-        names = [probe.name for probe in self.settings.probes]
-        self._monitor.compare_with([run.baseline(name) for name in names], stage=run.next_stage(names[0]))
+    def _score_first(self, model: Any) -> list[Snapshot]:
+        """Snapshots of the probes that can be scored; the others are dropped from the run."""
+        variants = self.settings.variants != "off"
+        while True:
+            failed: dict[str, str] = {}
+            if self._strict:
+                found = self._scorer.score(model, variants=variants)
+            else:
+                scored = self._scorer.score_apart(model, variants=variants)
+                found, failed = list(scored.snapshots), dict(scored.failed)
+            failed |= start.without_numbers(found)
+            if not failed:
+                self.record.unmeasured.measured(0, found)
+                return found
+            self._keep(failed)  # and once more: the others get the batches of all later evaluations
+
+    def _keep(self, failed: Mapping[str, str]) -> None:
+        """Goes on without the probes that failed."""
+        left = [probe for probe in self._scorer.probes if probe.name not in failed]
+        self._scorer.keep([probe.name for probe in self._remaining(left, failed)])
+
+    def _remaining(self, probes: Sequence[Probe], failed: Mapping[str, str]) -> Sequence[Probe]:
+        """The probes that can be measured; that others cannot, and are dropped from the run, is said.
+
+        Raises:
+            RuntimeError: If none is left, or training must not start without one.
+        """
+        whys = [f"probe {name!r} cannot be measured: {why}" for name, why in failed.items()]
+        if whys and (not probes or self.settings.on_error != "warn"):
+            raise RuntimeError("; ".join(whys))
+        for name, why in failed.items():
+            self.record.unmeasured.add(why, probe=name)
+        if whys:
+            alarm(*(f"NOT WATCHED: {why}" for why in whys), *start.idle_lines(self.settings.stop, probes))
+        return probes
 
     def _score_again(self, model: Any) -> list[Snapshot] | None:
         """The same model once more, in other batches and with other samples."""
         try:
-            return self._score(self._make_other_scorer(replicate=1), model, variants=False)
+            return self._scorer.score_again(model)
         except Exception as error:  # the baseline itself is safe
-            logger.warning("the baseline could not be scored a second time: %s: %s", type(error).__name__, error)
+            logger.warning("the baseline could not be scored a second time: %s", reason(error))
             return None
 
     def _rescores(self, model: Any) -> bool:
@@ -328,26 +319,3 @@ def _with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[
     """Snapshots of all prompts, whose time is also that of those of the first prompts before them."""
     times = [scoring_seconds(pair) for pair in zip(first, whole)]
     return [one.with_metadata(seconds=seconds) for one, seconds in zip(whole, times)]
-
-
-def _resumed_notes(state: TrainerState, setup: Mapping[str, Any]) -> Notes:
-    """What the checkpoint keeps that training resumes from; warns about what it lacks and what changed since."""
-    kept = Notes.of(state)
-    if state.global_step > 0 and kept is None:
-        logger.warning(
-            "the checkpoint was saved without ForgetCallback: the samples before step %d are not counted",
-            state.global_step,
-        )
-    notes = kept or Notes()
-    if rank() == 0:
-        report_changes(notes.setup, setup)
-    return notes
-
-
-def _tokenizer_of(model: Any, processing_class: Any) -> Any:
-    tokenizer = getattr(processing_class, "tokenizer", processing_class)
-    if model is None or tokenizer is None:
-        raise ValueError(
-            f"the trainer gave no {'model' if model is None else 'tokenizer'}; pass processing_class= to it"
-        )
-    return tokenizer

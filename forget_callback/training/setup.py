@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # When the further prompts of the items are asked.
 Variants = Literal["all", "ends", "off"]
+# What an error does: is logged, or raised where training starts, or always.
+OnError = Literal["warn", "refuse", "raise"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Settings:
     log: Log
     upload: Upload
     evaluation_metrics: tuple[str, ...]
-    on_error: Literal["warn", "raise"]
+    on_error: OnError
 
     def __post_init__(self) -> None:
         check_targets(self.stop, self.probes)
@@ -79,8 +81,8 @@ class Settings:
             raise ValueError(f"log must be 'main' or 'all', got {self.log!r}")
         if self.upload not in get_args(Upload):
             raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
-        if self.on_error not in ("warn", "raise"):
-            raise ValueError(f"on_error must be 'warn' or 'raise', got {self.on_error!r}")
+        if self.on_error not in get_args(OnError):
+            raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {self.on_error!r}")
 
 
 def can_differ(model: Any, probes: Sequence[Probe]) -> bool:

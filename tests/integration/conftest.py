@@ -64,7 +64,7 @@ def rows():
 def make_sft(make_model, tokenizer, rows, tmp_path):
     """make_sft(callbacks, **config) -> an SFTTrainer of six steps of four samples, with dropout."""
 
-    def make(callbacks, *, model=None, **config):
+    def make(callbacks, *, model=None, rows=rows, **config):
         config = {**COMMON, "output_dir": str(tmp_path), "max_length": 64, "learning_rate": 1e-2, **config}
         config = {"per_device_train_batch_size": 4, "num_train_epochs": 1, **config}
         return SFTTrainer(

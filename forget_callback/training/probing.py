@@ -1,0 +1,117 @@
+"""Scores the probes of a run together, and each apart where that fails, so that one that fails costs no other.
+
+All ranks score, and all get the results: what fails on one fails on all, so that none waits for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from forget_callback.probes.probe import Probe
+from forget_callback.scoring.distributed import rank
+from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.judge import Judge
+from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
+from forget_callback.scoring.parts import first_part, further_parts
+from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.training.unmeasured import reason
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Probes that were scored, and of the others why they were not.
+
+    Attributes:
+        snapshots: Of the former, in the order of the probes.
+        failed: Of the latter, by name.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    failed: Mapping[str, str]
+
+
+class ProbeScorer:
+    """The `Scorer` of a run, which may be made anew: for fewer probes or items, or for the same ones once more.
+
+    Args:
+        tokenizer: The model's.
+        probes: With their chat templates.
+        judge: In place of the items' own `match`.
+        batch_tokens: Tokens of one forward pass.
+        vllm: The `vllm_generation` of a GRPO trainer.
+    """
+
+    def __init__(
+        self, tokenizer: Any, probes: Sequence[Probe], judge: Judge | None, *, batch_tokens: int | None, vllm: Any
+    ) -> None:
+        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, scorer=judge)
+        self._scorer = self._make(probes, batch_tokens=batch_tokens)
+
+    @property
+    def probes(self) -> tuple[Probe, ...]:
+        """As they are scored."""
+        return self._scorer.probes
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """The batch size, possibly reduced on OOM."""
+        return self._scorer.batch_tokens
+
+    def _other(self, probes: Sequence[Probe], **more: Any) -> Scorer:
+        """Another Scorer with the same batch size."""
+        more = {"only": self._scorer.only, "batch_tokens": self.batch_tokens, **more}
+        return self._make(probes, **more)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Scores these probes alone from here on."""
+        self._scorer = self._other([probe for probe in self.probes if probe.name in names])
+
+    def keep_items(self, only: Mapping[str, Collection[str]]) -> None:
+        """Scores these items alone from here on, by probe."""
+        self._scorer = self._other(self.probes, only=only)
+
+    def score(self, model: Any, *, variants: bool) -> list[Snapshot]:
+        """A snapshot of each probe.
+
+        Raises:
+            Exception: If one fails.
+        """
+        return self._scorer.score(model, variants=variants, progress=rank() == 0)
+
+    def score_again(self, model: Any) -> list[Snapshot]:
+        """The same once more, in other batches and with other samples."""
+        return self._other(self.probes, replicate=1).score(model, variants=False, progress=rank() == 0)
+
+    def score_apart(self, model: Any, *, variants: bool) -> Scored:
+        """Snapshots of all probes that can be scored. Of several each one alone, if they fail together.
+
+        Raises:
+            Exception: If none can be scored.
+        """
+        try:
+            return Scored(tuple(self.score(model, variants=variants)), {})
+        except Exception as error:
+            if len(self.probes) == 1:
+                raise
+            why = reason(error)  # not the error: its traceback keeps the tensors of the failed forward pass alive
+        apart, failed = [], {}
+        for probe in self.probes:
+            # In batches of its own: near a tie, an answer may flip by that alone.
+            try:
+                apart += self._other([probe]).score(model, variants=variants)
+            except Exception as error:
+                failed[probe.name] = reason(error)
+        if not apart:
+            raise RuntimeError("; ".join(f"probe {name!r}: {why}" for name, why in failed.items()) or why)
+        return Scored(tuple(apart), failed)
+
+    def unscored(self, name: str, why: str, *, variants: bool) -> Snapshot:
+        """A snapshot of a probe in which no item is scored."""
+        probe = next(probe for probe in self.probes if probe.name == name)
+        further = further_parts(probe, partial(bind, tokenizer=self._scorer.tokenizer)) if variants else []
+        metadata = {"not_scored": {why: len(probe)}}
+        return snapshot_of(probe, PartAnswers(first_part(probe)), [PartAnswers(part) for part in further], metadata)

@@ -1,0 +1,150 @@
+"""What a rank knows of a run: rank 0 its directory and the monitor, with history and trackers, the others its rows.
+
+Also the place where what was not measured is kept, with how far the run is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+from transformers import TrainerState, TrainingArguments
+
+from forget_callback.probes.probe import Probe
+from forget_callback.runs.history import Row
+from forget_callback.runs.store import Store
+from forget_callback.scoring.distributed import on_main
+from forget_callback.training.claim import lock
+from forget_callback.training.monitor import ForgetMonitor
+from forget_callback.training.resume import Notes
+from forget_callback.training.setup import Settings, log_again, open_monitor, open_store
+from forget_callback.training.start import rules_of
+from forget_callback.training.unmeasured import Unmeasured, reason
+
+logger = logging.getLogger(__name__)
+
+
+class Record:
+    """The record of one run.
+
+    Attributes:
+        store: Its directory, on rank 0.
+        monitor: None on all ranks but 0, and before the baseline.
+        unmeasured: What was not measured.
+    """
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.monitor: ForgetMonitor | None = None
+        self.unmeasured = Unmeasured()
+        self._copies: list[Row] = []
+        self._begun = time.perf_counter()
+
+    @property
+    def main(self) -> ForgetMonitor:
+        """The monitor, for what runs on rank 0 only."""
+        assert self.monitor is not None
+        return self.monitor
+
+    @property
+    def run_id(self) -> str:
+        """Which run this is, on rank 0."""
+        return "" if self.store is None else self.store.run_id
+
+    @property
+    def rows(self) -> list[Row]:
+        """The history so far, oldest first; the same on all ranks."""
+        return self._copies if self.monitor is None else self.monitor.rows
+
+    @property
+    def last_step(self) -> int | None:
+        """Step of the last snapshot, None before the first."""
+        rows = self.rows
+        return rows[-1].step if rows else None
+
+    @property
+    def last_rows(self) -> list[Row]:
+        """The rows of the last snapshot."""
+        if self.monitor is not None:
+            return self.monitor.last_rows
+        step = self.last_step
+        return list(takewhile(lambda row: row.step == step, reversed(self._copies)))[::-1]
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Takes the rows of one more step, or of the last one with more prompts; a monitor has them already."""
+        if self.monitor is None and rows:
+            while self._copies and self._copies[-1].step == rows[0].step:
+                self._copies.pop()
+            self._copies += rows
+
+    def claim(self, settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes) -> None:
+        """On rank 0, takes the run's directory. What a resumed run had not measured by then stays noted."""
+        self.store = open_store(settings, args, state, notes)
+        if state.global_step > 0 and self.store.exists:
+            kept = [one for one in self.store.run.not_measured if (one["step"] or 0) <= state.global_step]
+            self.unmeasured = Unmeasured(kept)
+
+    def claim_again(self, before: Record, state: TrainerState) -> None:
+        """On rank 0, takes the directory of a training that starts again, with its snapshots up to there.
+
+        Raises:
+            ValueError: If another run has taken it.
+        """
+        self.store, before.store, self.unmeasured = before.store, None, before.unmeasured
+        if self.store is None:
+            raise ValueError("the first start of this training has no record")
+        self.store.close()  # the lock goes with the state of the first start
+        if not lock(self.store, state):
+            raise ValueError(f"another run has taken {self.store.path} since; use another output_dir")
+        self.store.set_aside(after=state.global_step)
+
+    def steps(self, probes: Sequence[Probe]) -> dict[str, list[int]]:
+        """On rank 0, the steps at which the directory has a snapshot of each probe."""
+        return {probe.name: [] if self.store is None else self.store.steps(probe.name) for probe in probes}
+
+    def open(
+        self,
+        settings: Settings,
+        trainer: Any,
+        args: TrainingArguments,
+        state: TrainerState,
+        probes: Sequence[Probe],
+        notes: Notes,
+    ) -> int | None:
+        """Makes the monitor; the batch size of the run's last snapshot, None where it has none. A collective."""
+
+        def on_disk() -> tuple[list[Row], int | None]:
+            assert self.store is not None
+            own = replace(settings, probes=tuple(probes), stop=rules_of(settings.stop, probes))
+            self.monitor = open_monitor(own, trainer, args, state, probes, self.store, started=self._begun)
+            if self.monitor.last_step is None:
+                return [], None
+            log_again(self.monitor, notes)
+            last = self.monitor.store.read(probes[0].name, self.monitor.last_step)
+            return self.monitor.rows, last.metadata.get("batch_tokens")
+
+        rows, batch_tokens = on_main(on_disk)
+        self.add(rows)
+        return batch_tokens
+
+    def write(self, **changes: Any) -> None:
+        """On rank 0, writes to the manifest what was not measured, and how far the run is.
+
+        Args:
+            **changes: Attributes of `RunState`.
+        """
+        if self.store is None:
+            return
+        try:
+            self.store.set_run(not_measured=self.unmeasured.entries, **changes)
+        except (OSError, ValueError) as error:
+            logger.warning("the state of the run could not be written to %s: %s", self.store.path, reason(error))
+
+    def close(self) -> None:
+        """Lets other runs have the directory."""
+        if self.store is not None:
+            self.store.close()
