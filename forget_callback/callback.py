@@ -13,26 +13,29 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from copy import copy
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.runs.history import ALL_METRICS, OF_ALL_PROMPTS, table_of
+from forget_callback.runs.history import OF_ALL_PROMPTS, table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
 from forget_callback.training.attachment import Start, attach, calling_trainers, trainer_of
 from forget_callback.training.monitor import ForgetMonitor
-from forget_callback.training.record import Record
+from forget_callback.training.record import Record, record_unwatched
 from forget_callback.training.session import Session
 from forget_callback.training.setup import OnError, Settings, Variants
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
 from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
+
+_NO_RUN = "no forgetting will be measured in this run"
 
 
 class ForgetCallback(TrainerCallback):
@@ -191,7 +194,7 @@ class ForgetCallback(TrainerCallback):
     ) -> None:
         """Takes the baseline, or reads it back when training was resumed or starts again."""
         model, tokenizer = kwargs.get("model"), kwargs.get("processing_class")
-        with self._starting(state, "no forgetting will be measured in this run"):
+        with self._finding_trainer(args, state):
             trainer = trainer_of(self)
             if trainer is not None:
                 self.attach(trainer)
@@ -203,11 +206,10 @@ class ForgetCallback(TrainerCallback):
         self._end(keep=before is not None)
         self._record, self._state = Record(), state
         self._start = Start(trainer, args, state, model, trained=trained)
-        with self._starting(state, "the baseline could not be taken, so no forgetting will be measured in this run"):
+        report = partial(self._not_watched, state, f"the baseline could not be taken, so {_NO_RUN}")
+        with self._errors(report, starting=True):
             proxy = None if trainer is None else weakref.proxy(trainer)
-            self._session = Session(
-                self.settings, proxy, args, state, model, tokenizer, before=before, trained=trained
-            )
+            self._session = Session(self.settings, proxy, args, state, model, tokenizer, before=before, trained=trained)
             self._record = self._session.record
 
     def on_step_end(
@@ -243,7 +245,7 @@ class ForgetCallback(TrainerCallback):
             return
         self._count(state)  # a new best model is saved next
         wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
-        chosen = self._evaluation_names().get(wanted)
+        chosen = self.settings.evaluation_names.get(wanted)
         if self.settings.every is None or chosen is not None:
             # The best model is one of all prompts where its metric is.
             self._snapshot(state, control, kwargs.get("model"), whole=chosen in OF_ALL_PROMPTS)
@@ -272,7 +274,9 @@ class ForgetCallback(TrainerCallback):
             self._snapshot(state, control, model, last=True)
         session = self._session
         if session is not None:
-            with self._errors(lambda error: logger.warning("the end of the run failed: %s", reason(error))):
+            with self._errors(
+                lambda error: logger.warning("the end of the run could not be recorded: %s", reason(error))
+            ):
                 on_main(lambda: session.finish(state))
         self._end()
 
@@ -293,7 +297,7 @@ class ForgetCallback(TrainerCallback):
     def _refuse_late(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         """Reports once that a run is not measured because this callback was added after its start."""
         if state is not self._unwatched[0]:
-            with self._starting(state, "no forgetting will be measured in this run", late=True):
+            with self._finding_trainer(args, state, late=True):
                 raise ValueError(
                     f"ForgetCallback was added at step {state.global_step}, after training had started, too late for "
                     "a baseline; pass it in the Trainer's callbacks=, or add it before train()"
@@ -319,11 +323,6 @@ class ForgetCallback(TrainerCallback):
                 control.should_training_stop = True
                 control.should_save = True
 
-    def _evaluation_names(self) -> dict[str, str]:
-        """The metric of each key that evaluations may have."""
-        names = [probe.name for probe in self.settings.probes] + ["all"] * (len(self.settings.probes) > 1)
-        return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
-
     @contextlib.contextmanager
     def _errors(self, report: Callable[[Exception], object], *, starting: bool = False) -> Iterator[None]:
         """Reports what goes wrong, or raises it if that is wanted: as training starts, or always."""
@@ -335,16 +334,19 @@ class ForgetCallback(TrainerCallback):
             report(error)
             logger.debug("the error in full", exc_info=True)
 
-    def _starting(
-        self, state: TrainerState, what: str, *, late: bool = False
-    ) -> contextlib.AbstractContextManager[None]:
-        """Around what a training cannot be watched without."""
+    @contextlib.contextmanager
+    def _finding_trainer(self, args: TrainingArguments, state: TrainerState, *, late: bool = False) -> Iterator[None]:
+        """Around what a training cannot be watched without; its directory then says so."""
+        try:
+            yield
+        except Exception as error:
+            record_unwatched(self.settings, args, state, reason(error))
+            with self._errors(partial(self._not_watched, state, _NO_RUN), starting=not late):
+                raise
 
-        def report(error: Exception) -> None:
-            self._unwatched = (state, reason(error))
-            alarm(f"NOT WATCHED: {what}: {reason(error)}")
-
-        return self._errors(report, starting=not late)
+    def _not_watched(self, state: TrainerState, what: str, error: Exception) -> None:
+        self._unwatched = (state, reason(error))
+        alarm(f"NOT WATCHED: {what}: {reason(error)}")
 
 
 def _names(metrics: Iterable[str] | None) -> tuple[str, ...]:

@@ -76,6 +76,7 @@ class DataSeen:
         self._handles: list[Any] = []
         self._outermost: torch.nn.Module | None = None  # whose forward pass is running
         self._alike = 1
+        self._unseen = False  # and that was said
 
     def watch(self, model: torch.nn.Module) -> None:
         """Starts to count the forward passes of `model` in train mode with gradients.
@@ -107,11 +108,12 @@ class DataSeen:
         seen = self._added(step, self._here)
         if step == self.before.step or seen.samples != self.before.samples:
             return seen
-        alarm(
-            "NOT MEASURED: samples and tokens. No forward pass of this training was seen: the trainer calls something "
-            "else than the model or its backbone.",
-            "samples_seen is unknown (NaN) from here on: read the curves over steps.",
-        )
+        if not self._unseen:
+            self._unseen = True
+            alarm(
+                "NOT MEASURED: samples and tokens. No forward pass of this training was seen: the trainer calls",
+                "neither the model nor its backbone. samples_seen is unknown (NaN): read the curves over steps.",
+            )
         return Seen(step, math.nan, math.nan)
 
     def whole_steps(self, step: int) -> Seen:

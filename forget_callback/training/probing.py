@@ -48,8 +48,9 @@ class ProbeScorer:
     def __init__(
         self, tokenizer: Any, probes: Sequence[Probe], judge: Judge | None, *, batch_tokens: int | None, vllm: Any
     ) -> None:
-        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, scorer=judge)
-        self._scorer = self._make(probes, batch_tokens=batch_tokens)
+        self._judge = judge
+        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm)
+        self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -64,7 +65,11 @@ class ProbeScorer:
     def _other(self, probes: Sequence[Probe], **more: Any) -> Scorer:
         """Another Scorer with the same batch size."""
         more = {"only": self._scorer.only, "batch_tokens": self.batch_tokens, **more}
-        return self._make(probes, **more)
+        return self._make(probes, scorer=self._judge_of(probes), **more)
+
+    def _judge_of(self, probes: Sequence[Probe]) -> Judge | None:
+        """The judge, where these probes have something to judge."""
+        return self._judge if any(probe.scorer for probe in probes) else None
 
     def keep(self, names: Collection[str]) -> None:
         """Scores these probes alone from here on."""

@@ -17,8 +17,8 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import Store
-from forget_callback.scoring.distributed import on_main
-from forget_callback.training.claim import lock
+from forget_callback.scoring.distributed import on_main, rank
+from forget_callback.training.claim import claim, lock
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes
 from forget_callback.training.setup import Settings, log_again, open_monitor, open_store
@@ -148,3 +148,15 @@ class Record:
         """Lets other runs have the directory."""
         if self.store is not None:
             self.store.close()
+
+
+def record_unwatched(settings: Settings, args: TrainingArguments, state: TrainerState, why: str) -> None:
+    """On rank 0, leaves in the directory of a training that it was not watched, in place of an earlier run's record."""
+    if rank() > 0:
+        return
+    try:
+        store = claim(settings.output_dir or args.output_dir or ".", state, None)
+        store.set_run(status="unwatched", not_measured=[{"probe": "", "step": None, "why": why}])
+        store.close()
+    except (OSError, ValueError) as error:
+        logger.warning("that this run is not watched could not be written to its directory: %s", reason(error))

@@ -84,6 +84,12 @@ class Settings:
         if self.on_error not in get_args(OnError):
             raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {self.on_error!r}")
 
+    @property
+    def evaluation_names(self) -> dict[str, str]:
+        """The metric of each key that evaluations of the Trainer may have."""
+        names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
+        return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
+
 
 def can_differ(model: Any, probes: Sequence[Probe]) -> bool:
     """Whether the same model may answer differently a second time: by sampling, or by rounding below float32."""

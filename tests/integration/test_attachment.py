@@ -123,7 +123,7 @@ def test_one_callback_in_a_trainer_that_trains_inside_another(make_sft, probe, t
     outer = make_sft([At(3, inner.train), callback], output_dir=str(tmp_path / "outer"))
     outer.train()
     assert steps(callback) == Store(tmp_path / "outer").steps("mini") == [0, 2, 4, 6]
-    assert inner.state.global_step == 6 and not (tmp_path / "inner" / "forget").exists()
+    assert inner.state.global_step == 6 and Store(tmp_path / "inner").run.status == "unwatched"
     assert caplog.text.count("no forgetting will be measured in this run: ValueError") == 1
     assert "give each trainer a ForgetCallback of its own" in caplog.text
 
@@ -180,7 +180,7 @@ def test_a_callback_that_is_added_while_training_runs_says_that_it_is_too_late(m
     trainer.add_callback(At(2, lambda: add(callback)))
     trainer.train()
     assert trainer.state.global_step == 6
-    assert callback.history.empty and not (tmp_path / "forget").exists()
+    assert callback.history.empty and Store(tmp_path).run.status == "unwatched"
     assert caplog.text.count("no forgetting will be measured in this run") == 1
     assert "too late for a baseline; pass it in the Trainer's callbacks=, or add it before train()" in caplog.text
     trainer.train()  # the next training has a start

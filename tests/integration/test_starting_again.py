@@ -1,14 +1,18 @@
-"""Training that starts again: without having ended it keeps its baseline, after an end or with other weights it is new."""
+"""Training that starts again: it keeps its baseline where it had not ended, and is new with other weights."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from transformers import TrainerCallback
+from datasets import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, score_probe
 from forget_callback.runs.store import Store
+
+from .conftest import COMMON
 
 
 class Breaks(TrainerCallback):
@@ -88,17 +92,20 @@ def test_another_trainer_and_a_new_model_are_new_runs(make_sft, make_model, toke
 
 
 @pytest.mark.parametrize("interrupted", [True, False])
-def test_each_trial_of_a_search_is_a_run_of_its_own(make_sft, make_model, tokenizer, probe, tmp_path, interrupted):
+def test_each_trial_of_a_search_is_a_run_of_its_own(make_model, tokenizer, probe, tmp_path, interrupted):
     """`model_init` makes new weights for each, also where a trial before was pruned."""
-    callback = ForgetCallback(probe, every=3, on_error="raise")
-    trainer = make_sft([Breaks(3, KeyboardInterrupt(), interrupted), callback])
-    seeds = iter([1, 2])
-    trainer.model_init = lambda trial=None: make_model(seed=next(seeds))
-    try:
-        trainer.train(trial={"learning_rate": 1e-2})
-    except KeyboardInterrupt:
-        assert interrupted
-    trainer.train(trial={"learning_rate": 1e-3})
+    callback, seeds = ForgetCallback(probe, every=3, on_error="raise"), iter([1, 1, 2])
+    ids = [tokenizer.encode(f"{i} is the fox")[:4] for i in range(24)]
+    trainer = Trainer(
+        model_init=lambda trial=None: make_model(seed=next(seeds)),
+        processing_class=tokenizer,
+        args=TrainingArguments(str(tmp_path), per_device_train_batch_size=4, num_train_epochs=1, **COMMON),
+        train_dataset=Dataset.from_list([{"input_ids": row, "labels": row} for row in ids]),
+        callbacks=[Breaks(3, KeyboardInterrupt(), interrupted), callback],
+    )
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        trainer.train()
+    trainer.train()
     assert table(callback) == [[0, 0], [3, 12], [6, 24]]
     same(Store(tmp_path).read("mini", 0), score_probe(make_model(seed=2), tokenizer, probe))
 

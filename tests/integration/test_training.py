@@ -455,7 +455,8 @@ def test_a_checkpoint_without_notes_resumes_with_a_baseline_from_another_run(mak
     for row in whole(callback.history).itertuples():
         assert row.n10 == compare(first, store.read("mini", row.step)).n10
         assert row.n01 == compare(first, store.read("mini", row.step)).n01
-    assert "saved without ForgetCallback" in caplog.text
+    assert "steps 1 to 2 were trained without ForgetCallback" in caplog.text
+    assert whole(callback.history)["samples_seen"].tolist() == [8, 16, 24]  # of whole batches
 
 
 def test_a_checkpoint_without_notes_counts_on_from_what_its_run_has_on_disk(make_sft, probe, tmp_path):
@@ -531,7 +532,7 @@ class _Slow:
     """A clock on which only scored items and steps of training take time: what is tested is arithmetic of times."""
 
     def __init__(self, monkeypatch, per_item, per_step):
-        self.scored, self.now = [], 0.0
+        self.scored, self.steps, self.now = [], [], 0.0
         judge = group.judge_likelihoods
 
         def slow(answers, scored, tokenizer):
@@ -542,6 +543,7 @@ class _Slow:
         class Step(TrainerCallback):
             def on_step_begin(step, args, state, control, **kwargs):
                 self.now += per_step
+                self.steps.append(state.global_step)
 
         monkeypatch.setattr(group, "judge_likelihoods", slow)
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
@@ -559,7 +561,9 @@ def test_max_overhead_scores_a_part_where_all_is_too_dear(
     make_sft([slow.step, callback], max_steps=480).train()
     table = whole(callback.history)
     assert "random part of them is scored, by category" in caplog.text
-    assert 0.04 < sum(slow.scored) / 1600 / slow.now < 0.051
+    # The limit holds for what comes after the baseline, of 200 items in two prompts.
+    probing, rest = sum(slow.scored) / 1600 - 400 / 1600, slow.now - 400 / 1600
+    assert 0.04 < probing / rest < 0.051
     assert len(table) >= 4 and table["n"].iloc[0] == 200
     assert table["n"].iloc[1:].nunique() == 1 and 30 <= table["n"].iloc[-1] < 200  # the same items from then on
     store = Store(tmp_path)
@@ -568,6 +572,27 @@ def test_max_overhead_scores_a_part_where_all_is_too_dear(
     assert len(set(known)) == 1
     by_category = np.bincount([int(i) % 2 for i in known[0]])
     assert abs(by_category[0] - by_category[1]) <= 1
+
+
+@pytest.mark.parametrize("per_item, limit, before", [(1 / 1600, 0.05, True), (1 / 16, 0.1, False)])
+def test_a_baseline_that_alone_exceeds_max_overhead_is_whole_and_said(
+    make_sft, probe_in_two, tmp_path, monkeypatch, caplog, per_item, limit, before
+):
+    """By prompts and samples before it is scored; where these do not show it, as soon as it is measured."""
+    items = [replace(probe_in_two.items[i % 3], id=f"{i}") for i in range(200)]
+    slow = _Slow(monkeypatch, per_item=per_item, per_step=1 / 32)
+    said_by = []
+    judge = group.judge_likelihoods
+    monkeypatch.setattr(
+        group, "judge_likelihoods", lambda *a: (said_by.append("the baseline alone" in caplog.text), judge(*a))
+    )
+    callback = ForgetCallback(Probe("mini", items), every=40, max_overhead=limit, on_error="raise")
+    make_sft([slow.step, callback], max_steps=40 if before else 480).train()
+    assert said_by[0] == before and caplog.text.count("the baseline alone") == 1
+    assert whole(callback.history)["n"].iloc[0] == 200
+    # What comes after the baseline keeps to the limit, but for the last one, which is always taken.
+    probing, training = sum(slow.scored[2:-2]) * per_item, len(slow.steps) / 32
+    assert probing <= limit * (probing + training)
 
 
 def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe, caplog):
@@ -693,9 +718,9 @@ def test_samples_are_summed_over_the_ranks_once_a_step(make_sft, probe, monkeypa
     """The sum is a collective, for which every rank waits; evaluation, best model and checkpoint share it."""
     real, summed = DataSeen.totals, []
 
-    def totals(data):
+    def totals(data, step):
         summed.append(trainer.state.global_step)
-        return real(data)
+        return real(data, step)
 
     monkeypatch.setattr(DataSeen, "totals", totals)
     evaluations = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}

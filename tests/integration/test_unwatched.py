@@ -46,7 +46,6 @@ def failing_scorer(prompts, **columns):
 BAD = {
     "no chat template": lambda probe: Probe("bad", probe.items, chat=True, template=""),
     "every item too long": lambda probe: Probe("bad", too_long(probe)),
-    "no token of its own": lambda probe: Probe("bad", [MultipleChoice("e", "Once", ["", ""], 0)] * 1),
 }
 
 
@@ -129,7 +128,7 @@ def test_refuse_does_not_start_unwatched(make_sft, tokenizer, probe, tmp_path, s
     no_template(tokenizer)
     bad = Probe("bad", probe.items, chat=True)
     trainer = make_sft([ForgetCallback([probe, bad] if several else bad, on_error="refuse")])
-    with pytest.raises(RuntimeError, match="probe 'bad' cannot be measured: ValueError: .* no chat template"):
+    with pytest.raises(RuntimeError, match=r"probe 'bad' cannot be measured: ValueError: .* no chat template"):
         trainer.train()
     assert trainer.state.global_step == 0
     assert run_of(tmp_path)["status"] == "unwatched"
@@ -143,8 +142,11 @@ def test_refuse_lets_a_training_that_has_started_go_on(make_sft, probe, tmp_path
     assert len(alarms(caplog)) == 2
 
 
-def fail(monkeypatch, *, at, probe=None, error=RuntimeError("CUDA is on fire")):
-    """Scoring fails from the `at`-th look on, once, or wherever a probe is among those scored."""
+ON_FIRE = RuntimeError("CUDA is on fire")
+
+
+def fail(monkeypatch, *, at, probe=None, error=ON_FIRE):
+    """The `at`-th look fails: once, or wherever a probe is among those that are scored."""
     score, looks = Scorer.score, []
 
     def failing(scorer, model, **more):
@@ -168,11 +170,16 @@ def test_a_probe_that_fails_at_one_look_keeps_the_others_numbers_and_is_tried_ag
     make_sft([callback]).train()
     store = Store(tmp_path)
     assert store.steps("mini") == store.steps("other") == [0, 2, 4, 6]
-    scored = {name: [not np.isnan(store.read(name, step).correct).all() for step in (0, 2, 4, 6)] for name in ("mini", "other")}
+    scored = {
+        name: [not np.isnan(store.read(name, step).correct).all() for step in (0, 2, 4, 6)]
+        for name in ("mini", "other")
+    }
     assert scored == {"mini": [True] * 4, "other": [True, False, True, True]}
     assert store.read("other", 2).metadata["not_scored"] == {"OutOfMemoryError: CUDA out of memory": 3}
     table = callback.history[callback.history["category"] == ""].set_index(["probe", "step"])
-    assert np.isnan(table.loc[("other", 2), "accuracy_after"]) and table.loc[("all", 2), "scored"] == pytest.approx(6 / 9)
+    assert np.isnan(table.loc[("other", 2), "accuracy_after"]) and table.loc[("all", 2), "scored"] == pytest.approx(
+        6 / 9
+    )
     look, end = alarms(caplog)
     assert "NOT MEASURED at step 2, and tried again at the next evaluation:\n  probe 'other': OutOfMemoryError" in look
     assert "  probe 'other', step 2: OutOfMemoryError: CUDA out of memory" in end

@@ -25,7 +25,7 @@ parser.add_argument("--slow-moments", type=float, help="seconds to stay in a pro
 parser.add_argument("--resume")
 parser.add_argument("--fail-at", type=int)
 parser.add_argument("--variants", choices=["all", "ends"], default="all")
-parser.add_argument("--on-error", choices=["warn", "raise"], default="raise")
+parser.add_argument("--on-error", choices=["warn", "refuse", "raise"], default="raise")
 options = parser.parse_args()
 
 torch.manual_seed(0)
