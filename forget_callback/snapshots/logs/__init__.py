@@ -37,8 +37,11 @@ class Reader(Protocol):
 
 def is_log(path: Path) -> bool:
     """Whether a path is a log, any file with a row an item, or a directory of logs; not a run or snapshot of ours."""
+    is_named = suffix_of(path) in (*per_item.SUFFIXES, ".eval")
     if path.is_file():
-        return suffix_of(path) in (*per_item.SUFFIXES, ".eval") and not _is_snapshot(path)
+        return is_named and not _is_snapshot(path)
+    if not path.exists():
+        return is_named and suffix_of(path) != ".parquet"  # so that it is missed as what it is
     return bool(_tools(path))
 
 
@@ -96,6 +99,9 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
     """
     logs = _read_directory(path, wanted) if path.is_dir() else _read_file(path, wanted)
     _require_chosen(path, logs, wanted)
+    sizes = {len(item.options) for log in logs for item in log.items}
+    if wanted.n_choices is not None and not sizes & {0, wanted.n_choices}:
+        wanted.note(f"{printable(str(path))}: --n-choices {wanted.n_choices} applies to none: all items have options")
     groups: dict[str, list[Log]] = {}
     for log in logs:
         groups.setdefault(log.group or log.probe, []).append(log)

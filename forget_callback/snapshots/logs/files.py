@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
+import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ import pyarrow.parquet as pq
 
 from forget_callback.probes.quoting import printable, quoted
 
-PACKED = (".gz", ".bz2", ".xz", ".zst")
+PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 _LONGEST_START = 4096  # bytes in which a JSON array shows what it is an array of
 
 
@@ -49,7 +51,7 @@ def read_text(file: Path) -> str:
     raw = file.read_bytes()
     try:
         data = _unpacked(raw)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, ValueError) as error:
         raise ValueError(f"{printable(str(file))} is damaged, or was cut off: {error}") from None
     return data.decode(json.detect_encoding(data), errors="replace").removeprefix("\ufeff")
 
@@ -61,6 +63,10 @@ def _unpacked(raw: bytes) -> bytes:
         return bz2.decompress(raw)
     if raw.startswith(b"\xfd7zXZ\x00"):
         return lzma.decompress(raw)
+    if raw.startswith(b"PK\x03\x04"):
+        with zipfile.ZipFile(io.BytesIO(raw)) as packed:
+            (name,) = packed.namelist()  # of several none is the log
+            return packed.read(name)
     if raw.startswith(b"\x28\xb5\x2f\xfd"):
         with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
             return bytes(stream.read())

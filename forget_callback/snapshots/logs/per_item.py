@@ -47,7 +47,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
         rows = _parquet(file, wanted)
     else:
         rows = _csv(file) if suffix in (".csv", ".tsv") else records(file)
-    return log_of(rows, file, wanted, tool="per-item file", probe=stem_of(file))
+    return log_of(_named(rows), file, wanted, tool="per-item file", probe=stem_of(file))
 
 
 def log_of(
@@ -97,6 +97,19 @@ def log_of(
     )
 
 
+def _named(rows: Sequence[Record]) -> Sequence[Record]:
+    """The rows with the columns named as here, which spreadsheets write as "ID" or " Score"."""
+    names = dict.fromkeys(name for _, raw in rows for name in raw)
+    ours = {name: _plain(name) for name in names if _plain(name) in _COLUMNS and _plain(name) not in names}
+    if not ours:
+        return rows
+    return [Record(where, {ours.get(name, name): value for name, value in raw.items()}) for where, raw in rows]
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower()
+
+
 def _by_variant(
     rows: Sequence[Record], metric: str, source: str, wanted: LogOptions
 ) -> tuple[list[str], list[list[LogRow]]]:
@@ -111,7 +124,7 @@ def _by_variant(
 
 def _parquet(file: Path, wanted: LogOptions) -> list[Record]:
     columns = columns_of(file)
-    own = [name for name in columns if name in _COLUMNS or name == wanted.metric]
+    own = [name for name in columns if _plain(name) in _COLUMNS or name == wanted.metric]
     if not own:
         return [Record("", dict.fromkeys(columns))]
     table = pq.read_table(file, columns=own).to_pylist()
@@ -136,7 +149,7 @@ def _csv(file: Path) -> list[Record]:
     rows = [(number, cells) for number, cells in enumerate(table, start=1) if any(cells)]
     if not rows:
         return []
-    names = [cell.strip().lower() if cell.strip().lower() in _COLUMNS else cell.strip() for cell in rows[0][1]]
+    names = [cell.strip() for cell in rows[0][1]]
     for number, cells in rows[1:]:
         if len(cells) != len(names):
             problem = f"expected {len(names)} cells as in the first row, got {len(cells)}"

@@ -97,8 +97,8 @@ def _verl(raw: Mapping[str, Any]) -> _Answer:
     """A row of verl, or of the rewards of OpenRLHF.
 
     verl (volcengine/verl, verl/trainer/ppo/ray_trainer.py, `_dump_generations`) writes {step}.jsonl with input, output,
-    gts, score, step and what the reward function returned beside, such as acc. OpenRLHF's trainer dumps no validation
-    answers (OpenRLHF/OpenRLHF, openrlhf/trainer/ppo_trainer.py, `evaluate`); until March 2026
+    gts (not at first), score, step and what the reward function returned beside, such as acc. OpenRLHF's trainer dumps
+    no validation answers (OpenRLHF/OpenRLHF, openrlhf/trainer/ppo_trainer.py, `evaluate`); until March 2026
     openrlhf/cli/batch_inference.py (`batch_rm_inference`) wrote input, output, reward.
     """
     known = ("input", "output", "gts", "step")
@@ -179,7 +179,7 @@ def _said(content: Any) -> str:
 
 # By trainer: the fields by which a row is known, and how it is read.
 _TOOLS = {
-    "verl": ({"input", "output", "gts", "score"}, _verl),
+    "verl": ({"input", "output", "score"}, _verl),
     "OpenRLHF": ({"input", "output", "reward"}, _verl),
     "NeMo-RL": ({"content", "rewards", "idx"}, _nemo_rl),
     "NeMo-RL evaluation": ({"prompt", "response", "reward", "sample_index"}, _nemo_rl_evaluation),

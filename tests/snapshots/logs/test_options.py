@@ -6,7 +6,7 @@ import pytest
 
 from forget_callback.snapshots.logs import LogOptions, match, read_logs
 from forget_callback.snapshots.logs.options import letter_in
-from tests.snapshots.logs.test_lm_eval import said
+from tests.snapshots.logs.test_lm_eval import row, said
 
 LETTERS = {
     "Latin": "ABCD",
@@ -75,6 +75,12 @@ def test_a_note_says_to_how_many_items_the_option_applies(tmp_path):
     log, notes = read(tmp_path, [*words, said(5, "A", "B", 0.0)], n_choices=4)
     assert [len(item.options) for item in log.items] == [0] * 5 + [4]
     assert "--n-choices 4 applies to 1 of the 6 items without options" in notes[0]
+
+
+def test_a_note_says_so_where_all_items_have_options(tmp_path):
+    rows = [row(0), row(1, target="1", right=0.0)]
+    assert "--n-choices 5 applies to none: all items have options" in read(tmp_path, rows, n_choices=5)[1][0]
+    assert read(tmp_path, rows, n_choices=3)[1] == []
 
 
 def test_items_without_options_are_said_to_be_open_ended(tmp_path):

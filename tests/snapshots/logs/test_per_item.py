@@ -1,8 +1,10 @@
 """Files that anyone writes: JSON Lines, CSV and Parquet with a row an item, through `compare` and `report`."""
 
 import gzip
+import io
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -203,7 +205,7 @@ def test_the_columns_of_a_spreadsheet(run_cli, tmp_path):
     assert compared(run_cli, a, b)[0]["all"]["n10"] == 1
 
 
-@pytest.mark.parametrize("how", ["gz", "bz2", "xz", "zst"])
+@pytest.mark.parametrize("how", ["gz", "bz2", "xz", "zst", "zip"])
 def test_packed_files(run_cli, tmp_path, how):
     import bz2
     import lzma
@@ -217,6 +219,7 @@ def test_packed_files(run_cli, tmp_path, how):
         "bz2": bz2.compress,
         "xz": lzma.compress,
         "zst": lambda raw: pa.compress(raw, "zstd", asbytes=True),
+        "zip": zipped,
     }[how](text)
     packed = tmp_path / f"b.jsonl.{how}"
     packed.write_bytes(data)
@@ -233,6 +236,19 @@ def test_encodings(run_cli, tmp_path, encoding):
     (tmp_path / "a.jsonl").write_text(rows, encoding="utf-8")
     (tmp_path / "b.jsonl").write_text(rows, encoding=encoding)
     assert compared(run_cli, tmp_path / "a.jsonl", tmp_path / "b.jsonl")[0]["all"]["n"] == 4
+
+
+def zipped(raw):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        archive.writestr("b.jsonl", raw)
+    return data.getvalue()
+
+
+def test_a_file_that_is_not_there_is_named(run_cli, tmp_path):
+    a = lines(tmp_path / "a.jsonl", {"id": 1, "score": 1})
+    for name in ("b.jsonl", "b.csv", "b.jsonl.gz"):
+        assert f"No such file or directory: '{tmp_path / name}'" in refused(run_cli, a, tmp_path / name)
 
 
 def deep(n):
@@ -303,6 +319,8 @@ def test_a_damaged_table_is_refused_by_name(run_cli, tmp_path, case):
 
 def test_other_parquet_files_are_refused_by_name(run_cli, tmp_path):
     good, bad = lines(tmp_path / "good.jsonl", {"id": 1, "score": 1}), tmp_path / "bad.parquet"
+    write(bad, {"ID": [1], " Score": [1]})
+    assert compared(run_cli, good, bad)[0]["all"]["n11"] == 1
     write(bad, {"question": ["a"], "reply": ["b"]})
     assert "expected the columns id and correct or score" in refused(run_cli, good, bad)
     bad.write_bytes(bad.read_bytes()[:-9])
