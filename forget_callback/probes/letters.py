@@ -14,7 +14,7 @@ from forget_callback.probes.markup import ANSWER, COPULA, GAP, boxes, unmarked
 
 # A letter that is no part of a word, formula, abbreviation ("e.g."), or name with a hyphen.
 _BARE = r"(?<![A-Za-z0-9À-ɏ'&+./°\\-])[A-Za-z](?![A-Za-z0-9À-ɏ]|'[A-Za-z]|\.\w\b|-\w|/|#| ?[+^×·<\\&]| ?=[^>])"
-_TOKEN = rf"(?:[(\[<] ?([A-Za-z]) ?[)\]>.:,]|({_BARE}))"
+_TOKEN = rf"(?:(?<![A-Za-z0-9])[(\[<] ?([A-Za-z]) ?[)\]>.:,]|({_BARE}))"
 _AT = re.compile(_TOKEN)
 _AHEAD = rf"(?=[(\[<] ?[A-Za-z] ?[)\]>.:,]|{_BARE})"
 
@@ -81,7 +81,7 @@ _NOUN = re.compile(rf" (?!{_VERBS}\b)(?:[^\W\d_]|\d+[ -][a-z])")
 _NOUN_AFTER_CAPITAL = re.compile(rf"(?!{_TITLE}) (?!{_VERBS}\b)\w")
 _PRONOUN = re.compile(
     r",? (?!(?:is|isn't|because|since|as|and|or|not|being|best|correctly|fits|makes|over|rather|instead|seems|appears|"
-    r"for sure|it|ist|est|es)\b)[a-z]"
+    r"for sure|it|ist|est|es|richtig|korrekt)\b)[a-z]"
 )
 _STARTS = re.compile(r"(?:^|[\n.:;!?—–-])[ (\[]*\Z")
 _ALTERNATIVE = re.compile(r"(?<!\w)[A-Za-z][)\]]? ?(?:/|&|or|and|oder|und) (?:option |choice )?[(\[]?\Z")
@@ -92,10 +92,10 @@ _DENIED_AFTER = re.compile(
     rf"[)\]]?(?: ?\([^()\n]{{0,40}}\))? {_IS}(?:n't\b|(?: (?:be|been|clearly|also|therefore|thus|simply|probably|"
     r"obviously|definitely|an?|the)){0,3} ?(?:\bnot\b|never|wrong|incorrect|false|out\b|eliminated|excluded|ruled|"
     r"discarded|impossible|unlikely|too\b|invalid|irrelevant|unrelated|distractor|less\b|opposite))|"
-    r" can(?:not|'t)\b|(?: [^\W\d_]+)?\?"
+    r" can(?:not|'t)\b| (?:would|could|might) [^.,;\n]{0,40}\bif\b|(?: [^\W\d_]+)?\?"
 )
 _DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\bneither|\bnor|\bthan|instead of|\bover|\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|"
+    r"(?:\bnot|n't|\blet|\bneither|\bnor|\bthan|instead of|\bover|\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|"
     r"discard\w*|reject\w*|\bignor\w+|\bnever|\bnicht|\bno es|\bn'est pas)(?: (?:be|is|think|say|choose|pick|the|it|"
     r"it's|option|choice|answer|letter|either|both)){0,3} ?[(\[]*\Z",
     re.IGNORECASE,
@@ -234,9 +234,10 @@ def _closing(text: str) -> str | None:
     named = [(hit.start(), letter) for hit in hits if (letter := _named(text, hit.start())) is not None]
     found = _only(letter for _, letter in named)
     if found:  # not as the last of a list
-        above = max(0, text.rfind("\n", 0, max(start, 0)), start - 200)
-        before = re.compile(rf"[\s(\[]{chr(ord(found) - 1)}(?:[).:\]]|\n)").search(text, above, named[0][0])
-        return None if before else found
+        at, previous = named[0][0], rf"(?<!not)(?<!Not)[\s(\[]{chr(ord(found) - 1)}"
+        opens = re.compile(r"\n\W{0,3}(?:\w{1,12} )?\Z").search(text, max(0, at - 20), at)
+        above = max(0, text.rfind("\n", 0, max(start, 0)) if opens else start, at - 200)
+        return None if re.compile(rf"{previous}(?:[).:\]]|\n)").search(text, above, at) else found
     return None
 
 

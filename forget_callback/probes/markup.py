@@ -37,8 +37,8 @@ _ALIKE = _CIRCLED | _WIDE | _QUOTES | _SPACES | _NOTHING | {ord(c): "'" for c in
 _ALIKE |= {0x2212: "-", 0x3010: "[", 0x3011: "]", 0x3014: "(", 0x3015: ")", 0x3002: ". ", 0x3001: ", "}
 
 _TAGS = re.compile(
-    r"(?P<answer><(?i:answer|ans|final|final_answer|choice|option|solution|result)>)|(?P<line><br ?/?>|</\w{3,20}>)"
-    r"|</?[a-z]\w{0,20}>|<\|[^<>|\n]{1,30}\|>"
+    r"(?P<answer><(?i:answer|ans|final|final_answer|choice|option|solution|result)>)|(?P<line><br ?/?>|</\w{3,20}>|"
+    r"<\|[^<>|\n]{1,30}\|>)|</?[a-z]\w{0,20}>"
 )
 _BRACES = re.compile(r"\\boxed ?\{|\\fbox ?\{|\\?[{}]")
 _LATEX = re.compile(

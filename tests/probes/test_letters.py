@@ -10,7 +10,7 @@ from tests.probes.phrasings import PHRASINGS
 _WIDE = {code: chr(code + 0xFEE0) for code in range(ord("A"), ord("J") + 1)}  # full-width capitals
 
 
-@pytest.mark.parametrize("letter, other", zip("ABCDEFGHIJ", "BADCFEHGJI"))
+@pytest.mark.parametrize("letter, other", [*zip("ABCDEFGHIJ", "BADCFEHGJI")])
 def test_every_letter_is_read_in_every_phrasing(letter, other):
     phrasings = [*PHRASINGS["choice"], *([] if letter == "I" else PHRASINGS["choice but I"])]
     texts = [phrasing.replace("X", letter).replace("Z", other) for phrasing in phrasings]
