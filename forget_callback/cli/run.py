@@ -16,9 +16,10 @@ from rich.console import Console
 from forget_callback.cli.app import IncludePath, app, note, notes, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
 from forget_callback.runs.files import write_text
-from forget_callback.runs.store import Store
+from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 
 
@@ -62,6 +63,9 @@ def report(
 
     logs = [is_log(Path(run)) for run in runs]
     if not any(logs):
+        for run in runs:
+            for line in open_run(run).store.incomplete():
+                note(f"{printable(run)}: {line}")
         print(write_report(runs, out, stages=stages))
         return
     if not all(logs) or len(runs) < 2:

@@ -74,7 +74,8 @@ class Run:
         self.steps = run.steps(*(probe.name for probe in self.probes))
         if not self.steps:
             raise ValueError(
-                f"{run.path} holds no checkpoint at which all of its probes were measured: nothing to report yet"
+                f"{run.path} holds no checkpoint at which all of its probes were measured: nothing to report yet "
+                f"({'; '.join(run.incomplete())})"
             )
         self.paths = {probe.name: Paths(probe) for probe in self.probes}
         base = run.beside("baseline", self.probes)

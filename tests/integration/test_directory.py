@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -54,6 +56,10 @@ def cut(path, share=0.5):
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
 
 
+def damage_file(folder, name, share):
+    cut(folder / name, share)
+
+
 OTHERS = {
     "the same": lambda store, probe: None,
     "an edited item": lambda store, probe: None,
@@ -79,13 +85,13 @@ def test_a_run_sets_aside_whatever_another_left(make_sft, probe, tmp_path, caplo
     store = left_by_another_run(tmp_path, change.get(what, lambda probe: probe)(probe))
     OTHERS[what](store, probe)
     before = files(store.path)
-    callback = ForgetCallback(probe, every=3)
-    make_sft([callback]).train()
+    callback = ForgetCallback(probe, every=1)
+    make_sft([callback], max_steps=2).train()
     assert files(store.path / "set-aside" / "1") == before
     assert "held an earlier or longer run; its snapshots were moved to" in caplog.text
     new = Store(tmp_path)
-    assert [one.fingerprint for one in new.probes()] == [probe.fingerprint] and new.steps("mini") == [0, 3, 6]
-    assert new.run.status == "ended" and new.run.steps == 6 and new.incomplete() == []
+    assert [one.fingerprint for one in new.probes()] == [probe.fingerprint] and new.steps("mini") == [0, 1, 2]
+    assert new.run.status == "ended" and new.run.steps == 2 and new.incomplete() == []
     assert new.history().table.equals(callback.history)
 
 
@@ -199,7 +205,7 @@ def test_a_resumed_run_takes_its_own_record_back(make_sft, probe, tmp_path, capl
 
 DAMAGES = {
     "manifest.json": "manifest.json is damaged: .*; restore it from a copy.*; it was moved to .* and is written anew",
-    "snapshots/mini/step-00000002.parquet": "step-00000002.parquet is damaged, or no Parquet file: .*; step 2 was moved",
+    "snapshots/mini/step-00000002.parquet": "step-00000002.parquet is damaged, or no Parquet.*; step 2 was moved to",
     "history.parquet": None,
     "again/mini.parquet": "again/mini.parquet is damaged.*; it was moved to .*, and there is no rescored_flips",
     "probes/mini.jsonl": None,
@@ -207,51 +213,62 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", DAMAGES)
+@pytest.fixture
+def resume_in_copies(make_sft, probe, tmp_path):
+    """resume_in_copies(damages) -> for each name of a damage, the directory that it was done to and the resumed run."""
+
+    def resume(damages):
+        whole = ForgetCallback(probe, every=1, rescore=True)
+        make_sft([whole], output_dir=str(tmp_path / "whole"), **SAVED).train()
+        for name, damage in damages.items():
+            out = tmp_path / name.replace("/", "-")
+            shutil.copytree(tmp_path / "whole", out)
+            damage(out / "forget")
+            before = files(out / "forget")
+            resumed = ForgetCallback(probe, every=1)
+            make_sft([resumed], output_dir=str(out)).train(resume_from_checkpoint=str(out / "checkpoint-4"))
+            yield name, out, before, resumed.history, whole.history
+
+    return resume
+
+
 @pytest.mark.parametrize("share", [0.0, 0.6])
-def test_a_resumed_run_goes_on_without_what_is_damaged(make_sft, probe, tmp_path, caplog, name, share):
-    make_sft([whole := ForgetCallback(probe, every=1, rescore=True)], **SAVED).train()
-    path = tmp_path / "forget" / name
-    cut(path, share)
-    before = path.read_bytes()
-    make_sft([resumed := ForgetCallback(probe, every=1)], **SAVED).train(
-        resume_from_checkpoint=str(tmp_path / "checkpoint-4")
-    )
-    steps = [
-        step for step in range(7) if str(step) not in name.split("step-")[-1][:8] or "step" not in name or step != 2
-    ]
-    table = resumed.history
-    assert sorted(set(table["step"])) == steps == Store(tmp_path).steps("mini")
-    columns = ["step", "accuracy_after", "forgetting", "samples_seen"]
-    expected = whole.history[whole.history["step"].isin(steps)]
-    pd.testing.assert_frame_equal(table[columns].reset_index(drop=True), expected[columns].reset_index(drop=True))
-    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "forget" / "history.parquet"), table, check_dtype=False)
-    assert Store(tmp_path).incomplete() == [] and len(Store(tmp_path).probes()) == 1
-    if DAMAGES[name] is not None:
-        assert re.search(DAMAGES[name], caplog.text)
-        assert before in [kept.read_bytes() for kept in tmp_path.glob(f"forget/set-aside/*/{name}")]
+def test_a_resumed_run_goes_on_without_what_is_damaged(resume_in_copies, caplog, share):
+    damages = {name: partial(damage_file, name=name, share=share) for name in DAMAGES}
+    for name, out, before, table, whole in resume_in_copies(damages):
+        steps = [step for step in range(7) if f"step-{step:08}" not in name]
+        assert sorted(set(table["step"])) == steps == Store(out).steps("mini")
+        columns = ["step", "accuracy_after", "forgetting", "samples_seen"]
+        expected = whole[whole["step"].isin(steps)]
+        pd.testing.assert_frame_equal(table[columns].reset_index(drop=True), expected[columns].reset_index(drop=True))
+        pd.testing.assert_frame_equal(pd.read_parquet(out / "forget" / "history.parquet"), table, check_dtype=False)
+        assert Store(out).incomplete() == [] and len(Store(out).probes()) == 1
+        if DAMAGES[name] is not None:
+            assert re.search(DAMAGES[name], caplog.text)
+            assert before[name] in [kept.read_bytes() for kept in out.glob(f"forget/set-aside/*/{name}")]
+        caplog.clear()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "of another step", "of another run"])
-def test_a_damaged_baseline_is_refused_in_words_and_kept(
-    make_sft, probe, tmp_path, caplog, monkeypatch, capsys, damage
-):
-    make_sft([ForgetCallback(probe, every=2)], **SAVED).train()
-    store = Store(tmp_path)
-    path = store.path / "snapshots" / "mini" / "step-00000000.parquet"
-    first = store.read("mini", 0)
-    if damage == "of another step":
-        first.at(7).save(path)
-    elif damage == "of another run":
-        first.with_metadata(run="other").save(path)
-    else:
-        cut(path, 0.5 if damage == "cut" else 0)
-    before = path.read_bytes()
-    make_sft([ForgetCallback(probe, every=2)], **SAVED).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
-    assert "there is no baseline: " in caplog.text and "step-00000000.parquet is " in caplog.text
-    assert path.read_bytes() == before and store.run.status == "unwatched"
-    for command in (["compare", tmp_path, tmp_path], ["report", tmp_path, "--out", tmp_path / "page.html"]):
-        capsys.readouterr()
-        assert run(*command, monkeypatch=monkeypatch) == 2
-        said = capsys.readouterr().err
-        assert "step-00000000.parquet is " in said and "Traceback" not in said
+FIRST = "snapshots/mini/step-00000000.parquet"
+
+
+def test_a_damaged_baseline_is_refused_in_words_and_kept(resume_in_copies, caplog, monkeypatch, capsys):
+    def rewritten(change):
+        return lambda folder: change(Snapshot.load(folder / FIRST)).save(folder / FIRST)
+
+    damages = {
+        "cut": partial(damage_file, name=FIRST, share=0.5),
+        "empty": partial(damage_file, name=FIRST, share=0.0),
+        "of another step": rewritten(lambda snapshot: snapshot.at(7)),
+        "of another run": rewritten(lambda snapshot: snapshot.with_metadata(run="other")),
+    }
+    for _, out, before, _, _ in resume_in_copies(damages):
+        assert "there is no baseline: " in caplog.text and "step-00000000.parquet is " in caplog.text
+        store = Store(out)
+        assert (store.path / FIRST).read_bytes() == before[FIRST] and store.run.status == "unwatched"
+        for command in (["compare", out, out], ["report", out, "--out", out / "page.html"]):
+            capsys.readouterr()
+            assert run(*command, monkeypatch=monkeypatch) == 2
+            said = capsys.readouterr().err
+            assert "step-00000000.parquet is " in said and "Traceback" not in said
+        caplog.clear()

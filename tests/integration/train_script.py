@@ -12,8 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, StopRule
+from forget_callback.runs import store
 from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
+from forget_callback.training import setup
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=Path)
@@ -23,6 +25,10 @@ parser.add_argument("--slow-from", type=int)
 parser.add_argument("--save-steps", type=int)
 parser.add_argument("--slow-moments", type=float, help="seconds to stay in a probe and in a save, after saying so")
 parser.add_argument("--resume")
+parser.add_argument("--two-probes", action="store_true")
+parser.add_argument(
+    "--slow-writes", type=float, help="seconds to stay before each file; also says when a run has begun"
+)
 parser.add_argument("--fail-at", type=int)
 parser.add_argument("--variants", choices=["all", "ends"], default="all")
 parser.add_argument("--on-error", choices=["warn", "refuse", "raise"], default="raise")
@@ -78,6 +84,7 @@ config = SFTConfig(
     bf16=False,
     disable_tqdm=True,
 )
+probes = [probe, Probe("other", probe.items[:3])] if options.two_probes else [probe]
 trainer = SFTTrainer(
     model=model,
     processing_class=tokenizer,
@@ -85,7 +92,7 @@ trainer = SFTTrainer(
     train_dataset=Dataset.from_list(rows),
     callbacks=[
         ForgetCallback(
-            probe,
+            probes,
             every=1,
             stop=StopRule("forgetting", -1, confidence=None, action="warn") if options.variants == "ends" else (),
             variants=options.variants,
@@ -119,6 +126,19 @@ if options.slow_moments is not None:
 
     group.judge_likelihoods = slowly(group.judge_likelihoods, "a probe")
     trainer._save_optimizer_and_scheduler = slowly(trainer._save_optimizer_and_scheduler, "a save")
+if options.slow_writes is not None:
+    claim, write_whole = setup.claim, store.write_whole
+
+    def slow_write(*args):
+        time.sleep(options.slow_writes)
+        write_whole(*args)
+
+    def claimed(*args):
+        found = claim(*args)
+        (options.out / "begun").write_text(found.run_id)
+        return found
+
+    setup.claim, store.write_whole = claimed, slow_write
 trainer.train(resume_from_checkpoint=options.resume)
 if trainer.is_world_process_zero():
     (options.out / "world.json").write_text(json.dumps({"processes": trainer.args.world_size}))

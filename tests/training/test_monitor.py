@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from math import inf, isnan, nan
@@ -312,6 +313,80 @@ def test_a_run_resumed_with_fewer_probes_has_a_page_of_all_its_steps(tmp_path):
     monitor.finish()
     (mine,) = page_data(tmp_path / "forget" / "report.html")["runs"]
     assert mine["steps"] == [0, 10, 20] and [own["name"] for own in mine["probes"]] == ["facts"]
+
+
+def foreign(store, what):
+    """A file in the place of step 10 of the first probe."""
+    path = store.path / "snapshots" / "facts" / "step-00000010.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    other = knows(7, FACTS)[0]
+    if what == "of another run":
+        other.at(10).with_metadata(run="other").save(path)
+    elif what == "of another step":
+        other.at(3).save(path)
+    elif what == "of another probe":
+        replace(other.at(10), fingerprint="f").save(path)
+    else:
+        path.write_bytes({"empty": b"", "no table": b"x" * 99}[what])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("what", ["of another run", "of another step", "of another probe", "empty", "no table"])
+def test_a_file_in_the_place_of_a_snapshot_is_set_aside_and_blocks_nothing(tmp_path, caplog, what):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    run(monitor, 40)
+    before = foreign(monitor.store, what)
+    seen = run(monitor, 30, 20, start=10)
+    assert [one.error for one in seen] == [None, None]
+    assert monitor.store.steps("facts") == monitor.store.steps("sums") == [0, 10, 20]
+    assert monitor.store.read("facts", 10).accuracy == 30 / N
+    kept = tmp_path / "forget" / "set-aside" / "1" / "snapshots" / "facts" / "step-00000010.parquet"
+    assert (
+        kept.read_bytes() == before and "step-00000010.parquet is " in caplog.text and "it was moved to" in caplog.text
+    )
+    pd.testing.assert_frame_equal(ForgetMonitor([FACTS, SUMS], tmp_path).history, monitor.history)
+
+
+def test_a_snapshot_of_a_step_that_the_run_has_already_is_kept_aside_and_blocks_nothing(tmp_path, caplog):
+    """As two writers leave it where there are no locks."""
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    run(monitor, 40)
+    (first, _) = knows(7, FACTS, SUMS)
+    monitor.store.write(first.at(10))
+    run(monitor, 30, 20, start=10)
+    assert monitor.store.steps("facts") == monitor.store.steps("sums") == [0, 10, 20]
+    kept = tmp_path / "forget" / "set-aside" / "1" / "snapshots" / "facts" / "step-00000010.parquet"
+    assert monitor.store.read("facts", 10).accuracy == 7 / N and Snapshot.load(kept).accuracy == 30 / N
+    assert "exists and is not overwritten" in caplog.text and "; this one is kept in " in caplog.text
+
+
+def test_one_write_that_fails_for_ever_keeps_no_other_from_the_disk(tmp_path, caplog):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    run(monitor, 40)
+    blocked = tmp_path / "forget" / "snapshots" / "facts"
+    blocked.rename(blocked.with_name("aside"))
+    blocked.write_text("")
+    seen = run(monitor, 30, 20, start=10)
+    assert all(isinstance(one.error, OSError) for one in seen)
+    assert monitor.store.steps("sums") == [0, 10, 20] and caplog.text.count("could not be written to") == 2
+    assert sorted(set(pd.read_parquet(tmp_path / "forget" / "history.parquet")["step"])) == [0]
+    assert monitor.store.incomplete() != []
+    blocked.unlink()
+    blocked.with_name("aside").rename(blocked)
+    run(monitor, 10, start=30)
+    assert monitor.store.steps("facts", "sums") == [0, 10, 20, 30] and monitor.store.incomplete() == []
+    files = pd.read_parquet(tmp_path / "forget" / "history.parquet")
+    pd.testing.assert_frame_equal(files, monitor.history, check_dtype=False)
+
+
+def test_a_monitor_gives_way_to_a_process_that_records_there(tmp_path):
+    held = "import sys; from forget_callback import Store; s = Store(sys.argv[1]); print(s.lock(), flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", held, tmp_path], stdin=-1, stdout=-1) as other:
+        assert other.stdout.readline() == b"True\n"
+        with pytest.raises(ValueError, match="is being written by another process; use another directory, or end that"):
+            ForgetMonitor(FACTS, tmp_path)
+        other.communicate(b"\n")
+    run(ForgetMonitor(FACTS, tmp_path), 40)
 
 
 @pytest.mark.parametrize("room", [True, False], ids=["there is room again", "still full"])
