@@ -63,10 +63,10 @@ def report(
 
     logs = [is_log(Path(run)) for run in runs]
     if not any(logs):
+        print(write_report(runs, out, stages=stages))
         for run in runs:
             for line in open_run(run).store.incomplete():
                 note(f"{printable(run)}: {line}")
-        print(write_report(runs, out, stages=stages))
         return
     if not all(logs) or len(runs) < 2:
         raise ValueError("a report of logs needs two or more, the checkpoints of one model in order, and no runs")
