@@ -64,11 +64,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     """
     log, source = _load(file), printable(str(file))
     samples = log.samples or []
-    if log.status != "success":
-        problem = f"{source}: the evaluation did not finish, its status is {log.status!r}"
-        if not wanted.allow_partial:
-            raise ValueError(f"{problem}; to compare the {len(samples)} samples that it has: --allow-partial")
-        wanted.note(f"{problem}; used as it is")
+    whole = _is_whole(log, source, wanted)
     epochs = sorted({sample.epoch for sample in samples})
     if len(epochs) > 1 and wanted.epoch not in epochs:
         raise ValueError(f"{source} has every sample {len(epochs)} times, epochs {epochs}; choose one: --epoch")
@@ -83,13 +79,33 @@ def read(file: Path, wanted: LogOptions) -> Log:
         shown = ", ".join(map(printable, scorers))
         raise ValueError(f"{source} has {len(scorers)} scorers: {shown}; choose one: --metric")
     metric, _ = pick_metric(rows, source, wanted)
+    there = {row.id for row in rows}
+    lost = [] if whole else [name for name in map(str, log.eval.dataset.sample_ids or ()) if name not in there]
+    items = of_letters([_item(row, metric) for row in rows], source, wanted)
     return Log(
         probe=str(log.eval.task),
         how={"tool": "inspect", "metric": metric},
-        items=of_letters([_item(row, metric) for row in rows], source, wanted),
+        items=(*items, *(LoggedItem.lost(name) for name in lost)),
         source=source,
         offers={"metric": scorers},
     )
+
+
+def _is_whole(log: Any, source: str, wanted: LogOptions) -> bool:
+    """Whether a log has all samples that were to be evaluated; one that was drained is a success without some.
+
+    Raises:
+        ValueError: If not, and the user does not allow it.
+    """
+    n, planned = len(log.samples or ()), log.results.total_samples if log.results is not None else 0
+    if log.status == "success" and n >= planned:
+        return True
+    problem = f"{source}: the evaluation did not finish, its status is {log.status!r} with {n} samples"
+    problem += f" of {planned}" if planned else ""
+    if not wanted.allow_partial:
+        raise ValueError(f"{problem}; to compare those that it has: --allow-partial")
+    wanted.note(f"{problem}; the others count as not scored")
+    return False
 
 
 def _metrics(sample: Any) -> dict[str, Any]:

@@ -22,7 +22,6 @@ from forget_callback.probes.quoting import printable
 from forget_callback.snapshots.logs.files import PACKED, first_record, records, start_of
 from forget_callback.snapshots.logs.lm_eval_results import Results, results_of, table_in
 from forget_callback.snapshots.logs.log import (
-    NOT_IN_LOG,
     Log,
     LoggedItem,
     LogOptions,
@@ -116,7 +115,7 @@ def _lost(rows: Sequence[LogRow], evaluated: int | None, source: str, wanted: Lo
     wanted.note(f"{problem}; the others count as not scored")
     there = {row.id for row in rows}
     free = [name for name in map(str, range(evaluated)) if name not in there]  # documents are counted from 0
-    return [LoggedItem(name, math.nan, {}, NOT_IN_LOG, ()) for name in free[: evaluated - len(rows)]]
+    return [LoggedItem.lost(name) for name in free[: evaluated - len(rows)]]
 
 
 def _lines(file: Path, source: str) -> list[LogRow]:

@@ -112,6 +112,11 @@ class LoggedItem:
             return math.nan
         return self.scores[self.answer] - max(s for i, s in enumerate(self.scores) if i != self.answer)
 
+    @staticmethod
+    def lost(name: str) -> LoggedItem:
+        """An item that was evaluated, of which the log has no more than the id."""
+        return LoggedItem(name, math.nan, {}, NOT_IN_LOG, ())
+
     def unscored(self) -> LoggedItem:
         """The same question without an answer."""
         none: dict[str, Any] = {"choice": -1, "scores": (), "outcome": None, "prediction": None, "text": None}
@@ -299,6 +304,7 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
         same = len(set(values)) == 1
         how[key] = values[0] if same else ", ".join(f"{log.probe}={value}" for log, value in zip(logs, values))
     few = {log.few_shot for log in logs}
+    metrics = dict.fromkeys(name for log in logs for name in log.offers.get("metric", ()))
     items = [replace(item, id=f"{log.probe}/{item.id}", category=log.probe) for log in logs for item in log.items]
     return Log(
         group,
@@ -306,7 +312,7 @@ def merge(group: str, logs: Sequence[Log], source: str) -> Log:
         tuple(items),
         source,
         few_shot=few.pop() if len(few) == 1 else None,
-        offers={"metric": list(dict.fromkeys(name for log in logs for name in log.offers.get("metric", ())))},
+        offers={"metric": list(metrics)} if how["metric"] in metrics else {},
         counted=all(log.counted for log in logs),
         files=tuple(file for log in logs for file in log.files),
     )

@@ -102,10 +102,13 @@ def test_damaged_and_unfinished_logs_are_refused(run_cli, logs, tmp_path):
     text = file.read_text()
     log = json.loads(text)
     twice = {**log, "samples": [*log["samples"], log["samples"][0]]}
+    fewer = {**log, "samples": log["samples"][1:], "results": {**log["results"], "total_samples": N - 1}}
+    fewer["eval"] = {**log["eval"], "dataset": {**log["eval"]["dataset"], "sample_ids": None}}
     cases = {
         "cut.json": (text[:-200], "was cut off"),
         "twice.json": (json.dumps(twice), f"id 'q00' occurs 2 times (sample 1, sample {N + 1})"),
-        "less.json": (json.dumps({**log, "samples": log["samples"][1:]}), "items missing in"),
+        "less.json": (json.dumps({**log, "samples": log["samples"][1:]}), f"'success' with {N - 1} samples of {N}"),
+        "fewer.json": (json.dumps(fewer), "items missing in"),
         "error.json": (json.dumps({**log, "status": "error"}), "did not finish, its status is 'error'"),
         "partial.json": (text.replace('"value": "I"', '"value": "P"', 1), "no metric is 0 or 1"),
     }
@@ -115,6 +118,9 @@ def test_damaged_and_unfinished_logs_are_refused(run_cli, logs, tmp_path):
         assert (code, out) == (2, ""), name
         assert message in err
         assert len(err.splitlines()) <= 2
+    code, out, _ = run_cli("compare", tmp_path / "less.json", packed, "--allow-partial", "--format", "json")
+    assert code == 0
+    assert (json.loads(out)["all"]["n"], json.loads(out)["all"]["n_unscored"]) == (N - 1, 1), "it stays, unscored"
     cut = tmp_path / "cut.eval"
     cut.write_bytes(packed.read_bytes()[:-100])
     code, out, err = run_cli("compare", packed, cut)
