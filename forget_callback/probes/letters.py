@@ -7,10 +7,11 @@ a text that begins with it, "B is right", "so B", a letter in bold, "option B", 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from forget_callback.probes.markup import ANSWER, COPULA, GAP, boxes, unmarked
+from forget_callback.probes.markup import ANSWER, COPULA, GAP, before_next_question, boxes, unmarked
 
 # A letter that is no part of a word, formula, abbreviation ("e.g."), or name with a hyphen.
 _BARE = r"(?<![A-Za-z0-9À-ɏ'&+./°\\-])[A-Za-z](?![A-Za-z0-9À-ɏ]|'[A-Za-z]|\.\w\b|-\w|/|#| ?[+^×·<\\&]| ?=[^>])"
@@ -121,24 +122,25 @@ def letter_in(text: str) -> str | None:
     >>> letter_in("A dog is an animal.") is None
     True
     """
-    for box in reversed(boxes(text)):
-        found = _BOXED.fullmatch(unmarked(box))
-        if found and found[1].isupper():
-            return found[1]
+    own = before_next_question(text)
+    of_own = itertools.islice(_readings(own), 3) if own else ()  # boxed, stated or first: else it has not answered yet
+    letter = next((letter for letter in itertools.chain(of_own, _readings(text)) if letter is not None), None)
+    return letter or None
+
+
+def _readings(text: str) -> Iterator[str | None]:
+    """What each way to read a text finds, the more explicit first: a letter, "" for several, None for none."""
+    boxed = [found[1] for box in boxes(text) if (found := _BOXED.fullmatch(unmarked(box)))]
+    yield next((letter for letter in reversed(boxed) if letter.isupper()), None)
     plain = "\n" + unmarked(text)
-    for letter in (
-        _last(plain, _STATED, ahead=True),
-        _opening(plain),
-        _last(plain, _IS_RIGHT),
-        _last(plain, _CONCLUDED, ahead=True),
-        _only(hit[1] for hit in _BOLD.finditer(text)),
-        _only(letter for hit in _MENTIONED.finditer(plain) if (letter := _named(plain, hit.end())) is not None),
-        _closing(plain),
-        _only(found[1] for box in boxes(text) if (found := _BOXED.fullmatch(unmarked(box)))),
-    ):
-        if letter is not None:
-            return letter or None
-    return None
+    yield _last(plain, _STATED, ahead=True)
+    yield _opening(plain)
+    yield _last(plain, _IS_RIGHT)
+    yield _last(plain, _CONCLUDED, ahead=True)
+    yield _only(hit[1] for hit in _BOLD.finditer(text))
+    yield _only(letter for hit in _MENTIONED.finditer(plain) if (letter := _named(plain, hit.end())) is not None)
+    yield _closing(plain)
+    yield _only(boxed)
 
 
 def _only(letters: Iterable[str]) -> str | None:

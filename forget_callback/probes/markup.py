@@ -48,6 +48,7 @@ _LATEX = re.compile(
 _PRODUCT = r"(?<=[\d)])\*{1,2}(?=[\d(])|(?<= )\*(?= )"  # no emphasis
 _MARKS = re.compile(rf"({_PRODUCT})|^[ ]*(?:#{{1,6}}|>|[-•*]) +|[*`_]|(?<![A-Za-z0-9])'|'(?![A-Za-z0-9])", re.MULTILINE)
 _FENCE = re.compile(r"`{3,}\w*|~{3,}\w*")
+_NEXT = re.compile(r"\n\W{0,4}(?:Question|Problem|Q)(?: ?\d{1,4})?\W{0,2}:\W{0,3}(?=\w)")
 _EMPHASIS = re.compile(
     r"(?<![\w*])(\*{1,3})(?=\S)([^*\n]+)(?<=\S)\1(?!\w)|(?<!\w)(_{1,3}|`{1,3})(?=\S)([^_`\n]+)(?<=\S)\3(?!\w)"
 )
@@ -86,6 +87,16 @@ def unmarked(text: str) -> str:
     text = _TAGS.sub(lambda tag: "\nanswer: " if tag["answer"] else "\n" if tag["line"] else "", text)
     text = _MARKS.sub(lambda mark: mark[1] or "", _LATEX.sub("", text))
     return re.sub(r" ?\n[ \n]*", "\n", re.sub(r" +", " ", re.sub(r"[\r\f\v\x85\u2028\u2029]", "\n", text))).strip()
+
+
+def before_next_question(text: str) -> str:
+    r"""What comes before the first "Question:" that begins a later line; models that are not stopped go on to the next.
+
+    >>> before_next_question("Answer: B\n\nQuestion: Who? Answer: C")
+    'Answer: B'
+    """
+    further = _NEXT.search(text)
+    return text[: further.start()] if further else ""
 
 
 def first_line(text: str) -> str | None:

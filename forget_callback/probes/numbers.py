@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-from forget_callback.probes.markup import ANSWER, COPULA, GAP, boxes, unmarked
+from forget_callback.probes.markup import ANSWER, COPULA, GAP, before_next_question, boxes, unmarked
 
 _SIGN = r"(?:(?<![\w)\]])[-+])?"
 _CURRENCY = r"(?:(?:US)?[$€£¥₹₽₩] ?)?"
@@ -37,7 +37,7 @@ _ABOUT = (
     r"(?:[ \n:]{0,3}(?:approximately|about|roughly|around|exactly|equal to|therefore|thus|a total of|≈|~|[a-z] ?=|"
     r"USD|EUR|ungefähr|environ|unos)){0,3}[ \n:]{0,3}"
 )
-_STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|#### ?)\(?{_AHEAD}", re.IGNORECASE)
+_STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|####)\(?{_AHEAD}", re.IGNORECASE)
 _SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,3} ?(?:[-+*×÷/^]|\\times|\\cdot|x(?= ?\d)) ?[($€]?\d")
 _RESULT = re.compile(rf"[=≈] ?{_AHEAD}")
 # 12 300 is one number where it is boxed or stated.
@@ -57,10 +57,13 @@ def number_in(text: str) -> str | None:
     '42'
     """
     text = _written(text)
+    own = before_next_question(text)
+    if boxes(own) or _stated(_words(own)):
+        text = own
     found = boxes(text)
     boxed = unmarked(found[-1]).replace(" / ", "/") if found else ""
     alone = re.compile(f"({_SPACED.pattern})").fullmatch(boxed) or _ALONE.fullmatch(boxed)
-    words = unmarked(re.sub("#### ", "\nanswer: ", text))
+    words = _words(text)
     number = alone[1] if alone else _stated(words) or _last(boxed) or _last(words)
     return _digits(number) if number else None
 
@@ -83,6 +86,10 @@ def _written(text: str) -> str:
     text = _APART.sub(",", _MINUS.sub("-", text)).replace("\\%", "%")
     text = _FRACTION.sub(lambda part: f"{part[1]}{part[1] and ' '}{part[2] or part[4]}/{part[3] or part[5]}", text)
     return _POWER.sub(lambda power: f"{power[1] or 1}e{power[2]}", text)
+
+
+def _words(text: str) -> str:
+    return unmarked(re.sub("#### ", "\nanswer: ", text))  # as GSM8K's solutions state it
 
 
 def _stated(text: str) -> str | None:
