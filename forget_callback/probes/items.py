@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
+from forget_callback.probes.quoting import quoted
 
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
 
@@ -203,8 +204,8 @@ class Generation:
         if self.match == "regex":
             try:
                 re.compile(answer)
-            except re.error as error:
-                require(False, self, "answer", f"not a regular expression: {answer!r} ({error})")
+            except (re.error, OverflowError, RecursionError) as error:  # a count too large, nested too deep
+                require(False, self, "answer", f"not a regular expression: {quoted(answer)} ({error})")
         elif self.match in ("exact", "prefix"):
             one = len(answer.strip().splitlines()) == 1
             require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")

@@ -73,6 +73,8 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
         ({**GENERATION, "answer": ["2", "three"]}, "answer", "match 'number' needs a number, got 'three'"),
         ({**GENERATION, "match": "choice", "answer": "AB"}, "answer", "match 'choice' needs one letter, got 'AB'"),
         ({**GENERATION, "match": "regex", "answer": "(4"}, "answer", r"not a regular expression: '\(4'"),
+        ({**GENERATION, "match": "regex", "answer": "a{9999999999}"}, "answer", r"not .* expression: .* too large\)"),
+        ({**GENERATION, "match": "regex", "answer": ["4", "(" * 5000]}, "answer", r"not a regular .*….*recursion"),
         ({**GENERATION, "match": "exact", "answer": "a\nb"}, "answer", "match 'exact' reads one line"),
         ({**GENERATION, "match": "fuzzy"}, "match", "expected one of exact, .*, got 'fuzzy'"),
         (

@@ -302,7 +302,8 @@ import random, sys
 from pathlib import Path
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
-from forget_callback import Generation, Probe, Scorer, load_tokenizer
+from forget_callback import Generation, Probe, Scorer, load_tokenizer, register_matcher
+from forget_callback.probes import apart, judge_process
 
 model, out = sys.argv[1], Path(sys.argv[2])
 dist.init_process_group("gloo")
@@ -318,6 +319,18 @@ model, tokenizer = AutoModelForCausalLM.from_pretrained(model), load_tokenizer(m
 items = [Generation(f"g{i}", f"{i} apples", "x", max_new_tokens=3) for i in range(40)]
 (snapshot,) = Scorer(tokenizer, Probe("p", items), shared=True, scorer=draws).score(model)
 snapshot.save(out / f"{rank}.parquet")
+def draw(text, item):
+    (out / f"matched-{rank}").touch()
+    return random.random() < 0.5
+
+apart.SECONDS = apart.LONG_SECONDS = 0.3
+register_matcher("mylab.draw", draw)
+items = [Generation(f"g{i}", f"{i} apples", "x", "mylab.draw", max_new_tokens=3) for i in range(40)]
+items += [Generation("r", "Once upon a time", r"(?:.|\\n|\\W|\\w)*\\d{9}", "regex", max_new_tokens=40)]
+(snapshot,) = Scorer(tokenizer, Probe("own", items), shared=True).score(model)
+snapshot.save(out / f"own-{rank}.parquet")
+if judge_process._current is not None:
+    (out / f"process-{rank}").touch()
 try:
     Scorer(tokenizer, Probe("p", items[:1]), shared=True, scorer=draws).score(model)
 except Exception as error:
@@ -333,6 +346,10 @@ def test_of_two_ranks_one_judges_and_both_have_the_same(taught, tmp_path):
     one, two = (Snapshot.load(tmp_path / f"{rank}.parquet") for rank in (0, 1))
     np.testing.assert_array_equal(one.correct, two.correct)
     assert 0 < one.accuracy < 1 and one.metadata["processes"] == 2
-    assert [path.name for path in sorted(tmp_path.glob("called-*"))] == ["called-0"]
+    own, other = (Snapshot.load(tmp_path / f"own-{rank}.parquet") for rank in (0, 1))
+    np.testing.assert_array_equal(own.outcome, other.outcome)
+    assert own.outcome[-1] == "unparsed" and own.metadata["overdue"] == other.metadata["overdue"] == 1
+    for what in ("called", "matched", "process"):
+        assert [path.name for path in sorted(tmp_path.glob(f"{what}-*"))] == [f"{what}-0"]
     assert "draws', probe 'p', 1 items from 'g0' on: KeyError: 'no sandbox'" in Path(tmp_path / "0.txt").read_text()
     assert Path(tmp_path / "1.txt").read_text().startswith("RuntimeError: rank 0: RuntimeError: scorer '")
