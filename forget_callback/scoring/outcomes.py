@@ -21,7 +21,7 @@ from forget_callback.probes.items import Generation, MultipleChoice, Recall, acc
 from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
-from forget_callback.scoring.distributed import on_main
+from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.scoring.generation.text import GeneratedText, recalls
 from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.forward import Likelihood
@@ -75,7 +75,8 @@ def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers]
     """
     overdue = [late for answers in (first, *further) for late in answers.overdue.items()]
     if overdue:
-        _warn_overdue(probe, overdue)
+        if rank() == 0:
+            _warn_overdue(probe, overdue)
         metadata = {**metadata, "overdue": len(overdue)}
     counts = Counter(
         (f"variant {answers.part.number}: " if answers.part.number > 1 else "") + why

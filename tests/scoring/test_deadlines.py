@@ -9,7 +9,7 @@ from forget_callback import Generation, Probe, score_probe
 from forget_callback.probes import apart, judge_process
 
 # On any text of some words; on none.
-ENDLESS, SHORT = r"(?:.|\n|\W|\w)*\d{9}", r"\w"
+ENDLESS, SHORT = r"(?:.|\n|\W|\w|[^\d])*\d{9}", r"\w"
 PROMPTS = ("The capital of France is", "Once upon a time", "No number:", "Who wrote this?", "The opposite of cold is")
 
 
@@ -34,7 +34,7 @@ def warnings(caplog):
 
 def test_they_are_unparsed_counted_and_said(taught, hasty, caplog):
     snapshot = score_probe(taught.model, taught.tokenizer, probe())
-    assert snapshot.outcome.tolist() == ["correct", "unparsed", "unparsed", "wrong", "correct"]
+    assert snapshot.outcome.tolist() == ["correct", "unparsed", "unparsed", "unparsed", "correct"]  # the fourth is empty
     assert snapshot.correct.tolist() == [1, 0, 0, 0, 1] and snapshot.metadata["overdue"] == 2
     assert warnings(caplog) == [
         "probe 'p': 2 answers took longer than 0.4 seconds, or too much memory, to judge, and count as unparsed: g1, g2"
@@ -42,7 +42,7 @@ def test_they_are_unparsed_counted_and_said(taught, hasty, caplog):
 
 
 def test_one_line_for_all_prompts_of_a_probe(taught, hasty, caplog):
-    snapshot = score_probe(taught.model, taught.tokenizer, probe(endless=(1,), variants=["No number:"]))
+    snapshot = score_probe(taught.model, taught.tokenizer, probe(endless=(1,), variants=["Half as a fraction:"]))
     assert snapshot.outcome_2.tolist()[:3] == ["correct", "unparsed", "correct"] and snapshot.metadata["overdue"] == 2
     assert len(warnings(caplog)) == 1 and warnings(caplog)[0].endswith("unparsed: g1")
 
