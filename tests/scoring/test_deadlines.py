@@ -33,8 +33,8 @@ def warnings(caplog):
 
 
 def test_they_are_unparsed_counted_and_said(taught, hasty, caplog):
-    snapshot = score_probe(taught.model, taught.tokenizer, probe())
-    assert snapshot.outcome.tolist() == ["correct", "unparsed", "unparsed", "unparsed", "correct"]  # the fourth is empty
+    snapshot = score_probe(taught.model, taught.tokenizer, probe())  # what it writes of the fourth is empty
+    assert snapshot.outcome.tolist() == ["correct", "unparsed", "unparsed", "unparsed", "correct"]
     assert snapshot.correct.tolist() == [1, 0, 0, 0, 1] and snapshot.metadata["overdue"] == 2
     assert warnings(caplog) == [
         "probe 'p': 2 answers took longer than 0.4 seconds, or too much memory, to judge, and count as unparsed: g1, g2"
