@@ -127,8 +127,6 @@ class Scorer:
         self.shared, self.vllm = shared, vllm
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
-        # Of its own, so that the first prompts keep their batches where only the further ones run out of memory.
-        self._further_tokens: int | None = None
 
     def score(self, model: Any, *, variants: bool = True, progress: bool = False) -> list[Snapshot]:
         """A snapshot of each probe at step 0. Its share of the time that this took is in its metadata.
@@ -157,7 +155,7 @@ class Scorer:
                 how: dict[str, Any] = {"shard": shard, "vllm": vllm, "advance": advance}
                 first, budget = groups[0].score(model, budget, **how)
                 if variants:
-                    further, self._further_tokens = groups[1].score(model, self._further_tokens or budget, **how)
+                    further, _ = groups[1].score(model, budget, required=False, **how)
             self.batch_tokens = budget
         result = []
         for i, (probe, answers) in enumerate(zip(self.probes, first)):

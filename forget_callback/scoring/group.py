@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from forget_callback.probes.apart import Patience
 from forget_callback.probes.items import Generation, Item, Recall
@@ -23,7 +24,7 @@ from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
-from forget_callback.scoring.memory import halve_on_oom
+from forget_callback.scoring.memory import TOO_LARGE, is_out_of_memory
 from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_likelihoods, judge_texts, warn_dropped
 from forget_callback.scoring.parts import Part
 from forget_callback.scoring.sharding import RankShard
@@ -80,19 +81,32 @@ class PromptGroup:
     ) -> None:
         self.tokenizer, self.judge, self.shared = tokenizer, judge, shared
         self._reported: set[tuple[str, str]] = set()
+        # Of the scorer and the generators, in order: what each was first asked for, and which memory cannot hold.
+        self._budgets: dict[int, int] = {}
+        self._given_up: set[int] = set()
+        self._known = False  # whether there has been a snapshot
         self._prepared: list[_Prepared] = []
         rows: list[Continuation] = []
-        for part in parts:
+        items: list[int] = []  # of each row: items of all parts, numbered through
+        for place, part in enumerate(parts):
             chosen = only.get(part.probe.name)
             wanted = [i for i, name in enumerate(part.probe.ids) if chosen is None or name in chosen]
             self._prepared.append(_prepare(part, tokenizer, wanted, limit, len(rows), replicate))
             rows += [row for _, row in self._prepared[-1].rows]
-        self._scorer = LikelihoodScorer(rows, replicate=replicate)
-        texts = (len(one.generator.requests) + len(one.decoder.requests) for one in self._prepared)
-        self.size = len(rows) + sum(texts)
+            items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
+        self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
+        self._generators = [generator for one in self._prepared for generator in (one.generator, one.decoder)]
+        self.size = len(rows) + sum(len(generator.requests) for generator in self._generators)
 
     def score(
-        self, model: Any, budget: int, *, shard: RankShard, vllm: VLLM | None, advance: Callable[[int], object]
+        self,
+        model: Any,
+        budget: int,
+        *,
+        shard: RankShard,
+        vllm: VLLM | None,
+        advance: Callable[[int], object],
+        required: bool = True,
     ) -> tuple[list[PartAnswers], int]:
         """The answers to each part, in order, and the budget in tokens that fitted the memory.
 
@@ -101,18 +115,32 @@ class PromptGroup:
                 belongs into `no_side_effects`.
             budget: Tokens of one batch, padding included.
             advance: Called with the number of continuations and texts that are finished.
+            required: Whether it is an error that nothing fits into memory.
+
+        Raises:
+            torch.OutOfMemoryError: If nothing does.
         """
-        found, budget = halve_on_oom(
-            lambda n: self._scorer.score(model, budget=n, shard=shard, advance=advance), budget
-        )
-        texts = []
-        for generator in (generator for one in self._prepared for generator in (one.generator, one.decoder)):
-            generate = partial(generator.generate, model, self.tokenizer, shard=shard, vllm=vllm, advance=advance)
-            own, budget = halve_on_oom(lambda n: generate(budget=n), budget)  # noqa: B023 - called at once
-            texts.append(own)
+        how: dict[str, Any] = {"shard": shard, "advance": advance}
+        work: list[Callable[..., list[Any]]] = [partial(self._scorer.score, model, **how)]
+        work += [partial(one.generate, model, self.tokenizer, vllm=vllm, **how) for one in self._generators]
+        results: list[Any] = []
+        reason, fitted = "", budget
+        workers: list[LikelihoodScorer | TextGenerator] = [self._scorer, *self._generators]
+        for n, (worker, run) in enumerate(zip(workers, work)):
+            # What memory allowed one at first use is where the next began, and what each is asked for from then on.
+            asked = self._budgets.setdefault(n, fitted)
+            found, why = ([], "") if n in self._given_up else _unless_out_of_memory(partial(run, budget=asked))
+            results.append(found)
+            reason, fitted = why or reason, min(fitted, worker.budget or fitted)
+            if why and not self._known:
+                self._given_up.add(n)
+        if required and reason and not any(results):
+            raise torch.OutOfMemoryError(reason)
+        self._known = True
+        found, *texts = results
         patience = Patience()
         pairs = zip(texts[::2], texts[1::2])
-        return [self._answers(one, found, *own, patience) for one, own in zip(self._prepared, pairs)], budget
+        return [self._answers(one, found, *own, patience) for one, own in zip(self._prepared, pairs)], fitted
 
     def ways(self, number: int) -> dict[str, str]:
         """How the part at an index was scored: its scoring path and generation backend, where it has such items."""
@@ -123,19 +151,36 @@ class PromptGroup:
         }
 
     def _answers(
-        self, one: _Prepared, found: Sequence[Likelihood], texts: Texts, decoded: Texts, patience: Patience
+        self, one: _Prepared, found: Sequence[Likelihood | None], texts: Texts, decoded: Texts, patience: Patience
     ) -> PartAnswers:
         answers = PartAnswers(one.part)
-        own = [(row, found[i]) for i, row in one.rows]
+        scored = [(row, found[i] if found else None) for i, row in one.rows]
+        texts, decoded = texts or [[]] * len(one.written), decoded or [[]] * len(one.recalled)
+        too_large = {row.item for row, likelihood in scored if likelihood is None}
+        own = [(row, known) for row, known in scored if known is not None and row.item not in too_large]
         judge_likelihoods(answers, own, self.tokenizer)
         judge_texts(answers, one.written, texts, self.judge, patience=patience, shared=self.shared)
         judge_decoded(answers, one.recalled, decoded)
         broken = {row.item for row, likelihood in own if np.isnan(likelihood.logprob)}
         generated = (*zip(one.written, texts), *zip(one.recalled, decoded))
         broken |= {i for i, samples in generated if None in samples}
-        answers.dropped |= one.dropped | dict.fromkeys(sorted(broken), "its logits are NaN")
+        too_large |= {i for i, samples in generated if not samples}
+        answers.dropped |= one.dropped
+        answers.dropped |= dict.fromkeys(sorted(broken), "its logits are NaN") | dict.fromkeys(
+            sorted(too_large), TOO_LARGE
+        )
         warn_dropped(answers, self._reported)
         return answers
+
+
+def _unless_out_of_memory(work: Callable[[], list[Any]]) -> tuple[list[Any], str]:
+    """The result of some work, or nothing and the reason where memory holds none of it."""
+    try:
+        return work(), ""
+    except Exception as error:  # torch raises several types for OOM
+        if not is_out_of_memory(error):
+            raise
+        return [], (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _prepare(part: Part, tokenizer: Any, wanted: Sequence[int], limit: int, first: int, replicate: int) -> _Prepared:

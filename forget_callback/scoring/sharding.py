@@ -47,16 +47,16 @@ class RankShard:
         """Every `count`-th item, starting at `index`; the first one, redundantly, where there are too few items."""
         return list(items[self.index :: self.count] or items[:1])
 
-    def gather(self, model: Any, work: Callable[[], dict[int, T]]) -> dict[int, T]:
-        """Runs `work` on every rank and merges the results of all of them.
+    def collect(self, model: Any, work: Callable[[], T]) -> list[T]:
+        """Runs `work` on every rank; the results of all of them, in rank order.
 
         Raises:
             Exception: On all ranks, if `work` fails on one.
         """
         if self.count == 1:
-            return work()
+            return [work()]
         own = distributed.together(lambda: _in_lockstep(model, work) if self.in_lockstep else work())
-        return {key: value for part in distributed.all_gather(own) for key, value in part.items()}
+        return distributed.all_gather(own)
 
     def broadcast(self, value: T) -> T:
         """The main process' value, so that all ranks take the same decision."""

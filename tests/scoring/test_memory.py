@@ -12,7 +12,7 @@ import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.memory import halve_on_oom, is_out_of_memory
+from forget_callback.scoring.memory import Attempt, Progress, attempted, is_out_of_memory, within_memory
 from tests.scoring.architectures import tiny
 
 N = 30
@@ -149,17 +149,99 @@ def test_oom_at_the_smallest_batch_is_raised(make_model, tokenizer, items):
         score_probe(model, tokenizer, Probe("p", items), batch_tokens=64)
 
 
-def test_oom_tries_every_half_down_to_one():
+def driven(fits, sizes, budget, *, items=None):
+    """Keys of these sizes in batches of at most `budget` tokens, widest first; `fits(batch)` says what memory holds.
+
+    Returns the keys that were scored, the budget that fitted and how often memory ran out.
+    """
+    ooms, done = [], []
+
+    def work(keys, tokens, anew):
+        def run(progress):
+            left = sorted(keys, key=lambda key: -sizes[key])
+            while left:
+                batch = left[: max(tokens // sizes[left[0]], 1)]
+                left, progress.running = left[len(batch) :], batch
+                if not fits([sizes[key] for key in batch], batch):
+                    ooms.append(batch)
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                done.extend(batch)
+                progress.found.update(dict.fromkeys(batch, "found"))
+
+        return [attempted(run)]
+
+    found, fitted = within_memory(
+        work, range(len(sizes)), budget, item=(items or range(len(sizes))).__getitem__, size=sizes.__getitem__
+    )
+    assert len(done) == len(set(done))  # what is finished is not done again
+    return sorted(found), fitted, len(ooms)
+
+
+def test_one_item_that_is_too_large_leaves_the_others_their_budget():
+    sizes = [3] * 20 + [90] + [5] * 20
+    found, budget, ooms = driven(lambda batch, keys: sum(batch) <= 64, sizes, 64)
+    assert found == [key for key in range(41) if key != 20] and (budget, ooms) == (64, 2)
+
+
+@pytest.mark.parametrize("bad", [0, 7, 40])
+def test_an_item_that_fails_among_others_is_found_by_halving(bad):
+    """Whatever its size: the budget that it took to find it is not the others'."""
+    found, budget, ooms = driven(lambda batch, keys: bad not in keys, [3 + key % 7 for key in range(41)], 256)
+    assert found == [key for key in range(41) if key != bad]
+    assert budget == 256 and ooms <= 10
+
+
+def test_many_items_that_are_too_large_cost_few_attempts():
+    sizes = list(range(1, 201))
+    found, budget, ooms = driven(lambda batch, keys: sum(batch) <= 50, sizes, 50)
+    assert found == list(range(50)) and budget == 50
+    assert ooms <= 30  # and not 150
+
+
+def test_an_item_is_given_up_as_a_whole():
+    """Two options of each item; one option of the second does not fit."""
+    sizes, items = [4, 4, 4, 30, 4, 4], [0, 0, 1, 1, 2, 2]
+    found, _, _ = driven(lambda batch, keys: sum(batch) <= 20, sizes, 40, items=items)
+    assert {items[key] for key in found if key != 2} == {0, 2} and 3 not in found
+
+
+def test_memory_that_holds_nothing_is_an_error_after_few_attempts():
     tried = []
 
-    def work(budget):
-        tried.append(budget)
-        raise MemoryError("no memory at all")
+    def fits(batch, keys):
+        tried.append(batch)
+        return False
 
-    with pytest.raises(MemoryError):
-        halve_on_oom(work, 37)
-    assert tried == [37, 18, 9, 4, 2, 1]
-    assert halve_on_oom(lambda budget: budget * 2, 37) == (74, 37)
+    with pytest.raises(torch.OutOfMemoryError):
+        driven(fits, [5] * 1000, 512)
+    assert len(tried) <= 15
+
+
+def test_an_error_that_is_not_oom_passes():
+    def work(progress):
+        progress.running = [1]
+        raise KeyError("broken")
+
+    with pytest.raises(KeyError, match="broken"):
+        attempted(work)
+
+
+def test_ranks_decide_alike():
+    """Two ranks with a shard each get each other's attempts; memory runs out on one of them."""
+    log = []
+
+    def work(keys, tokens, anew):
+        log.append((sorted(keys), tokens, anew))
+        shards = [list(keys)[0::2], list(keys)[1::2]]
+        failed = tuple(key for key in shards[1] if key == 5)
+        return [
+            Attempt(dict.fromkeys(shards[0], 1)),
+            Attempt({key: 1 for key in shards[1] if key != 5}, failed, "out of memory" if failed else ""),
+        ]
+
+    found, budget = within_memory(work, range(8), 16, item=lambda key: key, size=lambda key: 1)
+    assert sorted(found) == [0, 1, 2, 3, 4, 6, 7] or sorted(found) == list(range(8))
+    assert budget == 16 and log[0] == (list(range(8)), 16, False) and log[1] == ([5], 1, True)
 
 
 def test_the_failed_forward_is_freed_before_the_next():
@@ -169,25 +251,134 @@ def test_the_failed_forward_is_freed_before_the_next():
 
     held = []
 
-    def work(budget):
-        big = torch.zeros(10)
-        if not held:
-            held.append(weakref.ref(big))
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return held[0]() is None
+    def work(progress):
+        big, progress.running = torch.zeros(10), [0]
+        held.append(weakref.ref(big))
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
     gc.disable()
     try:
-        assert halve_on_oom(work, 8) == (True, 4)
+        assert attempted(work) == Attempt({}, (0,), "CUDA out of memory")
+        assert held[0]() is None
     finally:
         gc.enable()
+
+
+def test_oom_before_anything_is_in_memory_is_raised():
+    def work(progress):
+        assert progress == Progress()
+        raise MemoryError("no memory at all")
+
+    with pytest.raises(MemoryError, match="at all"):
+        attempted(work)
+
+
+# --- items that are too large -------------------------------------------------------------------------------------
+
+LONG = "over the hill and through the forest until the sun went down " * 9
+LARGE = [
+    MultipleChoice("too large", f"{LONG}which of the", [" fox", " sun"], 0),
+    Recall("too large to recall", f"{LONG}Once upon", " a"),
+    Recall("too large to decode", f"{LONG}The capital of France is Pa", "ris"),
+    Generation("too large to write", f"{LONG}The capital of", "x", "contains", max_new_tokens=4),
+]
+
+
+def without(snapshot, ids):
+    return snapshot.select(~np.isin(snapshot.ids, ids))
+
+
+@pytest.mark.parametrize("place", [0, N, 3 * N])
+def test_items_that_are_too_large_cost_no_other(make_model, tokenizer, usual, caplog, place):
+    model, ids = make_model(), [item.id for item in LARGE]
+    longest = max(len(tokenizer.encode(item.prompt)) for item in ITEMS)
+    Memory(model, longest + 20)  # one of the others at a time
+    probe = Probe("p", [*ITEMS[:place], *LARGE, *ITEMS[place:]])
+    with caplog.at_level(logging.WARNING):
+        snapshot = score_probe(model, tokenizer, probe, batch_tokens=64)
+    assert np.isnan(snapshot.correct[np.isin(snapshot.ids, ids)]).all()
+    same(without(snapshot, ids), usual)
+    assert snapshot.metadata["not_scored"] == {"too large for memory": 4}
+    lines = [r.getMessage() for r in caplog.records if "not scored" in r.getMessage()]
+    assert len(lines) == 1 and "4 of 94 items are not scored: " in lines[0] and "too large for memory" in lines[0]
+
+
+def test_the_others_keep_the_original_batches(make_model, tokenizer, usual):
+    """Bit for bit what they are without the large item, where memory holds their batches."""
+    model = make_model()
+    whole = score_probe(model, tokenizer, PROBE, batch_tokens=64)
+    Memory(model, 200)
+    snapshot = score_probe(model, tokenizer, Probe("p", [*ITEMS, *LARGE[:1]]), batch_tokens=64)
+    assert snapshot.metadata["batch_tokens"] == 64
+    np.testing.assert_array_equal(snapshot.margin[:-1], whole.margin)
+    same(without(snapshot, ["too large"]), usual)
+
+
+def test_what_was_too_large_at_first_is_not_tried_again(make_model, tokenizer):
+    model, probe = make_model(), Probe("p", [*ITEMS, *LARGE])
+    scorer = Scorer(tokenizer, [probe], batch_tokens=64)
+    memory = Memory(model, 100)
+    (first,) = scorer.score(model)
+    memory.sizes.clear()
+    (second,) = scorer.score(model)
+    assert max(memory.sizes) <= 100
+    memory.handle.remove()  # later there is room
+    (third,) = scorer.score(model)
+    for other in (second, third):
+        np.testing.assert_array_equal(other.correct, first.correct)
+        np.testing.assert_array_equal(other.margin, first.margin)
+        assert other.metadata["not_scored"] == {"too large for memory": 4}
+
+
+def test_what_is_too_large_later_is_tried_again_at_the_next_snapshot(make_model, tokenizer, caplog):
+    """As when another process took memory for a while."""
+    model, probe = make_model(), Probe("p", [*ITEMS, *LARGE])
+    scorer = Scorer(tokenizer, [probe], batch_tokens=64)
+    (first,) = scorer.score(model)
+    assert np.isfinite(first.correct).all() and "not_scored" not in first.metadata
+    memory = Memory(model, 100)
+    with caplog.at_level(logging.WARNING):
+        lost = [scorer.score(model)[0] for _ in range(2)]
+    memory.handle.remove()
+    (last,) = scorer.score(model)
+    for snapshot in lost:
+        assert snapshot.ids[np.isnan(snapshot.correct)].tolist() == [item.id for item in LARGE]
+        same(without(snapshot, [item.id for item in LARGE]), without(first, [item.id for item in LARGE]))
+    same(last, first)
+    assert sum("4 of 94 items are not scored" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_an_item_that_only_a_further_prompt_makes_too_large(make_model, tokenizer):
+    asked = MultipleChoice("c", "which of the", [" fox", " sun"], 0, variants=[f"{LONG}which of the"])
+    model = make_model()
+    Memory(model, 100)
+    snapshot = score_probe(model, tokenizer, Probe("p", [asked, *ITEMS[:3]]), batch_tokens=64)
+    assert np.isfinite(snapshot.correct).all() and np.isnan(snapshot.correct_2[0])
+    assert snapshot.metadata["not_scored"] == {"variant 2: too large for memory": 1}
+
+
+def test_a_self_check_that_memory_does_not_hold_is_done_on_shorter_items(make_model, tokenizer, usual):
+    """The plain forward pass of one long item holds all its logits; scoring it does not."""
+    model, probe = make_model(), Probe("p", [*ITEMS[: 2 * N], *LARGE[:2]])
+    expected = score_probe(model, tokenizer, probe)
+    longest = max(len(tokenizer.encode(item.prompt)) for item in ITEMS)
+    plain = []
+
+    def allocate(module, args, kwargs):
+        plain.append(kwargs["input_ids"].shape)
+        if kwargs.get("attention_mask") is None and kwargs["input_ids"].shape[1] > longest + 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(allocate, with_kwargs=True)
+    snapshot = score_probe(model, tokenizer, probe)
+    same(snapshot, expected)
+    assert snapshot.metadata["likelihood"] == "tree, tiles"
 
 
 REAL = """
     import logging, resource, torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
-    from forget_callback.scoring.memory import halve_on_oom
     from forget_callback.scoring.likelihood.tokens import Continuation
     logging.basicConfig(format="%(message)s")
     torch.set_num_threads(1)
@@ -202,7 +393,8 @@ REAL = """
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         # A forward pass of 672 tokens has 336 MiB in each of several tensors, one of 128 has 64 MiB.
         resource.setrlimit(resource.RLIMIT_AS, (used + 500 * 2**20, resource.RLIM_INFINITY))
-        found, budget = halve_on_oom(lambda n: LikelihoodScorer(rows).score(model, budget=n), 1024)
+        scorer = LikelihoodScorer(rows)
+        found, budget = scorer.score(model, budget=1024), scorer.budget
     assert max(abs(a.logprob - b.logprob) for a, b in zip(found, expected)) < 1e-3
     print("budget", budget)
 """

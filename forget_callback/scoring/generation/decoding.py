@@ -19,6 +19,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
+from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
 
@@ -33,6 +34,8 @@ class DecodingLoop:
         model: A causal language model in eval mode with a KV cache.
         budget: Tokens of one prefill, padding included.
         advance: Called with the number of texts that are finished.
+        progress: Filled while the loop runs, by the requests' places: the generated texts, None where the model's
+            logits are NaN, and the requests that are in memory now.
     """
 
     def __init__(
@@ -44,13 +47,14 @@ class DecodingLoop:
         *,
         budget: int,
         advance: Callable[[int], object],
+        progress: Progress[GeneratedText | None],
     ) -> None:
         self.model, self.checker, self.requests, self.probe = model, checker, requests, probe
-        self.budget, self.advance = budget, advance
+        self.budget, self.advance, self.progress = budget, advance, progress
         self._tokens: list[list[int]] = [[] for _ in requests]
 
-    def run(self) -> list[GeneratedText | None]:
-        """The generated text of each request, in order; None where the model's logits are NaN."""
+    def run(self) -> None:
+        """Generates all texts."""
         contexts = [request.prompt[:-1] for request in self.requests]
         self._cached = kv.max_tokens(self.model, self.budget)
         groups = prefix_groups(contexts) if self._may_share() else [(0, list(range(len(contexts))))]
@@ -58,10 +62,6 @@ class DecodingLoop:
             for depth, members in groups:
                 if members:
                     self._decode_group(members, depth)
-        return [
-            None if tokens[-1] < 0 else self.checker.generated(request, tokens)
-            for request, tokens in zip(self.requests, self._tokens)
-        ]
 
     def _may_share(self) -> bool:
         """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
@@ -78,16 +78,18 @@ class DecodingLoop:
         # Longest first, so that the last rows of the batch are short ones.
         order = sorted(members, key=lambda i: (-self.requests[i].max_new_tokens - len(self.requests[i].prompt), i))
         prefills = [order[at : at + size] for at in range(0, len(order), size)]
+        self.progress.running = members
         batch = _ActiveBatch(self.model, self.checker.pad, chosen[0].prompt[:depth])
         while prefills or batch.members:
             if prefills and len(batch.members) + len(prefills[0]) <= max_rows:
                 members = prefills.pop(0)
+                self.progress.running = [*batch.members, *members]
                 pairs, mask, logits = batch.prefill([self.requests[i].prompt for i in members])
                 token, unfinished = self._append_tokens(members, logits)
                 left = max(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in [*batch.members, *members])
                 batch.join(pairs, mask, members, token, unfinished, left)
             else:
-                members = batch.members
+                self.progress.running = members = batch.members
                 token, unfinished = self._append_tokens(members, batch.step())
                 batch.keep(token, unfinished)
             self.advance(len(members) - len(unfinished))
@@ -105,6 +107,8 @@ class DecodingLoop:
             tokens.append(new)
             if new >= 0 and len(tokens) < request.max_new_tokens and not self.checker.should_stop(request, tokens):
                 unfinished.append(row)
+            else:
+                self.progress.found[i] = None if new < 0 else self.checker.generated(request, tokens)
         return token, unfinished
 
 

@@ -25,6 +25,7 @@ from forget_callback.scoring.generation.turns import TurnEnd
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
+from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import require_next_tokens, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
@@ -47,6 +48,7 @@ class TextGenerator:
 
     Attributes:
         backend: One of BACKENDS, chosen at first use, None before; "vllm" only if one is passed.
+        budget: Tokens of a batch that fitted the memory, known after first use.
     """
 
     def __init__(
@@ -73,6 +75,9 @@ class TextGenerator:
             drawn.append(len(own))
         self._ranges = list(pairwise(accumulate(drawn, initial=0)))  # of the requests of each item
         self.backend: str | None = None
+        self.budget = 0
+        self._asked = 0  # the budget that was asked for
+        self._too_large: frozenset[int] = frozenset()  # items at first use, since then not tried again
 
     def generate(
         self,
@@ -86,6 +91,8 @@ class TextGenerator:
     ) -> list[list[GeneratedText | None]]:
         """The generated texts of each item, a list of its samples; None where the model's logits are NaN.
 
+        The list of an item that is too large for memory is empty: at first use for good, later for this time.
+
         Args:
             model: A causal language model in eval mode.
             budget: Tokens of one batch, padding included; the KV cache holds a few times as many.
@@ -94,19 +101,22 @@ class TextGenerator:
             advance: Called with the number of texts that are finished.
 
         Raises:
-            Exception: What the model raises even with the plainest backend, and out of memory (OOM) with any.
+            Exception: What the model raises even with the plainest backend.
+            torch.OutOfMemoryError: If not even the shortest item fits into memory.
             RuntimeError: If no backend agrees with plain forward passes.
         """
+        if self._asked != budget:
+            self._asked = self.budget = budget
         if not self.requests:
             return []
         checker = StopChecker(model, tokenizer, self.turn)
-        run = partial(self._run, model, checker, budget, shard, vllm, advance)
+        run = partial(self._run, model, checker, shard, vllm, advance)
         with without_router_loss(model):
             if self.backend is not None:
                 found = run(self.backend)
             else:
                 dtype = computes_in(model)
-                prompt = min((request.prompt for request in self.requests), key=len)
+                prompt = self.requests[0].prompt[:8]
                 require_next_tokens(model, [*prompt, *prompt], dtype)
                 backends = [
                     b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))
@@ -114,11 +124,14 @@ class TextGenerator:
                 self.backend, found = first_correct(
                     BACKENDS[-1:] if self._outgrows(model) else backends,
                     run,
-                    lambda found: shard.broadcast(_disagreement(model, self.requests, found, self.probe, dtype)),
+                    lambda found: shard.broadcast(
+                        _disagreement(model, self.requests, self._texts(found), self.probe, dtype)
+                    ),
                     name="generation backend",
                     dtype=dtype,
                 )
-        return [found[begin:end] for begin, end in self._ranges]
+                self._too_large = frozenset(range(len(self._ranges))).difference(found)
+        return [found.get(i, []) for i in range(len(self._ranges))]
 
     def _outgrows(self, model: Any) -> bool:
         """Whether a text reaches where rotary embeddings depend on the length of all rows and cached keys."""
@@ -128,37 +141,72 @@ class TextGenerator:
         self,
         model: Any,
         checker: StopChecker,
-        budget: int,
         shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
         backend: str,
-    ) -> list[GeneratedText | None]:
-        # Longest first, so that shards are balanced; samples of one item stay together, because they share its prompt.
-        items = sorted(
-            self._ranges,
-            key=lambda own: (-self.requests[own[0]].max_new_tokens - len(self.requests[own[0]].prompt), own),
-        )
-        own = [i for begin, end in sorted(shard.select(items)) for i in range(begin, end)]
+    ) -> dict[int, list[GeneratedText | None]]:
+        def attempts(items: Sequence[int], budget: int, anew: bool) -> list[Attempt[list[GeneratedText | None]]]:
+            # Longest first, so that shards are balanced; samples of one item stay together: they share its prompt.
+            own = sorted(shard.select(sorted(items, key=lambda n: (-self._size(n), n))))
+            calls = -(-len(items) // shard.count)
+            work = partial(self._generate, model, checker, vllm, advance, backend, own, budget, calls)
+            return shard.collect(model, lambda: self._by_item(own, attempted(work)))
 
-        def work() -> dict[int, GeneratedText | None]:
-            requests = [self.requests[i] for i in own]
-            if backend == "loop":
-                loop = DecodingLoop(model, checker, requests, self.probe, budget=budget, advance=advance)
-                texts = loop.run()
-            elif backend == "vllm":
-                assert vllm is not None
-                calls = -(-len(items) // shard.count)  # it is greedy: one sample an item
-                texts = vllm.generate(self.requests, own, checker, calls=calls)
-                advance(len(own))
-            else:
-                pad = backend == "generate"
-                how: dict[str, Any] = {"budget": budget, "pad": pad, "use_cache": not self._outgrows(model)}
-                texts = _generate(model, checker, requests, self.probe, advance=advance, **how)
-            return dict(zip(own, texts))
+        wanted = [n for n in range(len(self._ranges)) if n not in self._too_large]
+        found, self.budget = within_memory(attempts, wanted, self.budget, item=lambda n: n, size=self._size)
+        return found
 
-        found = shard.gather(model, work)
-        return [found[i] for i in range(len(self.requests))]
+    def _texts(self, found: dict[int, list[GeneratedText | None]]) -> list[GeneratedText | None]:
+        """The text of each request, None where its item was too large for memory."""
+        return [text for n, (begin, end) in enumerate(self._ranges) for text in found.get(n, [None] * (end - begin))]
+
+    def _size(self, item: int) -> int:
+        request = self.requests[self._ranges[item][0]]
+        return request.max_new_tokens + len(request.prompt)
+
+    def _generate(
+        self,
+        model: Any,
+        checker: StopChecker,
+        vllm: VLLM | None,
+        advance: Callable[[int], object],
+        backend: str,
+        items: Sequence[int],
+        budget: int,
+        calls: int,
+        progress: Progress[GeneratedText | None],
+    ) -> None:
+        """Generates the texts of some items; `progress` has them by their places among these items' requests.
+
+        Args:
+            calls: Items that each rank submits to vLLM, which is greedy: one sample an item.
+        """
+        own = [i for n in items for i in range(*self._ranges[n])]
+        requests = [self.requests[i] for i in own]
+        if backend == "loop":
+            how: dict[str, Any] = {"budget": budget, "advance": advance, "progress": progress}
+            DecodingLoop(model, checker, requests, self.probe, **how).run()
+        elif backend == "vllm":
+            assert vllm is not None
+            progress.found.update(enumerate(vllm.generate(self.requests, own, checker, calls=calls)))
+            advance(len(own))
+        else:
+            how = {"budget": budget, "pad": backend == "generate", "use_cache": not self._outgrows(model)}
+            _generate(model, checker, requests, self.probe, advance=advance, progress=progress, **how)
+
+    def _by_item(
+        self, items: Sequence[int], attempt: Attempt[GeneratedText | None]
+    ) -> Attempt[list[GeneratedText | None]]:
+        """An attempt on the requests of some items as one on the items, each with all its samples."""
+        found, failed, at = {}, [], 0
+        for n in items:
+            places = range(at, at := at + self._ranges[n][1] - self._ranges[n][0])
+            if all(place in attempt.found for place in places):
+                found[n] = [attempt.found[place] for place in places]
+            if any(place in attempt.failed for place in places):
+                failed.append(n)
+        return Attempt(found, tuple(failed), attempt.reason)
 
 
 def _disagreement(
@@ -170,26 +218,31 @@ def _disagreement(
 ) -> str | None:
     """How three texts, the shortest to the longest, differ from the choice of plain unpadded forward passes.
 
-    None if they agree.
+    None if they agree, as far as memory reaches.
     """
     device = next(model.parameters()).device
     lengths = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(requests, found)) if t and t.tokens]
     order = [i for _, i in sorted(lengths)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
     needed = 1.0 if dtype in FULL else _AGREEMENT
-    right = total = 0
-    for i in sorted(chosen):
-        text, request = found[i], requests[i]
-        assert text is not None
-        ids = torch.tensor([[*request.prompt, *text.tokens[:-1]]], device=device)
-        with last_logits_only(model, len(text.tokens)):
-            logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
-        generated = torch.tensor(text.tokens, device=device)
-        uniform = torch.tensor(request.draws[: len(generated)], device=device)
-        expected = next_tokens(logits, uniform, temperature=probe.temperature, top_p=probe.top_p)
-        near_tie = logits.gather(1, generated[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
-        right += int(((expected == generated) | (near_tie if probe.temperature == 0 else False)).sum())
-        total += len(generated)
+
+    def compare(progress: Progress[tuple[int, int]]) -> None:
+        for i in sorted(chosen, key=order.index):
+            progress.running = [i]
+            text, request = found[i], requests[i]
+            assert text is not None
+            ids = torch.tensor([[*request.prompt, *text.tokens[:-1]]], device=device)
+            with last_logits_only(model, len(text.tokens)):
+                logits = model(input_ids=ids, use_cache=False).logits[0, -len(text.tokens) :].float()
+            generated = torch.tensor(text.tokens, device=device)
+            uniform = torch.tensor(request.draws[: len(generated)], device=device)
+            expected = next_tokens(logits, uniform, temperature=probe.temperature, top_p=probe.top_p)
+            near_tie = logits.gather(1, generated[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
+            same = (expected == generated) | (near_tie if probe.temperature == 0 else False)
+            progress.found[i] = int(same.sum()), len(generated)
+
+    compared = list(attempted(compare).found.values())
+    right, total = (sum(pair[at] for pair in compared) for at in (0, 1))
     if right < needed * total:
         return f"plain forward passes choose {right} of {total} tokens alike, {needed:.0%} are needed"
     return None
@@ -235,19 +288,19 @@ def _generate(
     pad: bool,
     use_cache: bool,
     advance: Callable[[int], object],
-) -> list[GeneratedText | None]:
+    progress: Progress[GeneratedText | None],
+) -> None:
     """Texts by the model's own `generate`, in batches of one token limit, and of one prompt length without padding."""
-    result: dict[int, GeneratedText | None] = {}
     order = sorted(range(len(requests)), key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
     while order:
         limit, longest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
         near = order[: max(budget // (longest + limit), 1)]
         batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
         order = order[len(batch) :]
+        progress.running = batch
         texts = _generate_batch(model, checker, [requests[i] for i in batch], probe, use_cache=use_cache)
-        result.update(zip(batch, texts))
+        progress.found.update(zip(batch, texts))
         advance(len(batch))
-    return [result[i] for i in range(len(requests))]
 
 
 def _generate_batch(

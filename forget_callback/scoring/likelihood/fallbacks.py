@@ -6,6 +6,7 @@ raises, the next path is the fallback: a wrong number is never used silently. Do
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -16,11 +17,14 @@ import torch
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.head import computes_in, head_of, is_matrix, keeps_logits, rounding
-from forget_callback.scoring.likelihood.plan import Chunk, plan
+from forget_callback.scoring.likelihood.plan import Chunk, plan, renumbered
 from forget_callback.scoring.likelihood.tokens import Continuation
+from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import layer_settings, require_next_tokens, text_config, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
+
+logger = logging.getLogger(__name__)
 
 # Fastest first: each path is the fallback of those before it.
 PATHS = (
@@ -44,19 +48,25 @@ class LikelihoodScorer:
 
     Args:
         rows: Continuations, none longer than the model's context.
+        items: The item that each belongs to, ``(n_rows,)``; one that is too large for memory is dropped as a whole.
         replicate: Another number gives other batches.
 
     Attributes:
         path: Chosen at first use, None before.
         dtype: The dtype in which the model computes, known after first use.
+        budget: Tokens of a batch that fitted the memory, known after first use.
     """
 
-    def __init__(self, rows: Sequence[Continuation], *, replicate: int = 0) -> None:
+    def __init__(self, rows: Sequence[Continuation], items: Sequence[int] | None = None, *, replicate: int = 0) -> None:
         self.rows = rows
+        self.items = [row.item for row in rows] if items is None else items
         self.replicate = replicate
         self.path: ScoringPath | None = None
         self.dtype = torch.float32
-        self._plans: dict[tuple[str, str, int], list[Chunk]] = {}
+        self.budget = 0
+        self._asked: tuple[ScoringPath, int] | None = None  # what the batches were made for
+        self._chunks: list[Chunk] = []
+        self._too_large: frozenset[int] = frozenset()  # at first use, and since then not tried again
 
     def score(
         self,
@@ -65,27 +75,32 @@ class LikelihoodScorer:
         budget: int,
         shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         advance: Callable[[int], object] = lambda n: None,
-    ) -> list[Likelihood]:
+    ) -> list[Likelihood | None]:
         """The likelihoods of all rows, in order, under a causal language model in eval mode.
 
+        None where a row is too large for memory: at first use for good, later for this time.
+
         Args:
-            budget: Tokens of one batch, padding included; a single continuation may have more.
+            budget: Tokens of one batch, padding included; a single continuation may have more. The batches of the last
+                time are kept where it is the same.
             shard: This rank's shard of the batches; all ranks must call this.
             advance: Called with the number of continuations that are finished.
 
         Raises:
-            Exception: What the model raises even on the plainest path, and out of memory (OOM) on any.
+            Exception: What the model raises even on the plainest path.
+            torch.OutOfMemoryError: If not even the shortest row fits into memory.
             RuntimeError: If no path agrees with plain forward passes.
         """
         if not self.rows:
+            self.budget = budget
             return []
         run = partial(self._run, model, budget, shard, advance)
         if self.path is not None:
             return run(self.path)
         self.dtype = computes_in(model)
-        require_next_tokens(model, min((row.tokens for row in self.rows), key=len), self.dtype)
+        require_next_tokens(model, self.rows[0].tokens[:16], self.dtype)
         paths = _supported(model, self.rows)
-        reference, tolerance = _reference(model, self.rows, self.dtype)
+        reference, tolerance = shard.collect(model, lambda: _reference(model, self.rows, self.dtype))[0]
         self.path, found = first_correct(
             paths,
             run,
@@ -93,25 +108,61 @@ class LikelihoodScorer:
             name="scoring path",
             dtype=self.dtype,
         )
+        self._too_large = frozenset(i for i, one in enumerate(found) if one is None)
         return found
 
     def _run(
         self, model: Any, budget: int, shard: RankShard, advance: Callable[[int], object], path: ScoringPath
-    ) -> list[Likelihood]:
-        if path.head != "tiles":
-            budget = min(budget, max(_MAX_LOGITS // text_config(model).vocab_size, 256))
-        key = (path.body, path.head, budget)
-        if key not in self._plans:
-            self._plans[key] = _planned(self.rows, path, budget, model, self.replicate)
-        own = shard.select(self._plans[key])
-        found = shard.gather(model, lambda: likelihoods(model, own, path, self.dtype, advance))
-        broken = [i for i, one in found.items() if np.isnan(one.logprob)]
+    ) -> list[Likelihood | None]:
+        limit = 2**62 if path.head == "tiles" else max(_MAX_LOGITS // text_config(model).vocab_size, 256)
+        if self._asked != (path, budget):
+            self._asked, self._chunks, self.budget = (path, budget), [], budget
+        found, fitted = within_memory(
+            partial(self._attempts, model, path, shard, advance),
+            [i for i in range(len(self.rows)) if i not in self._too_large],
+            min(self.budget, limit),
+            item=self.items.__getitem__,
+            size=lambda i: len(self.rows[i].tokens),
+        )
+        if fitted < min(self.budget, limit):
+            self.budget = fitted
+        broken = [i for i, one in sorted(found.items()) if np.isnan(one.logprob)]
         if path.body == "tree" and 0 < len(broken) < len(self.rows):
             # In a packed row one NaN token spoils its neighbours, because a masked 0 x NaN is NaN.
             alone = ScoringPath("rows", path.head)
-            again = likelihoods(model, _planned([self.rows[i] for i in broken], alone, budget), alone, self.dtype)
-            found.update({broken[i]: one for i, one in again.items()})
-        return [found[i] for i in range(len(self.rows))]
+            chunks = [renumbered(c, broken) for c in _planned([self.rows[i] for i in broken], alone, fitted)]
+            found.update(attempted(partial(likelihoods, model, chunks, alone, self.dtype, lambda n: None)).found)
+        return [found.get(i) for i in range(len(self.rows))]
+
+    def _attempts(
+        self,
+        model: Any,
+        path: ScoringPath,
+        shard: RankShard,
+        advance: Callable[[int], object],
+        keys: Sequence[int],
+        budget: int,
+        anew: bool,
+    ) -> list[Attempt[Likelihood]]:
+        own = shard.select(self._batched(model, path, keys, budget, anew=anew))
+        work = partial(likelihoods, model, own, path, self.dtype, advance)
+        return shard.collect(model, lambda: attempted(work))
+
+    def _batched(self, model: Any, path: ScoringPath, keys: Sequence[int], budget: int, *, anew: bool) -> list[Chunk]:
+        """The batches of some rows: those that there are, so that every snapshot forwards the same, and others.
+
+        Args:
+            anew: Whether batches that these rows have are replaced.
+        """
+        wanted, members = set(keys), {id(chunk): set(chunk.continuations.tolist()) for chunk in self._chunks}
+        kept = [] if anew else [chunk for chunk in self._chunks if members[id(chunk)] <= wanted]
+        others = [chunk for chunk in self._chunks if members[id(chunk)].isdisjoint(wanted)]
+        rest = sorted(wanted.difference(*(members[id(chunk)] for chunk in kept)))
+        if rest:
+            planned = _planned([self.rows[i] for i in rest], path, budget, model, self.replicate)
+            kept = [*kept, *(renumbered(chunk, rest) for chunk in planned)]
+        self._chunks = [*others, *kept]
+        return kept
 
 
 def _planned(
@@ -142,7 +193,10 @@ def _supported(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
 def _reference(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> tuple[dict[int, float], float]:
     """Log-probabilities of some continuations, one plain forward pass each; and the tolerance per token, in nats.
 
-    The longest and the shortest are among them.
+    The shortest and the longest are among them, as far as memory reaches.
+
+    Raises:
+        torch.OutOfMemoryError: If not even the shortest fits into memory.
     """
     by_length = sorted(range(len(rows)), key=lambda i: (len(rows[i].tokens), i))
     chosen = {by_length[round(at)] for at in np.linspace(0, len(rows) - 1, min(_CHECKED, len(rows)))}
@@ -151,26 +205,34 @@ def _reference(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> 
     last = {row.tokens[: row.n_context]: i for i, row in sorted(enumerate(rows), key=lambda pair: pair[1].tokens)}
     chosen |= {last[context] for context in contexts}
     device = next(model.parameters()).device
-    result, tolerance = {}, 0.0
-    for i in sorted(chosen):
-        tokens, n_context = rows[i].tokens, rows[i].n_context
-        ids = torch.tensor([tokens[:-1]], device=device)
-        logits = model(input_ids=ids, use_cache=False).logits[0, n_context - 1 :].float()
-        targets = torch.tensor(tokens[n_context:], device=device)
-        result[i] = float(torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).double().sum())
-        tolerance = max(tolerance, rounding(logits, dtype))
-    return result, tolerance
+    tolerances = {}
+
+    def forward(progress: Progress[float]) -> None:
+        for i in sorted(chosen, key=lambda i: (len(rows[i].tokens), i)):
+            progress.running = [i]
+            tokens, n_context = rows[i].tokens, rows[i].n_context
+            ids = torch.tensor([tokens[:-1]], device=device)
+            logits = model(input_ids=ids, use_cache=False).logits[0, n_context - 1 :].float()
+            targets = torch.tensor(tokens[n_context:], device=device)
+            logprob = float(torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).double().sum())
+            progress.found[i], tolerances[i] = logprob, rounding(logits, dtype)
+
+    attempt = attempted(forward)
+    if not attempt.found:
+        raise torch.OutOfMemoryError(attempt.reason)
+    if attempt.failed:
+        logger.info("only %d of %d plain forward passes fit into memory", len(attempt.found), len(chosen))
+    return attempt.found, max(tolerances.values())
 
 
 def _disagreement(
-    rows: Sequence[Continuation], found: Sequence[Likelihood], reference: dict[int, float], tolerance: float
+    rows: Sequence[Continuation], found: Sequence[Likelihood | None], reference: dict[int, float], tolerance: float
 ) -> str | None:
     """How the log-probabilities differ from the reference, None if a token's differs by no more than the tolerance."""
-    if any(np.isnan(found[i].logprob) != np.isnan(expected) for i, expected in reference.items()):
+    pairs = [(rows[i], one.logprob, expected) for i, expected in reference.items() if (one := found[i]) is not None]
+    if any(np.isnan(logprob) != np.isnan(expected) for _, logprob, expected in pairs):
         return "log-probabilities are NaN where a plain forward pass gives numbers"
-    errors = [
-        (found[i].logprob - expected) / (len(rows[i].tokens) - rows[i].n_context) for i, expected in reference.items()
-    ]
+    errors = [(logprob - expected) / (len(row.tokens) - row.n_context) for row, logprob, expected in pairs]
     rms = float(np.sqrt(np.nanmean(np.square(errors)))) if not np.isnan(errors).all() else 0.0
     if rms > tolerance:
         return (

@@ -20,6 +20,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
+from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
 
 
@@ -63,6 +64,7 @@ def likelihoods(
     path: ScoringPath,
     dtype: torch.dtype,
     advance: Callable[[int], object] = lambda n: None,
+    progress: Progress[Likelihood] | None = None,
 ) -> dict[int, Likelihood]:
     """Log-probabilities of the continuations of a plan, by continuation index.
 
@@ -71,11 +73,12 @@ def likelihoods(
         chunks: Planned for `path.body`.
         dtype: The dtype in which the model computes.
         advance: Called with the number of continuations that are finished.
+        progress: Filled while the work goes on: what it has found, and what is in a batch now.
 
     Raises:
         Exception: Whatever a model raises that does not support the path.
     """
-    result: dict[int, Likelihood] = {}
+    progress = Progress() if progress is None else progress
     forward = _Forward(model, chunks, path.body, dtype)
     head = None if path.head == "all" else head_of(model)
     hooked = contextlib.nullcontext() if head is None else HeadHook(head, tiled=path.head == "tiles")
@@ -84,6 +87,7 @@ def likelihoods(
             scores = None
             for batch in chunk.batches:
                 last = batch is chunk.batches[-1]
+                progress.running = batch.continuations.tolist()
                 scored = torch.from_numpy(batch.scored).to(forward.device)
                 if hook is None:
                     assert last, "logits of all tokens are never held from one batch to the next"
@@ -96,11 +100,11 @@ def likelihoods(
                     logits = forward(batch)
                     if last:
                         scores = hook.scores if hook.tiled else _read_own(logits, chunk)
-                advance(batch.n_continuations)
+                advance(len(batch.continuations))
             if scores is None:
                 raise RuntimeError("the model does not call the module that get_output_embeddings returns")
-            result.update(_likelihoods(chunk, scores))
-    return result
+            progress.found.update(_likelihoods(chunk, scores))
+    return progress.found
 
 
 def _read_own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:

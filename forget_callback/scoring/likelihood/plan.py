@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ class Batch:
         ends: One past the last descendant of each token; descendants follow their token directly, so tokens j to
             ends[j] - 1 of a row attend to token j. Padding attends to itself. ``(rows, width)``.
         scored: Tokens whose logits are needed, as indices into the flattened rows.
-        n_continuations: Continuations that end in this batch.
+        continuations: Index of each continuation that ends in this batch.
     """
 
     prefix: tuple[int, ...]
@@ -49,7 +49,7 @@ class Batch:
     positions: Ints
     ends: Ints
     scored: Ints
-    n_continuations: int
+    continuations: Ints
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,17 @@ def plan(
             width = min(max(_WIDTH, depth // 2), budget) if share else 0
             found += _batches(tries, prefix, width, budget, cached=cached, pad=pad)
     return _chunks(rows, found, _HEAD_ROWS if join else 1)
+
+
+def renumbered(chunk: Chunk, numbers: Sequence[int]) -> Chunk:
+    """A chunk of a plan of some continuations, with their indices among all of them.
+
+    Args:
+        numbers: The index of each continuation that was planned, ascending.
+    """
+    at = _ints(numbers)
+    batches = [replace(batch, continuations=at[batch.continuations]) for batch in chunk.batches]
+    return replace(chunk, batches=batches, continuations=at[chunk.continuations])
 
 
 class _Trie:
@@ -229,7 +240,8 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
             scored += [i * width + at + node for node in trie.scored()]
             at += len(trie)
     tries = [trie for row in rows for trie in row]
-    return Batch(prefix, ids, positions, ends, _ints(scored), sum(len(trie.members) for trie in tries)), tries
+    members = [i for trie in tries for i in trie.members]
+    return Batch(prefix, ids, positions, ends, _ints(scored), _ints(members)), tries
 
 
 def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:
