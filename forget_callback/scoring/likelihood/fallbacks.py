@@ -98,7 +98,7 @@ class LikelihoodScorer:
         if self.path is not None:
             return run(self.path)
         self.dtype = computes_in(model)
-        require_next_tokens(model, self.rows[0].tokens[:16], self.dtype)
+        require_next_tokens(model, min((row.tokens for row in self.rows), key=len)[:16], self.dtype)
         paths = _supported(model, self.rows)
         reference, tolerance = shard.collect(model, lambda: _reference(model, self.rows, self.dtype))[0]
         self.path, found = first_correct(
