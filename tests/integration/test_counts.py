@@ -5,7 +5,16 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
-from trl import DistillationConfig, DistillationTrainer, KTOConfig, KTOTrainer, RLOOConfig, RLOOTrainer
+from trl import (
+    DistillationConfig,
+    DistillationTrainer,
+    GRPOConfig,
+    GRPOTrainer,
+    KTOConfig,
+    KTOTrainer,
+    RLOOConfig,
+    RLOOTrainer,
+)
 from trl.experimental.cpo import CPOConfig, CPOTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 from trl.experimental.online_dpo import OnlineDPOConfig, OnlineDPOTrainer
@@ -75,6 +84,11 @@ def tpo(model, **common):
     return TPOTrainer(model, args=args, train_dataset=preferences(reference=ANSWER), **common["rest"])
 
 
+def grpo(model, **common):
+    args = GRPOConfig(max_completion_length=6, num_generations=2, num_iterations=2, **COMMON, **common["args"])
+    return GRPOTrainer(model, reward, args=args, train_dataset=prompts(), **common["rest"])
+
+
 def rloo(model, **common):
     args = RLOOConfig(max_completion_length=6, num_generations=2, **COMMON, **common["args"])
     return RLOOTrainer(model, reward, args=args, train_dataset=prompts(), **common["rest"])
@@ -99,6 +113,7 @@ TRAINERS = {
     cpo: 2,
     orpo: 2,
     tpo: 3,
+    grpo: 1,  # a sequence that is trained on in two iterations counts twice
     rloo: 1,
     online_dpo: 2,
 }
