@@ -85,8 +85,7 @@ class Record:
         """On rank 0, takes the run's directory. What a resumed run had not measured by then stays noted."""
         self.store = open_store(settings, args, state, notes)
         if state.global_step > 0 and self.store.exists:
-            kept = [one for one in self.store.run.not_measured if (one["step"] or 0) <= state.global_step]
-            self.unmeasured = Unmeasured(kept)
+            self.unmeasured = Unmeasured(self.store.run.not_measured, up_to=state.global_step)
 
     def claim_again(self, before: Record, state: TrainerState) -> None:
         """On rank 0, takes the directory of a training that starts again, with its snapshots up to there.
@@ -94,7 +93,8 @@ class Record:
         Raises:
             ValueError: If another run has taken it.
         """
-        self.store, before.store, self.unmeasured = before.store, None, before.unmeasured
+        self.store, before.store = before.store, None
+        self.unmeasured = Unmeasured(before.unmeasured.entries, up_to=state.global_step)
         if self.store is None:
             raise ValueError("the first start of this training has no record")
         self.store.close()  # the lock goes with the state of the first start

@@ -76,7 +76,7 @@ class Session:
             self._data = DataSeen(self._seen_before(state, kept, before))
             self._data.watch(model)
             if self.record.last_step is None:
-                self._take_baseline(args, state, model, trained=trained or before is not None)
+                self._take_baseline(args, state, model, trained=trained)
             if kept is not None and before is None:
                 self._score_part(kept.part)
             if settings.every is None and args.eval_strategy == "no":

@@ -34,13 +34,16 @@ class Unmeasured:
     """What was not measured so far in a run.
 
     Args:
-        kept: The entries of the manifest of a run that is resumed.
+        kept: The entries of the manifest of a run that is resumed or starts again.
+        up_to: The step at which it does; what comes later is of no account.
     """
 
-    def __init__(self, kept: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, kept: Iterable[Mapping[str, Any]] = (), *, up_to: int = 0) -> None:
         self._missed: dict[tuple[str, int | None], str] = {}
         self._items: dict[tuple[str, str], int] = {}
         for one in kept:
+            if (one["step"] or 0) > up_to:
+                continue
             if one.get("items") is None:
                 self._missed[one["probe"], one["step"]] = one["why"]
             else:
@@ -79,4 +82,6 @@ class Unmeasured:
         for (probe, step), why in self._missed.items():
             who = f"probe {quoted(probe)}" if probe else "all probes"
             found.append(f"  {who}, {'the whole run' if step is None else f'step {step}'}: {why}")
-        return found + [f"  probe {quoted(name)}, {n} items: {why}" for (name, why), n in self._items.items()]
+        for (name, why), n in self._items.items():
+            found.append(f"  probe {quoted(name)}, {n} item{'s' * (n > 1)}: {why}")
+        return found

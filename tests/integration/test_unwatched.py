@@ -35,7 +35,7 @@ def no_template(tokenizer):
     tokenizer.chat_template = None
 
 
-def too_long(probe):
+def too_long():
     return [MultipleChoice(f"l{i}", "so long " * 400, [" yes", " no", " or"], 0) for i in range(3)]
 
 
@@ -45,7 +45,7 @@ def failing_scorer(prompts, **columns):
 
 BAD = {
     "no chat template": lambda probe: Probe("bad", probe.items, chat=True, template=""),
-    "every item too long": lambda probe: Probe("bad", too_long(probe)),
+    "every item too long": lambda probe: Probe("bad", too_long()),
 }
 
 
@@ -72,6 +72,17 @@ def test_a_probe_that_cannot_be_measured_is_dropped_and_the_others_go_on(
     run = run_of(tmp_path)
     assert (run["status"], run["steps"]) == ("ended", 6)
     assert [(one["probe"], one["step"]) for one in run["not_measured"]] == [("bad", None)]
+
+
+def test_items_that_are_dropped_are_said_again_at_the_end_and_cost_no_other(make_sft, probe, tmp_path, caplog):
+    callback = ForgetCallback(Probe("mini", [*probe.items, *too_long()]), every=3)
+    make_sft([callback]).train()
+    assert steps_of(callback, "mini") == [0, 3, 6]
+    (end,) = alarms(caplog)
+    why = "longer than the model's context of 256 tokens"
+    assert f"NOT MEASURED in this run:\n  probe 'mini', 3 items: {why}" in end
+    entry = {"probe": "mini", "step": None, "why": why, "items": 3}
+    assert run_of(tmp_path)["not_measured"] == [entry] and Store(tmp_path).incomplete() == []
 
 
 def test_a_dropped_probe_leaves_the_weights_as_they_are_without_it(make_sft, tokenizer, probe):
