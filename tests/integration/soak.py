@@ -24,23 +24,21 @@ SCRIPT = Path(__file__).with_name("train_script.py")
 OPTIONS = ["--two-probes", "--save-steps", "2", "--slow-writes", "0.02"]
 
 
+def said(out):
+    """Where a process on this directory prints."""
+    return out.with_name(f"{out.name}.said")
+
+
 def train(out, *more):
-    return start(
-        SCRIPT,
-        out,
-        *OPTIONS,
-        *more,
-        environment={**os.environ, "ACCELERATE_USE_CPU": "true"},
-        err=os.devnull,
-        out=os.devnull,
-    )
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    said(out).unlink(missing_ok=True)
+    return start(SCRIPT, out, *OPTIONS, *more, environment=environment, out=said(out), err=said(out))
 
 
 def gate(out):
     """The exit status of the command line on a run."""
     question = ["compare", out, out, "--fail-if", "forgetting>0.5", "--format", "json"]
-    said = out.with_name(f"{out.name}.said")
-    return finish(start("-m", "forget_callback", *question, out=said, err=said))
+    return finish(start("-m", "forget_callback", *question, out=os.devnull, err=os.devnull))
 
 
 def is_whole(out, history):
@@ -48,7 +46,10 @@ def is_whole(out, history):
     store = Store(out)
     if not store.exists or store.run.id != (out / "begun").read_text():
         return False
-    found = store.history().table
+    try:
+        found = store.history().table
+    except ValueError:  # killed before its baseline
+        return False
     return found.shape == history.shape and found.equals(history)
 
 
@@ -56,6 +57,17 @@ def checkpoints(out):
     """Whole ones, newest first: the Trainer writes its state after the weights."""
     found = out.glob("checkpoint-*/trainer_state.json")
     return sorted((path.parent for path in found), key=lambda path: -int(path.name.split("-")[1]))
+
+
+def wait_for_begin(out, process, seconds):
+    """Waits until a run has its directory, or so long."""
+
+    def stamp():
+        return (out / "begun").stat().st_mtime_ns if (out / "begun").exists() else None
+
+    before, deadline = stamp(), time.monotonic() + seconds
+    while stamp() == before and process.exitcode is None and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 def soak(directory, kills, seed=0):
@@ -67,14 +79,15 @@ def soak(directory, kills, seed=0):
     directory.mkdir(parents=True, exist_ok=True)
     whole, out, log = directory / "whole", directory / "killed", directory / "log.json"
     if not (whole / "world.json").exists():
-        begun = time.monotonic()
         assert finish(train(whole)) == 0
-        (whole / "seconds").write_text(str(time.monotonic() - begun))
-    history, seconds = Store(whole).history().table, float((whole / "seconds").read_text())
+    history = Store(whole).history().table
+    # What a run takes from its first file on.
+    seconds = (whole / "world.json").stat().st_mtime - (whole / "begun").stat().st_mtime
     expected = gate(whole)
     assert expected in (0, 1)
     counts = Counter(json.loads(log.read_text()) if log.exists() else {})
-    while counts["kills"] < kills or counts["ended"] == 0:
+    ended = False
+    while counts["kills"] < kills or not ended:
         rng = random.Random(f"{seed} {counts.total()}")
         usable = checkpoints(out)
         resume = None
@@ -82,13 +95,15 @@ def soak(directory, kills, seed=0):
             resume = usable[0] if rng.random() < 0.7 else rng.choice(usable)
         counts["resumes" if resume else "fresh starts"] += 1
         process = train(out, *(["--resume", resume] if resume else []))
-        process.join(rng.uniform(0, 1.3 * seconds) if counts["kills"] < kills else 600)
-        if process.exitcode is None:
+        if counts["kills"] < kills:
+            wait_for_begin(out, process, seconds=rng.choice([60.0] * 4 + [1.0]))
+            process.join(rng.uniform(0, seconds))
             process.kill()
-            process.join()
-            assert process.exitcode == -signal.SIGKILL
+        process.join()
+        ended = process.exitcode == 0
+        if process.exitcode == -signal.SIGKILL:
             counts["kills"] += 1
-        elif process.exitcode == 0:
+        elif ended:
             counts["ended"] += 1
             assert is_whole(out, history), (
                 "the record of a run that was killed and resumed is not that of one that was not"
@@ -97,6 +112,7 @@ def soak(directory, kills, seed=0):
                 pd.read_parquet(out / "forget" / "history.parquet"), history, check_exact=True, check_dtype=False
             )
         else:  # a save was killed while it replaced an older checkpoint: no training starts from that
+            assert "in on_train_begin" not in said(out).read_text()
             counts["checkpoints that were cut"] += 1
             (resume / "trainer_state.json").unlink()
         if not (out / "begun").exists():
@@ -104,7 +120,7 @@ def soak(directory, kills, seed=0):
         answer, is_right = gate(out), is_whole(out, history)
         counts[f"gate exits {answer}"] += 1
         counts["passes on what is not whole"] += answer in (0, 1) and not is_right
-        counts["refusals of what is whole"] += answer == 2 and is_right and process.exitcode == 0
+        counts["refusals of what is whole"] += ended and answer != expected
         counts["whole"] += is_right
         log.write_text(json.dumps(counts))
         print(dict(counts), flush=True)
