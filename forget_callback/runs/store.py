@@ -219,7 +219,8 @@ class Store(Recorded):
             return aside.set_aside(self.path)
         names = [folder.name for folder in (self.path / "snapshots").glob("*")]
         later = [self._file(name, step) for name in names for step in self.steps(name) if step > after]
-        return aside.set_aside(self.path, map(self._relative, later))
+        # The page is of them too; the table is written anew with the next snapshot.
+        return aside.set_aside(self.path, [*map(self._relative, later), "report.html"]) if later else None
 
     def take_back(self, run_id: str) -> bool:
         """Puts the record of a run that was set aside in its place again, and sets aside what is there instead."""

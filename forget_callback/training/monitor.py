@@ -117,6 +117,7 @@ class ForgetMonitor:
         Raises:
             ValueError: If another process writes there, or the store holds another probe.
         """
+        self._took = not self.store.locked
         try:
             if not self.store.lock():
                 raise ValueError(
@@ -306,11 +307,13 @@ class ForgetMonitor:
     def finish(self) -> None:
         """Writes `report.html`, and hands the whole run to the trackers that show more than numbers.
 
-        Call it once, when training has ended.
+        Call it once, when training has ended: other processes may then record in its directory.
         """
         if self._history.rows:
             self._write_report()
             self._display.finish(self._history.rows, self.store.path)
+        if self._took:
+            self.store.close()
 
     def _write_report(self) -> None:
         from forget_callback.report import Run, write_report

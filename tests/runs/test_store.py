@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from math import nan
 
 import numpy as np
@@ -12,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from forget_callback.cli import main
 from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.files import write_whole
@@ -141,6 +144,59 @@ def test_a_store_that_may_not_write_reads_and_writes_nothing(store, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def cut(path, share=0.5):
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+
+def rewrite(path, change):
+    change(Snapshot.load(path)).save(path)
+
+
+STEP_0, STEP_5 = (f"snapshots/facts/step-0000000{step}.parquet" for step in (0, 5))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("manifest.json", cut, "manifest.json is damaged: "),
+        ("manifest.json", lambda path: path.write_text("{}"), "manifest.json is damaged: 'format' must be 1, got None"),
+        ("probes/facts.jsonl", cut, "facts.jsonl, line "),
+        ("probes/facts.jsonl", lambda path: cut(path, 0), "facts.jsonl holds no items"),
+        ("probes/facts.jsonl", lambda path: path.write_text(path.read_text().split("\n")[0]), "was changed or cut: "),
+        ("probes/facts.jsonl", lambda path: path.unlink(), "no probe file at .*facts.jsonl"),
+        (STEP_0, cut, "step-00000000.parquet is damaged, or no Parquet file: "),
+        (STEP_5, lambda path: cut(path, 0), "step-00000005.parquet is damaged, or no Parquet file: "),
+        (STEP_5, lambda path: path.write_text("PAR1 and no more PAR1"), "step-00000005.parquet is damaged"),
+        (STEP_5, lambda path: pd.DataFrame({"x": [1]}).to_parquet(path), "step-00000005.parquet is not a snapshot"),
+        (STEP_5, lambda path: rewrite(path, lambda one: one.at(4)), "00000005.parquet is of probe 'facts' at step 4"),
+        (STEP_5, lambda path: rewrite(path, lambda one: one.with_metadata(run="x")), "is of another run: 'x', where "),
+        (STEP_5, lambda path: rewrite(path, lambda one: replace(one, fingerprint="f")), "is of another probe: 'f', wh"),
+        ("baseline/facts.parquet", cut, "baseline/facts.parquet is damaged, or no Parquet file: "),
+    ],
+)
+def test_what_is_damaged_or_of_another_run_is_named(tmp_path, monkeypatch, capsys, name, damage, said):
+    """By whoever reads it, in Python and on the command line."""
+    store = Store(tmp_path)
+    store.begin([PROBE])
+    for step in (0, 5):
+        store.write(snapshot(step))
+    store.write_beside("baseline", snapshot(0))
+    damage(store.path / name)
+    with pytest.raises(ValueError, match=said):
+        Store(tmp_path).history()
+    commands = [["report", tmp_path, "--out", tmp_path / "page.html"]]
+    if "baseline" not in name:
+        commands.append(["compare", tmp_path, tmp_path, "--fail-if", "forgetting>0.5"])
+    for command in commands:
+        monkeypatch.setattr(sys, "argv", ["forget-callback", *map(str, command)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capsys.readouterr()
+        assert ended.value.code == 2 and printed.out == "" and re.search(said, printed.err)
+        assert printed.err.startswith("error: ") and len(printed.err.splitlines()) <= 2
+    assert not (tmp_path / "page.html").exists()
+
+
 def half(path):
     path.write_text("half")
     raise OSError("disk full")
@@ -203,6 +259,7 @@ def test_a_process_that_is_killed_leaves_only_whole_files(tmp_path):
 def test_set_aside_moves_later_snapshots_and_keeps_the_run(tmp_path):
     store = Store(tmp_path)
     store.begin([PROBE, SECOND])
+    (store.path / "report.html").write_text("of step 20")
     for step in (0, 10, 20):
         store.write(snapshot(step))
         store.write(snapshot(step, probe=SECOND))
@@ -212,6 +269,7 @@ def test_set_aside_moves_later_snapshots_and_keeps_the_run(tmp_path):
     assert store.steps("facts") == store.steps("more.facts-2") == [0, 10] and store.exists
     moved = "snapshots/facts/step-00000020.parquet"
     assert (aside / moved).read_bytes() == before[moved]
+    assert (aside / "report.html").exists() and not (store.path / "report.html").exists()
     assert store.set_aside(after=10) is None
     store.write(snapshot(20))
     assert store.set_aside(after=10) == store.path / "set-aside" / "2"

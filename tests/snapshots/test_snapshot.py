@@ -135,6 +135,19 @@ def test_another_parquet_file_is_refused_by_name(tmp_path):
         Snapshot.load(path)
 
 
+@pytest.mark.parametrize("attribute", ["step", "metadata", "variants", "probe"])
+def test_a_file_whose_own_data_is_of_another_type_is_refused_by_name(tmp_path, attribute):
+    path = tmp_path / "odd.parquet"
+    for value in ("missing", 1.5, None):
+        frame = snapshot().to_pandas()
+        frame.attrs = {**frame.attrs, attribute: value}
+        if value == "missing":
+            del frame.attrs[attribute]
+        frame.to_parquet(path)
+        with pytest.raises(ValueError, match=rf"odd.parquet is not what Snapshot.save wrote: .*'{attribute}'"):
+            Snapshot.load(path)
+
+
 def test_the_table_has_a_row_an_item_and_the_rest_in_attrs():
     frame = snapshot().to_pandas()
     assert frame["id"].tolist() == FULL["ids"]
