@@ -11,7 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 
-from forget_callback.probes.markup import ANSWER, COPULA, GAP, before_next_question, boxes, unmarked
+from forget_callback.probes.markup import ANSWER, STATES, before_next_question, boxes, unmarked
 
 # A letter that is no part of a word, formula, abbreviation ("e.g."), or name with a hyphen.
 _BARE = r"(?<![A-Za-z0-9À-ɏ'&+./°\\-])[A-Za-z](?![A-Za-z0-9À-ɏ]|'[A-Za-z]|\.\w\b|-\w|/|#| ?[+^×·<\\&]| ?=[^>])"
@@ -38,7 +38,7 @@ _FILLER = (
 )
 _STATED = re.compile(
     rf"(?:{ANSWER}|\b{_RIGHT} {_OPTION}\b|\n[Aa](?=: [(\[]?(?-i:[A-Z])[)\].]?(?:\n|\Z)))"
-    rf"(?:{GAP}{COPULA}\n?{_FILLER}\n?| (?=[(\[])){_AHEAD}",
+    rf"(?:{STATES}\n?{_FILLER}\n?| (?=[(\[])){_AHEAD}",
     re.IGNORECASE,
 )
 _BOXED = re.compile(
@@ -85,8 +85,12 @@ _PRONOUN = re.compile(
     r"for sure|it|ist|est|es|richtig|korrekt)\b)[a-z]"
 )
 _STARTS = re.compile(r"(?:^|[\n.:;!?—–-])[ (\[]*\Z")
-_ALTERNATIVE = re.compile(r"(?<!\w)[A-Za-z][)\]]? ?(?:/|&|or|and|oder|und) (?:option |choice )?[(\[]?\Z")
+_ALTERNATIVE = re.compile(
+    r"(?<!\w)[A-Za-z](?:[)\]]? ?(?:[/&|–—] ?|(?:or|and|oder|und|vs\.?|versus|to|through) )|"
+    r"[)\]], ?)(?:option |choice )?[(\[]?\Z"
+)
 _NUMERAL = re.compile(r"\b(?!Maybe|Perhaps|\w+ly )[A-Z]\w+ [IVX]\Z")  # Elizabeth I, Malcolm X
+_INITIALS = re.compile(r"\. ?[A-Z]\. ?[A-Z][a-z]")
 _NO_OPTION = re.compile(r"(?:vitamin|hepatitis|influenza|grade|type|plan|world war|\d) \Z", re.IGNORECASE)
 _IS = r"(?:is|are|was|were|would|could|can|does|do|has|must|should|will|seems?|looks?|may|might)"
 _DENIED_AFTER = re.compile(
@@ -96,20 +100,23 @@ _DENIED_AFTER = re.compile(
     r" can(?:not|'t)\b| (?:would|could|might) [^.,;\n]{0,40}\bif\b|(?: [^\W\d_]+)?\?"
 )
 _DENIED_BEFORE = re.compile(
-    r"(?:\bnot|n't|\blet|\bneither|\bnor|\bthan|instead of|\bover|\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|"
+    r"(?:\bnot|n't|\blet|\bcannot|(?:any|every)thing but|\bneither|\bnor|\bthan|instead of|\bover|"
+    r"\bunlike|\bexcept|eliminat\w+|exclud\w+|rul\w+ out|"
     r"discard\w*|reject\w*|\bignor\w+|\bnever|\bnicht|\bno es|\bn'est pas)(?: (?:be|is|think|say|choose|pick|the|it|"
     r"it's|option|choice|answer|letter|either|both)){0,3} ?[(\[]*\Z",
     re.IGNORECASE,
 )
 _HEDGED = re.compile(r"\b(?:could|might|may)\b", re.IGNORECASE)
 _SUPPOSED = re.compile(
-    r"(?:\b(?:if|whether|suppose|assum\w+|unless|wenn|wrong|incorrect|false|not|never)|n't)\b"
+    r"(?:\b(?:if|whether|suppose|assum\w+|unless|(?<!no )doubt|wenn|wrong|incorrect|false|not|never)|n't)\b"
     r"(?:(?!but\b|then\b|so\b)[^.,;:\n]){0,25}\Z",
     re.IGNORECASE,
 )
 _PAIR = re.compile(
-    r"[)\]]?(?: ?\([^()\n]{0,40}\))?(?P<join> ?[/;,&]? ?(?P<either>(?:or|and/or|oder|ou|或|или)(?![a-z])|/)?"
-    rf"(?:(?:and|und|et|y|e|和|与|и)(?![a-z]))?)(?: (?:both|also|the|{_OPTION}))? ?{_TOKEN}"
+    r"[)\]]?(?: ?\([^()\n]{0,40}\))?(?P<join> ?[/;,&|–—]? ?"
+    r"(?P<either>(?:or|and/or|oder|ou|或|или|as well as|vs\.?|versus|to|through)"
+    r"(?![a-z])|/)?"
+    rf"(?:(?:and|und|et|y|e|和|与|и)(?![a-z]))?)(?: (?:both|also|the|perhaps|maybe|even|{_OPTION}))? ?{_TOKEN}"
 )
 _NEW_CLAUSE = re.compile(r"[)\]]? (?:is|isn't|was|wasn't|has|does|would|can|cannot|could|being|seems|refers|means)\b")
 
@@ -138,7 +145,9 @@ def _readings(text: str) -> Iterator[str | None]:
     yield _last(plain, _IS_RIGHT)
     yield _last(plain, _CONCLUDED, ahead=True)
     yield _only(hit[1] for hit in _BOLD.finditer(text))
-    yield _only(letter for hit in _MENTIONED.finditer(plain) if (letter := _named(plain, hit.end())) is not None)
+    yield _only(
+        letter for hit in _MENTIONED.finditer(plain) if (letter := _named(plain, hit.end(), listed="")) is not None
+    )
     yield _closing(plain)
     yield _only(boxed)
 
@@ -164,8 +173,13 @@ def _last(text: str, rule: re.Pattern[str], *, ahead: bool = False) -> str | Non
     return None
 
 
-def _named(text: str, start: int, *, stated: bool = False) -> str | None:
-    """The letter at `start`, "" if it is one of several, None if it is a word, or denied, or the first of a list."""
+def _named(text: str, start: int, *, stated: bool = False, listed: str | None = None) -> str | None:
+    """The letter at `start`, "" if it is one of several, None if it is a word or denied.
+
+    Args:
+        stated: Whether a word for "answer" leads to it: then a capital is no article.
+        listed: What to give for an option in a list of options.
+    """
     hit = _AT.match(text, start)
     if hit is None or (hit[2] and _is_word(text, hit.start(2), stated)):
         return None
@@ -173,8 +187,10 @@ def _named(text: str, start: int, *, stated: bool = False) -> str | None:
     before = max(0, start - 40)
     if any(rule.search(text, before, start) for rule in (_NO_OPTION, _DENIED_BEFORE, _SUPPOSED)):
         return None
-    if _DENIED_AFTER.match(text, end) or _is_listed(text, end, letter, stated):
+    if _DENIED_AFTER.match(text, end) or _INITIALS.match(text, end):
         return None
+    if _is_listed(text, end, letter, stated):
+        return listed
     return "" if _ALTERNATIVE.search(text, before, start) or _has_other(text, end, letter) else letter
 
 

@@ -20,12 +20,12 @@ ANSWER = (
 )
 # What joins it to the answer.
 COPULA = (
-    r"(?: ?(?:[:=→]|[=-]>)| ?[—–-]|\n| ?\b(?:is|are|was|be|being|equals|as|remains|ist|lautet|est|serait|es|sería|é|è|"
+    r"(?: ?(?:[:→]|[=-]>)| ?[—–-]|\n| ?\b(?:is|are|was|be|being|equals|as|remains|ist|lautet|est|serait|es|sería|é|è|"
     r"sarebbe|seria|är|er|zijn|jest|adalah|ialah|là|είναι|это)\b|(?<=odpowiedź) to\b|(?<=vastaus) on\b|"
     r" ?(?:是|为|為|は|[은는이가]|هي|هو|है|হল|হলো|คือ))"
 )
-# What may stand between the two: "the answer to this question", "la respuesta correcta".
-GAP = r"[^.?!;:\n]{0,60}?"
+# From the word to the answer: "the answer to this question is", "la respuesta correcta es", "answer =".
+STATES = rf"(?:[^.?!;:\n]{{0,60}}?{COPULA}| ?=)"
 
 _CIRCLED = {0x24B6 + i: chr(65 + i) for i in range(26)} | {0x24D0 + i: chr(97 + i) for i in range(26)}
 _WIDE = {code: chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal, InvalidOperation
 
-from forget_callback.probes.markup import ANSWER, COPULA, GAP, before_next_question, boxes, unmarked
+from forget_callback.probes.markup import ANSWER, STATES, before_next_question, boxes, unmarked
 
 _SIGN = r"(?:(?<![\w)\]])[-+])?"
 _CURRENCY = r"(?:(?:US)?[$€£¥₹₽₩] ?)?"
@@ -37,7 +37,7 @@ _ABOUT = (
     r"(?:[ \n:]{0,3}(?:approximately|about|roughly|around|exactly|equal to|therefore|thus|a total of|≈|~|[a-z] ?=|"
     r"USD|EUR|ungefähr|environ|unos)){0,3}[ \n:]{0,3}"
 )
-_STATED = re.compile(rf"(?:{ANSWER}{GAP}{COPULA}{_ABOUT}|####)\(?{_AHEAD}", re.IGNORECASE)
+_STATED = re.compile(rf"(?:{ANSWER}{STATES}{_ABOUT}|####)\(?{_AHEAD}", re.IGNORECASE)
 _SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,3} ?(?:[-+*×÷/^]|\\times|\\cdot|x(?= ?\d)) ?[($€]?\d")
 _RESULT = re.compile(rf"[=≈] ?{_AHEAD}")
 # 12 300 is one number where it is boxed or stated.
