@@ -29,7 +29,7 @@ from forget_callback.training.attachment import Start, attach, calling_trainers,
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.record import Record, record_unwatched
 from forget_callback.training.session import Session
-from forget_callback.training.setup import OnError, Settings, Variants
+from forget_callback.training.setup import OnError, Settings, Variants, errors, metric_names
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
 from forget_callback.training.unmeasured import alarm, reason
 
@@ -133,7 +133,7 @@ class ForgetCallback(TrainerCallback):
             scorer=judge,
             log=log,
             upload=upload,
-            evaluation_metrics=_names(evaluation_metrics),
+            evaluation_metrics=metric_names(evaluation_metrics),
             on_error=on_error,
         )
         self._without_run()
@@ -207,7 +207,7 @@ class ForgetCallback(TrainerCallback):
         self._record, self._state = Record(), state
         self._start = Start(trainer, args, state, model, trained=trained)
         report = partial(self._not_watched, state, f"the baseline could not be taken, so {_NO_RUN}")
-        with self._errors(report, starting=True):
+        with errors(self.settings.on_error, report, starting=True):
             proxy = None if trainer is None else weakref.proxy(trainer)
             self._session = Session(self.settings, proxy, args, state, model, tokenizer, before=before, trained=trained)
             self._record = self._session.record
@@ -274,8 +274,9 @@ class ForgetCallback(TrainerCallback):
             self._snapshot(state, control, model, last=True)
         session = self._session
         if session is not None:
-            with self._errors(
-                lambda error: logger.warning("the end of the run could not be recorded: %s", reason(error))
+            with errors(
+                self.settings.on_error,
+                lambda error: logger.warning("the end of the run could not be recorded: %s", reason(error)),
             ):
                 on_main(lambda: session.finish(state))
         self._end()
@@ -318,21 +319,10 @@ class ForgetCallback(TrainerCallback):
         if step == before and not (whole and self._session.lacks_prompts):
             return
         session = self._session
-        with self._errors(lambda error: session.missed(step, error)):
+        with errors(self.settings.on_error, lambda error: session.missed(step, error)):
             if session.evaluate(state, model, always=last or step == before, whole=whole):
                 control.should_training_stop = True
                 control.should_save = True
-
-    @contextlib.contextmanager
-    def _errors(self, report: Callable[[Exception], object], *, starting: bool = False) -> Iterator[None]:
-        """Reports what goes wrong, or raises it if that is wanted: as training starts, or always."""
-        try:
-            yield
-        except Exception as error:  # whatever it is, it must not end a run that costs days
-            if self.settings.on_error == "raise" or (starting and self.settings.on_error == "refuse"):
-                raise
-            report(error)
-            logger.debug("the error in full", exc_info=True)
 
     @contextlib.contextmanager
     def _finding_trainer(self, args: TrainingArguments, state: TrainerState, *, late: bool = False) -> Iterator[None]:
@@ -341,15 +331,9 @@ class ForgetCallback(TrainerCallback):
             yield
         except Exception as error:
             record_unwatched(self.settings, args, state, reason(error))
-            with self._errors(partial(self._not_watched, state, _NO_RUN), starting=not late):
+            with errors(self.settings.on_error, partial(self._not_watched, state, _NO_RUN), starting=not late):
                 raise
 
     def _not_watched(self, state: TrainerState, what: str, error: Exception) -> None:
         self._unwatched = (state, reason(error))
         alarm(f"NOT WATCHED: {what}: {reason(error)}")
-
-
-def _names(metrics: Iterable[str] | None) -> tuple[str, ...]:
-    if isinstance(metrics, str):
-        raise ValueError(f"evaluation_metrics must be a list of names of metrics, got {metrics!r}; write [{metrics!r}]")
-    return tuple(metrics or ())

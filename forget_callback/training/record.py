@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
@@ -22,8 +23,8 @@ from forget_callback.training.claim import claim, lock
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes
 from forget_callback.training.setup import Settings, log_again, open_monitor, open_store
-from forget_callback.training.start import rules_of
-from forget_callback.training.unmeasured import Unmeasured, reason
+from forget_callback.training.start import idle_lines, rules_of
+from forget_callback.training.unmeasured import Unmeasured, alarm, reason
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +106,24 @@ class Record:
     def steps(self, probes: Sequence[Probe]) -> dict[str, list[int]]:
         """On rank 0, the steps at which the directory has a snapshot of each probe."""
         return {probe.name: [] if self.store is None else self.store.steps(probe.name) for probe in probes}
+
+    def remaining(self, settings: Settings, probes: Sequence[Probe], failed: Mapping[str, str]) -> Sequence[Probe]:
+        """The probes that can be measured; that others cannot, and are dropped from the run, is noted and said.
+
+        Args:
+            failed: Why, by name.
+
+        Raises:
+            RuntimeError: If none is left, or training must not start without one.
+        """
+        whys = [f"probe {quoted(name)} cannot be measured: {why}" for name, why in failed.items()]
+        if whys and (not probes or settings.on_error != "warn"):
+            raise RuntimeError("; ".join(whys))
+        for name, why in failed.items():
+            self.unmeasured.add(why, probe=name)
+        if whys:
+            alarm(*(f"NOT WATCHED: {why}" for why in whys), *idle_lines(settings.stop, probes))
+        return probes
 
     def open(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -18,16 +18,17 @@ from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import changes_table, snapshot_line
-from forget_callback.runs.history import Row, Stage
+from forget_callback.runs.history import Row
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training import start
+from forget_callback.training.baseline import Baseline
 from forget_callback.training.budget import Budget
 from forget_callback.training.data_seen import DataSeen, Seen, seen_before
 from forget_callback.training.probing import ProbeScorer
 from forget_callback.training.record import Record
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
-from forget_callback.training.setup import Settings, can_differ
+from forget_callback.training.setup import Settings
 from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,6 @@ class Session:
         self.settings, self.trainer, self.record = settings, trainer, Record()
         self._data, self._counted = DataSeen(), Seen(-1)
         self._strict = settings.on_error == "raise"
-        self._low_precision = bool(args.bf16 or args.fp16)  # the Trainer wraps the forward in autocast
         try:
             kept = Notes.of(state)
             self._claim(args, state, kept, before, trained)
@@ -221,10 +221,10 @@ class Session:
     ) -> tuple[int | None, Sequence[Probe]]:
         """The probes that this run can measure; opens the record of one that goes on, and gives its batch size."""
         fit, failed = together(lambda: start.bound(self.settings.probes, tokenizer, strict=self._strict))
-        found = self._remaining(fit, failed)
+        found = self.record.remaining(self.settings, fit, failed)
         steps = on_main(lambda: self.record.steps(found))
         new = start.measured_before(found, steps)
-        found = self._remaining([probe for probe in found if probe.name not in new], new)
+        found = self.record.remaining(self.settings, [probe for probe in found if probe.name not in new], new)
         if not any(steps.values()):
             return None, found
         return self.record.open(self.settings, self.trainer, args, state, found, notes), found
@@ -241,78 +241,18 @@ class Session:
 
     def _take_baseline(self, args: TrainingArguments, state: TrainerState, model: Any, *, trained: bool) -> None:
         """Scores the model as it is, and what it is compared against if that is another one."""
-        kind, stage, base = self.settings.baseline, Stage(), list[Snapshot]()
-        if kind == "base":
-            if not hasattr(model, "disable_adapter"):
-                raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
-            with model.disable_adapter():
-                base = self._score_first(model)
-        elif kind != "start":
-            base, stage, failed = on_main(lambda: start.run_baseline(kind, self._scorer.probes, strict=self._strict))
-            self._keep(failed)
-        else:
-            start.require_start(state.global_step, trained=trained)
+        low = bool(args.bf16 or args.fp16)  # the Trainer wraps the forward in autocast
+        baseline = Baseline(self.settings, self._scorer, self.record, low_precision=low)
+        other, stage = baseline.other_model(model, state.global_step, trained=trained)
         self._budget.announce(state, self._setup["samples_per_step"])
-        now, again = self._score_first(model), None
-        if state.global_step == 0 and not trained and self._rescores(model):
-            again = self._score_again(model)
+        now = baseline.score(model)
+        again = None if trained or state.global_step > 0 else baseline.score_again(model)
         probes = self._scorer.probes
         self.record.open(self.settings, self.trainer, args, state, probes, Notes())
-        if base:
-            left = [one for one in base if one.probe in {probe.name for probe in probes}]
+        if other:
+            left = [one for one in other if one.probe in {probe.name for probe in probes}]
             on_main(lambda: self.record.main.compare_with(left, stage=stage))
         self._observe(state, now, again)
-
-    def _score_first(self, model: Any) -> list[Snapshot]:
-        """Snapshots of the probes that can be scored; the others are dropped from the run."""
-        variants = self.settings.variants != "off"
-        while True:
-            failed: dict[str, str] = {}
-            if self._strict:
-                found = self._scorer.score(model, variants=variants)
-            else:
-                scored = self._scorer.score_apart(model, variants=variants)
-                found, failed = list(scored.snapshots), dict(scored.failed)
-            failed |= start.without_numbers(found)
-            if not failed:
-                self.record.unmeasured.measured(0, found)
-                return found
-            self._keep(failed)  # and once more: the others get the batches of all later evaluations
-
-    def _keep(self, failed: Mapping[str, str]) -> None:
-        """Goes on without the probes that failed."""
-        left = [probe for probe in self._scorer.probes if probe.name not in failed]
-        self._scorer.keep([probe.name for probe in self._remaining(left, failed)])
-
-    def _remaining(self, probes: Sequence[Probe], failed: Mapping[str, str]) -> Sequence[Probe]:
-        """The probes that can be measured; that others cannot, and are dropped from the run, is said.
-
-        Raises:
-            RuntimeError: If none is left, or training must not start without one.
-        """
-        whys = [f"probe {name!r} cannot be measured: {why}" for name, why in failed.items()]
-        if whys and (not probes or self.settings.on_error != "warn"):
-            raise RuntimeError("; ".join(whys))
-        for name, why in failed.items():
-            self.record.unmeasured.add(why, probe=name)
-        if whys:
-            alarm(*(f"NOT WATCHED: {why}" for why in whys), *start.idle_lines(self.settings.stop, probes))
-        return probes
-
-    def _score_again(self, model: Any) -> list[Snapshot] | None:
-        """The same model once more, in other batches and with other samples."""
-        try:
-            return self._scorer.score_again(model)
-        except Exception as error:  # the baseline itself is safe
-            logger.warning("the baseline could not be scored a second time: %s", reason(error))
-            return None
-
-    def _rescores(self, model: Any) -> bool:
-        """Whether the baseline is scored a second time: unless told, where something can differ and time is free."""
-        if self.settings.rescore is not None:
-            return self.settings.rescore
-        differs = self._low_precision or can_differ(model, self._scorer.probes)
-        return differs and self.settings.max_overhead is None
 
 
 def _with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[Snapshot]:

@@ -5,9 +5,10 @@ Knows no model and scores nothing: what happens from the baseline on is `session
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from pathlib import Path
@@ -89,6 +90,29 @@ class Settings:
         """The metric of each key that evaluations of the Trainer may have."""
         names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
         return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
+
+
+def metric_names(metrics: Iterable[str] | None) -> tuple[str, ...]:
+    """The names that a user gives.
+
+    Raises:
+        ValueError: If they are one text.
+    """
+    if isinstance(metrics, str):
+        raise ValueError(f"evaluation_metrics must be a list of names of metrics, got {metrics!r}; write [{metrics!r}]")
+    return tuple(metrics or ())
+
+
+@contextlib.contextmanager
+def errors(on_error: OnError, report: Callable[[Exception], object], *, starting: bool = False) -> Iterator[None]:
+    """Reports what goes wrong, or raises it if that is wanted: as training starts, or always."""
+    try:
+        yield
+    except Exception as error:  # whatever it is, it must not end a run that costs days
+        if on_error == "raise" or (starting and on_error == "refuse"):
+            raise
+        report(error)
+        logger.debug("the error in full", exc_info=True)
 
 
 def can_differ(model: Any, probes: Sequence[Probe]) -> bool:
