@@ -203,6 +203,11 @@ class ForgetCallback(TrainerCallback):
         before, trained = None, False
         if self._start is not None and self._start.is_repeated(trainer, args, state, model):
             before, trained = self._session, self._start.trained
+        elif self._start is not None and self._start.trained and self._start.has(model) and state.global_step == 0:
+            logger.warning(
+                "this model was trained by another trainer, whose training did not end: the baseline of this run is "
+                "the model as it is now, and what was lost by then does not show"
+            )
         self._end(keep=before is not None)
         self._record, self._state = Record(), state
         self._start = Start(trainer, args, state, model, trained=trained)

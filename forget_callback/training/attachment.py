@@ -119,6 +119,10 @@ class Start:
         """Whether a step was trained so far."""
         return self._trained or self._state.global_step > self._step
 
+    def has(self, model: Any) -> bool:
+        """Whether it trained this model."""
+        return self._model() is _inner(model)
+
     def is_repeated(self, trainer: Any, args: TrainingArguments, state: TrainerState, model: Any) -> bool:
         """Whether training starts again where this one started, with the model as this one left it.
 
@@ -126,7 +130,7 @@ class Start:
         one that was interrupted. With other weights it is another training: a new trainer, or the new model that
         `model_init` makes, as for each trial of a hyperparameter search, or a checkpoint that is resumed.
         """
-        same = self._trainer() is (args if trainer is None else trainer) and self._model() is _inner(model)
+        same = self._trainer() is (args if trainer is None else trainer) and self.has(model)
         # At a later step the weights are a checkpoint's, unless it is the Trainer that starts again.
         return same and state.global_step == self._step and (self._step == 0 or args.auto_find_batch_size)
 

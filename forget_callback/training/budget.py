@@ -67,10 +67,11 @@ class Budget:
                 share,
             )
 
-    def begin(self, monitor: ForgetMonitor) -> None:
+    def begin(self, monitor: ForgetMonitor, *, baseline: bool) -> None:
         """Takes the first evaluation, on rank 0: what it took is not held against later ones."""
         if self._first is None:
             self._first = monitor.probe_seconds[0]
+            self._said |= not baseline
 
     def afforded(self, monitor: ForgetMonitor, state: TrainerState) -> tuple[float, bool]:
         """The share of the items to score from here on, and whether even that is too expensive now; on rank 0."""

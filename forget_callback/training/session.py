@@ -185,7 +185,7 @@ class Session:
             counts = {"samples_seen": seen.samples, "tokens_seen": seen.tokens}
             found = monitor.observe(state.global_step, snapshots, **counts, again=again)
             tqdm.write(snapshot_line(found.rows, found.seconds, first=first), file=sys.stderr)
-            self._budget.begin(monitor)
+            self._budget.begin(monitor, baseline=first)
             self.record.write()
             if found.error is not None and self._strict:
                 raise found.error

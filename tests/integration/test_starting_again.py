@@ -80,15 +80,18 @@ def test_train_that_is_called_again_after_an_interrupt_keeps_the_first_baseline(
     same(Store(tmp_path).read("mini", 0), after)
 
 
-def test_another_trainer_and_a_new_model_are_new_runs(make_sft, make_model, tokenizer, probe, tmp_path):
+@pytest.mark.parametrize("half_trained", [True, False])
+def test_another_trainer_is_a_new_run(make_sft, make_model, tokenizer, probe, tmp_path, caplog, half_trained):
     callback = ForgetCallback(probe, every=3, on_error="raise")
     trainer = make_sft([Breaks(3, KeyboardInterrupt()), callback])
     with pytest.raises(KeyboardInterrupt):
         trainer.train()
-    half = score_probe(trainer.model, tokenizer, probe)
-    make_sft([callback], model=trainer.model).train()
+    model = trainer.model if half_trained else make_model(seed=2)
+    start = score_probe(model, tokenizer, probe)
+    make_sft([callback], model=model).train()
     assert table(callback) == [[0, 0], [3, 12], [6, 24]]
-    same(Store(tmp_path).read("mini", 0), half)
+    same(Store(tmp_path).read("mini", 0), start)
+    assert ("the model as it is now, and what was lost by then does not show" in caplog.text) == half_trained
 
 
 @pytest.mark.parametrize("interrupted", [True, False])
