@@ -15,6 +15,7 @@ from transformers import TrainerState
 
 from forget_callback.runs import aside
 from forget_callback.runs.manifest import RunState
+from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.store import Store
 from forget_callback.training.attachment import is_training
 
@@ -42,6 +43,7 @@ def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | 
             after = state.global_step
             store.set_run(status=run.status, planned_steps=run.planned_steps, steps=None)
             moved = store.set_aside(after=after)
+            _say_what_lacks(store, after)
         else:
             moved = store.set_aside()
             store.start_run(run)
@@ -86,6 +88,23 @@ def _locked(
     )
     lock(other, state)
     return other, False
+
+
+def _say_what_lacks(store: Store, step: int) -> None:
+    """Warns where training went back and now goes on from a later checkpoint of before."""
+    names = [path.name for path in (store.path / "snapshots").glob("*")]
+    last = max((0, *store.steps(*names)))
+    folders = (store.path / "set-aside").glob("*")
+    before = {at for folder in folders for at in Recorded(folder).steps(*names) if last < at <= step}
+    if before:
+        logger.warning(
+            "training resumes at step %d, and its last snapshot is of step %d: those of steps %s were set aside when it "
+            "was resumed from an earlier one, and are missing; they are in %s",
+            step,
+            last,
+            sorted(before),
+            store.path / "set-aside",
+        )
 
 
 def _beside(store: Store, run_id: str) -> Path:

@@ -93,6 +93,8 @@ def soak(directory, kills, seed=0):
         resume = None
         if usable and rng.random() < 0.85:
             resume = usable[0] if rng.random() < 0.7 else rng.choice(usable)
+            for later in usable[: usable.index(resume)]:  # who goes back does not go on from there afterwards
+                (later / "trainer_state.json").unlink()
         counts["resumes" if resume else "fresh starts"] += 1
         process = train(out, *(["--resume", resume] if resume else []))
         if counts["kills"] < kills:

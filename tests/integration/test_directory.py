@@ -203,6 +203,23 @@ def test_a_resumed_run_takes_its_own_record_back(make_sft, probe, tmp_path, capl
     assert len(kept) == 1 and len(list(kept[0].parent.glob("snapshots/mini/*"))) == 3
 
 
+def test_who_goes_back_and_then_on_from_a_later_checkpoint_is_told_what_is_missing(make_sft, probe, tmp_path, caplog):
+    make_sft([ForgetCallback(probe, every=1)], **SAVED).train()
+    shutil.copytree(tmp_path / "checkpoint-6", tmp_path / "kept")
+
+    def crash():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_sft([ForgetCallback(probe, every=1), At(4, crash)]).train(
+            resume_from_checkpoint=str(tmp_path / "checkpoint-2")
+        )
+    assert "and are missing" not in caplog.text
+    make_sft([ForgetCallback(probe, every=1)]).train(resume_from_checkpoint=str(tmp_path / "kept"))
+    assert Store(tmp_path).steps("mini") == [0, 1, 2, 3, 4, 6]
+    assert "its last snapshot is of step 4: those of steps [5, 6] were set aside" in caplog.text
+
+
 DAMAGES = {
     "manifest.json": "manifest.json is damaged: .*; restore it from a copy.*; it was moved to .* and is written anew",
     "snapshots/mini/step-00000002.parquet": "step-00000002.parquet is damaged, or no Parquet.*; step 2 was moved to",
