@@ -98,8 +98,8 @@ def _say_what_lacks(store: Store, step: int) -> None:
     before = {at for folder in folders for at in Recorded(folder).steps(*names) if last < at <= step}
     if before:
         logger.warning(
-            "training resumes at step %d, and its last snapshot is of step %d: those of steps %s were set aside when it "
-            "was resumed from an earlier one, and are missing; they are in %s",
+            "training resumes at step %d, and its last snapshot is of step %d: those of steps %s were set aside when "
+            "it was resumed from an earlier checkpoint, and are missing; they are in %s",
             step,
             last,
             sorted(before),
