@@ -27,7 +27,8 @@ def teach(model, tokenizer, lines, *, steps=120, lr=5e-3):
 @torch.no_grad()
 def log_probabilities(model, tokens):
     """Log-softmax in float64 of one unpadded forward: row i is the distribution of token i + 1."""
-    return torch.log_softmax(model(input_ids=torch.tensor([list(tokens)])).logits[0].double(), dim=-1)
+    ids = torch.tensor([list(tokens)])
+    return torch.log_softmax(model(input_ids=ids, use_cache=False).logits[0].double(), dim=-1)
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def greedy(model, prompt, n, stops=()):
     """Greedy decoding by definition: the whole text through the model again for every token."""
     tokens = list(prompt)
     while len(tokens) < len(prompt) + n:
-        tokens.append(int(model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+        tokens.append(int(model(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1].argmax()))
         if tokens[-1] in stops:
             break
     return tokens[len(prompt) :]

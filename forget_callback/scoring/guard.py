@@ -99,16 +99,16 @@ class _Kept:
         value, content = self.value, self.content
         if self.place.get(self.name) is not value:
             self.place[self.name] = value
-        if self.version >= 0 and value._version != self.version:
-            if content is None:
-                logger.warning(
-                    "a forward pass changed the buffer %r of %d MB in place: it is left so, and training does not "
-                    "continue bit for bit",
-                    self.name,
-                    value.nbytes // 10**6,
-                )
-            else:
+        if isinstance(content, torch.Tensor):
+            if not torch.equal(value, content):  # not by version: batch norm's kernel changes statistics in silence
                 value.copy_(content)
+        elif self.version >= 0 and value._version != self.version:
+            logger.warning(
+                "a forward pass changed the buffer %r of %d MB in place: it is left so, and training does not continue "
+                "bit for bit",
+                self.name,
+                value.nbytes // 10**6,
+            )
         elif isinstance(value, (list, dict, set)) and not _are_same(_members(value), content):
             value.clear()
             if isinstance(value, list):

@@ -26,6 +26,8 @@ _NEEDED = "model must be a causal language model"
 _ADVICE = "pass the causal language model itself (AutoModelForCausalLM)"
 # Settings that limit a model's positions, under the names that configs give them.
 _LIMITS = ("max_position_embeddings", "max_target_positions", "max_seq_len")
+_SPARSE_LAYERS = {"indexed_attention", "compressed_sparse_attention", "heavily_compressed_attention"}
+# Kinds of rotary embeddings whose frequencies depend on the sequences that they see.
 _VARYING = ("dynamic", "longrope")
 
 
@@ -119,9 +121,14 @@ def layer_settings(config: Any, name: str) -> set[Any]:
 
 
 def context_length(model: Any) -> int:
-    """Tokens that the model has positions for; unlimited where its config names no limit."""
-    config = text_config(model)
-    return min((n for name in _LIMITS for n in layer_settings(config, name) if isinstance(n, int)), default=2**62)
+    """Tokens that the model has positions for; unlimited where its config names no limit, or -1 as XLNet's."""
+    limits = (n for name in _LIMITS for n in layer_settings(text_config(model), name))
+    return min((n for n in limits if isinstance(n, int) and n > 0), default=2**62)
+
+
+def is_sparse(model: Any) -> bool:
+    """Whether layers choose the tokens that they attend to: padding may change their choice."""
+    return bool(layer_settings(text_config(model), "layer_types") & _SPARSE_LAYERS)
 
 
 def varies_from(model: Any) -> int:

@@ -11,7 +11,9 @@ from transformers import GenerationConfig, Qwen2Config
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.guard import no_side_effects
-from tests.helpers import digest, generators
+from forget_callback.scoring.likelihood.tokens import continuations
+from tests.helpers import digest, generators, greedy, log_probabilities
+from tests.scoring.architectures import tiny
 
 ITEMS = [
     MultipleChoice("a", "The capital of France is", [" Paris", " Rome"], 0),
@@ -225,3 +227,173 @@ def test_a_model_without_generation_config_and_a_plain_tokenizer(make_model):
         assert not module.training
         tokenizer.side = "left"
     assert module.training and module[1].training and tokenizer.side == "right"
+
+
+# --- buffers and attributes of modules --------------------------------------------------------------------------
+
+
+class Counting(torch.nn.Module):
+    """State of every kind that a forward pass may change."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("seen", torch.zeros(3))
+        self.register_buffer("replaced", torch.zeros(3), persistent=False)
+        self.register_buffer("made_late", None)
+        self.calls, self.plain, self.kind = 0, torch.zeros(2), "first"
+        self.loads, self.by_expert, self.lengths = [1], {0: torch.zeros(1)}, {3}
+        self.norm, self.observer = torch.nn.BatchNorm1d(2), torch.nn.Identity()
+
+    def forward(self, *args, **kwargs):
+        self.seen += 1
+        self.replaced, self.made_late = self.replaced + 1, torch.ones(2)
+        self.calls += 1
+        self.plain.add_(1)
+        self.kind = "second"
+        self.loads.append(2)
+        self.by_expert[0], self.by_expert[1] = torch.ones(1), 5
+        self.lengths.clear()
+        self.observer = torch.nn.ReLU()
+        torch.nn.functional.batch_norm(torch.randn(4, 2), self.norm.running_mean, self.norm.running_var, training=True)
+        return self.layer(*args, **kwargs)
+
+
+def held(module):
+    """All of it, objects and values."""
+    names = ("seen", "replaced", "made_late", "calls", "plain", "kind", "loads", "by_expert", "lengths", "observer")
+    values = [getattr(module, name) for name in names] + [module.norm.running_mean, module.norm.running_var]
+    return repr([(id(value), value) for value in values])
+
+
+def test_buffers_and_attributes_that_a_forward_pass_changes_are_restored(make_model, tokenizer):
+    model = make_model().train()
+    model.model.layers[0] = counting = Counting(model.model.layers[0]).train()
+    before = held(counting)
+    score_probe(model, tokenizer, PROBES["sampled"])
+    assert held(counting) == before
+    model(input_ids=torch.tensor([[5, 6, 7]]))
+    assert held(counting) != before
+
+
+def test_a_large_buffer_that_is_changed_in_place_is_said(make_model, tokenizer, caplog):
+    """Copies of quantized weights would need their memory twice."""
+
+    class Large(Counting):
+        def __init__(self, layer):
+            super().__init__(layer)
+            self.register_buffer("wide", torch.zeros(2**19))
+
+        def forward(self, *args, **kwargs):
+            self.wide[0] += 1
+            return self.layer(*args, **kwargs)
+
+    model = make_model()
+    model.model.layers[0] = Large(model.model.layers[0])
+    score_probe(model, tokenizer, Probe("p", ITEMS[:1]))
+    assert "changed the buffer 'wide' of 2 MB in place: it is left so" in caplog.text
+
+
+# --- rotary embeddings that depend on the sequences that they see ---------------------------------------------------
+
+_BY_TYPE = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}
+ROTARY = {
+    "dynamic": ("Qwen2", {"rope_parameters": _BY_TYPE}),
+    "dynamic by layer type": (
+        "Gemma3, window",
+        {
+            "num_hidden_layers": 2,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "rope_parameters": {"full_attention": _BY_TYPE, "sliding_attention": _BY_TYPE},
+        },
+    ),
+    "longrope": (
+        "Phi3, window",
+        {
+            "sliding_window": None,
+            "original_max_position_embeddings": 16,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 100.0,
+                "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+            },
+        },
+    ),
+}
+
+
+def rotary(name, tokenizer, **more):
+    architecture, settings = ROTARY[name]
+    limit = 64 if name == "longrope" else 16
+    return tiny(architecture, **{**settings, "vocab_size": len(tokenizer), "max_position_embeddings": limit, **more})
+
+
+def rotary_probe(tokenizer):
+    """Items shorter and longer than 16 tokens, and some of just 16."""
+    story = tokenizer.encode("The capital of France is Paris. Once upon a time there was a fox who ran over the hill. ")
+    items = []
+    for i, n in enumerate((3, 9, 14, 15, 16, 22, 30)):
+        prompt = tokenizer.decode(story[:n])
+        items += [MultipleChoice(f"c{i}", prompt, ["x", "y", "z"], 0), Recall(f"r{i}", prompt, "xy")]
+        items.append(Generation(f"g{i}", prompt, "x", "contains", max_new_tokens=2 if n < 15 else 8))
+    return Probe("p", items)
+
+
+def rotary_state(model):
+    names = [f"{name}.{own}" for name, module in model.named_modules() for own in vars(module) if "seq_len" in own]
+    values = [model.get_submodule(name.rpartition(".")[0]).__dict__[name.rpartition(".")[2]] for name in names]
+    return repr(values), digest(dict(model.named_buffers()))
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_training_with_dynamic_rotary_embeddings_continues_bit_for_bit(tokenizer, name):
+    def train(probe):
+        model = rotary(name, tokenizer).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        states = []
+        for length in (30, 20, 40, 18, 10, 25):
+            ids = torch.arange(5, 5 + 2 * length).reshape(2, length) % len(tokenizer)
+            step(model, ids, optimizer)
+            states.append((digest(model.state_dict()), rotary_state(model)))
+            if probe is not None:
+                score_probe(model, tokenizer, probe)
+        return states
+
+    assert train(rotary_probe(tokenizer)) == train(None)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_answers_do_not_depend_on_what_training_saw(tokenizer, name):
+    model, probe = rotary(name, tokenizer), rotary_probe(tokenizer)
+    fresh = score_probe(model, tokenizer, probe)
+    for length in (40, 17, 16, 60):
+        with torch.no_grad():
+            model(input_ids=torch.arange(5, 5 + length)[None])
+        again = score_probe(model, tokenizer, probe)
+        assert [list(scores) for scores in again.scores] == [list(scores) for scores in fresh.scores]
+        assert again.text.tolist() == fresh.text.tolist()
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_every_answer_is_that_of_a_model_that_has_seen_nothing(tokenizer, name):
+    """Rows of a batch share their frequencies, and so do cached keys and new ones: neither may change an answer."""
+    probe = rotary_probe(tokenizer)
+    snapshot = score_probe(rotary(name, tokenizer), tokenizer, probe)
+    scored = {probe.items[row.item].id: [] for row in continuations(probe, tokenizer)}
+    for row in continuations(probe, tokenizer):
+        model = rotary(name, tokenizer)
+        table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
+        own = table.gather(1, torch.tensor(row.tokens[row.n_context :])[:, None])
+        scored[probe.items[row.item].id].append(float(own.sum()))
+    for i, item in enumerate(probe.items):
+        if np.isnan(snapshot.correct[i]):
+            assert len(tokenizer.encode(item.prompt)) > 8 and name != "longrope"
+        elif isinstance(item, MultipleChoice):
+            np.testing.assert_allclose(snapshot.scores[i], scored[item.id], atol=1e-4)
+        elif isinstance(item, Generation):
+            expected = greedy(rotary(name, tokenizer), tokenizer.encode(item.prompt), item.max_new_tokens, [2])
+            assert snapshot.text[i] == tokenizer.decode(expected, skip_special_tokens=True)
+    if name == "longrope":
+        assert not np.isnan(snapshot.correct).any()
+        assert (snapshot.metadata["likelihood"], snapshot.metadata["generation"]) == ("unpadded, all", "forward passes")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class DecodingLoop:
         self.model, self.checker, self.requests, self.probe = model, checker, requests, probe
         self.budget, self.advance, self.progress = budget, advance, progress
         self._tokens: list[list[int]] = [[] for _ in requests]
+        self._logits: list[list[float]] = [[] for _ in requests]
 
     def run(self) -> None:
         """Generates all texts."""
@@ -62,6 +64,19 @@ class DecodingLoop:
             for depth, members in groups:
                 if members:
                     self._decode_group(members, depth)
+
+    def run_plainly(self) -> None:
+        """The same by definition: one request at a time, and its whole text through the model for every token."""
+        device = next(self.model.parameters()).device
+        with last_logits_only(self.model, 1):
+            for i, request in enumerate(self.requests):
+                self.progress.running = [i]
+                unfinished = [0]
+                while unfinished:
+                    ids = torch.tensor([[*request.prompt, *self._tokens[i]]], device=device)
+                    logits = self.model(input_ids=ids, use_cache=False).logits[:, -1]
+                    _, unfinished = self._append_tokens([i], logits)
+                self.advance(1)
 
     def _may_share(self) -> bool:
         """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
@@ -101,14 +116,17 @@ class DecodingLoop:
             drawn = [float(self.requests[i].draws[len(self._tokens[i])]) for i in members]
             uniform = torch.tensor(drawn, device=logits.device)
         token = next_tokens(logits, uniform, temperature=self.probe.temperature, top_p=self.probe.top_p)
+        chosen = logits.gather(1, token.clamp(min=0)[:, None]).squeeze(1)
         unfinished = []
-        for row, (i, new) in enumerate(zip(members, token.tolist())):
+        for row, (i, new, logit) in enumerate(zip(members, token.tolist(), chosen.tolist())):
             tokens, request = self._tokens[i], self.requests[i]
             tokens.append(new)
+            self._logits[i].append(logit)
             if new >= 0 and len(tokens) < request.max_new_tokens and not self.checker.should_stop(request, tokens):
                 unfinished.append(row)
             else:
-                self.progress.found[i] = None if new < 0 else self.checker.generated(request, tokens)
+                text = None if new < 0 else self.checker.generated(request, tokens)
+                self.progress.found[i] = text and replace(text, logits=tuple(self._logits[i]))
         return token, unfinished
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -26,14 +27,16 @@ from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
-from forget_callback.scoring.models import require_next_tokens, varies_from
+from forget_callback.scoring.models import is_sparse, require_next_tokens, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
 # In the order of preference: each is the fallback of those before it.
-BACKENDS = ("vllm", "loop", "generate", "generate unpadded")
+BACKENDS = ("vllm", "loop", "generate", "generate unpadded", "forward passes")
 # Share of tokens that plain forward passes must choose alike in low precision, where ties are frequent; else all.
 _AGREEMENT = 0.95
+# Difference in a token's logit that another order of additions makes in full precision.
+_LOGITS = 1e-3
 
 
 class TextGenerator:
@@ -112,17 +115,16 @@ class TextGenerator:
         checker = StopChecker(model, tokenizer, self.turn)
         run = partial(self._run, model, checker, shard, vllm, advance)
         with without_router_loss(model):
+            if self.backend is None and self._outgrows(model):
+                self.backend = BACKENDS[-1]  # the definition itself: one pass of the whole text gives other numbers
             if self.backend is not None:
                 found = run(self.backend)
             else:
                 dtype = computes_in(model)
                 prompt = self.requests[0].prompt[:8]
                 require_next_tokens(model, [*prompt, *prompt], dtype)
-                backends = [
-                    b for b in BACKENDS if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))
-                ]
                 self.backend, found = first_correct(
-                    BACKENDS[-1:] if self._outgrows(model) else backends,
+                    self._backends(model, vllm, dtype),
                     run,
                     lambda found: shard.broadcast(
                         _disagreement(model, self.requests, self._texts(found), self.probe, dtype)
@@ -134,8 +136,14 @@ class TextGenerator:
         return [found.get(i, []) for i in range(len(self._ranges))]
 
     def _outgrows(self, model: Any) -> bool:
-        """Whether a text reaches where rotary embeddings depend on the length of all rows and cached keys."""
+        """Whether a text reaches where rotary embeddings depend on the length of other rows, and of cached keys."""
         return max(len(q.prompt) + q.max_new_tokens for q in self.requests) > varies_from(model)
+
+    def _backends(self, model: Any, vllm: VLLM | None, dtype: torch.dtype) -> Sequence[str]:
+        """The backends that architecture and precision do not rule out."""
+        # In low precision ties alone may make `generate` differ; forward passes of the whole text cost far more.
+        backends = BACKENDS[3 if is_sparse(model) else 0 : None if dtype in FULL else -1]
+        return [b for b in backends if b != "vllm" or (vllm is not None and vllm.supports(model, self.probe))]
 
     def _run(
         self,
@@ -184,16 +192,16 @@ class TextGenerator:
         """
         own = [i for n in items for i in range(*self._ranges[n])]
         requests = [self.requests[i] for i in own]
-        if backend == "loop":
-            how: dict[str, Any] = {"budget": budget, "advance": advance, "progress": progress}
-            DecodingLoop(model, checker, requests, self.probe, **how).run()
+        how: dict[str, Any] = {"budget": budget, "advance": advance, "progress": progress}
+        if backend in ("loop", "forward passes"):
+            loop = DecodingLoop(model, checker, requests, self.probe, **how)
+            loop.run() if backend == "loop" else loop.run_plainly()
         elif backend == "vllm":
             assert vllm is not None
             progress.found.update(enumerate(vllm.generate(self.requests, own, checker, calls=calls)))
             advance(len(own))
         else:
-            how = {"budget": budget, "pad": backend == "generate", "use_cache": not self._outgrows(model)}
-            _generate(model, checker, requests, self.probe, advance=advance, progress=progress, **how)
+            _generate(model, checker, requests, self.probe, pad=backend == "generate", **how)
 
     def _by_item(
         self, items: Sequence[int], attempt: Attempt[GeneratedText | None]
@@ -218,15 +226,18 @@ def _disagreement(
 ) -> str | None:
     """How three texts, the shortest to the longest, differ from the choice of plain unpadded forward passes.
 
-    None if they agree, as far as memory reaches.
+    None if they agree, as far as memory reaches. In full precision the logits must agree as well: of wrong positions or
+    a wrong mask, a confident model may still choose the same tokens.
     """
     device = next(model.parameters()).device
     lengths = [(len(q.prompt) + len(t.tokens), i) for i, (q, t) in enumerate(zip(requests, found)) if t and t.tokens]
     order = [i for _, i in sorted(lengths)]
     chosen = {order[at] for at in (0, len(order) // 2, len(order) - 1)} if order else set()
     needed = 1.0 if dtype in FULL else _AGREEMENT
+    away = 0.0
 
     def compare(progress: Progress[tuple[int, int]]) -> None:
+        nonlocal away
         for i in sorted(chosen, key=order.index):
             progress.running = [i]
             text, request = found[i], requests[i]
@@ -237,12 +248,17 @@ def _disagreement(
             generated = torch.tensor(text.tokens, device=device)
             uniform = torch.tensor(request.draws[: len(generated)], device=device)
             expected = next_tokens(logits, uniform, temperature=probe.temperature, top_p=probe.top_p)
-            near_tie = logits.gather(1, generated[:, None]).squeeze(1) >= logits.amax(dim=1) - rounding(logits, dtype)
+            own = logits.gather(1, generated[:, None]).squeeze(1)
+            near_tie = own >= logits.amax(dim=1) - rounding(logits, dtype)
             same = (expected == generated) | (near_tie if probe.temperature == 0 else False)
             progress.found[i] = int(same.sum()), len(generated)
+            if text.logits and dtype in FULL:
+                away = max(away, float((own - torch.tensor(text.logits, device=device)).abs().max()))
 
     compared = list(attempted(compare).found.values())
     right, total = (sum(pair[at] for pair in compared) for at in (0, 1))
+    if away > _LOGITS:
+        return f"a token's logit differs by {away:.2g} from a plain forward pass"
     if right < needed * total:
         return f"plain forward passes choose {right} of {total} tokens alike, {needed:.0%} are needed"
     return None
@@ -263,11 +279,12 @@ class _StopsReached(StoppingCriteria):
 
 
 class _ChosenTokenOnly(LogitsProcessor):
-    """Masks every token but the one that `next_tokens` chooses; remembers the rows whose logits became NaN."""
+    """Masks every token but the one that `next_tokens` chooses; keeps its logit, and which rows became NaN."""
 
     def __init__(self, requests: Sequence[GenerationRequest], probe: Probe, width: int, device: torch.device) -> None:
         self.requests, self.probe, self.width = requests, probe, width
         self.nan = torch.zeros(len(requests), dtype=torch.bool, device=device)
+        self.logits: list[torch.Tensor] = []  # of the chosen tokens, step by step, ``(rows,)``
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step, uniform = input_ids.shape[1] - self.width, None
@@ -275,7 +292,9 @@ class _ChosenTokenOnly(LogitsProcessor):
             uniform = torch.tensor([float(q.draws[step]) for q in self.requests], device=scores.device)
         token = next_tokens(scores, uniform, temperature=self.probe.temperature, top_p=self.probe.top_p)
         self.nan |= token < 0
-        return torch.full_like(scores, -torch.inf).scatter_(1, token.clamp(min=0)[:, None], 0.0)
+        at = token.clamp(min=0)[:, None]
+        self.logits.append(scores.gather(1, at).squeeze(1))
+        return torch.full_like(scores, -torch.inf).scatter_(1, at, 0.0)
 
 
 def _generate(
@@ -286,7 +305,6 @@ def _generate(
     *,
     budget: int,
     pad: bool,
-    use_cache: bool,
     advance: Callable[[int], object],
     progress: Progress[GeneratedText | None],
 ) -> None:
@@ -298,13 +316,12 @@ def _generate(
         batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
         order = order[len(batch) :]
         progress.running = batch
-        texts = _generate_batch(model, checker, [requests[i] for i in batch], probe, use_cache=use_cache)
-        progress.found.update(zip(batch, texts))
+        progress.found.update(zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)))
         advance(len(batch))
 
 
 def _generate_batch(
-    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe, *, use_cache: bool
+    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe
 ) -> list[GeneratedText | None]:
     device = next(model.parameters()).device
     width = max(len(request.prompt) for request in requests)
@@ -315,7 +332,7 @@ def _generate_batch(
         max_new_tokens=requests[0].max_new_tokens,
         eos_token_id=checker.eos_ids or None,
         pad_token_id=checker.pad,
-        use_cache=use_cache,
+        use_cache=True,
     )
     chosen = _ChosenTokenOnly(requests, probe, width, device)
     with _without_own_config(model):
@@ -326,8 +343,12 @@ def _generate_batch(
             logits_processor=LogitsProcessorList([chosen]),
             stopping_criteria=StoppingCriteriaList([_StopsReached(checker, requests, width)]),
         )
-    rows = zip(requests, output[:, width:].tolist(), chosen.nan.tolist())
-    return [None if nan else checker.truncate(request, row) for request, row, nan in rows]  # padding follows the stop
+    result: list[GeneratedText | None] = []
+    logits = torch.stack(chosen.logits, dim=1).tolist()
+    for request, row, own, nan in zip(requests, output[:, width:].tolist(), logits, chosen.nan.tolist()):
+        text = checker.truncate(request, row)  # padding follows the stop
+        result.append(None if nan else replace(text, logits=tuple(own[: len(text.tokens)])))
+    return result
 
 
 @contextlib.contextmanager

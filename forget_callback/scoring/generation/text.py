@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
@@ -33,11 +33,13 @@ class GeneratedText:
         text: Up to the stop string, which is not part of it.
         tokens: All generated token ids, including a final stop token.
         finish: "token" at an end-of-sequence token, "text" at a stop string, "length" at the token limit.
+        logits: The model's logit of each token, none where the backend does not say it.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish: str
+    logits: tuple[float, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

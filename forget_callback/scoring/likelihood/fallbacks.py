@@ -16,11 +16,11 @@ import torch
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, likelihoods
-from forget_callback.scoring.likelihood.head import computes_in, head_of, is_matrix, keeps_logits, rounding
+from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
 from forget_callback.scoring.likelihood.plan import Chunk, plan, renumbered
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
-from forget_callback.scoring.models import layer_settings, require_next_tokens, text_config, varies_from
+from forget_callback.scoring.models import is_sparse, layer_settings, require_next_tokens, text_config, varies_from
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
@@ -104,7 +104,7 @@ class LikelihoodScorer:
         self.path, found = first_correct(
             paths,
             run,
-            lambda found: shard.broadcast(_disagreement(self.rows, found, reference, tolerance)),
+            lambda found: shard.broadcast(_disagreement(self.rows, found, reference, tolerance, self.dtype)),
             name="scoring path",
             dtype=self.dtype,
         )
@@ -178,7 +178,7 @@ def _planned(
 
 def _supported(model: Any, rows: Sequence[Continuation]) -> list[ScoringPath]:
     """The paths that the model's architecture does not rule out."""
-    if max(len(row.tokens) for row in rows) > varies_from(model):
+    if is_sparse(model) or max(len(row.tokens) for row in rows) > varies_from(model):
         return [PATHS[-1]]  # rows of one length: what a row gives depends on the longest of its batch
     head = head_of(model)
     heads = {"all"} if head is None else {"own", "all"}
@@ -226,16 +226,23 @@ def _reference(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> 
 
 
 def _disagreement(
-    rows: Sequence[Continuation], found: Sequence[Likelihood | None], reference: dict[int, float], tolerance: float
+    rows: Sequence[Continuation],
+    found: Sequence[Likelihood | None],
+    reference: dict[int, float],
+    tolerance: float,
+    dtype: torch.dtype,
 ) -> str | None:
-    """How the log-probabilities differ from the reference, None if a token's differs by no more than the tolerance."""
+    """How the log-probabilities differ from the reference, None if a token's differs by no more than the tolerance.
+
+    In full precision no continuation may differ by more; in low precision, where rounding is large, their root mean
+    square.
+    """
     pairs = [(rows[i], one.logprob, expected) for i, expected in reference.items() if (one := found[i]) is not None]
     if any(np.isnan(logprob) != np.isnan(expected) for _, logprob, expected in pairs):
         return "log-probabilities are NaN where a plain forward pass gives numbers"
     errors = [(logprob - expected) / (len(row.tokens) - row.n_context) for row, logprob, expected in pairs]
-    rms = float(np.sqrt(np.nanmean(np.square(errors)))) if not np.isnan(errors).all() else 0.0
-    if rms > tolerance:
-        return (
-            f"a token's log-probability differs by {rms:.2g} nats from a plain forward pass, {tolerance:.2g} is allowed"
-        )
-    return None
+    if np.isnan(errors).all():
+        return None
+    size = np.sqrt(np.nanmean(np.square(errors))) if dtype not in FULL else np.nanmax(np.abs(errors))
+    said = f"a token's log-probability differs by {size:.2g} nats from a plain forward pass, {tolerance:.2g} is allowed"
+    return said if size > tolerance else None
