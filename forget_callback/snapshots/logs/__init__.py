@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval, per_item, rollouts
 from forget_callback.snapshots.logs.files import columns_of, first_record, stem_of, suffix_of
-from forget_callback.snapshots.logs.log import Log, LogOptions, merge
+from forget_callback.snapshots.logs.log import Log, LogOptions, listed, merge
 from forget_callback.snapshots.logs.matching import match
 
 __all__ = ["Log", "LogOptions", "is_log", "match", "read_logs"]
@@ -141,7 +141,7 @@ def _newest(path: Path, found: Mapping[Path, tuple[str, str, str]], wanted: LogO
     """
     models = sorted({model.removeprefix(f"{path}{os.sep}") for model, _, _ in found.values()})
     if len(models) > 1:
-        shown = ", ".join(printable(model) for model in models)
+        shown = listed(models)
         raise ValueError(
             f"{printable(str(path))} holds logs of {len(models)} models: {shown}; name one log or directory"
         )
@@ -159,7 +159,7 @@ def _require_chosen(path: Path, logs: Sequence[Log], wanted: LogOptions) -> None
     for option, value in (("metric", wanted.metric), ("filter", wanted.filter)):
         without = [log for log in logs if value is not None and log.how.get(option) != value]
         if without and len(without) == len(logs):
-            there = ", ".join(map(printable, without[0].offers.get(option, ()))) or "none"
+            there = listed(without[0].offers.get(option, ()))
             raise ValueError(f"{printable(str(path))} has no {option} {quoted(value)}; {without[0].probe} has {there}")
         for log in without if option == "metric" else ():
             wanted.note(f"{log.probe} has no metric {quoted(value)}: {quoted(log.how['metric'])} is used")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.quoting import printable
-from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, pick_metric
+from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, listed, pick_metric
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRECT, PARTIAL, NOANSWER
@@ -76,7 +76,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     rows = by_id(rows, source, wanted)
     scorers = list(dict.fromkeys(name for row in rows for name in row.metrics))
     if len(scorers) > 1 and wanted.metric not in scorers:
-        shown = ", ".join(map(printable, scorers))
+        shown = listed(scorers)
         raise ValueError(f"{source} has {len(scorers)} scorers: {shown}; choose one: --metric")
     metric, _ = pick_metric(rows, source, wanted)
     there = {row.id for row in rows}

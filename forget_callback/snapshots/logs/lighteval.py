@@ -90,7 +90,12 @@ def _row(number: int, columns: Mapping[str, Any], source: str, *, newer: bool) -
         metrics = values["metric" if newer else "metrics"]
         raw = _newer(values) if newer else _older(values)
         raw["options"] = tuple(map(str, raw["options"]))
-        raw["right"] = tuple(place for place in raw["right"] if 0 <= place < len(raw["options"]))
+        places = (place for place in raw["right"] if isinstance(place, int))
+        raw["right"] = tuple(place for place in places if 0 <= place < len(raw["options"]))
+        raw["question"] = str(raw["question"])
+        raw["text"] = None if raw["text"] is None else str(raw["text"])
+        if not all(isinstance(one, (int, float)) for one in raw["sums"]):
+            raw["sums"] = []
         scored = {name: value for name, value in metrics.items() if value is not None}
         name = str(values["doc"]["id"]) if newer else _question_hash(values)
     except (KeyError, TypeError, AttributeError) as error:

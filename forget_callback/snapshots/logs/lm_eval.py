@@ -28,6 +28,7 @@ from forget_callback.snapshots.logs.log import (
     LogRow,
     by_id,
     digest,
+    listed,
     pick_metric,
     task_and_time,
 )
@@ -77,7 +78,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     results, source = results_of(file), printable(str(file))
     rows, filters = _by_filter(_lines(file, source), results, source)
     if len(filters) > 1 and wanted.filter not in filters:
-        shown = ", ".join(map(printable, filters))
+        shown = listed(filters)
         raise ValueError(
             f"{source} has every answer extracted by {len(filters)} filters: {shown}; choose one: --filter"
         )
@@ -127,13 +128,17 @@ def _lines(file: Path, source: str) -> list[LogRow]:
     rows = []
     for where, raw in records(file):
         names = raw.get("metrics") or [name for name in raw if name not in _FIELDS]
-        lists = isinstance(raw.get("filtered_resps"), list) and isinstance(names, list)
+        lists = isinstance(raw.get("filtered_resps"), list) and _are_texts(names)
         arguments = _arguments(raw.get("arguments"))
         if arguments is None or not lists or not raw.keys() >= _NEEDED:
             raise ValueError(f"{source}, {where}: not a sample of lm-eval: expected doc_id, target, arguments, ...")
         raw["arguments"] = arguments
-        rows.append(LogRow(str(raw["doc_id"]), where, {str(name): raw.get(name) for name in names}, raw))
+        rows.append(LogRow(str(raw["doc_id"]), where, {name: raw.get(name) for name in names}, raw))
     return rows
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _by_filter(rows: Sequence[LogRow], results: Results, source: str) -> tuple[Sequence[LogRow], list[str]]:

@@ -39,8 +39,9 @@ class Results:
     @property
     def filters(self) -> list[str]:
         """The names of the task's filters, in the order in which they were applied."""
-        listed = table_in(self.of_task("configs")).get("filter_list")
-        names = [str(one["name"]) for one in listed or () if isinstance(one, dict) and "name" in one]
+        applied = table_in(self.of_task("configs")).get("filter_list")
+        filters = applied if isinstance(applied, list) else []
+        names = [str(one["name"]) for one in filters if isinstance(one, dict) and "name" in one]
         scores = (key.partition(",") for key in table_in(self.of_task("results")))
         return names or list(dict.fromkeys(name for metric, _, name in scores if name and "_stderr" not in metric))
 

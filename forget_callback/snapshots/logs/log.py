@@ -28,6 +28,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 NOT_IN_LOG = "(not in the log)"
 SHOWN = 3  # of a list of ids or places
+_LONG, _MANY = 80, 20  # characters of a name, and names of a list, that an error shows
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,12 @@ def _item(item: LoggedItem, task: str) -> Item:
     return MultipleChoice(item.id, item.prompt, texts, place, item.category, cluster=item.cluster)
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names for an error: each in a line, none of them long, and not more than can be read."""
+    shown = [printable(name) if len(name) <= _LONG else quoted(name) for name in names[:_MANY]]
+    return ", ".join(shown) + (f", ... ({len(names)})" if len(names) > _MANY else "") or "none"
+
+
 def digest(value: Any) -> str:
     """sha256 of anything that JSON can hold."""
     try:
@@ -274,7 +281,7 @@ def pick_metric(
     values = {name: np.array([row.value(name) for row in rows]) for name in names}
     odd = {name: ~np.isnan(column) & ~np.isin(column, (0.0, 1.0)) for name, column in values.items()}
     usable = [name for name in names if not odd[name].any() and not np.isnan(values[name]).all()]
-    shown = ", ".join(map(printable, usable)) or "none"
+    shown = listed(usable)
     if wanted.metric in names and wanted.metric not in usable:
         row = rows[int(odd[wanted.metric].argmax())]
         raise ValueError(
@@ -282,7 +289,7 @@ def pick_metric(
             f"or 1, so it does not tell right from wrong; metrics of 0 or 1 are {shown}"
         )
     if not usable:
-        has = ", ".join(map(printable, names)) or "none"
+        has = listed(names)
         raise ValueError(
             f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; its metrics are {has}"
         )

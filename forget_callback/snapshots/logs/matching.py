@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from forget_callback.probes.quoting import printable, quoted
-from forget_callback.snapshots.logs.log import SHOWN, Log, LoggedItem, LogOptions
+from forget_callback.probes.quoting import quoted
+from forget_callback.snapshots.logs.log import SHOWN, Log, LoggedItem, LogOptions, listed
 
 # Of files that anyone writes: two names for one thing.
 _SAME_METRIC = {"correct", "score"}
@@ -33,7 +33,7 @@ def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[st
     for other in logs[1:]:
         if set(other) != set(names):
             one, two = (next(iter(own.values())).source for own in (logs[0], other))
-            raise ValueError(f"the tasks differ: {names} in {one}, {list(other)} in {two}")
+            raise ValueError(f"the tasks differ: {listed(names)} in {one}, {listed(list(other))} in {two}")
     matched = [_same_items([one[name] for one in logs], wanted) for name in names]
     _say_what_decided([own[0] for own in matched], wanted)
     _say_what_is_not_known((log for own in logs for log in own.values() if not log.counted), wanted)
@@ -92,7 +92,7 @@ def _in_prompt_of(first: Log, other: Log) -> Log:
     if name not in other.variants:
         raise ValueError(
             f"{first.probe}: the first prompt of {first.source} is the variant {quoted(name)}, in which "
-            f"{other.source} was not asked: it has {', '.join(map(quoted, other.variants))}"
+            f"{other.source} was not asked: it has {listed(other.variants)}"
         )
     order = [name, *(one for one in other.variants if one != name)]
     return replace(
@@ -134,7 +134,7 @@ def _say_what_decided(logs: Sequence[Log], wanted: LogOptions) -> None:
     groups: dict[str, list[str]] = {}
     for log in logs:
         others = [name for name in log.offers.get("metric", ()) if name != log.how.get("metric")]
-        choice = f", and not {', '.join(map(printable, others))}: --metric" if others else ""
+        choice = f", and not {listed(others)}: --metric" if others else ""
         said = f"{quoted(log.how.get('metric'))} decides what is right{choice}; {_options_in_words(log.items)}"
         groups.setdefault(said, []).append(log.probe)
     for said, names in groups.items():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forget_callback.probes.quoting import printable
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.logs.files import Record, parsed, read_text, records, suffix_of
 from forget_callback.snapshots.logs.log import Log, LogOptions, digest
 from forget_callback.snapshots.logs.per_item import log_of
@@ -53,12 +53,14 @@ def read(file: Path, wanted: LogOptions) -> Log:
     """
     rows = _records(file)
     tool = tool_of(rows[0].raw) if rows else ""
+    if not tool:
+        raise ValueError(f"{printable(str(file))} holds no answers of {', '.join(_TOOLS)}")
     fields, convert = _TOOLS[tool]
     answers = []
     for row in rows:
         try:
             answers.append(convert(row.raw))
-        except (KeyError, TypeError, IndexError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             expected = ", ".join(sorted(fields))
             raise ValueError(
                 f"{printable(str(file))}, {row.where}: not a row of {tool}: expected {expected} as in the first row"
@@ -72,7 +74,12 @@ def _records(file: Path) -> list[Record]:
     if suffix_of(file) != ".json":
         return records(file)
     content = parsed(read_text(file), printable(str(file)))  # NeMo-RL's evaluation_data.json
-    return [Record(f"entry {i}", dict(one)) for i, one in enumerate(content["evaluation_data"], start=1)]
+    entries = content["evaluation_data"]
+    if not isinstance(entries, list) or not all(isinstance(one, dict) for one in entries):
+        raise ValueError(
+            f"{printable(str(file))}: expected a list of answers as evaluation_data, got {quoted(entries)}"
+        )
+    return [Record(f"entry {i}", one) for i, one in enumerate(entries, start=1)]
 
 
 def _table(answers: Sequence[_Answer]) -> Iterator[dict[str, Any]]:

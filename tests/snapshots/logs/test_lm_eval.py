@@ -437,6 +437,7 @@ HOSTILE = {
     "arguments that are numbers": json.dumps(row(0) | {"arguments": [1, 2]}),
     "no responses": json.dumps(row(0) | {"filtered_resps": None}),
     "metrics that are a number": json.dumps(row(0) | {"metrics": 5}),
+    "metrics that are lists": json.dumps(row(0) | {"metrics": [["acc"]]}),
 }
 
 

@@ -106,6 +106,9 @@ def test_nemo_rls_evaluation_data(run_cli, tmp_path):
     for name, scores in (("a", [1.0, 1.0]), ("b", [1.0, 0.0])):
         (tmp_path / f"{name}.json").write_text(json.dumps({"evaluation_data": nemo_evaluation(scores)}, indent=2))
     assert compared(run_cli, tmp_path / "a.json", tmp_path / "b.json")[0]["all"]["n10"] == 1
+    for content, message in (([], "holds no answers of"), ([1], "expected a list of answers"), ({}, "expected a list")):
+        (tmp_path / "b.json").write_text(json.dumps({"evaluation_data": content}))
+        assert message in refused(run_cli, tmp_path / "a.json", tmp_path / "b.json")
 
 
 def test_prompts_that_are_answered_several_times_are_one_cluster(run_cli, tmp_path):
