@@ -104,11 +104,15 @@ class Recorded:
         return self._load(probe, step, *self._expected(probe))
 
     def _expected(self, probe: str) -> tuple[str, str]:
-        """What snapshots of a probe say of themselves: the run's id and the probe's fingerprint, "" where unknown."""
-        manifest = self.manifest() if self.exists else None
-        if manifest is None:
+        """What snapshots of a probe say of themselves: the run's id and the probe's fingerprint, "" where any will do.
+
+        Snapshots of models, of which no training was followed, may be put together from several folders.
+        """
+        if not self.exists:
             return "", ""
-        return run_of(manifest).id, manifest["probes"].get(probe, {}).get("fingerprint", "")
+        manifest = self.manifest()
+        run = run_of(manifest)
+        return "" if run.status is None else run.id, manifest["probes"].get(probe, {}).get("fingerprint", "")
 
     def _load(self, probe: str, step: int, run_id: str, fingerprint: str) -> Snapshot:
         path = self._file(probe, step)

@@ -182,11 +182,12 @@ class Store(Recorded):
             return None
 
     def _save(self, snapshot: Snapshot, folder: Path | None = None) -> None:
-        """Writes a snapshot, with the run it is of, at its place in this folder or in another."""
+        """Writes a snapshot, in a training with the run it is of, at its place in this folder or in another."""
         if self._may_write():
             path = self._file(snapshot.probe, snapshot.step)
             path = path if folder is None else folder / self._relative(path)
-            write_whole(path, snapshot.with_metadata(run=self.run_id).save if self.run_id else snapshot.save)
+            trained = self._run is not None and self._run.status is not None
+            write_whole(path, snapshot.with_metadata(run=self.run_id).save if trained else snapshot.save)
 
     def write_beside(self, kind: Literal["baseline", "again"], snapshot: Snapshot) -> None:
         """Keeps a baseline that is not this run's first snapshot, or the second scoring of the first model."""

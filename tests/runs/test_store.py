@@ -181,6 +181,7 @@ def test_what_is_damaged_or_of_another_run_is_named(tmp_path, monkeypatch, capsy
     for step in (0, 5):
         store.write(snapshot(step))
     store.write_beside("baseline", snapshot(0))
+    store.set_run(status="ended", steps=5)
     damage(store.path / name)
     with pytest.raises(ValueError, match=said):
         Store(tmp_path).history()
