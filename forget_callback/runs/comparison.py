@@ -26,9 +26,11 @@ def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snap
         after: The same probes at the later checkpoint.
 
     Raises:
-        ValueError: If two snapshots of a probe differ in fingerprint or items, or hold none.
+        ValueError: If two snapshots of a probe differ in fingerprint or items, or hold none; or one is called "all".
     """
     for name, snapshot in before.items():
+        if name == "all":
+            raise ValueError("a probe is called 'all', as the pool of several is; give it another name")
         if not len(snapshot):
             raise ValueError(f"probe {quoted(name)} has no items: nothing to compare")
     # Over the variants that both have: a side that was asked more is no look that was asked fewer.

@@ -289,6 +289,23 @@ def test_a_task_or_category_of_one_side_is_no_pass(run_cli, tmp_path):
         assert run_cli("compare", *sides, "--allow-partial", "--fail-if", gate)[0] == status, gate
 
 
+def test_no_probe_takes_the_place_of_the_pool(run_cli, tmp_path):
+    for name in ("a", "b"):
+        for task in ("all", "quiz"):
+            lm_eval_log(tmp_path / name, [1.0] * (40 if task == "all" else 50) + [float(name == "a")], task=task)
+        Snapshot("all", "f", int(name == "b"), ["x"], [1.0]).save(tmp_path / f"{name}.parquet")
+    result = json.loads(run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "json")[1])
+    assert {name: one["n"] for name, one in result["probes"].items()} == {"all_": 41, "quiz": 51}
+    assert result["all"]["n"] == 92 and result["all"]["n10"] == 2
+    assert "called 'all'" in refused(run_cli, tmp_path / "a.parquet", tmp_path / "b.parquet")
+
+
+def test_nothing_is_compared_where_there_is_no_item(run_cli, tmp_path):
+    for step in (0, 1):
+        Snapshot("p", "f", step, [], []).save(tmp_path / f"{step}.parquet")
+    assert "has no items" in refused(run_cli, tmp_path / "0.parquet", tmp_path / "1.parquet")
+
+
 def test_files_whose_categories_differ_are_compared_by_the_first(run_cli, tmp_path):
     taken(0, category=["x"] * 50 + ["y"] * 50).save(tmp_path / "a.parquet")
     taken(0, 30, category=["x"] * 40 + ["z"] * 60).save(tmp_path / "b.parquet")

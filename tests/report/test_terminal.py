@@ -4,7 +4,13 @@ import io
 
 from rich.console import Console
 
-from forget_callback.report.terminal import changes_markdown, changes_table, snapshot_line
+from forget_callback.report.terminal import (
+    changes_markdown,
+    changes_table,
+    curve_table,
+    first_lost_table,
+    snapshot_line,
+)
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.headline import headline, percent
 from forget_callback.runs.history import History
@@ -84,3 +90,33 @@ def test_the_first_line_is_the_baseline_and_how_much_is_right():
     assert snapshot_line(rows(0, start), 1.25, first=True) == "baseline: p 60.0% of 5 items right | 1.2 s"
     elsewhere = snapshot_line(rows(5, {"a": (1, 3), "b": (0, 2)}), 1.0, first=True)  # the baseline is another run's
     assert elsewhere.startswith("start at step 5") and "p 40.0% of 5 items right" in elsewhere
+
+
+def test_no_line_or_table_holds_what_a_terminal_obeys():
+    """Names, prompts and answers with escapes, marks of direction and rich's markup."""
+    nasty = "[red]\x1b[2J\u202ex\r"
+    shown = r"[red]\x1b[2J\u202ex\r"
+    named = [
+        Snapshot(nasty, "f", i, list("ab"), right, category=[nasty] * 2) for i, right in enumerate([[1, 1], [0, 1]])
+    ]
+    history = History()
+    for i, one in enumerate(named):
+        found = history.append([one.at(i, samples_seen=float(i))])
+    lost = [
+        one.at(i, samples_seen=float(i)).with_metadata()
+        for i, one in enumerate(
+            Snapshot("p", "f", 0, ["a"], [1.0 - i], prediction=[nasty], kind=["recall"]) for i in range(2)
+        )
+    ]
+    texts = [
+        snapshot_line(found, 1.0, first=False),
+        snapshot_line(found, 1.0, first=True),
+        snapshot_line(rows(5, {nasty: (15, 50), "other": (0, 50)}), 1.0, first=False),
+        printed(changes_table(found, title=nasty, about=[nasty])),
+        changes_markdown(found, about=[nasty]),
+        printed(curve_table([history.select(nasty)], title=nasty)),
+        printed(first_lost_table(lost, {"a": nasty}, count=1, title=nasty)),
+    ]
+    for text in texts:
+        assert all(c.isprintable() or c == "\n" for c in text), text
+        assert shown in text.replace(r"\\", "\\"), text

@@ -155,7 +155,7 @@ class Log:
 
     def __post_init__(self) -> None:
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).lstrip("._-") or "task"
-        object.__setattr__(self, "probe", name)
+        object.__setattr__(self, "probe", f"{name}_" if name == "all" else name)  # "all" is the pool of several probes
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
