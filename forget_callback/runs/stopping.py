@@ -20,6 +20,7 @@ from forget_callback.metrics.diagnostics import MIN_SAMPLES
 from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.headline import NOT_SHARES, headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
 from forget_callback.runs.series import OVER_TIME
@@ -110,8 +111,8 @@ class StopRule:
         match = RULE.fullmatch(text)
         if match is None or match[4] != ">":
             raise ValueError(
-                f"stop rule {text!r}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with a "
-                "number as VALUE, such as 'knowledge_lost>0.05'"
+                f"stop rule {quoted(text)}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with "
+                "a number as VALUE, such as 'knowledge_lost>0.05'"
             )
         metric, above = match[3], float(match[5])
         if metric in (*METRICS, *OVER_TIME) and metric not in LOSSES:
@@ -121,7 +122,7 @@ class StopRule:
             )
         limits = range_of(metric)
         if metric in LOSSES and limits.high <= 1 and never(">", above, limits):
-            raise ValueError(f"stop rule {text!r}: a share cannot exceed {limits.high:g}{hint(above, limits)}")
+            raise ValueError(f"stop rule {quoted(text)}: a share cannot exceed {limits.high:g}{hint(above, limits)}")
         confidence = 0.95 if metric in INTERVALS else None
         return cls(metric, above, probe=match[1], category=match[2], confidence=confidence)
 
@@ -130,7 +131,7 @@ def unknown_metric(name: str, known: Sequence[str]) -> str:
     """What to say of a metric that does not exist: the one that was probably meant, or all."""
     close = get_close_matches(name, known, n=1, cutoff=0.75)
     remedy = f"did you mean {close[0]}? docs/metrics.md lists all" if close else f"there are {', '.join(known)}"
-    return f"no metric is called {name!r}; {remedy}"
+    return f"no metric is called {quoted(name)}; {remedy}"
 
 
 def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRule, ...]:
@@ -146,7 +147,7 @@ def stop_rules(given: StopRule | str | Iterable[StopRule | str]) -> tuple[StopRu
     for rule in rules:
         if not isinstance(rule, (StopRule, str)):
             raise ValueError(
-                f"stop takes StopRules and texts such as 'knowledge_lost>0.05', one or several; got {rule!r}"
+                f"stop takes StopRules and texts such as 'knowledge_lost>0.05', one or several; got {quoted(rule)}"
             )
     return tuple(rule if isinstance(rule, StopRule) else StopRule.parse(rule) for rule in rules)
 
@@ -170,11 +171,11 @@ def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
     for rule in rules:
         probe, category = rule.target(names)
         if probe not in known or (probe == "all" and len(probes) == 1):
-            raise ValueError(f"stop rule on {rule.metric!r}: probe {probe!r} is not among {names}")
+            raise ValueError(f"stop rule on {rule.metric!r}: probe {quoted(probe)} is not among {names}")
         if category and category not in known[probe]:
             raise ValueError(
-                f"stop rule on {rule.metric!r}: probe {probe!r} has no category {category!r}; "
-                f"has {sorted(known[probe] - {''})}"
+                f"stop rule on {rule.metric!r}: probe {quoted(probe)} has no category {quoted(category)}; "
+                f"has {quoted(sorted(known[probe] - {''}), 400)}"
             )
         for one in probes:
             few = [item for item in one.items if isinstance(item, Generation) and item.samples < MIN_SAMPLES]
@@ -224,7 +225,7 @@ class StopDecision:
     @property
     def reason(self) -> str:
         """The decision in one line."""
-        name = "/".join(part for part in (self.probe, self.category, self.rule.metric) if part)
+        name = printable("/".join(part for part in (self.probe, self.category, self.rule.metric) if part))
         is_share = self.rule.metric not in NOT_SHARES
         value, bound = (f"{100 * number:.1f}%" if is_share else f"{number:.4g}" for number in (self.value, self.bound))
         bound = "" if self.confidence is None else f", {100 * self.confidence:.4g}% lower bound {bound}"

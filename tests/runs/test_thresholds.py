@@ -122,3 +122,16 @@ def test_between_two_snapshots_an_item_is_forgotten_once_at_most():
     assert history.append([after])[0].value("forgetting_events") == 1
     with pytest.raises(ValueError, match=r"did you mean 0\.05\?$"):
         Gate.parse("forgetting_events>5")
+
+
+def test_a_long_or_hostile_text_is_quoted_short():
+    text = "x" * 200_000 + "\x1b[2J"
+    for make in (
+        StopRule.parse,
+        Gate.parse,
+        lambda text: StopRule(text, 0.1),
+        lambda text: Gate.parse(f"{text[:-4]}>1"),
+    ):
+        with pytest.raises(ValueError, match="xxx…xxx") as caught:
+            make(text)
+        assert len(str(caught.value)) < 4000 and str(caught.value).isprintable()
