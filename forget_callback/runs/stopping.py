@@ -111,8 +111,8 @@ class StopRule:
         match = RULE.fullmatch(text)
         if match is None or match[4] != ">":
             raise ValueError(
-                f"stop rule {quoted(text)}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE with "
-                "a number as VALUE, such as 'knowledge_lost>0.05'"
+                f"stop rule {quoted(text)}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE "
+                "with a number as VALUE, such as 'knowledge_lost>0.05'"
             )
         metric, above = match[3], float(match[5])
         if metric in (*METRICS, *OVER_TIME) and metric not in LOSSES:
