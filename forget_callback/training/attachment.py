@@ -13,7 +13,7 @@ import weakref
 from types import FrameType
 from typing import Any
 
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
 from forget_callback.training.resume import ResumeWandbRun
@@ -49,6 +49,8 @@ def calling_trainers(callback: TrainerCallback) -> list[Any]:
 
 def is_training(state: TrainerState) -> bool:
     """Whether the training that has this state goes on, in any thread of this process; not where an error ended it."""
+    from transformers import Trainer  # seconds to import, and a line on standard output where W&B is offline
+
     code = inspect.unwrap(Trainer.train).__code__
     for frame in sys._current_frames().values():
         at: FrameType | None = frame
