@@ -22,7 +22,7 @@ if __name__ == "__main__":
     while not Path(sys.argv[1]).with_suffix(".forked").exists():
         time.sleep(0.05)
     assert judge(pattern, "aab", finished=True).outcome == "correct"
-    apart.SECONDS = 5.0
+    apart.SECONDS = 2.0
     assert judge_process._current is not None
     Path(sys.argv[1]).write_text(str(judge_process._current._process.pid))
     judge(pattern, "a" * 60, finished=True)

@@ -80,8 +80,8 @@ def ordinary():
 @pytest.fixture
 def hasty(monkeypatch):
     """Deadlines that a test can wait for."""
-    monkeypatch.setattr(apart, "SECONDS", 0.3)
-    monkeypatch.setattr(apart, "LONG_SECONDS", 0.4)
+    monkeypatch.setattr(apart, "SECONDS", 0.2)
+    monkeypatch.setattr(apart, "LONG_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -117,7 +117,7 @@ def test_what_never_ends_is_unparsed_and_the_others_are_judged(hasty):
         texts += [(question(pattern, "regex", f"r{i}"), text, True), (question("a", "regex"), "a", True)]
     found = judge_all(texts, Patience(retries=1))
     assert sorted(found.overdue) == list(range(1, len(texts), 2)) and not found.unjudged
-    assert sorted(set(found.overdue.values())) == [0.3, 0.4]
+    assert sorted(set(found.overdue.values())) == [0.2, 0.3]
     assert [one.outcome for one in found.judgements] == ["correct", *["unparsed", "correct"] * (len(texts) // 2)]
     assert judge(question("5"), ENDLESS["tower"], finished=False).outcome == "unparsed"  # it is counted as such
 
@@ -162,7 +162,7 @@ def test_samples_that_are_alike_are_judged_once(hasty):
     item = question("(a|a)+b", "regex", samples=3)
     patience = Patience(retries=0)
     found = judge_all([(item, "a" * 60, True)] * 3, patience)
-    assert found.overdue == dict.fromkeys(range(3), 0.3) and patience.texts == 99
+    assert found.overdue == dict.fromkeys(range(3), 0.2) and patience.texts == 99
 
 
 def test_threads_share_one_process():

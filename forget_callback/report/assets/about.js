@@ -2,6 +2,7 @@
 
 const SCORED = {
   likelihood: "likelihoods", generation: "generation", dtype: "precision", batch_tokens: "tokens per forward pass", processes: "world size", model: "model",
+  overdue: "answers that took too long to judge",
 };
 
 function drawAbout() {
