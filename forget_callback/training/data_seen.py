@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -71,10 +72,9 @@ class DataSeen:
 
     def __init__(self, before: Seen = Seen()) -> None:
         self.before = before
-        self._here: torch.Tensor | None = None
-        self._whole: torch.Tensor | None = None  # without a step that has not ended
+        self._sums: dict[str, torch.Tensor] = {}  # "here", and "whole" without a step that has not ended
         self._handles: list[Any] = []
-        self._outermost: torch.nn.Module | None = None  # whose forward pass is running
+        self._running = threading.local()  # whose forward pass is, in this thread: DataParallel has one a device
         self._alike = 1
         self._unseen = False  # and that was said
 
@@ -94,18 +94,19 @@ class DataSeen:
         """Removes the forward hooks."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._outermost = [], None
+        self._handles, self._running = [], threading.local()
 
     def end_step(self) -> None:
         """Notes that an optimizer step has ended."""
-        self._whole = None if self._here is None else self._here.clone()
+        if "here" in self._sums:
+            self._sums["whole"] = self._sums["here"].clone()
 
     def totals(self, step: int) -> Seen:
         """Samples and tokens up to a step, NaN if none of its forward passes were seen: then nothing is known.
 
         A collective: under torch.distributed all ranks must call it together.
         """
-        seen = self._added(step, self._here)
+        seen = self._added(step, "here")
         if step == self.before.step or seen.samples != self.before.samples:
             return seen
         if not self._unseen:
@@ -118,32 +119,33 @@ class DataSeen:
 
     def whole_steps(self, step: int) -> Seen:
         """The same without the step in which training broke off. A collective."""
-        return self._added(step, self._whole)
+        return self._added(step, "whole")
 
-    def _added(self, step: int, here: torch.Tensor | None) -> Seen:
-        samples, tokens = all_reduce_sum([0.0, 0.0] if here is None else here)
+    def _added(self, step: int, name: str) -> Seen:
+        samples, tokens = all_reduce_sum(self._sums.get(name, [0.0, 0.0]))
         return Seen(step, self.before.samples + samples / self._alike, self.before.tokens + tokens / self._alike)
 
     def _enter(self, module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Generation, reference models and probes run without gradients or in eval mode. A model calls its backbone, and
         # one batch counts once. Some trainers redirect the model's own call to their loss: that one has no batch.
-        if self._outermost is not None or not module.training or not torch.is_grad_enabled():
+        if not module.training or not torch.is_grad_enabled() or getattr(self._running, "module", None) is not None:
             return
         ids = kwargs.get("input_ids", args[0] if args else None)
         ids = kwargs.get("inputs_embeds") if ids is None else ids
         if isinstance(ids, torch.Tensor) and ids.dim() >= 2:
-            self._outermost = module
+            self._running.module = module
             self._count(ids[..., 0] if ids.dim() > 2 else ids, kwargs)
 
     def _leave(self, module: torch.nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if module is self._outermost:
-            self._outermost = None
+        if module is getattr(self._running, "module", None):
+            self._running.module = None
 
     def _count(self, ids: torch.Tensor, kwargs: dict[str, Any]) -> None:
-        if self._here is None:
-            self._here = torch.zeros(2, dtype=torch.float64, device=ids.device)
         # Stays on the device: reading it here would make every training step wait.
-        self._here += torch.stack(_samples_and_tokens(ids, kwargs)).to(self._here)
+        here = self._sums.get("here")
+        if here is None:  # of several threads one makes it
+            here = self._sums.setdefault("here", torch.zeros(2, dtype=torch.float64, device=ids.device))
+        here += torch.stack(_samples_and_tokens(ids, kwargs)).to(here)
 
 
 def _samples_and_tokens(ids: torch.Tensor, kwargs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:

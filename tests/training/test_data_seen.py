@@ -2,6 +2,7 @@
 
 import math
 import re
+import threading
 
 import pytest
 import torch
@@ -122,6 +123,22 @@ def test_a_call_that_a_trainer_redirects_to_its_loss_counts_the_batch_inside(mod
     monkeypatch.setattr(model, "forward", lambda loss: loss())
     model(lambda: forward(model.base_model, batch))
     assert counts(seen) == (len(LENGTHS), sum(LENGTHS))
+
+
+def test_forward_passes_in_other_threads_count(model, seen, monkeypatch):
+    """As DataParallel runs its replicas, while another one runs."""
+    batch, head = collated()(EXAMPLES), model.lm_head.forward
+
+    def meanwhile(hidden):
+        monkeypatch.setattr(model.lm_head, "forward", head)
+        thread = threading.Thread(target=forward, args=(model, batch))
+        thread.start()
+        thread.join()
+        return head(hidden)
+
+    monkeypatch.setattr(model.lm_head, "forward", meanwhile)
+    forward(model, batch)
+    assert counts(seen) == (2 * len(LENGTHS), 2 * sum(LENGTHS))
 
 
 def test_a_forward_that_runs_out_of_memory_does_not_stop_the_count(model, seen, monkeypatch):
