@@ -122,7 +122,7 @@ def of_letters(items: Sequence[LoggedItem], source: str, wanted: LogOptions) -> 
     k = wanted.n_choices
     if k is None or not open_ended:
         return tuple(items)
-    letters = {item.id: letter_in(item.expected[0]) for item in open_ended if len(item.expected) == 1}
+    letters = {item.id: option_letter(item.expected[0]) for item in open_ended if len(item.expected) == 1}
     alphabets = [alphabet[:k] for alphabet in ALPHABETS if len(alphabet) >= k]
     best = max(alphabets, key=lambda alphabet: sum(letter in alphabet for letter in letters.values()), default="")
     places = {name: best.index(letter) for name, letter in letters.items() if letter and letter in best}
@@ -154,7 +154,7 @@ def as_choice(item: LoggedItem, options: tuple[str, ...], right: int, text: str)
 
 def _stated(text: str, options: Sequence[str]) -> int:
     """Place of the letter that a text states, of the alphabet that names these options; -1 if it states none."""
-    letters, letter = alphabet_of(options) or ascii_uppercase, letter_in(text)
+    letters, letter = alphabet_of(options) or ascii_uppercase, option_letter(text)
     if letters[0] == "A":
         return letter_place(
             letter or extract(text, "choice") or extract(unicodedata.normalize("NFKC", text), "choice") or ""
@@ -168,12 +168,12 @@ def _stated(text: str, options: Sequence[str]) -> int:
 
 def alphabet_of(options: Sequence[str]) -> str:
     """The first letters of an alphabet, if the options are these and nothing else; else ""."""
-    given = "".join(map(letter_in, options))
+    given = "".join(map(option_letter, options))
     named = len(options) > 1 and len(given) == len(options) and any(own.startswith(given) for own in ALPHABETS)
     return given if named else ""
 
 
-def letter_in(text: str) -> str:
+def option_letter(text: str) -> str:
     """The letter that a text such as "B", "(b)." or a full-width, circled or Greek one is, as `ALPHABETS` has it."""
     text = text.strip()
     if not 0 < len(text) < 9:
@@ -184,4 +184,4 @@ def letter_in(text: str) -> str:
 
 def letter_place(text: str) -> int:
     """0 for "A" or "(a)", 1 for "B" and so on, -1 for what is no single Latin letter."""
-    return ascii_uppercase.find(letter_in(text) or " ")
+    return ascii_uppercase.find(option_letter(text) or " ")

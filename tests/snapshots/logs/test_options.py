@@ -5,7 +5,7 @@ import json
 import pytest
 
 from forget_callback.snapshots.logs import LogOptions, match, read_logs
-from forget_callback.snapshots.logs.options import letter_in
+from forget_callback.snapshots.logs.options import option_letter
 from tests.snapshots.logs.test_lm_eval import row, said
 
 LETTERS = {
@@ -93,4 +93,4 @@ def test_items_without_options_are_said_to_be_open_ended(tmp_path):
 
 @pytest.mark.parametrize("text", ["", " ", "1", "12", "A B", "Ab", "ABCDEFGHIJ", "x" * 200_000, "½", "?", "\x1b"])
 def test_what_is_no_letter(text):
-    assert letter_in(text) == ""
+    assert option_letter(text) == ""
