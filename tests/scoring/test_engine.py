@@ -274,6 +274,59 @@ def test_nan_on_one_token_unscores_the_items_that_meet_it(make_model, tokenizer)
     ]
     snapshot = score_probe(model, tokenizer, Probe("p", items))
     assert [name for name in snapshot.ids if name.endswith("bad")] == snapshot.ids[np.isnan(snapshot.correct)].tolist()
+    assert snapshot.metadata["not_scored"] == {"its logits are NaN": 3}
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_an_item_that_cannot_be_scored_costs_no_other(taught, make_tokenizer, caplog, chat):
+    """One of each kind of fault, in the first prompts and in a further one; the others are what they are without."""
+    tokenizer, long = make_tokenizer(), "over the hill and through the forest " * 40
+    refuse = "{% for m in messages if 'refuse' in m.content %}{{ raise_exception('not this') }}{% endfor %}"
+    tokenizer.chat_template = refuse + tokenizer.chat_template
+    good = [replace(item, variants=[f"So: {item.prompt}"]) for item in mixed_items(taught)]
+    prompt, options = ("refuse", [" a", " b"]) if chat else ("The capital of France is Pa", ["ris", " b"])
+    bad = [
+        MultipleChoice("long", long, [" fox", " sun"], 0),
+        Generation("long to write", long, "x"),
+        MultipleChoice("refused or split", prompt, options, 0),
+        replace(good[0], id="only the variant", variants=[long]),
+    ]
+    alone = score_probe(taught.model, tokenizer, Probe("p", good, chat=chat))
+    assert "not_scored" not in alone.metadata
+    with caplog.at_level(logging.WARNING):
+        (snapshot,) = (scorer := Scorer(tokenizer, Probe("p", [*bad, *good], chat=chat))).score(taught.model)
+    lost = snapshot.ids[np.isnan(snapshot.correct)].tolist()
+    assert lost == ["long", "long to write", "refused or split"]
+    assert snapshot.ids[np.isnan(snapshot.correct_2)].tolist() == [*lost, "only the variant"]
+    same(
+        snapshot.select(slice(4, None)).without_variants(),
+        replace(alone.without_variants(), fingerprint=snapshot.fingerprint),
+    )
+    np.testing.assert_array_equal(snapshot.correct_2[4:], alone.correct_2)
+    why = "the chat template refuses it: not this" if chat else "no token of its own after the prompt"
+    too_long = "longer than the model's context of 256 tokens"
+    assert snapshot.metadata["not_scored"] == {too_long: 2, why: 1, f"variant 2: {too_long}": 1}
+    # A line for each reason, once a run.
+    said = [record.getMessage() for record in caplog.records if "not scored" in record.getMessage()]
+    n = len(snapshot)
+    assert said == [
+        f"probe 'p': 2 of {n} items are not scored: long, long to write ({too_long})",
+        f"probe 'p': 1 of {n} items is not scored: refused or split ({why})",
+        f"probe 'p', variant 2: 1 of {n - 3} items is not scored: only the variant ({too_long})",
+    ]
+    caplog.clear()
+    (again,) = scorer.score(taught.model)
+    same(again, snapshot, atol=0)
+    assert not caplog.records and again.metadata["not_scored"] == snapshot.metadata["not_scored"]
+
+
+def test_a_probe_in_which_nothing_can_be_scored_costs_no_other(taught):
+    bad = Probe("bad", [MultipleChoice("a", "The capital of France is Pa", ["ris", "ris the"], 0)])
+    good = Probe("good", mixed_items(taught))
+    alone = score_probe(taught.model, taught.tokenizer, good)
+    lost, kept = Scorer(taught.tokenizer, [bad, good]).score(taught.model)
+    assert np.isnan(lost.correct).all() and lost.metadata["not_scored"] == {"no token of its own after the prompt": 1}
+    same(kept, alone)
 
 
 def test_a_chat_probe_takes_the_template_into_its_fingerprint(make_model, tokenizer):
