@@ -80,7 +80,7 @@ class TextGenerator:
         self.backend: str | None = None
         self.budget = 0
         self._asked = 0  # the budget that was asked for
-        self._too_large: frozenset[int] = frozenset()  # items at first use, since then not tried again
+        self._too_large: frozenset[int] | None = None  # items at first use, since then not tried again
 
     def generate(
         self,
@@ -132,7 +132,8 @@ class TextGenerator:
                     name="generation backend",
                     dtype=dtype,
                 )
-                self._too_large = frozenset(range(len(self._ranges))).difference(found)
+        if self._too_large is None:
+            self._too_large = frozenset(range(len(self._ranges))).difference(found)
         return [found.get(i, []) for i in range(len(self._ranges))]
 
     def _outgrows(self, model: Any) -> bool:
@@ -161,7 +162,7 @@ class TextGenerator:
             work = partial(self._generate, model, checker, vllm, advance, backend, own, budget, calls)
             return shard.collect(model, lambda: self._by_item(own, attempted(work)))
 
-        wanted = [n for n in range(len(self._ranges)) if n not in self._too_large]
+        wanted = [n for n in range(len(self._ranges)) if n not in (self._too_large or ())]
         found, self.budget = within_memory(attempts, wanted, self.budget, item=lambda n: n, size=self._size)
         return found
 
