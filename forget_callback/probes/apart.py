@@ -130,12 +130,15 @@ class _Batch:
             ValueError: If its rule fails.
         """
         item, text, finished = self.texts[i]
-        if self.patience.texts <= 0:
+        if self.patience.texts <= 0 and i not in self.found.overdue:
             raise ProcessLost("too many answers before it took too long to judge")
         for again in (True, False):
             process = self._process(item)
             if process is None:
-                return lm_eval.by_task(item, text, finished=finished)
+                try:
+                    return lm_eval.by_task(item, text, finished=finished)
+                except (MemoryError, RecursionError):
+                    return None
             try:
                 reply = process.ask({"item": _plain(item), "text": text, "finished": finished}, seconds)
                 break

@@ -154,7 +154,7 @@ def test_patience_ends(hasty):
     patience = Patience(texts=2, retries=1)
     found = judge_all([(item, text, True) for item in items], patience)
     assert [one and one.outcome for one in found.judgements] == ["correct", "unparsed", "unparsed", None, None]
-    assert set(found.overdue) == {1, 2} and set(found.unjudged) == {3, 4} and not found.failed
+    assert found.overdue == {1: 0.3, 2: 0.2} and set(found.unjudged) == {3, 4} and not found.failed
     assert "took too long to judge" in found.unjudged[3]
 
 
