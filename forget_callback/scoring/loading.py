@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
+
+from forget_callback.scoring.likelihood.head import head_of
+from forget_callback.scoring.models import kind_of
 
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
@@ -31,6 +34,28 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_model(name: str) -> Any:
-    """A causal language model in the dtype of its checkpoint, on the accelerator if there is one."""
+    """A causal language model in the dtype of its checkpoint, on the accelerator if there is one.
+
+    Raises:
+        ValueError: If the checkpoint is of another kind of model. Transformers would make the LM head up.
+    """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    return AutoModelForCausalLM.from_pretrained(name, dtype="auto").to(device)
+    try:
+        model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype="auto", output_loading_info=True)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        kind = getattr(AutoConfig.from_pretrained(name), "model_type", "its kind")
+        raise ValueError(
+            f"no causal language model at {name!r}: transformers has none for {kind!r} (an encoder-decoder model or an "
+            "encoder does not continue a prompt); pass a checkpoint that AutoModelForCausalLM loads"
+        ) from error
+    saved, head = (model.config.architectures or [type(model).__name__])[0], head_of(model)
+    own = set() if head is None else {id(one) for one in head.parameters()}
+    made_up = [key for key, one in model.named_parameters() if id(one) in own and key in loaded["missing_keys"]]
+    if (is_a := kind_of(saved)) is not None or made_up:
+        raise ValueError(
+            f"no causal language model at {name!r}: it was saved as {saved}, {is_a or f'without {made_up[0]}'}; pass "
+            "the checkpoint of a causal language model"
+        )
+    return model.to(device)

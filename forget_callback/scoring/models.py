@@ -45,7 +45,7 @@ def require_causal(model: Any) -> None:
         )
     bare = _unwrapped(model)
     name = type(bare).__name__
-    kind = next((text for end, text in _KINDS.items() if name.endswith(end)), None)
+    kind = kind_of(name)
     if getattr(getattr(bare, "config", None), "is_encoder_decoder", False):
         kind = "an encoder-decoder model: it does not continue a prompt, but answers in a second sequence"
     elif hasattr(bare, "v_head"):
@@ -102,6 +102,11 @@ def _logits(model: Any, tokens: Sequence[int]) -> torch.Tensor:
             f"tokenizer's; {_ADVICE}"
         )
     return logits[0].float()
+
+
+def kind_of(name: str) -> str | None:
+    """What a model class is by the end of its name, None if it may be a causal language model."""
+    return next((text for end, text in _KINDS.items() if name.endswith(end)), None)
 
 
 def text_config(model: Any) -> Any:

@@ -88,6 +88,18 @@ MODELS = {
         "Gemma3TextConfig",
         {**SMALL, "sliding_window": 5, "num_hidden_layers": 6, "query_pre_attn_scalar": 8},
     ),
+    "Gemma4, layers differ": (
+        "Gemma4TextConfig",
+        {
+            **SMALL,
+            "sliding_window": 5,
+            "global_head_dim": 16,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "vocab_size_per_layer_input": 512,
+            "hidden_size_per_layer_input": 16,
+            "num_kv_shared_layers": 0,
+        },
+    ),
     "Granite, scaled": ("GraniteConfig", {**SMALL, "logits_scaling": 4.0}),
     "Cohere, scaled": ("CohereConfig", SMALL),
     "Qwen3Moe": ("Qwen3MoeConfig", {**SMALL, **_EXPERTS}),

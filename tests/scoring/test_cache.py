@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 from transformers.cache_utils import DynamicCache
 
 from forget_callback.scoring import cache as kv
@@ -127,7 +128,36 @@ def test_a_model_writes_the_same_with_either(name):
     ids = torch.randint(3, 90, (2, 20), generator=torch.Generator().manual_seed(0))
     ours, theirs = kv.empty(), DynamicCache(config=model.config)
     for start, end in ((0, 9), (9, 10), (10, 11), (11, 12), (12, 13), (13, 20)):
-        logits = [
-            model(input_ids=ids[:, start:end], past_key_values=cache, use_cache=True).logits for cache in (ours, theirs)
-        ]
+        logits = [model(input_ids=ids[:, start:end], **kv.argument(model, cache)).logits for cache in (ours, theirs)]
         torch.testing.assert_close(*logits)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["Llama", "DeepseekV3", "Gemma4, layers differ"])
+def test_its_size_is_that_of_the_keys_and_values(name):
+    """Latent attention keeps other heads than the config says, and layers of Gemma 4 differ."""
+    model, theirs = tiny(name), DynamicCache()
+    model(input_ids=torch.arange(3, 8)[None], **kv.argument(model, theirs))
+    held = sum(part.nbytes for layer in theirs.layers for part in (layer.keys, layer.values)) // 5
+    assert kv.max_tokens(model, 1000) == 1000 * 2**17 // held
+
+
+class Renamed(LlamaForCausalLM):
+    """Takes its cache under the name of transformers 5.24."""
+
+    def forward(self, input_ids, cache=None, attention_mask=None, position_ids=None, use_cache=None):
+        given = {"attention_mask": attention_mask, "position_ids": position_ids, "use_cache": use_cache}
+        return super().forward(input_ids=input_ids, **{OLDER: cache}, **given)
+
+
+OLDER = next(iter(kv.argument(tiny("Llama"), kv.empty())))
+
+
+@torch.no_grad()
+def test_the_cache_is_passed_under_the_name_that_the_model_gives_it():
+    inner, cache = tiny("Llama"), kv.empty()
+    inner.__class__ = Renamed
+    for model in (inner, torch.nn.Sequential(inner)):  # a wrapper that passes on what it gets
+        assert "cache" in kv.argument(model, cache)
+    inner(input_ids=torch.tensor([[5, 6, 7]]), **kv.argument(inner, cache))
+    assert cache.get_seq_length() == 3

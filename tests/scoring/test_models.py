@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig, get_peft_model
 from transformers import (
     AutoConfig,
@@ -14,9 +15,11 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     BertLMHeadModel,
+    Trainer,
+    TrainingArguments,
 )
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, load_model, score_probe
 from tests.helpers import log_probabilities
 from tests.scoring.architectures import SMALL
 
@@ -169,3 +172,41 @@ def test_what_is_one_is_scored(tokenizer, name):
         assert np.isnan(snapshot.correct).all()
     else:
         np.testing.assert_allclose(snapshot.scores[0], expected(model, tokenizer), atol=1e-4, rtol=0)
+
+
+SAVED = {
+    "T5": r"no causal language model at '.*': transformers has none for 't5'",
+    "masked": "was saved as BertForMaskedLM, a masked language model",
+    "reward": "was saved as LlamaForSequenceClassification, a reward model or classifier",
+    "no head": "was saved as LlamaModel, without lm_head.weight",
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.filterwarnings("ignore:.*add `is_decoder=True`.*")
+def test_a_checkpoint_of_another_kind_is_not_given_a_head(tokenizer, tmp_path, name, run_cli):
+    """AutoModelForCausalLM loads most of them, with an LM head of random weights."""
+    REFUSED[name][0](len(tokenizer)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=SAVED[name]):
+        load_model(str(tmp_path))
+    if name == "reward":
+        tokenizer.save_pretrained(tmp_path)
+        probe = tmp_path / "p.jsonl"
+        probe.write_text('{"id": "c", "prompt": "x", "choices": [" a", " b"], "answer": 0}\n', encoding="utf-8")
+        status, _, err = run_cli("snapshot", tmp_path, "--probe", probe, "--out", tmp_path / "out")
+        assert status == 2 and "a reward model or classifier" in " ".join(err.split())
+
+
+def test_the_callback_says_the_sentence(tokenizer, tmp_path, capsys, caplog):
+    model = REFUSED["PromptTuningConfig"][0](len(tokenizer))
+    rows = Dataset.from_list([{"input_ids": [5, 6, 7, 8], "labels": [5, 6, 7, 8]}] * 2)
+    arguments = TrainingArguments(str(tmp_path), max_steps=1, report_to="none", use_cpu=True, save_strategy="no")
+    Trainer(
+        model,
+        arguments,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        callbacks=[ForgetCallback(Probe("p", [CHOICE]))],
+    ).train()
+    said = " ".join((caplog.text + capsys.readouterr().err).split())
+    assert "got a PEFT model with virtual tokens (PROMPT_TUNING)" in said

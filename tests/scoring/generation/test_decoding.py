@@ -127,7 +127,7 @@ def counted(model, generator, tokenizer, budget):
     prefills, steps, head_rows = [], [], []
 
     def record(module, args, kwargs):
-        ids, cache = kwargs["input_ids"], kwargs.get("past_key_values")
+        ids, cache = kwargs["input_ids"], kwargs.get("cache", kwargs.get("past_key_values"))
         step = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
         (steps if step else prefills).append(ids.numel())
 
