@@ -58,7 +58,8 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
     """
     if Path(source).is_file():
         one = Snapshot.load(source)
-        return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, one.metadata.get("run"), one.step)
+        run = one.metadata.get("run") or _run_around(Path(source))
+        return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, run, one.step)
     named = open_run(source)
     store, probes = named.store, named.store.probes()
     step, name = named.step, source.rpartition("@")[0] if named.step is not None else source
@@ -92,6 +93,15 @@ def _common_step(store: Store, probes: Sequence[str], default: Literal["first", 
         raise ValueError(f"{store.path} has no snapshot of probe {', '.join(map(quoted, without)) or '(none)'}")
     each = ", ".join(f"{quoted(name)} has {found}" for name, found in own.items())
     raise ValueError(f"{store.path} has no step at which all of its probes were measured: {each}; name RUN@STEP")
+
+
+def _run_around(file: Path) -> str | None:
+    """Id of the run whose snapshots a file lies among: `forget/snapshots/<probe>/<file>`."""
+    folders = file.resolve().parents
+    if len(folders) < 3 or folders[1].name != "snapshots":
+        return None
+    store = Store(folders[2])
+    return store.run.id if store.exists else None
 
 
 def require_two(before: Side, after: Side) -> None:

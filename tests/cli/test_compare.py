@@ -115,7 +115,11 @@ def test_a_run_that_is_continued_in_two_ways_from_a_copy_compares(run_cli, tmp_p
 
 @pytest.mark.parametrize("form", ["run", "file", "copied file"])
 def test_a_run_is_not_read_backwards(run_cli, tmp_path, form):
-    record(tmp_path / "run", [(0, 0), (50, 30)])
+    store = Store(tmp_path / "run")
+    store.begin([PROBE])
+    store.set_run(status="ended", steps=50)  # the snapshots of a training say which one it was
+    for step, wrong in ((0, 0), (50, 30)):
+        store.write(taken(step, wrong))
     if form == "run":
         sides = (f"{tmp_path}/run@50", f"{tmp_path}/run@0")
     else:
