@@ -8,6 +8,7 @@ between thousands; 3/4, 1e3 and 2 x 10^3 are one number each. A currency or a pe
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal, InvalidOperation
 
 from forget_callback.probes.markup import ANSWER, STATES, before_next_question, boxes, unmarked
@@ -17,6 +18,7 @@ _CURRENCY = r"(?:(?:US)?[$€£¥₹₽₩] ?)?"
 # Every alternative that may fail after many digits begins only where a number does, so that a text is read once.
 _PLAIN = (
     r"(?:(?<![\d,.])\d{1,3}(?:,\d{3})+(?!,?\d)(?:\.\d+)?"
+    r"|(?<![\d,.(])\d{1,2}(?:,\d{2})+,\d{3}(?!,?\d)(?:\.\d+)?"  # 1,00,000
     r"|(?<![\d.,])\d{1,3}(?:\.\d{3})+,\d+(?!,?\d)"  # 1.080,50
     r"|(?<![\d.])\d{1,3}(?:\.\d{3}){2,}(?!\.?\d)"  # 1.080.000
     r"|(?<![\d,.(])\d+,\d{1,2}(?!,?\d)"  # 3,14
@@ -29,6 +31,7 @@ _AHEAD = rf"(?={_SIGN}{_CURRENCY}{_SIGN}\.?\d)"
 _GLUED = re.compile(r"(?<=[A-Za-z_^])\d")  # x1, CO2, m^2
 _APART = re.compile(r"(?<=\d)(?:\{,\}|\\[,;:! ]|[\xa0\u2007\u2009\u202f'’_])(?=\d{3}(?!\d))")
 _FRACTION = re.compile(r"(\d?)\\[dtc]?frac ?(?:\{ ?(-?\d{1,20}) ?\} ?\{ ?(\d{1,20}) ?\}|(\d) ?(\d))")
+_VULGAR = re.compile(r"(\d?) ?([¼-¾⅐-⅞])")
 _POWER = re.compile(
     r"(?:(?<![\w.])(\d{1,20}(?:\.\d{1,20})?) ?(?:[×*x]|\\times|\\cdot) ?|(?<![\w.]))10 ?\^ ?\{?(-?\d{1,3})(?!\d)\}?"
 )
@@ -84,6 +87,8 @@ def worth(number: str) -> Decimal | None:
 def _written(text: str) -> str:
     """A text with its numbers in plain characters."""
     text = _APART.sub(",", _MINUS.sub("-", text)).replace("\\%", "%")
+    text = _VULGAR.sub(lambda part: f"{part[1]}{part[1] and ' '}{unicodedata.normalize('NFKC', part[2])}", text)
+    text = text.replace("\u2044", "/")
     text = _FRACTION.sub(lambda part: f"{part[1]}{part[1] and ' '}{part[2] or part[4]}/{part[3] or part[5]}", text)
     return _POWER.sub(lambda power: f"{power[1] or 1}e{power[2]}", text)
 
