@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from forget_callback.probes.items import MultipleChoice, Recall
 from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
 
 _KINDS = ("choice", "recall")
@@ -67,9 +68,9 @@ def load_facts(
     chosen = known if category is None else [key.strip() for key in category.split(",")]
     for key in chosen:
         if key not in known:
-            raise ValueError(f"category must be one or more of {', '.join(known)}, got {key!r} in {category!r}")
+            raise ValueError(f"category must be one or more of {', '.join(known)}, got {quoted(key)}")
     if kind is not None and kind not in _KINDS:
-        raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {kind!r}")
+        raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {quoted(kind)}")
     kinds = _KINDS if kind is None else (kind,)
     kept = [key for key in known if key in chosen]
     facts = [fact for fact in _FACTS if fact.relation.category in kept]

@@ -17,6 +17,7 @@ from forget_callback.probes.benchmarks import BENCHMARKS, MMLU_CATEGORIES, PARTS
 from forget_callback.probes.clusters import cluster_of, only_shared
 from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import LETTERS, listed
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def load_benchmark(name: str, options: Mapping[str, str]) -> Probe:
         raise ValueError(f"spec 'hub:{name}' is not known; expected one of {ALL}, {', '.join(BENCHMARKS)}")
     form, root = options.get("form", FORMS[0]), options.get("root", "")
     if form not in FORMS:
-        raise ValueError(f"spec 'hub:{name}': expected form=letters or form=text, got {form!r}")
+        raise ValueError(f"spec 'hub:{name}': expected form=letters or form=text, got {quoted(form)}")
     items: list[Item] = []
     revisions = {}
     for key in BENCHMARKS if name == ALL else [name]:

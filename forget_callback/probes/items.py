@@ -82,23 +82,25 @@ class MultipleChoice:
     def __post_init__(self) -> None:
         _require_common(self)
         is_list = isinstance(self.choices, (list, tuple))
-        require(is_list, self, "choices", f"expected a list of texts, got {self.choices!r}")
+        require(is_list, self, "choices", f"expected a list of texts, got {quoted(self.choices)}")
         require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
             require_text(self, "choices", choice)
-        require(is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {self.answer!r}")
+        require(
+            is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {quoted(self.answer)}"
+        )
         last = len(self.choices) - 1
         require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
         for name in ("contexts", "lengths"):
             given = getattr(self, name)
             fits = isinstance(given, (list, tuple)) and len(given) in (0, len(self.choices))
-            require(fits, self, name, f"expected one for each of the {len(self.choices)} choices, got {given!r}")
+            require(fits, self, name, f"expected one for each of the {len(self.choices)} choices, got {quoted(given)}")
             object.__setattr__(self, name, tuple(given))
         for context in self.contexts:
             require_text(self, "contexts", context, empty=True)
         for length in self.lengths:
             positive = isinstance(length, (int, float)) and 0 < length < float("inf")
-            require(positive, self, "lengths", f"expected positive numbers, got {length!r}")
+            require(positive, self, "lengths", f"expected positive numbers, got {quoted(length)}")
         require_one_right(self, "choices", self.choices, self.contexts, self.answer)
         object.__setattr__(self, "choices", tuple(self.choices))
         _set_variants(self)
@@ -171,33 +173,35 @@ class Generation:
         _require_common(self)
         is_text = isinstance(self.answer, (str, list, tuple))
         remedy = "; convert it with str()" if isinstance(self.answer, (int, float)) else ""
-        require(is_text, self, "answer", f"expected text or a list of texts, got {self.answer!r}{remedy}")
+        require(is_text, self, "answer", f"expected text or a list of texts, got {quoted(self.answer)}{remedy}")
         answers = (self.answer,) if isinstance(self.answer, str) else tuple(self.answer)
         require(bool(answers), self, "answer", "must not be an empty list")
         known = get_args(Match)
         expected = f"expected one of {', '.join(known)}, or a registered name with a dot such as mylab.close"
-        require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {self.match!r}")
+        require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {quoted(self.match)}")
         for answer in answers:
             require_text(self, "answer", answer)
             self._require_matchable(answer)
         for name in ("max_new_tokens", "samples"):
             given = getattr(self, name)
             ok = is_whole(given) and given >= 1
-            require(ok, self, name, f"expected a whole number of 1 or more, got {given!r}")
+            require(ok, self, name, f"expected a whole number of 1 or more, got {quoted(given)}")
         object.__setattr__(self, "answer", answers)
         require_texts(self, "stop", self.stop)
         object.__setattr__(self, "stop", tuple(self.stop))
-        require((self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {self.task!r}")
+        require(
+            (self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {quoted(self.task)}"
+        )
         self._require_options()
         _set_variants(self)
 
     def _require_options(self) -> None:
         ok = self.options == 0 or (is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
-        require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {self.options!r}")
+        require(ok, self, "options", f"goes with match 'choice' and is from 2 to 26, got {quoted(self.options)}")
         if self.options:
             right = {place_of(answer) for answer in self.answer}
             ok = len(right) == 1 and max(right) < self.options
-            require(ok, self, "answer", f"expected one letter of the first {self.options}, got {self.answer!r}")
+            require(ok, self, "answer", f"expected one letter of the first {self.options}, got {quoted(self.answer)}")
 
     def _require_matchable(self, answer: str) -> None:
         """An answer that its own rule can never match would count as forgotten for ever."""
@@ -208,11 +212,13 @@ class Generation:
                 require(False, self, "answer", f"not a regular expression: {quoted(answer)} ({error})")
         elif self.match in ("exact", "prefix"):
             one = len(answer.strip().splitlines()) == 1
-            require(one, self, "answer", f"match {self.match!r} reads one line, got {answer!r}; use 'contains'")
+            require(
+                one, self, "answer", f"match {quoted(self.match)} reads one line, got {quoted(answer)}; use 'contains'"
+            )
         elif self.match in _FORMS:
             form, pattern = _FORMS[self.match]
             fits = re.fullmatch(pattern, answer.strip()) is not None
-            require(fits, self, "answer", f"match {self.match!r} needs {form}, got {answer!r}")
+            require(fits, self, "answer", f"match {quoted(self.match)} needs {form}, got {quoted(answer)}")
 
 
 Item: TypeAlias = MultipleChoice | Recall | Generation
@@ -236,7 +242,7 @@ def in_variant(item: Item, number: int) -> Item:
     """
     last = 1 + len(item.variants)
     if not is_whole(number) or not 1 <= number <= last:
-        raise ValueError(f"item {item.id!r}: expected a variant from 1 to {last}, got {number!r}")
+        raise ValueError(f"item {quoted(item.id)}: expected a variant from 1 to {last}, got {quoted(number)}")
     if number == 1:
         return replace(item, variants=())
     variant = item.variants[number - 2]
@@ -297,14 +303,16 @@ def _require_common(item: Item) -> None:
 def _set_variants(item: Item) -> None:
     """Checks the variants of an item whose other fields are right, and keeps them as `Variant`."""
     is_list = isinstance(item.variants, (list, tuple))
-    require(is_list, item, "variants", f"expected a list of prompts or of objects with one, got {item.variants!r}")
+    require(
+        is_list, item, "variants", f"expected a list of prompts or of objects with one, got {quoted(item.variants)}"
+    )
     variants = tuple(_variant(item, f"variants[{i}]", given) for i, given in enumerate(item.variants))
     # Another order of the same options after the same prompt is no other question: each is scored by itself.
     same = getattr(item, "choices", ())
     seen: dict[tuple[str, bool | None, frozenset[str]], str] = {(item.prompt, None, frozenset(same)): "the item itself"}
     for i, variant in enumerate(variants):
         key = (variant.prompt, variant.chat, frozenset(variant.choices or same))
-        problem = f"asks as {seen.get(key)} does, {variant.prompt!r}; give it another prompt or chat, or drop it"
+        problem = f"asks as {seen.get(key)} does, {quoted(variant.prompt)}; give it another prompt or chat, or drop it"
         require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
     object.__setattr__(item, "variants", variants)
 
@@ -318,12 +326,14 @@ def _variant(item: Item, name: str, given: object) -> Variant:
         require("prompt" in given, item, f"{name}.prompt", "missing")
         given = Variant(**{key: value for key, value in given.items() if value is not None or key == "prompt"})
     variant = Variant(given) if isinstance(given, str) else given
-    expected = f"expected a prompt or an object with one, got {type(variant).__name__} {variant!r}"
+    expected = f"expected a prompt or an object with one, got {type(variant).__name__} {quoted(variant)}"
     require(isinstance(variant, Variant), item, name, expected)
     assert isinstance(variant, Variant)
     require_text(item, f"{name}.prompt", variant.prompt, empty=not isinstance(item, Generation))
-    require(variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {variant.chat!r}")
-    require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {variant.weak!r}")
+    require(
+        variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {quoted(variant.chat)}"
+    )
+    require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {quoted(variant.weak)}")
     require_texts(item, f"{name}.choices", variant.choices)
     require_texts(item, f"{name}.stop", variant.stop)
     for field_name, kind in (("choices", MultipleChoice), ("stop", Generation)):
@@ -332,7 +342,7 @@ def _variant(item: Item, name: str, given: object) -> Variant:
     n = n_options(item)
     require(n > 0 or not variant.order, item, f"{name}.order", "goes with options, and the item has none; drop it")
     is_order = isinstance(variant.order, tuple) and all(map(is_whole, variant.order))
-    problem = f"expected the numbers 0 to {n - 1}, each once, got {variant.order!r}"
+    problem = f"expected the numbers 0 to {n - 1}, each once, got {quoted(variant.order)}"
     require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
     if isinstance(item, MultipleChoice):
         problem = f"expected {n} as the item has, got {len(variant.choices)}; give one for each, or none to keep them"

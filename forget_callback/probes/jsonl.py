@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from forget_callback.probes.items import Item
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, parse_item
 
 
@@ -33,7 +34,7 @@ def read_items(path: Path) -> list[Item]:
             raise ValueError(f"{path}, line {number}: {error}") from None
         if first.setdefault(item.id, number) != number:
             raise ValueError(
-                f"{path}, line {number}: item {item.id!r}, field 'id': already used in line {first[item.id]}; "
+                f"{path}, line {number}: item {quoted(item.id)}, field 'id': already used in line {first[item.id]}; "
                 "ids must be unique, they join the snapshots"
             )
         items.append(item)
@@ -51,7 +52,7 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     record = dict(pairs)
     if len(record) != len(pairs):
         twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
-        raise ValueError(f"item {record.get('id')!r}, field {twice!r}: given twice")
+        raise ValueError(f"item {quoted(record.get('id'))}, field {quoted(twice)}: given twice")
     return record
 
 

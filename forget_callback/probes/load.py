@@ -26,6 +26,7 @@ from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS, load_task
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
@@ -110,7 +111,7 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
         raise ValueError(f"limit must be 1 or more, got {limit}")
     cot, tokens = ours.pop("cot", False), ours.pop("max_new_tokens", None)
     if tokens is not None and not cot:
-        raise ValueError(f"spec {spec!r}: max_new_tokens goes with cot=true")
+        raise ValueError(f"spec {quoted(spec)}: max_new_tokens goes with cot=true")
     variants, samples = _prompts(spec, ours.pop("variants", "")), ours.pop("samples", None)
     probe = _load(spec, path, options, limit=limit, seed=seed, chat=ours.get("chat", False))
     if limit is not None:  # an item's draw depends on its id alone, not on the order of the file
@@ -134,7 +135,9 @@ def _prompts(spec: str, value: str) -> int | None:
     if value == "off":
         return 1
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"spec {spec!r}: variants must be off or a number of prompts from 1 on, got {value!r}")
+        raise ValueError(
+            f"spec {quoted(spec)}: variants must be off or a number of prompts from 1 on, got {quoted(value)}"
+        )
     return int(value)
 
 
@@ -146,7 +149,8 @@ def _sampled(spec: str, probe: Probe, samples: int) -> Probe:
     """The probe with so many sampled answers to each item that is generated."""
     if samples > 1 and not probe.sampled:
         raise ValueError(
-            f"spec {spec!r}: samples={samples} needs answers that are sampled; give generation items (or cot=true) and "
+            f"spec {quoted(spec)}: samples={samples} needs answers that are sampled; give generation items (or "
+            "cot=true) and "
             "a temperature above 0"
         )
     items = [replace(item, samples=samples) if isinstance(item, Generation) else item for item in probe.items]
@@ -157,7 +161,7 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
         if name != "facts":
-            raise ValueError(f"spec {spec!r}: expected builtin:facts, with ?category=... and kind=... if wanted")
+            raise ValueError(f"spec {quoted(spec)}: expected builtin:facts, with ?category=... and kind=... if wanted")
         _require_known(spec, options, ("category", "kind"))
         return load_facts(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
     if source == "hub" and colon:
@@ -171,11 +175,11 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
         if colon and entry.name == source:
             return _installed(spec, entry, name, options)
     if not colon and path.endswith((".csv", ".tsv", ".parquet", ".xlsx")):
-        raise ValueError(f"spec {spec!r} is a table; read it with pandas and pass the DataFrame")
+        raise ValueError(f"spec {quoted(spec)} is a table; read it with pandas and pass the DataFrame")
     if not path.endswith(".jsonl"):
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *sorted({entry.name for entry in installed})])
         raise ValueError(
-            f"spec {spec!r} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
+            f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
             "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
         )
     _require_known(spec, options, ())
@@ -188,8 +192,8 @@ def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> Non
     for name in options:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {close[0]!r}?" if close else ";"
-            raise ValueError(f"spec {spec!r}: unknown option {name!r}{meant} known are {', '.join(known)}")
+            meant = f"; did you mean {quoted(close[0])}?" if close else ";"
+            raise ValueError(f"spec {quoted(spec)}: unknown option {quoted(name)}{meant} known are {', '.join(known)}")
 
 
 def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:
@@ -198,7 +202,7 @@ def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mappin
         source = entry.load()
     except (ImportError, AttributeError) as error:
         raise ImportError(
-            f"spec {spec!r}: the entry point {entry.name!r} ({entry.value}) cannot be imported: "
+            f"spec {quoted(spec)}: the entry point {entry.name!r} ({entry.value}) cannot be imported: "
             f"{type(error).__name__}: {error}; install again the package that declares it"
         ) from error
     try:
@@ -208,7 +212,7 @@ def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mappin
         raise
     except Exception as error:  # other people's code
         raise ValueError(
-            f"spec {spec!r}: the source {entry.name!r} ({entry.value}) failed: {type(error).__name__}: {error}"
+            f"spec {quoted(spec)}: the source {entry.name!r} ({entry.value}) failed: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -287,9 +291,9 @@ def _value(spec: str, key: str, value: str, kind: type) -> Any:
     """What the text of an option stands for."""
     if kind is bool:
         if value.lower() not in ("true", "false"):
-            raise ValueError(f"spec {spec!r}: {key} must be true or false, got {value!r}")
+            raise ValueError(f"spec {quoted(spec)}: {key} must be true or false, got {quoted(value)}")
         return value.lower() == "true"
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"spec {spec!r}: {key} must be a number, got {value!r}") from None
+        raise ValueError(f"spec {quoted(spec)}: {key} must be a number, got {quoted(value)}") from None

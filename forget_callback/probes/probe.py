@@ -18,11 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.probes.items import Generation, Item, n_options, right_option
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, variant_record
 
 Normalization: TypeAlias = Literal["sum", "length", "token"]
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Of a name files are made, on every file system: with room for what they add, and none that Windows keeps to itself.
+_NAME = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
+
+
+def is_probe_name(text: str) -> bool:
+    """Whether a probe may have this name."""
+    return _NAME.fullmatch(text) is not None and text != "all"
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Probe:
     """A fixed list of items and how they are put to a model.
 
     Attributes:
-        name: Letters, digits, dot, dash and underscore: it names metrics and files.
+        name: Letters, digits, dot, dash and underscore, 100 at most: it names metrics and files.
         items: At least one, with unique ids.
         chat: Prompts go through the tokenizer's chat template, as one user message an item.
         system: With `chat`, a system message before each item.
@@ -60,33 +67,34 @@ class Probe:
     scorer: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name) or self.name == "all":
+        if not isinstance(self.name, str) or not is_probe_name(self.name):
             raise ValueError(
-                f"name must be letters, digits, '.', '_' and '-', and not 'all' (the pool of several probes), "
-                f"got {self.name!r}"
+                "name must be 1 to 100 letters, digits, '.', '_' and '-', beginning and ending as a file's name may on "
+                f"every system, and not 'all' (the pool of several probes), got {quoted(self.name)}"
             )
         object.__setattr__(self, "items", tuple(self.items))
         if not self.items:
-            raise ValueError(f"probe {self.name!r} has no items; give it at least one")
+            raise ValueError(f"probe {quoted(self.name)} has no items; give it at least one")
         seen: dict[str, int] = {}
         for position, item in enumerate(self.items):
             if not isinstance(item, get_args(Item)):
-                raise ValueError(f"probe {self.name!r}, item {position}: expected an item, got {item!r}")
+                raise ValueError(f"probe {quoted(self.name)}, item {position}: expected an item, got {quoted(item)}")
             _require_prompts_differ(self, item)
             if seen.setdefault(item.id, position) != position:
                 raise ValueError(
-                    f"probe {self.name!r}, item {item.id!r}, field 'id': used by items {seen[item.id]} and {position}; "
+                    f"probe {quoted(self.name)}, item {quoted(item.id)}, field 'id': used by items {seen[item.id]} "
+                    f"and {position}; "
                     "ids must be unique, they join the snapshots"
                 )
         if self.normalization not in get_args(Normalization):
             known = ", ".join(get_args(Normalization))
-            raise ValueError(f"normalization must be one of {known}, got {self.normalization!r}")
+            raise ValueError(f"normalization must be one of {known}, got {quoted(self.normalization)}")
         if not isinstance(self.temperature, (int, float)) or not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 (greedy) or more, got {self.temperature!r}")
+            raise ValueError(f"temperature must be 0 (greedy) or more, got {quoted(self.temperature)}")
         if not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+            raise ValueError(f"top_p must lie in (0, 1], got {quoted(self.top_p)}")
         if not self.chat and (self.system or not self.generation_prompt or self.thinking is not None):
-            raise ValueError(f"probe {self.name!r}: system, generation_prompt and thinking need chat=True")
+            raise ValueError(f"probe {quoted(self.name)}: system, generation_prompt and thinking need chat=True")
         for name in ("temperature", "top_p"):  # 0 and 0.0 are one setting and must have one fingerprint
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -159,7 +167,8 @@ def _require_prompts_differ(probe: Probe, item: Item) -> None:
         key = (variant.prompt, probe.chat if variant.chat is None else variant.chat, tuple(variant.order))
         if key in asked:
             raise ValueError(
-                f"probe {probe.name!r}, item {item.id!r}, field 'variants[{i}].chat': the item is asked so already in "
-                f"a probe with chat={probe.chat}: {variant.prompt!r}; give it another prompt, or drop it"
+                f"probe {probe.name!r}, item {quoted(item.id)}, field 'variants[{i}].chat': the item is asked so "
+                "already in "
+                f"a probe with chat={probe.chat}: {quoted(variant.prompt)}; give it another prompt, or drop it"
             )
         asked.append(key)

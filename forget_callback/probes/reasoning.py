@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Variant, in_variant
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 ENDINGS = {
@@ -91,7 +92,8 @@ def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
     if isinstance(item, Generation) and item.task:  # its prompt says how to answer
         return replace(item, max_new_tokens=max(item.max_new_tokens, max_new_tokens))
     raise ValueError(
-        f"probe {probe.name!r}, item {item.id!r}: cot=true goes with multiple choice and with generation items that "
+        f"probe {probe.name!r}, item {quoted(item.id)}: cot=true goes with multiple choice and with generation items "
+        "that "
         f"match {', '.join(ENDINGS)}; this is {item.kind}"
     )
 

@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 from forget_callback.probes.checks import is_whole
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant
+from forget_callback.probes.quoting import quoted
 
 _KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
 _OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
@@ -30,9 +31,9 @@ def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
         ValueError: If the kind is a built-in one, or `make` cannot be called.
     """
     if not isinstance(kind, str) or not kind or kind in _KINDS:
-        raise ValueError(f"kind must be a name other than {', '.join(_KINDS)}, got {kind!r}")
+        raise ValueError(f"kind must be a name other than {', '.join(_KINDS)}, got {quoted(kind)}")
     if not callable(make):
-        raise ValueError(f"make must be a function from a record to an item, got {make!r}")
+        raise ValueError(f"make must be a function from a record to an item, got {quoted(make)}")
     _OWN_KINDS[kind] = make
 
 
@@ -52,17 +53,18 @@ def parse_item(record: object) -> Item:
         try:
             item: Any = _OWN_KINDS[kind](record)
         except Exception as error:  # other people's code
-            raise ValueError(f"item {name!r}, kind {kind!r}: {type(error).__name__}: {error}") from error
+            raise ValueError(f"item {quoted(name)}, kind {quoted(kind)}: {type(error).__name__}: {error}") from error
         if not isinstance(item, get_args(Item)):
             raise ValueError(
-                f"item {name!r}, kind {kind!r}: its function must return a MultipleChoice, Recall or Generation, got "
-                f"{item!r}"
+                f"item {quoted(name)}, kind {quoted(kind)}: its function must return a MultipleChoice, Recall or "
+                "Generation, got "
+                f"{quoted(item)}"
             )
         return item  # type: ignore[no-any-return]
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(
-            f"item {name!r}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got {kind!r}; a kind "
-            "of your own needs register_item in this process first"
+            f"item {quoted(name)}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got "
+            f"{quoted(kind)}; a kind of your own needs register_item in this process first"
         )
     cls = _KINDS[kind]
     known = [f.name for f in fields(cls)]
@@ -71,11 +73,11 @@ def parse_item(record: object) -> Item:
         if key not in known:
             remedy = "drop it, or put it in `doc`" if "doc" in known else "drop it"
             raise ValueError(
-                f"item {name!r}, field {key!r}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
+                f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
             )
     for key in ("id", "prompt", "choices", "answer"):
         if key in known and key not in given:
-            raise ValueError(f"item {name!r}, field {key!r}: missing for {kind}")
+            raise ValueError(f"item {quoted(name)}, field {key!r}: missing for {kind}")
     if is_whole(name):
         given["id"] = str(name)
     answer = given["answer"]

@@ -74,7 +74,7 @@ class StopRule:
         if self.metric not in (*METRICS, *OVER_TIME):
             raise ValueError(f"stop rule: {unknown_metric(self.metric, (*METRICS, *OVER_TIME))}")
         if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or not math.isfinite(self.above):
-            raise ValueError(f"above must be a number, and finite, such as 0.05, got {self.above!r}")
+            raise ValueError(f"above must be a number, and finite, such as 0.05, got {quoted(self.above)}")
         limits = range_of(self.metric)
         if never(">", self.above, limits):  # below the range it fires at once, which nobody overlooks
             raise ValueError(
@@ -82,9 +82,11 @@ class StopRule:
                 f"{hint(self.above, limits)}"
             )
         if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 1:
-            raise ValueError(f"patience must be a whole number of 1 or more, got {self.patience!r}")
+            raise ValueError(f"patience must be a whole number of 1 or more, got {quoted(self.patience)}")
         if self.confidence is not None and not 0.5 <= self.confidence < 1:
-            raise ValueError(f"confidence must lie in [0.5, 1), or be None for a point rule, got {self.confidence!r}")
+            raise ValueError(
+                f"confidence must lie in [0.5, 1), or be None for a point rule, got {quoted(self.confidence)}"
+            )
         if self.confidence is not None and self.metric not in INTERVALS:
             raise ValueError(
                 f"metric {self.metric!r} has no interval, so confidence must be None (a point rule), got "
@@ -93,7 +95,7 @@ class StopRule:
         if self.strict and self.confidence is None:
             raise ValueError("strict needs a confidence to spend; a point rule (confidence=None) has none")
         if self.action not in ("stop", "warn"):
-            raise ValueError(f"action must be 'stop' or 'warn', got {self.action!r}")
+            raise ValueError(f"action must be 'stop' or 'warn', got {quoted(self.action)}")
 
     def target(self, probes: Sequence[str]) -> tuple[str, str]:
         """Probe and category whose rows the rule reads, given all probes' names."""
@@ -162,9 +164,9 @@ def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
         ValueError: If not, naming the probe or the rule.
     """
     names = [probe.name for probe in probes]
-    if not probes or len(set(names)) < len(names):
+    if not probes or len({name.lower() for name in names}) < len(names):  # file systems may not tell case
         raise ValueError(
-            f"probes must be one or more with different names, got {names}; rename one, for example "
+            f"probes must be one or more with different names, in whatever case, got {names}; rename one, for example "
             "'builtin:facts?name=facts2'"
         )
     known = {probe.name: {item.category for item in probe.items} for probe in probes} | {"all": set()}

@@ -29,6 +29,7 @@ from pyarrow import parquet
 
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs import aside
 from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.history import Stage
@@ -296,7 +297,7 @@ class RunAt:
         """
         steps = self.store.steps(probe)
         if self.step is None and not steps:
-            raise ValueError(f"{self.store.path} has no snapshot of probe {probe!r}")
+            raise ValueError(f"{self.store.path} has no snapshot of probe {quoted(probe)}")
         return self.store.read(probe, self.step if self.step is not None else steps[0 if default == "first" else -1])
 
     def baseline(self, probe: str) -> Snapshot:

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.group import PromptGroup
@@ -118,7 +119,9 @@ class Scorer:
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
         if isinstance(tokenizer, str):
-            raise ValueError(f"tokenizer must be a loaded tokenizer, got {tokenizer!r}; load_tokenizer(...) loads one")
+            raise ValueError(
+                f"tokenizer must be a loaded tokenizer, got {quoted(tokenizer)}; load_tokenizer(...) loads one"
+            )
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self.judge = Judge.of(scorer)
         self.probes = tuple(bind(probe, self.tokenizer) for probe in judged_by(self.judge, as_probes(probes)))
@@ -135,7 +138,9 @@ class Scorer:
             variants: Whether to ask the further prompts as well; without, the snapshots have the first ones alone.
         """
         if isinstance(model, str):
-            raise ValueError(f"model must be a loaded model of transformers, got {model!r}; load_model(...) loads one")
+            raise ValueError(
+                f"model must be a loaded model of transformers, got {quoted(model)}; load_model(...) loads one"
+            )
         require_causal(model)
         begun = time.perf_counter()
         work = partial(self._score, model, variants, progress)

@@ -19,6 +19,7 @@ from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.likelihood.tokens import messages_of
 
@@ -48,9 +49,11 @@ class Judge:
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise ValueError(f"scorer must be a function of prompts and completions, or a Judge, got {self.function!r}")
+            raise ValueError(
+                f"scorer must be a function of prompts and completions, or a Judge, got {quoted(self.function)}"
+            )
         if not isinstance(self.threshold, (int, float)) or not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold must lie in (0, 1], got {self.threshold!r}")
+            raise ValueError(f"threshold must lie in (0, 1], got {quoted(self.threshold)}")
         object.__setattr__(self, "name", self.name or _qualified_name(self.function))
 
     @classmethod
@@ -80,13 +83,13 @@ class Judge:
             values = list(values)
         except Exception as error:  # the user's code
             raise RuntimeError(
-                f"{owner}, {len(items)} items from {items[0].id!r} on: {type(error).__name__}: {error}"
+                f"{owner}, {len(items)} items from {quoted(items[0].id)} on: {type(error).__name__}: {error}"
             ) from error
         if len(values) != len(items):
             raise ValueError(f"{owner}: expected a value for each of {len(items)} completions, got {len(values)}")
         found: list[Judgement | None] = []
         for (index, text), value in zip(texts, values):
-            number = _number(value, f"{owner}, item {probe.items[index].id!r}")
+            number = _number(value, f"{owner}, item {quoted(probe.items[index].id)}")
             answer = after_thinking(text.text).strip() or None
             judged = Judgement.of(number >= self.threshold, answer, finished=text.finish != "length")
             found.append(None if math.isnan(number) else judged)
@@ -104,7 +107,8 @@ def judged_by(judge: Judge | None, probes: Sequence[Probe]) -> tuple[Probe, ...]
             require_matchers(probe)
             if probe.scorer:
                 raise ValueError(
-                    f"probe {probe.name!r} was judged by {probe.scorer!r}; pass that function as scorer=, or the probe "
+                    f"probe {probe.name!r} was judged by {quoted(probe.scorer)}; pass that function as scorer=, or "
+                    "the probe "
                     "with scorer=''"
                 )
         return tuple(probes)
@@ -138,7 +142,7 @@ def _number(value: Any, owner: str) -> float:
         if isinstance(value, str) or number < 0 or number > 1:
             raise ValueError
     except (TypeError, ValueError):
-        raise ValueError(f"{owner}: expected True, False, a number in [0, 1] or None, got {value!r}") from None
+        raise ValueError(f"{owner}: expected True, False, a number in [0, 1] or None, got {quoted(value)}") from None
     return number
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from forget_callback.probes.items import Variant, in_variant
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +40,7 @@ class Part:
     @property
     def name(self) -> str:
         """What warnings call it."""
-        return f"probe {self.probe.name!r}" + (f", variant {self.number}" if self.number > 1 else "")
+        return f"probe {quoted(self.probe.name)}" + (f", variant {self.number}" if self.number > 1 else "")
 
 
 def first_part(probe: Probe) -> Part:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forget_callback.probes.quoting import quoted
+
 # A vector as a caller gives it: numbers, or texts of which some may be None.
 Column: TypeAlias = ArrayLike | Sequence[str | None]
 # Of each column its numpy dtype, and the value where a caller gives none.
@@ -141,13 +143,13 @@ def require_consistent(answers: Any, ids: NDArray[Any], samples: NDArray[Any], p
         )
     wrong = np.fromiter((o is None or o in OUTCOMES for o in outcome), bool, len(ids))
     if not wrong.all():
-        raise ValueError(f"outcome{prompt} must be one of {OUTCOMES} or None, got {outcome[~wrong][0]!r}")
+        raise ValueError(f"outcome{prompt} must be one of {OUTCOMES} or None, got {quoted(outcome[~wrong][0])}")
     given = np.fromiter((o is not None for o in outcome), bool, len(ids))
     bad = (given != scored) | ((outcome == "correct") != (correct > 0.5))
     if bad.any():
         i = int(np.argmax(bad))
         raise ValueError(
-            f"item {ids[i]!r}: outcome{prompt} {outcome[i]!r} contradicts correct{prompt} {correct[i]}; "
+            f"item {quoted(ids[i])}: outcome{prompt} {quoted(outcome[i])} contradicts correct{prompt} {correct[i]}; "
             "1, or more than half of several samples, is 'correct', else it is one of the others, NaN is None"
         )
 

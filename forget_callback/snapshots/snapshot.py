@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import printable
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import (
     FURTHER,
     NOT_GIVEN,
@@ -122,7 +122,7 @@ class Snapshot:
         fill(self, PER_ITEM, n)
         if len(set(map(str, self.ids))) < n:
             unique, count = np.unique(self.ids.astype(str), return_counts=True)
-            raise ValueError(f"ids must be unique, got {str(unique[count > 1][0])!r} {count.max()} times")
+            raise ValueError(f"ids must be unique, got {quoted(str(unique[count > 1][0]))} {count.max()} times")
         require_consistent(self, self.ids, self.samples)
         object.__setattr__(self, "further", tuple(self.further))
         for number, answers in enumerate(self.further, 2):
@@ -137,7 +137,7 @@ class Snapshot:
             found = _FURTHER_NAME.fullmatch(name)
             if found and int(found[2]) <= self.n_variants:
                 return getattr(self.further[int(found[2]) - 2], found[1])
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            raise AttributeError(f"{quoted(type(self).__name__)} object has no attribute {quoted(name)}")
 
     def __len__(self) -> int:
         return len(self.ids)

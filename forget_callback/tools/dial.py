@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from forget_callback.metrics.intervals import Interval, wilson
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.report.terminal import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.headline import estimate, percent
@@ -120,10 +121,10 @@ def best_point(points: Sequence[Point]) -> Point:
 
 def _line(before: str, after: str, method: Method) -> _Weights | _Adapter:
     if method not in get_args(Method):
-        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {method!r}")
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, got {quoted(method)}")
     if (Path(after) / "adapter_config.json").is_file():
         if method != "linear":
-            raise ValueError(f"{after} is an adapter, which is scaled: method must be 'linear', got {method!r}")
+            raise ValueError(f"{after} is an adapter, which is scaled: method must be 'linear', got {quoted(method)}")
         return _Adapter(before, after)
     return _Weights(load_model(before), load_model(after), method)
 

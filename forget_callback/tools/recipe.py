@@ -20,6 +20,7 @@ from rich.console import Console
 
 from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.report.terminal import curve_table
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
@@ -82,11 +83,11 @@ class Recipe:
         from trl import GRPOConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
         if not Path(path).is_file():
-            raise ValueError(f"config {os.fspath(path)!r}: no such file; expected a recipe's YAML")
+            raise ValueError(f"config {quoted(os.fspath(path))}: no such file; expected a recipe's YAML")
         configs = {"sft": SFTConfig, "grpo": GRPOConfig}
         trainer = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("trainer", "sft")
         if trainer not in configs:
-            raise ValueError(f"{os.fspath(path)}: trainer must be one of {', '.join(configs)}, got {trainer!r}")
+            raise ValueError(f"{os.fspath(path)}: trainer must be one of {', '.join(configs)}, got {quoted(trainer)}")
         parser = TrlParser((ScriptArguments, configs[trainer], ModelConfig, ForgetArguments))
         return cls(*parser.parse_args_and_config(["--config", os.fspath(path), *overrides]))
 
@@ -160,7 +161,7 @@ def _with_replay(rows: Any, replay: Any, forget: ForgetArguments, seed: int) -> 
         raise ValueError(f"replay_share must lie between 0 and 1, got {forget.replay_share}")
     missing = sorted(set(rows.column_names) - set(replay.column_names))
     if missing and missing == sorted(rows.column_names):
-        raise ValueError(f"replay_dataset {forget.replay_dataset!r} has none of the columns {rows.column_names}")
+        raise ValueError(f"replay_dataset {quoted(forget.replay_dataset)} has none of the columns {rows.column_names}")
     shared = [name for name in rows.column_names if name not in missing]
     count = round(forget.replay_share * len(rows))
     places = [place % len(replay) for place in range(count)]
@@ -209,4 +210,4 @@ def _reward(name: str) -> Any:
     try:
         return pkgutil.resolve_name(name if "." in name else f"trl.rewards.{name}")
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"reward_funcs: cannot import a function {name!r}: {error}") from error
+        raise ValueError(f"reward_funcs: cannot import a function {quoted(name)}: {error}") from error

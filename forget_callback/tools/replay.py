@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.probes.items import Item
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.item_changes import expected
 from forget_callback.runs.store import RunAt, open_run
 
@@ -104,10 +105,10 @@ def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
 
     kind = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(Path(source).suffix)
     if kind is not None and not Path(source).is_file():
-        raise ValueError(f"pool {source!r}: no such file")
+        raise ValueError(f"pool {quoted(source)}: no such file")
     rows = load_dataset(kind, data_files={split: source}, split=split) if kind else load_dataset(source, split=split)
     if not len(rows):
-        raise ValueError(f"pool {source!r} is empty")
+        raise ValueError(f"pool {quoted(source)} is empty")
     return [dict(row) for row in rows]
 
 

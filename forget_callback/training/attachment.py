@@ -16,6 +16,7 @@ from typing import Any
 from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_callback import CallbackHandler
 
+from forget_callback.probes.quoting import quoted
 from forget_callback.training.resume import ResumeWandbRun
 
 logger = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ def attach(callback: TrainerCallback, trainer: Any, kind: type[TrainerCallback])
     """
     handler = getattr(trainer, "callback_handler", None)
     if handler is None:
-        raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {trainer!r}")
+        raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {quoted(trainer)}")
     callbacks = handler.callbacks
     before = callbacks[: callbacks.index(callback)] if callback in callbacks else callbacks
     if any(isinstance(one, kind) for one in before):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History, Row, Stage
@@ -237,9 +238,9 @@ class ForgetMonitor:
         """
         first = self.last_step is None
         if isinstance(step, bool) or not isinstance(step, Integral):
-            raise ValueError(f"step must be a whole number of optimizer steps, got {step!r}")
+            raise ValueError(f"step must be a whole number of optimizer steps, got {quoted(step)}")
         if not isinstance(samples_seen, Real):
-            raise ValueError(f"samples_seen must be a number, got {samples_seen!r}")
+            raise ValueError(f"samples_seen must be a number, got {quoted(samples_seen)}")
         adds = step == self.last_step and not self.confirmed
         if self.last_step is not None and step <= self.last_step and not adds:
             raise ValueError(
@@ -293,7 +294,7 @@ class ForgetMonitor:
         """
         given = list(snapshots) if isinstance(snapshots, Iterable) else [snapshots]
         if other := [one for one in given if not isinstance(one, Snapshot)]:
-            raise ValueError(f"snapshots must be what score_probe returns, one of each probe, got {other[0]!r}")
+            raise ValueError(f"snapshots must be what score_probe returns, one of each probe, got {quoted(other[0])}")
         expected, names = [probe.name for probe in self.probes], [snapshot.probe for snapshot in given]
         if sorted(names) != sorted(expected):
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
 
 Schedule = int | frozenset[int] | str | None
@@ -40,7 +41,7 @@ def checked(every: int | str | Iterable[int] | None) -> Schedule:
     if not steps or min(steps) < 1:
         raise ValueError(
             "every must be None (at each evaluation of the Trainer), a number of optimizer steps of 1 or more, a list "
-            f"of such steps or 'log2', got {every!r}{_instead(every)}"
+            f"of such steps or 'log2', got {quoted(every)}{_instead(every)}"
         )
     return frozenset(steps) if several or len(steps) > 1 else steps[0]
 
@@ -59,7 +60,7 @@ def _instead(every: object) -> str:
         share = f"eval_strategy='steps', eval_steps={every}"
         return f"; for a share of the run, leave every out and set {share} in TrainingArguments"
     if isinstance(every, str) and every in ("epoch", "steps"):
-        return f"; leave every out and set eval_strategy={every!r} in TrainingArguments"
+        return f"; leave every out and set eval_strategy={quoted(every)} in TrainingArguments"
     return "; for each evaluation, leave every out" if isinstance(every, bool) else ""
 
 

@@ -18,6 +18,7 @@ import torch
 from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
 from forget_callback.runs.store import Store, open_run
@@ -65,25 +66,25 @@ class Settings:
         check_targets(self.stop, self.probes)
         share, tokens = self.max_overhead, self.batch_tokens
         if share is not None and not (isinstance(share, Real) and 0 < share < 1):
-            raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {share!r}")
+            raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {quoted(share)}")
         if self.variants not in get_args(Variants):
-            raise ValueError(f"variants must be 'all', 'ends' or 'off', got {self.variants!r}")
+            raise ValueError(f"variants must be 'all', 'ends' or 'off', got {quoted(self.variants)}")
         if not isinstance(self.rescore, bool | None):
-            raise ValueError(f"rescore must be True, False or None, got {self.rescore!r}")
+            raise ValueError(f"rescore must be True, False or None, got {quoted(self.rescore)}")
         for name in self.evaluation_metrics:
             if name not in ALL_METRICS:
                 raise ValueError(f"evaluation_metrics: {unknown_metric(name, ALL_METRICS)}")
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
-            raise ValueError(f"batch_tokens must be a whole number of 1 or more, or None, got {tokens!r}")
+            raise ValueError(f"batch_tokens must be a whole number of 1 or more, or None, got {quoted(tokens)}")
         if self.output_dir is not None and not isinstance(self.output_dir, str | os.PathLike):
-            raise ValueError(f"output_dir must be a path, or None for the Trainer's own, got {self.output_dir!r}")
+            raise ValueError(f"output_dir must be a path, or None for the Trainer's own, got {quoted(self.output_dir)}")
         _check_baseline(self.baseline)
         if self.log not in get_args(Log):
-            raise ValueError(f"log must be 'main' or 'all', got {self.log!r}")
+            raise ValueError(f"log must be 'main' or 'all', got {quoted(self.log)}")
         if self.upload not in get_args(Upload):
-            raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {self.upload!r}")
+            raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {quoted(self.upload)}")
         if self.on_error not in get_args(OnError):
-            raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {self.on_error!r}")
+            raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {quoted(self.on_error)}")
 
     @property
     def evaluation_names(self) -> dict[str, str]:
@@ -124,7 +125,7 @@ def _check_baseline(baseline: Any) -> None:
     if baseline in ("start", "base"):
         return
     if not isinstance(baseline, str | os.PathLike):
-        raise ValueError(f"baseline must be 'start', 'base' or a RUN directory, got {baseline!r}")
+        raise ValueError(f"baseline must be 'start', 'base' or a RUN directory, got {quoted(baseline)}")
     if os.environ.get("RANK", "0") == "0":  # rank 0 reads it; machines of other ranks may not have the directory
         try:
             open_run(baseline)

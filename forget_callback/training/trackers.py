@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.history import ALL_METRICS, Row
 
 X_AXIS = "forget/samples_seen"
@@ -73,7 +74,8 @@ def checked_trackers(trackers: Tracker | Iterable[Tracker]) -> tuple[Tracker, ..
     for tracker in given:
         if isinstance(tracker, type) or not isinstance(tracker, Tracker):
             raise ValueError(
-                f"trackers takes one or several objects with methods log(row) and alert(title, text), got {tracker!r}"
+                f"trackers takes one or several objects with methods log(row) and alert(title, text), got "
+                f"{quoted(tracker)}"
             )
     return tuple(given)
 
@@ -91,7 +93,7 @@ def scalars(rows: Iterable[Row], *, log: Log = "main", sampled: Collection[str] 
     """
     ordered = sorted(rows, key=lambda row: (row.category != "", row.probe != "all"))
     return {
-        "/".join(part for part in ("forget", row.probe, row.category, name) if part): value
+        "/".join(part for part in ("forget", row.probe, printable(row.category), name) if part): value
         for row in ordered
         for name, value in _chosen(row, log, sampled=row.probe in sampled).items()
     }

@@ -15,6 +15,7 @@ from forget_callback.report import report_data, write_report
 from tests.recorded import make_probe, make_run, make_snapshots
 
 CHROMIUM = "/usr/bin/chromium"
+FORMULA = "=HYPERLINK(0)"
 HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"
 DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 
@@ -378,7 +379,7 @@ def hostile(tmp_path_factory):
     probe = Probe(
         "hostile",
         [MultipleChoice(f"{i}{HOSTILE}", HOSTILE, [HOSTILE, " b", " c"], 0, f"{HOSTILE} {i % 4}") for i in range(8)]
-        + [Recall("r" + HOSTILE, HOSTILE, HOSTILE, "recall"), Generation("g" + HOSTILE, HOSTILE, HOSTILE, "contains")],
+        + [Recall("r" + HOSTILE, HOSTILE, HOSTILE, FORMULA), Generation("g" + HOSTILE, HOSTILE, HOSTILE, "contains")],
     )
     store = Store(tmp_path_factory.mktemp("hostile") / "run<img src=x onerror='window.ran = 3'>")
     store.begin([probe])
@@ -420,7 +421,7 @@ def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
     assert HOSTILE in page.locator("#category-table").inner_text()
     assert HOSTILE in page.locator("#facts").inner_text()
     drawn = page.locator("#map-chart .ytick text").all_text_contents()
-    assert all(text.startswith(HOSTILE[:20]) or text in ("recall",) for text in drawn), drawn
+    assert all(text.startswith(HOSTILE[:20]) or text == FORMULA for text in drawn), drawn
     legend = page.locator("#curve-chart .legendtext").all_text_contents()
     assert f"{HOSTILE} 0" in legend or any("<b>bold</b>" in text for text in legend), legend
     page.locator("#item-table tbody tr").first.click()
@@ -451,6 +452,15 @@ def test_an_injected_handler_would_not_run(browser, run):
     )
     until(page, "refused.includes('script-src-attr')")
     assert page.evaluate("window.ran") is None, "the content security policy stops it"
+
+
+def test_no_name_in_the_csv_is_a_formula(show, hostile):
+    page = show(hostile)
+    see(page, "downloads")
+    with page.expect_download() as got:
+        page.locator("#save-csv").click()
+    names = pd.read_csv(got.value.path())["category"].dropna()
+    assert "'" + FORMULA in set(names) and not names.str.match(r"[=+@\t\r-]").any()
 
 
 @pytest.mark.parametrize("name", ["run", "hostile"])

@@ -17,6 +17,7 @@ from forget_callback.probes.lm_eval.items import items_of
 from forget_callback.probes.lm_eval.rules import by_task, load_rule
 from forget_callback.probes.lm_eval.tasks import build, load_tasks
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 
 __all__ = ["by_task", "load_rule", "load_task"]
 
@@ -59,7 +60,7 @@ def load_task(name: str, options: Mapping[str, str]) -> Probe:
             sampling |= drawn
             left_out += problems
     if not items:
-        raise ValueError(f"lm-eval task {name!r} has no item that can be scored: {left_out[0]}")
+        raise ValueError(f"lm-eval task {quoted(name)} has no item that can be scored: {left_out[0]}")
     if left_out:
         logger.warning(
             "lm-eval:%s: %d of %d items are left out, though lm-eval counts them: %s",
@@ -70,7 +71,8 @@ def load_task(name: str, options: Mapping[str, str]) -> Probe:
         )
     if len(sampling) > 1:
         raise ValueError(
-            f"lm-eval tasks {name!r} sample in several ways, (temperature, top_p) {sorted(sampling)}, and a probe in "
+            f"lm-eval tasks {quoted(name)} sample in several ways, (temperature, top_p) {sorted(sampling)}, and a "
+            "probe in "
             "one; load them one by one"
         )
     temperature, top_p = next(iter(sampling), (0.0, 1.0))
@@ -91,6 +93,8 @@ def _numbers(name: str, options: Mapping[str, str]) -> dict[str, int]:
     for key, value in options.items():
         if key in ("num_fewshot", "fewshot_seed"):
             if not value.isdecimal():
-                raise ValueError(f"spec 'lm-eval:{name}': {key} must be a whole number of 0 or more, got {value!r}")
+                raise ValueError(
+                    f"spec 'lm-eval:{name}': {key} must be a whole number of 0 or more, got {quoted(value)}"
+                )
             numbers[key] = int(value)
     return numbers

@@ -16,6 +16,7 @@ from forget_callback.probes.clusters import cluster_of, only_shared
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall
 from forget_callback.probes.lm_eval.prompts import by_question, passage_of, templates, unseen
 from forget_callback.probes.lm_eval.rules import by_task, metric_of, reference
+from forget_callback.probes.quoting import quoted
 
 _LENGTHS: dict[str, Callable[[str], int]] = {"acc": len, "acc_norm": len, "acc_bytes": lambda text: len(text.encode())}
 _MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # in lm-eval's order
@@ -47,7 +48,7 @@ def items_of(
     try:
         make, sampling = _maker(name, leaf, task, metric, chosen)
     except ValueError as error:
-        raise ValueError(f"lm-eval task {leaf!r} cannot be a probe: {error}") from None
+        raise ValueError(f"lm-eval task {quoted(leaf)} cannot be a probe: {error}") from None
     items: list[Item] = []
     problems = []
     for doc_id, (requests, *others) in by_question(rows).items():
@@ -83,11 +84,11 @@ def _maker(name: str, leaf: str, task: Any, metric: str, chosen: str) -> tuple[M
     if kind == "generate_until":
         return _generation(name, leaf, task, metric, chosen)
     if kind not in ("multiple_choice", "loglikelihood"):
-        raise ValueError(f"{kind!r} has no right and wrong")
+        raise ValueError(f"{quoted(kind)} has no right and wrong")
     if type(task).__module__ != "lm_eval.api.task" or config.process_results is not None:
         raise ValueError("it has rules of its own for right and wrong (process_results or a class)")
     if chosen:
-        raise ValueError(f"filter={chosen!r} is for generate_until tasks")
+        raise ValueError(f"filter={quoted(chosen)} is for generate_until tasks")
     if any(step["function"] != "take_first" for each in config.filter_list or () for step in each["filter"]):
         raise ValueError("it filters log-probabilities")
     if kind == "loglikelihood":
@@ -110,7 +111,7 @@ def _choice(
     if isinstance(gold, str):
         gold = texts.index(gold) if gold in texts else -1
     if not isinstance(gold, int):
-        raise ValueError(f"item {key!r}: expected one right choice, got {gold!r}")
+        raise ValueError(f"item {key!r}: expected one right choice, got {quoted(gold)}")
     pairs = [request.args for request in requests[: len(texts)]]  # acc_mutual_info has each once more, alone
     # Of equal choices lm-eval takes the first: one that repeats the right choice after it changes nothing.
     kept = [i for i in range(len(pairs)) if i <= gold or pairs[i] != pairs[gold]]
@@ -166,7 +167,7 @@ def _settings(given: Mapping[str, Any]) -> tuple[int, list[str], set[Sampling]]:
         known = key in ("until", "do_sample", "temperature", "top_p", *_MAX_TOKENS)
         idle = value is None or _IDLE.get(key) == value or (key in _OF_SAMPLING and not drawn)
         if not known and not idle:
-            raise ValueError(f"generation_kwargs {key}={value!r} is not known here")
+            raise ValueError(f"generation_kwargs {key}={quoted(value)} is not known here")
     if drawn and temperature == 0:
         raise ValueError("it samples without a temperature")
     sampling = {(temperature, float(given.get("top_p") or 1.0))} if drawn else set()

@@ -22,6 +22,7 @@ from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Generation
 from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, set_included, short
+from forget_callback.probes.quoting import quoted
 
 _PREFIX = "lm-eval:"
 _OPTIONS = {"metric", "filter", "rule", "task", "targets"}
@@ -118,7 +119,7 @@ def filter_of(task: Any, chosen: str) -> Any:
     """
     known = {ensemble.name: ensemble for ensemble in task._filters}
     if chosen and chosen not in known:
-        raise ValueError(f"it has no filter {chosen!r}, but {', '.join(known)}")
+        raise ValueError(f"it has no filter {quoted(chosen)}, but {', '.join(known)}")
     return known[chosen or next(iter(known))]
 
 
@@ -128,7 +129,8 @@ def _parts(item: Generation) -> tuple[str, dict[str, str]]:
     options = dict(parse_qsl(query))
     if not item.task.startswith(_PREFIX) or not name or not set(options) <= _OPTIONS:
         raise ValueError(
-            f"item {item.id!r}, field 'task': expected lm-eval:TASK?metric=...&filter=..., got {item.task!r}"
+            f"item {quoted(item.id)}, field 'task': expected lm-eval:TASK?metric=...&filter=..., got "
+            f"{quoted(item.task)}"
         )
     return name, options
 
@@ -139,7 +141,8 @@ def _found(item: Generation, name: str, options: Mapping[str, str]) -> Any:
     task = load_around(name, item.doc) if leaf == name else _member(name, leaf, rule, item.doc)
     if task is None or rule not in (None, _digest(task)):
         raise ValueError(
-            f"item {item.id!r}: lm-eval's {item.task!r} is not what it was when the probe was made; load the probe "
+            f"item {quoted(item.id)}: lm-eval's {quoted(item.task)} is not what it was when the probe was made; load "
+            "the probe "
             "again by its spec, or install the lm-eval of that time"
         )
     if rule is not None:  # lm-eval reads it off the first document, which this one need not be
@@ -193,11 +196,12 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
         raise
     except Exception as error:  # tasks are other people's code
         raise ValueError(
-            f"item {item.id!r}: lm-eval's {item.task!r} could not judge {text[:80]!r}: {short(error)}"
+            f"item {quoted(item.id)}: lm-eval's {quoted(item.task)} could not judge {quoted(text[:80])}: {short(error)}"
         ) from error
     if not isinstance(value, (Real, np.bool_)) or float(value) not in (0.0, 1.0):
         raise ValueError(
-            f"item {item.id!r}: metric {metric!r} of {item.task!r} gives {value!r}, neither right (1) nor wrong (0); "
+            f"item {quoted(item.id)}: metric {metric!r} of {quoted(item.task)} gives {quoted(value)}, neither right "
+            "(1) nor wrong (0); "
             f"choose another with metric=..., of {', '.join(task.aggregation())}"
         )
     return answer, bool(value)

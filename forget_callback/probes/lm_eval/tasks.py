@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from forget_callback.probes.quoting import quoted
+
 logger = logging.getLogger(__name__)
 
 # Where tasks were last loaded from, by name: what an item does not keep of its task.
@@ -44,14 +46,16 @@ def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
     include_path = included(name) if include_path is None else include_path
     if include_path and not Path(include_path).is_dir():
         raise ValueError(
-            f"spec 'lm-eval:{name}': include_path must be a directory with YAML tasks, got {include_path!r}"
+            f"spec 'lm-eval:{name}': include_path must be a directory with YAML tasks, got {quoted(include_path)}"
         )
     with _explained(name):
         manager = _manager(name, include_path)
     if name not in manager.all_tasks:
         close = ", ".join(difflib.get_close_matches(name, manager.all_tasks, 5))
         raise ValueError(
-            f"lm-eval knows no task {name!r}" + (f", but {close}" if close else "") + "; 'lm-eval ls tasks' lists "
+            f"lm-eval knows no task {quoted(name)}"
+            + (f", but {close}" if close else "")
+            + "; 'lm-eval ls tasks' lists "
             "them, and include_path=DIRECTORY adds YAML tasks of your own"
         )
     with _explained(name):
@@ -81,7 +85,7 @@ def load_around(name: str, doc: Mapping[str, Any]) -> Any:
         manager = _manager(name, included(name))
     if name not in manager.all_subtasks:
         raise ValueError(
-            f"lm-eval knows no task {name!r}; if it is a YAML task of your own, load its probe by "
+            f"lm-eval knows no task {quoted(name)}; if it is a YAML task of your own, load its probe by "
             f"'lm-eval:{name}?include_path=DIRECTORY' first in this process"
         )
     theirs = logging.getLogger("lm_eval.api.task")  # which explains what a `custom_dataset` may do
@@ -124,19 +128,20 @@ def _explained(name: str) -> Iterator[None]:
             yield
     except ImportError as error:
         raise ImportError(
-            f"lm-eval task {name!r} needs a package that is missing: {error}; pip install it, or lm-eval's own extra "
+            f"lm-eval task {quoted(name)} needs a package that is missing: {error}; pip install it, or lm-eval's own "
+            "extra "
             "for the task, such as 'lm-eval[ifeval]'"
         ) from error
     except OSError as error:
         from datasets import config
 
         raise OSError(
-            f"lm-eval task {name!r} needs a data set that is neither in the cache nor to be downloaded: "
+            f"lm-eval task {quoted(name)} needs a data set that is neither in the cache nor to be downloaded: "
             f"{short(error)}. Load the task once where there is a network; it is then kept in "
             f"{config.HF_DATASETS_CACHE}"
         ) from error
     except Exception as error:  # tasks are other people's code
-        raise ValueError(f"lm-eval task {name!r} could not be loaded: {short(error)}") from error
+        raise ValueError(f"lm-eval task {quoted(name)} could not be loaded: {short(error)}") from error
 
 
 def short(error: Exception) -> str:

@@ -74,9 +74,13 @@ function countWarnings() {
 
 // ---------------------------------------------------------------- downloads
 
-/** The run's history as the CSV that pandas would write: fractions, nothing where there is no number. */
+/**
+ * The run's history as the CSV that pandas would write: fractions, nothing where there is no number. A name that a
+ * spreadsheet would take for a formula begins with an apostrophe.
+ */
 function historyCsv(run) {
-  const quote = (text) => (/[",\n\r]/.test(text) ? `"${text.replace(/"/g, '""')}"` : text);
+  const inert = (text) => (/^[=+\-@\t\r]/.test(text) ? `'${text}` : text);
+  const quote = (text) => (/[",\n\r]/.test(text) ? `"${inert(text).replace(/"/g, '""')}"` : inert(text));
   const lines = [report.columns.join(",")];
   run.steps.forEach((_, i) => {
     for (const [probe, category] of run.order) {

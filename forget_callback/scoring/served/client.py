@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from forget_callback.probes.quoting import quoted
+
 Body = Mapping[str, Any]
 # A wrong address or key fails every request.
 _FATAL = {401, 403, 404, 405}
@@ -92,7 +94,7 @@ class Server:
             reason = " ".join((error.response.text or error.response.reason_phrase).split())[:300]
             problem, status = f"HTTP status {error.status_code}: {reason}", error.status_code
             if status in _FATAL:
-                raise ValueError(f"{self.url}/{path} refused model {self.model!r}: {problem}") from None
+                raise ValueError(f"{self.url}/{path} refused model {quoted(self.model)}: {problem}") from None
             if status not in _RETRIED and status < 500:
                 return Unanswered(problem, refused=True)
         except APIConnectionError as error:
@@ -145,4 +147,4 @@ class Server:
         """Gives up where the first request failed, or all of the last ones."""
         lost = [answer for answer in answers if isinstance(answer, Unanswered) and not answer.refused]
         if len(lost) == len(answers) in (1, 2 * self.concurrency):
-            raise ValueError(f"{self.url} does not answer for model {self.model!r}: {lost[-1].problem}")
+            raise ValueError(f"{self.url} does not answer for model {quoted(self.model)}: {lost[-1].problem}")

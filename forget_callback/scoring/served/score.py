@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
@@ -316,7 +317,7 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
         tokens.append(_prompt_part(answer, n, server)[0][: len(ids)])
     if tokens[0] != tokens[1]:
         raise ValueError(
-            f"{server.url} tokenizes {text[:60]!r} as {tokens[0][:8]}, but the local tokenizer's ids are "
+            f"{server.url} tokenizes {quoted(text[:60])} as {tokens[0][:8]}, but the local tokenizer's ids are "
             f"{tokens[1][:8]} there: this is not the tokenizer of {server.model!r}; pass --tokenizer with the served "
             "model's"
         )

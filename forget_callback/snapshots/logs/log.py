@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice
-from forget_callback.probes.probe import Probe
+from forget_callback.probes.probe import Probe, is_probe_name
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.logs.files import stem_of
@@ -154,8 +154,11 @@ class Log:
     files: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).lstrip("._-") or "task"
-        object.__setattr__(self, "probe", f"{name}_" if name == "all" else name)  # "all" is the pool of several probes
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", self.probe).strip("._-") or "task"
+        name = name if len(name) <= 90 else f"{name[:81]}-{digest(name)[:8]}"
+        if name == "all":  # the pool of several probes
+            name = "all_"
+        object.__setattr__(self, "probe", name if is_probe_name(name) else f"task-{name}")
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
