@@ -68,7 +68,9 @@ def load_facts(
     chosen = known if category is None else [key.strip() for key in category.split(",")]
     for key in chosen:
         if key not in known:
-            raise ValueError(f"category must be one or more of {', '.join(known)}, got {quoted(key)}")
+            raise ValueError(
+                f"category must be one or more of {', '.join(known)}, got {quoted(key)} in {quoted(category)}"
+            )
     if kind is not None and kind not in _KINDS:
         raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {quoted(kind)}")
     kinds = _KINDS if kind is None else (kind,)

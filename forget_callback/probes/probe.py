@@ -69,8 +69,8 @@ class Probe:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not is_probe_name(self.name):
             raise ValueError(
-                "name must be 1 to 100 letters, digits, '.', '_' and '-', beginning and ending as a file's name may on "
-                f"every system, and not 'all' (the pool of several probes), got {quoted(self.name)}"
+                "name must be letters, digits, '.', '_' and '-', 100 at most, such as every file system takes, "
+                f"and not 'all' (the pool of several probes), got {quoted(self.name)}"
             )
         object.__setattr__(self, "items", tuple(self.items))
         if not self.items:
