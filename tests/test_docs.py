@@ -231,7 +231,7 @@ def test_the_command_table_is_the_command_lines():
 
 def test_the_extras_are_pyprojects():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = set(project["optional-dependencies"]) - {"dev", "docs"}
+    extras = set(project["optional-dependencies"]) - {"dev", "docs", "test"}
     assert set(table(DOCS / "getting-started.md", "extras")) == extras
     for page in PAGES:
         for group in re.findall(r"forget-callback\[([\w,-]+)\]", page.read_text(encoding="utf-8")):

@@ -150,7 +150,7 @@ def test_a_gate_counts_the_items_that_enter_its_number():
     before, was = world.snapshot("c"), recalled("r", np.ones(300), [""] * 300)
     after, now = world.train(lost=0.2).snapshot("c"), recalled("r", np.zeros(300), [""] * 300)
     rows = [row_of((before, after), (was, now))]
-    assert "200 items of all" in Gate.parse("knowledge_lost>0.05").judge(rows).message
+    assert "200 of 500 items of all" in Gate.parse("knowledge_lost>0.05").judge(rows).message
     assert "500 items of all" in Gate.parse("forgetting>0.05").judge(rows).message
 
 

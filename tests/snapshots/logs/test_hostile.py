@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from forget_callback.snapshots.logs import LogOptions, match, read_logs
+from forget_callback.snapshots.logs.log import Log, LoggedItem
 from tests.snapshots.logs.test_lighteval import answered
 from tests.snapshots.logs.test_lm_eval import row, said, two_readings
 from tests.snapshots.logs.test_rollouts import episode, nemo, rollout, verl
@@ -94,3 +95,11 @@ def test_odd_values_are_read_or_refused_in_words(tmp_path, kind):
                 refused.append(str(error))
     assert read > 10
     assert all(0 < len(text) < 2500 and "\x1b" not in text for text in refused)
+
+
+@pytest.mark.parametrize("task", ["all", "con", "NUL", "a" * 300, "com1.x", "..", "tâche | <img>", "."])
+def test_a_task_of_any_name_becomes_a_probe_that_every_file_system_takes(task):
+    log = Log(task, {"tool": "lm-eval"}, (LoggedItem("1", 1.0, {}, "Q", ("a",)),), "log")
+    assert log.to_probe().name == log.probe
+    other = Log(task + "b", log.how, log.items, "log")
+    assert other.probe != log.probe
