@@ -224,5 +224,5 @@ def test_the_pool_has_the_words_of_its_own_items():
     before = [world.snapshot(f"p{i}") for i, world in enumerate(worlds)]
     after = [world.train(lost=0.1).snapshot(f"p{i}") for i, world in enumerate(worlds)]
     rows = compare_checkpoints({s.probe: s for s in before}, {s.probe: s for s in after})
-    alone = row_of((pool(before), pool(after)))
+    alone = row_of(tuple(replace(pool(side), probe="both") for side in (before, after)))
     assert headline(overall(rows)).sentence == headline(alone).sentence
