@@ -19,6 +19,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
+from forget_callback.snapshots.snapshot import complete
 from forget_callback.training.claim import claim, lock
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes
@@ -106,6 +107,23 @@ class Record:
     def steps(self, probes: Sequence[Probe]) -> dict[str, list[int]]:
         """On rank 0, the steps at which the directory has a snapshot of each probe."""
         return {probe.name: [] if self.store is None else self.store.steps(probe.name) for probe in probes}
+
+    def without_start(self, probes: Sequence[Probe]) -> dict[str, str]:
+        """On rank 0, why of some of these probes, all of which were measured, there is no baseline in the directory.
+
+        Empty where there is one of none: that is an error of the run, not of a probe.
+        """
+        steps = [found for found in self.steps(probes).values() if found]
+        if self.store is None or not steps:
+            return {}
+        failed = {}
+        for probe in probes:
+            try:
+                complete(self.store.read(probe.name, min(found[0] for found in steps)), probe)
+                self.store.beside("baseline", [probe])
+            except ValueError as error:
+                failed[probe.name] = reason(error)
+        return failed if len(failed) < len(probes) else {}
 
     def remaining(self, settings: Settings, probes: Sequence[Probe], failed: Mapping[str, str]) -> Sequence[Probe]:
         """The probes that can be measured; that others cannot, and are dropped from the run, is noted and said.

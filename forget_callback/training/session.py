@@ -224,6 +224,8 @@ class Session:
         found = self.record.remaining(self.settings, fit, failed)
         steps = on_main(lambda: self.record.steps(found))
         new = start.measured_before(found, steps)
+        whole = [probe for probe in found if probe.name not in new]
+        new |= on_main(lambda: self.record.without_start(whole))
         found = self.record.remaining(self.settings, [probe for probe in found if probe.name not in new], new)
         if not any(steps.values()):
             return None, found

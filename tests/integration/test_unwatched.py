@@ -246,6 +246,24 @@ def test_a_resumed_run_goes_on_with_the_probes_that_have_a_baseline(make_sft, pr
     assert {(one["probe"], one["step"]) for one in run_of(tmp_path)["not_measured"]} == {("", 2), ("new", None)}
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_resumed_run_goes_on_with_the_probes_whose_baseline_is_whole(make_sft, probe, tmp_path, caplog, damage):
+    probes = [probe, Probe("other", probe.items[:3])]
+    config = {"save_strategy": "steps", "save_steps": 4}
+    make_sft([ForgetCallback(probes, every=2)], **config).train()
+    first = tmp_path / "forget/snapshots/other/step-00000000.parquet"
+    first.write_bytes(first.read_bytes()[:100])
+    if damage == "gone":
+        first.unlink()
+    caplog.clear()
+    callback = ForgetCallback(probes, every=2)
+    make_sft([callback], **config).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert steps_of(callback, "mini") == [0, 2, 4, 6] and steps_of(callback, "other") == []
+    assert "probe 'other' cannot be measured: " in alarms(caplog)[0]
+    assert [(one["probe"], one["step"]) for one in run_of(tmp_path)["not_measured"]] == [("other", None)]
+    assert any("probe 'other' was not measured" in line for line in Store(tmp_path).incomplete())
+
+
 def test_a_run_as_baseline_that_lacks_one_probe_costs_that_one(make_sft, probe, tmp_path, caplog):
     make_sft([ForgetCallback(probe, every=6)]).train()
     other = Probe("other", probe.items[:3])
