@@ -24,7 +24,7 @@ from forget_callback.scoring.group import PromptGroup
 from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.tokens import bind
-from forget_callback.scoring.models import context_length, require_causal
+from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.sharding import RankShard
@@ -142,6 +142,9 @@ class Scorer:
                 f"model must be a loaded model of transformers, got {quoted(model)}; load_model(...) loads one"
             )
         require_causal(model)
+        if not (hasattr(model, "config") and hasattr(model, "device")):
+            got = type(model).__name__
+            raise ValueError(f"model must be a loaded model of transformers, got {got}; pass the one that it wraps")
         begun = time.perf_counter()
         work = partial(self._score, model, variants, progress)
         found = together(work) if self.shared else work()
@@ -186,7 +189,8 @@ class Scorer:
 
     def _group(self, parts: Sequence[Part], model: Any) -> PromptGroup:
         more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}
-        return PromptGroup(parts, self.tokenizer, limit=context_length(model), only=self.only, **more)
+        more |= {"limit": context_length(model), "vocabulary": vocabulary_size(model)}
+        return PromptGroup(parts, self.tokenizer, only=self.only, **more)
 
 
 @contextlib.contextmanager

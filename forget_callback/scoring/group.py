@@ -59,6 +59,7 @@ class PromptGroup:
 
     Args:
         limit: Tokens of the model's context.
+        vocabulary: Tokens that the model has an embedding of: another one is an error, which ends a CUDA process.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
         judge: Judges the generated texts in place of each item's `match`.
         shared: Whether all ranks score; texts are judged on the main process only.
@@ -74,6 +75,7 @@ class PromptGroup:
         tokenizer: Any,
         *,
         limit: int,
+        vocabulary: int,
         only: Mapping[str, Collection[str]],
         replicate: int = 0,
         judge: Judge | None = None,
@@ -91,7 +93,7 @@ class PromptGroup:
         for place, part in enumerate(parts):
             chosen = only.get(part.probe.name)
             wanted = [i for i, name in enumerate(part.probe.ids) if chosen is None or name in chosen]
-            self._prepared.append(_prepare(part, tokenizer, wanted, limit, len(rows), replicate))
+            self._prepared.append(_prepare(part, tokenizer, wanted, (limit, vocabulary), len(rows), replicate))
             rows += [row for _, row in self._prepared[-1].rows]
             items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
@@ -183,21 +185,30 @@ def _unless_out_of_memory(work: Callable[[], list[Any]]) -> tuple[list[Any], str
         return [], (str(error) or type(error).__name__).splitlines()[0]
 
 
-def _prepare(part: Part, tokenizer: Any, wanted: Sequence[int], limit: int, first: int, replicate: int) -> _Prepared:
+def _prepare(
+    part: Part, tokenizer: Any, wanted: Sequence[int], limits: tuple[int, int], first: int, replicate: int
+) -> _Prepared:
     """Computes whatever depends on the tokenizer and the context length.
 
     Args:
         wanted: Indices of the items to score.
+        limits: Tokens of the model's context, and of its vocabulary.
         first: Index of the part's first continuation among those of all parts.
     """
     probe, encoded = part.probe, encode_items(part.probe, tokenizer)
+    limit, vocabulary = limits
     needed = {i: len(prompt) + _least(probe.items[i]) for i, prompt in encoded.prompts.items()}
     for row in encoded.rows:
         needed[row.item] = max(needed.get(row.item, 0), len(row.tokens))
     too_long = dict.fromkeys(
         (i for i, n in needed.items() if n > limit), f"longer than the model's context of {limit} tokens"
     )
-    dropped = {i: why for i, why in sorted((encoded.dropped | too_long).items()) if i in set(wanted)}
+    texts = [*encoded.prompts.items(), *((row.item, row.tokens) for row in encoded.rows)]
+    unknown = dict.fromkeys(
+        (i for i, tokens in texts if max(tokens, default=0) >= vocabulary),
+        f"a token that is not among the model's {vocabulary}",
+    )
+    dropped = {i: why for i, why in sorted((encoded.dropped | too_long | unknown).items()) if i in set(wanted)}
     scored = set(wanted).difference(dropped)
     own = list(enumerate((row for row in encoded.rows if row.item in scored), first))
 

@@ -131,6 +131,12 @@ def context_length(model: Any) -> int:
     return min((n for n in limits if isinstance(n, int) and n > 0), default=2**62)
 
 
+def vocabulary_size(model: Any) -> int:
+    """Tokens that the model has an embedding of; unlimited where it does not say."""
+    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    return size if isinstance(size, int) else 2**62
+
+
 def is_sparse(model: Any) -> bool:
     """Whether layers choose the tokens that they attend to: padding may change their choice."""
     return bool(layer_settings(text_config(model), "layer_types") & _SPARSE_LAYERS)

@@ -1,6 +1,7 @@
 """`score_probe` against slow definitions: choices, recall, unscored items, and what must not change a score."""
 
 import contextlib
+import copy
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -218,6 +219,28 @@ def test_a_name_is_neither_a_model_nor_a_tokenizer(tokenizer):
 def test_a_budget_below_one_is_an_error(make_model, tokenizer, batch_tokens):
     with pytest.raises(ValueError, match=f"batch_tokens must be 1 or more, got {batch_tokens}"):
         score_probe(make_model(), tokenizer, Probe("p", choice_items(1)), batch_tokens=batch_tokens)
+
+
+def test_items_with_tokens_that_the_model_lacks_are_unscored_and_cost_no_other(make_model, tokenizer, caplog):
+    """As where a token was added and the embeddings were not resized: in CUDA the lookup would end the process."""
+    model = make_model()
+    added = copy.deepcopy(tokenizer)
+    added.add_tokens(["<new>"])
+    size = model.get_input_embeddings().num_embeddings
+    assert added.convert_tokens_to_ids("<new>") >= size
+    items = [
+        MultipleChoice("plain", "The answer is", [" one", " two"], 0),
+        MultipleChoice("prompt", "The <new> answer is", [" one", " two"], 0),
+        MultipleChoice("choice", "The answer is", [" one", " two<new>"], 0),
+        Generation("text", "The <new> is", ("one",), "contains", max_new_tokens=4),
+        Recall("recall", "The <new> is", " one"),
+    ]
+    snapshot = score_probe(model, added, Probe("p", items))
+    why = f"a token that is not among the model's {size}"
+    assert np.isnan(snapshot.correct).tolist() == [False, True, True, True, True]
+    assert snapshot.metadata["not_scored"] == {why: 4} and why in caplog.text
+    alone = score_probe(model, tokenizer, Probe("p", items[:1]))
+    np.testing.assert_array_equal(snapshot.margin[:1], alone.margin)
 
 
 def test_items_longer_than_the_models_context_are_unscored_and_named(make_model, tokenizer, caplog):

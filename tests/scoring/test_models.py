@@ -210,3 +210,10 @@ def test_the_callback_says_the_sentence(tokenizer, tmp_path, capsys, caplog):
     ).train()
     said = " ".join((caplog.text + capsys.readouterr().err).split())
     assert "got a PEFT model with virtual tokens (PROMPT_TUNING)" in said
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, torch.nn.Sequential])
+def test_what_wraps_a_model_is_refused_in_words(make_model, tokenizer, wrap):
+    probe = Probe("p", [MultipleChoice("a", "one", [" two", " three"], 0)])
+    with pytest.raises(ValueError, match=f"got {wrap.__name__}; pass the one that it wraps"):
+        score_probe(wrap(make_model()), tokenizer, probe)
