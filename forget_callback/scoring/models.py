@@ -133,7 +133,10 @@ def context_length(model: Any) -> int:
 
 def vocabulary_size(model: Any) -> int:
     """Tokens that the model has an embedding of; unlimited where it does not say."""
-    size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    try:
+        size = getattr(model.get_input_embeddings(), "num_embeddings", None)
+    except NotImplementedError:  # transformers does not know every model's
+        size = None
     return size if isinstance(size, int) else 2**62
 
 
