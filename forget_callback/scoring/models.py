@@ -135,7 +135,7 @@ def vocabulary_size(model: Any) -> int:
     """Tokens that the model has an embedding of; unlimited where it does not say."""
     try:
         size = getattr(model.get_input_embeddings(), "num_embeddings", None)
-    except NotImplementedError:  # transformers does not know every model's
+    except (AttributeError, NotImplementedError):  # transformers does not know every model's
         size = None
     return size if isinstance(size, int) else 2**62
 
