@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pyarrow import parquet
+
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -55,7 +57,17 @@ class Recorded:
             ValueError: As `manifest`.
         """
         manifest = self.manifest()
-        return incomplete(run_of(manifest), {name: self.steps(name) for name in manifest["probes"]})
+        steps = {name: self.steps(name) for name in manifest["probes"]}
+        lost = sorted(self._steps_of_history() - set(self.steps(*steps)))
+        gone = [f"history.parquet has steps whose snapshots are gone: {', '.join(map(str, lost))}"] if lost else []
+        return incomplete(run_of(manifest), steps) + gone
+
+    def _steps_of_history(self) -> set[int]:
+        """The steps that were measured, none where the table is not there or damaged: it can be computed again."""
+        try:
+            return set(parquet.read_table(self.path / "history.parquet", columns=["step"])["step"].to_pylist())
+        except (OSError, ValueError, KeyError):
+            return set()
 
     def probes(self) -> list[Probe]:
         """The probes of the run.

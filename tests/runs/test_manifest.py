@@ -148,3 +148,18 @@ def test_a_manifest_that_is_no_text_is_damaged_too(tmp_path):
     (store.path / "manifest.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"manifest.json is damaged: 'utf-8' codec can't decode"):
         store.probes()
+
+
+@pytest.mark.parametrize("gone", [[0], [5], [0, 5]])
+def test_a_snapshot_that_was_taken_out_of_all_probes_is_missed(tmp_path, gone):
+    """Else the first one that is left would pass for the start."""
+    store = record(tmp_path, status="ended", planned_steps=10, steps=10)
+    store.write_history(store.history().arrow)
+    assert store.incomplete() == []
+    for name in ("p", "q"):
+        for step in gone:
+            (store.path / "snapshots" / name / f"step-{step:08d}.parquet").unlink()
+    listed = ", ".join(map(str, gone))
+    assert store.incomplete() == [f"history.parquet has steps whose snapshots are gone: {listed}"]
+    (store.path / "history.parquet").write_bytes(b"PAR1")  # it decides nothing: it can be computed again
+    assert store.incomplete() == []
