@@ -136,7 +136,7 @@ def _gaps(*sides: Side, gated: bool) -> list[str]:
     """
     found = list(dict.fromkeys(f"{side.name}: {gap}" for side in sides for gap in side.gaps))
     if found and gated:
-        raise ValueError(f"{found[0]}. A gate needs a whole run: wait for its end, or name RUN@STEP")
+        raise ValueError(f"{found[0]}. A gate needs a whole run: train it to its end, or judge a step: RUN@STEP")
     return found
 
 

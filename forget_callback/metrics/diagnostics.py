@@ -137,12 +137,19 @@ def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
 def _baseline_knowledge(before: Snapshot, changed: Transitions) -> Iterator[tuple[str, str]]:
     known = changed.known_before
     if known < LITTLE_KNOWN:
-        yield (
-            "little_known",
-            f"the model knew about {max(known, 0):.0%} of the items at the baseline, less than {LITTLE_KNOWN:.0%}: "
-            "there is little to forget and the rest is guessing, so knowledge_lost is rather too low than false; use "
-            "easier items, or a probe that the model knows",
-        )
+        said = f"the model knew about {max(known, 0):.0%} of the items at the baseline, less than {LITTLE_KNOWN:.0%}: "
+        in_one = compare(before.without_variants(), before.without_variants()).known_before
+        if in_one >= 2 * LITTLE_KNOWN:
+            said += (
+                f"it is right in their first prompts (about {in_one:.0%} known) and not in the further ones, so no "
+                "loss can be seen; give the items variants that suit them, or ask the first alone with ?variants=off"
+            )
+        else:
+            said += (
+                "there is little to forget and the rest is guessing, so knowledge_lost is rather too low than false; "
+                "use easier items, or a probe that the model knows"
+            )
+        yield "little_known", said
     where = _below_chance(before)
     if where:
         yield (

@@ -71,14 +71,16 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
         for one in state.not_measured
         if one["probe"] and one["step"] is None and one.get("items") is None
     }
+    not_measured = tuple(f"probe {quoted(probe)} was not measured: {why}" for probe, why in dropped.items())
     return Side(
         name=name,
         snapshots={probe.name: complete(store.read(probe.name, step), probe) for probe in probes},
         files={probe.name: (store.path / "snapshots" / probe.name / f"step-{step:08d}.parquet",) for probe in probes},
         run=state.id,
         step=step,
-        not_measured=tuple(f"probe {quoted(probe)} was not measured: {why}" for probe, why in dropped.items()),
-        gaps=tuple(store.incomplete()) if named.step is None else (),
+        not_measured=not_measured,
+        # A probe that was dropped fails the gates over all of them, and no other.
+        gaps=tuple(gap for gap in store.incomplete() if gap not in not_measured) if named.step is None else (),
     )
 
 

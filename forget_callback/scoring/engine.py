@@ -15,6 +15,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from forget_callback.probes.apart import Patience
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -159,8 +160,9 @@ class Scorer:
         with no_side_effects(model, self.tokenizer):
             groups = self._prepared(model, variants)
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
+            patience = Patience()  # of the whole snapshot
             with _bar(self.probes, sum(group.size for group in groups), progress, shard.count) as advance:
-                how: dict[str, Any] = {"shard": shard, "vllm": vllm, "advance": advance}
+                how: dict[str, Any] = {"shard": shard, "vllm": vllm, "advance": advance, "patience": patience}
                 first, budget = groups[0].score(model, budget, **how)
                 if variants:
                     further, _ = groups[1].score(model, budget, required=False, **how)

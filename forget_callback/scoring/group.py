@@ -108,6 +108,7 @@ class PromptGroup:
         shard: RankShard,
         vllm: VLLM | None,
         advance: Callable[[int], object],
+        patience: Patience,
         required: bool = True,
     ) -> tuple[list[PartAnswers], int]:
         """The answers to each part, in order, and the budget in tokens that fitted the memory.
@@ -117,6 +118,7 @@ class PromptGroup:
                 belongs into `no_side_effects`.
             budget: Tokens of one batch, padding included.
             advance: Called with the number of continuations and texts that are finished.
+            patience: What judging may still cost.
             required: Whether it is an error that nothing fits into memory.
 
         Raises:
@@ -140,7 +142,6 @@ class PromptGroup:
             raise torch.OutOfMemoryError(reason)
         self._known = True
         found, *texts = results
-        patience = Patience()
         pairs = zip(texts[::2], texts[1::2])
         return [self._answers(one, found, *own, patience) for one, own in zip(self._prepared, pairs)], fitted
 

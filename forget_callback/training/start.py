@@ -102,7 +102,10 @@ def require_start(step: int, *, trained: bool) -> None:
     """
     if not trained and step == 0:
         return
-    what = f"training resumed at step {step}, but there is no baseline of its start; resume in the run's own output_dir"
+    what = (
+        f"training resumed at step {step}, but there is no baseline of its start; resume in the run's own output_dir, "
+        "with the probes that it was recorded with"
+    )
     if trained:
         what = (
             "training starts again with weights that an earlier start of it had trained, and of that there is no "

@@ -62,9 +62,10 @@ class Unmeasured:
 
     def measured(self, step: int, snapshots: Sequence[Snapshot]) -> None:
         """Takes what was scored at a step, after all: counts the items in it that were not."""
-        self._missed.pop(("", step), None)
+        for probe in ("", *(one.probe for one in snapshots)):
+            self._missed.pop((probe, step), None)
+            self._missed.pop((probe, None), None)  # of an earlier start, which could not be watched and this one is
         for one in snapshots:
-            self._missed.pop((one.probe, step), None)
             for why, count in one.metadata.get("not_scored", {}).items():
                 self._items[one.probe, why] = max(count, self._items.get((one.probe, why), 0))
 

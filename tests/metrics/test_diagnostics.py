@@ -118,6 +118,15 @@ def test_little_known_at_the_baseline(right, little):
     assert [one.key for one in found] == ["little_known"] * little
 
 
+def test_what_only_the_first_prompts_show_is_said():
+    right = np.arange(N) < 380
+    further = Answers("v2", correct=np.zeros(N), choice=1 + np.arange(N) % 3, asked=np.ones(N, bool))
+    said = {"answer": np.zeros(N, int), "choice": np.where(right, 0, 1), "further": (further,)}
+    found = diagnostics.advice(choices(0, 380, **said), choices(1, 380, **said))
+    text = only([one for one in found if one.key == "little_known"]).text
+    assert "right in their first prompts" in text and "?variants=off" in text
+
+
 def test_little_known_of_open_ended_items():
     assert keys(snapshot(0, [1.0] * 59 + [0.0] * 341), snapshot(1, [0.0] * N)) == ["little_known"]
     assert keys(snapshot(0, [1.0] * 60 + [0.0] * 340), snapshot(1, [0.0] * N)) == []

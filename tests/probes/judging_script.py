@@ -11,6 +11,7 @@ from forget_callback.probes import apart, judge_process
 from forget_callback.probes.judging import judge
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell is deaf to it
     pattern = Generation("q", "Q", "(a|a)+b", "regex")
     assert judge(pattern, "aab", finished=True).outcome == "correct"
     if os.fork() == 0:  # as a data loader's worker, which lives on
