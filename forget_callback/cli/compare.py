@@ -57,6 +57,8 @@ def compare(
     Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, an inspect log, a validation dump of an
     RL trainer, or any JSON Lines, CSV or Parquet file with `id` and `score`.
     """
+    if not 0 <= min_scored <= 1:  # NaN, which older versions of click let pass
+        raise ValueError(f"--min-scored must lie in [0, 1], such as {MIN_SCORED}, got {min_scored:g}")
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")

@@ -238,6 +238,7 @@ class Counting(torch.nn.Module):
     def __init__(self, layer):
         super().__init__()
         self.layer = layer
+        self.attention_type = getattr(layer, "attention_type", None)  # transformers 5.0 reads it off the layer
         self.register_buffer("seen", torch.zeros(3))
         self.register_buffer("replaced", torch.zeros(3), persistent=False)
         self.register_buffer("made_late", None)

@@ -7,6 +7,7 @@ import torch
 
 from forget_callback import score_probe
 from tests.scoring import walk
+from tests.scoring.architectures import skip_before
 
 PARTS = 12
 
@@ -19,6 +20,7 @@ def words():
 @pytest.mark.filterwarnings("ignore")  # of architectures that are old, slow or unusual
 @pytest.mark.parametrize("name", walk.NAMES[datetime.date.today().toordinal() % PARTS :: PARTS])
 def test_an_architecture_is_scored_as_it_forwards_or_refused_in_words(name, words):
+    skip_before("5.23", "the walk is over the architectures of a version")
     walked = walk.walk(name, words)
     assert walked.outcome in ("equal", "refused", "unbuilt"), walked
 
@@ -34,4 +36,5 @@ def test_the_walk_sees_what_differs(words):
 
 
 def test_what_cannot_be_built_is_named_with_a_reason():
+    skip_before("5.23", "the walk is over the architectures of a version")
     assert set(walk.UNBUILT) <= set(walk.NAMES) and all(len(reason) > 20 for reason in walk.UNBUILT.values())
