@@ -1,6 +1,7 @@
 """A tokenizer and models that are made on the fly: no test needs the network."""
 
 import os
+import subprocess
 import sys
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false")
@@ -74,6 +75,15 @@ def make_model(make_tokenizer):
             return Qwen2ForCausalLM(Qwen2Config(**{**sizes, **config})).eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The directory of SmolLM2-135M-Instruct; skips where it cannot be made."""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.smollm2"], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no real model: {done.stderr.strip().splitlines()[-1]}")
+    return done.stdout.strip()
 
 
 @pytest.fixture

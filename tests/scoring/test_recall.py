@@ -3,7 +3,6 @@
 The reference is `generate` of transformers from the prompt's own tokens.
 """
 
-import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,12 +23,10 @@ SENTENCES = [
 
 @pytest.fixture(scope="module", params=["tiny", "SmolLM2"])
 def real(request):
-    """A model with its tokenizer: a taught one, and a real one where its folder is named."""
+    """A model with its tokenizer: a taught one, and a real one."""
     if request.param == "tiny":
         return request.getfixturevalue("taught")
-    if "SMOLLM2" not in os.environ:
-        pytest.skip("SMOLLM2 does not name a folder of SmolLM2-135M-Instruct")
-    name = os.environ["SMOLLM2"]
+    name = request.getfixturevalue("smollm2")
     model = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32).eval()
     return SimpleNamespace(model=model, tokenizer=AutoTokenizer.from_pretrained(name))
 
