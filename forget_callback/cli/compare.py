@@ -10,15 +10,15 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note
-from forget_callback.probes.quoting import code, markdown, printable
+from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.terminal import changes_markdown, changes_table
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json, decided_by, left_out
 from forget_callback.runs.files import write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import Row
-from forget_callback.runs.sides import Side, copies, read_side, require_two
-from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, read_logs
-from forget_callback.snapshots.logs.log import task_and_time
+from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
+from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs
+from forget_callback.snapshots.logs.log import listed, task_and_time
 
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
 METRIC = typer.Option(help="Metric of a log that decides what is correct, such as acc_norm; for inspect, the scorer.")
@@ -60,6 +60,8 @@ def compare(
     if not 0 <= min_scored <= 1:  # NaN, which older versions of click let pass
         raise ValueError(f"--min-scored must lie in [0, 1], such as {MIN_SCORED}, got {min_scored:g}")
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
+    for gate in gates:
+        gate.require_sense()
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
     remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone
@@ -69,13 +71,16 @@ def compare(
     remarks += _gaps(first, last, gated=bool(gates))
     remarks += _copies(first, last, gated=bool(gates) and not allow_identical)
     remarks += left_out(first.snapshots, last.snapshots)
+    for gate in gates:
+        _require_both(gate, first, last)
     rows = compare_checkpoints(first.snapshots, last.snapshots)
     not_measured = list(dict.fromkeys([*first.not_measured, *last.not_measured]))
     results = [gate.judge(rows, not_measured=not_measured) for gate in gates]
     title = f"{first} → {last}"
     about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
+    for_files = [title, *one_sided(first, last), *about]  # which nobody reads beside the notes
     if junit_file is not None:
-        text = junit(results, title=title, about=[title, *about])
+        text = junit(results, title=title, about=for_files)
         write_text(junit_file, text)
     said = "\n".join(remarks)
     for line in [*remarks, *_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]:
@@ -85,9 +90,10 @@ def compare(
         print(comparison_json(rows, first, last, failed=failed, inconclusive=unsure if inconclusive else None))
     elif format == "markdown":
         lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.message)}" for one in results]
-        print("\n".join([changes_markdown(rows, about=[title, *about]), *([""] if lines else []), *lines]))
+        print("\n".join([changes_markdown(rows, about=for_files), *([""] if lines else []), *lines]))
     else:
-        lines = [f"{one.outcome}: {one.text}: {one.message}" for one in results]
+        # Of a gate that did not pass the reason follows on standard error, once.
+        lines = [f"{one.outcome}: {one.text}" + f": {one.message}" * (one.outcome == "passed") for one in results]
         Console().print(changes_table(rows, title=title, about=[*about, *lines]))
     _exit(results)
 
@@ -111,23 +117,43 @@ def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
     """
     is_ours = [not is_log(Path(source)) for source in (before, after)]
     if not any(is_ours):
-        old, new = match([read_logs(Path(source), chosen) for source in (before, after)], chosen)
-        return _of_logs(before, old), _of_logs(after, new)
+        logs = paired([read_logs(Path(source), chosen) for source in (before, after)])
+        old, new = match(logs, chosen)
+        return _of_logs(before, old, logs[0]), _of_logs(after, new, logs[1])
     if not all(is_ours):
         log, other = (after, before) if is_ours[0] else (before, after)
         raise ValueError(f"{log} is a log of another tool and {other} is not; compare logs of one tool, or two runs")
-    first, last = read_side(before, default="first"), read_side(after, default="last")
-    if set(first.snapshots) != set(last.snapshots):
-        raise ValueError(
-            f"the probes differ: {first} has {sorted(first.snapshots)}, {last} has {sorted(last.snapshots)}; nothing "
-            "to compare"
-        )
+    first, last = pair(read_side(before, default="first"), read_side(after, default="last"))
+    for line in one_sided(first, last):
+        chosen.note(line)
     return first, last
 
 
-def _of_logs(source: str, logs: Mapping[str, Log]) -> Side:
+def _of_logs(source: str, logs: Mapping[str, Log], before: Mapping[str, Log]) -> Side:
+    """A side of logs; `before` they were matched there may have been more."""
     files = {name: log.files for name, log in logs.items()}
-    return Side(source, {name: log.snapshot() for name, log in logs.items()}, files)
+    alone = tuple(name for name in before if name not in logs)
+    return Side(source, {name: log.snapshot() for name, log in logs.items()}, files, alone=alone)
+
+
+def _require_both(gate: Gate, first: Side, last: Side) -> None:
+    """That both sides have what a gate is about.
+
+    Raises:
+        ValueError: If it is about all probes, or about one, that a side lacks: nothing is known of it, and that is no
+            pass.
+    """
+    for side, other in ((first, last), (last, first)):
+        if gate.probe in side.alone:
+            raise ValueError(
+                f"--fail-if {quoted(gate.text, 200)}: {side} has probe {gate.probe!r}, and {other} does not"
+            )
+        if side.alone and gate.probe in (None, "all"):
+            example = f"{next(iter(side.snapshots))}/{gate.metric}{gate.relation}{gate.threshold:g}"
+            raise ValueError(
+                f"--fail-if {quoted(gate.text, 200)} is about all probes, and {other} lacks {listed(side.alone)}, "
+                f"which {side} has. Measure it there too, or name a probe that both have: {quoted(example, 200)}"
+            )
 
 
 def _gaps(*sides: Side, gated: bool) -> list[str]:

@@ -18,6 +18,7 @@ from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
+from forget_callback.probes.suggest import did_you_mean
 
 _KINDS = ("choice", "recall")
 _SIGNS = {"+": "plus", "-": "minus", "*": "times"}
@@ -70,6 +71,7 @@ def load_facts(
         if key not in known:
             raise ValueError(
                 f"category must be one or more of {', '.join(known)}, got {quoted(key)} in {quoted(category)}"
+                f"{did_you_mean(key, known)}"
             )
     if kind is not None and kind not in _KINDS:
         raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {quoted(kind)}")

@@ -19,6 +19,7 @@ from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import LETTERS, listed
+from forget_callback.probes.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ def load_benchmark(name: str, options: Mapping[str, str]) -> Probe:
         OSError: If a data set is neither in the cache nor to be downloaded; says which one, and how to bring it.
     """
     if name != ALL and name not in BENCHMARKS:
-        raise ValueError(f"spec 'hub:{name}' is not known; expected one of {ALL}, {', '.join(BENCHMARKS)}")
+        raise ValueError(
+            f"spec {quoted(f'hub:{name}')} is not known; expected one of {ALL}, {', '.join(BENCHMARKS)}; a file of "
+            f"your own is named by its path alone, and lm-eval has more tasks{did_you_mean(name, [ALL, *BENCHMARKS])}"
+        )
     form, root = options.get("form", FORMS[0]), options.get("root", "")
     if form not in FORMS:
         raise ValueError(f"spec 'hub:{name}': expected form=letters or form=text, got {quoted(form)}")

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.suggest import did_you_mean
 
 Match: TypeAlias = Literal["exact", "prefix", "contains", "number", "math", "choice", "regex", "task"]
 
@@ -178,7 +179,8 @@ class Generation:
         require(bool(answers), self, "answer", "must not be an empty list")
         known = get_args(Match)
         expected = f"expected one of {', '.join(known)}, or a registered name with a dot such as mylab.close"
-        require(self.match in known or is_own_match(self.match), self, "match", f"{expected}, got {quoted(self.match)}")
+        problem = f"{expected}, got {quoted(self.match)}{did_you_mean(self.match, known)}"
+        require(self.match in known or is_own_match(self.match), self, "match", problem)
         for answer in answers:
             require_text(self, "answer", answer)
             self._require_matchable(answer)
@@ -322,7 +324,9 @@ def _variant(item: Item, name: str, given: object) -> Variant:
     if isinstance(given, Mapping):
         known = [f.name for f in fields(Variant)]
         unknown = next((key for key in given if key not in known), None)
-        require(unknown is None, item, f"{name}.{unknown}", f"unknown; known are {', '.join(known)}; drop it")
+        remedy = did_you_mean(unknown, known) or "; drop it"
+        problem = f"unknown; known are {', '.join(known)}{remedy}"
+        require(unknown is None, item, f"{name}.{unknown}", problem)
         require("prompt" in given, item, f"{name}.prompt", "missing")
         given = Variant(**{key: value for key, value in given.items() if value is not None or key == "prompt"})
     variant = Variant(given) if isinstance(given, str) else given

@@ -6,7 +6,6 @@ A spec names a source: one of ours, or one that an installed package declares un
 
 from __future__ import annotations
 
-import difflib
 import os
 import random
 import sys
@@ -19,8 +18,9 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.builtin import load_facts
-from forget_callback.probes.hub import OPTIONS as HUB_OPTIONS, load_benchmark
+from forget_callback.probes.hub import ALL, OPTIONS as HUB_OPTIONS, load_benchmark
 from forget_callback.probes.items import Generation, Item
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.judging import require_matchers
@@ -30,6 +30,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
+from forget_callback.probes.suggest import closest, did_you_mean
 from forget_callback.probes.variants import with_variants
 
 if TYPE_CHECKING:
@@ -161,7 +162,10 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
         if name != "facts":
-            raise ValueError(f"spec {quoted(spec)}: expected builtin:facts, with ?category=... and kind=... if wanted")
+            raise ValueError(
+                f"spec {quoted(spec)}: expected builtin:facts, with ?category=... and kind=... if wanted"
+                f"{_meant(path, ())}"
+            )
         _require_known(spec, options, ("category", "kind"))
         return load_facts(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
     if source == "hub" and colon:
@@ -175,15 +179,34 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
         if colon and entry.name == source:
             return _installed(spec, entry, name, options)
     if not colon and path.endswith((".csv", ".tsv", ".parquet", ".xlsx")):
-        raise ValueError(f"spec {quoted(spec)} is a table; read it with pandas and pass the DataFrame")
+        raise ValueError(
+            f"spec {quoted(spec)} is a table; read it with pandas and pass the DataFrame, or write it as "
+            "JSON Lines, one item a line"
+        )
     if not path.endswith(".jsonl"):
-        known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *sorted({entry.name for entry in installed})])
+        own = sorted({entry.name for entry in installed})
+        known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *own])
         raise ValueError(
             f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
-            "'lm-eval:TASK'; a source of your own is an entry point of the group " + GROUP
+            f"'lm-eval:TASK'; a source of your own is an entry point of the group {GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())
     return Probe(Path(path).stem, read_items(Path(path)), chat=chat)  # variants may differ from the prompt in it alone
+
+
+def _meant(path: str, own: Sequence[str]) -> str:
+    """What a spec that names no source probably meant: a source, a name without its source, a file beside."""
+    ours = {"facts": "builtin:facts", **{name: f"hub:{name}" for name in (ALL, *BENCHMARKS)}}
+    ours |= {spec: spec for spec in ours.values()}
+    meant = closest(path, ours)
+    scheme, colon, name = path.partition(":")
+    if meant is None and colon and (source := closest(scheme, ["builtin", "hub", "lm-eval", *own])):
+        return f"; did you mean {quoted(f'{source}:{name}')}?"
+    if meant is not None:
+        return f"; did you mean {quoted(ours[meant])}?"
+    if Path(path).is_file():
+        return "; a file of items is JSON Lines, one item a line, and its name ends in .jsonl"
+    return f"; did you mean {quoted(f'{path}.jsonl')}?" if Path(f"{path}.jsonl").is_file() else ""
 
 
 def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> None:
@@ -191,9 +214,10 @@ def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> Non
     known = [*own, *_OURS]
     for name in options:
         if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            meant = f"; did you mean {quoted(close[0])}?" if close else ";"
-            raise ValueError(f"spec {quoted(spec)}: unknown option {quoted(name)}{meant} known are {', '.join(known)}")
+            raise ValueError(
+                f"spec {quoted(spec)}: unknown option {quoted(name)}{did_you_mean(name, known) or ';'} known are "
+                f"{', '.join(known)}"
+            )
 
 
 def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:

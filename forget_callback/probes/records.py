@@ -13,9 +13,12 @@ from typing import Any, get_args
 from forget_callback.probes.checks import is_whole
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.suggest import did_you_mean
 
 _KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
 _OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
+# Of all kinds: who misspells `choices` has an item without choices.
+_FIELDS = ["kind", *dict.fromkeys(f.name for cls in _KINDS.values() for f in fields(cls))]
 
 
 def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
@@ -65,15 +68,17 @@ def parse_item(record: object) -> Item:
         raise ValueError(
             f"item {quoted(name)}, field 'kind': expected one of {', '.join([*_KINDS, *_OWN_KINDS])}, got "
             f"{quoted(kind)}; a kind of your own needs register_item in this process first"
+            f"{did_you_mean(kind, [*_KINDS, *_OWN_KINDS])}"
         )
     cls = _KINDS[kind]
     known = [f.name for f in fields(cls)]
     given = {key: value for key, value in record.items() if key != "kind"}
     for key in given:
         if key not in known:
-            remedy = "drop it, or put it in `doc`" if "doc" in known else "drop it"
+            remedy = "; drop it, or put it in `doc`" if "doc" in known else "; drop it"
+            remedy = did_you_mean(key, _FIELDS) or remedy
             raise ValueError(
-                f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}; {remedy}"
+                f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}{remedy}"
             )
     for key in ("id", "prompt", "choices", "answer"):
         if key in known and key not in given:

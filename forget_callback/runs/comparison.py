@@ -90,7 +90,15 @@ def comparison_json(
     if inconclusive is not None:
         gate["inconclusive"] = list(inconclusive)
     sides = {"before": before.record, "after": after.record}
-    result = {"format_version": FORMAT_VERSION, **sides, "probes": probes, "all": pooled, "gate": gate}
+    alone = {"before": list(before.alone), "after": list(after.alone)}
+    result = {
+        "format_version": FORMAT_VERSION,
+        **sides,
+        "probes": probes,
+        "all": pooled,
+        "left_out": alone,
+        "gate": gate,
+    }
     return json.dumps(result, indent=2, allow_nan=False)
 
 

@@ -16,17 +16,21 @@ from xml.etree import ElementTree
 from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.headline import headline, in_words, percent, span
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.stopping import LOSSES, RULE, unknown_metric
-from forget_callback.runs.thresholds import COUNTS, always, hint, never, outside, range_of
+from forget_callback.runs.stopping import LOSSES, unknown_metric
+from forget_callback.runs.thresholds import COUNTS, RULE, always, hint, nearly_a_rule, never, outside, range_of
 
 MIN_SCORED = 0.95
 Bound: TypeAlias = Literal["value", "lower"]
 Outcome: TypeAlias = Literal["passed", "failed", "inconclusive"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SHOWN = 10
+# What is worse the larger it is, and what is better: change alone (churn, drift) is neither.
+_WORSE = ({*LOSSES} | {"n10"}) - {"churn", "drift"}
+_BETTER = ("accuracy_after", "net_change", "backward_transfer", "knowledge_gained", "recovered", "n01", "n11", "scored")
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class Gate:
         if match is None:
             raise ValueError(
                 f"{_option(text)}: expected METRIC>VALUE with a fraction as VALUE, such as 'knowledge_lost>0.05'"
+                f"{nearly_a_rule(text, ALL_METRICS)}"
             )
         metric, threshold = match[3], float(match[5])
         if metric not in ALL_METRICS:
@@ -102,6 +107,21 @@ class Gate:
         return Gate(
             text, *where, metric, match[4], threshold, bound=bound, min_scored=min_scored, inconclusive=inconclusive
         )
+
+    def require_sense(self) -> None:
+        """That the gate does not fail a model for losing little.
+
+        Raises:
+            ValueError: If it does.
+        """
+        if "<" in self.relation and self.metric in _WORSE:
+            raise ValueError(
+                f"{_option(self.text)} fails what loses little, for a gate fails where its condition holds; to fail "
+                f"what loses more: {quoted(self._turned('>'), 200)}"
+            )
+
+    def _turned(self, relation: str) -> str:
+        return "/".join(filter(None, (self.probe, self.category, f"{self.metric}{relation}{self.threshold:g}")))
 
     def judge(self, rows: Sequence[Row], *, not_measured: Sequence[str] = ()) -> GateResult:
         """Tests a comparison.
@@ -118,13 +138,19 @@ class Gate:
         if row is None:
             known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
             there = ", ".join(map(_name, known[:_SHOWN])) + (f" and {len(known) - _SHOWN} more" * (len(known) > _SHOWN))
-            raise ValueError(f"{_option(self.text)}: no such probe or category; there are {there}")
+            name = "/".join(filter(None, (probe, self.category)))
+            of_that_name = [one for one in known if one.endswith(f"/{name}")]  # a category without its probe
+            meant = did_you_mean(of_that_name[0] if of_that_name else name, known)
+            raise ValueError(f"{_option(self.text)}: no such probe or category; there are {there}{meant}")
         self._require_open(row)
         end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
         number = float(row.numbers[self.metric + end])
         gaps = [*self._too_few(rows, row), *(not_measured if self.probe in (None, "all") else ())]
         doubts = self._doubts(row) if self.inconclusive else []
         if not math.isfinite(number) or _FAILS[self.relation](number, self.threshold) or gaps:
+            if ">" in self.relation and self.metric in _BETTER:  # what was meant may be the opposite
+                turned = quoted(self._turned("<"), 200)
+                gaps.append(f"a gate fails where its condition holds: to demand more than that, write {turned}")
             return GateResult(self.text, "failed", "; ".join([_message(row, self.metric), *gaps]))
         outcome: Outcome = "inconclusive" if doubts else "passed"
         return GateResult(self.text, outcome, "; ".join([_message(row, self.metric), *doubts]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ class Side:
         step: Of the snapshots; None of logs.
         not_measured: What to say of probes that the run dropped.
         gaps: In which ways the record is not that of a whole run, where the user named no step.
+        alone: Probes that it had and the other side has not: they are not in `snapshots`.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Side:
     step: int | None = None
     not_measured: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
+    alone: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return printable(self.name) + ("" if self.step is None else f" at step {self.step}")
@@ -48,6 +50,33 @@ class Side:
     def record(self) -> dict[str, str | int | None]:
         """Run and step, for JSON."""
         return {"run": self.run, "step": self.step}
+
+
+def pair(before: Side, after: Side) -> tuple[Side, Side]:
+    """Both sides with the probes that both have.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if before.snapshots.keys().isdisjoint(after.snapshots):
+        raise ValueError(
+            f"the probes differ: {before} has {sorted(before.snapshots)}, {after} has {sorted(after.snapshots)}; "
+            "nothing to compare"
+        )
+    return _beside(before, after), _beside(after, before)
+
+
+def one_sided(before: Side, after: Side) -> list[str]:
+    """A line for each side that has probes of its own, which are left out."""
+    sides = [side for side in (before, after) if side.alone]
+    return [f"left out, for only {side} has it: {', '.join(map(printable, side.alone))}" for side in sides]
+
+
+def _beside(side: Side, other: Side) -> Side:
+    """A side without the probes that the other one lacks."""
+    alone = [name for name in side.snapshots if name not in other.snapshots]
+    shared = {name: one for name, one in side.snapshots.items() if name in other.snapshots}
+    return replace(side, snapshots=shared, alone=(*side.alone, *alone))
 
 
 def read_side(source: str, *, default: Literal["first", "last"]) -> Side:

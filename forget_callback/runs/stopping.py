@@ -6,10 +6,8 @@ A rule reads the history's rows and nothing else, so a decision can be made agai
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
-from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -21,16 +19,15 @@ from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.suggest import closest, did_you_mean
 from forget_callback.runs.headline import NOT_SHARES, headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
-from forget_callback.runs.thresholds import hint, never, range_of
+from forget_callback.runs.thresholds import RULE, as_number, hint, nearly_a_rule, never, range_of
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
-# [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
-RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
 # Metrics that grow as a model gets worse, and only then: what a rule in text may name.
 LOSSES = (
     *("knowledge_lost", "knowledge_lost_net", "knowledge_lost_range_low", "knowledge_lost_range_high", "known_lost"),
@@ -74,7 +71,9 @@ class StopRule:
         if self.metric not in (*METRICS, *OVER_TIME):
             raise ValueError(f"stop rule: {unknown_metric(self.metric, (*METRICS, *OVER_TIME))}")
         if isinstance(self.above, bool) or not isinstance(self.above, (int, float)) or not math.isfinite(self.above):
-            raise ValueError(f"above must be a number, and finite, such as 0.05, got {quoted(self.above)}")
+            number = as_number(self.above) if isinstance(self.above, str) else None
+            meant = "" if number is None else f"; did you mean {number:g}?"
+            raise ValueError(f"above must be a number, and finite, such as 0.05, got {quoted(self.above)}{meant}")
         limits = range_of(self.metric)
         if never(">", self.above, limits):  # below the range it fires at once, which nobody overlooks
             raise ValueError(
@@ -112,9 +111,10 @@ class StopRule:
         """
         match = RULE.fullmatch(text)
         if match is None or match[4] != ">":
+            meant = "; a rule fires above VALUE" if match else nearly_a_rule(text, (*METRICS, *OVER_TIME))
             raise ValueError(
                 f"stop rule {quoted(text)}: expected METRIC>VALUE, PROBE/METRIC>VALUE or PROBE/CATEGORY/METRIC>VALUE "
-                "with a number as VALUE, such as 'knowledge_lost>0.05'"
+                f"with a number as VALUE, such as 'knowledge_lost>0.05'{meant}"
             )
         metric, above = match[3], float(match[5])
         if metric in (*METRICS, *OVER_TIME) and metric not in LOSSES:
@@ -131,8 +131,8 @@ class StopRule:
 
 def unknown_metric(name: str, known: Sequence[str]) -> str:
     """What to say of a metric that does not exist: the one that was probably meant, or all."""
-    close = get_close_matches(name, known, n=1, cutoff=0.75)
-    remedy = f"did you mean {close[0]}? docs/metrics.md lists all" if close else f"there are {', '.join(known)}"
+    meant = closest(name, known)
+    remedy = f"there are {', '.join(known)}" if meant is None else f"did you mean {meant}? docs/metrics.md lists all"
     return f"no metric is called {quoted(name)}; {remedy}"
 
 
@@ -173,11 +173,14 @@ def check_targets(rules: Sequence[StopRule], probes: Sequence[Probe]) -> None:
     for rule in rules:
         probe, category = rule.target(names)
         if probe not in known or (probe == "all" and len(probes) == 1):
-            raise ValueError(f"stop rule on {rule.metric!r}: probe {quoted(probe)} is not among {names}")
-        if category and category not in known[probe]:
             raise ValueError(
-                f"stop rule on {rule.metric!r}: probe {quoted(probe)} has no category {quoted(category)}; "
-                f"has {quoted(sorted(known[probe] - {''}), 400)}"
+                f"stop rule on {rule.metric!r}: probe {quoted(probe)} is not among {names}{did_you_mean(probe, names)}"
+            )
+        if category and category not in known[probe]:
+            has = sorted(known[probe] - {""})
+            raise ValueError(
+                f"stop rule on {rule.metric!r}: probe {quoted(probe)} has no category {quoted(category)}"
+                f"{did_you_mean(category, has) or ';'} has {quoted(has, 400)}"
             )
         for one in probes:
             few = [item for item in one.items if isinstance(item, Generation) and item.samples < MIN_SAMPLES]

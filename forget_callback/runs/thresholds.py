@@ -1,13 +1,21 @@
-"""Which values a metric can take, so that a threshold that nothing can pass is an error and no gate that never fails.
+"""How a rule is written, and which values a metric can take: a threshold that nothing can pass is an error.
 
-The commonest mistake is a percentage where a fraction is meant: 5 for 0.05.
+The commonest mistake is a percentage where a fraction is meant: 5, or 5%, for 0.05.
 """
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 
 from forget_callback.metrics.intervals import Interval
+from forget_callback.probes.quoting import quoted
+from forget_callback.probes.suggest import closest
+
+# [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
+RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+_NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)(\w+)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
 
 COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
 # Differences, and estimates that are not clipped at 0.
@@ -63,3 +71,29 @@ def always(relation: str, threshold: float, limits: Interval) -> bool:
     """Whether every number within the limits is."""
     opposite = {">": "<=", ">=": "<", "<": ">=", "<=": ">"}[relation]
     return never(opposite, threshold, limits)
+
+
+def nearly_a_rule(text: str, metrics: Iterable[str]) -> str:
+    """What a text that is no rule probably meant, from "; " on; "" where nothing tells.
+
+    >>> nearly_a_rule("knowlege_lost>5%", ["knowledge_lost"]), nearly_a_rule("p/drift=0,5", ["drift"])
+    ("; did you mean 'knowledge_lost>0.05'?", "; did you mean 'p/drift>0.5'?")
+    """
+    if re.fullmatch(r"\s*(?:[^<>=]+/)?[A-Za-z]\w*\s*", text):
+        return (
+            "; there is no condition: was it without quotes, so that the shell took > for the name of a file to write?"
+        )
+    found = _NEARLY.fullmatch(text[:500])
+    if found is None:
+        return ""
+    where, name, relation, number, percent = found.groups()
+    metric = closest(name, metrics) or name
+    value = float(number.replace(",", ".")) / (100 if percent and range_of(metric).high <= 1 else 1)
+    meant = {"=>": ">=", "=<": "<="}.get(relation, relation if relation in (">", "<", ">=", "<=") else ">")
+    return f"; did you mean {quoted(f'{where}{metric}{meant}{value:g}', 200)}?"
+
+
+def as_number(text: str) -> float | None:
+    """The number that a text such as "5%" or "0,05" was meant to be, None if it is none."""
+    found = re.fullmatch(r"\s*(\d*[.,]?\d+)\s*(%?)\s*", text)
+    return None if found is None else float(found[1].replace(",", ".")) / (100 if found[2] else 1)

@@ -186,6 +186,104 @@ def test_a_probe_that_was_dropped_fails_what_is_said_of_all(run_cli, tmp_path, g
         assert "probe 'q' was not measured: no chat template" in err or code == 2
 
 
+@pytest.mark.parametrize("more", ["before", "after", "both"])
+def test_the_probes_of_both_are_compared_and_the_others_named(run_cli, tmp_path, more):
+    third = Probe("r", OTHER.items)
+    own = {"before": [PROBE, OTHER], "after": [PROBE, third] if more == "both" else [PROBE]}
+    sides = ["before", "after"] if more != "after" else ["after", "before"]
+    for name, side in zip(("a", "b"), sides):
+        record(tmp_path / name, [(0, 10 * (name == "b"))], own[side])
+    both, alone = (tmp_path / "a", tmp_path / "b"), {"a": [], "b": []}
+    alone.update({"before": {"a": ["q"]}, "after": {"b": ["q"]}, "both": {"a": ["q"], "b": ["r"]}}[more])
+    code, out, err = run_cli("compare", *both, "--format", "json")
+    found = json.loads(out)
+    assert code == 0 and list(found["probes"]) == ["p"] and found["all"]["n10"] == 10
+    assert found["left_out"] == {"before": alone["a"], "after": alone["b"]}
+    for name in ("a", "b"):
+        line = f"left out, for only {tmp_path / name} at step 0 has it: {''.join(alone[name])}"
+        assert (line in err) == bool(alone[name])
+    assert "left out, for only" in run_cli("compare", *both, "--format", "markdown")[1]
+    for gate, status in (("p/forgetting>0.5", 0), ("p/forgetting>0.05", 1), ("forgetting>0.5", 2)):
+        assert run_cli("compare", *both, "--fail-if", gate)[0] == status, "what is not measured passes no gate"
+    for gate in ("all/n10>50", "n10>50", "q/n10>50"):
+        code, out, err = run_cli("compare", *both, "--fail-if", "p/n10>50", "--fail-if", gate)
+        assert (code, out) == (2, "") and gate in err and len(err.splitlines()) == 1
+    assert "name a probe that both have: 'p/n10>50'" in run_cli("compare", *both, "--fail-if", "n10>50")[2]
+
+
+def test_two_runs_without_a_probe_in_common_are_an_error(run_cli, tmp_path):
+    record(tmp_path / "a", [(0, 0)], [PROBE])
+    record(tmp_path / "b", [(0, 0)], [OTHER])
+    assert "the probes differ: " in refused(run_cli, tmp_path / "a", tmp_path / "b")
+
+
+# ---- gates that say the opposite
+
+
+@pytest.mark.parametrize(
+    "gate, meant",
+    [
+        ("knowledge_lost<0.05", "knowledge_lost>0.05"),
+        ("p/c0/forgetting<=0.1", "p/c0/forgetting>0.1"),
+        ("known_lost<.2", "known_lost>0.2"),
+        ("n10<5", "n10>5"),
+    ],
+)
+def test_a_gate_that_would_fail_what_loses_little_is_refused(run_cli, tmp_path, gate, meant):
+    record(tmp_path / "run", [(0, 0), (10, 30)])
+    code, out, err = run_cli("compare", tmp_path / "run", tmp_path / "run", "--fail-if", gate)
+    assert (code, out) == (2, "") and f"--fail-if '{gate}' " in err and f"'{meant}'" in err
+    assert "a gate fails where its condition holds" in err
+
+
+def test_a_gate_on_what_should_be_high_says_how_it_is_read(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (10, 5)])
+    both = (tmp_path / "run", tmp_path / "run")
+    code, _, err = run_cli("compare", *both, "--fail-if", "accuracy_after>0.6")
+    assert code == 1 and "to demand more than that, write 'accuracy_after<0.6'" in err
+    assert run_cli("compare", *both, "--fail-if", "accuracy_after<0.6")[0] == 0
+    code, _, err = run_cli("compare", *both, "--fail-if", "churn<0.5")
+    assert code == 1 and "demand" not in err, "change is neither good nor bad"
+
+
+def test_why_a_gate_failed_is_said_once(run_cli, tmp_path):
+    record(tmp_path / "run", [(0, 0), (10, 30)])
+    asked = ("compare", tmp_path / "run", tmp_path / "run", "--fail-if", "forgetting>0.1", "--fail-if", "churn>0.9")
+    code, out, err = run_cli(*asked)
+    said = " ".join(out.split()) + err
+    assert code == 1 and "failed: forgetting>0.1" in out and "passed: churn>0.9: churn is" in " ".join(out.split())
+    assert said.count("forgetting is 30.0%") == 1 and said.count("churn is 30.0%") == 1
+
+
+# ---- names that are misspelled, numbers in percent
+
+
+@pytest.mark.parametrize(
+    "gate, meant",
+    [
+        ("knowlege_lost>0.05", "did you mean knowledge_lost?"),
+        ("p/Forgeting>0.05", "did you mean forgetting?"),
+        ("knowledge_lost>5%", "did you mean 'knowledge_lost>0.05'?"),
+        ("p/c0/forgetting > 12.5 %", "did you mean 'p/c0/forgetting>0.125'?"),
+        ("knowlege_lost>5%", "did you mean 'knowledge_lost>0.05'?"),
+        ("n10>5%", "did you mean 'n10>5'?"),
+        ("forgetting>0,05", "did you mean 'forgetting>0.05'?"),
+        ("forgetting=0.05", "did you mean 'forgetting>0.05'?"),
+        ("forgetting=>0.05", "did you mean 'forgetting>=0.05'?"),
+        ("forgetting>5", "did you mean 0.05?"),
+        ("P/forgetting>0.05", "did you mean 'p'?"),
+        ("c1/forgetting>0.05", "did you mean 'p/c1'?"),
+        ("p/c_0/forgetting>0.05", "did you mean 'p/c0'?"),
+        ("forgetting", "was it without quotes, so that the shell took > for the name of a file"),
+    ],
+)
+def test_a_gate_that_is_nearly_one_says_what_was_meant(run_cli, tmp_path, gate, meant):
+    record(tmp_path / "run", [(0, 0), (10, 0)])
+    code, out, err = run_cli("compare", tmp_path / "run", tmp_path / "run", "--fail-if", gate)
+    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert err.startswith(f"error: --fail-if '{gate}'") and meant in err
+
+
 # ---- logs of other tools
 
 
@@ -283,7 +381,15 @@ def test_a_task_or_category_of_one_side_is_no_pass(run_cli, tmp_path):
     for task in ("quiz", "other"):
         lm_eval_log(tmp_path / "a", [1.0] * 50, task=task)
     lm_eval_log(tmp_path / "b", [1.0] * 50, time="2026-01-02T00-00-00.000000")
-    assert "the tasks differ" in refused(run_cli, tmp_path / "a", tmp_path / "b")
+    gate = ("compare", tmp_path / "a", tmp_path / "b", "--fail-if")
+    for text, status in (("forgetting>0.5", 2), ("other/forgetting>0.5", 2), ("quiz/forgetting>0.5", 0)):
+        code, _, err = run_cli(*gate, text)
+        assert code == status and "other" in err, text
+    code, out, err = run_cli("compare", tmp_path / "a", tmp_path / "b", "--format", "json")
+    assert code == 0 and list(json.loads(out)["probes"]) == ["quiz"] and "left out, for not all of the logs" in err
+    assert json.loads(out)["left_out"] == {"before": ["other"], "after": []}
+    lm_eval_log(tmp_path / "c", [1.0] * 50, task="third")
+    assert "the tasks differ" in refused(run_cli, tmp_path / "a", tmp_path / "c")
     for name, last in (("x", 50), ("y", 40)):
         rows = [{"id": i, "score": 1, "category": f"c{i // 25}", "run": name} for i in range(last)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

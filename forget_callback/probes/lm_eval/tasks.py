@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import logging
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +51,9 @@ def load_tasks(name: str, include_path: str | None = None) -> dict[str, Any]:
     with _explained(name):
         manager = _manager(name, include_path)
     if name not in manager.all_tasks:
-        close = ", ".join(difflib.get_close_matches(name, manager.all_tasks, 5))
         raise ValueError(
-            f"lm-eval knows no task {quoted(name)}"
-            + (f", but {close}" if close else "")
-            + "; 'lm-eval ls tasks' lists "
-            "them, and include_path=DIRECTORY adds YAML tasks of your own"
+            f"lm-eval knows no task {quoted(name)}{did_you_mean(name, manager.all_tasks) or ';'} 'lm-eval ls "
+            "tasks' lists them, and include_path=DIRECTORY adds YAML tasks of your own"
         )
     with _explained(name):
         tasks = dict(manager.load(name)["tasks"])

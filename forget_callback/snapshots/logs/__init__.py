@@ -21,9 +21,9 @@ from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval, per_item, rollouts
 from forget_callback.snapshots.logs.files import columns_of, first_record, stem_of, suffix_of
 from forget_callback.snapshots.logs.log import Log, LogOptions, listed, merge
-from forget_callback.snapshots.logs.matching import match
+from forget_callback.snapshots.logs.matching import match, paired
 
-__all__ = ["Log", "LogOptions", "is_log", "match", "read_logs"]
+__all__ = ["Log", "LogOptions", "is_log", "match", "paired", "read_logs"]
 
 _DIRECTORIES = {"lm-eval": lm_eval, "lighteval": lighteval, "inspect": inspect_logs}
 

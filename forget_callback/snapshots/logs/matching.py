@@ -20,24 +20,35 @@ def match(logs: Sequence[Mapping[str, Log]], wanted: LogOptions) -> list[dict[st
     """The same tasks of several models with the same items, by id; a log's items keep the first one's order.
 
     Args:
-        logs: Each model's logs by probe name; the others are compared with the first.
+        logs: Each model's logs by probe name; the others are compared with the first. A task that not all have is
+            left out, and noted.
         wanted: With `allow_partial`, items that cannot be compared are counted and have no score; else they are an
             error.
 
     Raises:
-        ValueError: If tasks or items differ, or nothing is left.
+        ValueError: If no task is of all, items differ, or nothing is left.
     """
-    names = list(logs[0])
-    if all(len(own) == 1 for own in logs) and not all(log.named for own in logs for log in own.values()):
-        logs = [{names[0]: log} for own in logs for log in own.values()]  # base.jsonl and tuned.jsonl
-    for other in logs[1:]:
-        if set(other) != set(names):
-            one, two = (next(iter(own.values())).source for own in (logs[0], other))
-            raise ValueError(f"the tasks differ: {listed(names)} in {one}, {listed(list(other))} in {two}")
+    logs = paired(logs)
+    names = [name for name in logs[0] if all(name in own for own in logs)]
+    sources = [next(iter(own.values())).source for own in logs]
+    if not names:
+        other = next(i for i, own in enumerate(logs) if own.keys() != logs[0].keys())
+        one, two = ((listed(list(logs[i])), sources[i]) for i in (0, other))
+        raise ValueError(f"the tasks differ: {one[0]} in {one[1]}, {two[0]} in {two[1]}")
+    if alone := list(dict.fromkeys(name for own in logs for name in own if name not in names)):
+        wanted.note(f"left out, for not all of the logs have it: {listed(alone)}")
     matched = [_same_items([one[name] for one in logs], wanted) for name in names]
     _say_what_decided([own[0] for own in matched], wanted)
     _say_what_is_not_known((log for own in logs for log in own.values() if not log.counted), wanted)
     return [dict(zip(names, own)) for own in zip(*matched)]
+
+
+def paired(logs: Sequence[Mapping[str, Log]]) -> Sequence[Mapping[str, Log]]:
+    """The logs under the names by which they are compared: of single files, such as base.jsonl, under one name."""
+    if all(len(own) == 1 for own in logs) and not all(log.named for own in logs for log in own.values()):
+        (name,) = logs[0]
+        return [{name: log} for own in logs for log in own.values()]
+    return logs
 
 
 def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:

@@ -1,0 +1,41 @@
+"""What somebody meant who misspelled a name: of a metric, a category, an option, a field, a key.
+
+Every "did you mean" of the package comes from here, so that all are equally bold. Knows nothing of what is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from forget_callback.probes.quoting import quoted
+
+_ALIKE = 0.7  # a letter too many, too few or in another place, of a name of four and more
+_LONGEST = 100  # characters that are compared: a name may be a whole file by mistake
+
+
+def closest(given: object, known: Iterable[str]) -> str | None:
+    """The known name that is most like what was given, whatever its case and hyphens; None if none is.
+
+    >>> closest("Knowlege-lost", ["forgetting", "knowledge_lost"])
+    'knowledge_lost'
+    """
+    plain: dict[str, str] = {}
+    for name in known:
+        plain.setdefault(_plain(name), name)
+    found = get_close_matches(_plain(str(given)), plain, n=1, cutoff=_ALIKE)
+    return plain[found[0]] if found else None
+
+
+def did_you_mean(given: object, known: Iterable[str]) -> str:
+    """The end of an error on an unknown name, "; did you mean 'limit'?"; "" where nothing is alike.
+
+    >>> f"unknown option 'limt'{did_you_mean('limt', ['seed', 'limit']) or ';'} known are seed, limit"
+    "unknown option 'limt'; did you mean 'limit'? known are seed, limit"
+    """
+    meant = closest(given, known)
+    return "" if meant is None else f"; did you mean {quoted(meant)}?"
+
+
+def _plain(name: str) -> str:
+    return name[:_LONGEST].casefold().replace("-", "_").replace(" ", "_")
