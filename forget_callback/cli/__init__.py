@@ -4,7 +4,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 else, so that an error is never taken for a pass.
 """
 
-from forget_callback.cli import compare, dial, plan, replay, run, snapshot  # noqa: F401 - each puts its commands into the app
+from forget_callback.cli import compare, demo, dial, plan, replay, run, snapshot  # noqa: F401 - each puts its commands into the app
 from forget_callback.cli.app import main
 
 __all__ = ["main"]

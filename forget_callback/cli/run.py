@@ -1,4 +1,4 @@
-"""The short commands: `demo`, `report`, `probes`, `verify`, `workspace`."""
+"""The short commands: `report`, `probes`, `verify`, `workspace`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from forget_callback.cli.app import IncludePath, app, note, notes, with_include_path
+from forget_callback.cli.app import IncludePath, app, note, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import printable
@@ -21,20 +20,6 @@ from forget_callback.probes.records import item_record
 from forget_callback.runs.files import write_text
 from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
-
-
-@app.command()
-def demo(
-    out: Annotated[Path, typer.Option(help="Run directory.")] = Path("demo-run"),
-    seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
-    samples: Annotated[int, typer.Option(min=32, help="New facts to train on.")] = 1600,
-    replay: Annotated[float, typer.Option(min=0, max=0.9, help="Share of samples that replay old facts.")] = 0.0,
-    method: Annotated[Literal["sft", "grpo"], typer.Option(help="How to fine-tune.")] = "sft",
-) -> None:
-    """Teaches a tiny model facts, fine-tunes it with TRL, and shows which facts it forgets."""
-    from forget_callback.demo.run import run_demo
-
-    run_demo(out, seed=seed, samples=samples, replay=replay, method=method, results=Console(), notes=notes)
 
 
 @app.command()

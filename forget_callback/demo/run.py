@@ -6,11 +6,7 @@ exist. The callback is used as anybody would use it; nothing here is simulated.
 
 from __future__ import annotations
 
-import contextlib
-import netrc
-import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback.callback import ForgetCallback
 from forget_callback.demo import tiny
+from forget_callback.demo.offline import offline_run, wandb_offline_unless_configured
 from forget_callback.demo.tiny import ON_CPU, conversation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -69,7 +66,7 @@ def run_demo(
                 "seed": seed,
             }
             trainer = make_trainer(model, tokenizer, mixed, [callback, _Bar(progress, method)], method, training)
-            with _wandb_offline_unless_configured(out):
+            with wandb_offline_unless_configured(out):
                 trainer.train()
             trainer.save_model(str(out / "model"))
         task, metric = ("invented facts", "loss") if method == "sft" else ("a new rule", "reward")
@@ -120,11 +117,10 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     prompts = {item.id: item.prompt for item in recall.items}
     results.print()
     results.print(first_lost_table(snapshots, prompts, count=10, title="The ten facts lost first"))
-    wandb_run = sorted((out / "wandb").glob("offline-run-*"), key=os.path.getmtime)
     results.print(f"run directory  {out}", highlight=False, soft_wrap=True)
     results.print(f"report         {store.path / 'report.html'}", highlight=False, soft_wrap=True)
-    if wandb_run:
-        results.print(f"W&B run        {wandb_run[-1]}   (wandb leet {wandb_run[-1]})", highlight=False, soft_wrap=True)
+    if (run := offline_run(out)) is not None:
+        results.print(f"W&B run        {run}   (wandb leet {run})", highlight=False, soft_wrap=True)
     results.print(f"next           forget-callback compare {out} {out}", highlight=False, soft_wrap=True)
 
 
@@ -139,24 +135,3 @@ class _Bar(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress.update(self.task, completed=state.global_step)
-
-
-@contextlib.contextmanager
-def _wandb_offline_unless_configured(out: Path) -> Iterator[None]:
-    """W&B offline, in the run directory, unless the user configured it."""
-    import wandb
-
-    os.environ.setdefault("WANDB_PROJECT", "forget-callback-demo")
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_DIR", str(out))
-    out.mkdir(parents=True, exist_ok=True)
-    configured = bool(os.environ.get("WANDB_API_KEY"))
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
-        configured |= any("wandb" in host for host in netrc.netrc().hosts)
-    if not configured:
-        os.environ.setdefault("WANDB_MODE", "offline")
-    try:
-        yield
-    finally:
-        if wandb.run is not None:
-            wandb.finish()

@@ -1,0 +1,72 @@
+"""How long a demo run still takes: a line now and then, on a terminal and in a log alike.
+
+Training steps and evaluations cost very different amounts of time, so each is measured by itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class TimeLeft(TrainerCallback):
+    """Says where the training is and how long it still takes.
+
+    Stands before the ForgetCallback of its trainer: what passes between its own end of a step and the begin of the next
+    one is the evaluation of a probe.
+
+    Args:
+        say: Takes a line.
+        every: Steps between two evaluations; the last step is one in any case.
+        pause: Seconds between two lines, at least.
+    """
+
+    def __init__(self, say: Callable[[str], None], *, every: int, pause: float = 15.0) -> None:
+        self._say, self._every, self._pause = say, every, pause
+        self._ended = self._begun = self._said = 0.0  # times, by `time.monotonic`
+        self._step = self._look = self._baseline = float("nan")  # seconds of each
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """The baseline is scored next."""
+        self._ended = time.monotonic()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Training continues, the first time after the baseline, later after an evaluation if there was one."""
+        self._begun = time.monotonic()
+        passed = self._begun - self._ended
+        if state.global_step == 0:
+            # Evaluations in between ask the first prompts alone, about half as much as the baseline and the last one.
+            self._baseline, self._look = passed, passed / 2
+        elif state.global_step % self._every == 0:
+            self._look = passed
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A step is done, and perhaps an evaluation is next."""
+        self._ended = time.monotonic()
+        took = self._ended - self._begun
+        # The first step warms up; later ones weigh more the later they are.
+        self._step = took if state.global_step <= 2 else 0.8 * self._step + 0.2 * took
+        due = state.global_step % self._every == 0
+        if due or state.global_step == 2 or self._ended - self._said >= self._pause:
+            self._said = self._ended
+            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {duration(self._left(state))} left")
+
+    def _left(self, state: Any) -> float:
+        """Seconds; an evaluation that is due at this step is still to come."""
+        done, last = state.global_step, state.max_steps
+        looks = sum(step % self._every == 0 for step in range(done, last))
+        return float((last - done) * self._step + looks * self._look + self._baseline)
+
+
+def duration(seconds: float) -> str:
+    """A time for people, as exact as an estimate is.
+
+    >>> duration(42), duration(75), duration(200)
+    ('about 40 s', 'about 1 min', 'about 3 min')
+    """
+    if seconds < 55:
+        return f"about {max(5, 5 * round(seconds / 5))} s"
+    return f"about {max(1, round(seconds / 60))} min"

@@ -1,0 +1,123 @@
+"""What the demo on a real model prints at its end: verdict, curve, some items lost and gained, and the files."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from forget_callback.callback import ForgetCallback
+from forget_callback.demo.offline import offline_run
+from forget_callback.demo.samples import Samples
+from forget_callback.demo.wish import Wish
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import printable
+from forget_callback.report.terminal import plain_table
+from forget_callback.runs.headline import estimate, headline, percent
+from forget_callback.runs.history import Row
+from forget_callback.runs.store import Store
+from forget_callback.snapshots.snapshot import Snapshot
+
+SHOWN = 5  # items lost, and as many gained
+
+
+def show(wish: Wish, callback: ForgetCallback, trainer: Any, samples: Samples, results: Console) -> None:
+    """Prints the outcome of a run."""
+    monitor = callback.monitor
+    assert monitor is not None
+    metric = "reward" if wish.method == "grpo" else "loss"
+    logged = [(row["step"], float(row[metric])) for row in trainer.state.log_history if metric in row]
+
+    def line(text: str, style: str | None = None) -> None:
+        results.print(Text(printable(text), style=style or ""), highlight=False, soft_wrap=True)
+
+    results.print()
+    count = trainer.state.max_steps * trainer.args.per_device_train_batch_size
+    line(f"{wish.method.upper()} on {count:,} samples ({samples.about})", "bold")
+    for row in monitor.last_rows:
+        if not row.category and row.probe != "all":
+            said = headline(row)
+            for text in (said.sentence, *said.notes):
+                line(f"{row.probe}: {text}")
+    store = Store(wish.out)
+    for probe in monitor.probes:
+        rows = [row for row in monitor.rows if (row.probe, row.category) == (probe.name, "")]
+        results.print()
+        results.print(curve(rows, logged, metric, title=f"{probe.name} during training"))
+        steps = store.steps(probe.name)
+        before, after = (store.read(probe.name, steps[i]) for i in (0, -1))
+        for what, sides in (("lost", (before, after)), ("gained", (after, before))):
+            if len(places := moved(*sides)):
+                results.print(changed(what, probe, before, after, places))
+    for name, text in _places(wish, store):
+        line(f"{name:<15}{text}")
+
+
+def curve(rows: Sequence[Row], logged: Sequence[tuple[int, float]], metric: str, *, title: str) -> Table:
+    """The task beside what was lost, a line an evaluation; the loss is the mean since the evaluation before."""
+    table = plain_table(title)
+    for name in ("samples", metric, "accuracy", "1→0", "0→1", "lost"):
+        table.add_column(name, justify="right", no_wrap=True)
+    before = -1
+    for row in rows:
+        own = [value for step, value in logged if before < step <= row.step]
+        t, before = row.transitions, row.step
+        table.add_row(
+            f"{row.samples_seen:,.0f}",
+            f"{np.mean(own):.2f}" if own else "",
+            percent(t.accuracy_after),
+            percent(t.forgetting),
+            percent(t.backward_transfer),
+            estimate(row) if row.confirmed and row.step else "",
+        )
+    return table
+
+
+def moved(before: Snapshot, after: Snapshot) -> NDArray[np.int64]:
+    """Positions of the items that are right before and wrong after, in every prompt; those that moved most first."""
+    right, wrong = (
+        np.all([_correct(side, number, of=before) == value for number in range(1, before.n_variants + 1)], axis=0)
+        for side, value in ((before, 1), (after, 0))
+    )
+    found = np.flatnonzero(right & wrong)
+    return found[np.argsort((after.margin - before.margin)[found], kind="stable")]
+
+
+def _correct(side: Snapshot, number: int, *, of: Snapshot) -> NDArray[Any]:
+    return np.asarray(getattr(side, "correct" if number == 1 else f"correct_{number}"))
+
+
+def changed(what: str, probe: Probe, before: Snapshot, after: Snapshot, places: NDArray[np.int64]) -> Table:
+    """A few items that were lost or gained, with the answer before and now."""
+    every = " in every prompt" if before.n_variants > 1 else ""
+    way = "right before and wrong now" if what == "lost" else "wrong before and right now"
+    shown = f", {SHOWN} of {len(places)}" if len(places) > SHOWN else ""
+    table = plain_table(f"{what.capitalize()}: {way}{every}{shown}")
+    prompts = {item.id: item.prompt for item in probe.items}
+    for name in ("prompt", "answer before", "answer now"):
+        table.add_column(name, overflow="fold")
+    for i in places[:SHOWN]:
+        texts = (prompts[str(before.ids[i])], before.prediction[i], after.prediction[i])
+        table.add_row(*(Text(printable(" ".join(str(text).split()))) for text in texts))
+    return table
+
+
+def _places(wish: Wish, store: Store) -> list[tuple[str, str]]:
+    """Where the run is, and what to do next."""
+    out, run = shlex.quote(str(wish.out)), offline_run(wish.out)
+    lora = [] if wish.lora else [f"forget-callback demo --model {shlex.quote(wish.model)} --lora --out {out}-lora"]
+    return [
+        ("", ""),
+        ("page", str(store.path / "report.html")),
+        ("run directory", str(wish.out)),
+        ("model", str(wish.out / "model")),
+        *([("W&B run", f"{run}   (wandb leet {run})")] if run is not None else []),
+        ("next", f"forget-callback compare {out} {out}"),
+        *(("", command) for command in lora),
+    ]
