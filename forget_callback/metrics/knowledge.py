@@ -42,6 +42,7 @@ class Knowledge:
         two_prompts: Whether the items have a second prompt of other structure, so that a claim is not of one prompt.
         sampled: Whether they are sampled, several answers each.
         n_asked: Items that would enter if all had been scored.
+        facts: Whether each of them asks for a fact of its own, so that they may be called facts.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Knowledge:
     two_prompts: bool
     sampled: bool
     n_asked: int
+    facts: bool
 
     @cached_property
     def known_interval(self) -> Interval:
@@ -66,6 +68,11 @@ class Knowledge:
     def known_anything(self) -> bool:
         """Whether it is beyond doubt that something was known."""
         return self.known_before.n >= MIN_ITEMS and self.known_interval.low > 0
+
+    @property
+    def known_well(self) -> bool:
+        """Whether what was known is known well enough to count losses in it: in doubt by less than a factor of two."""
+        return self.known_anything and self.known_interval.low > self.known_before.mean / 2
 
     def lost_mean(self) -> float:
         """Lost, at most what was known, where that is beyond doubt."""
@@ -131,6 +138,7 @@ def knowledge_of(pairs: Pairs) -> Knowledge:
         two_prompts=_two_prompts(items),
         sampled=items.sampled,
         n_asked=int(entering(pairs).sum()),
+        facts=_own_facts(items),
     )
 
 
@@ -190,6 +198,11 @@ def _spurious(items: Pairs, method: str) -> Scored:
     scores = of(items.first()).scores - of(items).scores
     weight = mean(1 + 1 / (items.n_choices - 1))
     return Scored(scores, signed_shares(scores, positive_weight=weight, negative_weight=weight))
+
+
+def _own_facts(items: Pairs) -> bool:
+    """Whether no item is without a fact, and no fact is asked twice."""
+    return items.fact is not None and bool((items.fact >= 0).all()) and len(np.unique(items.fact)) == len(items)
 
 
 def _two_prompts(items: Pairs) -> bool:

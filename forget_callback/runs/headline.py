@@ -101,9 +101,17 @@ def headline(row: Row, *, baseline: bool = False) -> Headline:
 
 
 def most_in(rows: Sequence[Row], probe: str) -> str:
-    """The category of a probe that lost most at one look, ", most in X 20.0%"; "" where none lost for sure (Holm)."""
-    sure = significant_categories([row for row in rows if row.probe == probe])
-    return f", most in {printable(sure[0].category)} {percent(sure[0].value('knowledge_lost'))}" if sure else ""
+    """The category of a probe that lost most at one look, ", most in X (about 9 of 40 known)".
+
+    "" where none lost for sure (Holm), or there is no other category.
+    """
+    own = [row for row in rows if row.probe == probe and row.category]
+    sure = significant_categories(own) if len(own) > 1 else []
+    if not sure:
+        return ""
+    t, c = sure[0].transitions, _counts(sure[0].transitions)
+    known = ("answered" if _open_ended(t) else "known") if t.knowledge.known_well else _called(t, c.known)
+    return f", most in {printable(sure[0].category)} (about {c.lost:,} of {c.known:,} {known})"
 
 
 def worst_first(headlines: Sequence[Headline]) -> list[Headline]:
@@ -130,59 +138,107 @@ def _sentence(row: Row) -> str:
     return say(t)
 
 
+@dataclass(frozen=True)
+class _Counts:
+    """A comparison in whole items; none of them is more than there was to lose.
+
+    Attributes:
+        lost: The estimate; 0 where it is negative.
+        low: At least this.
+        high: At most this.
+        gained: The estimate of what is new.
+        known: What there was to lose; all items where next to nothing was known, because a share of that is noise.
+        of: The same in words, "of the 516 facts it knew".
+    """
+
+    lost: int
+    low: int
+    high: int
+    gained: int
+    known: int
+    of: str
+
+
+def _counts(t: Transitions) -> _Counts:
+    n = t.knowledge_n
+    known = _whole(t.known_before, n) if t.knowledge.known_well else n
+    lost, low, high = (
+        min(_whole(share, n), known)
+        for share in (t.knowledge_lost, t.knowledge_lost_range_low, t.knowledge_lost_range_high)
+    )
+    return _Counts(
+        lost=lost,
+        low=low,
+        high=high,
+        gained=_whole(t.knowledge_gained, n),
+        known=known,
+        of=f"of the {known:,} {_called(t, known)}" + (f" it {_knew(t)}" if t.knowledge.known_well else ""),
+    )
+
+
+def _whole(share: float, n: int) -> int:
+    """A share of the items as a number of them, to the nearest one and not below 0."""
+    return 0 if math.isnan(share) else max(math.floor(share * n + 0.5), 0)
+
+
 def _lost(t: Transitions) -> str:
-    """A loss: about X (at least A, at most B); never a number without its range."""
-    low, high = t.knowledge_lost_range_low, t.knowledge_lost_range_high
-    gained = f", {percent(t.knowledge_gained)} {_new(t)}" if t.interval("knowledge_gained").low > 0 else ""
-    if t.knowledge_method != "net" and low <= t.knowledge_lost <= high:
-        return (
-            f"about {percent(t.knowledge_lost)} {_gone(t)} (at least {percent(low)}, at most {percent(high)}){gained}"
-        )
-    # Two options and sampled answers have no estimate of their own; a fall of accuracy may be surer than the estimate.
-    return f"{_between(t)} {_gone(t)}, {_accuracy(t)}{gained}"
+    """A loss in items: about how many, at least and at most; never a number without its range."""
+    c, rest = _counts(t), ""
+    between = f"between {c.low:,} and {c.high:,}"
+    every = "all" if _open_ended(t) else "nearly all"
+    if c.low == c.known:
+        amount = every
+    elif t.knowledge_method != "net" and t.knowledge_lost_range_low <= t.knowledge_lost <= t.knowledge_lost_range_high:
+        amount = f"about {c.lost:,}" if c.lost < c.known else every
+        rest = f", {between}" if c.low else f", at most {c.high:,}"
+    else:  # Two options and sampled answers have no estimate of their own; accuracy may be surer than the estimate.
+        amount, rest = between if c.low else f"up to {c.high:,}", f", {_accuracy(t)}"
+    lost = f"{amount} {c.of} are no longer answered" if _open_ended(t) else f"lost {amount} {c.of}"
+    gained = f"about {c.gained:,} newly answered" if _open_ended(t) else f"gained about {c.gained:,}"
+    return lost + _where(t) + rest + (f", and {gained}" if t.interval("knowledge_gained").low > 0 else "")
 
 
 def _moved(t: Transitions) -> str:
     """Both ways side by side; a significant fall of accuracy is never nothing."""
     what = _accuracy(t) if _fell(t) else f"answers moved both ways, {_raw(t)}"
-    if t.knowledge_method == "net":
-        return f"{what}; a loss is not established ({_between(t)} {_gone(t)})"
-    either = f"{percent(t.knowledge_lost)} {_gone(t)}, {percent(t.knowledge_gained)} {_new(t)}"
-    return f"{what}; a loss is not established ({either}, a loss of {percent(t.knowledge_lost_range_high)} at most)"
+    return f"{what}; a loss is not established ({_at_most(t)})"
 
 
 def _none(t: Transitions) -> str:
-    most = f"at most {percent(t.knowledge_lost_range_high)}"
-    number = most if t.knowledge_method == "net" else f"{percent(t.knowledge_lost)}, {most}"
-    return f"no loss shown{_where(t)} ({number} {_gone(t, where=False)})"
+    return f"no loss shown{_where(t)} ({_at_most(t)})"
+
+
+def _at_most(t: Transitions) -> str:
+    return f"at most {_counts(t).high:,} {_counts(t).of}"
 
 
 def _unclear(t: Transitions) -> str:
     n = t.knowledge.net_of_all.n
     if n < MIN_ITEMS:
         return f"unclear, {n} scored {_items(n)} {'is' if n == 1 else 'are'} too few ({MIN_ITEMS} at least), {_raw(t)}"
-    return f"unclear, too little known at the baseline to see a loss ({percent(t.known_before)}), {_raw(t)}"
+    known = percent(max(t.known_before, 0.0))
+    return f"unclear, too little known at the baseline to see a loss ({known} of the items), {_raw(t)}"
 
 
-def _gone(t: Transitions, *, where: bool = True) -> str:
-    """What a lost item is called: an open-ended one is no longer answered, whatever the model knows."""
-    return ("no longer answered" if t.knowledge_method == "exact" else "lost") + (_where(t) if where else "")
+def _open_ended(t: Transitions) -> bool:
+    """Whether a lost item is one that is no longer answered, whatever the model knows."""
+    return t.knowledge_method == "exact"
 
 
-def _new(t: Transitions) -> str:
-    return "newly answered" if t.knowledge_method == "exact" else "gained"
+def _knew(t: Transitions) -> str:
+    return "answered" if _open_ended(t) else "knew"
+
+
+def _called(t: Transitions, n: int) -> str:
+    return _items(n) if not t.knowledge.facts else "fact" if n == 1 else "facts"
 
 
 def _where(t: Transitions) -> str:
     return " in this prompt" if t.in_this_prompt else ""
 
 
-def _between(t: Transitions) -> str:
-    return f"between {percent(t.knowledge_lost_range_low)} and {percent(t.knowledge_lost_range_high)}"
-
-
 def _raw(t: Transitions) -> str:
-    return f"{percent(t.forgetting)} right to wrong, {percent(t.backward_transfer)} wrong to right"
+    return f"{t.n10:,} of {t.n:,} {_items(t.n)} right to wrong, {t.n01:,} wrong to right"
 
 
 def _fell(t: Transitions) -> bool:
@@ -199,12 +255,13 @@ def _detail(row: Row, baseline: bool) -> str:
         return f"known {percent(t.known_before)} of the items" if t.knowledge_n else "no item was scored"
     if not row.confirmed:
         return f"{t.n:,} {_items(t.n)}, after {_seen(row)}"
+    asked = f"{t.knowledge_n:,} {_called(t, t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else "")
     parts = [
-        f"{_gone(t, where=False)} {estimate(row)}",
+        f"{'no longer answered' if _open_ended(t) else 'lost'} {estimate(row)} of {asked}",
         span(row),
+        f"{estimate(row, 'known_lost')} of what it {_knew(t)}" if t.knowledge.known_well else "",
         f"known before {percent(t.known_before)}",
         METHODS[t.knowledge_method],
-        f"{t.knowledge_n:,} {_items(t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else ""),
         f"after {_seen(row)}",
     ]
     return ", ".join(part for part in parts if part)
@@ -239,7 +296,7 @@ def _notes(row: Row) -> tuple[str, ...]:
     macro, flips = row.value("macro_knowledge_lost"), row.value("rescored_flips")
     if row.value("spurious_forgetting_low") > 0:  # it exists, and is more than noise
         notes.append(f"another {estimate(row, 'spurious_forgetting')} lost in this prompt alone (form, access)")
-    if t.recall_lost > 0 and t.knowledge_method != "exact":
+    if t.recall_lost > 0 and not _open_ended(t):
         notes.append(f"{percent(t.recall_lost)} no longer recalled{_still(row)}")
     if not math.isnan(macro) and percent(macro) != percent(row.value("knowledge_lost")):
         notes.append(f"mean over the probes {percent(macro)}")

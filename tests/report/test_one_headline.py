@@ -53,7 +53,7 @@ def test_every_place_says_the_same(tmp_path, run_cli, lose, variants):
         places |= {"rule": seen.decisions[0].reason, "alert": alert}
     for place, text in places.items():
         assert said.sentence in text, place
-        assert number in text, place
+        assert number in text or place == "console", place  # which has room for the counts alone
     _, printed_json, _ = run_cli("compare", tmp_path / "run", tmp_path / "run", "--format", "json")
     result = json.loads(printed_json)
     assert result["format_version"] == 1

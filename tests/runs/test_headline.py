@@ -19,42 +19,44 @@ from tests.worlds import World, row_of, trained
 def test_a_loss_is_said_with_its_range_and_never_as_a_bare_share():
     said = headline(trained(lost=0.1))
     assert said.verdict == "lost"
-    numbers = [percent(value) for value in (said.number, *said.range)]
-    assert said.sentence.startswith("about {} lost (at least {}, at most {})".format(*numbers))
+    lost, known, low, high = (round(1000 * share) for share in (said.number, said.known_before, *said.range))
+    assert said.sentence == f"lost about {lost} of the {known} items it knew, between {low} and {high}"
     assert said.range.low <= 0.1 <= said.range.high and abs(said.number - 0.1) < 0.04
     assert "2 variants" in said.detail and "from the chosen options" in said.detail
     assert "in this prompt" not in said.sentence and "are no longer" not in said.sentence
+    assert said.detail.startswith(f"lost {percent(said.number)} [") and " of 1,000 items in 2 variants" in said.detail
 
 
 def test_one_prompt_claims_only_in_this_prompt():
     said = headline(trained(lost=0.1, prompts=1))
     assert said.verdict == "lost" and said.in_this_prompt
-    assert re.match(r"about [\d.]+% lost in this prompt \(at least [\d.]+%, at most [\d.]+%\)", said.sentence)
+    assert re.fullmatch(r"lost about \d+ of the \d+ items it knew in this prompt, between \d+ and \d+", said.sentence)
 
 
 def test_a_weak_second_variant_is_one_prompt():
     world = World()
     sides = [world.snapshot(), world.train(lost=0.15).snapshot()]
     weak = [replace(s, further=(replace(s.further[0], weak=np.ones(len(s), bool)),)) for s in sides]
-    assert "lost in this prompt" in headline(row_of(weak)).sentence
+    assert "items it knew in this prompt" in headline(row_of(weak)).sentence
 
 
 def test_lost_and_gained_stand_side_by_side_where_answers_moved_both_ways():
     said = headline(trained(lost=0.1, gained=0.12, persistence=0.9))
     assert said.verdict == "lost"
-    assert said.sentence.endswith(f", {percent(said.gained)} gained") and said.gained > 0.05
+    assert said.sentence.endswith(f", and gained about {round(1000 * said.gained)}") and said.gained > 0.05
     moved = headline(trained(gained=0.0, persistence=0.3))
     assert moved.verdict == "moved"
-    assert re.match(
-        r"answers moved both ways, [\d.]+% right to wrong, [\d.]+% wrong to right; a loss is not est", moved.sentence
+    assert re.fullmatch(
+        r"answers moved both ways, \d+ of 1,000 items right to wrong, \d+ wrong to right; a loss is not established "
+        r"\(at most \d+ of the \d+ items it knew\)",
+        moved.sentence,
     )
-    assert " lost, " in moved.sentence and " gained, a loss of " in moved.sentence
 
 
 def test_nothing_moved_is_no_loss_shown_with_what_it_may_be_at_most():
     said = headline(trained(persistence=1.0))
     assert said.verdict == "none"
-    assert said.sentence == f"no loss shown (0.0%, at most {percent(said.range.high)} lost)"
+    assert said.sentence == "no loss shown (at most 7 of the 397 items it knew)"
     assert 0 < said.range.high < 0.01
 
 
@@ -76,7 +78,8 @@ def test_a_significant_fall_of_accuracy_is_never_nothing_lost():
     assert row.transitions.p_value < 0.05 and row.transitions.knowledge_lost < 0
     said = headline(row)
     assert said.verdict == "lost" and said.in_this_prompt
-    assert "accuracy 22.0% → 18.0% (p = 0.00" in said.sentence and "between " in said.sentence
+    assert "accuracy 22.0% → 18.0% (p = 0.00" in said.sentence
+    assert said.sentence.startswith("lost between ") and " of the 500 items in this prompt" in said.sentence
     assert "no loss" not in said.sentence and "nothing" not in said.sentence
     several = [replace(s, further=(Answers("v", s.correct, choice=s.choice),)) for s in sides]
     said = headline(row_of(several))
@@ -87,7 +90,8 @@ def test_a_significant_fall_of_accuracy_is_never_nothing_lost():
 def test_two_options_have_no_point_but_the_net_and_the_range(prompts):
     said = headline(trained(n=1500, k=2, known=0.6, lost=0.12, prompts=prompts))
     assert said.method == "net" and said.verdict == "lost"
-    assert said.sentence.startswith(f"between {percent(said.range.low)} and {percent(said.range.high)} lost")
+    low, high, known = (round(1500 * share) for share in (*said.range, said.known_before))
+    assert said.sentence.startswith(f"lost between {low} and {high} of the {known} items it knew")
     assert "about" not in said.sentence
     assert said.range.low <= 0.12 <= said.range.high
 
@@ -123,7 +127,8 @@ def test_everything_overwritten_is_not_more_than_was_known():
     world.guess = np.tile((world.answer + 1) % world.k, (world.prompts, 1))
     said = headline(row_of((before, world.snapshot())))
     assert said.verdict == "lost" and said.number <= said.known_before == 1.0
-    assert said.range.high <= 1.0 and "133" not in said.sentence
+    assert said.range.high <= 1.0
+    assert said.sentence == "lost nearly all of the 1,000 items it knew"
 
 
 def recalled(name, right, facts, **more):
@@ -136,7 +141,8 @@ def test_open_ended_items_are_no_longer_answered():
     row = row_of((recalled("r", [1] * 150 + [0] * 50, facts), recalled("r", [0] * 40 + [1] * 110 + [0] * 50, facts)))
     said = headline(row)
     assert said.method == "exact" and said.verdict == "lost"
-    assert said.sentence.startswith("about 20.0% no longer answered in this prompt (at least ")
+    of = "of the 150 facts it answered are no longer answered in this prompt"
+    assert said.sentence == f"about 40 {of}, between 29 and 52"
     assert " lost" not in said.sentence
 
 
@@ -152,6 +158,57 @@ def test_a_gate_counts_the_items_that_enter_its_number():
     rows = [row_of((before, after), (was, now))]
     assert "200 of 500 items of all" in Gate.parse("knowledge_lost>0.05").judge(rows).message
     assert "500 items of all" in Gate.parse("forgetting>0.05").judge(rows).message
+
+
+def choices(world, facts):
+    return replace(world.snapshot(), fact=np.array(facts, object))
+
+
+def test_items_are_facts_where_each_asks_for_one_of_its_own():
+    n = 600
+    for facts, called in (
+        ([f"f{i}" for i in range(n)], "facts"),
+        ([f"f{i // 2}" for i in range(n)], "items"),  # a fact that is asked twice is no two facts
+        (["", *(f"f{i}" for i in range(1, n))], "items"),
+        ([""] * n, "items"),
+    ):
+        world = World(n=n, known=0.6)
+        before = choices(world, facts)
+        said = headline(row_of((before, choices(world.train(lost=0.15, persistence=0.9), facts))))
+        assert re.search(rf"of the \d+ {called} it knew, ", said.sentence)
+        assert f" of 600 {called} in 2 variants" in said.detail
+
+
+def test_no_count_is_above_what_was_known_and_the_estimate_is_between_its_ends():
+    form = (
+        r"lost about (\d+) of the (\d+) items it knew(?: in this prompt)?, between (\d+) and (\d+)(?:, and gained .*)?"
+    )
+    rng, counted = np.random.default_rng(0), 0
+    for seed in range(60):
+        n, known = int(rng.integers(60, 400)), rng.uniform(0.3, 1.0)
+        lost = known * rng.uniform(0.3, 1.0)
+        said = headline(
+            trained(n=n, k=3 + seed % 3, known=known, lost=lost, prompts=1 + seed % 2, persistence=0.9, seed=seed)
+        )
+        if found := re.fullmatch(form, said.sentence):
+            about, of, low, high = map(int, found.groups())
+            assert 0 < low <= about <= high <= of <= n
+            counted += 1
+    assert counted > 30
+
+
+def test_a_loss_is_not_counted_in_what_was_known_where_that_may_be_next_to_nothing():
+    """Of 400 items some 5% are known, give or take as much: a share of these is noise, a share of all items is not."""
+    n = 400
+    before = np.r_[np.zeros(120, int), np.arange(n - 120) % 3 + 1]  # 120 right of 400, 100 by chance
+    after = np.r_[np.ones(60, int), np.zeros(60, int), before[120:]]
+    shared = {"n_choices": np.full(n, 4), "answer": np.zeros(n, int)}
+    ids = [str(i) for i in range(n)]
+    row = row_of([Snapshot("p", "f", 0, ids, (c == 0) * 1.0, choice=c, **shared) for c in (before, after)])
+    t, said = row.transitions, headline(row)
+    assert 0 < t.known_before < 0.08 and said.verdict == "lost"
+    assert " of the 400 items in this prompt" in said.sentence and "knew" not in said.sentence
+    assert " of what it knew" not in said.detail
 
 
 def test_recall_stands_beside_knowledge_as_access():
@@ -201,8 +258,9 @@ def test_a_look_at_the_first_prompts_alone_says_so_and_shows_the_raw_numbers():
     said, t = headline(row), row.transitions
     assert np.isnan(said.number) and np.isnan(said.range.high) and said.verdict == "unclear"
     assert said.sentence.startswith("not asked in all variants, in the first prompt ")
-    for number in (t.forgetting, t.backward_transfer, t.accuracy_before, t.accuracy_after):
-        assert percent(number) in said.sentence
+    for text in (f"{t.n10} of 1,000 items right to wrong", f"{t.n01} wrong to right"):
+        assert text in said.sentence
+    assert f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)}" in said.sentence
     assert Gate.parse("knowledge_lost>0.9").judge([row]).failed, "no number is no pass"
     assert headline(history.append([looks[1]])[0]).verdict == "lost"
 
