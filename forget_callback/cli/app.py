@@ -10,7 +10,9 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 
+from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
+from forget_callback.probes.spacing import spacing_problem
 
 app = typer.Typer(
     help="See, item by item, what a language model forgets and what it gains.",
@@ -27,6 +29,13 @@ IncludePath = Annotated[Path | None, typer.Option(help="Directory with YAML task
 def note(text: str) -> None:
     """Prints a text to standard error as it is, but for what a terminal would obey."""
     notes.print(_harmless(text), highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def say_spacing(*probes: Probe) -> None:
+    """Prints which of these probes have answers without the space before them."""
+    for probe in probes:
+        if problem := spacing_problem(probe):
+            note(f"probe {probe.name!r}: {problem}")
 
 
 def _harmless(text: str) -> str:

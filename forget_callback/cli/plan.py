@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from forget_callback.cli.app import IncludePath, app, with_include_path
+from forget_callback.cli.app import IncludePath, app, say_spacing, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.runs import power
@@ -38,6 +38,7 @@ def plan(
     if detect is not None and not 0 < detect < 1:
         raise ValueError(f"--detect must be a share of the items between 0 and 1, such as 0.02, got {detect:g}")
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
+    say_spacing(probe)
     items = power.items_of_probe(probe)
     n, seconds = len(items), None
     if model is not None:

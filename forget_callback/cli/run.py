@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from forget_callback.cli.app import IncludePath, app, note, with_include_path
+from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import printable
@@ -81,6 +81,7 @@ def probes(
 ) -> None:
     """Loads and validates a probe and prints its contents."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
+    say_spacing(probe)
     print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
     counts = Counter((item.category or "(no category)", item.kind) for item in probe.items)
     for (category, kind), count in counts.items():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from forget_callback.cli.app import IncludePath, app, note, with_include_path
+from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import snapshot_line
@@ -40,6 +40,7 @@ def snapshot(
 ) -> None:
     """Scores a model on probes and writes a run directory; for several checkpoints, the history of their run."""
     probes, store = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe], Store(out)
+    say_spacing(*probes)
     if any(map(is_address, models)):
         if len(models) > 1 or baseline is not None:
             raise ValueError(f"a served model must be the only one, got {[*models, *([baseline] if baseline else [])]}")

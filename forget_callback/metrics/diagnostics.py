@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from forget_callback.metrics.collapse import OneAnswer, one_answer, one_answer_to
 from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
 from forget_callback.metrics.knowledge import MIN_ITEMS, MOST
 from forget_callback.metrics.transitions import Transitions, compare
@@ -70,6 +71,7 @@ def advice(
         *_probe_design(before, sampled),
         *_baseline_knowledge(before, changed),
         *_answers(before, after, changed),
+        *_one_answer(before, after),
         *_scoring_setup(before, after),
     )
     return tuple(Advice(key, before.probe, text) for key, text in found)
@@ -194,6 +196,42 @@ def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterato
             f"unparsed answers went from {u.mean():.1%} at the baseline to {v.mean():.1%} at step {after.step}: that "
             "is a change of format, not of knowledge; compare `format_loss` with `forgetting`, and the stored texts",
         )
+
+
+def _one_answer(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str]]:
+    asked = [("", one_answer(before))]
+    asked += [(f" in variant {i}", one_answer_to(answers, before)) for i, answers in enumerate(before.further, 2)]
+    where, one = next((pair for pair in asked if pair[1] is not None), ("", None))
+    if one is not None:
+        yield (
+            "one_answer",
+            f"{one}{where}, which is right for {one.right} of them: these items measure what the model prefers to say "
+            f"and not what it knows, so neither a loss nor a gain of knowledge can be seen; {_remedy(one)}",
+        )
+    now = one_answer(after, before)
+    if now is not None:
+        yield (
+            "answers_collapsed",
+            f"{now} at step {after.step}, and {now.before} were at the baseline: the model gives one answer to "
+            "everything, so what counts as lost is in part how to answer; read the answers, then train with a lower "
+            "learning rate, for fewer steps, or on data with answers of other kinds among them",
+        )
+
+
+def _remedy(one: OneAnswer) -> str:
+    if one.lettered and one.kind != "recall":
+        return (
+            "give the options as text, choices such as ' bank' and ' mall' after a prompt that does not list them, in "
+            "place of letters"
+        )
+    if one.kind == "choice":
+        return "ask for what differs from item to item, with options as text in shuffled order"
+    if one.kind == "recall":
+        return (
+            "the answer must be the very first words after the prompt: end prompts where it begins, or ask as multiple "
+            "choice; of a chat model as generation, with chat=true and match 'contains'"
+        )
+    return "read a few answers; ask for a short answer in words, with more max_new_tokens, or as multiple choice"
 
 
 def _one_prompt(snapshot: Snapshot) -> str:

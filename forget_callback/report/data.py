@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.spacing import spacing_problem
 from forget_callback.report.differences import difference
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
 from forget_callback.runs.categories import significant_categories
@@ -229,11 +230,18 @@ def _answers(run: Run, probe: Probe) -> dict[str, Any]:
         "fingerprint": probe.fingerprint,
         "settings": probe.settings,
         "kinds": dict(Counter(item.kind for item in probe.items)),
-        "advice": [{"key": one.key, "text": one.text} for one in run.history.advice(probe, last)],
+        "advice": _advice(run, probe, last),
         "flips": None if again is None else len(flips(first, again)),
         "scored": [{name: how[name] for name in how if name != "seconds"} for how in (first.metadata, last.metadata)],
         "path": run.paths[probe.name].pack(),
     }
+
+
+def _advice(run: Run, probe: Probe, last: Snapshot) -> list[dict[str, str]]:
+    """What there is to know about a probe and its answers."""
+    problem = spacing_problem(probe)
+    found = [{"key": one.key, "text": one.text} for one in run.history.advice(probe, last)]
+    return [*([{"key": "spacing", "text": problem}] if problem else []), *found]
 
 
 def _differences(one: Run, two: Run) -> list[dict[str, Any]]:

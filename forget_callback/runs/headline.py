@@ -43,7 +43,8 @@ class Headline:
         verdict: "lost", "moved", "none" or "unclear"; "baseline" where nothing came after it yet.
         sentence: The finding, in the words of the verdict.
         detail: The number with interval, range, items, method and what was known.
-        notes: What stands beside it: lost in this prompt alone, recall as access, flips of the same model.
+        notes: What stands beside it: answers that are all one, lost in this prompt alone, recall as access, flips of
+            the same model.
         number: `knowledge_lost`.
         interval: Of the number, 95%.
         range: At least, at most.
@@ -293,6 +294,8 @@ def span(row: Row) -> str:
 def _notes(row: Row) -> tuple[str, ...]:
     """What is not knowledge lost, and is not hidden either."""
     t, notes = row.transitions, []
+    if row.collapse:
+        notes.append(row.collapse)
     macro, flips = row.value("macro_knowledge_lost"), row.value("rescored_flips")
     if row.value("spurious_forgetting_low") > 0:  # it exists, and is more than noise
         notes.append(f"another {estimate(row, 'spurious_forgetting')} lost in this prompt alone (form, access)")

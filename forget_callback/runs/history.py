@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from forget_callback.metrics.collapse import collapse
 from forget_callback.metrics.diagnostics import Advice, advice
 from forget_callback.metrics.knowledge import lost_by_item
 from forget_callback.metrics.pairs import mean
@@ -55,6 +56,7 @@ class Row:
     Attributes:
         confirmed: Whether all prompts of the baseline were asked. Where only the first ones were, `transitions` is of
             these, and the row's numbers of all prompts are NaN.
+        collapse: What to say of a whole probe whose answers have become one, "" where they have not.
     """
 
     step: int
@@ -66,6 +68,7 @@ class Row:
     over_time: dict[str, float]
     stage: Stage = Stage()
     confirmed: bool = True
+    collapse: str = ""
 
     @property
     def total_samples_seen(self) -> float:
@@ -293,7 +296,8 @@ class History:
             for metric in STAGE:
                 over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
-            rows.append(Row(*key, changed, over_time, self.stage, confirmed))
+            said = "" if name else collapse(series.baseline, now)
+            rows.append(Row(*key, changed, over_time, self.stage, confirmed, said))
         return _Look(series, lost_by_item(pairs).astype(np.float32), rows)
 
     def _new_series(self, snapshot: Snapshot) -> Series:

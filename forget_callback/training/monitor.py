@@ -30,7 +30,7 @@ from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.display import Display, guarded
 from forget_callback.training.pending import Pending
-from forget_callback.training.remarks import differences, idle_rules
+from forget_callback.training.remarks import differences, idle_rules, spacing
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 
 logger = logging.getLogger(__name__)
@@ -352,6 +352,7 @@ class ForgetMonitor:
         """Logs what there is to know before training."""
         baseline = [self._history.baseline(probe.name) for probe in self.probes]
         for line in (
+            *(spacing(self.probes) if self.store.writable else ()),
             *filter(None, map(flips_line, snapshots, again)),
             *differences(baseline, snapshots, self.last_rows),
             *idle_rules(self.rules, baseline, self.last_rows),

@@ -1,6 +1,8 @@
-"""What there is to say of a run before it trains, a line each: what its baseline differs in, which rules are idle.
+"""What there is to say of a run before it trains, a line each.
 
-Pure: snapshots and rows in, text out. The monitor logs it.
+How its probes are written, what its baseline differs in, which rules are idle.
+
+Pure: probes, snapshots and rows in, text out. The monitor logs it.
 """
 
 from __future__ import annotations
@@ -9,9 +11,18 @@ import math
 from collections.abc import Iterator, Sequence
 
 from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.spacing import spacing_problem
 from forget_callback.runs.history import Row
 from forget_callback.runs.stopping import StopRule, can_fire
 from forget_callback.snapshots.snapshot import Snapshot
+
+
+def spacing(probes: Sequence[Probe]) -> Iterator[str]:
+    """The probes whose answers lack the space before them."""
+    for probe in probes:
+        if problem := spacing_problem(probe):
+            yield f"probe {probe.name!r}: {problem}"
 
 
 def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: Sequence[Row]) -> Iterator[str]:

@@ -111,9 +111,9 @@ def main() -> None:
 
 def row_widths(probe: Any, tokenizer: Any) -> list[int]:
     """Tokens to forward for each choice in a row of its own."""
-    from forget_callback.scoring.likelihood.tokens import continuations
+    from forget_callback.scoring.likelihood.tokens import encode_items
 
-    return [len(row.tokens) - 1 for row in continuations(probe, tokenizer)]
+    return [len(row.tokens) - 1 for row in encode_items(probe, tokenizer).rows]
 
 
 if __name__ == "__main__":

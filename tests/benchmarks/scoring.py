@@ -66,9 +66,9 @@ def common_prefix(rows: list[tuple[int, ...]]) -> int:
 
 def work_of_choices(probe: Probe, tokenizer: Any) -> Work:
     """Counts trie nodes, without the last token of each row, after which nothing is scored."""
-    from forget_callback.scoring.likelihood.tokens import continuations
+    from forget_callback.scoring.likelihood.tokens import encode_items
 
-    rows = continuations(probe, tokenizer)
+    rows = encode_items(probe, tokenizer).rows
     shared = common_prefix([row.tokens for row in rows])
     nodes = {(row.item, row.tokens[:n]) for row in rows for n in range(shared + 1, len(row.tokens))}
     scored = {(row.item, row.tokens[:n]) for row in rows for n in range(row.n_context, len(row.tokens))}

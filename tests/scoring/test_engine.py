@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood.tokens import bind, continuations
+from forget_callback.scoring.likelihood.tokens import bind, encode_items
 from tests.helpers import greedy, log_probabilities
 
 WORDS = [" Paris", " Rome", " the fox ran", " hot", " é 東京", " 42", " answer", " sun went down over the hill"]
@@ -33,7 +33,7 @@ def definition(model, tokenizer, probe):
     """Normalized log-probabilities of each item's options, one unpadded forward pass per option, in float64."""
     probe = bind(probe, tokenizer)
     result = [[] for _ in probe.items]
-    for row in continuations(probe, tokenizer):
+    for row in encode_items(probe, tokenizer).rows:
         table = log_probabilities(model, row.tokens)
         logprob = sum(float(table[at - 1, row.tokens[at]]) for at in range(row.n_context, len(row.tokens)))
         text = probe.items[row.item].choices[len(result[row.item])]
@@ -93,7 +93,7 @@ def recall_items(taught):
 def test_recall_is_correct_where_generate_gives_the_answer(taught):
     probe = Probe("p", recall_items(taught))
     snapshot = score_probe(taught.model, taught.tokenizer, probe)
-    for i, row in enumerate(continuations(probe, taught.tokenizer)):
+    for i, row in enumerate(encode_items(probe, taught.tokenizer).rows):
         head, wanted = list(row.tokens[: row.n_context]), list(row.tokens[row.n_context :])
         config = GenerationConfig(max_new_tokens=len(wanted), do_sample=False, pad_token_id=0, eos_token_id=2)
         ids = torch.tensor([head])
@@ -105,7 +105,7 @@ def test_recall_is_correct_where_generate_gives_the_answer(taught):
 def test_recall_margin_is_the_smallest_lead(taught):
     probe = Probe("p", recall_items(taught))
     snapshot = score_probe(taught.model, taught.tokenizer, probe)
-    for i, row in enumerate(continuations(probe, taught.tokenizer)):
+    for i, row in enumerate(encode_items(probe, taught.tokenizer).rows):
         leads = []
         for at in range(row.n_context, len(row.tokens)):
             line = log_probabilities(taught.model, row.tokens)[at - 1]

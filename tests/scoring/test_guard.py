@@ -11,7 +11,7 @@ from transformers import GenerationConfig, Qwen2Config
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.guard import no_side_effects
-from forget_callback.scoring.likelihood.tokens import continuations
+from forget_callback.scoring.likelihood.tokens import encode_items
 from tests.helpers import digest, generators, greedy, log_probabilities
 from tests.scoring.architectures import tiny
 
@@ -381,8 +381,8 @@ def test_every_answer_is_that_of_a_model_that_has_seen_nothing(tokenizer, name):
     """Rows of a batch share their frequencies, and so do cached keys and new ones: neither may change an answer."""
     probe = rotary_probe(tokenizer)
     snapshot = score_probe(rotary(name, tokenizer), tokenizer, probe)
-    scored = {probe.items[row.item].id: [] for row in continuations(probe, tokenizer)}
-    for row in continuations(probe, tokenizer):
+    scored = {probe.items[row.item].id: [] for row in encode_items(probe, tokenizer).rows}
+    for row in encode_items(probe, tokenizer).rows:
         model = rotary(name, tokenizer)
         table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
         own = table.gather(1, torch.tensor(row.tokens[row.n_context :])[:, None])

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.demo.tiny import make_tokenizer
-from forget_callback.scoring.likelihood.tokens import continuations
+from forget_callback.scoring.likelihood.tokens import encode_items
 from tests.helpers import greedy, log_probabilities
 
 NAMES = sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
@@ -211,7 +211,7 @@ def differences(model: Any, words: Any, snapshot: Any) -> list[str]:
     found = []
     items = probe().items
     likelihoods: dict[int, list[float]] = {}
-    for row in continuations(probe(), words):
+    for row in encode_items(probe(), words).rows:
         table = log_probabilities(model, row.tokens[:-1])[row.n_context - 1 :]
         target = torch.tensor(row.tokens[row.n_context :])
         own = table.gather(1, target[:, None]).squeeze(1)

@@ -195,11 +195,6 @@ def _beginning(tokenizer: Any) -> int:
     return prefix
 
 
-def continuations(probe: Probe, tokenizer: Any) -> list[Continuation]:
-    """Every continuation of the choice and recall items that can be scored by one, in item order."""
-    return encode_items(probe, tokenizer).rows
-
-
 def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tuple[list[int], list[int]]:
     """Token ids of context and continuation.
 

@@ -16,7 +16,7 @@ from forget_callback.probes.records import parse_item
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.plan import plan
-from forget_callback.scoring.likelihood.tokens import Continuation, continuations
+from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
 from forget_callback.scoring.prefixes import common_length
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -325,7 +325,7 @@ def gate_rows(request, tokenizer):
         items = real_items(name)
     if "5-shot" in request.param:
         items = few_shot(items, 5)[:200]
-    return continuations(Probe("p", items), tokenizer)
+    return encode_items(Probe("p", items), tokenizer).rows
 
 
 def test_little_more_is_forwarded_than_must_be(gate_rows):
@@ -380,7 +380,7 @@ def test_what_is_planned_is_what_goes_through_the_model(tokenizer, make_model, s
     facts = load_probe("builtin:facts").items
     choices = [item for item in facts if isinstance(item, MultipleChoice)]
     items = few_shot(choices, shots)[:60] + [item for item in facts if isinstance(item, Recall)][:40]
-    rows = continuations(Probe("p", items), tokenizer)
+    rows = encode_items(Probe("p", items), tokenizer).rows
     scorer = LikelihoodScorer(rows)
     if scaling != 1.0:  # logits of another scale: the model's own head
         model.register_forward_hook(lambda module, args, output: output.__setitem__("logits", output.logits * scaling))

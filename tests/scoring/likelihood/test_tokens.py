@@ -8,7 +8,6 @@ from forget_callback.scoring.likelihood.tokens import (
     Continuation,
     bind,
     context_of,
-    continuations,
     encode,
     encode_items,
     split,
@@ -100,7 +99,7 @@ def test_rows_are_in_item_order_with_their_options(tokenizer):
         Generation("b", "Who?", "me"),
         Recall("c", "The capital of Italy is", " Rome"),
     ]
-    rows = continuations(Probe("p", items), tokenizer)
+    rows = encode_items(Probe("p", items), tokenizer).rows
     assert [row.item for row in rows] == [0, 0, 0, 2]
     texts = [tokenizer.decode(row.tokens[row.n_context :]) for row in rows]
     assert texts == [" Paris", " Rome", " the sun", " Rome"]
@@ -147,7 +146,7 @@ def test_chat_renders_the_template_and_drops_the_leading_space(tokenizer, answer
     probe = bind(Probe("p", [Recall("a", "Who? ", answer)], chat=True), tokenizer)
     rendered = "<|im_start|>user\nWho? <|im_end|>\n<|im_start|>assistant\n"
     assert context_of(probe.items[0], probe, tokenizer) == rendered
-    (row,) = continuations(probe, tokenizer)
+    (row,) = encode_items(probe, tokenizer).rows
     # The last newline stays in the context, exactly as for generation.
     assert list(row.tokens[: row.n_context]) == tokenizer.encode(rendered, add_special_tokens=False)
     assert list(row.tokens[row.n_context :]) == tokenizer.encode("Paris", add_special_tokens=False)
@@ -155,7 +154,7 @@ def test_chat_renders_the_template_and_drops_the_leading_space(tokenizer, answer
 
 def test_chat_with_a_tokenizer_that_adds_bos_adds_none(any_tokenizer):
     probe = bind(Probe("p", [Recall("a", "Who?", "Paris")], chat=True), any_tokenizer)
-    (row,) = continuations(probe, any_tokenizer)
+    (row,) = encode_items(probe, any_tokenizer).rows
     assert any_tokenizer.bos_token_id not in row.tokens
     assert any_tokenizer.decode(row.tokens) == "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\nParis"
 
@@ -163,7 +162,7 @@ def test_chat_with_a_tokenizer_that_adds_bos_adds_none(any_tokenizer):
 def test_chat_keeps_the_contexts_tokens_where_the_answer_would_merge_with_them(tokenizer):
     tokenizer.chat_template = "{{ messages[0].content }} The capital of France is Pa"
     probe = bind(Probe("p", [MultipleChoice("a", "Who?", ["ris", "é"], 0)], chat=True), tokenizer)
-    row = continuations(probe, tokenizer)[0]
+    row = encode_items(probe, tokenizer).rows[0]
     assert tokenizer.decode(row.tokens[: row.n_context]) == "Who? The capital of France is Pa"
     assert tokenizer.decode(row.tokens[row.n_context :]) == "ris"
 
@@ -199,7 +198,7 @@ def test_a_conversation_is_rendered_as_the_template_says(tokenizer, system, gene
 
 def test_each_option_may_have_a_context_of_its_own(tokenizer):
     item = MultipleChoice("a", "The", [" the hill", " the hill"], 0, contexts=[" fox ran over", " sun went over"])
-    rows = continuations(Probe("p", [item]), tokenizer)
+    rows = encode_items(Probe("p", [item]), tokenizer).rows
     for row, context in zip(rows, item.contexts):
         assert tokenizer.decode(row.tokens) == f"The{context} the hill"
         assert tokenizer.decode(row.tokens[row.n_context :]) == " the hill"
