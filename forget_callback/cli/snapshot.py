@@ -14,6 +14,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import snapshot_line
 from forget_callback.runs.headline import percent
 from forget_callback.runs.store import Store
+from forget_callback.runs.training import Training
 from forget_callback.scoring.served.client import Server, is_address
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -68,7 +69,7 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
     from forget_callback.scoring.served.score import bind_served, score_served
 
     bound = [bind_served(probe, server, tokenizer=tokenizer) for probe in probes]
-    _begin(store, [probe for probe, _ in bound], step)
+    _begin(store, [probe for probe, _ in bound], step, server.model)
     for probe, loaded in bound:
         _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
 
@@ -77,15 +78,17 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
     from forget_callback.scoring.distributed import on_main
 
     recorded = (checkpoint.step or 0) if step is None else step
-    on_main(lambda: _begin(store, scorer.probes, recorded))
+    on_main(lambda: _begin(store, scorer.probes, recorded, checkpoint.model))
     taken, _ = scorer.score(checkpoint.model)
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [one.at(recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
 
 
-def _begin(store: Store, probes: Sequence[Probe], step: int) -> None:
+def _begin(store: Store, probes: Sequence[Probe], step: int, model: str) -> None:
     """Prepares the store; refuses a step that it holds already, before anything is scored."""
+    if not store.exists:
+        store.write_training(Training(model=model))
     store.begin(probes)
     for probe in probes:
         if step in store.steps(probe.name):

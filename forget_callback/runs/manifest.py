@@ -1,4 +1,4 @@
-"""`manifest.json`: what a run probed, with what, and how far the run itself got.
+"""`manifest.json`: what a run probed, with what, what it trained, and how far it got.
 
 Read strictly: a file that was cut or changed by hand is an error that names it, never a number that is wrong.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.runs.training import Training
 
 FORMAT = 1
 _PACKAGES = ("forget-callback", "torch", "transformers", "trl", "peft", "accelerate", "wandb")
@@ -82,7 +83,7 @@ def _is_miss(one: Any) -> bool:
     )
 
 
-def new_manifest(run: RunState) -> dict[str, Any]:
+def new_manifest(run: RunState, training: Training = Training()) -> dict[str, Any]:  # noqa: B008 - frozen
     """The manifest of a run before its probes are known."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
@@ -91,7 +92,8 @@ def new_manifest(run: RunState) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"format": FORMAT, "created": created, "versions": versions, "run": asdict(run), "probes": {}}
+    parts = {"run": asdict(run), "training": asdict(training), "probes": {}}
+    return {"format": FORMAT, "created": created, "versions": versions, **parts}
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
@@ -145,6 +147,7 @@ def _require_valid(manifest: Any) -> None:
     stage = manifest.get("stage")
     if stage is not None and not (isinstance(stage, dict) and _is_stage(**stage)):
         raise ValueError(f"'stage' must be an object of number and samples_before, got {quoted(stage)}")
+    Training.of(manifest.get("training"))
     run_of(manifest)
 
 

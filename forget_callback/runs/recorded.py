@@ -17,6 +17,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import History, Stage
 from forget_callback.runs.manifest import RunState, incomplete, read_manifest, run_of
+from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
@@ -99,6 +100,11 @@ class Recorded:
     def stage(self) -> Stage:
         """Which stage of a pipeline this run is."""
         return Stage(**self.manifest().get("stage", {})) if self.exists else Stage()
+
+    @property
+    def training(self) -> Training:
+        """What was trained, as far as it is known."""
+        return Training.of(self.manifest().get("training")) if self.exists else Training()
 
     def steps(self, *probes: str) -> list[int]:
         """Steps at which there is a snapshot of each of these probes, in order."""

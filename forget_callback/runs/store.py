@@ -1,6 +1,6 @@
 """Snapshots on disk: the `forget/` folder of a run, each file written whole or not at all.
 
-    manifest.json                                what was probed, with what
+    manifest.json                                what was probed, with what, and what was trained
     probes/<probe>.jsonl                         the items
     snapshots/<probe>/step-00000000.parquet      one row an item
     baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
@@ -36,6 +36,7 @@ from forget_callback.runs.history import Stage
 from forget_callback.runs.lock import DirectoryLock, take
 from forget_callback.runs.manifest import RunState, new_manifest, run_of
 from forget_callback.runs.recorded import Recorded
+from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Store(Recorded):
         self.writable = writable
         self._lock: DirectoryLock | None = None
         self._run: RunState | None = None
+        self._training = Training()
 
     def lock(self, *, owner: object | None = None, alive: Callable[[], bool] = lambda: False) -> bool:
         """Takes the folder for this run, until `close` or the end of the process; False while another run has it.
@@ -99,11 +101,11 @@ class Store(Recorded):
         """Which run this store writes; empty before it was begun."""
         return "" if self._run is None else self._run.id
 
-    def start_run(self, run: RunState) -> None:
+    def start_run(self, run: RunState, training: Training = Training()) -> None:  # noqa: B008 - frozen
         """Makes the folder the record of a run, whose probes `begin` adds; nothing of another one may be in it."""
-        self._run = run
+        self._run, self._training = run, training
         if self._may_write():
-            self._write_manifest(new_manifest(run))
+            self._write_manifest(new_manifest(run, training))
 
     def begin(self, probes: Sequence[Probe], *, source: str | None = None) -> None:
         """Makes the folder and records the probes; called again with the same probes it changes nothing.
@@ -119,7 +121,7 @@ class Store(Recorded):
             self._run = run_of(manifest)
         else:
             self._run = self._run or RunState()
-            manifest = new_manifest(self._run)
+            manifest = new_manifest(self._run, self._training)
         for probe in probes:
             known = manifest["probes"].get(probe.name)
             if known is not None and known["fingerprint"] != probe.fingerprint and self.steps(probe.name):
@@ -199,6 +201,12 @@ class Store(Recorded):
         """Records which stage of a pipeline this run is."""
         if self._may_write():
             self._write_manifest({**self.manifest(), "stage": asdict(stage)})
+
+    def write_training(self, training: Training) -> None:
+        """Records what is trained; where that is known already, as a run that continues."""
+        self._training = training.continues(self.training)
+        if self._may_write() and self.exists:
+            self._write_manifest({**self.manifest(), "training": asdict(self._training)})
 
     def write_history(self, table: pa.Table) -> None:
         """Replaces `history.parquet`."""

@@ -144,7 +144,8 @@ def score_history(
     def open_store() -> tuple[list[int], int | None]:
         nonlocal monitor
         _require_all_probes(store, scorer.probes)
-        monitor = ForgetMonitor(scorer.probes, store)
+        model = None if store.exists else {"model": baseline or checkpoints[0].model}
+        monitor = ForgetMonitor(scorer.probes, store, training=model)
         steps = sorted({row.step for row in monitor.rows})
         last = store.read(scorer.probes[0].name, steps[-1]).metadata if steps else {}
         return steps, last.get("batch_tokens")

@@ -17,12 +17,18 @@ from forget_callback.runs import aside
 from forget_callback.runs.manifest import RunState
 from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.store import Store
+from forget_callback.runs.training import Training
 from forget_callback.training.attachment import is_training
 
 logger = logging.getLogger(__name__)
 
 
-def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | None) -> Store:
+def claim(
+    directory: str | os.PathLike[str],
+    state: TrainerState,
+    run_id: str | None,
+    training: Training = Training(),  # noqa: B008 - frozen
+) -> Store:
     """The store of a run that starts or is resumed, with its lock; its manifest says that it is training.
 
     What another run left there is set aside. While that run is alive it keeps its place, and this one gets one beside
@@ -30,6 +36,7 @@ def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | 
 
     Args:
         run_id: Of a resumed run, what its checkpoint says, "" if that says nothing; None of a new run.
+        training: What is trained.
 
     Raises:
         OSError: If what another run left there can neither be moved nor told apart.
@@ -42,11 +49,12 @@ def claim(directory: str | os.PathLike[str], state: TrainerState, run_id: str | 
         if own:
             after = state.global_step
             store.set_run(status=run.status, planned_steps=run.planned_steps, steps=None)
+            store.write_training(training)
             moved = store.set_aside(after=after)
             _say_what_lacks(store, after)
         else:
             moved = store.set_aside()
-            store.start_run(run)
+            store.start_run(run, training)
     except OSError:
         held = [path.name for path in (store.path / "snapshots").glob("*")]
         if any(step > after for name in held for step in store.steps(name)) or (store.exists and not own):

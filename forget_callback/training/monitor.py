@@ -10,10 +10,11 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,7 @@ from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.power import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
 from forget_callback.runs.store import Store
+from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.display import Display, guarded
 from forget_callback.training.pending import Pending
@@ -78,6 +80,8 @@ class ForgetMonitor:
         log: Which metrics trackers get: "main", eight or so a probe and three a category, or "all".
         upload: What trackers get at all: "metrics", nothing that holds a prompt or an answer; "all"; "none", nothing.
         started: When the run began, by `time.perf_counter`; now by default.
+        training: What is trained, for the page: any of the fields of `runs.training.Training`, such as "model", "data"
+            and "learning_rate".
 
     Raises:
         ValueError: If names repeat, a rule names an unknown probe or category, the store holds another probe or a
@@ -95,6 +99,7 @@ class ForgetMonitor:
         log: Log = "main",
         upload: Upload = "metrics",
         started: float | None = None,
+        training: Mapping[str, Any] | None = None,
     ) -> None:
         self.probes = as_probes(probes)
         self.store = store if isinstance(store, Store) else Store(store)
@@ -109,6 +114,7 @@ class ForgetMonitor:
         self._advised: set[tuple[str, str]] = set()
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
+        self._training = None if training is None else Training.of(training)
         if self._open():
             self._read_back()
 
@@ -124,6 +130,8 @@ class ForgetMonitor:
                 raise ValueError(
                     f"{self.store.path} is being written by another process; use another directory, or end that first"
                 )
+            if self._training is not None:
+                self.store.write_training(self._training)
             self.store.begin(self.probes)
         except OSError as error:
             logger.warning("%s cannot be written, so nothing is kept on disk for now: %s", self.store.path, error)

@@ -18,9 +18,11 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import Row
 from forget_callback.runs.store import Store
+from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.snapshots.snapshot import complete
 from forget_callback.training.claim import claim, lock
+from forget_callback.training.description import described
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes
 from forget_callback.training.setup import Settings, log_again, open_monitor, open_store
@@ -83,13 +85,15 @@ class Record:
                 self._copies.pop()
             self._copies += rows
 
-    def claim(self, settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes) -> None:
+    def claim(
+        self, settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes, training: Training
+    ) -> None:
         """On rank 0, takes the run's directory. What a resumed run had not measured by then stays noted."""
-        self.store = open_store(settings, args, state, notes)
+        self.store = open_store(settings, args, state, notes, training)
         if state.global_step > 0 and self.store.exists:
             self.unmeasured = Unmeasured(self.store.run.not_measured, up_to=state.global_step)
 
-    def claim_again(self, before: Record, state: TrainerState) -> None:
+    def claim_again(self, before: Record, state: TrainerState, training: Training) -> None:
         """On rank 0, takes the directory of a training that starts again, with its snapshots up to there.
 
         Raises:
@@ -103,6 +107,7 @@ class Record:
         if not lock(self.store, state):
             raise ValueError(f"another run has taken {self.store.path} since; use another output_dir")
         self.store.set_aside(after=state.global_step)
+        self.store.write_training(training)
 
     def steps(self, probes: Sequence[Probe]) -> dict[str, list[int]]:
         """On rank 0, the steps at which the directory has a snapshot of each probe."""
@@ -192,7 +197,7 @@ def record_unwatched(settings: Settings, args: TrainingArguments, state: Trainer
     if rank() > 0:
         return
     try:
-        store = claim(settings.output_dir or args.output_dir or ".", state, None)
+        store = claim(settings.output_dir or args.output_dir or ".", state, None, described(None, args, state, None))
         store.set_run(status="unwatched", not_measured=[{"probe": "", "step": None, "why": why}])
         store.close()
     except (OSError, ValueError) as error:

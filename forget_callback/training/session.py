@@ -19,12 +19,14 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import changes_table, snapshot_line
 from forget_callback.runs.history import Row
+from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training import start
 from forget_callback.training.baseline import Baseline
 from forget_callback.training.budget import Budget
 from forget_callback.training.data_seen import DataSeen, Seen, seen_before
+from forget_callback.training.description import described
 from forget_callback.training.probing import ProbeScorer
 from forget_callback.training.record import Record
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
@@ -64,7 +66,8 @@ class Session:
         self._strict = settings.on_error == "raise"
         try:
             kept = Notes.of(state)
-            self._claim(args, state, kept, before, trained)
+            training = described(trainer, args, state, model)
+            self._claim(args, state, kept, before, trained, training)
             tokenizer = together(lambda: start.tokenizer_of(model, processing_class))
             self._setup = setup_of(args, tokenizer)
             on_main(lambda: report_changes({} if kept is None else kept.setup, self._setup))
@@ -202,13 +205,19 @@ class Session:
             self._scorer.keep_items(only)
 
     def _claim(
-        self, args: TrainingArguments, state: TrainerState, kept: Notes | None, before: Session | None, trained: bool
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        kept: Notes | None,
+        before: Session | None,
+        trained: bool,
+        training: Training,
     ) -> None:
         """Takes the run's directory on rank 0; a training that starts again keeps its own, with the baseline."""
         if before is None:
-            on_main(lambda: self.record.claim(self.settings, args, state, kept or Notes()))
+            on_main(lambda: self.record.claim(self.settings, args, state, kept or Notes(), training))
             return
-        on_main(lambda: self.record.claim_again(before.record, state))
+        on_main(lambda: self.record.claim_again(before.record, state, training))
         if trained and rank() == 0:
             logger.warning(
                 "training starts again without having ended, with weights that its first start had trained: the "

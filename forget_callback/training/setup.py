@@ -22,6 +22,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
 from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.training import Training
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
 from forget_callback.training.claim import claim
@@ -133,17 +134,20 @@ def _check_baseline(baseline: Any) -> None:
             raise ValueError(f"baseline must be 'start', 'base' or a RUN directory: {error}") from None
 
 
-def open_store(settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes) -> Store:
+def open_store(
+    settings: Settings, args: TrainingArguments, state: TrainerState, notes: Notes, training: Training
+) -> Store:
     """The store of a run, with its lock: the first thing that a run does. See `claim`.
 
     Args:
         notes: Of the checkpoint that training resumes from.
+        training: What is trained.
 
     Raises:
         OSError: If what another run left there can neither be moved nor told apart.
     """
     directory = settings.output_dir or args.output_dir or "."
-    return claim(directory, state, notes.run_id if state.global_step > 0 else None)
+    return claim(directory, state, notes.run_id if state.global_step > 0 else None, training)
 
 
 def open_monitor(

@@ -64,14 +64,14 @@ def rows():
 def make_sft(make_model, tokenizer, rows, tmp_path):
     """make_sft(callbacks, **config) -> an SFTTrainer of six steps of four samples, with dropout."""
 
-    def make(callbacks, *, model=None, rows=rows, **config):
+    def make(callbacks, *, model=None, rows=rows, data=None, **config):
         config = {**COMMON, "output_dir": str(tmp_path), "max_length": 64, "learning_rate": 1e-2, **config}
         config = {"per_device_train_batch_size": 4, "num_train_epochs": 1, **config}
         return SFTTrainer(
             model=model or make_model(attention_dropout=0.1),
             processing_class=tokenizer,
             args=SFTConfig(**config),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(rows) if data is None else data,
             eval_dataset=Dataset.from_list(rows[:4]),
             callbacks=callbacks,
         )

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 
 from forget_callback import ForgetCallback, Store
 from forget_callback.probes.records import item_record
+from forget_callback.runs.training import Training
 
 STEPS = [0, 2, 4, 6]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -101,6 +102,7 @@ def test_the_history_of_checkpoints_is_what_the_callback_recorded(run, run_cli, 
         f"forgetting at step {step}, {4 * step} samples" for step in STEPS[1:]
     ]
     assert "checkpoint-2" in Store(out).read("mini", 2).metadata["model"]
+    assert Store(out).training == Training(model=str(run / "start"))
     code, said, _ = run_cli("compare", run / "run", out, "--format", "json", "--fail-if", "n10<1")
     assert code == 0 and json.loads(said)["all"]["n11"] + json.loads(said)["all"]["n10"] > 0
 
@@ -123,6 +125,7 @@ def test_an_interrupted_command_goes_on_and_scores_nothing_twice(run, run_cli, s
     code, said, err = run_cli("snapshot", run / "run", "--probe", spec, "--out", run / "run")
     assert code == 0 and "2 of 3 are scored already" in err
     same_history(Store(run / "run"), Store(run / "parts"))
+    assert Store(run / "run").training.trainer == "SFTTrainer"
 
 
 def test_a_run_without_baseline_or_callback_says_what_is_not_known(run, run_cli, spec):
