@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from forget_callback.probes.console import name_warnings
+
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback as ForgetCallback
     from forget_callback.metrics.transitions import (
@@ -60,6 +62,7 @@ _NAMES = {
     "training.monitor": "ForgetMonitor Observation",
     "training.trackers": "Tracker",
 }
+name_warnings()
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOME)
 

@@ -61,7 +61,7 @@ class ForgetCallback(TrainerCallback):
             list of dicts, a `datasets.Dataset`, a DataFrame), named "probe"; or names with these, {"maths": rows}.
         stop: When to stop training, or to warn: one rule or several, each a `StopRule` or a text as in a recipe's YAML,
             "METRIC>VALUE", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE", such as "knowledge_lost>0.05". A
-            probe with sampled answers needs four samples an item.
+            rule that warns does so once a run. A probe with sampled answers needs four samples an item.
         every: When to evaluate: None at each evaluation of the Trainer; a number at every so many optimizer steps; a
             list at those steps; "log2" at steps 1, 2, 4, 8, ... The baseline and the last step are always measured.
         baseline: What is compared against: "start", the model when training starts; "base", a PEFT model with its
@@ -90,7 +90,8 @@ class ForgetCallback(TrainerCallback):
         upload: What leaves the machine through trackers: "metrics", curves and tables without prompts or answers;
             "all", also items with their texts, the snapshots and the page; "none", nothing of this callback.
         evaluation_metrics: Metrics that the Trainer's evaluations get, as `eval_forget_<probe>_<metric>`, beside
-            `knowledge_lost`, `forgetting`, `accuracy_after` and the one that `metric_for_best_model` names.
+            `knowledge_lost`, `forgetting`, `accuracy_after` and the one that `metric_for_best_model` names, which may
+            also be of "all", the pool of several probes.
         on_error: "warn" logs an error and training continues, with the other probes where one fails; "refuse" also, but
             training does not start where a probe cannot be measured; "raise" raises every error.
 
@@ -258,8 +259,8 @@ class ForgetCallback(TrainerCallback):
         if metrics is None:
             return
         if self._session is not None and self.last_step == state.global_step:
-            names = (*self.settings.evaluation_metrics, *([chosen] if chosen else ()))
-            metrics.update(evaluation_metrics(self._record.last_rows, more=names))
+            more = self.settings.evaluation_metrics
+            metrics.update(evaluation_metrics(self._record.last_rows, more=more, wanted=wanted))
         if chosen is not None:
             metrics.setdefault(wanted, math.nan)  # a failed probe is never the best, and its key must be there
 

@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.headline import estimate, headline, most_in, percent, span
@@ -154,6 +155,17 @@ def first_lost_table(snapshots: Sequence[Snapshot], prompts: dict[str, str], *, 
         texts = (prompts[str(now.ids[i])], str(baseline.prediction[i]).strip(), f"{now.prediction[i]}…".strip())
         table.add_row(f"{now.samples_seen:,.0f}", *(Text(printable(text.replace("\n", " "))) for text in texts))
     return table
+
+
+def show(table: RenderableType) -> None:
+    """Prints to standard error, above the progress bars that there are."""
+    console = Console(stderr=True)
+    if console.is_jupyter:  # there it is HTML, and bars are none of the text
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    say("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 def plain_table(title: str) -> Table:

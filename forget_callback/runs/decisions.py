@@ -24,9 +24,21 @@ def decide_all(
     return tuple(_decision(rule, history, rows, planned) for rule, rows in read if len(rows) > 1)
 
 
+def fired_so_far(
+    rules: Sequence[StopRule], history: History, probes: Sequence[str], *, planned: int | None = None
+) -> set[StopRule]:
+    """The rules that fired after any step of a history, as `decide_all` would have found them there."""
+    read = [(rule, history.select(*rule.target(probes))) for rule in rules]
+    return {
+        rule
+        for rule, rows in read
+        if any(_decision(rule, history, rows[:n], planned).fired for n in range(2, len(rows) + 1))
+    }
+
+
 def _decision(rule: StopRule, history: History, rows: Sequence[Row], planned: int | None) -> StopDecision:
     if not rule.strict:
         return decide(rule, rows)
     target = rows[0].probe, rows[0].category
-    scores, clusters = history.lost_scores(*target, unconfirmed=True), history.clusters(*target)
+    scores, clusters = history.lost_scores(*target, unconfirmed=True)[: len(rows)], history.clusters(*target)
     return decide(rule, rows, planned=planned, scores=scores, clusters=clusters)

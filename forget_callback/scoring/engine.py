@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from forget_callback.probes.apart import Patience
 from forget_callback.probes.load import OneProbe, Probes, as_probes
-from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.vllm import VLLM
@@ -28,6 +26,7 @@ from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
+from forget_callback.scoring.progress import Pace, Progress, progress_of, what_is_scored
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -42,7 +41,7 @@ def score_probe(
     probe: OneProbe,
     *,
     batch_tokens: int | None = None,
-    progress: bool = False,
+    progress: Progress = False,
     replicate: int = 0,
     scorer: Judge | Callable[..., Any] | None = None,
 ) -> Snapshot:
@@ -59,7 +58,8 @@ def score_probe(
             Halved on out of memory (OOM).
         replicate: Another number scores the same items in other batches, and samples with another seed: what differs
             is noise.
-        progress: Show a progress bar on a terminal if scoring takes longer than two seconds.
+        progress: Show a progress bar on a terminal if scoring takes longer than two seconds; elsewhere, or with
+            "lines", say in a line how long it takes, if that is 20 seconds or more.
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, or a `Judge`, which explains it.
 
@@ -97,6 +97,7 @@ class Scorer:
         shared: Under torch.distributed, split the items over the ranks; each rank gets all results. All ranks must call
             then, and a failure on one raises on all. A `scorer` runs on the main process only.
         vllm: The `vllm_generation` of a GRPO trainer, which then generates greedy answers.
+        pace: How long work took before, where another Scorer scored the same model.
 
     Attributes:
         probes: As they are scored, with the chat template and the scorer in their fingerprints.
@@ -116,6 +117,7 @@ class Scorer:
         shared: bool = False,
         vllm: Any = None,
         scorer: Judge | Callable[..., Any] | None = None,
+        pace: Pace | None = None,
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
@@ -129,14 +131,16 @@ class Scorer:
         self.batch_tokens, self.replicate = batch_tokens, replicate
         self.only = dict(only or {})
         self.shared, self.vllm = shared, vllm
+        self.pace = Pace() if pace is None else pace
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
 
-    def score(self, model: Any, *, variants: bool = True, progress: bool = False) -> list[Snapshot]:
+    def score(self, model: Any, *, variants: bool = True, progress: Progress = False) -> list[Snapshot]:
         """A snapshot of each probe at step 0. Its share of the time that this took is in its metadata.
 
         Args:
             variants: Whether to ask the further prompts as well; without, the snapshots have the first ones alone.
+            progress: As in `score_probe`.
         """
         if isinstance(model, str):
             raise ValueError(
@@ -153,7 +157,7 @@ class Scorer:
         per_prompt = (time.perf_counter() - begun) / sum(asked)
         return [one.with_metadata(seconds=round(per_prompt * n, 6)) for one, n in zip(found, asked)]
 
-    def _score(self, model: Any, variants: bool, progress: bool) -> list[Snapshot]:
+    def _score(self, model: Any, variants: bool, progress: Progress) -> list[Snapshot]:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
         further: list[PartAnswers] = []
@@ -161,8 +165,9 @@ class Scorer:
             groups = self._prepared(model, variants)
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             patience = Patience()  # of the whole snapshot
-            with _bar(self.probes, sum(group.size for group in groups), progress, shard.count) as advance:
-                how: dict[str, Any] = {"shard": shard, "vllm": vllm, "advance": advance, "patience": patience}
+            with self._progress(groups, progress, variants) as advance:
+                how: dict[str, Any] = {"shard": shard, "vllm": vllm, "patience": patience}
+                how["advance"] = lambda kind, units: advance(kind, units * shard.count)
                 first, budget = groups[0].score(model, budget, **how)
                 if variants:
                     further, _ = groups[1].score(model, budget, required=False, **how)
@@ -179,6 +184,16 @@ class Scorer:
             result.append(snapshot_of(probe, answers, own, metadata))
         return result
 
+    def _progress(
+        self, groups: Sequence[PromptGroup], wanted: Progress, variants: bool
+    ) -> contextlib.AbstractContextManager[Callable[[str, float], object]]:
+        counts = [len(self.only.get(probe.name, probe.items)) for probe in self.probes]
+        what = f"scoring {what_is_scored(self.probes, counts, variants=variants)}"
+        if self.replicate:
+            what += " once more, to see what flips by itself"
+        work = dict(sum((Counter(group.work) for group in groups), Counter()))
+        return progress_of(what, work, wanted, names=[probe.name for probe in self.probes], pace=self.pace)
+
     def _prepared(self, model: Any, variants: bool) -> list[PromptGroup]:
         """The groups of prompts to ask; each is made once."""
         if not self._groups:
@@ -193,13 +208,3 @@ class Scorer:
         more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}
         more |= {"limit": context_length(model), "vocabulary": vocabulary_size(model)}
         return PromptGroup(parts, self.tokenizer, only=self.only, **more)
-
-
-@contextlib.contextmanager
-def _bar(probes: Sequence[Probe], total: int, progress: bool, shards: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar over all shards; never past its end, even if a batch was retried after OOM."""
-    name = ", ".join(probe.name for probe in probes)
-    # disable=None: shown on a terminal only, so that a log file gets no bar.
-    bar = tqdm(total=total, desc=f"probe {name}", delay=2, leave=False, disable=None if progress else True)
-    with bar:
-        yield lambda n: bar.update(min(n * shards, total - bar.n))

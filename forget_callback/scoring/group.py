@@ -27,6 +27,7 @@ from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
 from forget_callback.scoring.memory import TOO_LARGE, is_out_of_memory
 from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_likelihoods, judge_texts, warn_dropped
 from forget_callback.scoring.parts import Part
+from forget_callback.scoring.progress import ROWS, TEXTS
 from forget_callback.scoring.sharding import RankShard
 
 Texts: TypeAlias = Sequence[Sequence[GeneratedText | None]]
@@ -65,7 +66,7 @@ class PromptGroup:
         shared: Whether all ranks score; texts are judged on the main process only.
 
     Attributes:
-        size: Continuations and texts to score, for a progress bar.
+        work: What there is to do, in the units of `progress`.
         path: The scoring path of choices and recall, None before the first use.
     """
 
@@ -98,7 +99,9 @@ class PromptGroup:
             items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
         self._generators = [generator for one in self._prepared for generator in (one.generator, one.decoder)]
-        self.size = len(rows) + sum(len(generator.requests) for generator in self._generators)
+        self.work = {ROWS: float(len(rows))} | (
+            {TEXTS: texts} if (texts := sum(map(_tokens, self._generators))) else {}
+        )
 
     def score(
         self,
@@ -107,7 +110,7 @@ class PromptGroup:
         *,
         shard: RankShard,
         vllm: VLLM | None,
-        advance: Callable[[int], object],
+        advance: Callable[[str, float], object],
         patience: Patience,
         required: bool = True,
     ) -> tuple[list[PartAnswers], int]:
@@ -117,16 +120,20 @@ class PromptGroup:
             model: A causal language model in eval mode; a scorer may run another one, and draw random numbers, so this
                 belongs into `no_side_effects`.
             budget: Tokens of one batch, padding included.
-            advance: Called with the number of continuations and texts that are finished.
+            advance: Called with a kind of work and the units of it that are finished, see `progress`.
             patience: What judging may still cost.
             required: Whether it is an error that nothing fits into memory.
 
         Raises:
             torch.OutOfMemoryError: If nothing does.
         """
-        how: dict[str, Any] = {"shard": shard, "advance": advance}
-        work: list[Callable[..., list[Any]]] = [partial(self._scorer.score, model, **how)]
-        work += [partial(one.generate, model, self.tokenizer, vllm=vllm, **how) for one in self._generators]
+        work: list[Callable[..., list[Any]]] = [
+            partial(self._scorer.score, model, shard=shard, advance=partial(advance, ROWS))
+        ]
+        for one in self._generators:
+            each = _tokens(one) / max(len(one.requests), 1)
+            done = partial(_advance_by, advance, each)
+            work.append(partial(one.generate, model, self.tokenizer, vllm=vllm, shard=shard, advance=done))
         results: list[Any] = []
         reason, fitted = "", budget
         workers: list[LikelihoodScorer | TextGenerator] = [self._scorer, *self._generators]
@@ -174,6 +181,15 @@ class PromptGroup:
         )
         warn_dropped(answers, self._reported)
         return answers
+
+
+def _tokens(generator: TextGenerator) -> float:
+    """What its texts may have at most."""
+    return float(sum(request.max_new_tokens for request in generator.requests))
+
+
+def _advance_by(advance: Callable[[str, float], object], each: float, texts: int) -> None:
+    advance(TEXTS, each * texts)
 
 
 def _unless_out_of_memory(work: Callable[[], list[Any]]) -> tuple[list[Any], str]:

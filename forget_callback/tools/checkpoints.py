@@ -112,7 +112,9 @@ class CheckpointScorer:
         other: list[Snapshot] = []
         if again and can_differ(network, self.probes):
             own = self._scorer
-            scorer = Scorer(own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True)
+            scorer = Scorer(
+                own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True, pace=own.pace
+            )
             other = scorer.score(network, variants=False, progress=rank() == 0)
         return [snapshot.with_metadata(model=model) for snapshot in taken], other
 

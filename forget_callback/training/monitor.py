@@ -21,7 +21,7 @@ import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs.decisions import decide_all
+from forget_callback.runs.decisions import decide_all, fired_so_far
 from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History, Row, Stage
 from forget_callback.runs.item_changes import flips_line
@@ -75,7 +75,8 @@ class ForgetMonitor:
         probes: One or several, with different names, in any form that `ForgetCallback` takes.
         store: A `Store`, or the directory for one.
         trackers: Where the numbers go, one `Tracker` or several; one that fails is logged and skipped.
-        stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot.
+        stop: One rule or several, a `StopRule` or "METRIC>VALUE" each, evaluated after each snapshot; one that warns
+            does so once a run.
         planned: Snapshots planned for the run, for strict rules.
         log: Which metrics trackers get: "main", eight or so a probe and three a category, or "all".
         upload: What trackers get at all: "metrics", nothing that holds a prompt or an answer; "all"; "none", nothing.
@@ -112,6 +113,7 @@ class ForgetMonitor:
         self._history = History()
         self._pending = Pending(self.store)
         self._advised: set[tuple[str, str]] = set()
+        self._warned: set[StopRule] = set()
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
         self._training = None if training is None else Training.of(training)
@@ -158,7 +160,18 @@ class ForgetMonitor:
             for line in self.store.mend(self.probes):
                 logger.warning("%s", line)
             self._history = self.store.history(self.probes)
+        self._note_what_was_said()
         self._save()
+
+    def _note_what_was_said(self) -> None:
+        """What a run said before it was interrupted is not said again."""
+        with guarded("noting what was said before"):
+            for probe in self.probes:
+                last = self.store.read(probe.name, self.store.steps(probe.name)[-1])
+                self._advised |= {(one.probe, one.key) for one in self._history.advice(probe, last)}
+            warning = [rule for rule in self.rules if rule.action == "warn"]
+            names = [probe.name for probe in self.probes]
+            self._warned = fired_so_far(warning, self._history, names, planned=self.planned)
 
     @property
     def trackers(self) -> tuple[Tracker, ...]:
@@ -386,7 +399,9 @@ class ForgetMonitor:
     def _decide(self) -> tuple[StopDecision, ...]:
         decisions = self._decisions(self._history)
         for decision in decisions:
-            if decision.fired:
+            if decision.fired and decision.rule not in self._warned:
+                if not decision.stop:
+                    self._warned.add(decision.rule)
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
                 text = decision.reason + most_in(self.last_rows, decision.probe)
                 logger.warning("%s: %s", title, text)

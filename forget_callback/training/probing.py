@@ -17,6 +17,7 @@ from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import first_part, further_parts
+from forget_callback.scoring.progress import Pace, Progress
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.unmeasured import reason
 
@@ -43,13 +44,21 @@ class ProbeScorer:
         judge: In place of the items' own `match`.
         batch_tokens: Tokens of one forward pass.
         vllm: The `vllm_generation` of a GRPO trainer.
+        bars: Whether progress may be a bar.
     """
 
     def __init__(
-        self, tokenizer: Any, probes: Sequence[Probe], judge: Judge | None, *, batch_tokens: int | None, vllm: Any
+        self,
+        tokenizer: Any,
+        probes: Sequence[Probe],
+        judge: Judge | None,
+        *,
+        batch_tokens: int | None,
+        vllm: Any,
+        bars: bool = True,
     ) -> None:
-        self._judge = judge
-        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm)
+        self._judge, self._bars = judge, bars
+        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace())
         self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
 
     @property
@@ -61,6 +70,10 @@ class ProbeScorer:
     def batch_tokens(self) -> int | None:
         """The batch size, possibly reduced on OOM."""
         return self._scorer.batch_tokens
+
+    @property
+    def _progress(self) -> Progress:
+        return rank() == 0 and (self._bars or "lines")
 
     def _other(self, probes: Sequence[Probe], **more: Any) -> Scorer:
         """Another Scorer with the same batch size."""
@@ -85,11 +98,11 @@ class ProbeScorer:
         Raises:
             Exception: If one fails.
         """
-        return self._scorer.score(model, variants=variants, progress=rank() == 0)
+        return self._scorer.score(model, variants=variants, progress=self._progress)
 
     def score_again(self, model: Any) -> list[Snapshot]:
         """The same once more, in other batches and with other samples."""
-        return self._other(self.probes, replicate=1).score(model, variants=False, progress=rank() == 0)
+        return self._other(self.probes, replicate=1).score(model, variants=False, progress=self._progress)
 
     def score_apart(self, model: Any, *, variants: bool) -> Scored:
         """Snapshots of all probes that can be scored. Of several each one alone, if they fail together.

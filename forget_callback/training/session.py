@@ -8,16 +8,14 @@ and an evaluation no later one.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-from tqdm.auto import tqdm
 from transformers import TrainerState, TrainingArguments
 
+from forget_callback.probes.console import say
 from forget_callback.probes.probe import Probe
-from forget_callback.report.terminal import changes_table, snapshot_line
+from forget_callback.report.terminal import changes_table, show, snapshot_line
 from forget_callback.runs.history import Row
 from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank, together
@@ -74,19 +72,20 @@ class Session:
             batch_tokens, probes = self._find_probes(args, state, tokenizer, kept or Notes())
             batch_tokens = settings.batch_tokens or batch_tokens
             vllm = getattr(trainer, "vllm_generation", None)
-            self._scorer = ProbeScorer(tokenizer, probes, settings.scorer, batch_tokens=batch_tokens, vllm=vllm)
+            how: dict[str, Any] = {"batch_tokens": batch_tokens, "vllm": vllm, "bars": not args.disable_tqdm}
+            self._scorer = ProbeScorer(tokenizer, probes, settings.scorer, **how)
             self._budget = Budget.of(settings, probes, first_step=state.global_step)
             self._data = DataSeen(self._seen_before(state, kept, before))
             self._data.watch(model)
             if self.record.last_step is None:
+                if settings.every is None and args.eval_strategy == "no" and rank() == 0:
+                    logger.warning(
+                        "no evaluation is scheduled, so only the first and the last step are scored; "
+                        "pass every= to ForgetCallback, or eval_strategy= to the trainer"
+                    )
                 self._take_baseline(args, state, model, trained=trained)
             if kept is not None and before is None:
                 self._score_part(kept.part)
-            if settings.every is None and args.eval_strategy == "no":
-                logger.warning(
-                    "no evaluation is scheduled, so only the first and the last step are scored; "
-                    "pass every= to ForgetCallback, or eval_strategy= to the trainer"
-                )
         except BaseException as error:
             if isinstance(error, Exception):
                 self.record.unmeasured.add(reason(error))
@@ -140,7 +139,7 @@ class Session:
         monitor.finish()
         rows = monitor.last_rows
         title = f"From the baseline to step {rows[0].step:,}, after {rows[0].samples_seen:,.0f} samples"
-        Console(stderr=True).print(changes_table(rows, title=title))
+        show(changes_table(rows, title=title))
         if unmeasured.lines:
             alarm("NOT MEASURED in this run:", *unmeasured.lines)
 
@@ -187,7 +186,7 @@ class Session:
             monitor, first = self.record.main, self.record.last_step is None
             counts = {"samples_seen": seen.samples, "tokens_seen": seen.tokens}
             found = monitor.observe(state.global_step, snapshots, **counts, again=again)
-            tqdm.write(snapshot_line(found.rows, found.seconds, first=first), file=sys.stderr)
+            say(snapshot_line(found.rows, found.seconds, first=first))
             self._budget.begin(monitor, baseline=first)
             self.record.write()
             if found.error is not None and self._strict:

@@ -158,15 +158,21 @@ def uploadable(folder: Path, upload: Upload) -> dict[str, Path]:
     return {name: path for name, path in found.items() if not name.startswith("set-aside/") and path.name[0] != "."}
 
 
-def evaluation_metrics(rows: Iterable[Row], *, more: Iterable[str] = ()) -> dict[str, float]:
-    """`eval_forget_<probe>_<metric>` of whole probes, NaN included: `metric_for_best_model` needs each to be there.
+def evaluation_metrics(rows: Iterable[Row], *, more: Iterable[str] = (), wanted: str = "") -> dict[str, float]:
+    """`eval_forget_<probe>_<metric>`, NaN included: a notebook shows each in a column, so there are few.
 
     Args:
-        more: Metrics beside `MAIN_OF_EVALUATION`.
+        more: Metrics of each probe beside `MAIN_OF_EVALUATION`.
+        wanted: A key that is needed as well, for `metric_for_best_model`; also of "all", the pool of the probes.
     """
     names = dict.fromkeys((*MAIN_OF_EVALUATION, *more))
     whole = [row for row in rows if not row.category]
-    return {f"eval_forget_{row.probe}_{name}": row.value(name) for row in whole for name in names}
+    found = {_key(row, name): row.value(name) for row in whole for name in names if row.probe != "all"}
+    return found | {key: row.value(name) for row in whole for name in ALL_METRICS if (key := _key(row, name)) == wanted}
+
+
+def _key(row: Row, metric: str) -> str:
+    return f"eval_forget_{row.probe}_{metric}"
 
 
 def _numbers(row: Row) -> dict[str, float]:

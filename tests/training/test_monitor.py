@@ -113,6 +113,29 @@ def test_a_rule_that_fires_is_said_everywhere(tmp_path, caplog, action, title):
     assert [message for message in caplog.messages if message.startswith("Forgetting")] == [f"{title}: {reason}"]
 
 
+def test_a_rule_that_warns_does_so_once_a_run_and_not_again_when_that_is_resumed(tmp_path, caplog):
+    """Also where what it warned of is over by the last snapshot before the run was resumed."""
+    first, second = Recorder(), Recorder()
+    rules = [StopRule("forgetting", 0.1, confidence=None, patience=1, action="warn", probe="facts")]
+    rules += [replace(rules[0], above=0.3)]
+    with caplog.at_level(logging.WARNING):
+        seen = run(ForgetMonitor(FACTS, tmp_path, [first], rules), 40, 30, 30, 40)
+        run(ForgetMonitor(FACTS, tmp_path, [second], rules), 30, 20, 20, start=40)
+    assert [observation.decisions[0].fired for observation in seen[1:]] == [True, True, False]
+    assert [len(tracker.alerts) for tracker in (first, second)] == [1, 1]
+    assert "above 10%" in first.alerts[0][1] and "above 30%" in second.alerts[0][1]
+    assert sum(message.startswith("Forgetting: warning") for message in caplog.messages) == 2
+
+
+def test_a_resumed_run_does_not_say_again_what_there_is_to_know_of_its_probe(tmp_path, caplog):
+    def said(*n_right, start):
+        caplog.clear()
+        run(ForgetMonitor(FACTS, tmp_path), *n_right, start=start)
+        return [message for message in caplog.messages if message.startswith("probe 'facts'")]
+
+    assert said(40, 30, start=0) and not said(30, 20, start=20)
+
+
 def test_a_rule_without_a_probe_reads_the_pool_of_several(tmp_path):
     rule = StopRule("forgetting", 0.1, confidence=None, patience=1)
     _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path, stop=[rule]), 40, 30)
@@ -180,10 +203,15 @@ def test_scalars_names_every_number_that_exists(tmp_path):
 
 def test_evaluation_metrics_are_three_of_each_whole_probe_and_what_is_asked_for(tmp_path):
     _, seen = run(ForgetMonitor([FACTS, SUMS], tmp_path), 30, 20)
-    metrics = evaluation_metrics(seen.rows, more=("drift", "forgetting"))
-    wanted = ("knowledge_lost", "forgetting", "accuracy_after", "drift")
-    assert list(metrics) == [f"eval_forget_{place}_{name}" for place in ("facts", "sums", "all") for name in wanted]
-    assert metrics["eval_forget_sums_forgetting"] == 0.25 and isnan(metrics["eval_forget_all_drift"])
+    three = ("knowledge_lost", "forgetting", "accuracy_after")
+    names = [f"eval_forget_{probe}_{name}" for probe in ("facts", "sums") for name in three]
+    assert list(evaluation_metrics(seen.rows)) == names
+    assert list(evaluation_metrics(seen.rows, wanted="eval_forget_sums_churn")) == [*names, "eval_forget_sums_churn"]
+    pooled = evaluation_metrics(seen.rows, wanted="eval_forget_all_drift")
+    assert list(pooled) == [*names, "eval_forget_all_drift"] and isnan(pooled["eval_forget_all_drift"])
+    more = evaluation_metrics(seen.rows, more=("drift", "forgetting"))
+    assert list(more) == [f"eval_forget_{probe}_{name}" for probe in ("facts", "sums") for name in (*three, "drift")]
+    assert more["eval_forget_sums_forgetting"] == 0.25
 
 
 def test_a_tracker_that_fails_costs_nothing_but_its_own_row(tmp_path, caplog):

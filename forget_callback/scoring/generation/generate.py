@@ -101,7 +101,7 @@ class TextGenerator:
             budget: Tokens of one batch, padding included; the KV cache holds a few times as many.
             shard: This rank's shard of the items; all ranks must call this.
             vllm: The engine of a GRPO trainer, for greedy decoding.
-            advance: Called with the number of texts that are finished.
+            advance: Called with the number of texts that are finished, 0 where generation begins.
 
         Raises:
             Exception: What the model raises even with the plainest backend.
@@ -193,6 +193,7 @@ class TextGenerator:
         """
         own = [i for n in items for i in range(*self._ranges[n])]
         requests = [self.requests[i] for i in own]
+        advance(0)
         how: dict[str, Any] = {"budget": budget, "advance": advance, "progress": progress}
         if backend in ("loop", "forward passes"):
             loop = DecodingLoop(model, checker, requests, self.probe, **how)

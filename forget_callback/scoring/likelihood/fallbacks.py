@@ -84,7 +84,7 @@ class LikelihoodScorer:
             budget: Tokens of one batch, padding included; a single continuation may have more. The batches of the last
                 time are kept where it is the same.
             shard: This rank's shard of the batches; all ranks must call this.
-            advance: Called with the number of continuations that are finished.
+            advance: Called with the number of continuations that are finished, 0 where forward passes begin.
 
         Raises:
             Exception: What the model raises even on the plainest path.
@@ -146,6 +146,7 @@ class LikelihoodScorer:
     ) -> list[Attempt[Likelihood]]:
         own = shard.select(self._batched(model, path, keys, budget, anew=anew))
         work = partial(likelihoods, model, own, path, self.dtype, advance)
+        advance(0)
         return shard.collect(model, lambda: attempted(work))
 
     def _batched(self, model: Any, path: ScoringPath, keys: Sequence[int], budget: int, *, anew: bool) -> list[Chunk]:

@@ -14,8 +14,6 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -42,6 +40,7 @@ from forget_callback.scoring.outcomes import (
     warn_dropped,
 )
 from forget_callback.scoring.parts import Part, first_part, further_parts
+from forget_callback.scoring.progress import ROWS, Progress, progress_of, what_is_scored
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -70,7 +69,7 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
 
 
 def score_served(
-    server: Server, probe: Probe, tokenizer: Any = None, *, variants: bool = True, progress: bool = False
+    server: Server, probe: Probe, tokenizer: Any = None, *, variants: bool = True, progress: Progress = False
 ) -> Snapshot:
     """Scores a served model on a probe.
 
@@ -82,7 +81,7 @@ def score_served(
         probe: As `bind_served` returns it.
         tokenizer: Likewise.
         variants: Whether to ask the further prompts of the items as well.
-        progress: Show a bar on a terminal if it takes longer than two seconds.
+        progress: As in `score_probe`.
 
     Returns:
         A snapshot at step 0.
@@ -100,9 +99,9 @@ def score_served(
     if asked[0].rows:
         _require_likelihoods(server, probe, tokenizer)
     requests = [request for one in asked for request in one.requests]
-    hidden = None if progress else True
-    with tqdm(total=len(requests), desc=f"probe {probe.name}", delay=2, leave=False, disable=hidden) as bar:
-        answered = iter(server.request_all(requests, advance=bar.update))
+    what = f"scoring {what_is_scored([probe], [len(probe)], variants=variants)}"
+    with progress_of(what, {ROWS: float(len(requests))}, progress, names=[probe.name]) as advance:
+        answered = iter(server.request_all(requests, advance=partial(advance, ROWS)))
     found = []
     for one in asked:
         own = list(islice(answered, len(one.requests)))
