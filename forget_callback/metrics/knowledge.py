@@ -93,17 +93,17 @@ class Knowledge:
         return Interval(low, max(min(self.at_most.interval().high, ceiling), low))
 
     def known_lost(self) -> float:
-        """Share of what was known that is lost, NaN if nothing was known."""
+        """Share of what was known that is lost; NaN where next to nothing may have been known: a ratio of noise."""
         known = self.known_before.mean
-        return min(self.lost.mean / known, 1.0) if known > 0 else nan
+        return min(self.lost.mean / known, 1.0) if _divides(known, self.known_interval) else nan
 
     def known_lost_interval(self, confidence: float) -> Interval:
-        """Interval of that ratio by MOVER (Donner and Zou 2012), at most 1; NaN if it may be that nothing was known.
+        """Interval of that ratio by MOVER (Donner and Zou 2012), at most 1; NaN if next to nothing may have been known.
 
         As if both were independent: an item known and lost is in both, so it is rather wide.
         """
         known, (few, many) = self.known_before.mean, self.known_before.interval(confidence=confidence)
-        if not few > 0:
+        if not _divides(known, Interval(few, many)):
             return NO_INTERVAL
         lost, (low, high) = self.lost.mean, self.lost.interval(confidence=confidence)
         both = lost * known
@@ -113,6 +113,11 @@ class Knowledge:
             return (both + side * sqrt(max(both**2 - limit * (2 * lost - limit) * square, 0.0))) / square
 
         return lesser(Interval(end(low, many, -1), end(high, few, 1)), Interval(1.0, 1.0))
+
+
+def _divides(known: float, interval: Interval) -> bool:
+    """Whether a ratio to a share means anything: it is above 0, and below twice what it seems."""
+    return interval.low > 0 and interval.high < 2 * known
 
 
 def knowledge_of(pairs: Pairs) -> Knowledge:

@@ -142,7 +142,7 @@ class Transitions:
 
     @property
     def known_lost(self) -> float:
-        """Share of what was known that is lost; NaN if nothing was known."""
+        """Share of what was known that is lost; NaN where it may be that nothing was known."""
         return self.knowledge.known_lost()
 
     @property

@@ -219,6 +219,7 @@ def _message(row: Row, metric: str) -> str:
     parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]
     if metric == "knowledge_lost":
         parts.insert(1, span(row))
+    if metric in ("knowledge_lost", "known_lost"):
         parts.append(said.sentence)
     return ", ".join(filter(None, parts))
 

@@ -278,6 +278,8 @@ def estimate(row: Row, metric: str = "knowledge_lost") -> str:
 def in_words(row: Row, metric: str) -> str:
     """Any metric for people: shares in percent, with the interval where there is one; "missing" where it is NaN."""
     value = row.value(metric)
+    if math.isnan(value) and metric == "known_lost" and row.confirmed:
+        return "not defined (next to nothing was known at the baseline)"
     if math.isnan(value):
         return "missing"
     if metric in INTERVALS:

@@ -202,7 +202,7 @@ class StopDecision:
         triggered: Whether it held by what was asked: where the rule did not fire, the further prompts decide.
         value: The metric now.
         bound: Its one-sided lower bound, NaN for a point rule. Where the first prompts alone were asked, this and the
-            value are of these.
+            value are of these, NaN if they have none.
         confidence: Confidence of that bound, None for a point rule.
         n: Items that were scored both times.
         consecutive: Snapshots in a row, up to now, at which the condition held.
@@ -232,10 +232,15 @@ class StopDecision:
         """The decision in one line."""
         name = printable("/".join(part for part in (self.probe, self.category, self.rule.metric) if part))
         is_share = self.rule.metric not in NOT_SHARES
-        value, bound = (f"{100 * number:.1f}%" if is_share else f"{number:.4g}" for number in (self.value, self.bound))
+        value, bound = (
+            "missing" if math.isnan(number) else f"{100 * number:.1f}%" if is_share else f"{number:.4g}"
+            for number in (self.value, self.bound)
+        )
         bound = "" if self.confidence is None else f", {100 * self.confidence:.4g}% lower bound {bound}"
         threshold = f"{100 * self.rule.above:g}%" if is_share else f"{self.rule.above:g}"
         relation = "above" if self.consecutive else "not above"
+        if self.triggered and not self.fired and self.rule.metric not in _OF_ONE_PROMPT_TOO:
+            relation = "not yet known to be above"
         times = f"{self.consecutive} snapshots in a row up to " if self.consecutive > 1 else ""
         asked = ", first prompts only" if self.triggered and not self.fired else ""
         said = f": {self.headline}" if self.headline and self.rule.metric in OF_ALL_PROMPTS else ""
@@ -283,8 +288,8 @@ def decide(
         step=last.step,
         probe=last.probe,
         category=last.category,
-        value=last.transitions.first_prompt_lost.mean if _by_first_prompt(rule, last) else last.value(rule.metric),
-        bound=float("nan") if confidence is None else _tested(rule, last, confidence),
+        value=_shown(rule, last, None),
+        bound=float("nan") if confidence is None else _shown(rule, last, confidence),
         confidence=confidence,
         n=last.transitions.n,
         consecutive=consecutive,
@@ -307,7 +312,7 @@ def can_fire(rule: StopRule, baseline: Sequence[Snapshot]) -> bool:
     return decide(replace(rule, patience=1, strict=False), rows).fired
 
 
-_WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "ever_forgotten")
+_WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "known_lost", "ever_forgotten")
 
 
 def _everything_forgotten(baseline: Snapshot) -> Snapshot:
@@ -329,6 +334,19 @@ def _by_first_prompt(rule: StopRule, row: Row) -> bool:
     return not row.confirmed and rule.metric in OF_ALL_PROMPTS
 
 
+# Of the metrics of all prompts those that the first prompts alone may well show to be above a threshold.
+_OF_ONE_PROMPT_TOO = ("knowledge_lost", "knowledge_lost_net")
+
+
+def _shown(rule: StopRule, row: Row, confidence: float | None) -> float:
+    """The metric or its lower bound; where the first prompts alone were asked that of these, NaN if they have none."""
+    if not _by_first_prompt(rule, row) or rule.metric in _OF_ONE_PROMPT_TOO:
+        return _tested(rule, row, confidence)
+    if confidence is None:
+        return float(getattr(row.transitions, rule.metric, math.nan))
+    return row.transitions.interval(rule.metric, confidence=2 * confidence - 1).low
+
+
 def _tested(rule: StopRule, row: Row, confidence: float | None) -> float:
     """The number that is compared with the threshold; where the first prompts alone were asked, their estimate."""
     if not _by_first_prompt(rule, row):
@@ -338,6 +356,6 @@ def _tested(rule: StopRule, row: Row, confidence: float | None) -> float:
         return row.transitions.interval(rule.metric, confidence=2 * confidence - 1).low
     lost = row.transitions.first_prompt_lost
     found = lost.mean if confidence is None else lost.interval(confidence=2 * confidence - 1).low
-    if rule.metric in ("knowledge_lost", "knowledge_lost_net"):
+    if rule.metric in _OF_ONE_PROMPT_TOO:
         return found
     return math.inf if found > 0 else -math.inf  # whatever it is, the further prompts must say

@@ -60,9 +60,12 @@ def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Se
     for rule in rules:
         row = row_of.get(rule.target([snapshot.probe for snapshot in baseline]))
         if row is not None and rule.metric in INTERVALS and math.isnan(row.value(rule.metric)):
+            why = "they are asked in one prompt or are of another kind; use a rule on knowledge_lost"
+            if rule.metric == "known_lost":
+                why = "next to nothing of them is known at the baseline; ask easier items, or more of them"
             yield (
                 f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because "
-                "they are asked in one prompt or are of another kind; use a rule on knowledge_lost"
+                f"{why}"
             )
             continue
         if not can_fire(rule, baseline):

@@ -130,6 +130,34 @@ def test_known_lost_is_covered_as_often_as_it_says():
     assert np.mean(covered) >= 0.94
 
 
+@pytest.mark.parametrize("n, lost, gained, prompts", [(60, 0.1, 0.0, 1), (150, 0.02, 0.1, 2), (600, 0.1, 0.1, 2)])
+def test_the_interval_of_known_lost_covers_what_the_estimate_is_in_the_long_run(n, lost, gained, prompts):
+    """Of mixed numbers of options and of one or two prompts; the truth of the ratio is that of very many items."""
+    rng, world = np.random.default_rng(12), World("uniform", 0.6, (3, 4, 5))
+    how = {"lost": lost, "gained": gained, "prompts": prompts}
+    many = world.measured(rng, 300_000, **how)
+    truth = many.knowledge_lost / many.known_before
+    runs = [world.measured(rng, n, **how) for _ in range(300)]
+    runs = [t for t in runs if not isnan(t.known_lost)]
+    ends = [t.interval("known_lost") for t in runs]
+    assert len(runs) > 290 and all(low <= t.known_lost <= high <= 1.0 for t, (low, high) in zip(runs, ends))
+    assert np.mean([low <= truth <= high for low, high in ends]) >= 0.93
+    assert np.mean([low <= truth for low, _ in ends]) >= 0.955  # what a rule and a gate go by, 97.5% of one side
+
+
+def test_a_share_of_what_was_known_is_not_defined_where_that_may_be_nothing():
+    """A guesser: the ratio of two noises was anything from -40 to 1, and a gate passed or failed by luck."""
+    rng, defined = np.random.default_rng(11), 0
+    for _ in range(200):
+        choices = rng.integers(0, 4, (2, 300))
+        t = measured(choices[0], choices[1], 4)
+        (few, many), (low, high) = t.interval("known_before"), t.interval("known_lost")
+        assert isnan(t.known_lost) == isnan(low) == (not 0 < few < many < 2 * t.known_before)
+        assert isnan(t.known_lost) or low <= t.known_lost <= high
+        defined += not isnan(t.known_lost)
+    assert defined <= 10
+
+
 # Sampled answers.
 
 

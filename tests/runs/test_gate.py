@@ -9,6 +9,7 @@ from forget_callback import Snapshot
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.gate import Gate, junit
+from forget_callback.runs.headline import headline
 
 
 @pytest.fixture
@@ -55,6 +56,34 @@ def test_the_bound_is_the_end_of_the_interval(rows):
         for relation, end in ((">", "low"), ("<", "high"), (">=", "low"), ("<=", "high")):
             gate = Gate.parse(f"{metric}{relation}{float(whole[f'{metric}_{end}'])!r}", bound="lower")
             assert gate.judge(rows).failed is ("=" in relation)  # only where both are the same number
+
+
+def open_ended(known, lost, n=100):
+    """The rows of a probe of which so many are right before, and so many of these are wrong after."""
+    before, after = np.arange(n) < known, (np.arange(n) >= lost) & (np.arange(n) < known)
+    sides = (Snapshot("p", "f", 0, list(range(n)), side.astype(float)) for side in (before, after))
+    return compare_checkpoints(*({"p": side} for side in sides))
+
+
+@pytest.mark.parametrize("bound", ["value", "lower"])
+@pytest.mark.parametrize("lost, failed", [(2, ()), (4, ("value",)), (12, ("value", "lower"))])
+def test_a_share_of_what_was_known_is_a_gate_of_its_own(lost, failed, bound):
+    """40 of 100 items are known: 2 of them are 5%, not more; 4 are 10%, by its lower end 3; 12 are 30%, at least 17."""
+    found = open_ended(40, lost)
+    judged = Gate.parse("known_lost>0.05", bound=bound).judge(found)
+    assert judged.failed == (bound in failed)
+    assert judged.message.startswith(f"known_lost is {100 * lost / 40:.1f}% [")
+    assert headline(found[-1]).sentence in judged.message
+    assert not Gate.parse("knowledge_lost>0.13", bound=bound).judge(found).failed
+
+
+@pytest.mark.parametrize("text", ["known_lost>0.05", "known_lost<0.05", "known_lost>=-3", "known_lost<=0.9"])
+@pytest.mark.parametrize("bound", ["value", "lower"])
+@pytest.mark.parametrize("inconclusive", [False, True])
+def test_a_share_of_nothing_passes_no_gate(text, bound, inconclusive):
+    judged = Gate.parse(text, bound=bound, inconclusive=inconclusive).judge(open_ended(0, 0))
+    assert judged.outcome == "failed"
+    assert "known_lost is not defined (next to nothing was known at the baseline)" in judged.message
 
 
 @pytest.mark.parametrize(

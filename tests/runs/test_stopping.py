@@ -272,6 +272,48 @@ def test_whether_a_rule_can_fire_is_asked_of_all_prompts(n, possible):
     assert can_fire(StopRule("knowledge_lost", 0.9), [one]) is possible
 
 
+def half_known(*lost, n=N):
+    """A history of which every second item is right at the baseline, and so many of these are wrong later."""
+    history, known = History(), np.arange(n) % 2 == 0
+    for step, count in enumerate((0, *lost)):
+        right = known & (np.arange(n) >= 2 * count)
+        history.append([Snapshot("p", "f", 10 * step, ids=list(range(n)), correct=right.astype(float))])
+    return history.select("p")
+
+
+@pytest.mark.parametrize("rule", [StopRule("known_lost", above=0.05), StopRule.parse("known_lost>0.05")])
+def test_a_rule_on_the_share_of_what_was_known(rule):
+    """15 of 100 known items are 15% of what was known and 7.5% of all 200, of which the lower bound is below 5%."""
+    decision = decide(rule, half_known(15, 15))
+    assert decision.fired and decision.value == pytest.approx(0.15) and 0.05 < decision.bound < 0.12
+    assert decision.reason.startswith("p/known_lost 15.0%, 95% lower bound ")
+    assert decision.reason.endswith(
+        ": about 15 of the 100 items it answered are no longer answered in this prompt, between 8 and 24"
+    )
+    assert not decide(rule, half_known(6, 6)).fired
+    assert not decide(StopRule("knowledge_lost", above=0.05), half_known(15, 15)).fired
+
+
+@pytest.mark.parametrize("confidence", [0.95, None])
+def test_a_share_of_nothing_stops_no_run_and_is_said_to_be_idle(confidence):
+    history = History()
+    for step in range(3):
+        history.append([Snapshot("p", "f", step, ids=list(range(N)), correct=np.zeros(N))])
+    rule = StopRule("known_lost", 0.05, confidence=confidence)
+    decision = decide(rule, history.select("p"))
+    assert not decision.fired and not decision.triggered and decision.consecutive == 0
+    assert decision.reason.startswith("p/known_lost missing, ")
+    assert not can_fire(rule, [history.baseline("p")])
+    assert can_fire(rule, [Snapshot("p", "f", 0, ids=list(range(N)), correct=np.ones(N))])
+
+
+def test_what_the_first_prompts_alone_show_of_a_share_of_what_was_known_is_not_said_to_be_above():
+    rule = StopRule("known_lost", 0.9, patience=1)
+    decision = decide(rule, in_two((60, None)))
+    assert decision.triggered and decision.value == pytest.approx(0.3) and decision.bound < 0.3
+    assert ", not yet known to be above 90% at step 10 (200 items, first prompts only)" in decision.reason
+
+
 def sampled(samples, temperature=1.0, name="essays"):
     items = [Generation(f"g{i}", "Q", "A", samples=samples) for i in range(40)]
     return Probe(name, items, temperature=temperature)
