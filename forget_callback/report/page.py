@@ -23,7 +23,9 @@ from forget_callback.runs.files import write_whole
 from forget_callback.runs.store import Store
 
 # In this order, as one function: a name of one is known in all.
-SCRIPTS = ("base", "chart", "losses", "curves", "categories", "runs", "items", "grid", "detail", "about", "main")
+SCRIPTS = (
+    "base", "chart", "losses", "curves", "categories", "runs", "answers", "items", "grid", "detail", "about", "main",
+)  # fmt: skip
 
 
 def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], *, stages: bool | None = None) -> Path:

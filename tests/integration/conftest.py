@@ -7,9 +7,11 @@ import pytest
 import torch
 import wandb
 from datasets import Dataset
+from playwright.sync_api import sync_playwright
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
+from tests.pages import CHROMIUM, DESK
 
 collect_ignore = ["score_script.py", "slow_script.py", "soak.py", "train_script.py"]  # doctest collection would run it
 
@@ -111,6 +113,39 @@ def wandb_offline(tmp_path, monkeypatch):
     if wandb.run is not None:
         wandb.finish()
     wandb.teardown()  # else the next run goes to this directory
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium, without a window."""
+    with sync_playwright() as started:
+        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def show(browser):
+    """show(file, **context) -> an opened page; at the end it must have asked for nothing and complained of nothing."""
+    opened = []
+
+    def open_page(file, *, viewport=DESK, **how):
+        context = browser.new_context(viewport=viewport, accept_downloads=True, **how)
+        page = context.new_page()
+        requests, complaints = [], []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-ready]", timeout=30_000)
+        opened.append((context, file, requests, complaints))
+        return page
+
+    yield open_page
+    for context, file, requests, complaints in opened:
+        context.close()
+        assert complaints == []
+        assert requests == [file.as_uri()], "the page asks the network for something"
 
 
 def weights_hash(model: torch.nn.Module) -> str:

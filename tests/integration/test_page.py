@@ -8,48 +8,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import sync_playwright
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.report import report_data, write_report
+from tests.pages import DESK, PHONE, see, until
 from tests.recorded import make_probe, make_run, make_snapshots
 
-CHROMIUM = "/usr/bin/chromium"
 FORMULA = "=HYPERLINK(0)"
 HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"
-DESK, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_playwright() as started:
-        found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
-
-
-@pytest.fixture
-def show(browser):
-    """show(file, **context) -> an opened page; at the end it must have asked for nothing and complained of nothing."""
-    opened = []
-
-    def open_page(file, *, viewport=DESK, **how):
-        context = browser.new_context(viewport=viewport, accept_downloads=True, **how)
-        page = context.new_page()
-        requests, complaints = [], []
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-ready]", timeout=30_000)
-        opened.append((context, file, requests, complaints))
-        return page
-
-    yield open_page
-    for context, file, requests, complaints in opened:
-        context.close()
-        assert complaints == []
-        assert requests == [file.as_uri()], "the page asks the network for something"
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +25,6 @@ def run(tmp_path_factory):
     probes = [make_probe("mixed", 120), make_probe("words", 40, kinds=("recall",), categories=0)]
     make_run(directory, probes, steps=tuple(range(0, 80, 10)))
     return directory, write_report(directory, directory / "report.html")
-
-
-def see(page, id):
-    """Scrolls a section onto the screen, and waits two frames: in the first it is seen, before the second drawn."""
-    page.locator(f"#{id}").scroll_into_view_if_needed()
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
-    return page.locator(f"#{id}")
-
-
-def until(page, expression):
-    """Waits until something holds on the page; its own policy forbids the eval of playwright's wait_for_function."""
-    for _ in range(300):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never came true: {expression}")
 
 
 def chart(page, id):
@@ -165,8 +115,8 @@ def test_curves_change_metric_axis_categories_and_fit(show, tmp_path):
     assert curve(page)["x"] == whole["samples_seen"].tolist()[1:], "0 has no place on a log axis"
     page.get_by_label("Log axis").uncheck()
     until(page, "document.querySelector('#curve-chart').layout.xaxis.type === 'linear'")
-    note = page.locator("#curve-note").inner_text()
-    assert "Fit: " in note or "No fit: " in note
+    fitted = "Fit: " in page.locator("#curve-note").inner_text()
+    assert fitted or "No fit: " in page.locator("#fit-note").text_content()
     page.get_by_label("Fit and forecast").uncheck()
     assert "Fit: " not in page.locator("#curve-note").inner_text()
     page.locator("#curve-categories").get_by_text("topic-1").click()
@@ -178,7 +128,7 @@ def test_curves_change_metric_axis_categories_and_fit(show, tmp_path):
     until(page, "document.querySelector('#curve-chart').data.length === 4")
     shares = chart(page, "curve-chart")["traces"]
     np.testing.assert_allclose(np.sum([t["y"] for t in shares], axis=0), 1.0)
-    page.locator("#curves summary").click()
+    page.locator("#curves summary").get_by_text("Numbers").click()
     until(page, f"document.querySelectorAll('#curve-table tbody tr').length === {len(whole)}")
 
 
@@ -507,7 +457,11 @@ def test_odd_runs_have_their_empty_states(show, tmp_path):
     one = make_run(tmp_path / "one", [make_probe("mixed", 30)], steps=(0,), again=False, samples=0)
     page = show(write_report(one, tmp_path / "one.html"))
     assert "only the baseline" in page.locator(".verdict").inner_text()
-    assert "No fit: " in page.locator("#curve-note").inner_text()
+    beneath = page.locator("#curve-chart ~ *:visible").first
+    assert "No fit" not in beneath.inner_text()
+    assert not page.locator("#fit-note").is_visible()
+    page.locator("#curve-fit summary").click()
+    assert "No fit: " in page.locator("#fit-note").inner_text()
     see(page, "map")
     assert "one checkpoint" in page.locator("#map-chart").inner_text()
     probe = make_probe("talk", 12, kinds=("generation",), categories=0)

@@ -61,6 +61,9 @@ function decimal(value, digits = 2) {
 
 const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
+/** A name that may break after its separators, never within a word. */
+const breakable = (name) => name.split(/(?<=[/_.:|\-])(?=[^/_.:|\-])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+
 // ---------------------------------------------------------------- packed data
 
 function bytes(base64) {
@@ -116,7 +119,7 @@ function columnsOf(run) {
   return run.other_baseline ? ["baseline of an earlier run", ...names] : names;
 }
 
-// ---------------------------------------------------------------- sections are drawn when they come into view
+// ---------------------------------------------------------------- sections: on the screen first, then all others
 
 const sections = new Map();
 const watcher = new IntersectionObserver(
@@ -130,9 +133,9 @@ const watcher = new IntersectionObserver(
   { rootMargin: "240px 0px" },
 );
 
-/** Registers what draws a section; `soon` sections are drawn at once, the others when they come near the screen. */
-function section(id, draw, { soon = false } = {}) {
-  sections.set(id, { id, draw, soon, near: false, stale: true });
+/** Registers what draws a section. */
+function section(id, draw) {
+  sections.set(id, { id, draw, near: false, stale: true });
 }
 
 function drawSection(section) {
@@ -140,13 +143,43 @@ function drawSection(section) {
   section.draw();
 }
 
-/** Marks sections for drawing; without names, all of them. */
+/** The next task; a timer would wait a second in a tab that is not looked at. */
+const task = () => new Promise((done) => {
+  const { port1, port2 } = new MessageChannel();
+  port1.onmessage = done;
+  port2.postMessage(null);
+});
+
+let resting = null;
+
+/** Marks sections for drawing; without names, all of them. What is on the screen is drawn now, the rest right after. */
 function refresh(...names) {
   for (const section of sections.values()) {
     if (names.length && !names.includes(section.id)) continue;
     section.stale = true;
-    if (section.soon || section.near) drawSection(section);
+    if (section.near) drawSection(section);
   }
+  resting ??= drawRest().finally(() => { resting = null; });
+  return resting;
+}
+
+/** Draws what is stale, a section a task, so that the page answers in between; one that fails leaves the others alone. */
+async function drawRest() {
+  const failures = [];
+  for (let next; (next = [...sections.values()].find(({ stale }) => stale)); ) {
+    await task();
+    try {
+      if (next.stale) drawSection(next);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length) throw failures[0];
+}
+
+/** Draws all that is stale at once. */
+function drawNow() {
+  for (const section of sections.values()) if (section.stale) drawSection(section);
 }
 
 // ---------------------------------------------------------------- controls
@@ -178,13 +211,14 @@ function segments(label, options, value, change) {
   );
 }
 
+/** A table; on a phone each row is a card, with the column's name above each cell. */
 function table(head, rows, { caption = null } = {}) {
   return el(
     "table",
-    {},
+    { class: "stacked" },
     caption ? el("caption", {}, caption) : null,
     el("thead", {}, el("tr", {}, head.map(([text, kind]) => el("th", { class: kind, scope: "col" }, text)))),
-    el("tbody", {}, rows.map(({ cells, kind = null }) => el("tr", { class: kind }, cells.map((cell, i) => el("td", { class: head[i][1] }, cell))))),
+    el("tbody", {}, rows.map(({ cells, kind = null }) => el("tr", { class: kind }, cells.map((cell, i) => el("td", { class: head[i][1], "data-label": head[i][0] }, cell))))),
   );
 }
 

@@ -16,7 +16,7 @@ function drawMap() {
   replace($("#map-controls"), select("Metric", [["", MAPS]], chosen.map, (value) => { chosen.map = value; refresh("map"); }));
   const names = categoriesOf(probe);
   if (!names.length) return noMap("The items of this probe have no categories.");
-  if (run.steps.length < 2) return noMap("There is one checkpoint so far: the map begins with the second.");
+  if (run.steps.length < 2) return noMap("There is only one checkpoint so far: the map starts with the second.");
   const text = new Map(MAPS).get(chosen.map);
   const worst = (name) => lastOf(probe.series[name], chosen.map) ?? -9;
   const sign = chosen.map === "accuracy_after" ? -1 : 1;
@@ -61,8 +61,8 @@ function drawMap() {
   $("#map-chart").style.minHeight = `${height}px`;
   draw("#map-chart", traces, layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
   const found = rows.filter((name) => isSignificant(probe, name, run.steps.length - 1)).length;
-  const holm = `Full colour and a number or dot: significantly lost, with all ${count(rows.length)} categories of the checkpoint tested at once (Holm); pale: not significant. ${found ? `${plural(found, "category", "categories")} at the last checkpoint.` : "None at the last checkpoint."}`;
-  replace($("#map-note"), `${marked ? holm : "Raw answers: a single cell says little."} Hover for intervals; click a row for its items.`);
+  const holm = `Strong cells with a number or dot are significant losses (Holm-corrected over the ${count(rows.length)} categories of a checkpoint), pale ones are not. Significant at the last checkpoint: ${found ? plural(found, "category", "categories") : "none"}.`;
+  replace($("#map-note"), `${marked ? holm : "Raw answers, guesses included: a single cell says little."} Hover for intervals; click a row for its items.`);
   withPlotly().then(() => {
     const place = $("#map-chart");
     place.removeAllListeners?.("plotly_click");
@@ -106,7 +106,7 @@ function drawFlow() {
     one(n01, "backward transfer (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
   );
   const unscored = lastOf(series, "n_unscored") ?? 0;
-  replace($("#flow-note"), `Raw answers to the first prompt, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} not scored both times.` : ""}`);
+  replace($("#flow-note"), `Raw answers to the first prompt, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} ${unscored === 1 ? "was" : "were"} not scored at both checkpoints.` : ""}`);
 }
 
 const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };
@@ -164,12 +164,12 @@ function drawCategoryTable() {
       kind: name ? null : "whole",
       cells: [
         categoryName(name) + other,
-        [sure ? el("span", { class: "down", title: "significant among the categories (Holm)" }, "● ") : null, withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high"))].flat(),
+        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high"))].flat(),
         percent(last("knowledge_gained")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],
     };
   });
   const head = [["category", ""], [`${lostText(probe.series[""]).toLowerCase()} [95%]`, "n"], ["gained", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["backward transfer (0→1)", "n"], ["items", "n"]];
-  replace($("#category-table"), table(head, rows), el("p", { class: "note" }, "●: significantly lost, with all categories tested at once (Holm). The others may be noise, whatever their order."));
+  replace($("#category-table"), table(head, rows), el("p", { class: "note" }, "●: significant loss (Holm-corrected over all categories). Differences among the others may be noise."));
 }

@@ -70,15 +70,24 @@ function chartLayout(extra = {}) {
 
 const axisText = (axis) => (axis?.title ? { text: axis.title, font: { size: 13 } } : undefined);
 
+let charts = Promise.resolve();  // settled once every chart that was asked for stands
+
 /** Draws or redraws a chart; of two calls for one place the later one stays. */
-async function draw(id, traces, layout, label) {
+function draw(id, traces, layout, label) {
+  const drawn = drawChart(id, traces, layout, label)
+    .catch((error) => { noChart(id, `This chart cannot be drawn: ${error.message}`); });
+  charts = Promise.all([charts, drawn]);
+}
+
+async function drawChart(id, traces, layout, label) {
   const place = $(id);
   const turn = (place.turn = (place.turn ?? 0) + 1);
   const Plotly = await withPlotly();
   if (place.turn !== turn) return;
   for (const text of place.querySelectorAll(":scope > .empty")) text.remove();
   place.setAttribute("aria-label", label);
-  await Plotly.react(place, traces, layout, {
+  const width = place.clientWidth || undefined;  // as it is now: plotly's own measuring comes too late for a printer
+  await Plotly.react(place, traces, { ...layout, width }, {
     displaylogo: false, responsive: true, scrollZoom: false,
     modeBarButtons: [["toImage", "zoom2d", "resetScale2d"]].map((names) => (layout.polar ? ["toImage"] : names)),
   });

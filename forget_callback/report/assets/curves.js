@@ -3,7 +3,7 @@
 const METRICS = [
   ["Corrected for guessing, all variants", [
     ["knowledge_lost", "Lost", "lost"],
-    ["known_lost", "Lost, of what was known", "lost"],
+    ["known_lost", "Lost, as a share of what was known", "lost"],
     ["knowledge_gained", "Gained", "gained"],
     ["knowledge_lost_net", "Lost less gained", "lost"],
     ["macro_knowledge_lost", "Lost, mean over probes", "lost"],
@@ -12,7 +12,7 @@ const METRICS = [
   ["Form and access", [
     ["spurious_forgetting", "Lost in this prompt alone", "lost"],
     ["recall_lost", "No longer recalled", "lost"],
-    ["recall_still_chosen", "Still chosen right, of those", "gained"],
+    ["recall_still_chosen", "Of those, still answered right as a choice", "gained"],
   ]],
   ["Raw answers, first prompt", [
     ["forgetting", "Forgetting (1→0)", "lost"],
@@ -29,7 +29,7 @@ const METRICS = [
   ]],
   ["Item trajectories", [
     ["ever_forgotten", "Ever forgotten", "lost"],
-    ["recovered", "Recovered, of those", "gained"],
+    ["recovered", "Of those, recovered", "gained"],
     ["churn", "Changed since the last checkpoint", "lost"],
     ["unparsed", "Unparsed answers", "lost"],
     ["format_loss", "Right at the baseline, unparsed now", "lost"],
@@ -138,14 +138,12 @@ function drawCurves() {
     annotations: stageLabels(),
     height: innerWidth < 640 ? 340 : 400,
   });
-  draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2)], layout, `${title.text} of ${probeName(chosen.probe)} over ${axisTitle()}; the numbers follow as a table`)
-    .catch((error) => { noChart("#curve-chart", `The charts cannot be drawn: ${error.message}`); })
-    .then(ready);
-  replace($("#curve-note"), curveNotes(curves, fitted.note));
-  const numbers = $("#curves details");
-  const fillTable = () => { if (numbers.open) replace($("#curve-table"), curveTable(curves)); };
-  numbers.ontoggle = fillTable;
-  fillTable();
+  draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2)], layout, `${title.text} of ${probeName(chosen.probe)} over ${axisTitle()}; the numbers follow as a table`);
+  replace($("#curve-note"), [curveNotes(curves), fitted.hint].filter(Boolean).join(" "));
+  $("#curve-fit").hidden = fitted.note === "";
+  replace($("#curve-fit summary"), fitted.traces.length ? "About the fitted curve" : "Why no curve is fitted");
+  replace($("#fit-note"), fitted.note);
+  replace($("#curve-table"), curveTable(curves));
 }
 
 function curveTraces({ run, r, category, series }, n) {
@@ -198,22 +196,22 @@ function shareTraces(curve) {
 
 /** The fitted curve as a formula. */
 function lawOf({ family, parameters: { a, b, c, m, s, h } }) {
-  if (family === "power") return `${a.toPrecision(3)} · D^${b.toFixed(2)}`;
-  if (family === "exponential") return `${decimal(a, 3)} · (1 − exp(−D / ${count(c)}))`;
-  if (family === "log-sigmoid") return `${decimal(a, 3)} / (1 + (${count(m)} / D)^${h.toFixed(1)})`;
-  return `an S that rises most at ${plural(Math.round(m), "sample")} (scale ${count(s)}),`;
+  if (family === "power") return `${a.toPrecision(3)} · D^${b.toFixed(2)}, D in samples`;
+  if (family === "exponential") return `${decimal(a, 3)} · (1 − exp(−D / ${count(c)})), D in samples`;
+  if (family === "log-sigmoid") return `${decimal(a, 3)} / (1 + (${count(m)} / D)^${h.toFixed(1)}), D in samples`;
+  return `a sigmoid, steepest at ${plural(Math.round(m), "sample")} (scale ${count(s)})`;
 }
 
-/** The fit of the chosen run and its only chosen category: band first, then curve; and what there is to say. */
+/** The fit of the chosen run and its only chosen category: band first, then curve; how to get one, and what there is to say. */
 function fitTraces() {
-  const none = { traces: [], note: "", most: 0 };
+  const none = { traces: [], hint: "", note: "", most: 0 };
   if (!chosen.fit || chosen.metric !== "knowledge_lost") return none;
-  if (chosen.categories.length > 1) return { ...none, note: "Choose one category to see its fit and forecast." };
+  if (chosen.categories.length > 1) return { ...none, hint: "Choose one category to see its fit and forecast." };
   const [category] = chosen.categories;
   const fit = theProbe().fits[category];
-  if (!fit) return { ...none, note: "No curve was fitted for this category: only the first forty are fitted." };
+  if (!fit) return { ...none, hint: "No curve was fitted for this category: only the first 40 are." };
   if (fit.reason) return { ...none, note: `No fit: ${fit.reason}.` };
-  if (chosen.axis !== "samples") return { ...none, note: "The fit is over samples seen: choose that axis to see it." };
+  if (chosen.axis !== "samples") return { ...none, hint: "The fit is over samples seen: choose that axis to see it." };
   const before = report.pipeline ? theRun().stage.samples_before ?? 0 : 0;
   const kept = fit.samples.map((_, i) => i).filter((i) => !chosen.log || fit.samples[i] + before > 0);
   const x = kept.map((i) => fit.samples[i] + before);
@@ -222,6 +220,7 @@ function fitTraces() {
   const law = lawOf(fit);
   const end = fit.samples.length - 1;
   return {
+    hint: `Fit: at ${plural(Math.round(x[x.length - 1]), "sample")}, twice the data seen, ${percent(fit.knowledge_lost[end])} ${interval(fit.low[end], fit.high[end])} would be lost.`,
     most: fit.high[end],
     traces: [
       { ...band, y: kept.map((i) => fit.low[i]) },
@@ -231,7 +230,7 @@ function fitTraces() {
         hoverinfo: "text", hovertext: kept.map((i, k) => `<b>${percent(fit.knowledge_lost[i])}</b> ${plain(interval(fit.low[i], fit.high[i]))}<br>fit at ${plain(plural(Math.round(x[k]), "sample"))}`),
       },
     ],
-    note: `Fit: ${law} with D in samples, up to twice the data seen, with its ${percent(fit.confidence, 0)} band over items. At ${plural(Math.round(x[x.length - 1]), "sample")} it expects ${percent(fit.knowledge_lost[end])} ${interval(fit.low[end], fit.high[end])}, at most what was known at the baseline.`,
+    note: `The curve is ${law}, with a ${percent(fit.confidence, 0)} bootstrap band over items; it cannot pass what was known at the baseline.`,
   };
 }
 
@@ -253,17 +252,17 @@ function stageLabels() {
   }));
 }
 
-function curveNotes(curves, fitNote) {
+function curveNotes(curves) {
   const notes = [];
   if (curves.some(({ series }) => series[`${chosen.metric}_low`])) notes.push("Bands are 95% intervals.");
-  if (curves.length === 1 && curves[0].series[`${chosen.metric}_range_high`]) notes.push("The wide pale band is the range: at least, at most.");
-  if (curves.length === 1 && lastOf(curves[0].series, "knowledge_method") === "exact" && chosen.metric === "knowledge_lost") notes.push("Open-ended items: no longer answered.");
+  if (curves.length === 1 && curves[0].series[`${chosen.metric}_range_high`]) notes.push("The wide pale band is the range from “at least” to “at most”.");
+  if (curves.length === 1 && lastOf(curves[0].series, "knowledge_method") === "exact" && chosen.metric === "knowledge_lost") notes.push("Items are open-ended: this counts those no longer answered correctly.");
   const fewer = curves.length && chosen.metric.startsWith("know") ? curves[0].run.steps.filter((_, i) => curves[0].series.n[i] > 0 && !isNumber(curves[0].series[chosen.metric]?.[i])).length : 0;
-  if (fewer) notes.push(`${plural(fewer, "checkpoint")} not asked in all variants: raw answers are known there.`);
+  if (fewer) notes.push(`${plural(fewer, "checkpoint")} asked only some of the prompt variants and ${fewer === 1 ? "has" : "have"} raw numbers only.`);
   if (chosen.log) notes.push("A log axis cannot show the baseline at 0.");
   if (chosen.metric === "shares" && report.runs.length > 1) notes.push(`Shares of ${theRun().name}.`);
   if (report.pipeline && report.runs.some((run) => run.stage.number > 1 && !run.other_baseline)) notes.push("A stage without a baseline of an earlier one counts from its own first checkpoint.");
-  return [...notes, fitNote].filter(Boolean).join(" ");
+  return notes.join(" ");
 }
 
 function curveTable(curves) {

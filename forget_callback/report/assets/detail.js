@@ -17,8 +17,8 @@ function detailBar(i) {
   const place = order.indexOf(i);
   const go = (by) => () => { openDetail(order[place + by]); $(`#detail [data-go="${by}"]`)?.focus(); };
   return el("div", { class: "detail-bar" },
-    el("h2", { id: "detail-title" }, items.ids[i]),
-    el("button", { type: "button", "data-go": "-1", disabled: place < 1, onclick: go(-1), "aria-label": "Item before" }, "←"),
+    el("h2", { id: "detail-title" }, breakable(items.ids[i])),
+    el("button", { type: "button", "data-go": "-1", disabled: place < 1, onclick: go(-1), "aria-label": "Previous item" }, "←"),
     el("button", { type: "button", "data-go": "1", disabled: place < 0 || place >= order.length - 1, onclick: go(1), "aria-label": "Next item" }, "→"),
     el("button", { type: "button", autofocus: true, onclick: () => $("#detail").close() }, "Close"));
 }
@@ -39,11 +39,11 @@ function detailBody(i) {
         c === items.answer[i] ? el("span", { class: "tag" }, "right") : null, text));
     parts.push(detailPart("Options", el("ol", {}, options)));
   } else {
-    parts.push(detailPart(items.expected[i].length > 1 ? "Expected, any of" : "Expected", el("ol", {}, items.expected[i].map((text) => el("li", { class: "answer" }, text)))));
+    parts.push(detailPart(items.expected[i].length > 1 ? "Any of these is right" : "Right answer", el("ol", {}, items.expected[i].map((text) => el("li", { class: "answer" }, text)))));
   }
   parts.push(...detailVariants(items, path, i), ...detailStrips(probe, i), marginPicture(path, i), detailTable(items, path, i));
   const whole = path.whole[last] >= 0 ? path.texts[path.whole[last]] : null;
-  if (whole !== null) parts.push(detailPart("Full generated text of the last changed answer", el("pre", {}, whole || "(empty)")));
+  if (whole !== null) parts.push(detailPart("Full generation, at the latest change of the answer", el("pre", {}, whole || "(empty)")));
   return el("div", { class: "detail-body" }, parts);
 }
 
@@ -67,12 +67,12 @@ function detailVariants(items, path, i) {
     const { state, choice, said } = side.answers[v];
     return [state[i], said[i] >= 0 ? path.texts[said[i]] : choice[i] >= 0 ? items.choices[i]?.[choice[i]] : null];
   };
-  const how = ({ weak, chat }) => [weak ? "words around the same prompt" : null, chat === true ? "through the chat template" : chat === false ? "as plain text" : null].filter(Boolean).join(", ");
+  const how = ({ weak, chat }) => [weak ? "same prompt, framed differently" : null, chat === true ? "with the chat template" : chat === false ? "as plain text" : null].filter(Boolean).join(", ");
   const parts = variants.map((variant, v) => el("div", { class: "variant" },
     el("h3", {}, `Variant ${v + 2}${how(variant) ? `: ${how(variant)}` : ""}`), el("pre", {}, variant.prompt || "(empty)"),
     variant.choices ? el("p", { class: "asked" }, `options: ${variant.choices.map((text) => text.trim()).join(" · ")}`) : null,
     line(further(v))));
-  return [detailPart(`Answers in each of ${variants.length + 1} variants of the prompt`, el("div", { class: "variant" }, el("h3", {}, "First prompt"), line(first)), ...parts)];
+  return [detailPart(`Answers to each of the ${variants.length + 1} prompt variants`, el("div", { class: "variant" }, el("h3", {}, "First prompt"), line(first)), ...parts)];
 }
 
 /** The item's outcomes in every run that evaluated it. */
@@ -106,15 +106,15 @@ function marginPicture(path, i) {
   let pen = "";
   values.forEach((value, c) => { if (!Number.isNaN(value)) pen += `${pen && !Number.isNaN(values[c - 1]) ? "L" : "M"}${x(c).toFixed(1)},${y(value).toFixed(1)}`; });
   picture.append(svg("path", { d: pen, fill: "none", stroke: colour("accent"), "stroke-width": 2, "vector-effect": "non-scaling-stroke" }));
-  return detailPart(`Margin of the right answer over the best wrong one, zero line drawn: ${decimal(known[0])} → ${decimal(known[known.length - 1])} nats`, picture);
+  return detailPart(`Margin of the right answer over the best wrong one (the line is zero): ${decimal(known[0])} → ${decimal(known[known.length - 1])} nats`, picture);
 }
 
 function detailTable(items, path, i) {
   const columns = columnsOf(theRun());
   const rows = [];
   for (let k = path.begin[i]; k < path.begin[i + 1]; k++) {
-    const state = path.state[k], margin = marginAt(path, i, path.at[k]);
-    rows.push({ cells: [columns[path.at[k]], el("span", { class: `state s${state}` }, STATE_TEXT[state]), answerAt(items, path, i, k)?.trim() || "–", Number.isNaN(margin) ? "–" : decimal(margin)] });
+    const state = path.state[k], margin = marginAt(path, i, path.at[k]), said = answerAt(items, path, i, k), shown = said === null ? "–" : said.trim() || oneLine(said) || "(empty)";
+    rows.push({ cells: [columns[path.at[k]], el("span", { class: `state s${state}` }, STATE_TEXT[state]), pieces(shown, 0, shown.length, said === null ? null : wrongPart(items, path, i, k, shown)), Number.isNaN(margin) ? "–" : decimal(margin)] });
   }
   return detailPart("Where the answer changed", el("div", { class: "scroll" }, table([["checkpoint", ""], ["outcome", ""], ["answer", ""], ["margin", "n"]], rows)));
 }

@@ -1,15 +1,15 @@
 // The answer grid: a row per item, a column per checkpoint, a colour per outcome. Drawn on a canvas, only the visible part.
 
 const STATE_COLOURS = ["unscored", "right", "wrong", "unparsed", "truncated"];
-const STATE_TEXT = ["not scored", "right", "wrong", "cannot be read", "cut off"];
+const STATE_TEXT = ["not scored", "right", "wrong", "unparsed", "truncated"];
 const ROW = 14;
 let gridAt = { row: 1, name: 0, width: 0 };
 
 function drawGrid() {
   const path = pathOf(theProbe()), run = theRun();
-  replace($("#grid-controls"), segments("Rows of the grid", [["all", "All at once"], ["rows", "Row by row"]], chosen.rows ? "rows" : "all", (value) => { chosen.rows = value === "rows"; $("#grid").scrollTop = 0; drawGrid(); }));
+  replace($("#grid-controls"), segments("Rows of the grid", [["all", "Overview"], ["rows", "Row by row"]], chosen.rows ? "rows" : "all", (value) => { chosen.rows = value === "rows"; $("#grid").scrollTop = 0; drawGrid(); }));
   const used = new Set(path.states);
-  replace($("#grid-legend"), STATE_TEXT.map((text, s) => (used.has(s) ? el("span", {}, el("i", { style: `background:var(--${STATE_COLOURS[s]})` }), text) : null)), el("span", {}, "rows: items, first losses on top"));
+  replace($("#grid-legend"), STATE_TEXT.map((text, s) => (used.has(s) ? el("span", {}, el("i", { style: `background:var(--${STATE_COLOURS[s]})` }), text) : null)), el("span", {}, "one row per item, earliest losses on top"));
   const columns = columnsOf(run);
   replace($("#grid-axis"), el("span", {}, columns[0]), columns.length > 1 ? el("span", {}, columns[columns.length - 1]) : null);
   paintGrid();
@@ -108,6 +108,7 @@ function gridTip({ item, column }, x, y) {
   const lines = [
     items.prompts[item].slice(0, 180), "",
     `${columnsOf(run)[column]}: ${STATE_TEXT[path.states[item * path.columns + column]]}${answer === null ? "" : `, “${answer.trim().slice(0, 80)}”`}`,
+    `right answer: ${items.expected[item].map((text) => text.trim().slice(0, 80)).slice(0, MOST_ANSWERS).join(" or ")}`,
     Number.isNaN(margin) ? null : `margin ${decimal(margin)} nats`, trajectoryText(report.trajectories[path.trajectory[item]]),
   ];
   showTip(x, y, items.ids[item], lines.filter((line) => line !== null).join("\n"));

@@ -98,7 +98,7 @@ function drawItems() {
   const probe = theProbe();
   const has = probe.items !== null;
   for (const id of ["#item-filters", "#grid-part", "#item-table", "#item-pager"]) $(id).hidden = !has;
-  if (!has) return replace($("#item-count"), "This is the pool of all probes: choose one of them above to see its items.");
+  if (!has) return replace($("#item-count"), "All probes are pooled here: choose one of them at the top to see its items.");
   itemFilters();
   showFiltered();
 }
@@ -120,7 +120,7 @@ function itemFilters() {
   replace(
     $("#item-filters"), search,
     names.length ? select("Category", [["", [["", "all categories"], ...names.map((name) => [name, name])]]], chosen.category, change("category"), { hideLabel: true }) : null,
-    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Variants of the prompt", both.map(([name, n]) => [name, `${name} (${count(n)})`])], ["Baseline → last checkpoint", flows]].filter(([, entries]) => entries.length), chosen.trajectory, change("trajectory"), { hideLabel: true }),
+    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Prompt variants", both.map(([name, n]) => [name, `${name} (${count(n)})`])], ["Baseline → last checkpoint", flows]].filter(([, entries]) => entries.length), chosen.trajectory, change("trajectory"), { hideLabel: true }),
     el("button", { type: "button", id: "item-clear", onclick: () => showItems({}, { scroll: false }) }, "Clear"),
   );
 }
@@ -142,8 +142,8 @@ function showItems({ category = "", trajectory = "" }, { scroll = true } = {}) {
 }
 
 const COLUMNS = [
-  ["id", "item", 20], ["prompt", "prompt", 32], ["category", "category", 12], ["trajectory", "trajectory", 13],
-  ["lost", "lost at", 8], ["answer", "last answer", 16], ["margin", "margin", 9],
+  ["id", "item", 19], ["prompt", "prompt", 24], ["right", "right answer", 15], ["answer", "answer now", 15],
+  ["trajectory", "trajectory", 13], ["lost", "lost at", 7], ["margin", "margin", 7],
 ];
 
 /** The filtered items in the table's order. */
@@ -152,7 +152,7 @@ function sorted() {
   const probe = theProbe(), items = itemsOf(probe), path = pathOf(probe);
   const last = path.columns - 1;
   const key = {
-    id: (i) => items.ids[i], prompt: (i) => items.prompts[i], category: (i) => items.category_names[items.category[i]],
+    id: (i) => items.ids[i], prompt: (i) => items.prompts[i], right: (i) => items.expected[i].join("\n"),
     trajectory: (i) => path.trajectory[i], lost: (i) => (path.lostAt[i] < 0 ? Infinity : path.lostAt[i]),
     answer: (i) => lastAnswer(items, path, i) ?? "", margin: (i) => { const m = marginAt(path, i, last); return Number.isNaN(m) ? Infinity : m; },
   }[chosen.sort];
@@ -185,19 +185,19 @@ function drawItemTable() {
       drawItemTable();
       $(`#item-table [data-sort="${name}"]`).focus();
     };
-    return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, text + arrow));
+    return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n hide" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, text + arrow));
   }));
   const body = Array.from(order.slice(chosen.page * PAGE, (chosen.page + 1) * PAGE), (i) => {
     const trajectory = report.trajectories[path.trajectory[i]];
-    const answer = lastAnswer(items, path, i);
+    const category = items.category_names[items.category[i]];
     const lost = path.lostAt[i];
     return el("tr", { onclick: () => openDetail(i), "data-item": items.ids[i] },
-      el("td", {}, el("button", { type: "button", class: "open", "aria-label": `Details of ${items.ids[i]}` }, items.ids[i])),
-      el("td", { class: "wide" }, el("span", { class: "text" }, items.prompts[i])),
-      el("td", { class: "hide" }, items.category_names[items.category[i]] || "–"),
-      el("td", {}, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
+      el("td", { class: "id" }, el("button", { type: "button", class: "open", title: items.ids[i], "aria-label": `Details of ${items.ids[i]}` }, breakable(items.ids[i])), category ? el("small", { class: "category", title: category }, category) : null),
+      el("td", { class: "wide" }, longText(oneLine(items.prompts[i]))),
+      el("td", { class: "wide", "data-label": "right answer" }, rightAnswer(items, i)),
+      el("td", { class: "wide", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1)),
+      el("td", { class: "became" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
-      el("td", { class: "wide" }, el("span", { class: "text" }, answer ?? "–")),
       el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));
   });
   if (!body.length) body.push(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "wide" }, "No item matches these filters.")));
@@ -206,7 +206,7 @@ function drawItemTable() {
   replace(
     $("#item-pager"),
     `${order.length ? count(chosen.page * PAGE + 1) : 0} to ${count(Math.min(order.length, (chosen.page + 1) * PAGE))} of ${count(order.length)}`,
-    el("button", { type: "button", disabled: chosen.page === 0, onclick: turn(-1) }, "Back"),
+    el("button", { type: "button", disabled: chosen.page === 0, onclick: turn(-1) }, "Previous"),
     el("button", { type: "button", disabled: chosen.page >= pages - 1, onclick: turn(1) }, "Next"),
   );
 }

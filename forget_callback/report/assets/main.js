@@ -30,7 +30,7 @@ function choose() {
   gridKey = null;
   switches();
   countWarnings();
-  refresh();
+  return refresh();
 }
 
 function startTheme() {
@@ -54,11 +54,45 @@ function startVerdicts() {
   }
 }
 
-/** Once the first screen stands, the rest is drawn as it comes near. */
-function ready() {
-  if (document.documentElement.dataset.ready) return;
-  document.documentElement.dataset.ready = String(Math.round(performance.now()));
-  for (const id of sections.keys()) watcher.observe($(`#${id}`));
+/**
+ * Keeps the page loading until the returned function is called, so that whoever takes a picture or prints "when it is
+ * loaded" gets the charts: a document that is open for writing in a frame holds back the load event of its parent.
+ */
+function holdLoad() {
+  const frame = el("iframe", { hidden: true, title: "loading", "aria-hidden": "true" });
+  document.body.append(frame);
+  try { frame.contentDocument.open(); } catch { /* a sandbox may forbid it: such a page draws as soon as it can */ }
+  return () => { try { frame.contentDocument.close(); } finally { frame.remove(); } };
+}
+
+/** Prints in light, with details open and charts as wide as paper; afterwards all is as it was. */
+function startPrinting() {
+  const root = document.documentElement;
+  let before = null;
+  const turn = (theme) => {
+    root.dataset.theme = theme;
+    colours.clear();
+    for (const section of sections.values()) section.stale = true;
+    drawNow();
+  };
+  const begin = () => {
+    if (before) return;
+    before = { theme: root.dataset.theme, closed: [...document.querySelectorAll("details:not([open])")] };
+    for (const one of before.closed) one.open = true;
+    root.classList.add("printing");
+    turn("light");
+  };
+  const end = () => {
+    if (!before) return;
+    for (const one of before.closed) one.open = false;
+    root.classList.remove("printing");
+    turn(before.theme);
+    before = null;
+  };
+  addEventListener("beforeprint", begin);
+  addEventListener("afterprint", end);
+  matchMedia("print").addEventListener("change", ({ matches }) => (matches ? begin() : end()));
+  if (matchMedia("print").matches) begin();
 }
 
 async function start() {
@@ -68,8 +102,8 @@ async function start() {
   chosen.probe = theRun().probes[0].name;
   chosen.axis = axesKnown()[0] ?? "steps";
   if (report.trajectories.length && report.states.length !== STATE_COLOURS.length) throw new Error("states differ");
-  section("curves", drawCurves, { soon: true });
-  section("losses", drawLosses, { soon: true });
+  section("losses", drawLosses);
+  section("curves", drawCurves);
   section("runs", drawRuns);
   section("map", drawMap);
   section("flow", drawFlow);
@@ -84,7 +118,11 @@ async function start() {
   startVerdicts();
   startGrid();
   startDetail();
-  choose();
+  await choose();
+  await charts;
+  for (const id of sections.keys()) watcher.observe($(`#${id}`));
+  startPrinting();
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
   let timer = 0, width = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === width) return;  // a phone's address bar comes and goes
@@ -92,12 +130,12 @@ async function start() {
     clearTimeout(timer);
     timer = setTimeout(() => { switches(); refresh(); }, 150);
   });
-  addEventListener("beforeprint", () => { for (const one of sections.values()) if (one.stale) drawSection(one); });
 }
 
+const loaded = holdLoad();
 start().catch((error) => {
   const place = $("#failed");
   place.hidden = false;
   place.textContent = `This page could not be drawn: ${error.message}. It needs a browser of 2023 or later.`;
   throw error;
-});
+}).finally(loaded);

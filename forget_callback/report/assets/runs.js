@@ -31,16 +31,16 @@ function drawDifferences() {
         `${second} minus ${first}`,
         [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(lost) + " "), el("span", { class: "ci" }, interval(low, high))],
         isNumber(low) ? (sure ? (lost > 0 ? "lost more" : "lost less") : "no difference shown") : "–",
-        paired && between ? `${count(between.n01)} vs. ${count(between.n10)}` : "other items",
+        paired && between ? `${count(between.n01)} vs. ${count(between.n10)}` : "different items",
         paired && between ? withInterval(between.net_change, between.net_change_low, between.net_change_high) : "–",
         paired && between ? pText(between.p_value) : "–",
       ],
     };
   });
-  const head = [["difference", ""], ["more lost [95%]", "n"], ["", ""], ["right in one only", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
+  const head = [["difference", ""], ["difference in loss [95%]", "n"], ["", ""], ["right in only one of them", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
   replace($("#differences-table"), rows.length ? table(head, rows, { caption: "Differences at the last checkpoints" }) : el("p", { class: "empty" }, "The runs share no probe of this name."));
   const paired = found.some((one) => one.paired);
-  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item, which cancels what they share. " : ""}p is McNemar's test of equal accuracy (mid-p), of this pair alone.` : "");
+  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item (paired). " : ""}p is McNemar's mid-p test of equal accuracy, one pair at a time.` : "");
 }
 
 const pText = (p) => (!isNumber(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
