@@ -5,9 +5,12 @@ a template is a real one.
 """
 
 import hashlib
+import subprocess
+import sys
 
 import datasets
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
@@ -128,3 +131,18 @@ def test_ten_steps_of_sft_are_watched_and_stay_bit_identical(smollm2, tmp_path):
     lost = np.sum((before.correct == 1) & (now.correct == 0))
     assert history.forgetting.iloc[-1] == lost / N
     assert (before.margin != now.margin).all()
+
+
+def test_the_demo_on_a_real_model_shows_a_curve_and_leaves_a_page(smollm2, tmp_path):
+    out = tmp_path / "run"
+    spec = f"builtin:facts?kind=choice&limit={N}"
+    command = [sys.executable, "-m", "forget_callback", "demo", "--model", smollm2, "--samples", "32", "--probe", spec]
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    history = pd.read_parquet(out / "forget" / "history.parquet")
+    whole = history[history.category == ""].sort_values("step")
+    assert whole.step.iloc[0] == 0 and whole.samples_seen.iloc[-1] == 32 and len(whole) >= 4
+    # What is printed of the last step is what is on disk.
+    assert f"{100 * whole.accuracy_after.iloc[-1]:.1f}%" in done.stdout
+    assert str(out / "forget" / "report.html") in done.stdout.replace("\n", "")
+    assert "left" in done.stderr  # how long it still takes, also without a terminal
