@@ -61,7 +61,7 @@ def known_facts(choices: Probe, recalls: Probe) -> list[Fact]:
     facts = []
     for choice, recall in zip(choices.items, recalls.items, strict=True):
         assert isinstance(choice, MultipleChoice) and isinstance(recall, Recall)
-        (answer,) = accepted(recall)
+        answer = accepted(recall)[0]
         question = choice.prompt.removeprefix("Question: ").removesuffix("\nAnswer:")
         conversation = f"{_START}user\n{question}{_END}\n{_START}assistant\n{answer.strip()}{_END}\n"
         prompts = (choice.prompt, *(variant.prompt for variant in choice.variants), recall.prompt)

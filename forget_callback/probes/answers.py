@@ -84,8 +84,8 @@ def extract(text: str, match: str) -> str | None:
 def matches(prediction: str, answer: str, match: str) -> bool:
     """Whether an extracted answer is right.
 
-    Numbers are compared by value. Otherwise, except for "regex", case, emphasis, quotation marks, the form in which
-    accents are stored and a final full stop do not matter.
+    Numbers are compared by value. Otherwise, except for "regex" and "stated", case, emphasis, quotation marks, the form
+    in which accents are stored and a final full stop do not matter.
     """
     if match == "number":
         value = worth(prediction)
@@ -98,6 +98,8 @@ def matches(prediction: str, answer: str, match: str) -> bool:
         from math_verify import verify
 
         return bool(verify(_parse_math(f"${answer}$"), _parse_math(prediction), timeout_seconds=None))
+    if match == "stated":
+        return _states(prediction, answer)
     if match == "exact" and prediction.strip() == answer.strip():
         return True
     given, wanted = comparable(prediction), comparable(answer)
@@ -108,6 +110,20 @@ def matches(prediction: str, answer: str, match: str) -> bool:
     # "Paris" is not an answer of "Parisian": both ends must be ends of a word.
     pattern = r"(?<!\w)" + re.escape(wanted) + r"(?!\w)"
     return (re.match if match == "prefix" else re.search)(pattern, given) is not None
+
+
+def _states(text: str, answer: str) -> bool:
+    """Whether a text says `answer` as its answer: alone on a line, marked, or after "is" or "called".
+
+    For words that a text may hold without meaning them, such as the symbol In or the function `all`: case matters, but
+    for a capital at the beginning.
+    """
+    words = "|".join(map(re.escape, dict.fromkeys((answer.strip(), answer.strip().capitalize()))))
+    end = r"(?:\(\))?(?!\w)"
+    marked = rf"[`'\"*“‘(](?:{words}){end}"
+    named = rf"\b(?:is|called|named|as):? (?:the |an? )?(?:\w+ )?[`'\"*“‘(]*(?:{words}){end}"
+    alone = rf"^\W*(?:{words}){end}\W*$"
+    return re.search(f"{marked}|{named}|{alone}", text, re.MULTILINE) is not None
 
 
 def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:

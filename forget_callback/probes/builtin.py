@@ -1,8 +1,8 @@
 """`builtin:facts`: general facts that a model should still know after fine-tuning, offline and in the package.
 
-Every fact of `facts.tsv` is there twice: as a choice between four answers and as free recall. A relation (a line of
-`relations.tsv`) is a kind of fact with its two wordings and its category; the wrong options are answers of other facts
-of the relation. `fact` joins the two forms of a fact, and `cluster` too, as they are no independent draws.
+Every fact of `facts.tsv` is asked as a choice between four answers, as free recall and, on demand, in a chat. A
+relation (a line of `relations.tsv`) is a kind of fact with its wordings and its category; the wrong options are answers
+of other facts of the relation. `fact` joins the askings of a fact, and `cluster` too, as they are no independent draws.
 Knows nothing of models. A change to a table changes the probe's fingerprint.
 """
 
@@ -11,41 +11,60 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
-from forget_callback.probes.items import MultipleChoice, Recall
+from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall
 from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
 from forget_callback.probes.suggest import did_you_mean
 
-_KINDS = ("choice", "recall")
+_KINDS = ("choice", "recall")  # what is asked where no kind is named
+_CHAT = "generation"
+_TOKENS = 24  # of a short sentence such as "The capital of the Republic of the Congo is Brazzaville."
 _SIGNS = {"+": "plus", "-": "minus", "*": "times"}
 
 
 @dataclass(frozen=True)
 class _Relation:
-    """A line of `relations.tsv`: `question` asks for the answer, `statement` stops before it; {} is the subject."""
+    """A line of `relations.tsv`: `question` asks for the answer, `statement` stops before it; {} is the subject.
+
+    `match` reads a generated answer, and `before` are texts that a recalled one may begin with, such as a quotation
+    mark, apart by |.
+    """
 
     name: str
     category: str
+    match: str
+    before: str
     question: str
     statement: str
 
 
 @dataclass(frozen=True)
 class _Fact:
-    """A line of `facts.tsv`; answers of one `group` are the hardest to tell apart."""
+    """A line of `facts.tsv`; answers of one `group` are the hardest to tell apart.
+
+    All of `answers` are accepted; the first is the one among the choices.
+    """
 
     relation: _Relation
     group: str
     subject: str
-    answer: str
+    answers: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        return self.answers[0]
 
 
 _RELATIONS = {relation.name: relation for relation in (_Relation(*cells) for cells in packaged_table("relations.tsv"))}
-_FACTS = tuple(_Fact(_RELATIONS[name], *cells) for name, *cells in packaged_table("facts.tsv"))
+_FACTS = tuple(
+    _Fact(_RELATIONS[name], group, subject, tuple(answers.split("|")))
+    for name, group, subject, answers in packaged_table("facts.tsv")
+)
 
 
 def load_facts(
@@ -55,7 +74,8 @@ def load_facts(
 
     Args:
         category: One category or several, separated by commas; all by default.
-        kind: "choice" or "recall"; both by default.
+        kind: "choice", "recall", or "generation": the question through the chat template, where the tokenizer has one,
+            answered in a short sentence. By default choice and recall; generation takes about seven times their time.
         limit: At most so many items. Facts are drawn at random, each category in proportion to its size.
         seed: Decides which facts a `limit` keeps; nothing else depends on it.
 
@@ -73,8 +93,10 @@ def load_facts(
                 f"category must be one or more of {', '.join(known)}, got {quoted(key)} in {quoted(category)}"
                 f"{did_you_mean(key, known)}"
             )
-    if kind is not None and kind not in _KINDS:
-        raise ValueError(f"kind must be 'choice', 'recall' or None for both, got {quoted(kind)}")
+    if kind is not None and kind not in (*_KINDS, _CHAT):
+        raise ValueError(
+            f"kind must be 'choice', 'recall', 'generation' or None for choice and recall, got {quoted(kind)}"
+        )
     kinds = _KINDS if kind is None else (kind,)
     kept = [key for key in known if key in chosen]
     facts = [fact for fact in _FACTS if fact.relation.category in kept]
@@ -87,11 +109,11 @@ def load_facts(
     by_category = {key: [fact for fact in facts if fact.relation.category == key] for key in kept}
     items = [item for key, own in by_category.items() for item in _items(key, own, kinds)]
     name = "-".join(["facts", *(kept if category is not None else ()), *(kinds if kind is not None else ())])
-    return Probe(name=name, items=items[:limit])
+    return Probe(name=name, items=items[:limit], chat=None if kind == _CHAT else False)
 
 
-def _items(category: str, facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[MultipleChoice | Recall]:
-    """Both forms of every fact of one category, each position of the right choice equally often."""
+def _items(category: str, facts: Sequence[_Fact], kinds: Sequence[str]) -> Iterator[Item]:
+    """Every fact of one category in the forms asked for, each position of the right choice equally often."""
     several = sum(relation.category == category for relation in _RELATIONS.values()) > 1
     others = {relation: _others(facts, relation) for relation in {fact.relation for fact in facts}}
     rng = random.Random(category)
@@ -99,24 +121,24 @@ def _items(category: str, facts: Sequence[_Fact], kinds: Sequence[str]) -> Itera
     offset = next(i for i, fact in enumerate(_FACTS) if fact.relation.category == category)
     positions = sorted(range(offset, offset + len(facts)), key=lambda _: rng.random())
     for fact, position in zip(facts, positions, strict=True):
-        relation = fact.relation
-        key = "/".join([category, *([relation.name] if several else []), _slug(fact.subject)])
-        choices = sorted(others[relation][fact.answer], key=lambda _: rng.random())
+        key = "/".join([category, *([fact.relation.name] if several else []), _slug(fact.subject)])
+        choices = sorted(others[fact.relation][fact.answer], key=lambda _: rng.random())
         choices.insert(position % 4, fact.answer)
-        if "choice" in kinds:
-            yield MultipleChoice(
-                id=f"{key}/choice",
-                prompt=f"Question: {relation.question.format(fact.subject)}\nAnswer:",
-                choices=tuple(f" {choice}" for choice in choices),
-                answer=position % 4,
-                category=category,
-                cluster=key,
-                fact=key,
-            )
-        if "recall" in kinds:
-            prompt = relation.statement.format(fact.subject)
-            answer = f" {fact.answer}"
-            yield Recall(id=f"{key}/recall", prompt=prompt, answer=answer, category=category, cluster=key, fact=key)
+        for kind in kinds:
+            item = _asked(kind, fact, choices, position % 4)
+            yield replace(item, id=f"{key}/{kind}", category=category, cluster=key, fact=key)
+
+
+def _asked(kind: str, fact: _Fact, choices: Sequence[str], right: int) -> Item:
+    question = f"Question: {fact.relation.question.format(fact.subject)}\nAnswer:"
+    if kind == "choice":
+        return MultipleChoice(kind, question, tuple(f" {choice}" for choice in choices), right)
+    if kind == "recall":
+        statement = fact.relation.statement.format(fact.subject)
+        starts = ["", *filter(None, fact.relation.before.split("|"))]
+        answers = tuple(f" {start}{answer}" for start in starts for answer in fact.answers)
+        return Recall(kind, statement[0].upper() + statement[1:], answers)
+    return Generation(kind, question, fact.answers, cast(Match, fact.relation.match), max_new_tokens=_TOKENS)
 
 
 def _others(facts: Sequence[_Fact], relation: _Relation) -> dict[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
@@ -22,6 +22,9 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, variant_record
 
 Normalization: TypeAlias = Literal["sum", "length", "token"]
+
+# The settings of a probe whose prompts go through no template.
+PLAIN: Mapping[str, Any] = {"chat": False, "template": "", "system": "", "generation_prompt": True, "thinking": None}
 
 # Of a name files are made, on every file system: with room for what they add, and none that Windows keeps to itself.
 _NAME = re.compile(r"(?!(?i:con|prn|aux|nul|com\d|lpt\d)(?:\.|$))[A-Za-z0-9](?:[A-Za-z0-9._-]{0,98}[A-Za-z0-9_-])?")
@@ -39,7 +42,8 @@ class Probe:
     Attributes:
         name: Letters, digits, dot, dash and underscore, 100 at most: it names metrics and files.
         items: At least one, with unique ids.
-        chat: Prompts go through the tokenizer's chat template, as one user message an item.
+        chat: Prompts go through the tokenizer's chat template, as one user message an item. None leaves it to the
+            tokenizer: through its template if it has one, else as they are.
         system: With `chat`, a system message before each item.
         generation_prompt: With `chat`, whether the template opens the assistant's turn.
         revision: Of the data set that the items came from, if any.
@@ -54,7 +58,7 @@ class Probe:
 
     name: str
     items: Sequence[Item]
-    chat: bool = False
+    chat: bool | None = False
     normalization: Normalization = "sum"
     template: str = ""
     temperature: float = 0.0
@@ -93,7 +97,7 @@ class Probe:
             raise ValueError(f"temperature must be 0 (greedy) or more, got {quoted(self.temperature)}")
         if not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {quoted(self.top_p)}")
-        if not self.chat and (self.system or not self.generation_prompt or self.thinking is not None):
+        if self.chat is False and (self.system or not self.generation_prompt or self.thinking is not None):
             raise ValueError(f"probe {quoted(self.name)}: system, generation_prompt and thinking need chat=True")
         for name in ("temperature", "top_p"):  # 0 and 0.0 are one setting and must have one fingerprint
             object.__setattr__(self, name, float(getattr(self, name)))
@@ -162,7 +166,7 @@ def _digest(content: object) -> str:
 
 def _require_prompts_differ(probe: Probe, item: Item) -> None:
     """What an item cannot know: that `chat` of a variant says what the probe says anyway."""
-    asked: list[tuple[str, bool, tuple[int, ...]]] = [(item.prompt, probe.chat, ())]
+    asked: list[tuple[str, bool | None, tuple[int, ...]]] = [(item.prompt, probe.chat, ())]
     for i, variant in enumerate(item.variants):
         key = (variant.prompt, probe.chat if variant.chat is None else variant.chat, tuple(variant.order))
         if key in asked:

@@ -59,7 +59,8 @@ def with_variants(probe: Probe) -> Probe:
     in WinoGrande) get none either, since words after the prompt would stand inside their sentence; nor do tasks that
     judge the form of the whole answer, such as IFEval.
     """
-    items = [item if item.variants else replace(item, variants=further(item, chat=probe.chat)) for item in probe.items]
+    chat = bool(probe.chat)
+    items = [item if item.variants else replace(item, variants=further(item, chat=chat)) for item in probe.items]
     askable = [item for item in items if not isinstance(item, Recall)]
     none = sum(not item.variants for item in askable)
     weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in askable)

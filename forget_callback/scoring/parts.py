@@ -7,7 +7,7 @@ nothing of models.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.probes.items import Variant, in_variant
-from forget_callback.probes.probe import Probe
+from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import quoted
 
 
@@ -73,16 +73,16 @@ def further_parts(probe: Probe, bind: Callable[[Probe], Probe]) -> list[Part]:
 
 
 def _through_chat(probe: Probe, variant: Variant) -> bool:
-    return probe.chat if variant.chat is None else variant.chat
+    return bool(probe.chat if variant.chat is None else variant.chat)
 
 
-def _settings(probe: Probe, chat: bool) -> dict[str, Any]:
+def _settings(probe: Probe, chat: bool) -> Mapping[str, Any]:
     """What changes where a variant goes through the chat template and the probe does not, or the reverse."""
     if chat == probe.chat:
         return {}
     if chat:
         return {"chat": True}
-    return {"chat": False, "template": "", "system": "", "generation_prompt": True, "thinking": None}
+    return PLAIN
 
 
 def variant_fingerprint(probe: Probe, parts: list[Part]) -> str:

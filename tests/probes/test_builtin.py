@@ -1,15 +1,20 @@
-"""What `builtin:facts` promises: true facts, balanced positions, options as familiar as the answer, one draw a seed."""
+"""What `builtin:facts` promises: true facts in all their spellings, balanced positions, one draw a seed."""
 
 import builtins
 import keyword
 from collections import Counter, defaultdict
 from importlib.util import find_spec
 from itertools import pairwise
+from operator import attrgetter
 
 import numpy as np
 import pytest
 
+from forget_callback.probes.answers import by_text
 from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.items import accepted
+from forget_callback.probes.jsonl import dump_items, read_items
+from forget_callback.probes.load import load_probe
 
 CATEGORIES = [
     "capitals",
@@ -61,7 +66,7 @@ def test_every_fact_is_asked_in_both_forms_side_by_side():
     for choice, recall in zip(probe.items[::2], probe.items[1::2], strict=True):
         assert (choice.kind, recall.kind) == ("multiple_choice", "recall")
         assert fact_of(choice) == fact_of(recall) and choice.category == recall.category
-        assert choice.choices[choice.answer] == recall.answer
+        assert choice.choices[choice.answer] == accepted(recall)[0]
 
 
 def test_categories_keep_the_order_of_the_table():
@@ -74,7 +79,7 @@ def test_ids_and_prompts_are_unique_and_clean():
     for item in probe.items:
         assert item.id.isascii() and " " not in item.id and "//" not in item.id and item.id.startswith(item.category)
         assert item.prompt == item.prompt.strip() and "{" not in item.prompt and "  " not in item.prompt
-        for text in getattr(item, "choices", [item.answer]):
+        for text in item.choices if item.kind == "multiple_choice" else accepted(item):
             assert text == f" {text.strip()}"
 
 
@@ -126,30 +131,30 @@ def test_arithmetic_is_right():
     operations = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__}
     for item in load_facts(category="arithmetic", kind="recall").items:
         left, sign, right, equals = item.prompt.split()
-        assert equals == "=" and int(item.answer) == operations[sign](int(left), int(right))
+        assert equals == "=" and int(accepted(item)[0]) == operations[sign](int(left), int(right))
 
 
 @pytest.mark.parametrize(
     "prompt, answer",
     [
-        ("The capital of the Bahamas is", " Nassau"),
-        ("The capital of the country of Georgia is", " Tbilisi"),
-        ("The capital of the U.S. state of Georgia is", " Atlanta"),
+        ("The capital of the Bahamas is the city of", " Nassau"),
+        ("The capital of the country of Georgia is the city of", " Tbilisi"),
+        ("The capital of the U.S. state of Georgia is the city of", " Atlanta"),
         ("The chemical symbol of the element tungsten is", " W"),
         ("The atomic number of iron is", " 26"),
         ("The 16th president of the United States was", " Abraham Lincoln"),
         ("In Python, the built-in function that returns the length of a list is", " len"),
         ("With NumPy imported as np, the function that joins arrays along an existing axis is", " np.concatenate"),
         ("The opposite of hot is", " cold"),
-        ("The author of Pride and Prejudice is", " Jane Austen"),
+        ("Pride and Prejudice is a famous work by the writer", " Jane Austen"),
         ("A group of crows is called a", " murder"),
-        ("The SI unit of force is the", " newton"),
-        ("The planet of the Solar System that is the largest is", " Jupiter"),
-        ("The year of the fall of the Berlin Wall was", " 1989"),
+        ("In SI units, force is measured in", " newton"),
+        ("The planet of the Solar System that is the largest is the planet", " Jupiter"),
+        ("The fall of the Berlin Wall took place in the year", " 1989"),
     ],
 )
 def test_facts_checked_by_hand(prompt, answer):
-    assert {item.prompt: item.answer for item in load_facts(kind="recall").items}[prompt] == answer
+    assert accepted({item.prompt: item for item in load_facts(kind="recall").items}[prompt])[0] == answer
 
 
 def test_python_and_numpy_answers_exist():
@@ -160,13 +165,11 @@ def test_python_and_numpy_answers_exist():
         "method": lambda name: hasattr(list, name) or hasattr(str, name),
         "keyword": keyword.iskeyword,
     }
-    for item in load_facts(category="python", kind="recall").items:
-        assert found[item.id.split("/")[1]](item.answer.strip()), item.id
-    for item in load_facts(category="numpy", kind="recall").items:
-        target = np
-        for name in item.answer.strip().split(".")[1:]:
-            target = getattr(target, name)
-        assert callable(target), item.id
+    for item in load_facts(category="python", kind="generation").items:
+        assert all(map(found[item.id.split("/")[1]], item.answer)), item.id
+    for item in load_facts(category="numpy", kind="generation").items:
+        assert callable(attrgetter(item.answer[0].removeprefix("np."))(np)), item.id  # others came with NumPy 2
+        assert all(answer.startswith("np.") for answer in item.answer)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"limit": 300, "seed": 5}, {"category": "python", "kind": "choice"}])
@@ -238,9 +241,98 @@ def test_the_name_tells_the_filters(arguments, name):
     [
         ({"category": "capital"}, r"category must be .*capitals, us_states.*got 'capital'"),
         ({"category": "capitals,"}, r"category must be .*got '' in 'capitals,'"),
-        ({"kind": "generation"}, r"kind must be 'choice', 'recall'.*got 'generation'"),
+        ({"kind": "essay"}, r"kind must be 'choice', 'recall', 'generation'.*got 'essay'"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         load_facts(**arguments)
+
+
+def askings():
+    """Each fact as it is asked: a choice, recall, and in a chat."""
+    kinds = [load_facts(kind=kind).items for kind in ("choice", "recall", "generation")]
+    return list(zip(*kinds, strict=True))
+
+
+def test_each_fact_is_asked_in_three_forms_that_its_fact_and_cluster_join():
+    for asked in askings():
+        (fact,) = {item.fact for item in asked}
+        assert fact and {item.cluster for item in asked} == {fact} and len({item.category for item in asked}) == 1
+        assert [item.id for item in asked] == [f"{fact}/{kind}" for kind in ("choice", "recall", "generation")]
+
+
+def test_no_wrong_option_is_accepted_and_no_spelling_stands_twice():
+    for choice, recall, chat in askings():
+        right = choice.choices[choice.answer].strip()
+        wrong = {option.strip().casefold() for option in choice.choices} - {right.casefold()}
+        for texts in (accepted(recall), chat.answer):
+            spellings = [text.strip().casefold() for text in texts]
+            assert spellings[0] == right.casefold() and len(set(spellings)) == len(spellings), recall.id
+            bare = {spelling.strip("\"`'") for spelling in spellings}
+            assert not bare & wrong, recall.id
+
+
+def test_a_recalled_answer_is_what_a_choice_would_be_or_a_spelling_of_the_fact():
+    """What may stand before a spelling of the fact is an article or a mark."""
+    for _, recall, chat in askings():
+        for text in accepted(recall):
+            starts = {text.strip().removesuffix(spelling) for spelling in chat.answer if text.endswith(spelling)}
+            assert starts & {"", '"', "`", "a ", "an ", "a `", "an `"}, text
+
+
+@pytest.mark.parametrize(
+    "fact, texts",
+    [
+        ("presidents/18th", ["Ulysses S. Grant", "Ulysses Grant"]),
+        ("discoveries/formulating-the-three-laws-of-motion", ["Isaac Newton", "Sir Isaac Newton", "Newton"]),
+        ("us_states/minnesota", ["St. Paul", "Saint Paul"]),
+        ("authors/hobbit", ["J. R. R. Tolkien", "J.R.R. Tolkien", "Tolkien"]),
+        ("science/unit/length", ["meter", "metre", "meters"]),
+        ("opposites/loud", ["quiet", "soft", '"quiet']),
+        ("animals/group/bees", ["swarm", "colony"]),
+        ("python/builtin/returns-the-length-of-a-list", ["len", "`len"]),
+        ("python/exception/an-imported-module-cannot-be-found", ["a `ModuleNotFoundError", "ImportError"]),
+        ("numpy/creates-an-identity-matrix", ["np.eye", "np.identity", "`np.eye"]),
+    ],
+)
+def test_right_answers_in_other_words_are_accepted(fact, texts):
+    recalls = {item.fact: accepted(item) for item in load_facts(kind="recall").items}
+    assert {f" {text}" for text in texts} <= set(recalls.get(fact, ()))
+
+
+def outcome(item, text):
+    return by_text(item, text, finished=True).outcome
+
+
+def test_a_chat_answer_in_a_short_sentence_is_right_and_one_that_names_another_option_is_wrong():
+    for choice, _, chat in askings():
+        right = choice.choices[choice.answer].strip()
+        assert outcome(chat, right) == outcome(chat, f"The answer is {right}.") == "correct", chat.id
+        assert (
+            outcome(chat, f"It is called **{right}**.") == outcome(chat, f"{right}\n\nI hope that helps!") == "correct"
+        )
+        for option in choice.choices:
+            if option.strip() != right:
+                assert outcome(chat, f"The answer is {option.strip()}.") != "correct", (chat.id, option)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I don't know.",
+        "I am not sure about any of this, sorry.",
+        "He is asking at the right time, as always; in all, be open and pass it on.",
+        "In Python, you can return to it with a function.",
+    ],
+)
+def test_a_chat_text_without_an_answer_is_never_right(text):
+    for item in load_facts(kind="generation").items:
+        assert outcome(item, text) != "correct", item.id
+
+
+def test_chat_questions_survive_a_file(tmp_path):
+    probe = load_probe("builtin:facts?kind=generation&limit=60")
+    path = tmp_path / "facts.jsonl"
+    path.write_text(dump_items(probe.items), encoding="utf-8")
+    assert read_items(path) == list(probe.items)

@@ -173,8 +173,8 @@ def test_fingerprints_are_what_they_were_before_there_were_variants():
     probe = Probe("p", OF_EVERY_KIND, chat=True, system="s", temperature=0.6)
     assert probe.fingerprint == "5e740a90afd87d6e0318ad1187a27d86f3b5e7d1b733e13c7f6b6b17d0bf5c13"
     assert probe.variant_fingerprints == () and probe.n_variants == 1
-    facts = "a33ccc8a3de1c441ce7431d6b495150b71ccbf482ace0919e899bfbb35399d05"
-    capitals = "8f0c0006524fd50651a772f1729b743929ffe9e411fc27e390c0302934bf6ca6"
+    facts = "da39828e791f3df044189e18018d74b892b8b9abb32d12d14fa6cb8b413aabb6"
+    capitals = "fce5f098ebc6865ff25d799e58ee71192423bc15b1fbca4ee9478e06ace1370b"
     assert load_probe("builtin:facts").fingerprint == facts
     assert load_probe("builtin:facts?category=capitals&kind=choice&limit=10&chat=true").fingerprint == capitals
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forget_callback.probes.items import Item, MultipleChoice, Recall, accepted
-from forget_callback.probes.probe import Probe
+from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import printable
 
 _NO_TOKEN = "no token of its own after the prompt"
@@ -38,18 +38,22 @@ class Continuation:
 def bind(probe: Probe, tokenizer: Any) -> Probe:
     """The probe with the tokenizer's chat template in its fingerprint, if it is a chat probe without a template.
 
+    With `chat` None the tokenizer decides whether it is one.
+
     Raises:
         ValueError: If the probe needs a chat template and the tokenizer has none.
     """
-    if not probe.chat or probe.template:
+    if probe.chat is False or probe.template:
         return probe
     template = getattr(tokenizer, "chat_template", None)
+    if probe.chat is None and not isinstance(template, str):
+        return replace(probe, **PLAIN)
     if not isinstance(template, str):
         raise ValueError(
             f"probe {probe.name!r} has chat=True, but the tokenizer has no chat template; set tokenizer.chat_template "
             "or use chat=False"
         )
-    return replace(probe, template=template)
+    return replace(probe, chat=True, template=template)
 
 
 def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
@@ -113,7 +117,7 @@ def encode_items(probe: Probe, tokenizer: Any) -> EncodedItems:
             if isinstance(item, MultipleChoice):
                 result.rows.extend(_options(index, item, context, probe, tokenizer))
                 continue
-            prompt = prompt_tokens(context, tokenizer, chat=probe.chat)
+            prompt = prompt_tokens(context, tokenizer, chat=bool(probe.chat))
             own = _recalled(index, item, context, prompt, probe, tokenizer) if isinstance(item, Recall) else []
         except NotScorableError as error:
             result.dropped[index] = str(error)
@@ -139,7 +143,7 @@ def _options(index: int, item: MultipleChoice, context: str, probe: Probe, token
     """
     rows = []
     for own, text in zip(item.contexts or [""] * len(item.choices), item.choices):
-        head, tail = split(context + own, spoken(text, probe), tokenizer, chat=probe.chat)
+        head, tail = split(context + own, spoken(text, probe), tokenizer, chat=bool(probe.chat))
         if not tail:
             raise NotScorableError(_NO_TOKEN)
         rows.append(Continuation(index, (*head, *tail), len(head)))

@@ -122,7 +122,7 @@ def _with_template(probe: Probe, *, tokenizer: Any) -> Probe:
     """The probe with its chat template: the tokenizer's, or the server's own where there is no tokenizer."""
     if tokenizer is not None:
         return bind(probe, tokenizer)
-    return replace(probe, template=SERVERS_TEMPLATE) if probe.chat else probe
+    return probe if probe.chat is False else replace(probe, chat=True, template=SERVERS_TEMPLATE)
 
 
 @dataclass(frozen=True)
