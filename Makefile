@@ -1,4 +1,5 @@
-# On a fresh machine each target sets up .venv by itself; PYTHON picks the interpreter.
+# On a fresh machine each target sets up .venv by itself; PYTHON picks the interpreter. Where it has this clone installed
+# already, as README does it, demo uses that.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= demo-run
@@ -9,8 +10,9 @@ FAST := tests/cli tests/metrics tests/probes tests/report tests/runs tests/scori
 
 .PHONY: demo test coverage check lowest newest docs wheel clean
 
-demo: .venv/installed
-	$(BIN)/forget-callback demo --out $(OUT)
+demo:
+	@if $(PYTHON) .ci/installed_here.py; then $(PYTHON) -m forget_callback demo --out $(OUT); \
+	else $(MAKE) --no-print-directory .venv/installed && $(BIN)/forget-callback demo --out $(OUT); fi
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
@@ -55,6 +57,7 @@ clean:
 	$(BIN)/pip install --quiet --upgrade pip
 
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	@echo "installing into .venv what forget_callback needs, torch is the largest of it: a few minutes"
 	$(BIN)/pip install --quiet -c constraints.txt -e .
 	touch $@
 

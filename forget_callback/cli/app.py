@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
+from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import typer
 from rich.console import Console
 
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import printable
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.spacing import spacing_problem
 
 app = typer.Typer(
     help="See, item by item, what a language model forgets and what it gains.",
-    epilog="--debug, anywhere, shows the traceback of an error.",
+    epilog="In a script: SFTTrainer(..., callbacks=[ForgetCallback('builtin:facts')])",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 notes = Console(stderr=True)
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # of click, or of what typer has of it
+
+
+def _say_version(asked: bool) -> None:
+    if asked:
+        try:
+            print(f"forget-callback {metadata.version('forget-callback')}")
+        except metadata.PackageNotFoundError:
+            print("forget-callback, not installed: run as a module from its sources")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; anywhere in a line.")] = False,
+) -> None:
+    pass  # `main` reads --debug, wherever it stands
+
 
 IncludePath = Annotated[Path | None, typer.Option(help="Directory with YAML tasks of your own, for lm-eval:TASK.")]
 
@@ -55,11 +80,38 @@ def main() -> None:
     debug = "--debug" in sys.argv
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app(args=arguments, prog_name="forget-callback")
+        code = app(args=arguments or ["--help"], prog_name="forget-callback", standalone_mode=False)
+        sys.exit((code or 0) if arguments else 2)
+    except typer.Abort:  # of input that ended
+        sys.exit(2)
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in the buffer goes there at exit
+        sys.exit(2)
     except Exception as error:
         if debug:
             raise
-        text = _harmless(str(error).strip()) or type(error).__name__
-        known = isinstance(error, (ValueError, OSError, ImportError))
-        print(f"error: {text}" if known else f"error: {type(error).__name__}: {text}", file=sys.stderr)
+        text = _wrong_usage(error, arguments) if isinstance(error, UsageError) else _problem(error)
+        print(f"error: {_harmless(text)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _problem(error: Exception) -> str:
+    """An error in words; what is no error of the user's is named by its class."""
+    text = str(error).strip() or type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:  # "[Errno 2] No such file or directory: 'x'"
+        text = f"{str(error.filename)!r}: {error.strerror}"
+    return text if isinstance(error, (ValueError, OSError, ImportError)) else f"{type(error).__name__}: {text}"
+
+
+def _wrong_usage(error: Any, arguments: Sequence[str]) -> str:
+    """What is wrong with the arguments, and how they go; click leaves out the value that came."""
+    lines = [error.format_message().strip().rstrip(".").replace("Value error, ", "")]
+    options = getattr(getattr(error, "param", None), "opts", None) or ()
+    words = [part for one in arguments for part in (one.split("=", 1) if one.startswith("--") else [one])]
+    values = [value for option, value in pairwise(words) if option in options]
+    if values and lines[0].startswith("Invalid") and quoted(values[-1]) not in lines[0]:
+        lines[0] += f", got {quoted(values[-1])}"
+    if error.ctx is not None:
+        usage = " ".join(error.ctx.get_usage().split()).removeprefix("Usage: ")
+        lines.append(f"usage: {usage}; {error.ctx.command_path} --help tells more")
+    return "\n".join(lines)

@@ -13,7 +13,7 @@ from forget_callback.cli.app import app, note
 from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.terminal import changes_markdown, changes_table
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json, decided_by, left_out
-from forget_callback.runs.files import write_text
+from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import Row
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
@@ -32,8 +32,12 @@ IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same tex
 
 @app.command()
 def compare(
-    before: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its first step), snapshot file, or log.")],
-    after: Annotated[str, typer.Argument(help="RUN, RUN@STEP (else its last step), snapshot file, or log.")],
+    before: Annotated[
+        str, typer.Argument(metavar="BEFORE", help="RUN, RUN@STEP (else its first step), snapshot file, or log.")
+    ],
+    after: Annotated[
+        str, typer.Argument(metavar="AFTER", help="RUN, RUN@STEP (else its last step), snapshot file, or log.")
+    ],
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print it.")] = "table",
     fail_if: Annotated[
         list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
@@ -51,7 +55,7 @@ def compare(
     allow_partial: Annotated[bool, PARTIAL] = False,
     allow_identical: Annotated[bool, IDENTICAL] = False,
 ) -> None:
-    """Compares two checkpoints item by item, of runs or of logs.
+    """Compares two models item by item; with gates for CI.
 
     Exit status 1 if a gate fails, 2 for an error, with --inconclusive 3 if a gate neither fails nor passes for sure.
     Logs are an lm-eval output directory or samples_*.jsonl, lighteval details, an inspect log, a validation dump of an
@@ -62,6 +66,8 @@ def compare(
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     for gate in gates:
         gate.require_sense()
+    if junit_file is not None:
+        require_writable(junit_file, "--junit")
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
     remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone

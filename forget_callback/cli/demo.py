@@ -37,7 +37,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("demo-run"),
 ) -> None:
-    """Fine-tunes a model with TRL and the callback and shows what it lost and gained.
+    """Fine-tunes a model and shows what it forgets: minutes, on a CPU.
 
     Without --model a tiny one is made and taught facts first: two minutes, offline. With --model any causal language
     model is trained for a few minutes.

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from forget_callback.cli.app import app, note
 from forget_callback.probes.load import load_probe
+from forget_callback.runs.files import require_writable
 
 if TYPE_CHECKING:
     from forget_callback.tools.dial import Point
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def dial(
-    before: Annotated[str, typer.Argument(help="Model before fine-tuning: directory or hub id.")],
-    after: Annotated[str, typer.Argument(help="Model after it, or its LoRA adapter.")],
+    before: Annotated[str, typer.Argument(metavar="BEFORE", help="Model before fine-tuning: directory or hub id.")],
+    after: Annotated[str, typer.Argument(metavar="AFTER", help="Model after it, or its LoRA adapter.")],
     probe: Annotated[list[str], typer.Option(help="Probe spec of what must not be forgotten; repeat for several.")],
     task: Annotated[str, typer.Option(help="Probe spec of what fine-tuning should teach.")],
     points: Annotated[str, typer.Option(help="Interpolation weights, comma-separated.")] = "0,0.25,0.5,0.75,1",
@@ -28,13 +29,15 @@ def dial(
     save: Annotated[Path | None, typer.Option(help="Save the best point's model here.")] = None,
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
 ) -> None:
-    """Scores interpolations between two models: how much of a fine-tuning to keep."""
+    """Scores models between two: how much of a fine-tuning to keep."""
     from forget_callback.tools.dial import best_point, dial_table, turn_dial
 
     try:
         shares = [float(part) for part in points.split(",")]
     except ValueError:
         raise ValueError(f"--points must be numbers from 0 to 1 with commas, got {points!r}") from None
+    if save is not None:
+        require_writable(save, "--save", directory=True)
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
 
     found = turn_dial(before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save)

@@ -34,7 +34,10 @@ def plan(
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Says what loss a probe's items can show, how many items find a loss, and what an evaluation costs."""
+    """Says how small a loss a probe can show, and what that costs.
+
+    Nothing is trained. With --model a part of the items is scored, for what is known and for the time that it takes.
+    """
     if detect is not None and not 0 < detect < 1:
         raise ValueError(f"--detect must be a share of the items between 0 and 1, such as 0.02, got {detect:g}")
     probe = load_probe(with_include_path(spec, include_path), limit=limit)

@@ -9,18 +9,22 @@ from typing import Annotated
 import typer
 
 from forget_callback.cli.app import app, note
-from forget_callback.runs.files import write_text
+from forget_callback.runs.files import require_writable, write_text
 
 
 @app.command()
 def replay(
-    run: Annotated[str, typer.Argument(help="RUN or RUN@STEP.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="RUN or RUN@STEP.")],
     pool: Annotated[str, typer.Option(help="Training data: a .jsonl, .json or .parquet file, or hub id.")],
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     size: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",
 ) -> None:
-    """Selects training examples nearest to the items that a run forgot, excluding the probe's own items."""
+    """Selects training data nearest to what a run forgot.
+
+    Examples that contain an item of the probe are left out.
+    """
+    require_writable(out, "--out")
     from forget_callback.tools.replay import read_pool, replay_pack
 
     pack = replay_pack(run, read_pool(pool, split), size=size)

@@ -17,7 +17,7 @@ from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
-from forget_callback.runs.files import write_text
+from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.store import Store, open_run
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 
@@ -25,7 +25,7 @@ from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 @app.command()
 def report(
     runs: Annotated[
-        list[str], typer.Argument(metavar="RUN [RUN ...]", help="Runs, or logs of one model's checkpoints in order.")
+        list[str], typer.Argument(metavar="RUN", help="Runs, or logs of one model's checkpoints in order.")
     ],
     out: Annotated[Path, typer.Option(help="The HTML file to write.")] = Path("report.html"),
     stages: Annotated[
@@ -37,15 +37,16 @@ def report(
     n_choices: Annotated[int | None, OPTIONS] = None,
     allow_partial: Annotated[bool, PARTIAL] = False,
 ) -> None:
-    """Writes one or several runs as a self-contained HTML page: verdict, curves, map, and every item's answers.
+    """Writes the page of a run: verdict, curves, every answer.
 
-    Logs of lm-eval, lighteval, inspect or RL trainers, and files with `id` and `score`, become the checkpoints of one
-    run, in the order given.
+    One HTML file that needs no network, of one run or of several side by side. Logs of lm-eval, lighteval, inspect or
+    RL trainers, and files with `id` and `score`, become the checkpoints of one run, in the order given.
     """
     import tempfile
 
     from forget_callback.report import write_report
 
+    require_writable(out, "--out")
     logs = [is_log(Path(run)) for run in runs]
     if not any(logs):
         print(write_report(runs, out, stages=stages))
@@ -74,12 +75,12 @@ def _run_of_logs(paths: Sequence[str], directory: Path, chosen: LogOptions) -> S
 
 @app.command()
 def probes(
-    spec: Annotated[str, typer.Argument(help="Probe spec, such as builtin:facts or probe.jsonl.")],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="Probe spec, such as builtin:facts or probe.jsonl.")],
     show: Annotated[int, typer.Option(min=0, help="Items to print.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Items at most, drawn as a run would.")] = None,
     include_path: IncludePath = None,
 ) -> None:
-    """Loads and validates a probe and prints its contents."""
+    """Checks a probe and prints what is in it."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
     print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
@@ -96,10 +97,14 @@ def probes(
 
 @app.command()
 def verify(
-    config: Annotated[Path, typer.Argument(help="A recipe's YAML.")],
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe's YAML.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps per training run; there are three.")] = 5,
 ) -> None:
-    """Trains with and without the callback, compares weights, losses and generators; exit status 1 if they differ."""
+    """Proves that the callback changes nothing in a training of yours.
+
+    Trains a few steps of a recipe with and without it and compares weights, losses and random generators by hash; exit
+    status 1 if they differ.
+    """
     import tempfile
 
     from forget_callback.tools.recipe import Recipe
@@ -132,7 +137,12 @@ def workspace(
     project: Annotated[str, typer.Option(help="W&B project of the runs.")],
     save_json: Annotated[Path | None, typer.Option(help="Write JSON to this file instead of saving to W&B.")] = None,
 ) -> None:
-    """Builds a saved W&B workspace: overview, per category, items, cost."""
+    """Saves a W&B workspace with panels for forgetting.
+
+    Its sections: overview, per category, items, cost.
+    """
+    if save_json is not None:
+        require_writable(save_json, "--save-json")
     from forget_callback.training.wandb_tracker import as_json, make_workspace
 
     made = make_workspace(entity, project)

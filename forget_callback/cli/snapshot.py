@@ -12,6 +12,7 @@ from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_in
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import snapshot_line
+from forget_callback.runs.files import require_writable
 from forget_callback.runs.headline import percent
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 def snapshot(
     models: Annotated[
         list[str],
-        typer.Argument(metavar="MODEL [MODEL ...]", help="Directories, hub ids, or one http://HOST:PORT/v1#MODEL."),
+        typer.Argument(metavar="MODEL", help="Directories, hub ids, or one http://HOST:PORT/v1#MODEL."),
     ],
     probe: Annotated[list[str], typer.Option(help="Probe spec; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
@@ -39,8 +40,13 @@ def snapshot(
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests to a server.")] = 16,
     include_path: IncludePath = None,
 ) -> None:
-    """Scores a model on probes and writes a run directory; for several checkpoints, the history of their run."""
-    probes, store = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe], Store(out)
+    """Scores a model, or the checkpoints of a run, on probes.
+
+    Writes a run directory, which compare and report read; of several checkpoints with the history of their run.
+    """
+    store = Store(out)
+    require_writable(out, "--out", directory=True)
+    probes = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe]
     say_spacing(*probes)
     if any(map(is_address, models)):
         if len(models) > 1 or baseline is not None:
@@ -86,7 +92,12 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
 
 
 def _begin(store: Store, probes: Sequence[Probe], step: int, model: str) -> None:
-    """Prepares the store; refuses a step that it holds already, before anything is scored."""
+    """Prepares the store; refuses the record of a training and a step that is there, before anything is scored."""
+    if store.exists and store.run.status is not None:
+        raise ValueError(
+            f"--out: {store.path} is the record of a training, and one model more does not belong in it; give another "
+            "--out. To score all checkpoints of a run name its directory as MODEL"
+        )
     if not store.exists:
         store.write_training(Training(model=model))
     store.begin(probes)

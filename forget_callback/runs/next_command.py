@@ -15,29 +15,29 @@ from pathlib import Path
 PROGRAM = "forget-callback"
 
 
-def next_command(*arguments: object) -> str:
-    """A command of ours with these arguments, quoted for a shell.
+def next_command(*arguments: object, program: str = PROGRAM) -> str:
+    """A command with these arguments, quoted for a shell.
 
     As short as it runs: the program's name where the one on PATH is of this environment, else its path from the current
     directory, else ``python -m forget_callback``.
 
     Args:
         *arguments: A path or text each.
+        program: Ours, or another that pip puts beside it and that is a module of nearly that name, such as wandb.
     """
-    return " ".join([_program(), *(shlex.quote(str(argument)) for argument in arguments)])
+    return " ".join([_called(program), *(shlex.quote(str(argument)) for argument in arguments)])
 
 
-def _program() -> str:
+def _called(program: str) -> str:
     """How this environment's program is called."""
-    beside = Path(sys.executable).with_name(
-        f"{PROGRAM}.exe" if os.name == "nt" else PROGRAM
-    )  # its link, not its target
-    started = Path(sys.argv[0]) if Path(sys.argv[0]).stem == PROGRAM else beside
+    python = Path(sys.executable)  # beside it lie the programs: beside the link, not what it points to
+    beside = python.with_name(f"{program}.exe" if os.name == "nt" else program)
+    started = Path(sys.argv[0]) if Path(sys.argv[0]).stem == program else beside
     for script in (started, beside):
         if script.is_file():
-            return PROGRAM if _is_on_path(PROGRAM, script) else shlex.quote(_from_here(script))
-    name = next((name for name in ("python", "python3") if _is_on_path(name, Path(sys.executable))), None)
-    return f"{name or shlex.quote(_from_here(Path(sys.executable)))} -m forget_callback"
+            return program if _is_on_path(program, script) else shlex.quote(_from_here(script))
+    name = next((name for name in ("python", "python3") if _is_on_path(name, python)), None)
+    return f"{name or shlex.quote(_from_here(python))} -m {program.replace('-', '_')}"
 
 
 def _is_on_path(name: str, program: Path) -> bool:
@@ -48,7 +48,8 @@ def _is_on_path(name: str, program: Path) -> bool:
     found = shutil.which(name)
     if found is None:
         return False
-    return os.path.abspath(found) == os.path.abspath(program) or (name == PROGRAM and os.path.samefile(found, program))
+    is_python = name.startswith("python")
+    return os.path.abspath(found) == os.path.abspath(program) or (not is_python and os.path.samefile(found, program))
 
 
 def _from_here(program: Path) -> str:

@@ -1,0 +1,134 @@
+"""What a newcomer meets first: the help, the version, and errors that say what was given and what to do."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+import typer
+
+from forget_callback import MultipleChoice, Probe, Snapshot, Store
+from forget_callback.cli import GROUPS
+from forget_callback.cli.app import app
+
+PROBE = Probe("p", [MultipleChoice(f"i{i}", f"{i} is", list("abcd"), i % 4) for i in range(8)])
+COMMANDS = list(typer.main.get_command(app).commands)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two snapshots, in the current directory."""
+    store = Store(tmp_path / "run")
+    store.begin([PROBE])
+    for step in (0, 10):
+        right = [float(i > step / 5) for i in range(8)]
+        store.write(Snapshot("p", PROBE.fingerprint, step, list(PROBE.ids), right, n_choices=PROBE.n_choices))
+    return tmp_path / "run"
+
+
+def refused(run_cli, *arguments):
+    """The error of a command that does nothing: one or two lines, exit status 2, nothing on standard output."""
+    code, out, err = run_cli(*arguments)
+    assert (code, out) == (2, ""), err
+    assert err.startswith("error: ") and len(err.splitlines()) <= 2 and "Traceback" not in err
+    return err
+
+
+def test_the_version(run_cli):
+    assert run_cli("--version") == (0, f"forget-callback {metadata.version('forget-callback')}\n", "")
+
+
+def test_the_help_begins_with_the_demo_and_has_every_command_in_a_line(run_cli):
+    code, out, _ = run_cli("--help")
+    assert code == 0 and run_cli()[1] == out and run_cli()[0] == 2
+    places = [re.search(rf"^\W*{name} +[A-Z].*\.\W*$", out, re.MULTILINE) for name in COMMANDS]
+    assert all(places), "a summary that is broken into lines"
+    assert [place.start() for place in places] == sorted(place.start() for place in places)
+    assert [name for names in GROUPS.values() for name in names] == COMMANDS and COMMANDS[0] == "demo"
+    assert all(title in out for title in GROUPS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_that_shows_what_it_takes(run_cli, name):
+    code, out, _ = run_cli(name, "--help")
+    takes = [one for one in typer.main.get_command(app).commands[name].params if one.param_type_name == "argument"]
+    assert code == 0 and all(one.metavar and one.metavar.isupper() and one.metavar in out for one in takes)
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("compare one", "'AFTER'"),
+        ("compar a b", "compare"),
+        ("compare a b --formt json", "--format"),
+        ("compare a b --format xml", "'xml'"),
+        ("compare a b --n-choices 1", "got '1'"),
+        ("compare a b --n-choices=1", "got '1'"),
+        ("plan builtin:facts --limit many", "got 'many'"),
+        ("snapshot model --out x --probe", "--probe"),
+        ("dial a b --task t", "--probe"),
+        ("report", "RUN"),
+        ("--vers", "--version"),
+    ],
+)
+def test_wrong_usage_names_the_argument_and_what_came(run_cli, line, problem):
+    err = refused(run_cli, *line.split())
+    assert problem in err
+    assert "--help tells more" in err or "requires an argument" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    line = [sys.executable, "-m", "forget_callback", "probes", "builtin:facts", "--show", "2000"]
+    command = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command.stdout.readline()
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    command.wait()
+    command.stderr.close()
+
+
+# ---- where results go
+
+
+OUTPUTS = [
+    ("snapshot no/model --probe builtin:facts --out", "--out"),
+    ("report RUN --out", "--out"),
+    ("replay RUN --pool pool.jsonl --out", "--out"),
+    ("compare RUN RUN --fail-if n10>1 --junit", "--junit"),
+    ("dial a b --probe builtin:facts --task x.jsonl --save", "--save"),
+    ("workspace --entity e --project p --save-json", "--save-json"),
+]
+
+
+@pytest.mark.parametrize("line, option", OUTPUTS)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(run_cli, run, tmp_path, line, option, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    arguments = line.replace("RUN", str(run)).split()
+    err = refused(run_cli, *arguments, tmp_path / "file" / "below" / "out")
+    assert f"{option} '{tmp_path}/file/below/out' cannot be made: '{tmp_path}/file' is a file" in err
+    wants_directory = option == "--save" or line.startswith("snapshot")
+    wrong = tmp_path / "file" if wants_directory else tmp_path
+    err = refused(run_cli, *arguments, wrong)
+    assert f"{option} '{wrong}' is a {'file' if wants_directory else 'directory'}; expected a " in err
+    monkeypatch.setattr("shutil.disk_usage", lambda place: _Full)
+    err = refused(run_cli, *arguments, tmp_path / "new" / "out")
+    assert "0.1 MB are free there" in err and not (tmp_path / "new").exists()
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+class _Full:
+    free = 100_000
+
+
+def test_one_model_more_does_not_get_into_the_record_of_a_training(
+    run_cli, run, make_model, tokenizer, tmp_path, capsys
+):
+    make_model().save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").unlink()  # refused before there is a model to score
+    Store(run).set_run(status="ended", steps=10)
+    capsys.readouterr()
+    err = refused(run_cli, "snapshot", tmp_path / "model", "--probe", "builtin:facts?limit=4", "--out", run)
+    assert "is the record of a training" in err and "give another --out" in err
+    assert Store(run).steps("p") == [0, 10] and len(Store(run).probes()) == 1
