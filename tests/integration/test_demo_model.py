@@ -1,14 +1,22 @@
 """`demo --model` as a user runs it, on a tiny model in a directory: each method, own data, own probe, bad input."""
 
+import json
 import re
+import shlex
 
+import datasets
 import pandas as pd
 import pytest
 import torch
 
+from forget_callback import Recall, load_probe
 from forget_callback.demo import tiny
-from forget_callback.demo.samples import quiz
+from forget_callback.demo.clock import duration
+from forget_callback.demo.samples import own_samples, quiz, short_and_right
+from forget_callback.probes.items import accepted
+from forget_callback.runs.store import Store
 
+COMMON = {"the", "of", "a", "an", "is", "was", "in", "to", "and", "that", "with", "for", "as", "by", "on"}
 PROBE = "builtin:facts?kind=choice&limit=40"
 
 
@@ -68,3 +76,190 @@ def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, direct
     for row, accuracy in zip(rows, history["accuracy_after"].iloc[1:], strict=True):
         assert float(row[2]) == pytest.approx(100 * accuracy, abs=0.051)
     assert re.search(r"step \d+ of \d+, about \d+ (s|min) left", err)
+
+
+def test_it_shows_what_was_lost_and_gained_and_where_everything_is(demo, directory, tmp_path, monkeypatch):
+    """Against a slow count in the snapshots; what it says to do next can be done."""
+    monkeypatch.setenv("COLUMNS", "120")
+    out, _ = demo(directory, "--samples", 200, "--probe", PROBE)
+    store, (name,) = Store(tmp_path / "run"), table(tmp_path / "run")["probe"].unique()
+    before, after = (store.read(name, store.steps(name)[i]).to_pandas() for i in (0, -1))
+    for what, right, wrong in (("Lost", before, after), ("Gained", after, before)):
+        moved = {
+            str(right["id"][i])
+            for i in range(len(right))
+            if all(right[c][i] == 1 and wrong[c][i] == 0 for c in ("correct", "correct_2"))
+        }
+        title = re.search(rf"^{what}: .*?$", out, re.MULTILINE)
+        assert (title is not None) == bool(moved)
+        if moved:
+            shown = out[title.start() :].split("\n\n")[1]
+            answers = {str(p).strip() for p in before["prediction"]} | {str(p).strip() for p in after["prediction"]}
+            assert sum(answer in shown for answer in answers) >= 2
+    for name in ("page", "run directory", "model"):
+        assert tmp_path.joinpath(re.search(rf"^{name} +(\S+)", out, re.MULTILINE)[1]).exists()
+    assert (tmp_path / "run" / "wandb").is_dir()
+
+
+def test_what_it_says_to_do_next_can_be_done(demo, run_cli, directory, tmp_path):
+    out, _ = demo(directory, "--samples", 32, "--probe", PROBE)
+    commands = re.findall(r"forget-callback (\w.*)$", out[out.index("next") :], re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = shlex.split(command)
+        words += ["--samples", "32", "--probe", PROBE] if words[0] == "demo" else []
+        status, _, err = run_cli(*words)
+        assert status == 0, err
+
+
+def test_lora_trains_an_adapter_and_leaves_the_model_as_it_was(demo, directory, tmp_path):
+    out, err = demo(directory, "--lora", "--samples", 32, "--probe", PROBE)
+    assert (tmp_path / "run" / "model" / "adapter_config.json").is_file()
+    assert not (tmp_path / "run" / "model" / "model.safetensors").exists()
+    assert "with LoRA" in err and "loss" in out
+
+
+TALK = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Good morning"}]
+OWN = {
+    "messages": ("sft", {"messages": TALK}),
+    "pairs": ("sft", {"prompt": "Hello", "completion": " Good morning"}),
+    "text": ("sft", {"text": "Hello, good morning", "source": "ours"}),
+    "preferences": ("dpo", {"prompt": TALK[:1], "chosen": TALK[1:], "rejected": [{**TALK[1], "content": "Go away"}]}),
+    "plain preferences": ("dpo", {"prompt": "Hello", "chosen": " Hi", "rejected": " Go away"}),
+    "questions": ("grpo", {"prompt": "What is two and two?", "answer": 4}),
+}
+
+
+def write(rows, path):
+    """Rows as a file in the form that its name says."""
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    elif path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        datasets.Dataset.from_list(rows).save_to_disk(path)
+    return path
+
+
+FORMS = [*((name, ".jsonl") for name in OWN), ("text", ".csv"), ("messages", ".parquet"), ("pairs", "")]
+
+
+@pytest.mark.parametrize("name, suffix", FORMS)
+def test_own_data_in_every_form_that_trl_knows(tmp_path, name, suffix):
+    """Of the samples alone: which methods train is shown above."""
+    method, row = OWN[name]
+    data = write([{**row, "number": i} for i in range(40)], tmp_path / f"own{suffix}")
+    samples = own_samples(str(data), method, count=32, seed=0)
+    assert len(samples.rows) == 32 and samples.available == 40
+    assert set(samples.rows.column_names) == set(row) - {"source"}
+    assert samples.rows[0] == {column: row[column] for column in samples.rows.column_names}
+
+
+def test_own_data_on_a_base_model_without_a_template_watched_by_a_probe_of_ones_own(demo, base, tmp_path):
+    """Fewer rows than the demo would take: what there is is trained on once."""
+    write([OWN["messages"][1]] * 12, tmp_path / "talk.jsonl")
+    items = [{"id": f"{i}", "kind": "recall", "prompt": f"{i} plus one is", "answer": f" {i + 1}"} for i in range(30)]
+    write(items, tmp_path / "sums.jsonl")
+    out, err = demo(base, "--data", tmp_path / "talk.jsonl", "--probe", tmp_path / "sums.jsonl")
+    assert "12 samples (talk.jsonl)" in out and "30 items of sums" in err
+    assert set(table(tmp_path / "run")["probe"]) == {"sums"}
+    assert table(tmp_path / "run")["samples_seen"].iloc[-1] == 12
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another_order(demo, run_cli, directory, tmp_path):
+    demo(directory, "--samples", 32, "--probe", PROBE)
+    first = table(tmp_path / "run")
+    losses = [first["margin"].iloc[-1]]
+    for seed in (0, 1):
+        demo(directory, "--samples", 32, "--probe", PROBE, "--seed", seed)
+        losses.append(table(tmp_path / "run")["margin"].iloc[-1])
+    assert losses[0] == losses[1] != losses[2]
+
+
+BAD = {
+    "lora": (["--lora"], "--lora needs --model"),
+    "data": (["--data", "x.jsonl"], "--data needs --model"),
+    "probe": (["--probe", "builtin:facts"], "--probe needs --model"),
+    "dpo": (["--method", "dpo"], "--method dpo needs --model"),
+    "several": (["--lora", "--data", "x"], "--data and --lora need --model"),
+}
+
+
+@pytest.mark.parametrize("options, said", BAD.values(), ids=BAD)
+def test_options_of_a_real_model_without_one_are_an_error(run_cli, tmp_path, options, said):
+    status, _, err = run_cli("demo", "--out", tmp_path / "run", *options)
+    assert status == 2 and said in err and "Traceback" not in err
+    assert not (tmp_path / "run").exists()
+
+
+BAD_DATA = {
+    "columns": ("sft", [{"question": "a", "answer": "b"}], "'messages' or 'prompt' and 'completion' or 'text'"),
+    "of dpo": ("dpo", [OWN["messages"][1]], "'chosen' and 'rejected'"),
+    "without a reward": ("grpo", [{"prompt": "a"}], "a reward of your own"),
+    "a number": ("sft", [{"text": 3}], "column 'text'"),
+    "empty text": ("sft", [{"text": " "}], "column 'text'"),
+    "no conversation": ("sft", [{"messages": [{"from": "human", "value": "a"}]}], "column 'messages'"),
+}
+
+
+@pytest.mark.parametrize("method, rows, said", BAD_DATA.values(), ids=BAD_DATA)
+def test_data_that_cannot_be_trained_on_are_an_error_in_words(run_cli, directory, tmp_path, method, rows, said):
+    data = write(rows, tmp_path / "own.jsonl")
+    options = ["--data", data, "--method", method, "--probe", PROBE, "--out", tmp_path / "run"]
+    status, _, err = run_cli("demo", "--model", directory, *options)
+    assert status == 2 and said in err and "own.jsonl" in err and len(err.strip().splitlines()) <= 2
+    assert not (tmp_path / "run" / "forget").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "notes.txt", "empty.jsonl", "broken.jsonl", "no/such-set"])
+def test_a_file_that_holds_no_samples_is_an_error_in_words(run_cli, directory, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    for file, text in {"notes.txt": "hello", "empty.jsonl": "", "broken.jsonl": '{"text": \n'}.items():
+        (tmp_path / file).write_text(text)
+    status, _, err = run_cli("demo", "--model", directory, "--data", name, "--out", tmp_path / "run")
+    assert status == 2 and name in err and len(err.strip().splitlines()) <= 2
+
+
+@pytest.mark.parametrize("model", ["no/such-model", "nowhere"])
+def test_a_model_that_cannot_be_had_is_an_error_in_words(run_cli, tmp_path, model):
+    status, _, err = run_cli("demo", "--model", model, "--out", tmp_path / "run")
+    assert status == 2 and model in err and len(err.strip().splitlines()) <= 3
+
+
+def test_replay_is_of_the_tiny_model(run_cli, directory, tmp_path):
+    status, _, err = run_cli("demo", "--model", directory, "--replay", 0.2, "--out", tmp_path / "run")
+    assert status == 2 and "--replay" in err and "--data" in err
+
+
+def test_the_quiz_teaches_no_fact_of_the_probe():
+    """No answer is the answer of a fact, and no sample holds both the subject and the answer of one."""
+    samples = quiz()
+    assert len(samples) > 300 and len({question for question, _ in samples}) == len(samples)
+
+    def bare(text):
+        return re.sub(r"^(the|an?) ", "", text.strip().casefold())
+
+    recalls = [item for item in load_probe("builtin:facts?kind=recall").items if isinstance(item, Recall)]
+    facts = [(item, bare(answer)) for item in recalls for answer in accepted(item)]
+    assert {bare(answer) for _, answer in samples} & {answer for _, answer in facts} == set()
+    for question, answer in samples:
+        words = set(re.findall(r"\w+", f"{question} {answer}".casefold()))
+        for item, right in facts:
+            subject = set(re.findall(r"\w+", item.prompt.casefold())) - COMMON
+            assert not (subject and subject <= words and set(right.split()) <= words), (question, item.prompt)
+
+
+TIMES = [(3, "about 5 s"), (54, "about 55 s"), (75, "about 1 min"), (3600, "about 60 min")]
+
+
+@pytest.mark.parametrize("seconds, said", TIMES)
+def test_time_left_is_as_exact_as_an_estimate_is(seconds, said):
+    assert duration(seconds) == said
+
+
+def test_the_reward_is_for_short_answers_that_are_right():
+    texts = ["Rice", "the rice.", "prices", "", "Well, that is rice as far as I know about it"]
+    rewards = short_and_right([[{"role": "assistant", "content": text}] for text in texts], answer=["rice"] * 5)
+    assert rewards == pytest.approx([1, 1, 0.5, 0, 0.5 + 2 / 11])
