@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,9 +18,11 @@ from forget_callback.demo.samples import Samples
 from forget_callback.demo.wish import Wish
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
+from forget_callback.probes.variants import QUESTION
 from forget_callback.report.terminal import plain_table
 from forget_callback.runs.headline import estimate, headline, percent
 from forget_callback.runs.history import Row
+from forget_callback.runs.next_command import next_command
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -94,30 +96,38 @@ def _correct(side: Snapshot, number: int, *, of: Snapshot) -> NDArray[Any]:
 
 
 def changed(what: str, probe: Probe, before: Snapshot, after: Snapshot, places: NDArray[np.int64]) -> Table:
-    """A few items that were lost or gained, with the answer before and now."""
+    """A few items that were lost or gained, with the right answer and the wrong one."""
     every = " in every prompt" if before.n_variants > 1 else ""
-    way = "right before and wrong now" if what == "lost" else "wrong before and right now"
-    shown = f", {SHOWN} of {len(places)}" if len(places) > SHOWN else ""
+    way = "right before, wrong now" if what == "lost" else "wrong before, right now"
+    shown = f" ({SHOWN} of {len(places)})" if len(places) > SHOWN else ""
     table = plain_table(f"{what.capitalize()}: {way}{every}{shown}")
-    prompts = {item.id: item.prompt for item in probe.items}
-    for name in ("prompt", "answer before", "answer now"):
+    names = ("right answer", "answer now") if what == "lost" else ("answer before", "right answer")
+    for name in ("question", *names):
         table.add_column(name, overflow="fold")
+    prompts = {item.id: item.prompt for item in probe.items}
     for i in places[:SHOWN]:
-        texts = (prompts[str(before.ids[i])], before.prediction[i], after.prediction[i])
+        asked = prompts[str(before.ids[i])].removeprefix(QUESTION.opening).removesuffix(QUESTION.closing)
+        texts = (asked, before.prediction[i], after.prediction[i])
         table.add_row(*(Text(printable(" ".join(str(text).split()))) for text in texts))
     return table
 
 
 def _places(wish: Wish, store: Store) -> list[tuple[str, str]]:
     """Where the run is, and what to do next."""
-    out, run = shlex.quote(str(wish.out)), offline_run(wish.out)
-    lora = [] if wish.lora else [f"forget-callback demo --model {shlex.quote(wish.model)} --lora --out {out}-lora"]
+    run = offline_run(wish.out)
+    commands = [next_command("compare", wish.out, wish.out)]
+    if not wish.lora and find_spec("peft") is not None:
+        options = [] if wish.data is None else ["--data", wish.data]
+        options += [] if wish.method == "sft" else ["--method", wish.method]
+        options += [] if wish.samples is None else ["--samples", str(wish.samples)]
+        options += [] if wish.seed == 0 else ["--seed", str(wish.seed)]
+        options += [word for spec in wish.probes for word in ("--probe", spec)]
+        commands.append(next_command("demo", "--model", wish.model, *options, "--lora", "--out", f"{wish.out}-lora"))
     return [
         ("", ""),
         ("page", str(store.path / "report.html")),
         ("run directory", str(wish.out)),
         ("model", str(wish.out / "model")),
         *([("W&B run", f"{run}   (wandb leet {run})")] if run is not None else []),
-        ("next", f"forget-callback compare {out} {out}"),
-        *(("", command) for command in lora),
+        *zip(("next", "", ""), commands),
     ]

@@ -26,6 +26,7 @@ from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import curve_table, first_lost_table, sparkline
 from forget_callback.runs.headline import headline, percent
+from forget_callback.runs.next_command import next_command
 from forget_callback.runs.store import Store
 
 FACTS = 300
@@ -121,7 +122,7 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     results.print(f"report         {store.path / 'report.html'}", highlight=False, soft_wrap=True)
     if (run := offline_run(out)) is not None:
         results.print(f"W&B run        {run}   (wandb leet {run})", highlight=False, soft_wrap=True)
-    results.print(f"next           forget-callback compare {out} {out}", highlight=False, soft_wrap=True)
+    results.print(f"next           {next_command('compare', out, out)}", highlight=False, soft_wrap=True)
 
 
 class _Bar(TrainerCallback):

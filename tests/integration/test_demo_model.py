@@ -79,7 +79,7 @@ def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, direct
 
 
 def test_it_shows_what_was_lost_and_gained_and_where_everything_is(demo, directory, tmp_path, monkeypatch):
-    """Against a slow count in the snapshots; what it says to do next can be done."""
+    """Against a slow count in the snapshots."""
     monkeypatch.setenv("COLUMNS", "120")
     out, _ = demo(directory, "--samples", 200, "--probe", PROBE)
     store, (name,) = Store(tmp_path / "run"), table(tmp_path / "run")["probe"].unique()
@@ -93,22 +93,19 @@ def test_it_shows_what_was_lost_and_gained_and_where_everything_is(demo, directo
         title = re.search(rf"^{what}: .*?$", out, re.MULTILINE)
         assert (title is not None) == bool(moved)
         if moved:
-            shown = out[title.start() :].split("\n\n")[1]
+            shown = re.split(r"\n *\n", out[title.start() :])[1]
             answers = {str(p).strip() for p in before["prediction"]} | {str(p).strip() for p in after["prediction"]}
             assert sum(answer in shown for answer in answers) >= 2
     for name in ("page", "run directory", "model"):
         assert tmp_path.joinpath(re.search(rf"^{name} +(\S+)", out, re.MULTILINE)[1]).exists()
-    assert (tmp_path / "run" / "wandb").is_dir()
 
 
 def test_what_it_says_to_do_next_can_be_done(demo, run_cli, directory, tmp_path):
     out, _ = demo(directory, "--samples", 32, "--probe", PROBE)
-    commands = re.findall(r"forget-callback (\w.*)$", out[out.index("next") :], re.MULTILINE)
+    commands = re.findall(r"(?:forget-callback|forget_callback) (\w.*)$", out[out.index("next") :], re.MULTILINE)
     assert commands
     for command in commands:
-        words = shlex.split(command)
-        words += ["--samples", "32", "--probe", PROBE] if words[0] == "demo" else []
-        status, _, err = run_cli(*words)
+        status, _, err = run_cli(*shlex.split(command))
         assert status == 0, err
 
 
