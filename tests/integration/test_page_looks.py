@@ -155,6 +155,18 @@ def test_every_card_is_drawn_when_the_page_is_loaded(browser, run, wordy, name):
     assert all(cards.values()), cards
 
 
+def test_a_page_in_a_sandbox_is_drawn_as_well(browser, run, tmp_path):
+    outer, complaints = tmp_path / "outer.html", []
+    outer.write_text(f'<iframe sandbox="allow-scripts" width="900" height="700" src="{run.as_uri()}"></iframe>')
+    page = browser.new_page()
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(outer.as_uri())
+    inner = page.frames[1]
+    inner.wait_for_selector("html[data-ready]")
+    assert all(dict(inner.evaluate(CARDS)).values())
+    assert complaints == []
+
+
 def test_a_page_that_is_printed_at_once_is_light_and_whole(browser, run):
     page = browser.new_context(viewport=DESK, color_scheme="dark").new_page()
     page.goto(run.as_uri())

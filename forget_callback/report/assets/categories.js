@@ -8,6 +8,22 @@ const MAPS = [
 const MOST = 0.3;  // the colours end there in every run: a scale that follows the numbers paints noise as strongly as loss
 const PALE = 0.16;
 
+const ruler = document.createElement("canvas").getContext("2d");
+
+/** How wide a text is in a chart, in pixels. */
+function textWidth(text, size) {
+  ruler.font = `${size}px ${colour("sans")}`;
+  return ruler.measureText(text).width;
+}
+
+/** As much of a name as `most` pixels hold. */
+function fitting(name, size, most) {
+  if (textWidth(name, size) <= most) return name;
+  const signs = Array.from(name);
+  while (signs.length > 1 && textWidth(signs.join("") + "…", size) > most) signs.length -= Math.max(1, Math.floor(signs.length / 8));
+  return signs.join("") + "…";
+}
+
 /** A category's name where space is short. */
 const short = (name, length = 26) => (name.length > length ? name.slice(0, length - 1) + "…" : name);
 
@@ -53,16 +69,17 @@ function drawMap() {
     Object.assign(traces[0], { text: label, texttemplate: "%{text}", textfont: { size: 11 } });
     traces.unshift({ ...cells, z: pick((name, i) => !sure(name, i)), showscale: false, opacity: PALE });
   }
+  const size = rows.length > 40 ? 10.5 : 12.5, labels = rows.map((name) => fitting(name, size, narrow ? 100 : 190));
   const layout = chartLayout({
-    height, margin: { l: 14 + 7 * Math.max(...rows.map((name) => Math.min(name.length, narrow ? 14 : 26))), r: 10, t: 6, b: 46 },
+    height, margin: { l: 10 + Math.max(...labels.map((name) => textWidth(name, size))), r: 10, t: 6, b: 46 },
     xaxis: { tickvals: ticks, ticktext: ticks.map((i) => shortCount(x[i])), title: AXES[chosen.axis], showgrid: false },
-    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((name) => plain(short(name, narrow ? 14 : 26))), showgrid: false, tickfont: { size: rows.length > 40 ? 10.5 : 12.5 } },
+    yaxis: { tickvals: rows.map((_, i) => i), ticktext: labels.map(plain), showgrid: false, tickfont: { size } },
   });
   $("#map-chart").style.minHeight = `${height}px`;
   draw("#map-chart", traces, layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
   const found = rows.filter((name) => isSignificant(probe, name, run.steps.length - 1)).length;
   const holm = `Strong cells with a number or dot are significant losses (Holm-corrected over the ${count(rows.length)} categories of a checkpoint), pale ones are not. Significant at the last checkpoint: ${found ? plural(found, "category", "categories") : "none"}.`;
-  replace($("#map-note"), `${marked ? holm : "Raw answers, guesses included: a single cell says little."} Hover for intervals; click a row for its items.`);
+  replace($("#map-note"), `${marked ? holm : "Raw answers, guesses included: a single cell says little."} `, el("span", { class: "screen" }, "Hover for intervals; click a row for its items."));
   withPlotly().then(() => {
     const place = $("#map-chart");
     place.removeAllListeners?.("plotly_click");

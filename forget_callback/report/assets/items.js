@@ -194,8 +194,8 @@ function drawItemTable() {
     return el("tr", { onclick: () => openDetail(i), "data-item": items.ids[i] },
       el("td", { class: "id" }, el("button", { type: "button", class: "open", title: items.ids[i], "aria-label": `Details of ${items.ids[i]}` }, breakable(items.ids[i])), category ? el("small", { class: "category", title: category }, category) : null),
       el("td", { class: "wide" }, longText(oneLine(items.prompts[i]))),
-      el("td", { class: "wide", "data-label": "right answer" }, rightAnswer(items, i)),
-      el("td", { class: "wide", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1)),
+      el("td", { class: "half", "data-label": "right answer" }, rightAnswer(items, i)),
+      el("td", { class: "half", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1)),
       el("td", { class: "became" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
       el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));

@@ -61,8 +61,9 @@ function startVerdicts() {
 function holdLoad() {
   const frame = el("iframe", { hidden: true, title: "loading", "aria-hidden": "true" });
   document.body.append(frame);
-  try { frame.contentDocument.open(); } catch { /* a sandbox may forbid it: such a page draws as soon as it can */ }
-  return () => { try { frame.contentDocument.close(); } finally { frame.remove(); } };
+  const held = frame.contentDocument;  // null in a sandbox, as W&B shows pages: that one draws as soon as it can
+  held?.open();
+  return () => { held?.close(); frame.remove(); };
 }
 
 /** Prints in light, with details open and charts as wide as paper; afterwards all is as it was. */

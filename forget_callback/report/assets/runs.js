@@ -37,10 +37,10 @@ function drawDifferences() {
       ],
     };
   });
-  const head = [["difference", ""], ["difference in loss [95%]", "n"], ["", ""], ["right in only one of them", "n"], ["accuracy, item by item [95%]", "n"], ["p", "n"]];
+  const head = [["difference", ""], ["difference in loss [95%]", "n"], ["verdict", ""], ["right in only one", "n"], ["difference in accuracy [95%]", "n"], ["p", "n"]];
   replace($("#differences-table"), rows.length ? table(head, rows, { caption: "Differences at the last checkpoints" }) : el("p", { class: "empty" }, "The runs share no probe of this name."));
   const paired = found.some((one) => one.paired);
-  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item (paired). " : ""}p is McNemar's mid-p test of equal accuracy, one pair at a time.` : "");
+  replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item (paired); right in only one: items right in the first-named run only vs. in the other only. " : ""}p is McNemar's mid-p test of equal accuracy, one pair at a time.` : "");
 }
 
 const pText = (p) => (!isNumber(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
