@@ -12,7 +12,7 @@ from rich.console import Console
 from forget_callback.cli.app import app, note
 from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.terminal import changes_markdown, changes_table
-from forget_callback.runs.comparison import compare_checkpoints, comparison_json, decided_by, left_out
+from forget_callback.runs.comparison import compare_checkpoints, compared_against, comparison_json, decided_by, left_out
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import Row
@@ -81,7 +81,8 @@ def compare(
         _require_both(gate, first, last)
     rows = compare_checkpoints(first.snapshots, last.snapshots)
     not_measured = list(dict.fromkeys([*first.not_measured, *last.not_measured]))
-    results = [gate.judge(rows, not_measured=not_measured) for gate in gates]
+    against = compared_against(first.snapshots, last.snapshots)
+    results = [gate.judge(rows, not_measured=not_measured, before=against) for gate in gates]
     title = f"{first} → {last}"
     about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
     for_files = [title, *one_sided(first, last), *about]  # which nobody reads beside the notes
@@ -93,9 +94,14 @@ def compare(
         note(line)
     if format == "json":
         failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))
-        print(comparison_json(rows, first, last, failed=failed, inconclusive=unsure if inconclusive else None))
+        few = {one.text: one.too_few for one in results if one.too_few}
+        print(
+            comparison_json(
+                rows, first, last, failed=failed, inconclusive=unsure if inconclusive else None, too_few=few
+            )
+        )
     elif format == "markdown":
-        lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.message)}" for one in results]
+        lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.whole_message)}" for one in results]
         print("\n".join([changes_markdown(rows, about=for_files), *([""] if lines else []), *lines]))
     else:
         # Of a gate that did not pass the reason follows on standard error, once.
@@ -105,8 +111,10 @@ def compare(
 
 
 def _exit(results: Sequence[GateResult]) -> None:
-    """Says which gates did not pass, and ends with the status of that: one that failed wins."""
+    """Says which gates did not pass or cannot fail, and ends with the status of that: one that failed wins."""
     for one in results:
+        if one.too_few:
+            note(f"gate {printable(one.text)} {one.too_few}")
         if one.outcome != "passed":
             kind = "failed" if one.failed else "inconclusive"
             note(f"gate {kind}: {printable(one.text)}: {one.message}")

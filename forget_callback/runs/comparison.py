@@ -33,11 +33,15 @@ def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snap
             raise ValueError("a probe is called 'all', as the pool of several is; give it another name")
         if not len(snapshot):
             raise ValueError(f"probe {quoted(name)} has no items: nothing to compare")
-    # Over the variants that both have: a side that was asked more is no look that was asked fewer.
-    first, last = zip(*(align_both(snapshot, after[name]) for name, snapshot in before.items()))
     history = History()
-    history.append([replace(snapshot, step=0) for snapshot in first])
+    history.append(compared_against(before, after))
+    last = [align_both(snapshot, after[name])[1] for name, snapshot in before.items()]
     return history.append([replace(snapshot, step=1) for snapshot in last])
+
+
+def compared_against(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Snapshot]:
+    """The snapshots before, over the variants that both sides have: one that was asked more is no look asked fewer."""
+    return [replace(align_both(snapshot, after[name])[0], step=0) for name, snapshot in before.items()]
 
 
 def left_out(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[str]:
@@ -70,6 +74,7 @@ def comparison_json(
     *,
     failed: Sequence[str] = (),
     inconclusive: Sequence[str] | None = None,
+    too_few: Mapping[str, str] | None = None,
 ) -> str:
     """The rows of `compare_checkpoints` as JSON text; a missing number is null.
 
@@ -78,6 +83,7 @@ def comparison_json(
         after: What was compared with it.
         failed: The gates that failed.
         inconclusive: Those that neither failed nor passed; None where that was not asked for.
+        too_few: Those that can never or hardly fail on these items, and why.
     """
     probes: dict[str, Any] = {}
     for row in rows:
@@ -98,6 +104,7 @@ def comparison_json(
         "all": pooled,
         "left_out": alone,
         "gate": gate,
+        **({"gates_too_few": dict(too_few)} if too_few else {}),
     }
     return json.dumps(result, indent=2, allow_nan=False)
 
@@ -105,7 +112,8 @@ def comparison_json(
 def _numbers(row: Row) -> dict[str, Any]:
     values = row.numbers
     numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
-    return {**numbers, "verdict": row.transitions.verdict}
+    said = {"collapse": row.collapse} if row.collapse else {}
+    return {**numbers, "verdict": row.transitions.verdict, **said}
 
 
 def _about(*snapshots: Snapshot) -> dict[str, Any]:

@@ -17,11 +17,14 @@ from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import did_you_mean
+from forget_callback.runs import worst
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.headline import headline, in_words, percent, span
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.stopping import LOSSES, unknown_metric
+from forget_callback.runs.power import HARDLY, rule_power
+from forget_callback.runs.stopping import LOSSES, StopRule, unknown_metric
 from forget_callback.runs.thresholds import COUNTS, RULE, always, hint, nearly_a_rule, never, outside, range_of
+from forget_callback.snapshots.snapshot import Snapshot
 
 MIN_SCORED = 0.95
 Bound: TypeAlias = Literal["value", "lower"]
@@ -42,11 +45,18 @@ class GateResult:
         outcome: "inconclusive" only where that was asked for.
         message: The number with interval, items and how many of them were scored, of a loss also its range and
             headline, and what else failed the gate; human-readable.
+        too_few: Why it can never fail, or hardly, on these items, "" where it can.
     """
 
     text: str
     outcome: Outcome
     message: str
+    too_few: str = ""
+
+    @property
+    def whole_message(self) -> str:
+        """The message, and what the items cannot show."""
+        return "; ".join(filter(None, (self.message, self.too_few)))
 
     @property
     def failed(self) -> bool:
@@ -123,12 +133,15 @@ class Gate:
     def _turned(self, relation: str) -> str:
         return "/".join(filter(None, (self.probe, self.category, f"{self.metric}{relation}{self.threshold:g}")))
 
-    def judge(self, rows: Sequence[Row], *, not_measured: Sequence[str] = ()) -> GateResult:
+    def judge(
+        self, rows: Sequence[Row], *, not_measured: Sequence[str] = (), before: Sequence[Snapshot] = ()
+    ) -> GateResult:
         """Tests a comparison.
 
         Args:
             rows: What `compare_checkpoints` returns.
             not_measured: What to say of probes that a side should have measured and has not: they fail a gate over all.
+            before: The snapshots that were compared against, one of each probe: whether its items can fail the gate.
 
         Raises:
             ValueError: If there is no such probe or category, or on these items the gate could never or always fail.
@@ -143,8 +156,7 @@ class Gate:
             meant = did_you_mean(of_that_name[0] if of_that_name else name, known)
             raise ValueError(f"{_option(self.text)}: no such probe or category; there are {there}{meant}")
         self._require_open(row)
-        end = "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
-        number = float(row.numbers[self.metric + end])
+        number = float(row.numbers[self.metric + self._end])
         gaps = [*self._too_few(rows, row), *(not_measured if self.probe in (None, "all") else ())]
         doubts = self._doubts(row) if self.inconclusive else []
         if not math.isfinite(number) or _FAILS[self.relation](number, self.threshold) or gaps:
@@ -152,8 +164,40 @@ class Gate:
                 turned = quoted(self._turned("<"), 200)
                 gaps.append(f"a gate fails where its condition holds: to demand more than that, write {turned}")
             return GateResult(self.text, "failed", "; ".join([_message(row, self.metric), *gaps]))
+        too_few = self._too_few_to_fail(before, row) if before else ""
         outcome: Outcome = "inconclusive" if doubts else "passed"
-        return GateResult(self.text, outcome, "; ".join([_message(row, self.metric), *doubts]))
+        return GateResult(self.text, outcome, "; ".join([_message(row, self.metric), *doubts]), too_few)
+
+    def _too_few_to_fail(self, before: Sequence[Snapshot], row: Row) -> str:
+        """Why the gate would pass whatever is lost, or nearly so; "" where a loss can fail it."""
+        worse = "<" if self.metric in ("accuracy_after", "net_change") else ">"
+        if self.metric not in worst.METRICS or worse not in self.relation:
+            return ""
+        lost = worst.history(before).select(row.probe, row.category)[-1]
+        number = float(lost.numbers[self.metric + self._end])
+        if not _FAILS[self.relation](number, self.threshold) and math.isfinite(number):
+            end = {"": "", "_low": "the lower end of ", "_high": "the upper end of "}[self._end]
+            t, limit = lost.transitions, "lower" if worse == ">" else "higher"
+            return (
+                f"can never fail: even if all {t.n10} of {t.n} items of {_name(headline(row).name)} that were right "
+                f"before were wrong after, {end}{self.metric} would be {percent(number)}; give it more items, or ones "
+                f"that the model knows, or a {limit} limit"
+            )
+        if self.bound == "value":
+            return ""
+        rule = StopRule(self.metric, self.threshold, probe=row.probe, category=row.category or None, confidence=0.975)
+        found = rule_power(rule, before) if worse == ">" and self.threshold > 0 else math.nan
+        if not found < HARDLY:
+            return ""
+        return (
+            f"can hardly fail: these items find a loss of {percent(1.5 * self.threshold)}, one and a half times the "
+            f"limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can show"
+        )
+
+    @property
+    def _end(self) -> str:
+        """Which end of the interval is compared, as its column's name ends."""
+        return "" if self.bound == "value" else "_low" if ">" in self.relation else "_high"
 
     def _require_open(self, row: Row) -> None:
         """Raises ValueError if the outcome is known before the numbers are."""
@@ -244,7 +288,7 @@ def junit(results: Sequence[GateResult], *, title: str, about: Sequence[str] = (
     for one in results:
         named = {"classname": "forget_callback", "name": printable(one.text), "time": "0"}
         case = ElementTree.SubElement(cases, "testcase", named)
-        message = printable(one.message)  # XML has no form for most control characters
+        message = printable(one.whole_message)  # XML has no form for most control characters
         if one.outcome != "passed":
             kind = "gate" if one.failed else one.outcome
             ElementTree.SubElement(case, "failure", {"message": message, "type": kind}).text = message

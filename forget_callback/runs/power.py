@@ -27,6 +27,7 @@ POWER = 0.8  # found in four of five runs
 KNOWN = 0.4  # share of the items known, where there is no baseline
 AGREEMENT = 0.3  # of the guesses are the same in all prompts: what they are on a small pretrained model
 PERSISTENCE = 0.6  # of the guesses training leaves as they are: .9 after light training, .3 after heavy
+HARDLY = 0.5  # below that share of runs a loss is rather missed than found
 N_RUNS = 120
 _AT_START = 24  # runs, when a training starts: a quarter of a second
 _MOST_SIMULATED = 2000  # items; more count by the square root of their number
@@ -189,7 +190,7 @@ def start_lines(baseline: Sequence[Snapshot], rules: Sequence[StopRule] = ()) ->
     lines = [sentence(items, smallest_loss(items, n_runs=_AT_START))]
     for rule in rules:
         found = rule_power(rule, baseline)
-        if found < 0.5:
+        if found < HARDLY:
             lines.append(
                 f"stop rule {rule.metric} > {rule.above:g} can hardly fire: these items find a loss of "
                 f"{100 * 1.5 * rule.above:.1f}%, one and a half times its threshold, in {100 * found:.0f}% of runs; "

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import takewhile
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,12 +20,12 @@ from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import closest, did_you_mean
+from forget_callback.runs import worst
 from forget_callback.runs.headline import NOT_SHARES, headline
-from forget_callback.runs.history import OF_ALL_PROMPTS, History, Row
+from forget_callback.runs.history import OF_ALL_PROMPTS, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
 from forget_callback.runs.thresholds import RULE, as_number, hint, nearly_a_rule, never, range_of
-from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 # Metrics that grow as a model gets worse, and only then: what a rule in text may name.
@@ -300,33 +300,13 @@ def decide(
 def can_fire(rule: StopRule, baseline: Sequence[Snapshot]) -> bool:
     """Whether `rule` would fire if every item that is right at the baseline were wrong later, the worst possible case.
 
-    Rules on other metrics than forgetting have no such limit and can always fire.
+    Rules on other metrics than those of `worst.METRICS` have no such limit and can always fire.
     `baseline` holds the first snapshot of every probe.
     """
-    if rule.metric not in _WORST:
+    if rule.metric not in worst.METRICS:
         return True
-    history = History()
-    history.append(baseline)
-    history.append([_everything_forgotten(snapshot) for snapshot in baseline])
-    rows = history.select(*rule.target([snapshot.probe for snapshot in baseline]))
+    rows = worst.history(baseline).select(*rule.target([snapshot.probe for snapshot in baseline]))
     return decide(replace(rule, patience=1, strict=False), rows).fired
-
-
-_WORST = ("forgetting", "forgetting_adjusted", "knowledge_lost", "known_lost", "ever_forgotten")
-
-
-def _everything_forgotten(baseline: Snapshot) -> Snapshot:
-    def forgotten(answers: Snapshot | Answers) -> dict[str, Any]:
-        right, chosen = answers.correct > 0, answers.choice >= 0
-        options = np.where(chosen, baseline.n_choices, 1)
-        return {
-            "correct": np.where(right, 0.0, answers.correct),
-            "outcome": np.where(right, "wrong", answers.outcome),
-            "choice": np.where(right & chosen, (answers.choice + 1) % options, answers.choice).astype(int),
-        }
-
-    further = tuple(replace(answers, **forgotten(answers)) for answers in baseline.further)
-    return replace(baseline, step=baseline.step + 1, further=further, **forgotten(baseline))
 
 
 def _by_first_prompt(rule: StopRule, row: Row) -> bool:

@@ -696,3 +696,23 @@ def test_of_a_thousand_categories_an_error_shows_a_few(run_cli, tmp_path):
     paths = (tmp_path / "a.parquet", tmp_path / "b.parquet")
     code, _, err = run_cli("compare", *paths, "--fail-if", f"p/{'y' * 200_000}/forgetting>0.1")
     assert code == 2 and len(err) < 5000 and harmless(err)
+
+
+# ---- items that cannot fail a gate
+
+
+@pytest.mark.parametrize("format", ["table", "json", "markdown"])
+def test_a_gate_that_can_never_fail_is_said_loudly_and_changes_no_status(run_cli, tmp_path, format):
+    ids, before = [f"i{i}" for i in range(40)], np.array([1.0, 1.0] + [0.0] * 38)
+    for name, correct in (("a", before), ("b", np.array([1.0, 0.0] + [0.0] * 38))):
+        Snapshot("p", "f", 0, ids, correct).save(tmp_path / f"{name}.parquet")
+    gate = ("--fail-if", "knowledge_lost>0.05", "--bound", "lower", "--format", format)
+    code, out, err = run_cli("compare", tmp_path / "a.parquet", tmp_path / "b.parquet", *gate)
+    told = " ".join(err.split())
+    assert code == 0 and "gate knowledge_lost>0.05 can never fail: even if all 2 of 40 items of p" in told
+    if format == "json":
+        found = json.loads(out)
+        assert found["gate"] == {"passed": True, "failed": []}
+        assert found["gates_too_few"]["knowledge_lost>0.05"].startswith("can never fail: ")
+    elif format == "markdown":
+        assert "can never fail" in out

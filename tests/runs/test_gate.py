@@ -10,6 +10,7 @@ from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.gate import Gate, junit
 from forget_callback.runs.headline import headline
+from forget_callback.runs.stopping import StopRule, can_fire
 
 
 @pytest.fixture
@@ -140,3 +141,99 @@ def test_no_file_is_written_where_there_is_an_error(run_cli, rows, tmp_path, arg
     assert not target.exists()
     assert run_cli("compare", *paths, "--junit", target, "--fail-if", "forgetting>0")[0] == 0
     assert ElementTree.parse(target).getroot().get("failures") == "0"
+
+
+# ---- items that cannot fail a gate
+
+
+def compared(n_right, n=100, *, lost=0, k=None):
+    """`n_right` of `n` items right before, `lost` of these wrong after; the gates' rows, and what was before."""
+    before = (np.arange(n) < n_right).astype(float)
+    after = np.where(np.arange(n) < lost, 0.0, before)
+    options = {} if k is None else {"answer": np.arange(n) % k, "n_choices": [k] * n}
+
+    def look(correct):
+        choice = {} if k is None else {"choice": (np.arange(n) + (correct == 0)) % k}
+        return Snapshot("p", "f", 0, [f"i{i}" for i in range(n)], correct, **options, **choice)
+
+    return compare_checkpoints({"p": look(before)}, {"p": look(after)}), [look(before)]
+
+
+@pytest.mark.parametrize(
+    "text, bound, n_right, n, said",
+    [
+        ("knowledge_lost>0.05", "lower", 2, 100, "can never fail"),
+        ("knowledge_lost>0.05", "lower", 15, 100, "can hardly fail"),
+        ("knowledge_lost>0.05", "lower", 70, 1000, "can hardly fail"),
+        ("knowledge_lost>0.05", "lower", 900, 1000, ""),
+        ("knowledge_lost>0.05", "lower", 3, 4, "can hardly fail"),
+        ("knowledge_lost>0.05", "value", 5, 100, "can never fail"),
+        ("knowledge_lost>0.05", "value", 6, 100, ""),
+        ("knowledge_lost>=0.05", "value", 5, 100, ""),
+        ("forgetting>0.5", "lower", 5, 9, "can never fail"),
+        ("forgetting>0.5", "lower", 95, 100, ""),
+        ("known_lost>0.95", "lower", 20, 20, "can never fail"),
+        ("recall_lost>0.5", "value", 20, 40, ""),  # no recall item: it is missing, and fails
+        ("net_change<-0.3", "value", 30, 100, "can never fail"),
+        ("net_change<-0.3", "value", 31, 100, ""),
+        ("net_change<-0.1", "lower", 12, 100, "can never fail"),
+        ("accuracy_after<0.5", "value", 99, 100, ""),
+        ("n10>0", "value", 1, 100, ""),
+    ],
+)
+def test_a_gate_that_its_items_cannot_fail_says_so_and_why(text, bound, n_right, n, said):
+    rows, before = compared(n_right, n)
+    found = Gate.parse(text, bound=bound).judge(rows, before=before)
+    assert not said or (found.outcome == "passed" and found.too_few.startswith(said))
+    # What it promises: with everything lost, the same gate decides as was said.
+    worst, _ = compared(n_right, n, lost=n_right)
+    assert Gate.parse(text, bound=bound).judge(worst).failed is (said != "can never fail")
+
+
+def test_what_may_change_without_having_been_right_has_no_such_limit():
+    rows, before = compared(1)
+    assert Gate.parse("churn>0.5").judge(rows, before=before).too_few == ""
+
+
+def test_why_it_cannot_fail_is_in_numbers():
+    rows, before = compared(5, 9)
+    told = Gate.parse("forgetting>0.5", bound="lower").judge(rows, before=before).too_few
+    low = compared(5, 9, lost=5)[0][0].numbers["forgetting_low"]
+    assert told.startswith(
+        "can never fail: even if all 5 of 9 items of p that were right before were wrong after, the "
+    )
+    assert f"lower end of forgetting would be {100 * low:.1f}%" in told
+
+
+def test_of_a_category_its_own_items_count():
+    category = np.array(["big"] * 380 + ["small"] * 20, object)
+    look = Snapshot("p", "f", 0, [f"i{i}" for i in range(400)], np.ones(400), category=category)
+    rows = compare_checkpoints({"p": look}, {"p": look})
+    said = {
+        name: Gate.parse(f"p/{name}forgetting>0.85", bound="lower").judge(rows, before=[look]).too_few
+        for name in ("", "big/", "small/")
+    }
+    assert said[""] == said["big/"] == "" and "all 20 of 20 items of p/small" in said["small/"]
+
+
+def test_without_the_snapshots_nothing_is_said_and_a_failed_gate_can_fail():
+    rows, before = compared(2)
+    assert Gate.parse("knowledge_lost>0.05").judge(rows).too_few == ""
+    rows, before = compared(60, lost=60)
+    assert Gate.parse("knowledge_lost>0.05").judge(rows, before=before).too_few == ""
+
+
+@pytest.mark.parametrize("n", [3, 5, 8, 20, 60])
+@pytest.mark.parametrize("above", [0.05, 0.3, 0.6, 0.9])
+def test_rules_and_gates_are_asked_alike(n, above):
+    """A gate reads the two-sided 95% interval, which is a rule at 97.5%."""
+    rows, before = compared(n, n, k=4)
+    rule = StopRule("forgetting", above, confidence=0.975)
+    told = Gate.parse(f"forgetting>{above}", bound="lower").judge(rows, before=before).too_few
+    assert told.startswith("can never fail") is not can_fire(rule, before)
+
+
+def test_junit_says_it():
+    rows, before = compared(2)
+    text = junit([Gate.parse("knowledge_lost>0.05", bound="lower").judge(rows, before=before)], title="t")
+    assert "can never fail" in ElementTree.fromstring(text).find(".//system-out").text
