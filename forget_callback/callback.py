@@ -228,8 +228,8 @@ class ForgetCallback(TrainerCallback):
         if self._session is not None:
             self._session.end_step()
         last = state.global_step >= state.max_steps
-        if control.should_save:
-            self._count(state)
+        if control.should_save or control.should_log or control.should_evaluate:
+            self._count(state)  # a collective: `on_log` may come on one rank alone
         if last or schedule.is_due(self.settings.every, state.global_step):
             self._snapshot(state, control, model, last=last)
 
@@ -244,6 +244,19 @@ class ForgetCallback(TrainerCallback):
             self._count(state)
             if control.should_training_stop:
                 self._snapshot(state, control, kwargs.get("model"), last=True)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Keeps what the Trainer logs of the task itself: loss, reward, evaluations."""
+        if state is self._state and self._session is not None and logs:
+            own = {name: value for name, value in logs.items() if name not in self.settings.evaluation_names}
+            self._session.log_task(state, own, saving=control.should_save)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""

@@ -17,6 +17,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import History, Stage
 from forget_callback.runs.manifest import RunState, incomplete, read_manifest, run_of
+from forget_callback.runs.task import FILE, TaskCurve, curves_of, read_table
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
@@ -105,6 +106,14 @@ class Recorded:
     def training(self) -> Training:
         """What was trained, as far as it is known."""
         return Training.of(self.manifest().get("training")) if self.exists else Training()
+
+    def task_curves(self) -> dict[str, TaskCurve]:
+        """The task's metrics as the trainer logged them, by name; none where nothing was logged.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        return curves_of(read_table(self.path / FILE))
 
     def steps(self, *probes: str) -> list[int]:
         """Steps at which there is a snapshot of each of these probes, in order."""

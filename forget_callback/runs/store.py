@@ -6,6 +6,7 @@
     baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
     again/<probe>.parquet                        the first model, scored a second time: what flips for no reason
     history.parquet                              the table
+    task.parquet                                 the task's own metrics, as the trainer logged them
     report.html                                  the page, at the end of training
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
@@ -25,12 +26,13 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import parquet
 
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs import aside
+from forget_callback.runs import aside, task
 from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.history import Stage
 from forget_callback.runs.lock import DirectoryLock, take
@@ -215,6 +217,27 @@ class Store(Recorded):
             text = [column.name for column in table.schema if not pa.types.is_primitive(column.type)]
             file = self.path / "history.parquet"
             write_whole(file, lambda temporary: parquet.write_table(table, temporary, use_dictionary=text))
+
+    def read_task(self) -> pa.Table:
+        """What `write_task` kept, for a run that goes on; a damaged file is set aside."""
+        try:
+            return task.read_table(self.path / task.FILE)
+        except ValueError as error:
+            if self._may_write():
+                logger.warning("%s; it was moved to %s", error, aside.set_aside(self.path, [task.FILE]))
+            return task.SCHEMA.empty_table()
+
+    def drop_task(self, *, after: int) -> None:
+        """Drops what the trainer logged after a step, to which training went back."""
+        logged = self.read_task()
+        kept = logged.filter(pc.less_equal(logged["step"], after))
+        if len(kept) < len(logged):
+            self.write_task(kept)
+
+    def write_task(self, table: pa.Table) -> None:
+        """Replaces `task.parquet`; the table is of `task.SCHEMA`."""
+        if self._may_write():
+            write_whole(self.path / task.FILE, lambda temporary: parquet.write_table(table, temporary))
 
     def set_aside(self, *, after: int | None = None) -> Path | None:
         """Moves the whole record, or only the snapshots of steps after `after`, to `set-aside/<n>/`.

@@ -50,6 +50,7 @@ def claim(
             after = state.global_step
             store.set_run(status=run.status, planned_steps=run.planned_steps, steps=None)
             store.write_training(training)
+            store.drop_task(after=after)
             moved = store.set_aside(after=after)
             _say_what_lacks(store, after)
         else:

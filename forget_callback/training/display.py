@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -46,6 +46,7 @@ class Display:
         seconds: float,
         overhead: float,
         shown: bool,
+        task: Mapping[str, float],
     ) -> None:
         """Sends one step.
 
@@ -53,9 +54,10 @@ class Display:
             seconds: Time that scoring took.
             overhead: Share of the run's time that probing took so far.
             shown: Whether the items that changed were shown before.
+            task: The task's own metrics that stand beside it.
         """
         with guarded("showing this step"):
-            logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled)
+            logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled, task=task)
             if self._galleries:
                 with guarded("showing what changed"):
                     self._show_changes(history, snapshots, shown=shown)
@@ -72,11 +74,11 @@ class Display:
             with guarded(type(gallery).__name__):
                 gallery.show(history.rows, changes)
 
-    def relog(self, tracker: Tracker, rows: Sequence[Row]) -> None:
-        """Logs every snapshot so far to one tracker."""
+    def relog(self, tracker: Tracker, rows: Sequence[Row], tasks: Sequence[Mapping[str, float]]) -> None:
+        """Logs every snapshot so far to one tracker, each with what of the task stands beside it."""
         with guarded(type(tracker).__name__):
-            for _, own in groupby(rows, key=lambda row: row.step):
-                tracker.log(tracked(list(own), log=self._log, sampled=self._sampled))
+            for (_, own), task in zip(groupby(rows, key=lambda row: row.step), tasks):
+                tracker.log(tracked(list(own), log=self._log, sampled=self._sampled, task=task))
 
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""

@@ -28,11 +28,13 @@ from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.power import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
 from forget_callback.runs.store import Store
+from forget_callback.runs.task import beside
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.display import Display, guarded
 from forget_callback.training.pending import Pending
 from forget_callback.training.remarks import differences, idle_rules, spacing
+from forget_callback.training.task_log import TaskLog
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,9 @@ class ForgetMonitor:
         training: What is trained, for the page: any of the fields of `runs.training.Training`, such as "model", "data"
             and "learning_rate".
 
+    Attributes:
+        task: The task's own metrics, which stand beside what was forgotten: ``task.add(step, {"loss": 0.3})``.
+
     Raises:
         ValueError: If names repeat, a rule names an unknown probe or category, the store holds another probe or a
             damaged baseline, or another process records in it.
@@ -117,7 +122,9 @@ class ForgetMonitor:
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
         self._training = None if training is None else Training.of(training)
-        if self._open():
+        readable = self._open()
+        self.task = TaskLog(self.store)
+        if readable:
             self._read_back()
 
     def _open(self) -> bool:
@@ -288,7 +295,8 @@ class ForgetMonitor:
             self._advise(now)
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
-        self._display.show(self._history, now, rows, seconds=seconds, overhead=overhead, shown=adds)
+        beside = self._task_beside()[-1]
+        self._display.show(self._history, now, rows, seconds=seconds, overhead=overhead, shown=adds, task=beside)
         return Observation(step, tuple(now), tuple(rows), self._decide(), seconds, error)
 
     def would_act(self, step: int, snapshots: Snapshot | Sequence[Snapshot]) -> bool:
@@ -332,6 +340,8 @@ class ForgetMonitor:
         Call it once, when training has ended: other processes may then record in its directory.
         """
         if self._history.rows:
+            with guarded("writing what was logged of the task"):
+                self.task.write()
             self._write_report()
             self._display.finish(self._history.rows, self.store.path)
         if self._took:
@@ -351,6 +361,7 @@ class ForgetMonitor:
             logger.warning("report.html could not be written: %s: %s", type(error).__name__, error)
 
     def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
+        self._pending.add("task", self.task.write)
         self._pending.add("history", self._write_history)
         return self._pending.write(step=self.last_step, otherwise=otherwise)
 
@@ -361,13 +372,18 @@ class ForgetMonitor:
             table = table.filter([step not in missing for step in table["step"].to_pylist()])
         self.store.write_history(table)
 
+    def _task_beside(self) -> list[dict[str, float]]:
+        """What of the task stands beside each snapshot so far."""
+        steps = list(dict.fromkeys(row.step for row in self._history.rows))
+        return beside(self.task.curves, steps, best=self.store.training.metric_for_best_model)
+
     def alert(self, title: str, text: str) -> None:
         """Sends a message through every tracker."""
         self._display.alert(title, text)
 
     def relog(self, tracker: Tracker) -> None:
         """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
-        self._display.relog(tracker, self._history.rows)
+        self._display.relog(tracker, self._history.rows, self._task_beside())
 
     def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
         """Logs what there is to know before training."""

@@ -106,6 +106,7 @@ class Record:
         self.store.close()  # the lock goes with the state of the first start
         if not lock(self.store, state):
             raise ValueError(f"another run has taken {self.store.path} since; use another output_dir")
+        self.store.drop_task(after=state.global_step)
         self.store.set_aside(after=state.global_step)
         self.store.write_training(training)
 

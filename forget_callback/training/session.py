@@ -8,7 +8,9 @@ and an evaluation no later one.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
@@ -17,7 +19,7 @@ from forget_callback.probes.console import say
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import changes_table, show, snapshot_line
 from forget_callback.runs.history import Row
-from forget_callback.runs.training import Training
+from forget_callback.runs.task import is_task_metric
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training import start
@@ -25,6 +27,7 @@ from forget_callback.training.baseline import Baseline
 from forget_callback.training.budget import Budget
 from forget_callback.training.data_seen import DataSeen, Seen, seen_before
 from forget_callback.training.description import described
+from forget_callback.training.display import guarded
 from forget_callback.training.probing import ProbeScorer
 from forget_callback.training.record import Record
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
@@ -64,8 +67,8 @@ class Session:
         self._strict = settings.on_error == "raise"
         try:
             kept = Notes.of(state)
-            training = described(trainer, args, state, model)
-            self._claim(args, state, kept, before, trained, training)
+            self._training = described(trainer, args, state, model)
+            self._claim(args, state, kept, before, trained)
             tokenizer = together(lambda: start.tokenizer_of(model, processing_class))
             self._setup = setup_of(args, tokenizer)
             on_main(lambda: report_changes({} if kept is None else kept.setup, self._setup))
@@ -161,6 +164,26 @@ class Session:
         Notes(seen.samples, seen.tokens, self._budget.part, wandb, self._setup, run_id=run, step=seen.step).write(state)
         return seen
 
+    def log_task(self, state: TrainerState, logs: Mapping[str, Any], *, saving: bool) -> None:
+        """Keeps what a trainer logged of the task itself, on rank 0; no collective, for one rank may log alone.
+
+        Args:
+            saving: Whether a checkpoint follows, which a resumed run would go on from.
+        """
+        if self.record.monitor is None:
+            return
+        with guarded("keeping the task's metrics"):
+            best, seen, task = self._training.metric_for_best_model, self._counted, self.record.monitor.task
+            known = seen.step == state.global_step
+            own = {name: value for name, value in logs.items() if is_task_metric(name, best=best)}
+            task.add(
+                state.global_step,
+                {name: float(value) for name, value in own.items() if isinstance(value, Real)},
+                samples_seen=seen.samples if known else math.nan,
+                tokens_seen=seen.tokens if known else math.nan,
+            )
+            task.write_soon(now=saving)
+
     def end_step(self) -> None:
         """Notes that an optimizer step has ended; no collective."""
         self._data.end_step()
@@ -204,19 +227,13 @@ class Session:
             self._scorer.keep_items(only)
 
     def _claim(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        kept: Notes | None,
-        before: Session | None,
-        trained: bool,
-        training: Training,
+        self, args: TrainingArguments, state: TrainerState, kept: Notes | None, before: Session | None, trained: bool
     ) -> None:
         """Takes the run's directory on rank 0; a training that starts again keeps its own, with the baseline."""
         if before is None:
-            on_main(lambda: self.record.claim(self.settings, args, state, kept or Notes(), training))
+            on_main(lambda: self.record.claim(self.settings, args, state, kept or Notes(), self._training))
             return
-        on_main(lambda: self.record.claim_again(before.record, state, training))
+        on_main(lambda: self.record.claim_again(before.record, state, self._training))
         if trained and rank() == 0:
             logger.warning(
                 "training starts again without having ended, with weights that its first start had trained: the "

@@ -10,6 +10,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
@@ -18,6 +19,7 @@ from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.history import ALL_METRICS, Row
 
 X_AXIS = "forget/samples_seen"
+TASK = "forget/task"  # the task's own metrics
 
 # What curves can stand against.
 AXES = (X_AXIS, "forget/tokens_seen", "forget/step", "forget/stage", "forget/total_samples_seen")
@@ -106,12 +108,14 @@ def tracked(
     sampled: Collection[str] = (),
     seconds: float = math.nan,
     overhead: float = math.nan,
+    task: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, float]:
     """All that trackers get of one step: its `scalars`, then what a run has once; what is NaN is left out.
 
     Args:
         seconds: Time that scoring took.
         overhead: Share of the run's time that scoring took so far.
+        task: The task's own metrics that stand beside it: `forget/task/<metric>`, so that they share the x-axis.
     """
     one, later = rows[0], rows[0].stage.number > 1
     run = {
@@ -123,6 +127,7 @@ def tracked(
         "forget/probe_seconds": seconds,
         "forget/overhead": overhead,
         GLOBAL_STEP: float(one.step),
+        **{f"{TASK}/{printable(name)}": value for name, value in task.items()},
     }
     numbers = scalars(rows, log=log, sampled=sampled)
     return numbers | {name: value for name, value in run.items() if not math.isnan(value)}
