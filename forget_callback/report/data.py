@@ -19,12 +19,12 @@ import numpy as np
 
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.spacing import spacing_problem
-from forget_callback.report.differences import difference
+from forget_callback.report.differences import difference, runs_sentence
 from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
-from forget_callback.runs.headline import Headline, headline, worst_first
+from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
 from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.sides import Side
@@ -128,8 +128,10 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
         "states": STATES,
         "trajectories": TRAJECTORIES,
         "columns": COLUMNS,
+        "methods": METHODS,
         "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
         "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],
+        "between": [] if pipeline else _between(read, names),
         "differences": [
             {"first": i, "second": j, "probes": _differences(read[i], read[j])}
             for i, j in combinations(range(len(read)), 2)
@@ -244,6 +246,16 @@ def _advice(run: Run, probe: Probe, last: Snapshot) -> list[dict[str, str]]:
     return [*([{"key": "spacing", "text": problem}] if problem else []), *found]
 
 
+def _between(runs: Sequence[Run], names: Sequence[str]) -> list[dict[str, str]]:
+    """What is said first of several runs: of each probe that all have, which lost more."""
+    shared = [name for name in runs[0].last if all(name in run.last for run in runs)] if len(runs) > 1 else []
+    found = []
+    for probe in shared:
+        text, finding = runs_sentence([run.history for run in runs], names, probe, [run.last[probe] for run in runs])
+        found.append({"probe": probe, "sentence": text, "finding": finding})
+    return found
+
+
 def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
     """The second run less the first, on every probe that both have."""
     found = []
@@ -253,7 +265,7 @@ def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
         gap = difference(one.history, two.history, name, (a, b) if same else None)
         between = None if gap.between is None else gap.between.as_dict()
         entry = {"probe": name, "lost": gap.lost, "low": gap.interval.low, "high": gap.interval.high}
-        found.append({**entry, "paired": between is not None, "between": between})
+        found.append({**entry, "finding": gap.finding, "paired": between is not None, "between": between})
     return found
 
 

@@ -23,6 +23,9 @@ NOT_SHARES = (
     *("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n", "variants", "forgetting_events", "drift", "margin"),
     *("guess_persistence", "p_value", "persistence_p_value", "no_forgetting_p_value", "loss_p_value"),
 )
+# Differences of shares, which may be below 0; where the method is "net", these are differences as well.
+SIGNED = ("net_change", "knowledge_lost_net")
+_NET = ("knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting")
 SIGNIFICANT = 0.05
 NOT_ASKED = "not asked in all variants"
 METHODS = {
@@ -111,7 +114,7 @@ def most_in(rows: Sequence[Row], probe: str) -> str:
     if not sure:
         return ""
     t, c = sure[0].transitions, _counts(sure[0].transitions)
-    known = ("answered" if _open_ended(t) else "known") if t.knowledge.known_well else _called(t, c.known)
+    known = ("answered" if _open_ended(t) else "known") if t.knowledge.known_well else called(t, c.known)
     return f", most in {printable(sure[0].category)} (about {c.lost:,} of {c.known:,} {known})"
 
 
@@ -173,7 +176,7 @@ def _counts(t: Transitions) -> _Counts:
         high=high,
         gained=_whole(t.knowledge_gained, n),
         known=known,
-        of=f"of the {known:,} {_called(t, known)}" + (f" it {_knew(t)}" if t.knowledge.known_well else ""),
+        of=f"of the {known:,} {called(t, known)}" + (f" it {_knew(t)}" if t.knowledge.known_well else ""),
     )
 
 
@@ -230,7 +233,8 @@ def _knew(t: Transitions) -> str:
     return "answered" if _open_ended(t) else "knew"
 
 
-def _called(t: Transitions, n: int) -> str:
+def called(t: Transitions, n: int) -> str:
+    """What so many of the items that tell of knowledge are called: facts where each has a `fact` of its own."""
     return _items(n) if not t.knowledge.facts else "fact" if n == 1 else "facts"
 
 
@@ -253,15 +257,15 @@ def _accuracy(t: Transitions) -> str:
 def _detail(row: Row, baseline: bool) -> str:
     t = row.transitions
     if baseline:
-        return f"known {percent(t.known_before)} of the items" if t.knowledge_n else "no item was scored"
+        return f"known {percent(max(t.known_before, 0.0))} of the items" if t.knowledge_n else "no item was scored"
     if not row.confirmed:
         return f"{t.n:,} {_items(t.n)}, after {_seen(row)}"
-    asked = f"{t.knowledge_n:,} {_called(t, t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else "")
+    asked = f"{t.knowledge_n:,} {called(t, t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else "")
     parts = [
         f"{'no longer answered' if _open_ended(t) else 'lost'} {estimate(row)} of {asked}",
         span(row),
         f"{estimate(row, 'known_lost')} of what it {_knew(t)}" if t.knowledge.known_well else "",
-        f"known before {percent(t.known_before)}",
+        f"known before {percent(max(t.known_before, 0.0))}",
         METHODS[t.knowledge_method],
         f"after {_seen(row)}",
     ]
@@ -269,10 +273,14 @@ def _detail(row: Row, baseline: bool) -> str:
 
 
 def estimate(row: Row, metric: str = "knowledge_lost") -> str:
-    """A metric with its 95% interval, "9.9% [6.3, 13.4]"."""
-    # Few items have ends that no share can have.
-    low, high = max(row.value(f"{metric}_low"), -1.0), min(row.value(f"{metric}_high"), 1.0)
-    return percent(row.value(metric)) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
+    """A metric with its 95% interval, "9.9% [6.3, 13.4]", whose ends are cut off where no share can be.
+
+    Estimates are not clipped: noise around 0 and few items take them beyond. An end is not inside of its number.
+    """
+    net = metric in SIGNED or (metric in _NET and row.transitions.knowledge_method == "net")
+    value, low, high = (row.value(name) for name in (metric, f"{metric}_low", f"{metric}_high"))
+    low, high = max(low, -1.0 if net else min(value, 0.0)), min(high, max(value, 1.0))
+    return percent(value) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
 
 
 def in_words(row: Row, metric: str) -> str:

@@ -410,7 +410,7 @@ def test_the_commands_of_the_github_actions_example_run(run_cli, logs, tmp_path,
     code, out, err = ran["compare"]
     assert code == 1, err
     assert re.search(r"^\| facts \|", out, re.MULTILINE)
-    assert re.search(r"- failed: `knowledge_lost>0.05`: knowledge_lost is [\d.]+% \[.*\], range ", out)
+    assert re.search(r"- failed: `known_lost>0.05`: known_lost is [\d.]+% \[.*\], ", out)
     (failure,) = ElementTree.parse("forgetting.xml").getroot().iter("failure")
     assert failure.get("message") in out, "the JUnit file says what the comment says"
     uploaded = next(step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")).split()

@@ -19,7 +19,7 @@ from tests.recorded import make_probe, make_snapshots, page_data
 def observed(directory, lose, *, variants=True, kinds=("choice",)):
     """A run of four looks with a rule on it: (monitor, tracker, the last observation)."""
     probe, tracker = make_probe("facts", 600, kinds=kinds, variants=variants), Recorder()
-    rule = StopRule("knowledge_lost", 0.01, patience=1, action="warn")
+    rule = StopRule("knowledge_lost", 0.01, patience=3, action="warn")  # fires at the last look; alerts once
     monitor = ForgetMonitor(probe, directory, tracker, rule)
     for step, taken in zip((0, 10, 20, 30), make_snapshots(probe, lose=lose)):
         seen = monitor.observe(step, taken, samples_seen=16.0 * step)

@@ -9,7 +9,7 @@ import pytest
 from forget_callback import Snapshot
 from forget_callback.runs.comparison import compare_checkpoints, left_out, overall
 from forget_callback.runs.gate import Gate
-from forget_callback.runs.headline import headline, percent
+from forget_callback.runs.headline import headline, in_words, percent
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import pool
@@ -118,6 +118,19 @@ def test_two_options_in_a_mixed_pool_of_which_nothing_is_lost():
         claims += said.verdict == "lost"
         assert said.range.low == 0.0
     assert claims <= 2
+
+
+@pytest.mark.parametrize("metric", ["knowledge_lost", "known_before", "known_lost", "net_change", "forgetting"])
+def test_no_interval_reaches_beyond_what_a_share_can_be(metric):
+    """Of 2, 4, 10 and 30 items estimates and intervals do; what is shown of them ends at 0 and 100%."""
+    for n in (2, 4, 10, 30):
+        for seed in range(20):
+            row = trained(n=n, known=0.5, lost=0.2, prompts=1 + seed % 2, seed=seed)
+            text = in_words(row, metric).replace("−", "-")
+            if found := re.fullmatch(r"(-?[\d.]+)% \[(-?[\d.]+), (-?[\d.]+)\]", text):
+                value, low, high = map(float, found.groups())
+                assert low <= value <= high
+                assert low >= (-100 if metric == "net_change" else min(value, 0)) and high <= max(value, 100)
 
 
 def test_everything_overwritten_is_not_more_than_was_known():

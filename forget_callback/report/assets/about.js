@@ -41,7 +41,7 @@ function probeFacts(probe) {
     ["variants of the prompt", count(lastOf(probe.series[""], "variants"))],
     ["numerical reproducibility", isNumber(flips) ? `${percent(flips)} of the items flip when the same model is scored again` : null],
     ["guess persistence", isNumber(persistence) ? `${decimal(persistence)} beyond chance` : null],
-    ["estimate", METHOD_TEXT[lastOf(probe.series[""], "knowledge_method")] ?? null],
+    ["estimate", report.methods[lastOf(probe.series[""], "knowledge_method")] ?? null],
   ]);
 }
 

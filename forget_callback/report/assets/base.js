@@ -223,6 +223,19 @@ function table(head, rows, { caption = null } = {}) {
 }
 
 /** A number and its interval, for a table cell. */
+// Differences of shares, which may be below 0; the last ones only where the method is "net".
+const SIGNED = ["net_change", "knowledge_lost_net"];
+const NET = ["knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting"];
+
+/** The interval of a share, its ends cut off where no share can be; an end is not inside of its number. */
+function endsOf(series, metric, i = series.n.length - 1) {
+  const [value, low, high] = ["", "_low", "_high"].map((end) => series[metric + end]?.[i]);
+  if (!isNumber(value) || !isNumber(low) || !isNumber(high)) return "";
+  const net = SIGNED.includes(metric) || (NET.includes(metric) && lastOf(series, "knowledge_method") === "net");
+  return interval(Math.max(low, net ? -1 : Math.min(value, 0)), Math.min(high, Math.max(value, 1)));
+}
+
+const estimateOf = (series, metric, i = series.n.length - 1) => [percent(series[metric]?.[i]) + " ", el("span", { class: "ci" }, endsOf(series, metric, i))];
 const withInterval = (value, low, high) => [percent(value) + " ", el("span", { class: "ci" }, interval(low, high))];
 
 // ---------------------------------------------------------------- the tip beside the pointer

@@ -41,7 +41,7 @@ function drawMap() {
   const hover = rows.map((name, r) =>
     run.steps.map((_, i) => {
       const series = probe.series[name];
-      const ends = series[`${chosen.map}_low`] ? " " + interval(series[`${chosen.map}_low`][i], series[`${chosen.map}_high`][i]) : "";
+      const ends = series[`${chosen.map}_low`] ? " " + endsOf(series, chosen.map, i) : "";
       return `<b>${percent(values[r][i])}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
     }),
   );
@@ -181,7 +181,7 @@ function drawCategoryTable() {
       kind: name ? null : "whole",
       cells: [
         categoryName(name) + other,
-        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high"))].flat(),
+        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost")].flat(),
         percent(last("knowledge_gained")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],

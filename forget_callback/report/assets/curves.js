@@ -159,7 +159,7 @@ function curveTraces({ run, r, category, series }, n) {
   const name = [several ? run.name : null, single && several ? null : categoryName(category)].filter(Boolean).join(" · ");
   const show = tone === "nats" ? (value) => `${decimal(value, 3)} nats` : percent;
   const hover = kept.map((i) => {
-    const ends = low && isNumber(low[i]) ? ` ${plain(interval(low[i], high[i]))}` : "";
+    const ends = low && isNumber(low[i]) ? ` ${plain(endsOf(series, chosen.metric, i))}` : "";
     const span = chosen.metric === "knowledge_lost" && rangeText(series, i) ? `<br>${rangeText(series, i)}` : "";
     return `<b>${show(values[i])}</b>${ends}${span}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
   });
@@ -276,7 +276,7 @@ function curveTable(curves) {
         run.name, categoryName(category), whenText(run, i), count(series.n[i]),
         ...(shares
           ? SHARES.map(([name]) => percent(series[name][i] / series.n[i]))
-          : [[show(series[chosen.metric]?.[i]) + " ", el("span", { class: "ci" }, interval(series[`${chosen.metric}_low`]?.[i], series[`${chosen.metric}_high`]?.[i]))]]),
+          : [tone === "nats" ? show(series[chosen.metric]?.[i]) : estimateOf(series, chosen.metric, i)]),
       ],
     })),
   );

@@ -9,11 +9,6 @@ function rangeText(series, i = series.n.length - 1) {
   return isNumber(low) && isNumber(high) ? `range ${percent(low).replace("%", "")} to ${percent(high)}` : "";
 }
 
-const METHOD_TEXT = {
-  choice: "from the chosen options", joint: "options not stored, guesses taken as independent",
-  net: "lost less gained", exact: "open-ended, nothing guessed",
-};
-
 function drawLosses() {
   const probe = theProbe(), series = probe.series[""];
   const last = (metric) => lastOf(series, metric);
@@ -21,11 +16,12 @@ function drawLosses() {
   const where = variants > 1 ? `in all of ${variants} variants of the prompt` : "in this prompt, the only one that was asked";
   const tile = (title, metric, text, kind = null) =>
     isNumber(last(metric)) ? el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title),
-      el("b", {}, withInterval(last(metric), last(`${metric}_low`), last(`${metric}_high`))), el("p", {}, text)) : null;
+      el("b", {}, estimateOf(series, metric)), el("p", {}, text)) : null;
   const net = last("knowledge_method") === "net", exact = last("knowledge_method") === "exact";
   const lost = probe.headline.verdict === "lost" ? "lost" : null;
   const tiles = [
     tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
+    tile(exact ? "Of what was answered" : "Of what was known", "known_lost", "as a share of what there was to lose"),
     net ? null : tile(exact ? "Newly answered" : "Gained", "knowledge_gained", where),
     net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "what was gained in all variants pays for what was lost"),
     variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: another variant still has it") : null,

@@ -10,7 +10,7 @@ function drawRuns() {
     return [{
       cells: [
         run.name, whenText(run, run.steps.length - 1), count(last("n")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
-        percent(last("forgetting")), withInterval(last("knowledge_lost"), last("knowledge_lost_low"), last("knowledge_lost_high")), rangeText(probe.series[""]).replace("range ", ""), probe.headline.verdict,
+        percent(last("forgetting")), estimateOf(probe.series[""], "knowledge_lost"), rangeText(probe.series[""]).replace("range ", ""), probe.headline.verdict,
       ],
     }];
   });
@@ -24,13 +24,13 @@ function drawDifferences() {
     const own = probes.find(({ probe }) => probe === chosen.probe);
     return own ? [{ first: report.runs[first].name, second: report.runs[second].name, ...own }] : [];
   });
-  const rows = found.map(({ first, second, lost, low, high, paired, between }) => {
-    const sure = isNumber(low) && (low > 0 || high < 0);
+  const rows = found.map(({ first, second, lost, low, high, finding, paired, between }) => {
+    const sure = finding.startsWith("lost");
     return {
       cells: [
         `${second} minus ${first}`,
         [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(lost) + " "), el("span", { class: "ci" }, interval(low, high))],
-        isNumber(low) ? (sure ? (lost > 0 ? "lost more" : "lost less") : "no difference shown") : "–",
+        finding,
         paired && between ? `${count(between.n01)} vs. ${count(between.n10)}` : "different items",
         paired && between ? withInterval(between.net_change, between.net_change_low, between.net_change_high) : "–",
         paired && between ? pText(between.p_value) : "–",
