@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable
 from forget_callback.runs.categories import significant_categories
@@ -18,6 +19,7 @@ from forget_callback.runs.history import Row
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
 
+_FEW = "too few"
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -76,7 +78,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
             f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
             percent(changed.forgetting),
             percent(changed.backward_transfer),
-            estimate(row) + ("*" if (row.probe, row.category) in sure else ""),
+            _lost(row) + ("*" if (row.probe, row.category) in sure else ""),
         )
     return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
 
@@ -93,11 +95,20 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = ()) -> str:
     for row in rows:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
-        lost = estimate(row) + ("*" if (row.probe, row.category) in sure else "")
+        lost = _lost(row) + ("*" if (row.probe, row.category) in sure else "")
         names = (markdown(row.probe), markdown(row.category))
         cells = [*names, _items(row), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
         lines.append(f"| {' | '.join([*cells, span(row)])} |")
     return "\n".join(lines)
+
+
+def _lost(row: Row) -> str:
+    """What was lost, with its interval; of a few items neither says anything."""
+    return _FEW if _is_few(row) else estimate(row)
+
+
+def _is_few(row: Row) -> bool:
+    return 0 < row.transitions.knowledge_n < MIN_ITEMS
 
 
 def _items(row: Row) -> str:
@@ -114,19 +125,33 @@ def _open_ended(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _findings(rows: Sequence[Row]) -> list[str]:
-    """Each probe's headline with what stands beside it, and what a star in the table means."""
+    """Each probe's headline with what stands beside it, and what a star or a word in the table means."""
     lines = []
     for one in (headline(row) for row in rows if not row.category):
         lines += [f"{one.probe}: {one.sentence}", *(f"{one.probe}: {note}" for note in one.notes)]
     if significant_categories(rows):
         lines.append("*: significantly lost, with all categories of the probe tested at once (Holm)")
+    if any(map(_is_few, rows)):
+        lines.append(f"{_FEW}: fewer than {MIN_ITEMS} items do not tell how much was lost")
     return lines
 
 
-def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
-    """What changed over the samples seen, a section a probe; `series` holds each probe's rows, oldest first."""
+def curve_table(
+    series: Sequence[Sequence[Row]],
+    *,
+    title: str,
+    task: Mapping[float, str] | None = None,
+    task_name: str = "task",
+) -> Table:
+    """What changed over the samples seen, a section a probe.
+
+    Args:
+        series: Each probe's rows, oldest first.
+        task: How far the training's own task was, by samples seen, for a column more.
+        task_name: Its heading.
+    """
     table = plain_table(title)
-    for name in ("samples seen", "1→0", "0→1", "lost"):
+    for name in ("samples seen", "1→0", "0→1", "lost", *([] if task is None else [printable(task_name)])):
         table.add_column(name, justify="right", no_wrap=True)
     metrics = ("forgetting", "backward_transfer", "knowledge_lost")
     for rows in series:
@@ -134,7 +159,9 @@ def curve_table(series: Sequence[Sequence[Row]], *, title: str) -> Table:
         lines = [sparkline([row.value(metric) for row in rows]) for metric in metrics]
         table.add_row(printable(rows[0].probe), *lines, style="bold")
         for row in rows:
-            table.add_row(f"{row.samples_seen:,.0f}", *(estimate(row, metric) for metric in metrics))
+            cells = [*(estimate(row, metric) for metric in metrics[:2]), _lost(row)]
+            more = [] if task is None else [task.get(row.samples_seen, "-")]
+            table.add_row(f"{row.samples_seen:,.0f}", *cells, *more)
     return table
 
 

@@ -141,8 +141,12 @@ class Session:
         self.record.write(status="ended", steps=state.global_step)
         monitor.finish()
         rows = monitor.last_rows
-        title = f"From the baseline to step {rows[0].step:,}, after {rows[0].samples_seen:,.0f} samples"
+        samples = rows[0].samples_seen
+        title = f"From the baseline to step {rows[0].step:,}"
+        title += "" if math.isnan(samples) else f", after {samples:,.0f} samples"
         show(changes_table(rows, title=title))
+        if (page := monitor.store.path / "report.html").is_file():
+            say(f"page: {page}")
         if unmeasured.lines:
             alarm("NOT MEASURED in this run:", *unmeasured.lines)
 

@@ -1,18 +1,23 @@
 """What the terminal says of a snapshot, and what it leaves out because it may be noise."""
 
 import io
+import re
+import sys
+from dataclasses import replace
 
 from rich.console import Console
+from tqdm import tqdm
 
 from forget_callback.report.terminal import (
     changes_markdown,
     changes_table,
     curve_table,
     first_lost_table,
+    show,
     snapshot_line,
 )
 from forget_callback.runs.comparison import compare_checkpoints
-from forget_callback.runs.headline import headline
+from forget_callback.runs.headline import estimate, headline, percent
 from forget_callback.runs.history import History
 from forget_callback.snapshots.snapshot import Snapshot
 from tests.worlds import World
@@ -39,8 +44,8 @@ def compared(*, lost=0.0, categories=14, **how):
     return compare_checkpoints({"p": before}, {"p": world.train(lost=lost).snapshot(categories=categories)})
 
 
-def printed(table):
-    console = Console(file=io.StringIO(), width=200)
+def printed(table, width=200):
+    console = Console(file=io.StringIO(), width=width)
     console.print(table)
     return console.file.getvalue()
 
@@ -95,6 +100,55 @@ def test_the_first_line_is_the_baseline_and_how_much_is_right():
     assert snapshot_line(rows(0, start), 1.25, first=True) == "baseline: p 60.0% of 5 items right | 1.2 s"
     elsewhere = snapshot_line(rows(5, {"a": (1, 3), "b": (0, 2)}), 1.0, first=True)  # the baseline is another run's
     assert elsewhere.startswith("start at step 5") and "p 40.0% of 5 items right" in elsewhere
+
+
+def test_a_few_items_have_no_number_and_it_is_said_why(tmp_path):
+    """2 items of which one was right by luck: -33% lost, give or take 100%."""
+    found = rows(5, {"pair": (0, 2), "dozens": (1, 29), "crowd": (15, 50)})
+    for text in (printed(changes_table(found, title="")), changes_markdown(found)):
+        (few,), (some,), (many,) = (
+            [line for line in text.splitlines() if re.search(rf"\b{name}\b.*\d+\.\d%", line)]
+            for name in ("pair", "dozens", "crowd")
+        )
+        assert "too few" in few and "too few" in some and "[" not in few + some
+        assert "too few" not in many and "[" in many
+        assert len([line for line in text.splitlines() if "fewer than 30 items" in line]) == 1
+    enough = rows(5, {"many": (15, 50), "more": (0, 60)})
+    assert "too few" not in printed(changes_table(enough, title="")) + changes_markdown(enough)
+    looks = [row for row in found if not row.category]
+    few = [row for row in rows(5, {"few": (1, 12)}) if not row.category]
+    assert "too few" in printed(curve_table([few], title="")) and "too few" not in printed(
+        curve_table([looks], title="")
+    )
+
+
+def test_tables_lose_no_number_at_80_columns_however_long_names_are():
+    long = "a_category_with_a_rather_long_name_" * 3
+    found = rows(5, {long: (900, 1000), "b": (1000, 1001), "c": (1, 4)})
+    text = printed(changes_table(found, title="From the baseline to step 100,000, after 1,600,000 samples"), width=80)
+    assert "…" not in text and max(map(len, text.splitlines())) <= 80
+    for row in found:
+        cells = [f"{100 * row.transitions.accuracy_before:.1f} → {percent(row.transitions.accuracy_after)}"]
+        cells += [estimate(row)] if row.transitions.n >= 30 else []
+        assert all(cell in text for cell in cells)
+
+
+def test_the_curve_has_a_column_for_the_task_where_there_is_one():
+    looks = [[row for row in rows(step, {"many": (10, 50)}) if not row.category] for step in (0, 5)]
+    series = [replace(row, samples_seen=samples) for samples, (row,) in zip((0.0, 1600.0), looks)]
+    plain = printed(curve_table([series], title="t")).splitlines()
+    shown = printed(curve_table([series], title="t", task={1600.0: "1.23"}, task_name="loss")).splitlines()
+    assert len(plain) == len(shown) and not any("loss" in line for line in plain)
+    assert any(line.split()[-1:] == ["loss"] for line in shown)
+    assert [line.split()[-1] for line in shown if line.split()[:1] in (["0"], ["1,600"])] == ["-", "1.23"]
+
+
+def test_a_table_stands_above_a_progress_bar_and_not_in_it(capsys):
+    with tqdm(total=3, file=sys.stderr, ascii=True, ncols=40) as bar:
+        bar.update(1)
+        show(changes_table(rows(5, {"many": (15, 50), "b": (1, 40)}), title="From a to b"))
+    lines = [line.rstrip() for line in capsys.readouterr().err.replace("\r", "\n").splitlines()]
+    assert "From a to b" in lines and not any("|" in line and "many" in line for line in lines)
 
 
 def test_no_line_or_table_holds_what_a_terminal_obeys():
