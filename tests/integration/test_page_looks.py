@@ -10,7 +10,7 @@ import pytest
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.report import write_report
 from tests.pages import DESK, PHONE, see, until
-from tests.recorded import make_probe, make_run
+from tests.recorded import make_probe, make_run, make_snapshots
 
 LONG = "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerkbauunterbeamtengesellschaft"
 NAMES = (
@@ -215,3 +215,28 @@ def contrast(one, two):
 
     dark, light = sorted((luminance(one), luminance(two)))
     return (light + 0.05) / (dark + 0.05)
+
+
+def test_checkpoints_that_asked_the_first_prompt_alone_are_in_the_curve_and_the_map(show, tmp_path):
+    probe = make_probe("facts", 120, kinds=("choice",), variants=True)
+    taken = make_snapshots(probe)
+    store = Store(tmp_path)
+    store.begin([probe])
+    for t, snapshot in enumerate(taken):
+        store.write(snapshot if t in (0, 3) else replace(snapshot, further=()))
+    page = show(write_report(store, tmp_path / "report.html"))
+    drawn = page.evaluate(
+        """document.querySelector('#curve-chart').data.filter((one) => one.showlegend !== false)
+        .map((one) => [one.name, [...one.x], [...one.y]])"""
+    )
+    rows = store.history().select("facts")
+    lost = [row.numbers["knowledge_lost"] for row in rows]
+    assert np.isnan(lost[1:3]).all(), "variants were asked at the ends only"
+    assert [(x, y) for _, x, y in drawn] == [
+        ([0, 160, 320, 480], [row.transitions.forgetting for row in rows]),
+        ([0, 480], [lost[0], lost[3]]),
+    ]
+    assert "first prompt" in drawn[0][0]
+    assert page.locator("#map-controls select").input_value() == "forgetting"
+    page.locator("#map-controls select").select_option("knowledge_lost")
+    assert page.locator("#map-controls select").input_value() == "knowledge_lost"

@@ -8,10 +8,13 @@ const SCORED = {
 function drawAbout() {
   const run = theRun(), probe = theProbe();
   const advice = run.probes.flatMap((one) => (one.advice ?? []).map((entry) => ({ ...entry, probe: one.name })));
-  const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key}`), entry.text);
+  const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key.replace(/_/g, " ")}`), withCode(entry.text));
   replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings."));
   replace($("#facts"), costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
 }
+
+/** A text whose `names` are set as code. */
+const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
 
 const facts = (title, entries, ...more) =>
   el("div", {}, el("h3", {}, title), el("dl", {}, entries.filter(([, value]) => value !== null && value !== undefined && value !== "").flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])), more);

@@ -88,7 +88,7 @@ const vector = (base64, type) => new type(bytes(base64).buffer);
 let report = null;
 const chosen = {
   run: 0, probe: "", metric: "knowledge_lost", axis: "", log: false, fit: true, categories: [""],
-  map: "knowledge_lost", flow: "", search: "", category: "", trajectory: "", sort: "order", down: false, page: 0, rows: false,
+  map: "knowledge_lost", mapChosen: false, flow: "", search: "", category: "", trajectory: "", sort: "order", down: false, page: 0, rows: false,
 };
 
 const theRun = () => report.runs[chosen.run];
@@ -98,6 +98,9 @@ const categoriesOf = (probe) => Object.keys(probe.series).filter((name) => name 
 const categoryName = (name) => name || "whole probe";
 const probeName = (name) => (name === "all" ? "all probes" : name);
 const lastOf = (series, metric) => (series[metric] ? series[metric][series[metric].length - 1] : null);
+
+/** The checkpoints that asked the first prompt alone, as variants="ends" does: knowledge is not known there, raw answers are. */
+const rawOnly = (run, series) => run.steps.map((_, i) => i).filter((i) => !isNumber(series.knowledge_lost?.[i]) && isNumber(series.forgetting?.[i]));
 
 /** "1,600 samples · step 50", as far as it is known. */
 function whenText(run, i) {

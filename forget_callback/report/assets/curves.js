@@ -173,8 +173,17 @@ function curveTraces({ run, r, category, series }, n) {
   if (chance) {
     traces.push({ ...band, y: pick(chance), line: { width: 1.5, dash: "dot", color: colour("faint") }, name: "expected by chance", showlegend: true });
   }
+  const raw = n === 1 && chosen.metric === "knowledge_lost" && rawOnly(run, series).length > 0;
+  if (raw) {
+    const at = x.map((_, i) => i).filter((i) => isNumber(series.forgetting?.[i]) && (!chosen.log || x[i] > 0));
+    traces.push({
+      x: at.map((i) => x[i]), y: at.map((i) => series.forgetting[i]), mode: "markers+lines", name: "forgetting (1→0), first prompt only", showlegend: true,
+      line: { color: colour("faint"), width: 1.5, dash: "dot" }, marker: { color: colour("faint"), size: 4 }, hoverinfo: "text",
+      hovertext: at.map((i) => `<b>${percent(series.forgetting[i])}</b> right at the baseline, wrong now<br>${plain(whenText(run, i))}`),
+    });
+  }
   traces.push({
-    x: pick(x), y: pick(values), mode: "lines+markers", name: plain(name || text), legendgroup: name, showlegend: n > 1,
+    x: pick(x), y: pick(values), mode: "lines+markers", name: plain(raw ? "lost in all prompt variants" : name || text), legendgroup: name, showlegend: n > 1 || raw,
     line: { color: line, width: 2, dash: several && !single ? ["solid", "dot", "dash", "dashdot"][r % 4] : "solid" },
     marker: { color: line, size: kept.length > 60 ? 3 : 6 }, hoverinfo: "text", hovertext: hover,
   });
