@@ -29,7 +29,7 @@ const short = (name, length = 26) => (name.length > length ? name.slice(0, lengt
 
 function drawMap() {
   const run = theRun(), probe = theProbe();
-  if (!chosen.mapChosen) chosen.map = rawOnly(run, probe.series[""]).length > run.steps.length / 2 ? "forgetting" : "knowledge_lost";
+  if (!chosen.mapChosen) chosen.map = rawOnly(run, probe.series[""]).length >= run.steps.length / 2 ? "forgetting" : "knowledge_lost";
   replace($("#map-controls"), select("Metric", [["", MAPS]], chosen.map, (value) => { Object.assign(chosen, { map: value, mapChosen: true }); refresh("map"); }));
   const names = categoriesOf(probe);
   if (!names.length) return noMap("The items of this probe have no categories.");

@@ -13,7 +13,7 @@ function drawLosses() {
   const probe = theProbe(), series = probe.series[""];
   const last = (metric) => lastOf(series, metric);
   const variants = last("variants") ?? 1;
-  const where = variants > 1 ? `in all of ${variants} variants of the prompt` : "in this prompt, the only one that was asked";
+  const where = variants === 2 ? "in both prompt variants" : variants > 2 ? `in all ${variants} prompt variants` : "in the only prompt that was asked";
   const tile = (title, metric, text, kind = null) =>
     isNumber(last(metric)) ? el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title),
       el("b", {}, estimateOf(series, metric)), el("p", {}, text)) : null;
@@ -21,19 +21,19 @@ function drawLosses() {
   const lost = probe.headline.verdict === "lost" ? "lost" : null;
   const tiles = [
     tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
-    tile(exact ? "Of what was answered" : "Of what was known", "known_lost", "as a share of what there was to lose"),
+    tile(exact ? "Share of what it answered" : "Share of what it knew", "known_lost", exact ? "no longer answered, of what it answered at the baseline" : "lost, of what it knew at the baseline"),
     net ? null : tile(exact ? "Newly answered" : "Gained", "knowledge_gained", where),
-    net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "what was gained in all variants pays for what was lost"),
-    variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: another variant still has it") : null,
-    exact ? null : tile("No longer recalled", "recall_lost", isNumber(last("recall_still_chosen")) ? `access: ${percent(last("recall_still_chosen"), 0)} of them still chosen right` : "access, not knowledge"),
-    tile("Forgetting (1→0)", "forgetting", "first prompt, raw answers, guesses included"),
-    tile("Backward transfer (0→1)", "backward_transfer", "first prompt, raw answers, guesses included"),
+    net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "losses minus gains"),
+    variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: still right in another variant") : null,
+    exact ? null : tile("No longer recalled", "recall_lost", isNumber(last("recall_still_chosen")) ? `access: ${percent(last("recall_still_chosen"), 0)} of them still right as a choice` : "access: it may still be known in another form"),
+    tile("Forgetting (1→0)", "forgetting", "right at the baseline, wrong now; first prompt, guesses included"),
+    tile("Backward transfer (0→1)", "backward_transfer", "wrong at the baseline, right now; first prompt, guesses included"),
   ];
   replace($("#loss-tiles"), tiles);
   const macro = last("macro_knowledge_lost");
   replace($("#loss-note"), [
-    isNumber(last("knowledge_lost")) ? "" : "The last checkpoint was not asked in all variants of the prompt: only raw numbers are known.",
-    `Last checkpoint of ${probeName(probe.name)}, shares of its items.`,
+    isNumber(last("knowledge_lost")) ? "" : "The last checkpoint did not ask all prompt variants: there are raw numbers only.",
+    `At the last checkpoint, as shares of the items of ${probeName(probe.name)}.`,
     isNumber(macro) ? `Mean over the probes: ${percent(macro)} lost.` : "",
   ].filter(Boolean).join(" "));
 }
