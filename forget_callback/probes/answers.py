@@ -116,14 +116,14 @@ def _states(text: str, answer: str) -> bool:
     """Whether a text says `answer` as its answer: alone on a line, marked, or after "is" or "called".
 
     For words that a text may hold without meaning them, such as the symbol In or the function `all`: case matters, but
-    for a capital at the beginning.
+    for a capital at the beginning. Gaps are bounded, see `markup.py`.
     """
     words = "|".join(map(re.escape, dict.fromkeys((answer.strip(), answer.strip().capitalize()))))
-    end = r"(?:\(\))?(?!\w)"
-    marked = rf"[`'\"*“‘(](?:{words}){end}"
-    named = rf"\b(?:is|called|named|as):? (?:the |an? )?(?:\w+ )?[`'\"*“‘(]*(?:{words}){end}"
-    alone = rf"^\W*(?:{words}){end}\W*$"
-    return re.search(f"{marked}|{named}|{alone}", text, re.MULTILINE) is not None
+    said = rf"(?:{words})(?:\(\))?(?!\w)"
+    mark = r"[`'\"*“‘(]"
+    named = rf"\b(?:is|are|called|named|as):? (?:the |an? )?(?:(?!not )\w{{1,20}} )?{mark}{{0,4}}{said}"
+    alone = rf"^[^\w\n]{{0,9}}{said}[^\w\n]{{0,9}}$"
+    return re.search(rf"{mark}{said}|{named}|{alone}", text, re.MULTILINE) is not None
 
 
 def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:

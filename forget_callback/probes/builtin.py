@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall
+from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall, Variant
 from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -138,7 +138,11 @@ def _asked(kind: str, fact: _Fact, choices: Sequence[str], right: int) -> Item:
         starts = ["", *filter(None, fact.relation.before.split("|"))]
         answers = tuple(f" {start}{answer}" for start in starts for answer in fact.answers)
         return Recall(kind, statement[0].upper() + statement[1:], answers)
-    return Generation(kind, question, fact.answers, cast(Match, fact.relation.match), max_new_tokens=_TOKENS)
+    match = cast(Match, fact.relation.match)
+    # A chat model does not go on with a plain text: both prompts go through its template.
+    short = Variant(f"{fact.relation.question.format(fact.subject)} Answer in one short sentence.")
+    stop = ("Question:",)
+    return Generation(kind, question, fact.answers, match, max_new_tokens=_TOKENS, stop=stop, variants=(short,))
 
 
 def _others(facts: Sequence[_Fact], relation: _Relation) -> dict[str, list[str]]:

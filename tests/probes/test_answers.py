@@ -2,12 +2,13 @@
 
 import sys
 import time
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from forget_callback.probes.answers import Judgement, extract, matches
-from forget_callback.probes.items import Generation
+from forget_callback.probes.items import Generation, Match
 from forget_callback.probes.judging import judge
 from tests.probes.phrasings import PHRASINGS
 
@@ -15,7 +16,7 @@ from tests.probes.phrasings import PHRASINGS
 @pytest.mark.parametrize(
     "match, text, expected",
     [
-        *[(match, "  \n\t", None) for match in ("exact", "prefix", "contains", "number", "math", "choice", "regex")],
+        *[(match, "  \n\t", None) for match in get_args(Match) if match != "task"],
         ("exact", "\n Paris \nis the capital", "Paris"),
         ("prefix", "Paris, France\nmore", "Paris, France"),
         ("contains", " It is Paris.\nYes. ", "It is Paris.\nYes."),
@@ -75,6 +76,19 @@ def test_extract_finds_the_answer_in_its_form(match, text, expected):
         ("contains", "a comparison", "paris", False),
         ("contains", "cost: $5.", "$5", True),
         ("contains", "a.c", "abc", False),
+        ("stated", "The symbol is In.", "In", True),
+        ("stated", "In\n\nIndium is a metal.", "In", True),
+        ("stated", 'The symbol of indium is "In".', "In", True),
+        ("stated", "In chemistry, the symbol is I.", "In", False),
+        ("stated", "Its symbol, I think, is in the table.", "In", False),
+        ("stated", "The `all()` function is used.", "all", True),
+        ("stated", "It is called **all**", "all", True),
+        ("stated", "It tells whether all are true", "all", False),
+        ("stated", "`all_of`, which is allowed", "all", False),
+        ("stated", "Cold.", "cold", True),
+        ("stated", "It is not cold", "cold", False),
+        ("stated", "It is known as a kitten", "kitten", True),
+        ("stated", "It is the keyword `def`", "def", True),
         ("number", "1200", "$1,200.00", True),
         ("number", "50", "50%", True),
         ("number", "-5", "5", False),
@@ -115,6 +129,7 @@ ANSWERS = {
     "exact": line,
     "prefix": line,
     "contains": line,
+    "stated": line,
     "number": st.from_regex(r"[-+]?[$€£]?([1-9]\d{0,2}(,\d{3})*|\d{1,9})(\.\d{1,3})?%?", fullmatch=True),
     "choice": st.from_regex(r"\(?[A-Za-z]\)?", fullmatch=True),
 }
@@ -148,7 +163,7 @@ def test_prefix_and_contains_compare_words_not_their_dress(answer, first, later,
         assert {judge(item, text, finished=True).outcome for text in wrong} == {"wrong"}
 
 
-@pytest.mark.parametrize("match", ["exact", "prefix", "contains", "number", "math", "choice", "regex"])
+@pytest.mark.parametrize("match", [match for match in get_args(Match) if match != "task"])
 @pytest.mark.parametrize(
     "text", ["", " \n\t ", "<think></think>", "<think>\n\n</think>\n", "```\n```", "\u200b", "\ufeff\n", "\xa0"]
 )
@@ -210,7 +225,7 @@ REPEATED = [
 ]
 
 
-@pytest.mark.parametrize("match", ["exact", "contains", "number", "choice"])
+@pytest.mark.parametrize("match", ["exact", "contains", "stated", "number", "choice"])
 def test_reading_takes_time_linear_in_what_a_collapsed_model_repeats(match):
     def seconds(unit, length):
         text, start = unit * (length // len(unit)), time.process_time()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback import Generation, MultipleChoice, Probe, Recall, load_probe, score_probe
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind, encode_items
 from tests.helpers import greedy, log_probabilities
@@ -368,6 +368,16 @@ def test_a_chat_probe_takes_the_template_into_its_fingerprint(make_model, tokeni
 def test_a_plain_probe_keeps_its_fingerprint(make_model, tokenizer):
     probe = Probe("p", choice_items(2))
     assert score_probe(make_model(), tokenizer, probe).fingerprint == probe.fingerprint
+
+
+def test_where_the_tokenizer_decides_a_probe_goes_through_its_template_or_is_asked_as_it_is(make_model, tokenizer):
+    """The built-in facts in a chat: one spec for base models and chat models."""
+    probe, model = load_probe("builtin:facts?kind=generation", limit=8), make_model()
+    assert probe.chat is None
+    for template, chat in ((tokenizer.chat_template, True), (None, False)):
+        tokenizer.chat_template = template
+        asked, told = (score_probe(model, tokenizer, one) for one in (probe, replace(probe, chat=chat)))
+        assert asked.fingerprint == told.fingerprint and asked.text.tolist() == told.text.tolist()
 
 
 def test_a_missing_chat_template_is_an_error(make_model, tokenizer):

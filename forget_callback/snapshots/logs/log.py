@@ -87,6 +87,7 @@ class LoggedItem:
         expected: The ground truth as text, one or several.
         options: Texts of the options, none where open-ended; `answer` is the index of the right one.
         cluster: What it shares with items that are not independent of it, "" if nothing.
+        fact: What it asks, shared by the items that ask the same in another form, "" if unknown.
         further: The answers in each further prompt of the log's `variants`, None where it was not asked in it.
     """
 
@@ -104,6 +105,7 @@ class LoggedItem:
     text: str | None = None
     category: str = ""
     cluster: str = ""
+    fact: str = ""
     further: tuple[LoggedItem | None, ...] = ()
 
     @property
@@ -164,7 +166,10 @@ class Log:
         """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
         columns: dict[str, Any] = {
             name: [getattr(item, name) for item in self.items]
-            for name in ("correct", "choice", "margin", "category", "prediction", "text", "scores", "answer", "cluster")
+            for name in (
+                *("correct", "choice", "margin", "prediction", "text", "scores", "answer"),
+                *("category", "cluster", "fact"),
+            )
         }
         return Snapshot(
             probe=self.probe,
@@ -211,7 +216,9 @@ def _item(item: LoggedItem, task: str) -> Item:
     prompt = item.prompt if item.prompt.strip() else NOT_IN_LOG
     if not item.options:
         answers = tuple(text for text in item.expected if text.strip()) or (NOT_IN_LOG,)
-        return Generation(item.id, prompt, answers, "task", item.category, task=task, cluster=item.cluster)
+        return Generation(
+            item.id, prompt, answers, "task", item.category, task=task, cluster=item.cluster, fact=item.fact
+        )
     place, texts = item.answer, list(item.options)
     if place < 0:  # which one is right is not known; it is not one that was chosen and wrong
         place = int(item.choice == 0)
@@ -221,7 +228,7 @@ def _item(item: LoggedItem, task: str) -> Item:
         f"{text} (option {i + 1})" if not text.strip() or (i != place and text.strip() == right) else text
         for i, text in enumerate(texts)  # benchmarks have options that equal the right one
     ]
-    return MultipleChoice(item.id, item.prompt, texts, place, item.category, cluster=item.cluster)
+    return MultipleChoice(item.id, item.prompt, texts, place, item.category, cluster=item.cluster, fact=item.fact)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
 """Anyone's file with a row an item: JSON Lines, CSV or Parquet with `id` and `score` or `correct`.
 
-Optional columns: `category`, `cluster`; `k` (options), `choice` and `answer` (option indices); `variant` (an item asked
-in several prompts has a row for each; the first that stands in the file is the first prompt); `prompt`, `prediction`
-and `outcome`, which are shown. A score from 0.5 on is right, as `threshold=` of a scorer has it.
+Optional columns: `category`, `cluster`, `fact`; `k` (options), `choice` and `answer` (option indices); `variant` (an
+item asked in several prompts has a row for each; the first that stands in the file is the first prompt); `prompt`,
+`prediction` and `outcome`, which are shown. A score from 0.5 on is right, as `threshold=` of a scorer has it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DECIDES = ("correct", "score")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 THRESHOLD = 0.5
 _COLUMNS = (
-    *("id", *DECIDES, "category", "cluster", "choice", "answer", "k"),
+    *("id", *DECIDES, "category", "cluster", "fact", "choice", "answer", "k"),
     *("variant", "prompt", "prediction", "outcome"),
 )
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "<na>"}
@@ -271,6 +271,7 @@ def _item(row: LogRow, metric: str, source: str, options: int | None, *, indices
         prediction=None if raw.get("prediction") is None else _text(raw["prediction"]),
         category=_text(raw.get("category")),
         cluster=_text(raw.get("cluster")),
+        fact=_text(raw.get("fact")),
     )
 
 
@@ -280,7 +281,7 @@ def _with_further(name: str, answers: Sequence[Mapping[str, LoggedItem]]) -> Log
     there = [row for row in rows if row is not None]
     known: dict[str, Any] = {
         part: next((value for row in there if (value := getattr(row, part))), empty)
-        for part, empty in (("category", ""), ("cluster", ""), ("options", ()), ("expected", ()))
+        for part, empty in (("category", ""), ("cluster", ""), ("fact", ""), ("options", ()), ("expected", ()))
     }
     answer = next((row.answer for row in there if row.answer >= 0), -1)
     first = rows[0] or there[0].unscored()

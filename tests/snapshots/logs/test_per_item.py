@@ -96,6 +96,14 @@ def test_every_form_gives_the_numbers_of_the_arrays(run_cli, answers, tmp_path, 
     assert f"base: 'score' decides what is right; {K} options" in err
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_facts_join_the_items_of_a_file(answers, tmp_path, suffix):
+    columns = {**answers[0], "fact": [f"f{i // 2}" for i in range(N)]}
+    (log,) = read_logs(write(tmp_path / f"base.{suffix}", columns), LogOptions(note=str)).values()
+    assert log.snapshot().fact.tolist() == columns["fact"]
+    assert [item.fact for item in log.to_probe().items] == columns["fact"]
+
+
 def test_clusters_widen_the_interval(run_cli, answers, tmp_path):
     both = [{**own, "cluster": [f"p{i // 20}" for i in range(N)]} for own in answers]
     rng = np.random.default_rng(1)
