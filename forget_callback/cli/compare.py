@@ -11,11 +11,12 @@ from rich.console import Console
 
 from forget_callback.cli.app import app, note
 from forget_callback.probes.quoting import code, markdown, printable, quoted
+from forget_callback.report.differences import runs_sentence
 from forget_callback.report.terminal import changes_markdown, changes_table
 from forget_callback.runs.comparison import compare_checkpoints, compared_against, comparison_json, decided_by, left_out
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
-from forget_callback.runs.history import Row
+from forget_callback.runs.history import History, Row
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
 from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs
 from forget_callback.snapshots.logs.log import listed, task_and_time
@@ -85,6 +86,7 @@ def compare(
     results = [gate.judge(rows, not_measured=not_measured, before=against) for gate in gates]
     title = f"{first} → {last}"
     about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
+    about += _apart(before, after, first, last)
     for_files = [title, *one_sided(first, last), *about]  # which nobody reads beside the notes
     if junit_file is not None:
         text = junit(results, title=title, about=for_files)
@@ -141,6 +143,25 @@ def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
     for line in one_sided(first, last):
         chosen.note(line)
     return first, last
+
+
+def _apart(before: str, after: str, first: Side, last: Side) -> list[str]:
+    """Which of two whole runs lost more: what is compared is the first step of one with the last of the other."""
+    if first.run is None or first.run == last.run or not all(Path(source).is_dir() for source in (before, after)):
+        return []
+    runs = [(read_side(source, default="first"), read_side(source, default="last")) for source in (before, after)]
+    if any(begun.step == ended.step for begun, ended in runs):
+        return []
+    histories = [History(), History()]
+    for history, sides in zip(histories, runs):
+        for side in sides:
+            history.append([one for name, one in side.snapshots.items() if name in first.snapshots])
+    lines = []
+    for probe in first.snapshots:
+        ends = [ended.snapshots[probe] for _, ended in runs]
+        text, _ = runs_sentence(histories, [first.name, last.name], probe, ends)
+        lines.append(f"{probe}, each from its own first step to its last: {text}")
+    return lines
 
 
 def _of_logs(source: str, logs: Mapping[str, Log], before: Mapping[str, Log]) -> Side:

@@ -43,6 +43,7 @@ class Difference:
         in_this_prompt: Whether that is a claim of one prompt only.
         n: Items that enter.
         items: What they are called, "facts".
+        open_ended: Whether a lost one is one that is no longer answered.
     """
 
     lost: float
@@ -54,6 +55,7 @@ class Difference:
     in_this_prompt: bool
     n: int
     items: str
+    open_ended: bool
 
     @property
     def finding(self) -> str:
@@ -87,7 +89,9 @@ def difference(
         sure = (fell.high < 0 if lost > 0 else fell.low > 0) if caveat else between.p_value < error
         sure &= (two.net_change < one.net_change) == (lost > 0)
     n = min(one.knowledge_n, two.knowledge_n)
-    return Difference(lost, ends, between, obstacle, caveat, sure, in_this_prompt, n, called(two, n))
+    return Difference(
+        lost, ends, between, obstacle, caveat, sure, in_this_prompt, n, called(two, n), two.knowledge_method == "exact"
+    )
 
 
 def _begun(first: History, second: History, probe: str) -> str:
@@ -121,16 +125,19 @@ def pair_sentence(gap: Difference, first: str, second: str) -> str:
     a, b = printable(first), printable(second)
     if gap.obstacle:
         return f"{a} and {b} cannot be compared: {gap.obstacle}"
-    where = " in this prompt" if gap.in_this_prompt else ""
+    where, gone = " in this prompt" if gap.in_this_prompt else "", "no longer answered" if gap.open_ended else "lost"
     low, high = (round(end * gap.n) for end in gap.interval) if not isnan(gap.interval.low) else (0, 0)
     if gap.sure:
         more, less = (b, a) if gap.lost > 0 else (a, b)
         few, many = (low, high) if gap.lost > 0 else (-high, -low)
         about = f"about {round(abs(gap.lost) * gap.n):,} {gap.items} more, between {max(few, 1):,} and {many:,}"
-        return f"{more} lost more than {less}{where}: {about}" + (f" ({gap.caveat})" if gap.caveat else "")
+        claim = f"{more} lost more than {less}"
+        if gap.open_ended:
+            claim = f"more is {gone} in {more} than in {less}"
+        return f"{claim}{where}: {about}" + (f" ({gap.caveat})" if gap.caveat else "")
     said = f"no difference shown between {a} and {b}{where}"
     if low < 0 < high:
-        return f"{said} ({b} lost between {-low:,} fewer and {high:,} more {gap.items})"
+        return f"{said} ({b}: between {-low:,} fewer and {high:,} more {gap.items} {gone})"
     return said if low == high == 0 else f"{said} (accuracy does not tell)"
 
 
@@ -161,7 +168,7 @@ def runs_sentence(
         j = j if i != j else 1  # all lost the same
     gap = difference(histories[i], histories[j], probe, (last[i], last[j]) if same else None, error=error)
     said = pair_sentence(gap, names[i], names[j])
-    return (said if n == 2 else f"{said}; these lost least and most of {n} runs"), gap.finding
+    return (said if n == 2 else f"{said}; of {n} runs these lost most and least"), gap.finding
 
 
 def _same_items(one: Snapshot, other: Snapshot) -> bool:

@@ -76,7 +76,7 @@ def test_of_many_runs_the_most_and_the_least_are_named():
     runs = [trained(3, lost=lost, seed=i, known=0.6) for i, lost in enumerate((0.1, 0.02, 0.3, 0.12))]
     text, finding = said(*runs)
     assert re.fullmatch(
-        r"c lost more than b: about \d+ items more, between \d+ and \d+; these lost least and most of 4 runs", text
+        r"c lost more than b: about \d+ items more, between \d+ and \d+; of 4 runs these lost most and least", text
     )
     assert finding == "lost more"
 
@@ -134,6 +134,29 @@ def test_a_model_that_answers_a_little_differently_on_another_machine_is_the_sam
     _, hard = trained(7, lost=0.3, seed=1, known=0.6)
     other.append([hard])
     assert said((history, last), (other, hard))[1] == "lost more"
+
+
+def test_what_is_open_ended_is_no_longer_answered(tmp_path):
+    probe = make_probe(n_items=300, kinds=("recall",))
+    mild, hard = (make_run(tmp_path / name, [probe], lose=lose) for name, lose in (("mild", 0.1), ("hard", 0.7)))
+    (first,) = report_data([mild, hard])["between"]
+    assert re.fullmatch(
+        r"more is no longer answered in hard than in mild in this prompt: about \d+ items more, between \d+ and \d+",
+        first["sentence"],
+    )
+
+
+def test_compare_of_two_runs_says_what_each_lost_from_its_own_first_step(tmp_path, run_cli):
+    probe = make_probe(n_items=400, kinds=("choice",), variants=True)
+    for name, lose in (("mild", 0.1), ("hard", 0.7)):
+        make_run(tmp_path / name, [probe], lose=lose)
+    asked = ("compare", tmp_path / "mild", tmp_path / "hard", "--format", "markdown")
+    (line,) = [line for line in run_cli(*asked)[1].splitlines() if "each from its own first step" in line]
+    assert re.search(
+        r"facts, each from its own first step to its last: .*hard lost more than .*mild: about \d+ items", line
+    )
+    assert "own first step" not in run_cli("compare", tmp_path / "mild", tmp_path / "mild")[1]
+    assert "own first step" not in run_cli("compare", f"{tmp_path / 'mild'}@30", tmp_path / "hard")[1]
 
 
 def test_a_page_of_two_runs_begins_with_which_lost_more(tmp_path):
