@@ -19,6 +19,7 @@ import yaml
 
 from forget_callback import load_probe, transitions
 from forget_callback.demo.tiny import make_model, make_tokenizer
+from forget_callback.probes.items import Recall, accepted
 from tests.helpers import teach
 from tests.report.test_report import page_data
 
@@ -68,7 +69,7 @@ def logs(tmp_path_factory):
         lines = [
             {"prompt": i.prompt, "choices": [c.strip() for c in i.choices], "answer": i.answer}
             if name != "say"
-            else {"prompt": i.prompt, "answer": i.answer.strip()}
+            else {"prompt": i.prompt, "answer": accepted(i)[0].strip()}
             for i in items
         ]
         file = directory / f"{name}.jsonl"
@@ -76,7 +77,7 @@ def logs(tmp_path_factory):
         template = SAY if name == "say" else CHOOSE
         (directory / "tasks" / f"{name}.yaml").write_text(template.format(name=name, file=file))
     facts = [
-        (i.prompt, i.answer if isinstance(i.answer, str) else i.choices[i.answer]) for s in sets.values() for i in s
+        (i.prompt, accepted(i)[0] if isinstance(i, Recall) else i.choices[i.answer]) for s in sets.values() for i in s
     ]
     random.Random(0).shuffle(facts)
     tokenizer = make_tokenizer([prompt + answer for prompt, answer in facts])
