@@ -51,7 +51,7 @@ function probeFacts(probe) {
 function scoredFacts(probe) {
   const [first, last] = [probe.scored[0] ?? {}, probe.scored[probe.scored.length - 1] ?? {}];
   const show = (value) => (typeof value === "object" ? JSON.stringify(value) : String(value));
-  const entries = Object.entries(last).map(([name, value]) => {
+  const entries = Object.entries(last).filter(([name]) => name !== "run").map(([name, value]) => {
     const before = first[name];
     const changed = before !== undefined && JSON.stringify(before) !== JSON.stringify(value);
     return [SCORED[name] ?? name.replace(/_/g, " "), changed ? `${show(before)}, at the end ${show(value)}` : show(value)];

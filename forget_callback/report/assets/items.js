@@ -167,7 +167,7 @@ function sorted() {
 function variantCount(path, i) {
   if (!path.variants || path.variants.asked[i] < 2) return null;
   const [before, after] = path.variants.sides.map((side) => side.right[i]);
-  return el("small", { class: "asked" }, ` right in ${before} → ${after} of ${path.variants.asked[i]}`);
+  return el("small", { class: "asked", title: "prompt variants answered right, at the baseline and now" }, `right in ${before} → ${after} of ${path.variants.asked[i]}`);
 }
 
 function drawItemTable() {
