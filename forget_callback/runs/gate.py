@@ -189,9 +189,10 @@ class Gate:
         found = rule_power(rule, before) if worse == ">" and self.threshold > 0 else math.nan
         if not found < HARDLY:
             return ""
+        of = " of what was known" if self.metric == "known_lost" else ""
         return (
-            f"can hardly fail: these items find a loss of {percent(1.5 * self.threshold)}, one and a half times the "
-            f"limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can show"
+            f"can hardly fail: these items find a loss of {percent(1.5 * self.threshold)}{of}, one and a half times "
+            f"the limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can show"
         )
 
     @property

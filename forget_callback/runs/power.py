@@ -191,10 +191,11 @@ def start_lines(baseline: Sequence[Snapshot], rules: Sequence[StopRule] = ()) ->
     for rule in rules:
         found = rule_power(rule, baseline)
         if found < HARDLY:
+            of = " of what was known" if rule.metric == "known_lost" else ""
             lines.append(
                 f"stop rule {rule.metric} > {rule.above:g} can hardly fire: these items find a loss of "
-                f"{100 * 1.5 * rule.above:.1f}%, one and a half times its threshold, in {100 * found:.0f}% of runs; "
-                "add items, or raise the threshold to what they can show"
+                f"{100 * 1.5 * rule.above:.1f}%{of}, one and a half times its threshold, in {100 * found:.0f}% of "
+                "runs; add items, or raise the threshold to what they can show"
             )
     return lines
 
@@ -213,18 +214,21 @@ def sentence(items: Items, loss: float, *, n: int | None = None) -> str:
 def rule_power(rule: StopRule, baseline: Sequence[Snapshot], *, n_runs: int = _AT_START, seed: int = 0) -> float:
     """Share of looks at which the rule's bound is above its threshold where one and a half times as much is lost.
 
+    Of `known_lost`, one and a half times as much of what is known.
+
     NaN for a rule that is not on knowledge lost, or has no confidence.
     """
-    if rule.metric not in ("knowledge_lost", "knowledge_lost_net") or rule.confidence is None:
+    if rule.metric not in ("knowledge_lost", "knowledge_lost_net", "known_lost") or rule.confidence is None:
         return nan
     probe, category = rule.target([one.probe for one in baseline])
     read = pool(baseline) if probe == "all" else next(one for one in baseline if one.probe == probe)
     items = items_of_baseline(read.select(read.category.astype(str) == category) if category else read)
-    if not 1.5 * rule.above <= items.known or not len(items):
+    loss = 1.5 * rule.above * (items.known if rule.metric == "known_lost" else 1.0)
+    if not loss <= items.known or not len(items):
         return 0.0
     above = []
     for rng in _generators(seed, n_runs):
-        found = _transitions(simulated(items, 1.5 * rule.above, rng))
+        found = _transitions(simulated(items, loss, rng))
         above.append(found.interval(rule.metric, confidence=2 * rule.confidence - 1).low > rule.above)
     return float(np.mean(above))
 

@@ -195,6 +195,16 @@ def test_before_training_one_line_and_the_rules_that_can_hardly_fire():
     assert rule_power(StopRule("knowledge_lost", 0.4), base) == 0.0, "more than is known"
 
 
+def test_a_rule_on_the_share_of_what_is_known_needs_more_items_than_one_on_that_of_all():
+    """A third of 600 items are known: 15% of these are 5% of all, and only the second rule calls for that many."""
+    base = [snapshot(600, 0.5)]
+    found = {metric: rule_power(StopRule(metric, 0.1), base) for metric in ("knowledge_lost", "known_lost")}
+    assert found["known_lost"] < found["knowledge_lost"]
+    (_, warning) = start_lines(base, [StopRule("known_lost", 0.05)])
+    assert "known_lost > 0.05 can hardly fire: these items find a loss of 7.5% of what was known, one and" in warning
+    assert rule_power(StopRule("known_lost", 0.05), [snapshot(600, 0.25)]) < 0.1, "next to nothing is known"
+
+
 def test_the_pool_of_several_probes_and_a_category():
     one = snapshot(120, 0.6, category=["a"] * 60 + ["b"] * 60)
     other = Snapshot("q", "g", 0, list("xyz"), [1, 1, 0], n_choices=np.full(3, 4.0), answer=[0] * 3, choice=[0, 0, 1])
