@@ -192,7 +192,8 @@ class Gate:
         of = " of what was known" if self.metric == "known_lost" else ""
         return (
             f"can hardly fail: these items find a loss of {percent(1.5 * self.threshold)}{of}, one and a half times "
-            f"the limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can show"
+            f"the limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can "
+            "show"
         )
 
     @property
