@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from forget_callback.cli.app import app, notes
+from forget_callback.cli.app import app, note, notes
+from forget_callback.probes.quoting import printable
 
 _SAMPLES = 1600
 
@@ -54,11 +55,13 @@ def demo(
             "--replay mixes in facts that the tiny model was taught, and --model names one that was taught elsewhere; "
             "leave --replay out, or mix old data into the file that --data names (forget-callback replay makes such)"
         )
+
+    note(f"loading {printable(model)} ...")  # imports and weights take a while
     from forget_callback.demo.real import run_on_model
     from forget_callback.demo.wish import Wish
 
     wish = Wish(model, data, method, lora, tuple(probe or ()), samples, seed, out)
-    run_on_model(wish, results=Console(), notes=notes)
+    run_on_model(wish, results=Console())
 
 
 def _refuse(given: dict[str, bool]) -> None:

@@ -24,6 +24,7 @@ from forget_callback.demo.offline import wandb_offline_unless_configured
 from forget_callback.demo.outcome import show
 from forget_callback.demo.samples import Samples, own_samples, quiz_samples, short_and_right
 from forget_callback.demo.wish import SETTINGS, Wish
+from forget_callback.probes.console import say
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.loading import load_model, load_tokenizer
@@ -42,17 +43,13 @@ _PLAIN_TEMPLATE = (
 )
 
 
-def run_on_model(wish: Wish, *, results: Console, notes: Console) -> ForgetCallback:
+def run_on_model(wish: Wish, *, results: Console) -> ForgetCallback:
     """Fine-tunes a model as wished, prints what it lost and gained and where everything is, and returns the callback.
 
     Raises:
         ValueError: If the model, the data or a probe cannot be had, or do not fit each other.
         ImportError: If an adapter is asked for and peft is not there.
     """
-
-    def say(text: str) -> None:
-        notes.print(text, highlight=False, soft_wrap=True, markup=False, emoji=False)
-
     adapter = _adapter() if wish.lora else None
     with tiny.quiet():
         transformers.set_seed(wish.seed)
@@ -69,6 +66,7 @@ def run_on_model(wish: Wish, *, results: Console, notes: Console) -> ForgetCallb
         with wandb_offline_unless_configured(wish.out):
             trainer.train()
         trainer.save_model(str(wish.out / "model"))
+        trainer.save_state()  # trainer_state.json, with the loss of every step
         show(wish, callback, trainer, samples, results)
     return callback
 
@@ -126,6 +124,7 @@ def _trainer(
         "per_device_train_batch_size": settings.batch,
         "max_steps": steps,
         "learning_rate": settings.lora_learning_rate if wish.lora else settings.learning_rate,
+        "lr_scheduler_type": "constant",
         "logging_steps": 1,
         "report_to": "wandb",
         "run_name": f"{wish.method}-{Path(wish.model).name}",

@@ -2,7 +2,10 @@
 
 import json
 import re
+import runpy
 import shlex
+import sys
+from pathlib import Path
 
 import datasets
 import pandas as pd
@@ -16,6 +19,7 @@ from forget_callback.demo.samples import own_samples, quiz, short_and_right
 from forget_callback.probes.items import accepted
 from forget_callback.runs.store import Store
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMON = {"the", "of", "a", "an", "is", "was", "in", "to", "and", "that", "with", "for", "as", "by", "on"}
 PROBE = "builtin:facts?kind=choice&limit=40"
 
@@ -98,6 +102,37 @@ def test_it_shows_what_was_lost_and_gained_and_where_everything_is(demo, directo
             assert sum(answer in shown for answer in answers) >= 2
     for name in ("page", "run directory", "model"):
         assert tmp_path.joinpath(re.search(rf"^{name} +(\S+)", out, re.MULTILINE)[1]).exists()
+
+
+def test_the_script_of_the_readmes_picture_keeps_the_numbers_that_it_draws(demo, directory, tmp_path, monkeypatch):
+    demo(directory, "--samples", 32, "--probe", PROBE)
+    monkeypatch.setattr(sys, "argv", ["forgetting.py", str(tmp_path / "run"), "--out", str(tmp_path)])
+    script = runpy.run_path(str(EXAMPLES / "forgetting.py"), run_name="__main__")
+    kept, history = json.loads((tmp_path / "forgetting.json").read_text()), table(tmp_path / "run")
+    assert len(kept["loss"]) == history.index[-1] == 8
+    for name in ("samples_seen", "forgetting", "backward_transfer", "accuracy_after"):
+        assert [row[name] for row in kept["rows"]] == pytest.approx(list(history[name]), abs=1e-4)
+    assert script["digest"](kept).encode() in (tmp_path / "forgetting.png").read_bytes()
+
+
+def test_the_readme_shows_the_run_whose_numbers_are_kept():
+    """The picture is drawn from them, and the text under it says them."""
+    kept = json.loads((EXAMPLES / "forgetting.json").read_text(encoding="utf-8"))
+    digest = runpy.run_path(str(EXAMPLES / "forgetting.py"))["digest"]
+    assert digest(kept).encode() in (EXAMPLES / "forgetting.png").read_bytes()
+    readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
+    caption = " ".join(readme[readme.index("forgetting.png") :].split("</sub>")[0].split())
+    last = kept["rows"][-1]
+    accuracy = f"{100 * last['accuracy_before']:.1f}% → {100 * last['accuracy_after']:.1f}%"
+    lost, known = (round(last[name] * last["n"]) for name in ("knowledge_lost", "known_before"))
+    for text in (
+        f"{last['n']} facts",
+        f"{last['samples_seen']:.0f} short quiz answers",
+        accuracy,
+        f"{lost} of the {known}",
+    ):
+        assert text in caption, text
+    assert last["variants"] == 2 and last["knowledge_lost_low"] > 0
 
 
 def test_what_it_says_to_do_next_can_be_done(demo, run_cli, directory, tmp_path):
