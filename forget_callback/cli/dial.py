@@ -30,7 +30,7 @@ def dial(
     format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
 ) -> None:
     """Scores models between two: how much of a fine-tuning to keep."""
-    from forget_callback.tools.dial import best_point, dial_table, turn_dial
+    from forget_callback.tools.dial import best_point, dial_table, finding, turn_dial
 
     try:
         shares = [float(part) for part in points.split(",")]
@@ -44,6 +44,7 @@ def dial(
     best = best_point(found)
     if format == "json":
         print(_as_json(found, best))
+        note(finding(found, best))
     else:
         Console().print(dial_table(found, best, task=learned.name))
     if save is not None:
@@ -51,6 +52,8 @@ def dial(
 
 
 def _as_json(points: list[Point], best: Point) -> str:
+    from forget_callback.tools.dial import as_good
+
     rows = [
         {
             "share": point.share,
@@ -62,4 +65,5 @@ def _as_json(points: list[Point], best: Point) -> str:
         }
         for point in points
     ]
-    return json.dumps({"points": rows, "best": best.share}, indent=2)
+    same = [point.share for point in as_good(points, best)]
+    return json.dumps({"points": rows, "best": best.share, "as_good": same}, indent=2)

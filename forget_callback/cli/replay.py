@@ -33,6 +33,11 @@ def replay(
     beside = out.with_name(f"{out.name}.why.json")
     write_text(beside, pack.summary())
     print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
+    if pack.covered < pack.forgotten:
+        note(
+            f"only {pack.covered} of {pack.forgotten} forgotten items have an example in the pool that is near to "
+            "them; what was picked for the others is about something else: give it data on these as well"
+        )
     note(
         f"{pack.refused} examples of the pool contain one of the probe's items and were excluded; {beside} names the "
         "item that selected each example"

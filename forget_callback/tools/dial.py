@@ -8,19 +8,24 @@ the probes. Nothing is trained.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.table import Table
+from rich.text import Text
 from tqdm.auto import tqdm
 
 from forget_callback.metrics.intervals import Interval, wilson
+from forget_callback.metrics.knowledge import lost_by_item
+from forget_callback.metrics.transitions import pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.terminal import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.headline import estimate, percent
@@ -28,12 +33,13 @@ from forget_callback.runs.history import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
-from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.snapshots.snapshot import Snapshot, pool
 
 Method: TypeAlias = Literal["linear", "slerp"]
+SIGNIFICANT = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """One model on the line.
 
@@ -42,23 +48,51 @@ class Point:
         task: Its snapshot on the task.
         probes: Its snapshot on each probe.
         change: All items of the probes, compared with share 0.
+        lost: Each item's part in `knowledge_lost`, NaN where it has none, ``(n_items,)``.
     """
 
     share: float
     task: Snapshot
     probes: tuple[Snapshot, ...]
     change: Row
+    lost: NDArray[np.float32]
 
     @property
     def task_interval(self) -> Interval:
         """95% Wilson interval of the accuracy on the task."""
+        return self.accuracy_interval(0.95)
+
+    def accuracy_interval(self, confidence: float) -> Interval:
+        """Wilson interval of the accuracy on the task."""
         scored = self.task.correct[~np.isnan(self.task.correct)]
-        return wilson(float(scored.sum()), len(scored))
+        return wilson(float(scored.sum()), len(scored), confidence=confidence)
 
     @property
     def gain(self) -> float:
         """Task accuracy minus `knowledge_lost`; the best point has the largest."""
         return self.task.accuracy - self.change.value("knowledge_lost")
+
+    def gain_over(self, other: Point, *, confidence: float = 0.95) -> Interval:
+        """Interval of how much larger the gain is than another point's; both answered the same items.
+
+        MOVER (Zou and Donner 2008), over the two accuracies and the two losses, each with the correlation of their
+        items, and then over these differences: task and probes have no item in common.
+        """
+        right, lost = (
+            mover_difference(a, of_a, b, of_b, correlation(x, y))
+            for (a, of_a, x), (b, of_b, y) in zip(other._parts(confidence), self._parts(confidence))
+        )
+        more = self.task.accuracy - other.task.accuracy
+        less = self.change.value("knowledge_lost") - other.change.value("knowledge_lost")
+        low = math.hypot(more - right.low, lost.high - less)
+        high = math.hypot(right.high - more, less - lost.low)
+        return Interval(more - less - low, more - less + high)
+
+    def _parts(self, confidence: float) -> Iterator[tuple[float, Interval, NDArray[np.float32]]]:
+        """Task accuracy and `knowledge_lost`, each with its interval and its items."""
+        changed = self.change.transitions
+        yield self.task.accuracy, self.accuracy_interval(confidence), self.task.correct.astype(np.float32)
+        yield changed.knowledge_lost, changed.interval("knowledge_lost", confidence=confidence), self.lost
 
 
 def turn_dial(
@@ -81,7 +115,7 @@ def turn_dial(
         task: What the fine-tuning was for.
         shares: Points on the line; 0 is always scored, the others are compared with it.
         method: "linear", or "slerp" for an arc (Shoemake 1985) per tensor, as in model merging.
-        save: Directory for the best point's model and tokenizer.
+        save: Directory for the model and tokenizer of the point with the largest gain.
 
     Returns:
         The points, by share.
@@ -106,7 +140,10 @@ def turn_dial(
         *kept, learned = scorer.score(line.model)
         now = {snapshot.probe: snapshot for snapshot in kept}
         first = first or now
-        points.append(Point(share, learned, tuple(kept), overall(compare_checkpoints(first, now))))
+        lost = lost_by_item(pairs_of(*(pool(list(side.values())) for side in (first, now))))
+        points.append(
+            Point(share, learned, tuple(kept), overall(compare_checkpoints(first, now)), lost.astype(np.float32))
+        )
     if save is not None:
         line.set(best_point(points).share)
         line.merged().save_pretrained(save)
@@ -117,6 +154,29 @@ def turn_dial(
 def best_point(points: Sequence[Point]) -> Point:
     """The point with the highest `gain`; on ties the one nearest to the model before."""
     return max(points, key=lambda point: (point.gain, -point.share))
+
+
+def as_good(points: Sequence[Point], best: Point) -> list[Point]:
+    """The other points whose `gain` is not smaller than the best one's by more than noise.
+
+    One-sided at 5% over all of them (Bonferroni), since the best is chosen after the fact.
+    """
+    others = [point for point in points if point is not best]
+    confidence = 1 - 2 * SIGNIFICANT / max(len(others), 1)
+    return [point for point in others if not best.gain_over(point, confidence=confidence).low > 0]
+
+
+def finding(points: Sequence[Point], best: Point) -> str:
+    """Whether there is a best point, in one sentence."""
+    same = as_good(points, best)
+    if not same:
+        return f"{best.share:g} is the best: the others have less by more than noise"
+    shares = " and ".join(", ".join(f"{point.share:g}" for point in part) for part in (same[:-1], same[-1:]) if part)
+    differ = "does" if len(same) == 1 else "do"
+    return (
+        f"no point is the best: {best.share:g} has most right less lost, but {shares} {differ} not differ from it by "
+        "more than noise; more items would tell"
+    )
 
 
 def _line(before: str, after: str, method: Method) -> _Weights | _Adapter:
@@ -198,17 +258,20 @@ class _Adapter:
 
 
 def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
-    """The points as a table; the best one is marked."""
+    """The points as a table; those among which the best one is are marked, and the caption says whether it is known."""
+    same = as_good(points, best)
     table = plain_table("How much of the fine-tuning to keep")
+    table.caption, table.caption_justify = Text(finding(points, best)), "left"
     for name in ("share", f"{task} right", "knowledge lost", "right less lost"):
         table.add_column(name, justify="right", no_wrap=True)
     for point in points:
         low, high = point.task_interval
+        marked = point is best or point in same
         table.add_row(
-            f"{'best ' if point is best else ''}{point.share:g}",
+            f"{'≈ ' if same and marked else '▸ ' if marked else ''}{point.share:g}",
             f"{percent(point.task.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
             estimate(point.change, "knowledge_lost"),
             percent(point.gain),
-            style="bold" if point is best else "",
+            style="bold" if marked else "",
         )
     return table

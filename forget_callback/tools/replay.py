@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import log
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ from forget_callback.runs.store import RunAt, open_run
 
 # Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
 OWN_WORDS = 13
+# An example is near to an item if this share of what the item says stands in it, its rare words counting most. Of 60
+# built-in facts, the nearest of 400 support tickets has 2% (5% at most), of 150 word problems 11% (16% in the upper
+# quarter), and texts that state the fact have all.
+NEAR = 0.25
 _FRAME = ("question", "answer")
 
 
@@ -38,6 +43,7 @@ class Pack:
         similarity: Cosine similarity to that item, from 0 to 1.
         refused: Examples of the pool that were excluded because they contain an item of the probe.
         forgotten: Items that were right at the baseline and are wrong now.
+        covered: How many of these have an example in the pool that is near.
     """
 
     examples: tuple[Mapping[str, Any], ...]
@@ -45,13 +51,15 @@ class Pack:
     similarity: tuple[float, ...]
     refused: int
     forgotten: int
+    covered: int
 
     def summary(self) -> str:
         """The selection as JSON: for each example the item that selected it."""
         chosen = [
             {"nearest": name, "similarity": round(value, 4)} for name, value in zip(self.nearest, self.similarity)
         ]
-        return json.dumps({"forgotten": self.forgotten, "refused": self.refused, "examples": chosen}, indent=2)
+        counts = {"forgotten": self.forgotten, "covered": self.covered, "refused": self.refused}
+        return json.dumps({**counts, "examples": chosen}, indent=2)
 
 
 def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pack:
@@ -66,7 +74,8 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
         size: Maximum number of examples.
 
     Raises:
-        ValueError: If `size` is below 1, nothing was forgotten, or nothing in the pool is near and not excluded.
+        ValueError: If `size` is below 1, nothing was forgotten, or nothing in the pool is near and not excluded: the
+            nearest examples of a pool about other things are no replay of what was forgotten.
         ImportError: If scikit-learn is not installed.
     """
     if size < 1:
@@ -79,12 +88,20 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
     own = {ngram for words in questions for ngram in _ngrams(words, {min(len(words), OWN_WORDS)})}
     lengths = {min(len(words), OWN_WORDS) for words in questions}
     allowed = np.array([own.isdisjoint(_ngrams(_words(text), lengths)) for text in texts], bool)
-    chosen = _in_turn(_nearest([f"{_question(item)} {expected(item)}" for item in lost], texts, allowed, size), size)
-    if not chosen:
+    wanted = [f"{_question(item)} {expected(item)}" for item in lost]
+    nearest = list(_nearest(wanted, texts, allowed, size))
+    first = [(row, *own[0]) for row, own in enumerate(nearest) if own]
+    pairs = [(wanted[row], texts[place]) for row, place, _ in first]
+    covered = sum(share >= NEAR for share in _shares_said(pairs, [*wanted, *texts]))
+    if not covered:
+        similar = [value for _, _, value in first]
+        found = f": the nearest examples have a similarity of {min(similar):.3f} to {max(similar):.3f}" if first else ""
         raise ValueError(
             f"the pool of {len(pool)} examples has nothing near to the {len(lost)} forgotten items that is not one of "
-            f"the probe's own ({int((~allowed).sum())} are); give it other data"
+            f"the probe's own ({int((~allowed).sum())} are){found}; give it data on what was forgotten, such as a part "
+            "of the pretraining or instruction data"
         )
+    chosen = _in_turn(nearest, size)
     places = sorted(chosen)
     return Pack(
         tuple(pool[place] for place in places),
@@ -92,6 +109,7 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
         tuple(chosen[place][1] for place in places),
         int((~allowed).sum()),
         len(lost),
+        covered,
     )
 
 
@@ -170,6 +188,21 @@ def _nearest(
         places = np.argpartition(-cosine, count - 1)[:count]
         places = places[np.lexsort((places, -cosine[places]))]
         yield [(int(place), float(cosine[place])) for place in places if cosine[place] > 0]
+
+
+def _shares_said(pairs: Sequence[tuple[str, str]], texts: Sequence[str]) -> list[float]:
+    """How much of the first text of each pair stands in the second: of its words, weighted by their rarity in `texts`.
+
+    Unlike the cosine, this does not fall with the length of the second (containment, Broder 1997).
+    """
+    counts = Counter(word for text in texts for word in set(_words(text)))
+    weight = {word: (1 + log((1 + len(texts)) / (1 + count))) ** 2 for word, count in counts.items()}
+    shares = []
+    for one, other in pairs:
+        own, there = set(_words(one)), set(_words(other))
+        total = sum(weight[word] for word in own)
+        shares.append(sum(weight[word] for word in own & there) / total if total else 0.0)
+    return shares
 
 
 def _tfidf(texts: Sequence[str]) -> Any:

@@ -8,13 +8,13 @@ Pure: probes, snapshots and rows in, text out. The monitor logs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.spacing import spacing_problem
 from forget_callback.runs.history import Row
-from forget_callback.runs.stopping import StopRule, can_fire
+from forget_callback.runs.stopping import LOSSES, StopRule, can_fire
 from forget_callback.snapshots.snapshot import Snapshot
 
 
@@ -73,3 +73,25 @@ def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Se
                 f"stop rule {rule.metric} > {rule.above:g} can never fire: even if every item that is right now were "
                 "forgotten, these items could not show it; lower the threshold or add items"
             )
+
+
+def best_model(key: str | None, metrics: Mapping[str, str], *, greater: bool | None) -> str:
+    """What to say where the best model is chosen by what it forgot alone, "" where it is not.
+
+    Args:
+        key: The Trainer's `metric_for_best_model`.
+        metrics: The metric of each key of ours.
+        greater: Its `greater_is_better`, True by default for our keys.
+    """
+    metric = metrics.get(f"eval_{(key or '').removeprefix('eval_')}")
+    if metric is None or metric.removesuffix("_low").removesuffix("_high") not in LOSSES:
+        return ""
+    if greater:
+        return (
+            f"metric_for_best_model={key!r} with greater_is_better=True keeps the checkpoint that forgot most: set "
+            "greater_is_better=False"
+        )
+    return (
+        f"metric_for_best_model={key!r} keeps the checkpoint that forgot least, and that is mostly the earliest, which "
+        "learned least; choose among checkpoints that learned the task as well, as examples/best_checkpoint.py does"
+    )

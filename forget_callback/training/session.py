@@ -30,6 +30,7 @@ from forget_callback.training.description import described
 from forget_callback.training.display import guarded
 from forget_callback.training.probing import ProbeScorer
 from forget_callback.training.record import Record
+from forget_callback.training.remarks import best_model
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.setup import Settings
 from forget_callback.training.unmeasured import alarm, reason
@@ -86,6 +87,9 @@ class Session:
                         "no evaluation is scheduled, so only the first and the last step are scored; "
                         "pass every= to ForgetCallback, or eval_strategy= to the trainer"
                     )
+                chosen = args.metric_for_best_model if args.load_best_model_at_end and rank() == 0 else None
+                if said := best_model(chosen, settings.evaluation_names, greater=args.greater_is_better):
+                    logger.warning("%s", said)
                 self._take_baseline(args, state, model, trained=trained)
             if kept is not None and before is None:
                 self._score_part(kept.part)

@@ -282,7 +282,7 @@ def test_a_rule_that_warns_lets_training_go_on(make_sft, probe, caplog):
     assert sum("Forgetting: warning" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_the_best_model_is_the_one_that_forgot_least(make_sft, probe):
+def test_the_best_model_is_the_one_that_forgot_least(make_sft, probe, caplog):
     callback = ForgetCallback(probe)
     trainer = make_sft(
         [callback],
@@ -302,6 +302,7 @@ def test_the_best_model_is_the_one_that_forgot_least(make_sft, probe):
     assert trainer.state.best_metric == pytest.approx(drift.min())
     rows = [row for row in trainer.state.log_history if "eval_loss" in row]
     assert len(rows) == 6
+    assert caplog.text.count("keeps the checkpoint that forgot least, and that is mostly the earliest") == 1
 
 
 def test_early_stopping_reads_our_metrics(make_sft, probe):

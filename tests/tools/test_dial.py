@@ -7,10 +7,13 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from forget_callback import MultipleChoice, Probe, score_probe
+from forget_callback import MultipleChoice, Probe, Snapshot, score_probe
+from forget_callback.metrics.knowledge import lost_by_item
+from forget_callback.metrics.transitions import pairs_of
 from forget_callback.probes.jsonl import dump_items
+from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.scoring.loading import load_model
-from forget_callback.tools.dial import best_point, turn_dial
+from forget_callback.tools.dial import Point, as_good, best_point, dial_table, finding, turn_dial
 from tests.helpers import teach
 
 WORDS = [" Paris", " Rome", " Tokyo", " hot"]
@@ -112,9 +115,85 @@ def test_the_command_prints_the_points_and_the_best(models, run_cli):
     told = json.loads(out)
     assert status == 0 and [row["share"] for row in told["points"]] == [0, 1]
     assert told["points"][1]["task_accuracy"] == 1 and told["points"][0]["n10"] == 0
-    assert told["best"] in (0, 1)
+    assert told["best"] in (0, 1) and set(told["as_good"]) <= {0, 1} - {told["best"]}
     status, out, _ = run_cli(*command)
     assert status == 0 and out.count("best") == 1 and "knowledge lost" in out
+
+
+def points(rng, *, right, lost, n=300, k=4):
+    """Points on a line made by hand: each item has one draw, so that what the points share cancels.
+
+    Args:
+        right: Share of the task's items that each point answers.
+        lost: Share of the 70% of the probe's items that were known, that each point has lost.
+    """
+    key, known = rng.integers(k, size=n), rng.random(n) < 0.7
+    first = np.where(known, key, rng.integers(k, size=n))
+    solved, gone = rng.random(n), rng.random(n)
+
+    def look(name, choice):
+        ids = [f"{name}{i}" for i in range(n)]
+        return Snapshot(name, "f", 0, ids, choice == key, choice=choice, answer=key, n_choices=[k] * n)
+
+    before = look("kept", first)
+    made = []
+    for i, (a, b) in enumerate(zip(right, lost)):
+        now = look("kept", np.where(known & (gone > b), key, rng.integers(k, size=n)))
+        wavers = np.abs(rng.normal(0, 0.05, n))  # so that points of one accuracy differ in some items
+        task = look("task", np.where(solved + wavers < a, key, (key + 1) % k))
+        change = overall(compare_checkpoints({"kept": before}, {"kept": now}))
+        scores = lost_by_item(pairs_of(before, now)).astype(np.float32)
+        made.append(Point(i / (len(right) - 1), task, (now,), change, scores))
+    return made
+
+
+def test_among_points_that_are_alike_none_is_called_the_best():
+    """Five points of one true gain: in at most one of twenty dials the highest is said to be higher than all others."""
+    rng, claimed = np.random.default_rng(0), 0
+    for _ in range(60):
+        same = points(rng, right=[0.5] * 5, lost=[0.2] * 5)
+        claimed += not as_good(same, best_point(same))
+    assert claimed <= 6  # 3 are expected at most
+
+
+def test_a_point_that_is_better_than_all_is_found():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        made = points(rng, right=[0.1, 0.6, 0.7], lost=[0.0, 0.05, 0.6])
+        best = best_point(made)
+        assert best is made[1] and as_good(made, best) == []
+        assert finding(made, best) == "0.5 is the best: the others have less by more than noise"
+        assert "≈" not in "".join(map(str, dial_table(made, best, task="task").columns[0].cells))
+
+
+def test_points_that_overlap_are_named():
+    made = points(np.random.default_rng(2), right=[0.1, 0.60, 0.62, 0.6], lost=[0.0, 0.1, 0.1, 0.6], n=200)
+    best = best_point(made)
+    same = as_good(made, best)
+    assert best in made[1:3] and same == [point for point in made[1:3] if point is not best]
+    told = finding(made, best)
+    assert told.startswith("no point is the best: ") and f"but {same[0].share:g} does not differ from it" in told
+    cells = list(dial_table(made, best, task="task").columns[0].cells)
+    assert [cell.startswith("≈ ") for cell in cells] == [False, True, True, False]
+
+
+def test_the_interval_of_the_gain_holds_the_true_difference():
+    """Of 120 dials, the 95% interval of the difference of two points holds the truth in 110 or more, and is paired."""
+    rng, held, narrower = np.random.default_rng(3), 0, 0
+    truth = (0.7 - 0.5) - (0.3 - 0.1) * 0.7
+    shift = 0.04  # what the wavering takes from both accuracies, which cancels
+    for _ in range(120):
+        low_gain, high_gain = points(rng, right=[0.5 + shift, 0.7 + shift], lost=[0.1, 0.3], n=250)
+        low, high = high_gain.gain_over(low_gain)
+        held += low <= truth <= high
+        alone = [point.task_interval for point in (low_gain, high_gain)]
+        narrower += high - low < sum(end.high - end.low for end in alone) + 0.2
+    assert held >= 110 and narrower == 120
+
+
+def test_one_item_decides_nothing():
+    made = points(np.random.default_rng(4), right=[0.0, 1.1], lost=[0.0, 0.0], n=1)
+    assert as_good(made, best_point(made)), "one item says nothing"
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,41 @@ def test_a_pool_of_nothing_but_the_probe_is_refused(run):
         replay_pack(run, own, size=5)
 
 
+TICKETS = [
+    f"{name} writes: the {what} is {how} since {when}. Priority: {level}."
+    for name in ("Ann", "Bob", "Eve")
+    for what in ("router", "laptop", "invoice")
+    for how in ("broken", "late")
+    for when in ("Monday", "the 3rd")
+    for level in ("high", "low")
+]
+
+
+def test_a_pool_about_other_things_is_refused_with_how_near_it_comes(run):
+    """What it shares with the items are words such as "the" and "is"."""
+    pool = [{"text": text} for text in TICKETS]
+    with pytest.raises(
+        ValueError, match=r"72 examples has nothing near to the 3 forgotten .*similarity of 0\.0\d+ to 0\."
+    ):
+        replay_pack(run, pool, size=5)
+    near = replay_pack(run, [*pool, {"text": "Rome is in Italy. " + " ".join(TICKETS)}], size=5)
+    assert near.covered == 1 and near.forgotten == 3, "however long the text is that says it"
+
+
+def test_how_many_items_the_pool_is_near_to_is_said(run, run_cli, tmp_path):
+    assert replay_pack(run, POOL, size=3).covered == 3
+    pool, out = tmp_path / "pool.jsonl", tmp_path / "pack.jsonl"
+    pool.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TICKETS, "Italy and Rome"]))
+    status, _, err = run_cli("replay", run, "--pool", pool, "--out", out)
+    assert status == 0 and "only 1 of 3 forgotten items have an example in the pool that is near" in " ".join(
+        err.split()
+    )
+    assert json.loads((tmp_path / "pack.jsonl.why.json").read_text())["covered"] == 1
+    pool.write_text("".join(json.dumps({"text": text}) + "\n" for text in TICKETS))
+    status, said, err = run_cli("replay", run, "--pool", pool, "--out", tmp_path / "none.jsonl")
+    assert status == 2 and not said and "nothing near" in err and not (tmp_path / "none.jsonl").exists()
+
+
 def test_long_items_are_known_by_any_thirteen_words_of_theirs(tmp_path):
     words = [f"word{i}" for i in range(30)]
     probe, store = Probe("long", [Recall("a", " ".join(words), " end")]), Store(tmp_path / "run")

@@ -1,0 +1,37 @@
+"""What is said before a run about how its best checkpoint is chosen."""
+
+import pytest
+
+from forget_callback.training.remarks import best_model
+
+OURS = {f"eval_forget_facts_{name}": name for name in ("knowledge_lost", "forgetting_low", "drift", "accuracy_after")}
+
+
+@pytest.mark.parametrize(
+    "key, greater, said",
+    [
+        ("eval_forget_facts_knowledge_lost", False, "mostly the earliest, which learned least"),
+        ("forget_facts_knowledge_lost", False, "mostly the earliest"),  # the Trainer takes it without "eval_" too
+        ("forget_facts_forgetting_low", False, "mostly the earliest"),
+        ("forget_facts_drift", False, "mostly the earliest"),
+        ("forget_facts_knowledge_lost", True, "forgot most: set greater_is_better=False"),
+        ("forget_facts_accuracy_after", True, ""),
+        ("eval_loss", False, ""),
+        ("loss", False, ""),
+        (None, None, ""),
+    ],
+)
+def test_a_best_model_by_forgetting_alone(key, greater, said):
+    found = best_model(key, OURS, greater=greater)
+    assert (said in found and repr(key) in found) if said else found == ""
+
+
+def test_the_trainers_default_keeps_what_forgot_most(tmp_path):
+    """Why it is said: only a name that ends in "loss" is better when it is smaller."""
+    from transformers import TrainingArguments
+
+    def better(**given):
+        known = {"metric_for_best_model": "forget_facts_knowledge_lost", "use_cpu": True, "report_to": "none"}
+        return TrainingArguments(str(tmp_path), **known, **given).greater_is_better
+
+    assert better() is True and better(greater_is_better=False) is False
