@@ -67,11 +67,13 @@ def advice(
     """
     after = align(before, after)
     changed = compare(before, after) if changed is None else changed
+    one = tuple(_one_answer(before, after))
+    measured = not any(key == "one_answer" for key, _ in one)  # else why so little is known is said already
     found = (
+        *one,
         *_probe_design(before, sampled),
-        *_baseline_knowledge(before, changed),
+        *(_baseline_knowledge(before, changed) if measured else ()),
         *_answers(before, after, changed),
-        *_one_answer(before, after),
         *_scoring_setup(before, after),
     )
     return tuple(Advice(key, before.probe, text) for key, text in found)

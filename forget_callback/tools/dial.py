@@ -258,7 +258,7 @@ class _Adapter:
 
 
 def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
-    """The points as a table; those among which the best one is are marked, and the caption says whether it is known."""
+    """The points as a table: the highest and those that do not differ from it are marked, and the caption says it."""
     same = as_good(points, best)
     table = plain_table("How much of the fine-tuning to keep")
     table.caption, table.caption_justify = Text(finding(points, best)), "left"
@@ -268,7 +268,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
         low, high = point.task_interval
         marked = point is best or point in same
         table.add_row(
-            f"{'≈ ' if same and marked else '▸ ' if marked else ''}{point.share:g}",
+            f"{'▸ ' if point is best else '▹ ' if marked else ''}{point.share:g}",
             f"{percent(point.task.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
             estimate(point.change, "knowledge_lost"),
             percent(point.gain),

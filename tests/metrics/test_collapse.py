@@ -43,7 +43,8 @@ def test_letters_that_measure_position():
     key = np.arange(300) % 4
     always = chosen(np.zeros(300, int), key, texts=LETTERS)
     assert found(always) == "300 of 300 answers are ' A'"
-    (one,) = [one for one in advice(always, always) if one.key == "one_answer"]
+    one, *others = advice(always, always)
+    assert one.key == "one_answer" and "little_known" not in [other.key for other in others]
     assert "right for 75 of them" in one.text and "options as text" in one.text and "in place of letters" in one.text
     chat = chosen(np.where(np.arange(150) < 112, 1, 0), np.random.default_rng(0).integers(4, size=150), texts=LETTERS)
     assert found(chat) == "112 of 150 answers are ' B'"
