@@ -75,7 +75,7 @@ def load_facts(
     Args:
         category: One category or several, separated by commas; all by default.
         kind: "choice", "recall", or "generation": the question through the chat template, where the tokenizer has one,
-            answered in a short sentence. By default choice and recall; generation takes about seven times their time.
+            answered in a short sentence. By default choice and recall; generation takes nearly four times as long.
         limit: At most so many items. Facts are drawn at random, each category in proportion to its size.
         seed: Decides which facts a `limit` keeps; nothing else depends on it.
 

@@ -336,3 +336,11 @@ def test_chat_questions_survive_a_file(tmp_path):
     path = tmp_path / "facts.jsonl"
     path.write_text(dump_items(probe.items), encoding="utf-8")
     assert read_items(path) == list(probe.items)
+
+
+def test_the_chat_form_is_asked_in_a_second_prompt_of_its_kind():
+    """A plain text is nothing that a chat model goes on with, so neither prompt is fixed to one."""
+    for item in load_probe("builtin:facts?kind=generation").items:
+        (second,) = item.variants
+        assert second.chat is None and second.prompt != item.prompt
+        assert item.prompt.split("\n")[0].removeprefix("Question: ") in second.prompt
