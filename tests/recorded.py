@@ -6,9 +6,11 @@ import json
 import re
 
 import numpy as np
+import pyarrow as pa
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.runs.history import Stage
+from forget_callback.runs.task import SCHEMA
 from forget_callback.snapshots.answers import Answers
 
 OPTIONS = (" alpha", " beta", " gamma", " delta")
@@ -100,6 +102,12 @@ def make_run(directory, probes=None, *, again=True, stage=None, baseline=(), **h
     if stage is not None:
         store.write_stage(Stage(*stage))
     return store
+
+
+def log_task(store, **metrics):
+    """Keeps the values by step of each of the task's metrics, at 16 samples and 100 tokens a step."""
+    rows = [(step, 16 * step, 100 * step, name, value) for name, own in metrics.items() for step, value in own.items()]
+    store.write_task(pa.table(dict(zip(SCHEMA.names, zip(*rows))), schema=SCHEMA))
 
 
 def page_data(path):

@@ -29,11 +29,14 @@ from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.sides import Side
 from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.task import main_metric
+from forget_callback.runs.training import differences
 from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
 
 FORMAT = 1
 CURVE_POINTS = 60
 CURVE_CATEGORIES = 40  # more curves are unreadable, and each costs a bootstrap
+TASK_POINTS = 400  # of a metric that the trainer logged: more are no finer on any screen
 AXES = {"samples": "samples_seen", "steps": "step", "tokens": "tokens_seen"}
 
 
@@ -51,6 +54,8 @@ class Run:
         first: The snapshots of the first step, by probe.
         last: Those of the last step.
         again: The model of the first step, scored once more; empty if it was not.
+        training: What was trained.
+        task: The task's own metrics as the trainer logged them.
 
     Raises:
         ValueError: If there is no run, or no checkpoint at which all of its probes were measured.
@@ -71,6 +76,7 @@ class Run:
                 )
             run = named.store
         self.path, self.manifest, self.stage = run.path, run.manifest(), run.stage
+        self.training, self.task = run.training, run.task_curves()
         self.probes = run.probes() if probes is None else probes
         self.steps = run.steps(*(probe.name for probe in self.probes))
         if not self.steps:
@@ -125,6 +131,7 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
         "version": metadata.version("forget-callback"),
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "pipeline": pipeline,
+        "trainings": dict(zip(("differ", "same"), differences([run.training for run in read]))),
         "states": STATES,
         "trajectories": TRAJECTORIES,
         "columns": COLUMNS,
@@ -154,6 +161,8 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "created": run.manifest["created"],
         "versions": run.manifest["versions"],
         "stage": {"number": run.stage.number, "samples_before": samples_before},
+        "training": {"sentence": run.training.sentence, "described": run.training.described},
+        "task": _task(run),
         "other_baseline": run.other_baseline,
         "steps": [row.step for row in whole],
         "axes": axes,
@@ -166,6 +175,21 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
             for said in headlines
         ],
     }
+
+
+def _task(run: Run) -> dict[str, Any]:
+    """The task's own metrics, which of them to show first, and the last value of each before every checkpoint."""
+    metrics = {}
+    for name, curve in run.task.items():
+        kept = np.unique(np.linspace(0, len(curve.steps) - 1, TASK_POINTS).astype(int))
+        columns = {
+            "steps": curve.steps,
+            "samples": curve.samples_seen,
+            "tokens": curve.tokens_seen,
+            "values": curve.values,
+        }
+        metrics[name] = {key: values[kept].tolist() for key, values in columns.items()} | {"at": curve.at(run.steps)}
+    return {"metric": main_metric(metrics, best=run.training.metric_for_best_model), "metrics": metrics}
 
 
 def _compared(run: Run) -> str:

@@ -24,7 +24,8 @@ from forget_callback.runs.store import Store
 
 # In this order, as one function: a name of one is known in all.
 SCRIPTS = (
-    "base", "chart", "losses", "curves", "categories", "runs", "answers", "items", "grid", "detail", "about", "main",
+    "base", "chart", "losses", "task", "curves", "categories", "runs", "answers", "items", "grid", "detail", "about",
+    "main",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import pytest
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.report import report_data, write_report
 from tests.pages import DESK, PHONE, see, until
-from tests.recorded import make_probe, make_run, make_snapshots
+from tests.recorded import log_task, make_probe, make_run, make_snapshots
 
 FORMULA = "=HYPERLINK(0)"
 HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"
@@ -130,6 +130,48 @@ def test_curves_change_metric_axis_categories_and_fit(show, tmp_path):
     np.testing.assert_allclose(np.sum([t["y"] for t in shares], axis=0), 1.0)
     page.locator("#curves summary").get_by_text("Numbers").click()
     until(page, f"document.querySelectorAll('#curve-table tbody tr').length === {len(whole)}")
+
+
+def lower(page):
+    """The panel of the task's metric: its curves, whether it shares the axis above it, and its heading."""
+    return page.evaluate(
+        """(() => { const c = document.querySelector('#curve-chart'); const l = c._fullLayout;
+        return {curves: c.data.filter(t => t.yaxis === 'y2').map(t => [t.name, Array.from(t.x), Array.from(t.y)]),
+        above: l.yaxis.domain, own: l.yaxis2?.domain, anchor: l.xaxis.anchor,
+        heading: l.annotations.map(a => a.text), height: l.height}; })()"""
+    )
+
+
+def test_the_tasks_metric_stands_under_what_was_forgotten_over_the_same_axis(show, tmp_path):
+    losses = {step: 3.0 / step for step in range(1, 71)}
+    for name, scale in (("a", 1.0), ("b", 2.0)):
+        store = make_run(tmp_path / name, [make_probe("facts", 60)], steps=tuple(range(0, 80, 10)))
+        log_task(store, loss=losses, eval_loss={step: scale / step for step in range(10, 80, 20)})
+    for size, scheme in ((DESK, "light"), (PHONE, "dark")):
+        page = show(write_report(tmp_path / "a", tmp_path / "one.html"), viewport=size, color_scheme=scheme)
+        assert curve(page)["y"], "what was forgotten comes first"
+        found = lower(page)
+        assert found["curves"] == [["a", [160, 480, 800, 1120], [0.1, 1 / 30, 0.02, 1 / 70]]]
+        assert found["own"][0] == 0 and found["own"][1] < found["above"][0] and found["anchor"] == "y2"
+        assert "<b>Evaluation loss</b>" in found["heading"]
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page = show(write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "two.html"))
+    assert curve(page)["y"] and [name for name, *_ in lower(page)["curves"]] == ["a", "b"]
+    page.get_by_label("Below it", exact=True).select_option("loss")
+    until(page, "document.querySelector('#curve-chart').data.some(t => t.meta === 'loss')")
+    assert lower(page)["curves"][1][2] == pytest.approx(list(losses.values()))
+    page.get_by_label("Over", exact=True).select_option("tokens")
+    until(page, "document.querySelector('#curve-chart').layout.xaxis.title.text === 'tokens seen'")
+    assert lower(page)["curves"][0][1][:2] == [100, 200]
+    page.get_by_label("Below it", exact=True).select_option("none")
+    until(page, "!document.querySelector('#curve-chart').data.some(t => t.yaxis === 'y2')")
+    assert lower(page)["above"] == [0, 1] and "trainer" not in page.locator("#curve-note").inner_text()
+
+
+def test_without_a_metric_of_the_task_there_is_no_panel(show, run):
+    page = show(run[1])
+    assert curve(page)["y"] and lower(page)["curves"] == [] and lower(page)["above"] == [0, 1]
+    assert page.get_by_label("Below it", exact=True).count() == 0
 
 
 def test_the_map_shows_every_category(show, run):

@@ -5,6 +5,7 @@ import csv
 import gzip
 import html
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -21,8 +22,9 @@ from forget_callback.report.items import STATES, TRAJECTORIES, Paths, first_lost
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.headline import headline, worst_first
+from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import complete
-from tests.recorded import OPTIONS, make_probe, make_run, make_snapshots, page_data
+from tests.recorded import OPTIONS, log_task, make_probe, make_run, make_snapshots, page_data
 from tests.worlds import World
 
 
@@ -460,3 +462,48 @@ def test_the_csv_columns_are_the_history(tmp_path):
     data = report_data([store])
     assert data["columns"] == header
     assert data["runs"][0]["order"] == [["facts", c] for c in ("", "topic-0", "topic-1", "topic-2", "topic-3")]
+
+
+def test_the_tasks_metrics_and_the_training_stand_beside_what_was_forgotten(tmp_path):
+    store = make_run(tmp_path / "sft", steps=(0, 10, 20))
+    store.write_training(Training("org/small", trainer="SFTTrainer", data="quiz", rows=300, learning_rate=3e-4))
+    many = {step: 1 / step for step in range(1, 1001)}
+    log_task(store, loss=many, eval_loss={10: 2.0, 20: 1.0, 30: math.nan})
+    run = page_data(write_report(tmp_path / "sft", tmp_path / "page.html"))["runs"][0]
+    assert run["task"]["metric"] == "eval_loss" and list(run["task"]["metrics"]) == ["loss", "eval_loss"]
+    evaluation, loss = run["task"]["metrics"]["eval_loss"], run["task"]["metrics"]["loss"]
+    assert evaluation["samples"] == [160, 320, 480] and evaluation["values"] == [2.0, 1.0, None]
+    assert evaluation["at"] == [None, 2.0, 1.0] and loss["at"] == [None, 1 / 10, 1 / 20]
+    assert loss["steps"][0] == 1 and loss["steps"][-1] == 1000 and len(loss["steps"]) == 400
+    assert all(value == 1 / step for step, value in zip(loss["steps"], loss["values"]))
+    assert run["training"]["sentence"] == "org/small, SFTTrainer on quiz (300 rows), learning rate 3e-4"
+    assert ["learning rate", "3e-4"] in run["training"]["described"]
+    assert run["training"]["sentence"] in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_run_without_them_has_neither(tmp_path):
+    make_run(tmp_path / "sft")
+    data = page_data(write_report(tmp_path / "sft", tmp_path / "page.html"))
+    assert data["runs"][0]["task"] == {"metric": None, "metrics": {}}
+    assert data["runs"][0]["training"] == {"sentence": "", "described": []}
+    assert '"note trained"' not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_of_two_runs_the_page_says_in_what_their_trainings_differ(tmp_path):
+    for name, rate in (("a", 3e-4), ("b", 1e-5)):
+        make_run(tmp_path / name).write_training(Training("org/<small>", learning_rate=rate, batch_size=4))
+    page = write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "page.html")
+    assert page_data(page)["trainings"] == {
+        "differ": [["learning rate", ["3e-4", "1e-5"]]],
+        "same": [["model", "org/<small>"], ["samples a step", "4"]],
+    }
+    text = page.read_text(encoding="utf-8")
+    assert text.index("learning rate <b>3e-4</b>") < text.index("learning rate <b>1e-5</b>")
+    assert "Same in all runs: model org/&lt;small&gt; · samples a step 4" in text
+
+
+def test_a_damaged_log_of_the_task_is_an_error_of_the_report(tmp_path):
+    store = make_run(tmp_path / "sft")
+    (store.path / "task.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match=r"task\.parquet is damaged"):
+        write_report(tmp_path / "sft", tmp_path / "page.html")

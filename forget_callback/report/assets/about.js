@@ -10,7 +10,8 @@ function drawAbout() {
   const advice = run.probes.flatMap((one) => (one.advice ?? []).map((entry) => ({ ...entry, probe: one.name })));
   const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key.replace(/_/g, " ")}`), withCode(entry.text));
   replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings."));
-  replace($("#facts"), costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
+  const training = run.training.described.length ? facts("Training", run.training.described) : null;
+  replace($("#facts"), training, costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
 }
 
 /** A text whose `names` are set as code. */

@@ -80,6 +80,7 @@ function curveControls() {
     $("#curve-controls"),
     select("Metric", known, chosen.metric, (value) => { chosen.metric = value; refresh("curves"); }),
     select("Over", [["", axesKnown().map((axis) => [axis, AXES[axis]])]], chosen.axis, (value) => { chosen.axis = value; refresh("curves"); }),
+    taskControl(),
     checkbox("Log axis", chosen.log, (value) => { chosen.log = value; refresh("curves"); }),
     checkbox("Fit and forecast", chosen.fit, (value) => { chosen.fit = value; refresh("curves"); }, { disabled: chosen.metric !== "knowledge_lost" }),
   );
@@ -122,10 +123,10 @@ function drawCurves() {
   const curves = shares ? curvesShown().filter(({ r }) => r === chosen.run).slice(0, 1) : curvesShown();
   const title = METRIC.get(chosen.metric);
   const traces = shares ? shareTraces(curves[0]) : curves.flatMap((curve) => curveTraces(curve, curves.length));
-  const fitted = fitTraces();
+  const fitted = fitTraces(), task = taskTraces();
   const several = traces.concat(fitted.traces).filter((trace) => trace.showlegend !== false).length > 1;
   const far = Math.max(...report.runs.flatMap(places).filter(isNumber), ...fitted.traces.flatMap((trace) => trace.x));
-  const layout = chartLayout({
+  const layout = withTask(chartLayout({
     xaxis: { title: axisTitle(), type: chosen.log ? "log" : "linear", rangemode: "tozero", tickformat: far < 100_000 ? "," : "~s" },
     yaxis: {
       title: shares ? "Share of items" : title.text, tickformat: title.tone === "nats" ? "~g" : ".1~%",
@@ -137,9 +138,9 @@ function drawCurves() {
     shapes: stageShapes(),
     annotations: stageLabels(),
     height: innerWidth < 640 ? 340 : 400,
-  });
-  draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2)], layout, `${title.text} of ${probeName(chosen.probe)} over ${axisTitle()}; the numbers follow as a table`);
-  replace($("#curve-note"), [curveNotes(curves), fitted.hint].filter(Boolean).join(" "));
+  }), task);
+  draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2), ...task], layout, `${title.text} of ${probeName(chosen.probe)}${task.length ? `, and below it ${taskName(theTask()).toLowerCase()},` : ""} over ${axisTitle()}; the numbers follow as a table`);
+  replace($("#curve-note"), [curveNotes(curves), taskNote(task), fitted.hint].filter(Boolean).join(" "));
   $("#curve-fit").hidden = fitted.note === "";
   replace($("#curve-fit summary"), fitted.traces.length ? "About the fitted curve" : "Why no curve is fitted");
   replace($("#fit-note"), fitted.note);
@@ -279,6 +280,8 @@ function curveTable(curves) {
   const { tone } = METRIC.get(chosen.metric);
   const show = tone === "nats" ? (value) => decimal(value, 3) : percent;
   const head = [["run", ""], ["category", ""], ["checkpoint", ""], ["items", "n"], ...(shares ? SHARES.map(([, text]) => [text, "n"]) : [[METRIC.get(chosen.metric).text, "n"]])];
+  const beside = curves.some(({ run }) => run.task.metrics[theTask()]) ? theTask() : null;
+  if (beside !== null) head.push([taskName(beside), "n"]);
   const rows = curves.flatMap(({ run, category, series }) =>
     run.steps.map((_, i) => ({
       cells: [
@@ -286,6 +289,7 @@ function curveTable(curves) {
         ...(shares
           ? SHARES.map(([name]) => percent(series[name][i] / series.n[i]))
           : [tone === "nats" ? show(series[chosen.metric]?.[i]) : estimateOf(series, chosen.metric, i)]),
+        ...(beside === null ? [] : [taskNumber(run.task.metrics[beside]?.at[i])]),
       ],
     })),
   );
