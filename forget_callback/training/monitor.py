@@ -419,7 +419,8 @@ class ForgetMonitor:
                 if not decision.stop:
                     self._warned.add(decision.rule)
                 title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
-                text = decision.reason + most_in(self.last_rows, decision.probe)
+                most = "" if decision.category else most_in(self.last_rows, decision.probe)
+                text = decision.reason + most
                 logger.warning("%s: %s", title, text)
                 self.alert(title, text)
         return decisions

@@ -65,3 +65,15 @@ def test_every_place_says_the_same(tmp_path, run_cli, lose, variants):
     own = page_data(page)["runs"][0]["probes"][0]
     assert own["headline"]["sentence"] == said.sentence
     assert own["series"][""]["knowledge_lost"][-1] == said.number
+
+
+def test_an_alert_of_one_category_names_no_other(tmp_path):
+    probe, tracker = make_probe("facts", 600, kinds=("choice",)), Recorder()
+    rules = [StopRule("knowledge_lost", 0.01, category=name, patience=1) for name in (None, "topic-1")]
+    monitor = ForgetMonitor(probe, tmp_path / "run", tracker, rules)
+    for step, taken in zip((0, 10), make_snapshots(probe, steps=(0, 10), lose=0.6)):
+        monitor.observe(step, taken, samples_seen=16.0 * step)
+    monitor.finish()
+    (_, whole), (_, one) = tracker.alerts
+    assert ", most in topic-" in whole
+    assert one.startswith("facts/topic-1/knowledge_lost ") and "most in" not in one
