@@ -305,6 +305,32 @@ def test_the_best_model_is_the_one_that_forgot_least(make_sft, probe, caplog):
     assert caplog.text.count("keeps the checkpoint that forgot least, and that is mostly the earliest") == 1
 
 
+@pytest.mark.parametrize(
+    "best, asked, more",
+    [
+        (None, None, []),
+        ("eval_forget_mini_drift", None, ["eval_forget_mini_drift"]),
+        ("forget_all_known_before", None, ["eval_forget_all_known_before"]),
+        ("eval_loss", ["churn"], ["eval_forget_mini_churn", "eval_forget_other_churn"]),
+    ],
+)
+def test_a_probe_adds_three_numbers_to_an_evaluation_and_what_is_asked_for(make_sft, probe, best, asked, more):
+    """What comes after the callback sees them: the progress table of a notebook has a column for each."""
+    found = []
+
+    class Table(TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            found.append([name for name in metrics if "forget" in name])
+
+    probes = [probe, Probe("other", probe.items[:3])]
+    config = {} if best is None else {"metric_for_best_model": best, "greater_is_better": False}
+    callback = ForgetCallback(probes, evaluation_metrics=asked, on_error="raise")
+    make_sft([callback, Table()], eval_strategy="steps", eval_steps=3, **config).train()
+    three = ("knowledge_lost", "forgetting", "accuracy_after")
+    names = {f"eval_forget_{name}_{metric}" for name in ("mini", "other") for metric in three}
+    assert len(found) == 2 and all(len(one) == len(set(one)) and set(one) == {*names, *more} for one in found)
+
+
 def test_early_stopping_reads_our_metrics(make_sft, probe):
     callback, early = ForgetCallback(probe), EarlyStoppingCallback(early_stopping_patience=1)
     trainer = make_sft(
