@@ -157,13 +157,13 @@ def test_the_tasks_metric_stands_under_what_was_forgotten_over_the_same_axis(sho
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page = show(write_report([tmp_path / "a", tmp_path / "b"], tmp_path / "two.html"))
     assert curve(page)["y"] and [name for name, *_ in lower(page)["curves"]] == ["a", "b"]
-    page.get_by_label("Below it", exact=True).select_option("loss")
+    page.get_by_label("Task metric", exact=True).select_option("loss")
     until(page, "document.querySelector('#curve-chart').data.some(t => t.meta === 'loss')")
     assert lower(page)["curves"][1][2] == pytest.approx(list(losses.values()))
     page.get_by_label("Over", exact=True).select_option("tokens")
     until(page, "document.querySelector('#curve-chart').layout.xaxis.title.text === 'tokens seen'")
     assert lower(page)["curves"][0][1][:2] == [100, 200]
-    page.get_by_label("Below it", exact=True).select_option("none")
+    page.get_by_label("Task metric", exact=True).select_option("none")
     until(page, "!document.querySelector('#curve-chart').data.some(t => t.yaxis === 'y2')")
     assert lower(page)["above"] == [0, 1] and "trainer" not in page.locator("#curve-note").inner_text()
 
@@ -171,7 +171,7 @@ def test_the_tasks_metric_stands_under_what_was_forgotten_over_the_same_axis(sho
 def test_without_a_metric_of_the_task_there_is_no_panel(show, run):
     page = show(run[1])
     assert curve(page)["y"] and lower(page)["curves"] == [] and lower(page)["above"] == [0, 1]
-    assert page.get_by_label("Below it", exact=True).count() == 0
+    assert page.get_by_label("Task metric", exact=True).count() == 0
 
 
 def test_the_map_shows_every_category(show, run):

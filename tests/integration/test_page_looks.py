@@ -127,6 +127,14 @@ def test_long_names_fit_a_phone_and_leave_the_numbers_in_sight(show, wordy):
     plot = page.locator("#curve-chart .nsewdrag").bounding_box()
     assert plot["width"] > 200, "names leave the chart its room"
     assert page.locator("#map-chart .nsewdrag").bounding_box()["width"] > 150
+    for chip in page.locator("#curve-categories button").all()[1:]:
+        chip.click()
+    until(page, "document.querySelectorAll('#curve-chart .legend .traces').length === 5")
+    chart, legend = (page.locator(f"#curve-chart {part}").bounding_box() for part in (".main-svg >> nth=0", ".legend"))
+    assert legend["x"] + legend["width"] <= chart["x"] + chart["width"]
+    assert page.locator("#curve-chart .nsewdrag").bounding_box()["height"] > 200, (
+        "a long legend leaves the plot its room"
+    )
 
 
 CARDS = """[...document.querySelectorAll('main > section')].filter((one) => one.getClientRects().length).map((one) => {

@@ -137,7 +137,7 @@ function drawCurves() {
     showlegend: several,
     shapes: stageShapes(),
     annotations: stageLabels(),
-    height: innerWidth < 640 ? 340 : 400,
+    height: (innerWidth < 640 ? 340 : 400) + legendHeight(traces),
   }), task);
   draw("#curve-chart", [...fitted.traces.slice(0, 2), ...traces, ...fitted.traces.slice(2), ...task], layout, `${title.text} of ${probeName(chosen.probe)}${task.length ? `, and below it ${taskName(theTask()).toLowerCase()},` : ""} over ${axisTitle()}; the numbers follow as a table`);
   replace($("#curve-note"), [curveNotes(curves), taskNote(task), fitted.hint].filter(Boolean).join(" "));
@@ -145,6 +145,14 @@ function drawCurves() {
   replace($("#curve-fit summary"), fitted.traces.length ? "About the fitted curve" : "Why no curve is fitted");
   replace($("#fit-note"), fitted.note);
   replace($("#curve-table"), curveTable(curves));
+}
+
+/** What the rows of the legend after the first take, so that many curves with long names leave the plot its room. */
+function legendHeight(traces) {
+  const shown = traces.filter((trace) => trace.showlegend === true).length;
+  const widest = Math.max(0, ...traces.filter((trace) => trace.showlegend === true).map((trace) => textWidth(trace.name, 12.5) + 60));
+  const across = Math.max(1, Math.floor(($("#curve-chart").clientWidth - 80) / widest));
+  return shown ? 28 * (Math.ceil(shown / across) - 1) : 0;
 }
 
 function curveTraces({ run, r, category, series }, n) {
@@ -184,7 +192,7 @@ function curveTraces({ run, r, category, series }, n) {
     });
   }
   traces.push({
-    x: pick(x), y: pick(values), mode: "lines+markers", name: plain(raw ? "lost in all prompt variants" : name || text), legendgroup: name, showlegend: n > 1 || raw,
+    x: pick(x), y: pick(values), mode: "lines+markers", name: plain(raw ? "lost in all prompt variants" : fitting(name || text, 12.5, Math.min(320, innerWidth - 150))), legendgroup: name, showlegend: n > 1 || raw,
     line: { color: line, width: 2, dash: several && !single ? ["solid", "dot", "dash", "dashdot"][r % 4] : "solid" },
     marker: { color: line, size: kept.length > 60 ? 3 : 6 }, hoverinfo: "text", hovertext: hover,
   });

@@ -25,7 +25,7 @@ function taskControl() {
   const names = taskMetrics();
   if (!names.length) return null;
   const options = [...names.map((name) => [name, taskName(name)]), ["", "none"]];
-  return select("Below it", [["", options]], theTask() ?? "", (value) => { chosen.task = value || null; refresh("curves"); });
+  return select("Task metric", [["", options]], theTask() ?? "", (value) => { chosen.task = value || null; refresh("curves"); });
 }
 
 /** A curve a run. */
