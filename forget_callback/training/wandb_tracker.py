@@ -20,7 +20,7 @@ import pandas as pd
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
+from forget_callback.training.trackers import AXES, GLOBAL_STEP, TASK, X_AXIS
 
 if TYPE_CHECKING:
     import wandb
@@ -213,6 +213,9 @@ _CATEGORIES = (
 )
 
 
+_TASKS = tuple(f"{TASK}/{name}" for name in ("reward", "eval_loss", "loss"))
+
+
 def make_workspace(entity: str, project: str) -> Any:
     """The workspace, not saved yet: `.save()` sends it to W&B.
 
@@ -234,6 +237,9 @@ def make_workspace(entity: str, project: str) -> Any:
         return found
 
     overview = lines(_OF_PROBE, _OVERVIEW)
+    # Under the headline what was learned for it; by full names, for what a trainer logs of the task is the user's.
+    task = panels.LinePlot(title="The task itself: reward, loss", x=X_AXIS, y=list(_TASKS), title_x="samples seen")
+    overview.insert(1, task)
     sections = {
         "Forgetting: overview": [*overview, panels.MediaBrowser(title="Forgetting map", media_keys=["forget/map"])],
         "Forgetting: per category": lines(_OF_CATEGORY, _CATEGORIES),

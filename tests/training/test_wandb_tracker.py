@@ -82,6 +82,10 @@ def test_every_section_and_panel_reads_what_is_logged(run_cli, tmp_path):
         for names in (plain, sampled):
             heads = {name.rpartition("/")[2] for name in names if re.search(firsts[section]["metricRegex"], name)}
             assert heads == {"knowledge_lost" if names is plain else "knowledge_lost_net"}
+    # The task stands beside the headline, over the same axis.
+    beside = [config for section, panel in found if section.endswith("overview") for config in [panel["config"]]][1]
+    assert beside["metrics"] == ["forget/task/reward", "forget/task/eval_loss", "forget/task/loss"]
+    assert beside["xAxis"] == "forget/samples_seen"
     text = json.dumps(view)
     assert all(key in text for key in ("forget/items", "forget/map", "forget/probe_seconds", "forget/overhead"))
 
