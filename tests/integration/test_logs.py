@@ -61,7 +61,7 @@ def logs(tmp_path_factory):
     """Directories that lm-eval wrote: before and after training on, and before with one example a question."""
     pytest.importorskip("lm_eval")
     directory = tmp_path_factory.mktemp("lm-eval")
-    specs = {"capitals": "capitals&kind=choice", "elements": "elements&kind=choice", "say": "opposites&kind=recall"}
+    specs = {"capitals": "capitals&kind=choice", "elements": "elements&kind=choice", "say": "us_states&kind=recall"}
     sets = {name: load_probe(f"builtin:facts?category={spec}", limit=ITEMS).items for name, spec in specs.items()}
     (directory / "tasks").mkdir()
     (directory / "tasks" / "facts.yaml").write_text(GROUP)

@@ -26,8 +26,9 @@ from lighteval.tasks.lighteval_task import LightevalTaskConfig
 from lighteval.tasks.registry import Registry
 from lighteval.tasks.requests import Doc
 
-from forget_callback import load_probe
+from forget_callback import Recall, load_probe
 from forget_callback.demo.tiny import make_model, make_tokenizer
+from forget_callback.probes.items import accepted
 from tests.helpers import teach
 
 ITEMS = 30
@@ -47,7 +48,12 @@ def tasks(data, sets):
     for name, items in sets.items():
         folder = data / name.replace(":", "-")
         folder.mkdir()
-        lines = [{"prompt": i.prompt, "choices": list(getattr(i, "choices", [])), "answer": i.answer} for i in items]
+        lines = [
+            {"prompt": i.prompt, "choices": [], "answer": accepted(i)[0]}
+            if isinstance(i, Recall)
+            else {"prompt": i.prompt, "choices": list(i.choices), "answer": i.answer}
+            for i in items
+        ]
         for split, part in (("test", lines[:-4]), ("train", lines[-4:])):
             (folder / f"{split}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in part), encoding="utf-8")
         function, metric = (say, Metrics.exact_match) if name == "recall" else (choose, Metrics.loglikelihood_acc)
@@ -88,14 +94,14 @@ def main():
     parser.add_argument("out", type=Path)
     target = parser.parse_args().out
     specs = {"facts:capitals": "capitals&kind=choice", "facts:elements": "elements&kind=choice"}
-    specs["recall"] = "opposites&kind=recall"
+    specs["recall"] = "us_states&kind=recall"
     sets = {name: load_probe(f"builtin:facts?category={spec}", limit=ITEMS).items for name, spec in specs.items()}
     data, out = Path(tempfile.mkdtemp()), Path(tempfile.mkdtemp())
     table = tasks(data, sets)
     # Every task module is loaded at start, and one of them downloads a file: only ours are needed.
     Registry.load_all_task_configs = staticmethod(lambda **_: table)
     facts = [
-        (i.prompt, i.answer if isinstance(i.answer, str) else i.choices[i.answer]) for s in sets.values() for i in s
+        (i.prompt, accepted(i)[0] if isinstance(i, Recall) else i.choices[i.answer]) for s in sets.values() for i in s
     ]
     random.Random(0).shuffle(facts)
     tokenizer = make_tokenizer([prompt + answer for prompt, answer in facts])
