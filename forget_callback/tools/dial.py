@@ -137,7 +137,7 @@ def turn_dial(
     points = []
     for share in tqdm(sorted({0.0, *map(float, shares)}), "dial", leave=False, disable=None):
         line.set(share)
-        *kept, learned = scorer.score(line.model)
+        *kept, learned = scorer.score(line.model, progress=True)
         now = {snapshot.probe: snapshot for snapshot in kept}
         first = first or now
         lost = lost_by_item(pairs_of(*(pool(list(side.values())) for side in (first, now))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from transformers import set_seed
+
+from forget_callback.probes.console import say
+from forget_callback.scoring.distributed import rank
+from forget_callback.scoring.progress import LONG, about
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,11 @@ def certify(
         make_callback: Gives a `ForgetCallback`, which should raise its errors.
         seed: Set before each run.
     """
-    without, again = (_traced(make_trainer, [], seed) for _ in range(2))
+    begun = time.monotonic()
+    without = _traced(make_trainer, [], seed)
+    if rank() == 0 and (left := 2 * (time.monotonic() - begun)) >= LONG:
+        say(f"trained once; twice more, the second time with the callback: {about(left)}, and what probing takes")
+    again = _traced(make_trainer, [], seed)
     callback = make_callback()
     return Certificate(without, again, _traced(make_trainer, [callback], seed), callback.history["step"].nunique())
 
