@@ -7,6 +7,8 @@ TRL's trainer with the callback in `callbacks=`.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,7 @@ def run_on_model(wish: Wish, *, results: Console) -> ForgetCallback:
         samples, steps = _samples(wish)
         tokenizer, model = load_tokenizer(wish.model), load_model(wish.model)
         if not wish.lora:
+            require_memory(sum(one.numel() for one in model.parameters()), _memory(model.device))
             model = model.float()
         _prepare(tokenizer)
         say(_about(wish, model, samples, steps, probes))
@@ -90,6 +93,34 @@ def _prepare(tokenizer: Any) -> None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.chat_template is None:
         tokenizer.chat_template = _PLAIN_TEMPLATE
+
+
+def require_memory(parameters: int, memory: float) -> None:
+    """Refuses what cannot end well, before hours of swapping or a process that is killed without a word.
+
+    Args:
+        parameters: Of the model; weight, gradient and AdamW's two moments are 16 bytes of each.
+        memory: Bytes that there are, whatever uses them.
+
+    Raises:
+        ValueError: If that is too little.
+    """
+    needed = 16 * parameters
+    if needed > memory:
+        raise ValueError(
+            f"fine-tuning all {parameters / 1e9:,.1f}B parameters in float32 takes {needed / 1e9:,.0f} GB of memory "
+            f"and more, and there are {memory / 1e9:,.0f} GB: pass --lora, training an adapter, or a smaller --model"
+        )
+
+
+def _memory(device: torch.device) -> float:
+    """All bytes of memory of a device; infinite where the system does not say."""
+    if device.type == "cuda":
+        return float(torch.cuda.get_device_properties(device).total_memory)
+    names = getattr(os, "sysconf_names", {})
+    if device.type != "cpu" or not {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= set(names):
+        return math.inf
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _adapter() -> Any:
@@ -140,7 +171,8 @@ def _trainer(
     if wish.method == "sft":
         trainer: Any = SFTTrainer(args=SFTConfig(max_length=TOKENS, **training), **shared)
     elif wish.method == "dpo":
-        trainer = DPOTrainer(args=DPOConfig(max_length=TOKENS, **training), **shared)
+        # The reference's answers are computed first, so that no second model stays in memory.
+        trainer = DPOTrainer(args=DPOConfig(max_length=TOKENS, precompute_ref_log_probs=True, **training), **shared)
     else:
         more = {"num_generations": 4, "max_completion_length": 24, "beta": 0.0}
         trainer = GRPOTrainer(args=GRPOConfig(**more, **training), reward_funcs=short_and_right, **shared)

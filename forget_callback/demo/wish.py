@@ -28,7 +28,7 @@ class Settings:
 
 SETTINGS: dict[Method, Settings] = {
     "sft": Settings(240, 4, 3e-4, 2e-3),
-    "dpo": Settings(96, 4, 5e-5, 5e-4),
+    "dpo": Settings(64, 2, 2e-5, 2e-4),
     "grpo": Settings(96, 8, 5e-5, 5e-4),
 }
 

@@ -15,6 +15,7 @@ import torch
 from forget_callback import Recall, load_probe
 from forget_callback.demo import tiny
 from forget_callback.demo.clock import duration
+from forget_callback.demo.real import require_memory
 from forget_callback.demo.samples import own_samples, quiz, short_and_right
 from forget_callback.probes.items import accepted
 from forget_callback.runs.store import Store
@@ -133,6 +134,10 @@ def test_the_readme_shows_the_run_whose_numbers_are_kept():
     ):
         assert text in caption, text
     assert last["variants"] == 2 and last["knowledge_lost_low"] > 0
+    guide = (EXAMPLES.parent / "docs" / "getting-started.md").read_text(encoding="utf-8")
+    for row in kept["rows"]:
+        shares = (f"{100 * row[name]:.1f}%" for name in ("accuracy_after", "forgetting", "backward_transfer"))
+        assert re.search(rf"^ +{row['samples_seen']:.0f} .*{' +'.join(shares)}", guide, re.MULTILINE)
 
 
 def test_what_it_says_to_do_next_can_be_done(demo, run_cli, directory, tmp_path):
@@ -263,6 +268,12 @@ def test_a_model_that_cannot_be_had_is_an_error_in_words(run_cli, tmp_path, mode
 def test_replay_is_of_the_tiny_model(run_cli, directory, tmp_path):
     status, _, err = run_cli("demo", "--model", directory, "--replay", 0.2, "--out", tmp_path / "run")
     assert status == 2 and "--replay" in err and "--data" in err
+
+
+def test_a_model_that_no_memory_holds_is_refused_with_a_way_out():
+    require_memory(135_000_000, memory=4e9)
+    with pytest.raises(ValueError, match=r"7\.0B parameters .* 112 GB .* 24 GB: pass --lora"):
+        require_memory(7_000_000_000, memory=24e9)
 
 
 def test_the_quiz_teaches_no_fact_of_the_probe():
