@@ -18,7 +18,7 @@ from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
-from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs
+from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs, require_there
 from forget_callback.snapshots.logs.log import listed, task_and_time
 
 FILTER = typer.Option(help="lm-eval: the answer filter, where a log has several.")
@@ -138,6 +138,7 @@ def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
         return _of_logs(before, old, logs[0]), _of_logs(after, new, logs[1])
     if not all(is_ours):
         log, other = (after, before) if is_ours[0] else (before, after)
+        require_there(Path(log))
         raise ValueError(f"{log} is a log of another tool and {other} is not; compare logs of one tool, or two runs")
     first, last = pair(read_side(before, default="first"), read_side(after, default="last"))
     for line in one_sided(first, last):

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from forget_callback.cli.app import app, note
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.remote import require_model
 from forget_callback.runs.files import require_writable
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def dial(
         raise ValueError(f"--points must be numbers from 0 to 1 with commas, got {points!r}") from None
     if save is not None:
         require_writable(save, "--save", directory=True)
+    for model in (before, after):
+        require_model(model)
     probes, learned = [load_probe(spec, limit=limit) for spec in probe], load_probe(task, limit=limit)
 
     found = turn_dial(before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save)

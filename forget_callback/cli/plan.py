@@ -14,6 +14,7 @@ import typer
 from forget_callback.cli.app import IncludePath, app, say_spacing, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.remote import require_model
 from forget_callback.runs import power
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -40,6 +41,8 @@ def plan(
     """
     if detect is not None and not 0 < detect < 1:
         raise ValueError(f"--detect must be a share of the items between 0 and 1, such as 0.02, got {detect:g}")
+    if model is not None:
+        require_model(model)
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
     items = power.items_of_probe(probe)

@@ -10,6 +10,7 @@ import typer
 
 from forget_callback.cli.app import app, note
 from forget_callback.runs.files import require_writable, write_text
+from forget_callback.runs.store import open_run
 
 
 @app.command()
@@ -25,6 +26,7 @@ def replay(
     Examples that contain an item of the probe are left out.
     """
     require_writable(out, "--out")
+    open_run(run)  # an error is said before the pool is read
     from forget_callback.tools.replay import read_pool, replay_pack
 
     pack = replay_pack(run, read_pool(pool, split), size=size)

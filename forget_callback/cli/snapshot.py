@@ -11,6 +11,7 @@ import typer
 from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.remote import require_model
 from forget_callback.report.terminal import snapshot_line
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.headline import percent
@@ -59,6 +60,8 @@ def snapshot(
     from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints, score_history
 
     checkpoints = find_checkpoints(models)
+    for model in [*(one.model for one in checkpoints), *filter(None, (baseline, tokenizer))]:
+        require_model(model)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
         raise ValueError(f"--step {step} goes with one model; checkpoints know their steps, and --baseline is step 0")
     with process_group():

@@ -19,6 +19,7 @@ from forget_callback.probes.items import Generation, Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import LETTERS, listed
+from forget_callback.probes.remote import hub_problem
 from forget_callback.probes.suggest import did_you_mean
 
 logger = logging.getLogger(__name__)
@@ -113,9 +114,10 @@ def _rows(part: Part, root: str) -> tuple[Iterable[Mapping[str, Any]], str]:
     except Exception as error:  # without a network every layer below has errors of its own
         wanted = ", ".join(filter(None, (part.config and f"configuration {part.config}", f"split {part.split}")))
         reason = next(iter(str(error).strip().splitlines()), "")
+        reason = hub_problem(part.repository, error) or f"{type(error).__name__}: {reason}"
         raise OSError(
-            f"hub:{name} needs the data set {part.repository} ({wanted}), which could not be loaded: "
-            f"{type(error).__name__}: {reason}. Where there is a network, fetch it with 'hf download "
+            f"hub:{name} needs the data set {part.repository} ({wanted}), which could not be loaded: {reason}. Where "
+            "there is a network, fetch it with 'hf download "
             f"{part.repository} --repo-type dataset --local-dir DIR/{part.repository}' and use "
             f"hub:{name}?root=DIR, or fill the cache of datasets there"
         ) from error

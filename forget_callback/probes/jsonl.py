@@ -9,7 +9,7 @@ from pathlib import Path
 from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, parse_item
-from forget_callback.probes.suggest import did_you_mean
+from forget_callback.probes.suggest import beside, did_you_mean
 
 
 def read_items(path: Path) -> list[Item]:
@@ -19,8 +19,7 @@ def read_items(path: Path) -> list[Item]:
         ValueError: If the file is missing, or holds no item or a bad one.
     """
     if not path.is_file():
-        here = path.parent.glob("*.jsonl") if path.parent.is_dir() else ()
-        meant = did_you_mean(path.name, [one.name for one in here])
+        meant = did_you_mean(path, [one for one in beside(path) if one.suffix == ".jsonl"])
         raise ValueError(f"no probe file at {path}{meant or ';'} expected JSON Lines, one item a line")
     try:
         text = path.read_text(encoding="utf-8-sig")

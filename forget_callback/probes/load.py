@@ -30,7 +30,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
-from forget_callback.probes.suggest import closest, did_you_mean
+from forget_callback.probes.suggest import beside, closest, did_you_mean
 from forget_callback.probes.variants import with_variants
 
 if TYPE_CHECKING:
@@ -206,7 +206,9 @@ def _meant(path: str, own: Sequence[str]) -> str:
         return f"; did you mean {quoted(ours[meant])}?"
     if Path(path).is_file():
         return "; a file of items is JSON Lines, one item a line, and its name ends in .jsonl"
-    return f"; did you mean {quoted(f'{path}.jsonl')}?" if Path(f"{path}.jsonl").is_file() else ""
+    if Path(f"{path}.jsonl").is_file():
+        return f"; did you mean {quoted(f'{path}.jsonl')}?"
+    return did_you_mean(path, [str(one) for one in beside(Path(path)) if one.suffix == ".jsonl"])
 
 
 def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> None:

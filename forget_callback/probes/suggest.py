@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 from forget_callback.probes.quoting import quoted
 
@@ -14,20 +15,20 @@ _ALIKE = 0.7  # a letter too many, too few or in another place, of a name of fou
 _LONGEST = 100  # characters that are compared: a name may be a whole file by mistake
 
 
-def closest(given: object, known: Iterable[str]) -> str | None:
+def closest(given: object, known: Iterable[object]) -> str | None:
     """The known name that is most like what was given, whatever its case and hyphens; None if none is.
 
     >>> closest("Knowlege-lost", ["forgetting", "knowledge_lost"])
     'knowledge_lost'
     """
     plain: dict[str, str] = {}
-    for name in known:
+    for name in map(str, known):
         plain.setdefault(_plain(name), name)
     found = get_close_matches(_plain(str(given)), plain, n=1, cutoff=_ALIKE)
     return plain[found[0]] if found else None
 
 
-def did_you_mean(given: object, known: Iterable[str]) -> str:
+def did_you_mean(given: object, known: Iterable[object]) -> str:
     """The end of an error on an unknown name, "; did you mean 'limit'?"; "" where nothing is alike.
 
     >>> f"unknown option 'limt'{did_you_mean('limt', ['seed', 'limit']) or ';'} known are seed, limit"
@@ -35,6 +36,11 @@ def did_you_mean(given: object, known: Iterable[str]) -> str:
     """
     meant = closest(given, known)
     return "" if meant is None else f"; did you mean {quoted(meant)}?"
+
+
+def beside(path: Path) -> list[Path]:
+    """What lies where a path that does not exist would, in the form in which the path was given."""
+    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
 
 
 def _plain(name: str) -> str:

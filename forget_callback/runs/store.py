@@ -31,7 +31,8 @@ from pyarrow import parquet
 
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import quoted
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.suggest import beside, did_you_mean
 from forget_callback.runs import aside, task
 from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.history import Stage
@@ -356,7 +357,19 @@ def open_run(run: str | os.PathLike[str]) -> RunAt:
     text = os.fspath(run)
     directory, at, step = text.rpartition("@")
     named = bool(at) and step.isdigit() and not Path(text).exists()
-    store = Store(directory if named else text)
+    path = Path(directory if named else text)
+    store = Store(path)
     if not store.exists:
-        raise ValueError(f"{text} is not a run: expected a directory that holds forget/, RUN or RUN@STEP")
+        raise ValueError(
+            f"{printable(text)} is not a run: expected a directory that holds forget/, RUN or RUN@STEP{_instead(path)}"
+        )
     return RunAt(store, int(step) if named else None)
+
+
+def _instead(path: Path) -> str:
+    """Why a path is no run, and which one was probably meant: one of that name, or one within it."""
+    if not path.exists():
+        runs = [one for one in beside(path) if Store(one).exists]
+        return f"; there is no {quoted(str(path), 200)}{did_you_mean(path, runs)}"
+    within = [one for one in sorted(path.iterdir()) if Store(one).exists] if path.is_dir() else []
+    return f"; did you mean {quoted(str(within[-1]), 200)}?" if within else ""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from forget_callback.probes.quoting import quoted
+from forget_callback.probes.remote import hub_problem, model_problem, require_model
 from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.models import kind_of
 
@@ -23,25 +26,31 @@ def load_tokenizer(name: str) -> Any:
     Raises:
         ValueError: If there is none.
     """
+    elsewhere = "; --tokenizer, of a command that has it, names the model's own, a directory or hub id"
+    if (problem := model_problem(name)) is not None:
+        raise ValueError(f"no tokenizer at {quoted(name)}: {problem}{elsewhere}")
     try:
         generic = get_tokenizer_config(name).get("tokenizer_class") in _GENERIC
         return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"no tokenizer at {name!r}: {str(error).splitlines()[0]}; pass the directory or hub id of the model's own "
-            "(--tokenizer of a command that has it)"
-        ) from error
+        reason = hub_problem(name, error) or str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"no tokenizer at {quoted(name)}: {reason}{elsewhere}") from error
 
 
 def load_model(name: str) -> Any:
     """A causal language model in the dtype of its checkpoint, on the accelerator if there is one.
 
     Raises:
-        ValueError: If the checkpoint is of another kind of model. Transformers would make the LM head up.
+        ValueError: If there is none, its files are damaged, or the checkpoint is of another kind of model. Transformers
+            would make the LM head up.
     """
+    require_model(name)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype="auto", output_loading_info=True)
+    except (OSError, SafetensorError) as error:
+        reason = hub_problem(name, error) or f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        raise ValueError(f"the model at {quoted(name)} cannot be loaded: {reason}") from error
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise

@@ -11,9 +11,9 @@ import copy
 import os
 import pkgutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from rich.console import Console
@@ -21,6 +21,8 @@ from rich.console import Console
 from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.remote import hub_problem, looks_like_path
+from forget_callback.probes.suggest import did_you_mean
 from forget_callback.report.terminal import curve_table
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
@@ -85,10 +87,24 @@ class Recipe:
         if not Path(path).is_file():
             raise ValueError(f"config {quoted(os.fspath(path))}: no such file; expected a recipe's YAML")
         configs = {"sft": SFTConfig, "grpo": GRPOConfig}
-        trainer = (yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}).get("trainer", "sft")
+        given = _mapping(path)
+        trainer = given.get("trainer", "sft")
         if trainer not in configs:
             raise ValueError(f"{os.fspath(path)}: trainer must be one of {', '.join(configs)}, got {quoted(trainer)}")
-        parser = TrlParser((ScriptArguments, configs[trainer], ModelConfig, ForgetArguments))
+        parts = (ScriptArguments, configs[trainer], ModelConfig, ForgetArguments)
+        known = ["env", *(one.name for part in parts for one in fields(part))]
+        for key in given:
+            if key not in known:
+                meant = (
+                    did_you_mean(key, known) or f"; keys are the fields of {', '.join(one.__name__ for one in parts)}"
+                )
+                raise ValueError(f"{os.fspath(path)}: unknown key {quoted(key)}{meant}")
+
+        def refuse(message: str) -> NoReturn:
+            raise ValueError(f"{os.fspath(path)}: {message}")
+
+        parser = TrlParser(parts)
+        parser.error = refuse  # argparse would print 200 options
         return cls(*parser.parse_args_and_config(["--config", os.fspath(path), *overrides]))
 
     def build(self, callbacks: Sequence[Any] = (), **training: Any) -> Any:
@@ -145,12 +161,33 @@ class Recipe:
         return {**data, split: rows}
 
 
+def _mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a YAML file says.
+
+    Raises:
+        ValueError: If it is no YAML, or no mapping.
+    """
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{os.fspath(path)} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, (dict, type(None))):
+        raise ValueError(f"{os.fspath(path)}: expected keys with values, such as 'trainer: sft', got {quoted(given)}")
+    return given or {}
+
+
 def _load(name: str, config: str | None, split: str) -> Any:
     from datasets import load_dataset
 
-    if name.endswith((".json", ".jsonl")):
-        return load_dataset("json", data_files={split: name})
-    return load_dataset(name, name=config)
+    is_file = name.endswith((".json", ".jsonl"))
+    if (is_file or looks_like_path(name)) and not Path(name).exists():
+        raise ValueError(f"dataset {quoted(name)}: no such file or directory")
+    try:
+        return load_dataset("json", data_files={split: name}) if is_file else load_dataset(name, name=config)
+    except Exception as error:  # of any layer
+        if (problem := hub_problem(name, error)) is None:
+            raise
+        raise ValueError(f"dataset {quoted(name)}: {problem}") from error
 
 
 def _with_replay(rows: Any, replay: Any, forget: ForgetArguments, seed: int) -> Any:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.remote import hub_problem, looks_like_path
 from forget_callback.runs.item_changes import expected
 from forget_callback.runs.store import RunAt, open_run
 
@@ -124,7 +125,13 @@ def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
     kind = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(Path(source).suffix)
     if kind is not None and not Path(source).is_file():
         raise ValueError(f"pool {quoted(source)}: no such file")
-    rows = load_dataset(kind, data_files={split: source}, split=split) if kind else load_dataset(source, split=split)
+    if looks_like_path(source) and not Path(source).exists():
+        raise ValueError(f"pool {quoted(source)}: no such file or directory")
+    try:
+        rows = load_dataset(kind or source, data_files={split: source} if kind else None, split=split)
+    except Exception as error:  # of any layer
+        reason = hub_problem(source, error) or next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"pool {quoted(source)}: {reason}") from error
     if not len(rows):
         raise ValueError(f"pool {quoted(source)} is empty")
     return [dict(row) for row in rows]

@@ -132,3 +132,81 @@ def test_one_model_more_does_not_get_into_the_record_of_a_training(
     err = refused(run_cli, "snapshot", tmp_path / "model", "--probe", "builtin:facts?limit=4", "--out", run)
     assert "is the record of a training" in err and "give another --out" in err
     assert Store(run).steps("p") == [0, 10] and len(Store(run).probes()) == 1
+
+
+# ---- what is not there
+
+
+@pytest.mark.parametrize("command", ["snapshot", "plan", "dial before", "dial after"])
+@pytest.mark.parametrize(
+    "name, problem",
+    [
+        ("org/name", "no model at 'org/name': cannot reach the hub for 'org/name'"),
+        ("./modell", "no model at './modell': no such directory; did you mean 'model'?"),
+        ("run", "no model at 'run': it has no config.json"),
+    ],
+)
+def test_a_model_that_cannot_be_had_is_named(run_cli, run, tmp_path, monkeypatch, command, name, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    line = {
+        "snapshot": ["snapshot", "model", "--baseline", name, "--probe", "builtin:facts", "--out", "out"],
+        "plan": ["plan", "builtin:facts", "--model", name],
+        "dial before": ["dial", name, "model", "--probe", "builtin:facts", "--task", "x.jsonl"],
+        "dial after": ["dial", "model", name, "--probe", "builtin:facts", "--task", "x.jsonl"],
+    }[command]
+    assert problem in refused(run_cli, *line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("compare base.jsonl tuned.jsonl", "base.jsonl: no such file"),
+        ("compare run tuned.jsonl", "tuned.jsonl: no such file"),
+        ("compare base.eval run", "base.eval: no such file"),
+        ("report base.jsonl tuned.jsonl", "base.jsonl: no such file"),
+        ("compare runn run", "STEP; there is no 'runn'; did you mean 'run'?"),
+        ("compare run run@7", "no snapshot of probe 'p' at step 7; has [0, 10]"),
+        ("report runn", "STEP; there is no 'runn'; did you mean 'run'?"),
+        (
+            "compare a.parquet run",
+            "a.parquet is not a run: expected a directory that holds forget/, RUN or RUN@STEP; there",
+        ),
+        ("compare logs logs", "logs is not a run: expected a directory that holds forget/"),
+        ("compare all all", "all is not a run: expected a directory that holds forget/, RUN or RUN@STEP; did you mean"),
+        ("replay runn --pool q.jsonl --out o", "runn is not a run"),
+        ("replay run --pool p.jsonl --out o", "pool 'p.jsonl': no such file"),
+        ("replay run --pool ./p --out o", "pool './p': no such file or directory"),
+        ("replay run --pool org/p --out o", "pool 'org/p': cannot reach the hub for 'org/p'"),
+        ("probes p.jsonl", "no probe file at p.jsonl"),
+        ("probes hub:mmlu", "cannot reach the hub for 'cais/mmlu'"),
+        ("verify r.yaml", "'r.yaml': no such file"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_was_expected(run_cli, run, tmp_path, monkeypatch, line, problem):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "q.jsonl").write_text('{"text": "a"}\n')
+    Store(tmp_path / "all" / "one").begin([PROBE])
+    assert problem in refused(run_cli, *line.split())
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("learning_rte: 1e-4", "unknown key 'learning_rte'; did you mean 'learning_rate'?"),
+        ("probs: [a]", "unknown key 'probs'; did you mean 'probes'?"),
+        ("trainer: grpo\nnum_generation: 8", "unknown key 'num_generation'; did you mean 'num_generations'?"),
+        ("zzz: 1", "unknown key 'zzz'; keys are the fields of"),
+        ("- a", "expected keys with values, such as 'trainer: sft'"),
+        ("a: [", "is no YAML: "),
+        ("learning_rate: much", "learning_rate"),
+        ("trainer: sgd", "trainer must be one of sft, grpo, got 'sgd'"),
+    ],
+)
+def test_a_recipe_that_is_none_is_named(run_cli, tmp_path, text, problem):
+    (tmp_path / "recipe.yaml").write_text(text)
+    err = refused(run_cli, "verify", tmp_path / "recipe.yaml")
+    assert f"{tmp_path / 'recipe.yaml'}" in err and problem in err

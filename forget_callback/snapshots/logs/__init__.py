@@ -18,12 +18,13 @@ from typing import Protocol
 import pyarrow.parquet as pq
 
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.suggest import beside, did_you_mean
 from forget_callback.snapshots.logs import inspect_logs, lighteval, lm_eval, per_item, rollouts
 from forget_callback.snapshots.logs.files import columns_of, first_record, stem_of, suffix_of
 from forget_callback.snapshots.logs.log import Log, LogOptions, listed, merge
 from forget_callback.snapshots.logs.matching import match, paired
 
-__all__ = ["Log", "LogOptions", "is_log", "match", "paired", "read_logs"]
+__all__ = ["Log", "LogOptions", "is_log", "match", "paired", "read_logs", "require_there"]
 
 _DIRECTORIES = {"lm-eval": lm_eval, "lighteval": lighteval, "inspect": inspect_logs}
 
@@ -97,6 +98,7 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
             twice; names file and line.
         ImportError: If it is a log of inspect and inspect_ai is not installed.
     """
+    require_there(path)
     logs = _read_directory(path, wanted) if path.is_dir() else _read_file(path, wanted)
     _require_chosen(path, logs, wanted)
     sizes = {len(item.options) for log in logs for item in log.items}
@@ -114,6 +116,16 @@ def read_logs(path: Path, wanted: LogOptions) -> dict[str, Log]:
             )
         found[log.probe] = log
     return found
+
+
+def require_there(path: Path) -> None:
+    """That there is a file or directory of that name.
+
+    Raises:
+        ValueError: If not.
+    """
+    if not path.exists():
+        raise ValueError(f"{printable(str(path))}: no such file{did_you_mean(path, beside(path))}")
 
 
 def _read_file(path: Path, wanted: LogOptions) -> list[Log]:
