@@ -32,7 +32,7 @@ Outcome: TypeAlias = Literal["passed", "failed", "inconclusive"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SHOWN = 10
 # What is worse the larger it is, and what is better: change alone (churn, drift) is neither.
-_WORSE = ({*LOSSES} | {"n10"}) - {"churn", "drift"}
+_WORSE = {*LOSSES} - {"churn", "drift"}
 _BETTER = ("accuracy_after", "net_change", "backward_transfer", "knowledge_gained", "recovered", "n01", "n11", "scored")
 
 
