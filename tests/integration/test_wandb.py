@@ -276,8 +276,9 @@ def test_wandb_that_is_down_costs_nothing_whatever_we_call(make_sft, probe, wand
     trainer.train()
     assert trainer.state.global_step == 6
     assert Store(wandb_offline).steps("mini") == sorted(set(callback.history["step"])) == [0, 3, 6]
-    assert caplog.text.count("WandbTracker failed, the run's own files have the numbers: no route to host") >= 2
-    assert caplog.text.count("Forgetting: warning") == 2
+    failed = caplog.text.count("WandbTracker failed, the run's own files have the numbers: no route to host")
+    assert failed == 1 if call == "alert" else failed >= 2  # a rule that warns does so once
+    assert caplog.text.count("Forgetting: warning") == 1
 
 
 def test_tensorboard_and_the_log_history_get_the_numbers(make_sft, probe, tmp_path, monkeypatch):
