@@ -10,6 +10,7 @@ from rich.console import Console
 
 from forget_callback.cli.app import app, note, notes
 from forget_callback.probes.quoting import printable
+from forget_callback.runs.files import require_writable
 
 _SAMPLES = 1600
 
@@ -43,6 +44,7 @@ def demo(
     Without --model a tiny one is made and taught facts first: two minutes, offline. With --model any causal language
     model is trained for a few minutes.
     """
+    require_writable(out, "--out", directory=True)
     if model is None:
         _refuse({"--data": data is not None, "--lora": lora, "--probe": bool(probe), "--method dpo": method == "dpo"})
         from forget_callback.demo.run import run_demo

@@ -128,6 +128,6 @@ def _places(wish: Wish, store: Store) -> list[tuple[str, str]]:
         ("page", str(store.path / "report.html")),
         ("run directory", str(wish.out)),
         ("model", str(wish.out / "model")),
-        *([("W&B run", f"{run}   (wandb leet {run})")] if run is not None else []),
+        *([("W&B run", f"{run}   ({next_command('leet', run, program='wandb')})")] if run is not None else []),
         *zip(("next", "", ""), commands),
     ]

@@ -121,7 +121,8 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
     results.print(f"run directory  {out}", highlight=False, soft_wrap=True)
     results.print(f"report         {store.path / 'report.html'}", highlight=False, soft_wrap=True)
     if (run := offline_run(out)) is not None:
-        results.print(f"W&B run        {run}   (wandb leet {run})", highlight=False, soft_wrap=True)
+        leet = next_command("leet", run, program="wandb")
+        results.print(f"W&B run        {run}   ({leet})", highlight=False, soft_wrap=True)
     results.print(f"next           {next_command('compare', out, out)}", highlight=False, soft_wrap=True)
 
 

@@ -231,6 +231,13 @@ def test_options_of_a_real_model_without_one_are_an_error(run_cli, tmp_path, opt
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_directory_that_cannot_be_made_is_an_error_before_the_work(run_cli, tmp_path):
+    (tmp_path / "file").touch()
+    for options in ([], ["--model", "no/model"]):
+        status, _, err = run_cli("demo", "--out", tmp_path / "file", *options)
+        assert status == 2 and "--out" in err and "is a file; expected a directory" in err
+
+
 BAD_DATA = {
     "columns": ("sft", [{"question": "a", "answer": "b"}], "'messages' or 'prompt' and 'completion' or 'text'"),
     "of dpo": ("dpo", [OWN["messages"][1]], "'chosen' and 'rejected'"),
