@@ -20,7 +20,7 @@ from rich.table import Table
 from forget_callback import Store
 from forget_callback.report import write_report
 from forget_callback.report.terminal import sparkline
-from forget_callback.runs.headline import estimate
+from forget_callback.runs.formatting import estimate
 
 RECIPES = Path(__file__).parent
 

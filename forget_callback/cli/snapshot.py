@@ -14,7 +14,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.remote import require_model
 from forget_callback.report.terminal import snapshot_line
 from forget_callback.runs.files import require_writable
-from forget_callback.runs.headline import percent
+from forget_callback.runs.formatting import percent
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.served.client import Server, is_address

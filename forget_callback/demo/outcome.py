@@ -20,7 +20,8 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.variants import QUESTION
 from forget_callback.report.terminal import plain_table
-from forget_callback.runs.headline import estimate, headline, percent
+from forget_callback.runs.formatting import estimate, percent
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import Row
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.store import Store

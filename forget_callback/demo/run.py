@@ -25,7 +25,8 @@ from forget_callback.demo.tiny import ON_CPU, conversation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import curve_table, first_lost_table, sparkline
-from forget_callback.runs.headline import headline, percent
+from forget_callback.runs.formatting import percent
+from forget_callback.runs.headline import headline
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.store import Store
 

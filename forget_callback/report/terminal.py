@@ -14,7 +14,8 @@ from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.headline import estimate, headline, most_in, percent, span
+from forget_callback.runs.formatting import estimate, percent, span
+from forget_callback.runs.headline import headline, most_in
 from forget_callback.runs.history import Row
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot

@@ -19,7 +19,8 @@ from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs import worst
 from forget_callback.runs.comparison import overall
-from forget_callback.runs.headline import headline, in_words, percent, span
+from forget_callback.runs.formatting import in_words, percent, span
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.runs.power import HARDLY, rule_power
 from forget_callback.runs.stopping import LOSSES, StopRule, unknown_metric

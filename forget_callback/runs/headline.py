@@ -9,23 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 
 from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
-from forget_callback.metrics.transitions import INTERVALS, Transitions
+from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.formatting import estimate, p_value, percent, span
 from forget_callback.runs.history import Row
 
-# Metrics that are no shares of items: counts, nats, p-values and what is not clipped to [0, 1].
-NOT_SHARES = (
-    *("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n", "variants", "forgetting_events", "drift", "margin"),
-    *("guess_persistence", "p_value", "persistence_p_value", "no_forgetting_p_value", "loss_p_value"),
-)
-# Differences of shares, which may be below 0; where the method is "net", these are differences as well.
-SIGNED = ("net_change", "knowledge_lost_net")
-_NET = ("knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting")
 SIGNIFICANT = 0.05
 NOT_ASKED = "not asked in all variants"
 METHODS = {
@@ -251,7 +243,7 @@ def _fell(t: Transitions) -> bool:
 
 
 def _accuracy(t: Transitions) -> str:
-    return f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)} (p {_p(t.p_value)})"
+    return f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)} (p {p_value(t.p_value)})"
 
 
 def _detail(row: Row, baseline: bool) -> str:
@@ -270,35 +262,6 @@ def _detail(row: Row, baseline: bool) -> str:
         f"after {_seen(row)}",
     ]
     return ", ".join(part for part in parts if part)
-
-
-def estimate(row: Row, metric: str = "knowledge_lost") -> str:
-    """A metric with its 95% interval, "9.9% [6.3, 13.4]", whose ends are cut off where no share can be.
-
-    Estimates are not clipped: noise around 0 and few items take them beyond. An end is not inside of its number.
-    """
-    net = metric in SIGNED or (metric in _NET and row.transitions.knowledge_method == "net")
-    value, low, high = (row.value(name) for name in (metric, f"{metric}_low", f"{metric}_high"))
-    low, high = max(low, -1.0 if net else min(value, 0.0)), min(high, max(value, 1.0))
-    return percent(value) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
-
-
-def in_words(row: Row, metric: str) -> str:
-    """Any metric for people: shares in percent, with the interval where there is one; "missing" where it is NaN."""
-    value = row.value(metric)
-    if math.isnan(value) and metric == "known_lost" and row.confirmed:
-        return "not defined (next to nothing was known at the baseline)"
-    if math.isnan(value):
-        return "missing"
-    if metric in INTERVALS:
-        return estimate(row, metric)
-    return f"{value:.4g}" if metric in NOT_SHARES else percent(value)
-
-
-def span(row: Row) -> str:
-    """The range of what was lost, "range 4.8 to 22.4%"; "" where there is none."""
-    low, high = row.value("knowledge_lost_range_low"), row.value("knowledge_lost_range_high")
-    return "" if math.isnan(high) else f"range {_bare(low)} to {percent(high)}"
 
 
 def _notes(row: Row) -> tuple[str, ...]:
@@ -325,21 +288,6 @@ def _still(row: Row) -> str:
     still = row.value("recall_still_chosen")
     where = "in every variant" if row.transitions.variants > 1 else "in this prompt"
     return "" if math.isnan(still) else f", {percent(still, digits=0)} of them still chosen right {where}"
-
-
-def percent(value: float, digits: int = 1) -> str:
-    """A fraction for people with a real minus sign, never "−0.0%"; "-" where there is none."""
-    return "-" if math.isnan(value) else f"{_bare(value, digits)}%"
-
-
-def _bare(value: float, digits: int = 1) -> str:
-    exact = Decimal(100 * value)  # a tie is rounded as the page's JavaScript rounds it, away from 0
-    text = str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"= {value:.3f}"
 
 
 def _items(n: int) -> str:

@@ -21,7 +21,8 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import closest, did_you_mean
 from forget_callback.runs import worst
-from forget_callback.runs.headline import NOT_SHARES, headline
+from forget_callback.runs.formatting import NOT_SHARES
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence

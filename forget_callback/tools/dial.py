@@ -28,7 +28,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.terminal import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
-from forget_callback.runs.headline import estimate, percent
+from forget_callback.runs.formatting import estimate, percent
 from forget_callback.runs.history import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind

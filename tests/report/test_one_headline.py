@@ -10,8 +10,9 @@ from rich.console import Console
 
 from forget_callback import ForgetMonitor, StopRule
 from forget_callback.report.terminal import changes_table, snapshot_line
+from forget_callback.runs.formatting import percent
 from forget_callback.runs.gate import Gate
-from forget_callback.runs.headline import headline, percent
+from forget_callback.runs.headline import headline
 from tests.helpers import Recorder
 from tests.recorded import make_probe, make_snapshots, page_data
 

@@ -17,7 +17,8 @@ from forget_callback.report.terminal import (
     snapshot_line,
 )
 from forget_callback.runs.comparison import compare_checkpoints
-from forget_callback.runs.headline import estimate, headline, percent
+from forget_callback.runs.formatting import estimate, percent
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import History
 from forget_callback.snapshots.snapshot import Snapshot
 from tests.worlds import World

@@ -8,8 +8,9 @@ import pytest
 
 from forget_callback import Snapshot
 from forget_callback.runs.comparison import compare_checkpoints, left_out, overall
+from forget_callback.runs.formatting import in_words, percent
 from forget_callback.runs.gate import Gate
-from forget_callback.runs.headline import headline, in_words, percent
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import pool
