@@ -6,21 +6,21 @@ Every number comes from a run's `History` and what reads it; here they are only 
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
 from itertools import combinations, pairwise
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.spacing import spacing_problem
 from forget_callback.report.differences import difference, runs_sentence
-from forget_callback.report.items import STATES, TRAJECTORIES, Paths, item_texts
+from forget_callback.report.items import STATES, TRAJECTORIES, item_texts
+from forget_callback.report.run import AnyRun, Run
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints, comparison_json
 from forget_callback.runs.data_scale import fit_data_scale
@@ -28,85 +28,15 @@ from forget_callback.runs.headline import METHODS, Headline, headline, worst_fir
 from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.sides import Side
-from forget_callback.runs.store import Store, open_run
 from forget_callback.runs.task import main_metric
 from forget_callback.runs.training import differences
-from forget_callback.snapshots.snapshot import Snapshot, pool, scoring_seconds
+from forget_callback.snapshots.snapshot import Snapshot, pool
 
 FORMAT = 1
 CURVE_POINTS = 60
 CURVE_CATEGORIES = 40  # more curves are unreadable, and each costs a bootstrap
 TASK_POINTS = 400  # of a metric that the trainer logged: more are no finer on any screen
 AXES = {"samples": "samples_seen", "steps": "step", "tokens": "tokens_seen"}
-
-
-class Run:
-    """One run: its history, and each item's trajectory. Every snapshot is read once.
-
-    Args:
-        run: A store, or a run directory.
-        probes: Of the run; None reads them from its store.
-        history: Of the run and these probes, where it is at hand; it is computed again if its steps are not those on
-            disk, as a full disk leaves it.
-
-    Attributes:
-        seconds: Time that scoring took at each step, all probes together; NaN where it is not known.
-        first: The snapshots of the first step, by probe.
-        last: Those of the last step.
-        again: The model of the first step, scored once more; empty if it was not.
-        training: What was trained.
-        task: The task's own metrics as the trainer logged them.
-
-    Raises:
-        ValueError: If there is no run, or no checkpoint at which all of its probes were measured.
-    """
-
-    def __init__(
-        self,
-        run: Store | str | os.PathLike[str],
-        *,
-        probes: Sequence[Probe] | None = None,
-        history: History | None = None,
-    ) -> None:
-        if not isinstance(run, Store):
-            named = open_run(run)
-            if named.step is not None:
-                raise ValueError(
-                    f"{os.fspath(run)} names one step; a report is of a whole run: leave @{named.step} out"
-                )
-            run = named.store
-        self.path, self.manifest, self.stage = run.path, run.manifest(), run.stage
-        self.training, self.task = run.training, run.task_curves()
-        self.probes = run.probes() if probes is None else probes
-        self.steps = run.steps(*(probe.name for probe in self.probes))
-        if not self.steps:
-            raise ValueError(
-                f"{run.path} holds no checkpoint at which all of its probes were measured: nothing to report yet "
-                f"({'; '.join(run.incomplete())})"
-            )
-        self.paths = {probe.name: Paths(probe) for probe in self.probes}
-        base = run.beside("baseline", self.probes)
-        for snapshot in base:
-            self.paths[snapshot.probe].add(snapshot)
-        self.other_baseline = bool(base)
-        if history is None or {row.step for row in history.rows} != set(self.steps):
-            history = History(base, stage=run.stage)
-        self.history, computed = history, bool(history.rows)
-        self.seconds: list[float] = []
-        self.first: dict[str, Snapshot] = {}
-        self.again: dict[str, Snapshot] = {}
-        for snapshots, again in run.evaluations(self.probes):
-            if not computed:
-                history.append(snapshots, again=again)
-            for snapshot in snapshots:
-                self.paths[snapshot.probe].add(snapshot)
-            self.seconds.append(scoring_seconds(snapshots))
-            self.last = {snapshot.probe: snapshot for snapshot in snapshots}
-            self.first = self.first or self.last
-            self.again |= {snapshot.probe: snapshot for snapshot in again}
-
-
-AnyRun: TypeAlias = Run | Store | str | os.PathLike[str]
 
 
 def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from typing import Any
 
 import jinja2
 
-from forget_callback.report.data import AnyRun, Run, report_data
+from forget_callback.report.data import report_data
+from forget_callback.report.run import AnyRun, Run
 from forget_callback.runs.files import write_whole
 from forget_callback.runs.store import Store
 
