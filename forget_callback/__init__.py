@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from forget_callback.runs.data_scale import DataScaleFit as DataScaleFit, fit_data_scale as fit_data_scale
     from forget_callback.runs.history import History as History
     from forget_callback.runs.retention import Retention as Retention, retention as retention
+    from forget_callback.runs.run_at import open_run as open_run
     from forget_callback.runs.stopping import StopDecision as StopDecision, StopRule as StopRule
-    from forget_callback.runs.store import Store as Store, open_run as open_run
+    from forget_callback.runs.store import Store as Store
     from forget_callback.scoring.engine import Scorer as Scorer, score_probe as score_probe
     from forget_callback.scoring.judge import Judge as Judge
     from forget_callback.scoring.loading import load_model as load_model, load_tokenizer as load_tokenizer
@@ -52,8 +53,9 @@ _NAMES = {
     "runs.data_scale": "DataScaleFit fit_data_scale",
     "runs.history": "History",
     "runs.retention": "Retention retention",
+    "runs.run_at": "open_run",
     "runs.stopping": "StopDecision StopRule",
-    "runs.store": "Store open_run",
+    "runs.store": "Store",
     "scoring.engine": "Scorer score_probe",
     "scoring.judge": "Judge",
     "scoring.loading": "load_model load_tokenizer",

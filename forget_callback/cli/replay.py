@@ -10,7 +10,7 @@ import typer
 
 from forget_callback.cli.app import app, note
 from forget_callback.runs.files import require_writable, write_text
-from forget_callback.runs.store import open_run
+from forget_callback.runs.run_at import open_run
 
 
 @app.command()

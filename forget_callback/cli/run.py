@@ -18,7 +18,8 @@ from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
 from forget_callback.runs.files import require_writable, write_text
-from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.run_at import open_run
+from forget_callback.runs.store import Store
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
 
 

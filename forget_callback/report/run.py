@@ -9,7 +9,8 @@ from typing import TypeAlias
 from forget_callback.probes.probe import Probe
 from forget_callback.report.items import Paths
 from forget_callback.runs.history import History
-from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.run_at import open_run
+from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 
 

@@ -14,7 +14,8 @@ from typing import Literal
 import numpy as np
 
 from forget_callback.probes.quoting import printable, quoted
-from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.run_at import open_run
+from forget_callback.runs.store import Store
 from forget_callback.snapshots.logs.files import PACKED, read_text, suffix_of
 from forget_callback.snapshots.snapshot import Snapshot, complete
 

@@ -23,7 +23,7 @@ from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import hub_problem, looks_like_path
 from forget_callback.runs.item_changes import expected
-from forget_callback.runs.store import RunAt, open_run
+from forget_callback.runs.run_at import RunAt, open_run
 
 # Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
 OWN_WORDS = 13

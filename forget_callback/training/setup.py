@@ -20,8 +20,9 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.run_at import open_run
 from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
-from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule

@@ -19,7 +19,8 @@ from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.files import write_whole
 from forget_callback.runs.history import History
-from forget_callback.runs.store import Store, open_run
+from forget_callback.runs.run_at import open_run
+from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 
 PROBE = Probe("facts", [MultipleChoice("m", "Q", [" a", " ü"], 1, "geo"), Recall("r", "Q", "A")], temperature=0.5)

@@ -1,0 +1,77 @@
+"""The run, or the step of one, that a user named: RUN or RUN@STEP."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.suggest import beside, did_you_mean
+from forget_callback.runs.history import Stage
+from forget_callback.runs.store import Store
+from forget_callback.snapshots.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class RunAt:
+    """A store and, where the user named one, a step of it."""
+
+    store: Store
+    step: int | None
+
+    def read(self, probe: str, *, default: Literal["first", "last"]) -> Snapshot:
+        """The snapshot of a probe at the named step, else at the first or last one.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        steps = self.store.steps(probe)
+        if self.step is None and not steps:
+            raise ValueError(f"{self.store.path} has no snapshot of probe {quoted(probe)}")
+        return self.store.read(probe, self.step if self.step is not None else steps[0 if default == "first" else -1])
+
+    def baseline(self, probe: str) -> Snapshot:
+        """What a later stage is compared against: the named step, else what this run was, else its first snapshot.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        own = self.store.read_beside("baseline", probe) if self.step is None else None
+        return self.read(probe, default="first") if own is None else own
+
+    def next_stage(self, probe: str) -> Stage:
+        """The stage of a run that continues from here; the same one if nothing was trained yet."""
+        last, before = self.read(probe, default="last"), self.store.stage
+        trained = 0.0 if np.isnan(last.samples_seen) else last.samples_seen
+        return Stage(before.number + (last.step > 0), before.samples_before + trained)
+
+
+def open_run(run: str | os.PathLike[str]) -> RunAt:
+    """What RUN or RUN@N names.
+
+    Raises:
+        ValueError: If there is no run there.
+    """
+    text = os.fspath(run)
+    directory, at, step = text.rpartition("@")
+    named = bool(at) and step.isdigit() and not Path(text).exists()
+    path = Path(directory if named else text)
+    store = Store(path)
+    if not store.exists:
+        raise ValueError(
+            f"{printable(text)} is not a run: expected a directory that holds forget/, RUN or RUN@STEP{_instead(path)}"
+        )
+    return RunAt(store, int(step) if named else None)
+
+
+def _instead(path: Path) -> str:
+    """Why a path is no run, and which one was probably meant: one of that name, or one within it."""
+    if not path.exists():
+        runs = [one for one in beside(path) if Store(one).exists]
+        return f"; there is no {quoted(str(path), 200)}{did_you_mean(path, runs)}"
+    within = [one for one in sorted(path.iterdir()) if Store(one).exists] if path.is_dir() else []
+    return f"; did you mean {quoted(str(within[-1]), 200)}?" if within else ""
