@@ -21,19 +21,16 @@ import pandas as pd
 
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs.decisions import decide_all, fired_so_far
-from forget_callback.runs.headline import most_in
+from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.history import History, Row, Stage
-from forget_callback.runs.item_changes import flips_line
-from forget_callback.runs.power import start_lines
-from forget_callback.runs.stopping import StopDecision, StopRule, can_fire, check_targets, stop_rules
+from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.runs.task import beside
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
 from forget_callback.training.display import Display, guarded
+from forget_callback.training.notices import Notices
 from forget_callback.training.pending import Pending
-from forget_callback.training.remarks import differences, idle_rules, spacing
 from forget_callback.training.task_log import TaskLog
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 
@@ -117,8 +114,7 @@ class ForgetMonitor:
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
         self._history = History()
         self._pending = Pending(self.store)
-        self._advised: set[tuple[str, str]] = set()
-        self._warned: set[StopRule] = set()
+        self._notices = Notices(self.probes, self.store, self.rules, planned=planned, alert=self._display.alert)
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
         self._training = None if training is None else Training.of(training)
@@ -167,18 +163,8 @@ class ForgetMonitor:
             for line in self.store.mend(self.probes):
                 logger.warning("%s", line)
             self._history = self.store.history(self.probes)
-        self._note_what_was_said()
+        self._notices.recall(self._history)
         self._save()
-
-    def _note_what_was_said(self) -> None:
-        """What a run said before it was interrupted is not said again."""
-        with guarded("noting what was said before"):
-            for probe in self.probes:
-                last = self.store.read(probe.name, self.store.steps(probe.name)[-1])
-                self._advised |= {(one.probe, one.key) for one in self._history.advice(probe, last)}
-            warning = [rule for rule in self.rules if rule.action == "warn"]
-            names = [probe.name for probe in self.probes]
-            self._warned = fired_so_far(warning, self._history, names, planned=self.planned)
 
     @property
     def trackers(self) -> tuple[Tracker, ...]:
@@ -265,19 +251,7 @@ class ForgetMonitor:
                 the disk refuses is logged, and written at the next call.
         """
         first = self.last_step is None
-        if isinstance(step, bool) or not isinstance(step, Integral):
-            raise ValueError(f"step must be a whole number of optimizer steps, got {quoted(step)}")
-        if not isinstance(samples_seen, Real):
-            raise ValueError(f"samples_seen must be a number, got {quoted(samples_seen)}")
-        adds = step == self.last_step and not self.confirmed
-        if self.last_step is not None and step <= self.last_step and not adds:
-            raise ValueError(
-                f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
-                f"{self.store.path}, call Store.set_aside() first"
-            )
-        seen = math.nan if first else self.last_rows[0].samples_seen
-        if samples_seen < seen:
-            raise ValueError(f"samples_seen must not fall: the last snapshot's is {seen:g}, got {samples_seen:g}")
+        adds = self._check(step, samples_seen)
         now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
         rows = self._history.replace_last(now) if adds else self._history.append(now, again=same)
@@ -291,13 +265,36 @@ class ForgetMonitor:
         error = self._save()
         with guarded("logging of what to know about the probes"):
             if first:
-                self._report_start(now, same)
-            self._advise(now)
+                self._notices.start(self._history, now, same)
+            self._notices.advise(self._history, now)
         # Nothing was trained before the baseline: its share of the time means nothing.
         overhead = math.nan if len(rows) == len(self._history.rows) else self._probe_seconds / self.elapsed
         beside = self._task_beside()[-1]
         self._display.show(self._history, now, rows, seconds=seconds, overhead=overhead, shown=adds, task=beside)
-        return Observation(step, tuple(now), tuple(rows), self._decide(), seconds, error)
+        decisions = self._decisions(self._history)
+        self._notices.decided(decisions, self.last_rows)
+        return Observation(step, tuple(now), tuple(rows), decisions, seconds, error)
+
+    def _check(self, step: int, samples_seen: float) -> bool:
+        """Whether a step is the last one once more, in all prompts.
+
+        Raises:
+            ValueError: If the step does not grow or samples_seen falls.
+        """
+        if isinstance(step, bool) or not isinstance(step, Integral):
+            raise ValueError(f"step must be a whole number of optimizer steps, got {quoted(step)}")
+        if not isinstance(samples_seen, Real):
+            raise ValueError(f"samples_seen must be a number, got {quoted(samples_seen)}")
+        adds = step == self.last_step and not self.confirmed
+        if self.last_step is not None and step <= self.last_step and not adds:
+            raise ValueError(
+                f"step must be above the last snapshot's, {self.last_step}, got {step}; to start a new run in "
+                f"{self.store.path}, call Store.set_aside() first"
+            )
+        seen = math.nan if self.last_step is None else self.last_rows[0].samples_seen
+        if samples_seen < seen:
+            raise ValueError(f"samples_seen must not fall: the last snapshot's is {seen:g}, got {samples_seen:g}")
+        return adds
 
     def would_act(self, step: int, snapshots: Snapshot | Sequence[Snapshot]) -> bool:
         """Whether a rule would stop or warn at these snapshots of the first prompts, if the further ones confirm it.
@@ -385,42 +382,5 @@ class ForgetMonitor:
         """Logs every snapshot so far to one tracker: a resumed run may continue in another place."""
         self._display.relog(tracker, self._history.rows, self._task_beside())
 
-    def _report_start(self, snapshots: Sequence[Snapshot], again: Sequence[Snapshot]) -> None:
-        """Logs what there is to know before training."""
-        baseline = [self._history.baseline(probe.name) for probe in self.probes]
-        for line in (
-            *(spacing(self.probes) if self.store.writable else ()),
-            *filter(None, map(flips_line, snapshots, again)),
-            *differences(baseline, snapshots, self.last_rows),
-            *idle_rules(self.rules, baseline, self.last_rows),
-        ):
-            logger.warning("%s", line)
-        if self.store.writable:  # of several processes one
-            shown, *warnings = start_lines(baseline, [rule for rule in self.rules if can_fire(rule, baseline)])
-            logger.info("%s", shown)
-            for line in warnings:
-                logger.warning("%s", line)
-
-    def _advise(self, snapshots: Sequence[Snapshot]) -> None:
-        """Logs what there is to know about each probe, once a run; of several processes the one that writes does."""
-        for probe, now in zip(self.probes, snapshots if self.store.writable else ()):
-            for one in self._history.advice(probe, now):
-                if (one.probe, one.key) not in self._advised:
-                    self._advised.add((one.probe, one.key))
-                    logger.warning("%s", one)
-
     def _decisions(self, history: History) -> tuple[StopDecision, ...]:
         return decide_all(self.rules, history, [probe.name for probe in self.probes], planned=self.planned)
-
-    def _decide(self) -> tuple[StopDecision, ...]:
-        decisions = self._decisions(self._history)
-        for decision in decisions:
-            if decision.fired and decision.rule not in self._warned:
-                if not decision.stop:
-                    self._warned.add(decision.rule)
-                title = "Forgetting: stopping" if decision.stop else "Forgetting: warning"
-                most = "" if decision.category else most_in(self.last_rows, decision.probe)
-                text = decision.reason + most
-                logger.warning("%s: %s", title, text)
-                self.alert(title, text)
-        return decisions
