@@ -59,11 +59,11 @@ def demo(
         )
 
     note(f"loading {printable(model)} ...")  # imports and weights take a while
+    from forget_callback.demo.config import DemoConfig
     from forget_callback.demo.real import run_on_model
-    from forget_callback.demo.wish import Wish
 
-    wish = Wish(model, data, method, lora, tuple(probe or ()), samples, seed, out)
-    run_on_model(wish, results=Console())
+    config = DemoConfig(model, data, method, lora, tuple(probe or ()), samples, seed, out)
+    run_on_model(config, results=Console())
 
 
 def _refuse(given: dict[str, bool]) -> None:

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 class TimeLeft(TrainerCallback):
     """Says where the training is and how long it still takes.
 
-    Stands before the ForgetCallback of its trainer: what passes between its own end of a step and the begin of the next
+    Stands before the ForgetCallback of its trainer: what passes between its own end of a step and the start of the next
     one is the evaluation of a probe.
 
     Args:
@@ -27,7 +27,7 @@ class TimeLeft(TrainerCallback):
     def __init__(self, say: Callable[[str], None], *, every: int, pause: float = 15.0) -> None:
         self._say, self._every, self._pause = say, every, pause
         self._ended = self._begun = self._said = 0.0  # times, by `time.monotonic`
-        self._step = self._look = self._baseline = float("nan")  # seconds of each
+        self._step = self._evaluation = self._baseline = float("nan")  # seconds of each
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """The baseline is scored next."""
@@ -39,9 +39,9 @@ class TimeLeft(TrainerCallback):
         passed = self._begun - self._ended
         if state.global_step == 0:
             # Evaluations in between ask the first prompts alone, about half as much as the baseline and the last one.
-            self._baseline, self._look = passed, passed / 2
+            self._baseline, self._evaluation = passed, passed / 2
         elif state.global_step % self._every == 0:
-            self._look = passed
+            self._evaluation = passed
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """A step is done, and perhaps an evaluation is next."""
@@ -57,8 +57,8 @@ class TimeLeft(TrainerCallback):
     def _left(self, state: Any) -> float:
         """Seconds; an evaluation that is due at this step is still to come."""
         done, last = state.global_step, state.max_steps
-        looks = sum(step % self._every == 0 for step in range(done, last))
-        return float((last - done) * self._step + looks * self._look + self._baseline)
+        evaluations = sum(step % self._every == 0 for step in range(done, last))
+        return float((last - done) * self._step + evaluations * self._evaluation + self._baseline)
 
 
 def duration(seconds: float) -> str:

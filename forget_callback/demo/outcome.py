@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from forget_callback.callback import ForgetCallback
+from forget_callback.demo.config import DemoConfig
 from forget_callback.demo.offline import offline_run
 from forget_callback.demo.samples import Samples
-from forget_callback.demo.wish import Wish
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.variants import QUESTION
@@ -30,11 +30,11 @@ from forget_callback.snapshots.snapshot import Snapshot
 SHOWN = 5  # items lost, and as many gained
 
 
-def show(wish: Wish, callback: ForgetCallback, trainer: Any, samples: Samples, results: Console) -> None:
+def show(config: DemoConfig, callback: ForgetCallback, trainer: Any, samples: Samples, results: Console) -> None:
     """Prints the outcome of a run."""
     monitor = callback.monitor
     assert monitor is not None
-    metric = "reward" if wish.method == "grpo" else "loss"
+    metric = "reward" if config.method == "grpo" else "loss"
     logged = [(row["step"], float(row[metric])) for row in trainer.state.log_history if metric in row]
 
     def line(text: str, style: str | None = None) -> None:
@@ -42,13 +42,13 @@ def show(wish: Wish, callback: ForgetCallback, trainer: Any, samples: Samples, r
 
     results.print()
     count = trainer.state.max_steps * trainer.args.per_device_train_batch_size
-    line(f"{wish.method.upper()} on {count:,} samples ({samples.about})", "bold")
+    line(f"{config.method.upper()} on {count:,} samples ({samples.about})", "bold")
     for row in monitor.last_rows:
         if not row.category and row.probe != "all":
             said = headline(row)
             for text in (said.sentence, *said.notes):
                 line(f"{row.probe}: {text}")
-    store = Store(wish.out)
+    store = Store(config.out)
     for probe in monitor.probes:
         rows = [row for row in monitor.rows if (row.probe, row.category) == (probe.name, "")]
         results.print()
@@ -58,7 +58,7 @@ def show(wish: Wish, callback: ForgetCallback, trainer: Any, samples: Samples, r
         for what, sides in (("lost", (before, after)), ("gained", (after, before))):
             if len(places := moved(*sides)):
                 results.print(changed(what, probe, before, after, places))
-    for name, text in _places(wish, store):
+    for name, text in _places(config, store):
         line(f"{name:<15}{text}")
 
 
@@ -113,22 +113,24 @@ def changed(what: str, probe: Probe, before: Snapshot, after: Snapshot, places: 
     return table
 
 
-def _places(wish: Wish, store: Store) -> list[tuple[str, str]]:
+def _places(config: DemoConfig, store: Store) -> list[tuple[str, str]]:
     """Where the run is, and what to do next."""
-    run = offline_run(wish.out)
-    commands = [next_command("compare", wish.out, wish.out)]
-    if not wish.lora and find_spec("peft") is not None:
-        options = [] if wish.data is None else ["--data", wish.data]
-        options += [] if wish.method == "sft" else ["--method", wish.method]
-        options += [] if wish.samples is None else ["--samples", str(wish.samples)]
-        options += [] if wish.seed == 0 else ["--seed", str(wish.seed)]
-        options += [word for spec in wish.probes for word in ("--probe", spec)]
-        commands.append(next_command("demo", "--model", wish.model, *options, "--lora", "--out", f"{wish.out}-lora"))
+    run = offline_run(config.out)
+    commands = [next_command("compare", config.out, config.out)]
+    if not config.lora and find_spec("peft") is not None:
+        options = [] if config.data is None else ["--data", config.data]
+        options += [] if config.method == "sft" else ["--method", config.method]
+        options += [] if config.samples is None else ["--samples", str(config.samples)]
+        options += [] if config.seed == 0 else ["--seed", str(config.seed)]
+        options += [word for spec in config.probes for word in ("--probe", spec)]
+        commands.append(
+            next_command("demo", "--model", config.model, *options, "--lora", "--out", f"{config.out}-lora")
+        )
     return [
         ("", ""),
         ("page", str(store.path / "report.html")),
-        ("run directory", str(wish.out)),
-        ("model", str(wish.out / "model")),
+        ("run directory", str(config.out)),
+        ("model", str(config.out / "model")),
         *([("W&B run", f"{run}   ({next_command('leet', run, program='wandb')})")] if run is not None else []),
         *zip(("next", "", ""), commands),
     ]

@@ -22,10 +22,10 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 from forget_callback.callback import ForgetCallback
 from forget_callback.demo import tiny
 from forget_callback.demo.clock import TimeLeft
+from forget_callback.demo.config import SETTINGS, DemoConfig
 from forget_callback.demo.offline import wandb_offline_unless_configured
 from forget_callback.demo.outcome import show
 from forget_callback.demo.samples import Samples, own_samples, quiz_samples, short_and_right
-from forget_callback.demo.wish import SETTINGS, Wish
 from forget_callback.probes.console import say
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -45,44 +45,44 @@ _PLAIN_TEMPLATE = (
 )
 
 
-def run_on_model(wish: Wish, *, results: Console) -> ForgetCallback:
-    """Fine-tunes a model as wished, prints what it lost and gained and where everything is, and returns the callback.
+def run_on_model(config: DemoConfig, *, results: Console) -> ForgetCallback:
+    """Fine-tunes a model, prints what it lost and gained and where everything is, and returns the callback.
 
     Raises:
         ValueError: If the model, the data or a probe cannot be had, or do not fit each other.
         ImportError: If an adapter is asked for and peft is not there.
     """
-    adapter = _adapter() if wish.lora else None
+    adapter = _adapter() if config.lora else None
     with tiny.quiet():
-        transformers.set_seed(wish.seed)
-        probes = [load_probe(spec) for spec in wish.probes] or [load_probe(PROBE, limit=ITEMS)]
-        samples, steps = _samples(wish)
-        tokenizer, model = load_tokenizer(wish.model), load_model(wish.model)
-        if not wish.lora:
+        transformers.set_seed(config.seed)
+        probes = [load_probe(spec) for spec in config.probes] or [load_probe(PROBE, limit=ITEMS)]
+        samples, steps = _samples(config)
+        tokenizer, model = load_tokenizer(config.model), load_model(config.model)
+        if not config.lora:
             require_memory(sum(one.numel() for one in model.parameters()), _memory(model.device))
             model = model.float()
         _prepare(tokenizer)
-        say(_about(wish, model, samples, steps, probes))
+        say(_about(config, model, samples, steps, probes))
         every = max(1, steps // EVALUATIONS)
         callback = ForgetCallback(probes, every=every, variants="ends")
-        trainer = _trainer(wish, model, tokenizer, samples, steps, adapter, [TimeLeft(say, every=every), callback])
-        with wandb_offline_unless_configured(wish.out):
+        trainer = _trainer(config, model, tokenizer, samples, steps, adapter, [TimeLeft(say, every=every), callback])
+        with wandb_offline_unless_configured(config.out):
             trainer.train()
-        trainer.save_model(str(wish.out / "model"))
+        trainer.save_model(str(config.out / "model"))
         trainer.save_state()  # trainer_state.json, with the loss of every step
-        show(wish, callback, trainer, samples, results)
+        show(config, callback, trainer, samples, results)
     return callback
 
 
-def _samples(wish: Wish) -> tuple[Samples, int]:
+def _samples(config: DemoConfig) -> tuple[Samples, int]:
     """What is trained on, and in how many steps."""
-    settings = SETTINGS[wish.method]
-    count = wish.samples or settings.samples
-    if wish.data is None:
-        samples = quiz_samples(wish.method, count=count, seed=wish.seed)
+    settings = SETTINGS[config.method]
+    count = config.samples or settings.samples
+    if config.data is None:
+        samples = quiz_samples(config.method, count=count, seed=config.seed)
     else:
-        samples = own_samples(wish.data, wish.method, count=count, seed=wish.seed)
-        if wish.samples is None and wish.method != "grpo":
+        samples = own_samples(config.data, config.method, count=count, seed=config.seed)
+        if config.samples is None and config.method != "grpo":
             count = min(count, samples.available)
     return samples, max(1, count // settings.batch)
 
@@ -131,10 +131,10 @@ def _adapter() -> Any:
     return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def _about(wish: Wish, model: Any, samples: Samples, steps: int, probes: Sequence[Probe]) -> str:
+def _about(config: DemoConfig, model: Any, samples: Samples, steps: int, probes: Sequence[Probe]) -> str:
     """What is about to happen, in a line."""
-    size, batch = sum(one.numel() for one in model.parameters()), SETTINGS[wish.method].batch
-    how = f"{wish.method.upper()}{' with LoRA' if wish.lora else ''}"
+    size, batch = sum(one.numel() for one in model.parameters()), SETTINGS[config.method].batch
+    how = f"{config.method.upper()}{' with LoRA' if config.lora else ''}"
     asked = ", ".join(f"{len(probe):,} items of {probe.name}" for probe in probes)
     return (
         f"{how} of a model of {size / 1e6:,.0f}M parameters on {steps * batch:,} samples ({samples.about}), "
@@ -143,23 +143,23 @@ def _about(wish: Wish, model: Any, samples: Samples, steps: int, probes: Sequenc
 
 
 def _trainer(
-    wish: Wish, model: Any, tokenizer: Any, samples: Samples, steps: int, adapter: Any, callbacks: list[Any]
+    config: DemoConfig, model: Any, tokenizer: Any, samples: Samples, steps: int, adapter: Any, callbacks: list[Any]
 ) -> Any:
     """A trainer of TRL whose only output are its callbacks'."""
-    settings, accelerated = SETTINGS[wish.method], torch.accelerator.is_available()
+    settings, accelerated = SETTINGS[config.method], torch.accelerator.is_available()
     training: dict[str, Any] = {
         **tiny.ON_CPU,
         "use_cpu": not accelerated,
         "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
-        "output_dir": str(wish.out),
+        "output_dir": str(config.out),
         "per_device_train_batch_size": settings.batch,
         "max_steps": steps,
-        "learning_rate": settings.lora_learning_rate if wish.lora else settings.learning_rate,
+        "learning_rate": settings.lora_learning_rate if config.lora else settings.learning_rate,
         "lr_scheduler_type": "constant",
         "logging_steps": 1,
         "report_to": "wandb",
-        "run_name": f"{wish.method}-{Path(wish.model).name}",
-        "seed": wish.seed,
+        "run_name": f"{config.method}-{Path(config.model).name}",
+        "seed": config.seed,
     }
     shared = {
         "model": model,
@@ -168,9 +168,9 @@ def _trainer(
         "train_dataset": samples.rows,
         "peft_config": adapter,
     }
-    if wish.method == "sft":
+    if config.method == "sft":
         trainer: Any = SFTTrainer(args=SFTConfig(max_length=TOKENS, **training), **shared)
-    elif wish.method == "dpo":
+    elif config.method == "dpo":
         # The reference's answers are computed first, so that no second model stays in memory.
         trainer = DPOTrainer(args=DPOConfig(max_length=TOKENS, precompute_ref_log_probs=True, **training), **shared)
     else:

@@ -37,7 +37,7 @@ class OneAnswer:
         count: Items that get it.
         n: Scored items of this kind.
         right: Of those that get it, for how many it is right.
-        before: Items that got it at the earlier look.
+        before: Items that got it at the earlier evaluation.
         whole: Whether the probe has no items of another kind.
     """
 
@@ -80,7 +80,7 @@ def one_answer(snapshot: Snapshot, before: Snapshot | None = None) -> OneAnswer 
     that suit it is far from that (a tenth of 865 recalled answers, a quarter of the options at each place).
 
     Args:
-        before: The same items at an earlier look. Where its answers were one already, a later look says nothing new.
+        before: The same items at an earlier evaluation. If most got one answer then already, it is nothing new: None.
     """
     found = [_of_kind(snapshot, snapshot, kind, rows, before) for kind, rows in _kinds(snapshot)]
     most = max(filter(None, found), key=lambda one: one.count, default=None)

@@ -18,7 +18,7 @@ import numpy as np
 
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.spacing import spacing_problem
-from forget_callback.report.differences import difference, runs_sentence
+from forget_callback.report.differences import difference, runs_sentence, same_items
 from forget_callback.report.items import STATES, TRAJECTORIES, item_texts
 from forget_callback.report.run import AnyRun, Run
 from forget_callback.runs.categories import significant_categories
@@ -215,8 +215,7 @@ def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
     found = []
     for name in [name for name in one.history.probes if name in two.history.probes]:
         a, b = (run.last[name] if name != "all" else pool(list(run.last.values())) for run in (one, two))
-        same = a.fingerprint == b.fingerprint and np.array_equal(a.ids, b.ids)
-        gap = difference(one.history, two.history, name, (a, b) if same else None)
+        gap = difference(one.history, two.history, name, (a, b) if same_items(a, b) else None)
         between = None if gap.between is None else gap.between.as_dict()
         entry = {"probe": name, "lost": gap.lost, "low": gap.interval.low, "high": gap.interval.high}
         found.append({**entry, "finding": gap.finding, "paired": between is not None, "between": between})

@@ -153,7 +153,7 @@ def runs_sentence(
         last: Each run's last snapshot of the probe.
     """
     n, i, j = len(names), 0, 1
-    same = all(_same_items(last[0], one) for one in last)
+    same = all(same_items(last[0], one) for one in last)
     error = ERROR / (n * (n - 1) / 2)
     if n > 2:
         lost = [history.select(probe)[-1].value("knowledge_lost") for history in histories]
@@ -171,7 +171,8 @@ def runs_sentence(
     return (said if n == 2 else f"{said}; of {n} runs these lost most and least"), gap.finding
 
 
-def _same_items(one: Snapshot, other: Snapshot) -> bool:
+def same_items(one: Snapshot, other: Snapshot) -> bool:
+    """Whether two snapshots are of the same items of the same probe."""
     return one.fingerprint == other.fingerprint and np.array_equal(one.ids, other.ids)
 
 

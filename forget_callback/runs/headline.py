@@ -97,7 +97,7 @@ def headline(row: Row, *, baseline: bool = False) -> Headline:
 
 
 def most_in(rows: Sequence[Row], probe: str) -> str:
-    """The category of a probe that lost most at one look, ", most in X (about 9 of 40 known)".
+    """The category of a probe that lost most at one evaluation, ", most in X (about 9 of 40 known)".
 
     "" where none lost for sure (Holm), or there is no other category.
     """

@@ -1,7 +1,7 @@
 """The command line as it can be typed where this process was started, for whatever prints what to run next.
 
 A program in a virtual environment that is not active is on nobody's PATH, so "forget-callback compare ..." as it stands
-is not found in the shell of who ran `.venv/bin/forget-callback`, a notebook, or `make`.
+is not found in the shell of whoever ran `.venv/bin/forget-callback`, a notebook, or `make`.
 """
 
 from __future__ import annotations

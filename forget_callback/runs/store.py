@@ -218,7 +218,7 @@ class Store(Recorded):
             write_whole(file, lambda temporary: parquet.write_table(table, temporary, use_dictionary=text))
 
     def read_task(self) -> pa.Table:
-        """What `write_task` kept, for a run that goes on; a damaged file is set aside."""
+        """What `write_task` kept, for a resumed run; a damaged file is set aside."""
         try:
             return task.read_table(self.path / task.FILE)
         except ValueError as error:

@@ -27,7 +27,7 @@ ROWS, TEXTS = "rows", "texts"
 LONG = 20.0
 # Seconds of one kind of work after which its rate is known.
 _ENOUGH = 2.0
-# Seconds without a rate after which it is said what goes on.
+# Seconds without a rate after which a line names the work in progress.
 _PATIENCE = 10.0
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -118,7 +118,7 @@ class _Clock:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Around the work: where nothing can be said of its time for long, it is said what goes on."""
+        """Around the work: where its time stays unknown for long, a line names it all the same."""
         self._consider()
         timer = threading.Timer(_PATIENCE, self._say_what)
         timer.daemon = True

@@ -1,7 +1,7 @@
 """What a trainer trains, for the run's manifest: model, data, learning rate.
 
 Reads attributes and nothing else: no text of the data, no collective. What cannot be read is None, whatever the reason,
-for no training may fail of this.
+for no training may fail because of this.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def described(trainer: Any, args: TrainingArguments, state: TrainerState, model:
         if trainer is None
         else _read(lambda: str(trainer.__class__.__name__)),  # of a proxy, its trainer's
         learning_rate=rate,
-        # An optimizer of the user's own comes with a schedule of his own.
+        # A user's own optimizer comes with its own schedule.
         scheduler=_read(lambda: str(args.lr_scheduler_type.value)) if rate == args.learning_rate else None,
         batch_size=_read(lambda: _batch_size(args, state)),
         epochs=None if args.max_steps > 0 else float(args.num_train_epochs),
@@ -95,7 +95,7 @@ def _data_name(data: Any) -> str | None:
 
 
 def _learning_rate(trainer: Any, args: TrainingArguments) -> float | None:
-    """Of the optimizer, which a user may have made himself and a checkpoint may have set; None if groups differ."""
+    """Of the optimizer, which the user may have passed and a checkpoint may have restored; None if groups differ."""
     optimizer = None if trainer is None else trainer.optimizer
     if optimizer is None:
         return float(args.learning_rate)

@@ -1,4 +1,4 @@
-"""What a user wishes of the demo on a real model, and what it does unless they say."""
+"""What the demo on a real model is asked to do, and the defaults of each method."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SETTINGS: dict[Method, Settings] = {
 
 
 @dataclass(frozen=True)
-class Wish:
+class DemoConfig:
     """What the user asked for.
 
     Attributes:
