@@ -237,9 +237,10 @@ def test_two_processes_write_what_one_writes(models, run_cli, spec):
 
 def test_an_error_ends_all_processes(models, spec):
     """One alone cannot write: the other ends with it, and with the same status."""
-    blocked = models / "file"
-    blocked.write_text("no directory")
-    done = in_processes(models / "checkpoint-1", "--probe", spec, "--out", blocked)
+    out = models / "out"
+    (out / "forget" / "snapshots").mkdir(parents=True)
+    (out / "forget" / "snapshots" / "mini").write_text("no directory")
+    done = in_processes(models / "checkpoint-1", "--probe", spec, "--out", out)
     assert done.returncode != 0
     assert "error: " in done.stderr and "rank 0: " in done.stderr
     assert "exitcode  : 2" in done.stderr
