@@ -9,7 +9,9 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note, notes
+from forget_callback.demo.stopped import said_if_stopped
 from forget_callback.probes.quoting import printable
+from forget_callback.probes.remote import require_model
 from forget_callback.runs.files import require_writable
 
 _SAMPLES = 1600
@@ -31,7 +33,7 @@ def demo(
         typer.Option(help="With --model: what to watch, several times for several; 600 facts by default."),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=32, help="Samples to train on; what takes a few minutes by default.")
+        int | None, typer.Option(min=32, help="Samples to train on, of DPO pairs; what takes a few minutes by default.")
     ] = None,
     replay: Annotated[
         float | None, typer.Option(min=0, max=0.9, help="Without --model: share of samples that replay old facts.")
@@ -50,7 +52,8 @@ def demo(
         from forget_callback.demo.run import run_demo
 
         count, share = samples or _SAMPLES, replay or 0.0
-        run_demo(out, seed=seed, samples=count, replay=share, method=method, results=Console(), notes=notes)
+        with said_if_stopped(out):
+            run_demo(out, seed=seed, samples=count, replay=share, method=method, results=Console(), notes=notes)
         return
     if replay is not None:
         raise ValueError(
@@ -58,12 +61,14 @@ def demo(
             "leave --replay out, or mix old data into the file that --data names (forget-callback replay makes such)"
         )
 
+    require_model(model)
     note(f"loading {printable(model)} ...")  # imports and weights take a while
-    from forget_callback.demo.config import DemoConfig
-    from forget_callback.demo.real import run_on_model
+    with said_if_stopped(out):
+        from forget_callback.demo.config import DemoConfig
+        from forget_callback.demo.real import run_on_model
 
-    config = DemoConfig(model, data, method, lora, tuple(probe or ()), samples, seed, out)
-    run_on_model(config, results=Console())
+        config = DemoConfig(model, data, method, lora, tuple(probe or ()), samples, seed, out)
+        run_on_model(config, results=Console())
 
 
 def _refuse(given: dict[str, bool]) -> None:

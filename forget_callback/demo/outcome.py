@@ -19,8 +19,8 @@ from forget_callback.demo.samples import Samples
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.variants import QUESTION
-from forget_callback.report.terminal import plain_table
-from forget_callback.runs.formatting import estimate, percent
+from forget_callback.report.terminal import lost_cell, plain_table
+from forget_callback.runs.formatting import percent
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import Row
 from forget_callback.runs.next_command import next_command
@@ -42,7 +42,7 @@ def show(config: DemoConfig, callback: ForgetCallback, trainer: Any, samples: Sa
 
     results.print()
     count = trainer.state.max_steps * trainer.args.per_device_train_batch_size
-    line(f"{config.method.upper()} on {count:,} samples ({samples.about})", "bold")
+    line(f"{config.method.upper()} on {trained_on(config, samples, count)}", "bold")
     for row in monitor.last_rows:
         if not row.category and row.probe != "all":
             said = headline(row)
@@ -62,6 +62,13 @@ def show(config: DemoConfig, callback: ForgetCallback, trainer: Any, samples: Sa
         line(f"{name:<15}{text}")
 
 
+def trained_on(config: DemoConfig, samples: Samples, count: int) -> str:
+    """How much is trained on, in words that go with the samples seen of the curve."""
+    if config.method == "dpo":
+        return f"{count:,} pairs ({samples.about}; both answers of a pair are counted: {2 * count:,} samples)"
+    return f"{count:,} samples ({samples.about})"
+
+
 def curve(rows: Sequence[Row], logged: Sequence[tuple[int, float]], metric: str, *, title: str) -> Table:
     """The task beside what was lost, a line an evaluation; the loss is the mean since the evaluation before."""
     table = plain_table(title)
@@ -77,7 +84,7 @@ def curve(rows: Sequence[Row], logged: Sequence[tuple[int, float]], metric: str,
             percent(t.accuracy_after),
             percent(t.forgetting),
             percent(t.backward_transfer),
-            estimate(row) if row.confirmed and row.step else "",
+            lost_cell(row) if row.confirmed and row.step else "",
         )
     return table
 

@@ -24,8 +24,9 @@ from forget_callback.demo import tiny
 from forget_callback.demo.clock import TimeLeft
 from forget_callback.demo.config import SETTINGS, DemoConfig
 from forget_callback.demo.offline import wandb_offline_unless_configured
-from forget_callback.demo.outcome import show
+from forget_callback.demo.outcome import show, trained_on
 from forget_callback.demo.samples import Samples, own_samples, quiz_samples, short_and_right
+from forget_callback.demo.tokens import prepare
 from forget_callback.probes.console import say
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -35,14 +36,7 @@ PROBE = "builtin:facts?kind=choice"
 ITEMS = 600  # of the default probe: 5% lost are found in 99% of runs, with 150 in a third of them
 EVALUATIONS = 4
 TOKENS = 256  # longer samples are cut: time and memory of a step grow with them
-
-# For models without a chat template: base models know this form best.
-_PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{{ {'user': 'Question', 'assistant': 'Answer'}[message.role] | default(message.role) }}: {{ message.content }}"
-    "{{ eos_token if message.role == 'assistant' else '\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}Answer:{% endif %}"
-)
+_NO_TOKENIZER = "save the model's own tokenizer into the same directory: tokenizer.save_pretrained(...)"
 
 
 def run_on_model(config: DemoConfig, *, results: Console) -> ForgetCallback:
@@ -57,14 +51,14 @@ def run_on_model(config: DemoConfig, *, results: Console) -> ForgetCallback:
         transformers.set_seed(config.seed)
         probes = [load_probe(spec) for spec in config.probes] or [load_probe(PROBE, limit=ITEMS)]
         samples, steps = _samples(config)
-        tokenizer, model = load_tokenizer(config.model), load_model(config.model)
+        every = max(1, steps // EVALUATIONS)
+        callback = ForgetCallback(probes, every=every, variants="ends")
+        tokenizer, model = load_tokenizer(config.model, remedy=_NO_TOKENIZER), load_model(config.model)
         if not config.lora:
             require_memory(sum(one.numel() for one in model.parameters()), _memory(model.device))
             model = model.float()
-        _prepare(tokenizer)
+        prepare(tokenizer, model.config, name=config.model)
         say(_about(config, model, samples, steps, probes))
-        every = max(1, steps // EVALUATIONS)
-        callback = ForgetCallback(probes, every=every, variants="ends")
         trainer = _trainer(config, model, tokenizer, samples, steps, adapter, [TimeLeft(say, every=every), callback])
         with wandb_offline_unless_configured(config.out):
             trainer.train()
@@ -85,14 +79,6 @@ def _samples(config: DemoConfig) -> tuple[Samples, int]:
         if config.samples is None and config.method != "grpo":
             count = min(count, samples.available)
     return samples, max(1, count // settings.batch)
-
-
-def _prepare(tokenizer: Any) -> None:
-    """Gives a tokenizer what TRL needs and its model does without."""
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = _PLAIN_TEMPLATE
 
 
 def require_memory(parameters: int, memory: float) -> None:
@@ -137,7 +123,7 @@ def _about(config: DemoConfig, model: Any, samples: Samples, steps: int, probes:
     how = f"{config.method.upper()}{' with LoRA' if config.lora else ''}"
     asked = ", ".join(f"{len(probe):,} items of {probe.name}" for probe in probes)
     return (
-        f"{how} of a model of {size / 1e6:,.0f}M parameters on {steps * batch:,} samples ({samples.about}), "
+        f"{how} of a model of {size / 1e6:,.0f}M parameters on {trained_on(config, samples, steps * batch)}, "
         f"while {asked} are watched"
     )
 

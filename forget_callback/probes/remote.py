@@ -47,6 +47,8 @@ def model_problem(name: str) -> str | None:
     Args:
         name: A directory or hub id.
     """
+    if not name.strip():
+        return "expected a directory or a hub id, such as org/name"
     path = Path(name)
     if path.is_dir():
         return _directory_problem(path)

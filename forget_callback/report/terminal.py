@@ -79,7 +79,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
             f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
             percent(changed.forgetting),
             percent(changed.backward_transfer),
-            _lost(row) + ("*" if (row.probe, row.category) in sure else ""),
+            lost_cell(row) + ("*" if (row.probe, row.category) in sure else ""),
         )
     return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
 
@@ -96,14 +96,14 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = ()) -> str:
     for row in rows:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
-        lost = _lost(row) + ("*" if (row.probe, row.category) in sure else "")
+        lost = lost_cell(row) + ("*" if (row.probe, row.category) in sure else "")
         names = (markdown(row.probe), markdown(row.category))
         cells = [*names, _items(row), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
         lines.append(f"| {' | '.join([*cells, span(row)])} |")
     return "\n".join(lines)
 
 
-def _lost(row: Row) -> str:
+def lost_cell(row: Row) -> str:
     """What was lost, with its interval; of a few items neither says anything."""
     return _FEW if _is_few(row) else estimate(row)
 
@@ -160,7 +160,7 @@ def curve_table(
         lines = [sparkline([row.value(metric) for row in rows]) for metric in metrics]
         table.add_row(printable(rows[0].probe), *lines, style="bold")
         for row in rows:
-            cells = [*(estimate(row, metric) for metric in metrics[:2]), _lost(row)]
+            cells = [*(estimate(row, metric) for metric in metrics[:2]), lost_cell(row)]
             more = [] if task is None else [task.get(row.samples_seen, "-")]
             table.add_row(f"{row.samples_seen:,.0f}", *cells, *more)
     return table

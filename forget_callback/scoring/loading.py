@@ -14,27 +14,31 @@ from forget_callback.probes.remote import hub_problem, model_problem, require_mo
 from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.models import kind_of
 
+_OTHER_TOKENIZER = "--tokenizer, of a command that has it, names the model's own, a directory or hub id"
 _GENERIC = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
 
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, *, remedy: str = _OTHER_TOKENIZER) -> Any:
     """The tokenizer that was saved with a model.
 
     AutoTokenizer picks a class by model type and then pre-tokenizes by that class's rules, whatever `tokenizer.json`
     says. A tokenizer saved as the generic class is therefore loaded as the generic class.
 
+    Args:
+        name: A directory or hub id.
+        remedy: What to do where there is none.
+
     Raises:
         ValueError: If there is none.
     """
-    elsewhere = "; --tokenizer, of a command that has it, names the model's own, a directory or hub id"
     if (problem := model_problem(name)) is not None:
-        raise ValueError(f"no tokenizer at {quoted(name)}: {problem}{elsewhere}")
+        raise ValueError(f"no tokenizer at {quoted(name)}: {problem}; {remedy}")
     try:
         generic = get_tokenizer_config(name).get("tokenizer_class") in _GENERIC
         return (PreTrainedTokenizerFast if generic else AutoTokenizer).from_pretrained(name)
     except (OSError, ValueError) as error:
         reason = hub_problem(name, error) or str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"no tokenizer at {quoted(name)}: {reason}{elsewhere}") from error
+        raise ValueError(f"no tokenizer at {quoted(name)}: {reason}; {remedy}") from error
 
 
 def load_model(name: str) -> Any:

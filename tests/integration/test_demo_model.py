@@ -4,6 +4,8 @@ import json
 import re
 import runpy
 import shlex
+import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import torch
 
 from forget_callback import Recall, load_probe
 from forget_callback.demo import tiny
-from forget_callback.demo.clock import duration
+from forget_callback.demo.clock import TimeLeft, duration
 from forget_callback.demo.real import require_memory
 from forget_callback.demo.samples import own_samples, quiz, short_and_right
 from forget_callback.probes.items import accepted
@@ -50,6 +52,22 @@ def base(directory, tmp_path_factory):
     return place
 
 
+def forget_special_tokens(place):
+    """Makes a tokenizer's configuration name no special token."""
+    file = place / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if not key.endswith("_token") and key != "chat_template"}
+    file.write_text(json.dumps(kept), encoding="utf-8")
+
+
+@pytest.fixture
+def untold(base, tmp_path):
+    """A base model whose tokenizer names no special token."""
+    place = shutil.copytree(base, tmp_path / "untold")
+    forget_special_tokens(place)
+    return place
+
+
 @pytest.fixture
 def demo(run_cli, monkeypatch, tmp_path, wandb_offline):
     """demo(model, *options) -> what it prints; the run is in tmp_path / "run"."""
@@ -68,9 +86,19 @@ def table(directory):
     return history[history["category"] == ""].set_index("step")
 
 
-@pytest.mark.parametrize("method, metric", [("sft", "loss"), ("dpo", "loss"), ("grpo", "reward")])
-def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, directory, tmp_path, method, metric):
+TRAINED = {
+    "sft": ("loss", r"on 32 samples \(", 32),
+    "dpo": ("loss", r"on 32 pairs \(.*; both answers of a pair are counted: 64 samples\)", 64),
+    "grpo": ("reward", r"on 32 samples \(", 32),
+}
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, directory, tmp_path, method):
+    metric, said, seen = TRAINED[method]
     out, err = demo(directory, "--method", method, "--samples", 32, "--probe", PROBE)
+    assert re.search(said, out) and re.search(said, err)
+    assert table(tmp_path / "run")["samples_seen"].iloc[-1] == seen
     history = table(tmp_path / "run")
     assert history["variants"].iloc[-1] == 2, "the last evaluation asks every prompt"
     assert history["knowledge_lost"].notna().sum() == 2, "variants='ends': the baseline and the last one"
@@ -81,6 +109,19 @@ def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, direct
     for row, accuracy in zip(rows, history["accuracy_after"].iloc[1:], strict=True):
         assert float(row[2]) == pytest.approx(100 * accuracy, abs=0.051)
     assert re.search(r"step \d+ of \d+, about \d+ (s|min) left", err)
+
+
+def test_a_probe_too_small_to_tell_is_called_that_in_every_table(demo, directory, tmp_path):
+    out, err = demo(directory, "--samples", 32, "--probe", "builtin:facts?kind=generation&limit=20")
+    curve = out[out.index("facts-generation during training") :]
+    assert "too few" in curve and "too few" in err and not re.search(r"% \[[\d.]+, ", curve)
+
+
+def test_the_same_probe_twice_is_an_error_before_the_model_is_loaded(run_cli, directory, tmp_path):
+    status, _, err = run_cli(
+        "demo", "--model", directory, "--out", tmp_path / "run", "--probe", PROBE, "--probe", PROBE
+    )
+    assert status == 2 and "different names" in err and "parameters" not in err and len(err.splitlines()) == 2
 
 
 def test_it_shows_what_was_lost_and_gained_and_where_everything_is(demo, directory, tmp_path, monkeypatch):
@@ -205,6 +246,62 @@ def test_own_data_on_a_base_model_without_a_template_watched_by_a_probe_of_ones_
     assert table(tmp_path / "run")["samples_seen"].iloc[-1] == 12
 
 
+@pytest.mark.parametrize("method", ["sft", "dpo", "grpo"])
+def test_a_tokenizer_that_names_neither_an_end_nor_padding(demo, untold, tmp_path, method):
+    """The special tokens of its vocabulary are there, only no one says what they are for."""
+    demo(untold, "--method", method, "--samples", 32, "--probe", PROBE)
+    assert table(tmp_path / "run").index[-1] > 0
+
+
+def test_a_tokenizer_without_any_special_token_is_an_error_that_says_what_to_do(run_cli, base, tmp_path):
+    saved = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+    place = shutil.copytree(base, tmp_path / "bare")
+    (place / "tokenizer.json").write_text(json.dumps(saved | {"added_tokens": []}), encoding="utf-8")
+    forget_special_tokens(place)
+    config = json.loads((place / "config.json").read_text(encoding="utf-8"))
+    (place / "config.json").write_text(json.dumps(config | {"eos_token_id": None}), encoding="utf-8")
+    status, _, err = run_cli("demo", "--model", place, "--samples", 32, "--out", tmp_path / "run", "--probe", PROBE)
+    assert status == 2 and len(err.strip().splitlines()) <= 2
+    for said in ("eos_token", "pad_token", str(place), "add_special_tokens"):
+        assert said in err
+
+
+def test_ctrl_c_says_what_there_is_and_what_can_be_done_with_it(demo, run_cli, directory, tmp_path, monkeypatch):
+    """After the second of five evaluations; then the two commands that it names."""
+    arguments = ["demo", "--model", directory, "--samples", 32, "--probe", PROBE, "--out", tmp_path / "run"]
+    with monkeypatch.context() as patch:
+        step_end = TimeLeft.on_step_end
+
+        def stop(self, args, state, control, **kwargs):
+            step_end(self, args, state, control, **kwargs)
+            if state.global_step == 3:
+                signal.raise_signal(signal.SIGINT)
+
+        patch.setattr(TimeLeft, "on_step_end", stop)
+        status, _, err = run_cli(*arguments)
+    assert status == 130 and "Traceback" not in err
+    assert f"the run up to the evaluation at step 2 is in {tmp_path / 'run'}" in err and "starts again" in err
+    command = re.search(r"and \S*forget.callback (report .*) writes its page", err)[1]
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run_cli(*shlex.split(command))
+    assert status == 0 and Path(out.strip()).is_file(), err
+    status, _, err = run_cli(*arguments)
+    assert status == 0 and table(tmp_path / "run").index[-1] == 8, err
+
+
+def test_ctrl_c_before_the_first_scoring_does_not_speak_of_the_run_before(
+    demo, run_cli, directory, tmp_path, monkeypatch
+):
+    demo(directory, "--samples", 32, "--probe", PROBE)
+
+    def stop(*args, **kwargs):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("forget_callback.demo.real.load_model", stop)
+    status, _, err = run_cli("demo", "--model", directory, "--out", tmp_path / "run", "--probe", PROBE)
+    assert status == 130 and "stopped before anything was scored" in err and "is in" not in err
+
+
 def test_the_same_seed_gives_the_same_run_and_another_seed_another_order(demo, run_cli, directory, tmp_path):
     demo(directory, "--samples", 32, "--probe", PROBE)
     first = table(tmp_path / "run")
@@ -266,10 +363,27 @@ def test_a_file_that_holds_no_samples_is_an_error_in_words(run_cli, directory, t
     assert status == 2 and name in err and len(err.strip().splitlines()) <= 2
 
 
-@pytest.mark.parametrize("model", ["no/such-model", "nowhere"])
-def test_a_model_that_cannot_be_had_is_an_error_in_words(run_cli, tmp_path, model):
+BAD_MODELS = {
+    "no/such-model": "no such directory here",
+    "nowhere": "no such directory here",
+    "/nonexistent/x": "no such directory",
+    "": "expected a directory or a hub id, such as org/name",
+    " ": "expected a directory or a hub id, such as org/name",
+}
+
+
+@pytest.mark.parametrize("model, said", BAD_MODELS.items())
+def test_a_model_that_cannot_be_had_is_an_error_in_words_at_once(run_cli, tmp_path, model, said):
     status, _, err = run_cli("demo", "--model", model, "--out", tmp_path / "run")
-    assert status == 2 and model in err and len(err.strip().splitlines()) <= 3
+    assert status == 2 and f"no model at '{model}': " in err and said in err
+    assert len(err.strip().splitlines()) == 1 and "tokenizer" not in err
+    assert "hub" not in err or "/" not in model[:1]
+
+
+def test_a_directory_without_a_tokenizer_is_told_by_what_the_demo_can_do(run_cli, directory, tmp_path):
+    place = shutil.copytree(directory, tmp_path / "bare", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    status, _, err = run_cli("demo", "--model", place, "--out", tmp_path / "run", "--probe", PROBE)
+    assert status == 2 and "no tokenizer at" in err and "save_pretrained" in err and "--tokenizer" not in err
 
 
 def test_replay_is_of_the_tiny_model(run_cli, directory, tmp_path):
