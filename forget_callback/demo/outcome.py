@@ -19,7 +19,8 @@ from forget_callback.demo.samples import Samples
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.variants import QUESTION
-from forget_callback.report.terminal import lost_cell, plain_table
+from forget_callback.report.fitted import plain_table
+from forget_callback.report.terminal import lost_cell
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import Row

@@ -6,6 +6,7 @@ items a pretrained model then seems to know a third less. Knows texts only, and 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -19,6 +20,10 @@ LEAST = 0.1
 _UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "BOPOMOFO", "YI ", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
 # After these a word has a space before it, as after a letter; not after an opening bracket, a hyphen or "=".
 _ENDS = frozenset(":;,.?!)]%—–…")
+_OPEN = re.compile(r"\w[(\[][^)\]]*$")  # a bracket that is still open and stands at a word: code, print(len
+_CODE = re.compile(r"\w *=|^\s*(import|from|return|def|print)\b")
+_WORD = re.compile(r"[(\"“«]?[^\W\d_]+(['’.-][^\W\d_]+)*[.,;:!?…\"”»)]*")
+_COPULAS = ("is", "are", "was", "were", "ist", "est", "called", "named")
 _REMEDY = {
     "missing": (
         "no space before the answer, such as {answer} after {prompt}: the model reads {both}, which nobody writes, and "
@@ -84,7 +89,8 @@ def _prompts(item: Item, probe: Probe) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _fault(item: Item, prompt: str, answers: Sequence[str]) -> tuple[str, str, str] | None:
     """Which fault, and the prompt and an answer that show it; None if there is none."""
     closed = isinstance(item, MultipleChoice)
-    checks = {"missing": _is_glued, "double": _is_double} | ({} if closed else {"parted": _is_parted})
+    checks = {"missing": _is_glued if closed else _is_word_after_prose, "double": _is_double}
+    checks |= {} if closed else {"parted": _is_parted}
     for kind, check in checks.items():
         wrong = [answer for answer in answers if check(prompt, answer)]
         # All choices are read; of accepted answers one that is right is enough.
@@ -94,12 +100,54 @@ def _fault(item: Item, prompt: str, answers: Sequence[str]) -> tuple[str, str, s
 
 
 def _is_glued(prompt: str, answer: str) -> bool:
+    """Whether a space is missing between the two, however an item reads them."""
     end, start = prompt[-1:], answer[:1]
     if len(prompt.split()) < 2:  # a word that the answer ends, "un" + "do", or no sentence at all
         return False
-    if (end.isdigit() and start.isdigit()) or not (end.isalnum() or end in _ENDS):
+    if not (end.isalnum() or end in _ENDS) or _goes_on(prompt, answer):
         return False
     return (start.isalnum() or start in "($£€") and _is_spaced(reversed(prompt)) and _is_spaced(answer)
+
+
+def _goes_on(prompt: str, answer: str) -> bool:
+    """Whether the answer goes on in a number, an address or code, which has no spaces there, or after a long dash."""
+    line, end, start = prompt.rsplit("\n", 1)[-1], prompt[-1:], answer[:1]
+    last = line.split()[-1] if line.split() else ""
+    if end.isdigit() or (
+        start.isdigit() and re.search(r"\d[.,:;–—]$", last)
+    ):  # 19|45, 19|th, 3.|14, 12:|30, 1914–|1918
+        return True
+    if end in "–—" and last != end:
+        return True
+    if re.search(r"[@_/\\=<>{}\[\]#|~^*&$`]|\w[.:]\w|::|^\w\.$|^\W*[\"']\w+[\"']:$", last) or _OPEN.search(line):
+        return True
+    return end == "." and not last.endswith("..") and bool(_CODE.search(line) or start.islower())
+
+
+def _is_word_after_prose(prompt: str, answer: str) -> bool:
+    """Whether a recalled answer, which may end a word of the prompt, is plainly a word of its own after another."""
+    line = prompt.rsplit("\n", 1)[-1]
+    *before, last = [""] * 2 + line.split()
+    word = (answer.split() or [""])[0]
+    if not _is_glued(prompt, answer) or prompt[-1:] == "…" or prompt.endswith(".."):
+        return False
+    if word[0] in "$£€":
+        return last.isalpha() and last.islower() and word[1:2].isdigit()
+    if word[0].isdigit():  # Answer:|4, but not localhost:|8080
+        return (
+            bool(re.fullmatch(r"[\d.,]+%?", word))
+            and bool(re.fullmatch(r"[^\W\d_]+[:?]", last))
+            and (last[0].isupper() or last[-1] == "?")
+        )
+    if not _WORD.fullmatch(word):
+        return False
+    if not last[-1].isalnum():
+        return True
+    if last in _COPULAS and before[-1].lower() not in ("a", "an", "the"):  # not "the is|land"
+        return True
+    # A capital after a small letter begins a word; "i|Phone" and "mac|OS" are no prose.
+    title = word[0].isupper() and (word[1:2].islower() or len(word) > 2)
+    return len(last) > 1 and last.isalpha() and last.islower() and title
 
 
 def _is_double(prompt: str, answer: str) -> bool:

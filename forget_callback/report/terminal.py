@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +12,7 @@ from rich.text import Text
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable
+from forget_callback.report.fitted import FittedTable, plain_table
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.formatting import estimate, percent, span
 from forget_callback.runs.headline import headline, most_in
@@ -21,6 +21,8 @@ from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
 
 _FEW = "too few"
+_LOOKS = 20  # that a sparkline shows, the last ones: as wide as a number with its interval
+_COLUMNS = ("items", "accuracy", "1→0", "0→1", "lost")
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -62,15 +64,12 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
         about: Lines to end on, such as what was compared and the outcome of gates.
     """
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
-    table = plain_table(title)
-    table.add_column("probe", overflow="fold", min_width=12)  # names give way to numbers
-    for name in ("items", "accuracy", "1→0", "0→1", "lost"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2))
     for row in rows:
         name = printable(row.category or row.probe)
         label = Text(f"  {name}") if row.category else Text(name, style="bold")
         label.append(_open_ended(row, rows), style="dim")
-        if not row.category and table.row_count:
+        if not row.category:
             table.add_section()
         changed = row.transitions
         table.add_row(
@@ -143,7 +142,7 @@ def curve_table(
     title: str,
     task: Mapping[float, str] | None = None,
     task_name: str = "task",
-) -> Table:
+) -> FittedTable:
     """What changed over the samples seen, a section a probe.
 
     Args:
@@ -151,14 +150,13 @@ def curve_table(
         task: How far the training's own task was, by samples seen, for a column more.
         task_name: Its heading.
     """
-    table = plain_table(title)
-    for name in ("samples seen", "1→0", "0→1", "lost", *([] if task is None else [printable(task_name)])):
-        table.add_column(name, justify="right", no_wrap=True)
+    names = ("samples seen", "1→0", "0→1", "lost", *([] if task is None else [printable(task_name)]))
+    table = FittedTable(title, names, drop=(2, 1, *range(4, len(names))))
     metrics = ("forgetting", "backward_transfer", "knowledge_lost")
     for rows in series:
         table.add_section()
-        lines = [sparkline([row.value(metric) for row in rows]) for metric in metrics]
-        table.add_row(printable(rows[0].probe), *lines, style="bold")
+        lines = [sparkline([row.value(metric) for row in rows[-_LOOKS:]]) for metric in metrics]
+        table.add_row(Text(printable(rows[0].probe)), *lines, *([] if task is None else [""]), style="bold")
         for row in rows:
             cells = [*(estimate(row, metric) for metric in metrics[:2]), lost_cell(row)]
             more = [] if task is None else [task.get(row.samples_seen, "-")]
@@ -194,9 +192,3 @@ def show(table: RenderableType) -> None:
     with console.capture() as printed:
         console.print(table)
     say("\n".join(line.rstrip() for line in printed.get().splitlines()))
-
-
-def plain_table(title: str) -> Table:
-    """An empty table with the title on the left."""
-    # As a Text, what it holds in brackets is no markup.
-    return Table(title=Text(printable(title), style="bold"), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)

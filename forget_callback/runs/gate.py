@@ -22,7 +22,7 @@ from forget_callback.runs.comparison import overall
 from forget_callback.runs.formatting import in_words, percent, span
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.power import HARDLY, rule_power
+from forget_callback.runs.power import hardly_found
 from forget_callback.runs.stopping import LOSSES, StopRule, unknown_metric
 from forget_callback.runs.thresholds import COUNTS, RULE, always, hint, nearly_a_rule, never, outside, range_of
 from forget_callback.snapshots.snapshot import Snapshot
@@ -184,18 +184,11 @@ class Gate:
                 f"before were wrong after, {end}{self.metric} would be {percent(number)}; give it more items, or ones "
                 f"that the model knows, or a {limit} limit"
             )
-        if self.bound == "value":
+        if self.bound == "value" or worse == "<" or self.threshold <= 0:
             return ""
         rule = StopRule(self.metric, self.threshold, probe=row.probe, category=row.category or None, confidence=0.975)
-        found = rule_power(rule, before) if worse == ">" and self.threshold > 0 else math.nan
-        if not found < HARDLY:
-            return ""
-        of = " of what was known" if self.metric == "known_lost" else ""
-        return (
-            f"can hardly fail: these items find a loss of {percent(1.5 * self.threshold)}{of}, one and a half times "
-            f"the limit, in {percent(found, digits=0)} of comparisons; give it more items, or a limit that they can "
-            "show"
-        )
+        why = hardly_found(rule, before, limit="the limit", of="comparisons")
+        return f"can hardly fail: {why}; give it more items, or a limit that they can show" if why else ""
 
     @property
     def _end(self) -> str:

@@ -20,6 +20,7 @@ from forget_callback.metrics.pairs import Flags, Floats, Ints, Pairs, paired
 from forget_callback.metrics.transitions import Transitions, compare_groups, pairs_of
 from forget_callback.metrics.verdict import LEVEL
 from forget_callback.probes.probe import Probe
+from forget_callback.runs.formatting import percent
 from forget_callback.runs.stopping import StopRule
 from forget_callback.snapshots.snapshot import Snapshot, pool
 
@@ -184,18 +185,15 @@ def start_lines(baseline: Sequence[Snapshot], rules: Sequence[StopRule] = ()) ->
 
     Args:
         baseline: A snapshot of each probe.
-        rules: Those on knowledge lost are judged by a loss of one and a half times their threshold.
+        rules: Those on knowledge lost are judged by a loss well beyond their threshold, as in `rule_power`.
     """
     items = items_of_baseline(pool(baseline) if len(baseline) > 1 else baseline[0])
     lines = [sentence(items, smallest_loss(items, n_runs=_AT_START))]
     for rule in rules:
-        found = rule_power(rule, baseline)
-        if found < HARDLY:
-            of = " of what was known" if rule.metric == "known_lost" else ""
+        if why := hardly_found(rule, baseline, limit="its threshold", of="runs"):
             lines.append(
-                f"stop rule {rule.metric} > {rule.above:g} can hardly fire: these items find a loss of "
-                f"{100 * 1.5 * rule.above:.1f}%{of}, one and a half times its threshold, in {100 * found:.0f}% of "
-                "runs; add items, or raise the threshold to what they can show"
+                f"stop rule {rule.metric} > {rule.above:g} can hardly fire: {why}; add items, or raise the threshold "
+                "to what they can show"
             )
     return lines
 
@@ -211,26 +209,56 @@ def sentence(items: Items, loss: float, *, n: int | None = None) -> str:
     return f"{what}: a loss of {100 * loss:.1f} points is found in four of five runs"
 
 
+def hardly_found(rule: StopRule, baseline: Sequence[Snapshot], *, limit: str, of: str) -> str:
+    """What these items rather miss than find of a loss well beyond a rule's threshold; "" if they find it.
+
+    Args:
+        limit: What the threshold is called.
+        of: What the loss is found in a share of, such as "runs".
+    """
+    found = rule_power(rule, baseline)
+    if not found < HARDLY:
+        return ""
+    items, loss = _judged_by(rule, baseline)
+    if not items.known > 0:
+        return "of these items none was known for sure"
+    if rule.metric != "known_lost" and loss > items.known:
+        needed = rule.above / items.known
+        most = f"{percent(needed, digits=0)} of that" if needed < 1 else "even all of that"
+        return f"{percent(items.known)} of these items were known, and {most} is no more than {limit}"
+    known = " of what was known" if rule.metric == "known_lost" else ""
+    what = f"{percent(1.5 * rule.above)}{known}, one and a half times {limit},"
+    if loss == items.known:
+        what = f"all that was known, {percent(loss)} of them,"
+    return f"these items find a loss of {what} in {percent(found, digits=0)} of {of}"
+
+
 def rule_power(rule: StopRule, baseline: Sequence[Snapshot], *, n_runs: int = _AT_START, seed: int = 0) -> float:
     """Share of looks at which the rule's bound is above its threshold where one and a half times as much is lost.
 
-    Of `known_lost`, one and a half times as much of what is known.
+    Of `known_lost`, one and a half times as much of what is known, at most all of it.
 
     NaN for a rule that is not on knowledge lost, or has no confidence.
     """
     if rule.metric not in ("knowledge_lost", "knowledge_lost_net", "known_lost") or rule.confidence is None:
         return nan
-    probe, category = rule.target([one.probe for one in baseline])
-    read = pool(baseline) if probe == "all" else next(one for one in baseline if one.probe == probe)
-    items = items_of_baseline(read.select(read.category.astype(str) == category) if category else read)
-    loss = 1.5 * rule.above * (items.known if rule.metric == "known_lost" else 1.0)
-    if not loss <= items.known or not len(items):
+    items, loss = _judged_by(rule, baseline)
+    if not 0 < loss <= items.known:
         return 0.0
     above = []
     for rng in _generators(seed, n_runs):
         found = _transitions(simulated(items, loss, rng))
         above.append(found.interval(rule.metric, confidence=2 * rule.confidence - 1).low > rule.above)
     return float(np.mean(above))
+
+
+def _judged_by(rule: StopRule, baseline: Sequence[Snapshot]) -> tuple[Items, float]:
+    """The items that a rule on knowledge lost reads, and the loss that it is judged by, as a share of them."""
+    probe, category = rule.target([one.probe for one in baseline])
+    read = pool(baseline) if probe == "all" else next(one for one in baseline if one.probe == probe)
+    items = items_of_baseline(read.select(read.category.astype(str) == category) if category else read)
+    loss = 1.5 * rule.above
+    return items, min(loss, 1.0) * items.known if rule.metric == "known_lost" else loss
 
 
 def simulated(items: Items, loss: float, rng: np.random.Generator) -> Pairs:

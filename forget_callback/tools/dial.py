@@ -26,7 +26,7 @@ from forget_callback.metrics.transitions import pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.report.differences import correlation, mover_difference
-from forget_callback.report.terminal import plain_table
+from forget_callback.report.fitted import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.formatting import estimate, percent
 from forget_callback.runs.history import Row

@@ -60,6 +60,69 @@ def test_what_is_written_so_on_purpose_is_not(prompt, answers):
     assert problem(prompt, *answers) == ""
 
 
+@pytest.mark.parametrize(
+    "prompt, answer",
+    [
+        ("x = np.", "zeros"),
+        ("Then import numpy as np and call np.", "zeros"),
+        ("pi is 3.", "14159"),
+        ("We meet at 12:", "30"),
+        ("It sold 1,", "000 copies"),
+        ("The war of 1914–", "1918"),
+        ("She won in the 20", "th century"),
+        ("It weighs 5", "kg"),
+        ("y = foo[1:", "2]"),
+        ("Write to joe@example.", "com"),
+        ("Go to www.", "example.com"),
+        ("See https://example.com?", "q"),
+        ("We print(len", "(x))"),
+        ("We print(a,", "b)"),
+        ("call std::", "sort"),
+        ("The plural of cat is cat", "s"),
+        ("He is a photo", "grapher"),
+        ("They rowed to the is", "land"),
+        ("Steve Jobs showed the i", "Phone"),
+        ("the server on localhost:", "8080"),
+        ("He left—", "and never came back"),
+    ],
+)
+def test_a_recalled_answer_may_end_a_word_a_number_or_code(prompt, answer):
+    assert problem(prompt, answer) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt, answers",
+    [
+        ("x = np.", ("zeros", "ones")),
+        ("pi is 3.", ("14", "15")),
+        ("We meet at 12:", ("30", "45")),
+        ("y = foo[1:", ("2]", "3]")),
+        ("Write to joe@example.", ("com", "org")),
+        ("We print(len", ("(x))", "(y))")),
+    ],
+)
+def test_nor_do_options_need_a_space_inside_numbers_and_code(prompt, answers):
+    assert problem(prompt, *answers) == ""
+
+
+@pytest.mark.parametrize(
+    "prompt, answer",
+    [
+        ("The capital of France is", "Paris"),
+        ("Its symbol is", "silicon"),
+        ("The war was won by", "Wellington and Blücher"),
+        ("Question: Which city?\nAnswer:", "paris"),
+        ("Question: What is 2 + 2?\nA:", "4"),
+        ("What is the capital of France?", "Paris"),
+        ("He was born in London. She was born in the city of.", "Paris"),
+        ("Столица Франции —", "Париж"),
+        ("It costs", "$5"),
+    ],
+)
+def test_a_recalled_word_after_prose_is_not_one_of_these(prompt, answer):
+    assert "no space before the answer" in problem(prompt, answer)
+
+
 def test_two_spaces_and_one_on_the_wrong_side():
     assert "two spaces before the answer" in problem("Answer: ", " Paris", " Rome")
     found = problem("The capital of France is ", "Paris")

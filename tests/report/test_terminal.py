@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 from tqdm import tqdm
 
@@ -132,6 +133,38 @@ def test_tables_lose_no_number_at_80_columns_however_long_names_are():
         cells = [f"{100 * row.transitions.accuracy_before:.1f} → {percent(row.transitions.accuracy_after)}"]
         cells += [estimate(row)] if row.transitions.n >= 30 else []
         assert all(cell in text for cell in cells)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("long", ["b", "a_category_with_a_rather_long_name_" * 3])
+def test_at_any_width_no_name_vanishes_and_no_number_is_cut(width, long):
+    found = rows(5, {long: (900, 1000), "d": (1000, 1001), "c": (1, 4)})
+    found += [replace(row, probe=long + "probe") for row in found]
+    text = printed(changes_table(found, title="From a to b"), width=width)
+    body = text.split("─\n" if "─\n" in text else "─ \n")[1]
+    names = "".join(re.sub(r"\s.*", "", line.strip()) for line in body.splitlines() if line.strip())
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    assert long in names and "probe" in names
+    assert text.count(estimate(found[0])) == 2 and text.count("too few ") + text.count("too few\n") >= 2
+    for name in ("items", "accuracy", "1→0", "0→1"):  # shown, or said to be left out
+        assert name in text
+    assert ("no room for" in text) is (width < 80)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+@pytest.mark.parametrize("task", [None, {1.6e6: "1.23"}])
+def test_at_any_width_the_curve_has_its_numbers_and_names(width, task):
+    looks = [[row for row in rows(step, {"many": (10, 50)}) if not row.category] for step in (0, 5)]
+    probe = "a_probe_with_a_rather_long_name_" * 2
+    series = [
+        replace(row, probe=probe, samples_seen=at)
+        for at, (row,) in zip((0.0, *[1.6e6] * 60), looks[:1] + looks[1:] * 60)
+    ]
+    text = printed(curve_table([series], title="t", task=task, task_name="loss"), width=width)
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    names = "".join(re.sub(r"\s.*", "", line.strip()) for line in text.splitlines() if line.strip())
+    assert probe in names and text.count("1,600,000") == 60 and text.count(estimate(series[1])) == 60
+    assert task is None or "loss" in text
 
 
 def test_the_curve_has_a_column_for_the_task_where_there_is_one():

@@ -205,6 +205,13 @@ def test_why_it_cannot_fail_is_in_numbers():
     assert f"lower end of forgetting would be {100 * low:.1f}%" in told
 
 
+def test_a_gate_is_not_judged_by_a_loss_of_more_than_was_known():
+    """One and a half times 0.9 would be 135% of it: a loss of all of it is what these items do not show each time."""
+    rows, before = compared(300, 400, k=4)
+    told = Gate.parse("known_lost>0.9", bound="lower").judge(rows, before=before).too_few
+    assert told.startswith("can hardly fail: these items find a loss of all that was known, 66.7% of them, in ")
+
+
 def test_of_a_category_its_own_items_count():
     category = np.array(["big"] * 380 + ["small"] * 20, object)
     look = Snapshot("p", "f", 0, [f"i{i}" for i in range(400)], np.ones(400), category=category)

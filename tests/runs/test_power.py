@@ -1,5 +1,6 @@
 """What `plan` promises: the planned power is what fresh runs of the same kind find."""
 
+import re
 from math import isnan
 
 import numpy as np
@@ -218,3 +219,32 @@ def test_it_is_the_same_each_time_and_draws_from_no_global_seed():
     before = np.random.get_state()[1].tolist()
     assert share_found(of(100), 0.1, n_runs=10) == share_found(of(100), 0.1, n_runs=10)
     assert np.random.get_state()[1].tolist() == before
+
+
+@pytest.mark.parametrize(
+    "metric, above, n, said",
+    [
+        ("known_lost", 0.9, 60, r"these items find a loss of all that was known, \d+\.\d% of them, in \d+% of runs"),
+        (
+            "knowledge_lost",
+            0.36,
+            600,
+            r"\d+\.\d% of these items were known, and \d\d% of that is no more than its ",
+        ),
+        (
+            "knowledge_lost",
+            0.9,
+            60,
+            r"\d+\.\d% of these items were known, and even all of that is no more than its ",
+        ),
+    ],
+)
+def test_no_rule_is_judged_by_a_loss_of_more_than_there_is(metric, above, n, said):
+    """One and a half times 0.9 of what was known is 135% of it, and times 0.3 of all is more than a third of them."""
+    (_, line) = start_lines([snapshot(n, 0.5)], [StopRule(metric, above, confidence=0.975)])
+    assert re.search(f"can hardly fire: {said}", line), line
+    assert all(float(share) <= 100 for share in re.findall(r"([\d.]+)%", line))
+
+
+def test_a_limit_beyond_two_thirds_of_what_is_known_can_be_one_that_the_items_show():
+    assert rule_power(StopRule("known_lost", 0.7, confidence=0.975), [snapshot(1000, 0.95)]) > 0.9
