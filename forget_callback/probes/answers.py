@@ -17,6 +17,22 @@ from forget_callback.probes.numbers import number_in, worth
 
 _THOUGHT = re.compile(r"</(?:think|thinking|reasoning)>|\[/THINK\]")
 _THINKING = re.compile(r"\s*(?:<(?:think|thinking|reasoning)>|\[THINK\])")
+_MARK = r"[`'\"*“‘(]"
+# What denies the answer that follows it at once, and the answer that it follows.
+_DENIED_BEFORE = re.compile(
+    r"(?:\b(?:not|never|no longer|neither|nor|cannot be|rather than|instead of|as opposed to|other than|unlike|"
+    r"former(?:ly)?|previously|used to be)|n['’]t)(?: (?:be|called|named|known as|in|the|an?|simply|actually|really))"
+    rf"{{0,3}}:? ?{_MARK}{{0,4}}\Z",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(r"\W{0,4}(?:is|was|are)(?: not|n['’]t) (?:the|right|correct)\b", re.IGNORECASE)
+_WAS = re.compile(rf"\bwas (?:called )?{_MARK}{{0,4}}\Z", re.IGNORECASE)
+_NO_MORE = re.compile(r"\W{0,4} until [^.\n]{0,60}\b(?:today|now|nowadays|currently)\b", re.IGNORECASE)
+# What may follow a short answer that could be a word of the sentence: "is In and", but not "is In the".
+_GOES_ON = (
+    r"(?:and|or|but|not|for|which|that|because|since|as|in|with|from|after|when|while|until|on|by|if|also|used|"
+    r"functions?|methods?|keywords?|modules?|built|objects?)\b"
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +100,8 @@ def extract(text: str, match: str) -> str | None:
 def matches(prediction: str, answer: str, match: str) -> bool:
     """Whether an extracted answer is right.
 
-    Numbers are compared by value. Otherwise, except for "regex" and "stated", case, emphasis, quotation marks, the form
+    Numbers are compared by value. "named" is "contains" but for answers that are denied, as in "Lyon, not Paris".
+    Otherwise, except for "regex" and "stated", case, emphasis, quotation marks, the form
     in which accents are stored and a final full stop do not matter.
     """
     if match == "number":
@@ -108,22 +125,35 @@ def matches(prediction: str, answer: str, match: str) -> bool:
     if match == "exact":
         return given == wanted
     # "Paris" is not an answer of "Parisian": both ends must be ends of a word.
-    pattern = r"(?<!\w)" + re.escape(wanted) + r"(?!\w)"
-    return (re.match if match == "prefix" else re.search)(pattern, given) is not None
+    found = re.compile(r"(?<!\w)" + re.escape(wanted) + r"(?!\w)")
+    if match == "named":
+        return any(not _is_denied(given, *mention.span()) for mention in found.finditer(given))
+    return (found.match if match == "prefix" else found.search)(given) is not None
 
 
 def _states(text: str, answer: str) -> bool:
-    """Whether a text says `answer` as its answer: alone on a line, marked, or after "is" or "called".
+    """Whether a text says `answer` as its answer: alone on a line, marked, or after "is" or "called", and undenied.
 
     For words that a text may hold without meaning them, such as the symbol In or the function `all`: case matters, but
     for a capital at the beginning. Gaps are bounded, see `markup.py`.
     """
     words = "|".join(map(re.escape, dict.fromkeys((answer.strip(), answer.strip().capitalize()))))
-    said = rf"(?:{words})(?:\(\))?(?!\w)"
-    mark = r"[`'\"*“‘(]"
-    named = rf"\b(?:is|are|called|named|as):? (?:the |an? )?(?:(?!not )\w{{1,20}} )?{mark}{{0,4}}{said}"
-    alone = rf"^[^\w\n]{{0,9}}{said}[^\w\n]{{0,9}}$"
-    return re.search(rf"{mark}{said}|{named}|{alone}", text, re.MULTILINE) is not None
+    whole = rf"(?:{words})(?:\(\))?(?!\w)"
+    ends = r"(?!['’-][A-Za-z])" + (rf"(?! (?!{_GOES_ON})\w)" if len(answer.strip()) <= 3 else "")
+    said = rf"({whole}{ends})"
+    leads = r"\b(?:is|are|called|named|as|(?:would|must|should) be|(?:[Ii]t|[Tt]hat|[Tt]his)['’]s)"
+    named = rf"{leads}:? (?:the |an? )?(?:\w{{1,20}} )?{_MARK}{{0,4}}{said}"
+    alone = rf"^[^\w\n]{{0,9}}({whole})[^\w\n]{{0,9}}$"
+    stated = re.compile(rf"`({whole})|{_MARK}{said}|{named}|{alone}", re.MULTILINE)
+    return any(not _is_denied(text, *found.span(found.lastindex or 0)) for found in stated.finditer(text))
+
+
+def _is_denied(text: str, start: int, end: int) -> bool:
+    """Whether the words before or after an answer deny it: "not Paris", "Paris is not the", "was Paris until"."""
+    before, after = text[max(0, start - 60) : start], text[end : end + 100]
+    if _DENIED_BEFORE.search(before) or _DENIED_AFTER.match(after):
+        return True
+    return _WAS.search(before) is not None and _NO_MORE.match(after) is not None
 
 
 def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:

@@ -17,7 +17,9 @@ from forget_callback.probes.checks import is_whole, require, require_one_right, 
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 
-Match: TypeAlias = Literal["exact", "prefix", "contains", "stated", "number", "math", "choice", "regex", "task"]
+Match: TypeAlias = Literal[
+    "exact", "prefix", "contains", "named", "stated", "number", "math", "choice", "regex", "task"
+]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where
 # the matcher is not registered.

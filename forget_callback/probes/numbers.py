@@ -1,8 +1,8 @@
 """The number that a text gives as its answer, and what it is worth.
 
-The last number of a plain text, as lm-eval's flexible-extract reads it, unless one is boxed or stated as the answer.
-Thousands may be set apart as in 1,080, 1{,}080, 1'080 or by a thin space, and decimals by a comma where it is none
-between thousands; 3/4, 1e3 and 2 x 10^3 are one number each. A currency or a percent sign is left out.
+The last number of a plain text, as lm-eval's flexible-extract reads it, unless one is boxed or stated as the answer or
+as an atomic number. Thousands may be set apart as in 1,080, 1{,}080, 1'080 or by a thin space, and decimals by a comma
+where it is none between thousands; 3/4, 1e3 and 2 x 10^3 are one number each. A currency or a percent sign is left out.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ _ABOUT = (
     r"(?:[ \n:]{0,3}(?:approximately|about|roughly|around|exactly|equal to|therefore|thus|a total of|≈|~|[a-z] ?=|"
     r"USD|EUR|ungefähr|environ|unos)){0,3}[ \n:]{0,3}"
 )
-_STATED = re.compile(rf"(?:{ANSWER}{STATES}{_ABOUT}|####)\(?{_AHEAD}", re.IGNORECASE)
+# A sentence that states an atomic number goes on to masses.
+_STATED = re.compile(
+    rf"(?:{ANSWER}{STATES}{_ABOUT}|\batomic number(?: of)?{_ABOUT}|\batomic number{STATES}{_ABOUT}|####)\(?{_AHEAD}",
+    re.IGNORECASE,
+)
 _SUM = re.compile(r"(?: [A-Za-z]{1,20}){0,3} ?(?:[-+*×÷/^]|\\times|\\cdot|x(?= ?\d)) ?[($€]?\d")
 _RESULT = re.compile(rf"[=≈] ?{_AHEAD}")
 # 12 300 is one number where it is boxed or stated.

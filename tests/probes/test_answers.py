@@ -89,6 +89,11 @@ def test_extract_finds_the_answer_in_its_form(match, text, expected):
         ("stated", "It is not cold", "cold", False),
         ("stated", "It is known as a kitten", "kitten", True),
         ("stated", "It is the keyword `def`", "def", True),
+        ("named", "It is paris!", "Paris", True),
+        ("named", "a comparison", "paris", False),
+        ("named", "Lyon, not Paris", "Paris", False),
+        ("named", "Not Paris, I thought; but it is Paris", "Paris", True),
+        ("contains", "if x is not None:", "None", True),
         ("number", "1200", "$1,200.00", True),
         ("number", "50", "50%", True),
         ("number", "-5", "5", False),
@@ -129,6 +134,7 @@ ANSWERS = {
     "exact": line,
     "prefix": line,
     "contains": line,
+    "named": line,
     "stated": line,
     "number": st.from_regex(r"[-+]?[$€£]?([1-9]\d{0,2}(,\d{3})*|\d{1,9})(\.\d{1,3})?%?", fullmatch=True),
     "choice": st.from_regex(r"\(?[A-Za-z]\)?", fullmatch=True),
@@ -225,7 +231,7 @@ REPEATED = [
 ]
 
 
-@pytest.mark.parametrize("match", ["exact", "contains", "stated", "number", "choice"])
+@pytest.mark.parametrize("match", ["exact", "contains", "named", "stated", "number", "choice"])
 def test_reading_takes_time_linear_in_what_a_collapsed_model_repeats(match):
     def seconds(unit, length):
         text, start = unit * (length // len(unit)), time.process_time()

@@ -331,6 +331,81 @@ def test_a_chat_text_without_an_answer_is_never_right(text):
         assert outcome(item, text) != "correct", item.id
 
 
+RIGHT = {
+    "elements/symbol/indium": [
+        "It's In.",
+        "That's In, a soft metal.",
+        "It would be In",
+        "The symbol is In and it is a metal.",
+        "It is not I. It is In.",
+    ],
+    "elements/symbol/iodine": ["The symbol is I.", "It's I, I think.", 'It is "I", not "Io".', "It is I for iodine"],
+    "elements/symbol/potassium": ["It is K, not P", 'It is not "Po"; it is "K".'],
+    "elements/atomic_number/zinc": [
+        "Zinc has the atomic number 30 and a mass of 65.38",
+        "Zinc has an atomic number of 30 and 35 neutrons.",
+        "The atomic number of zinc is 30, its mass 65.38.",
+        "Zinc (atomic number: 30) has a mass of 65.38",
+        "It is 30.",
+        "Zinc has 30 protons.",
+    ],
+    "capitals/france": [
+        "Paris, not Lyon.",
+        "It is not only Paris but all of it.",
+        "Not Lyon, Paris.",
+        "It was Paris until 1940, and is Paris today.",
+    ],
+    "presidents/16th": ["It was Abraham Lincoln until he was shot in 1865."],
+    "animals/young/cat": ["A young cat is called a kitten until it is a year old."],
+    "python/builtin/returns-the-length-of-a-list": [
+        "It's len().",
+        "It is the len function",
+        "Use `len(x)`, not `size`",
+    ],
+}
+WRONG = {
+    "elements/symbol/indium": ["It's In the table.", "It isn't In.", "It is in the table", "It's I, not In"],
+    "elements/symbol/iodine": [
+        "The answer is I don't know.",
+        "The answer is I’m not sure",
+        "The answer is: I think it is Io",
+        '"I do not know"',
+        "It is Io instead of I.",
+    ],
+    "elements/symbol/helium": ["The answer is He is a gas"],
+    "elements/symbol/potassium": [
+        'The symbol is Po, not "K".',
+        "It is Po rather than K",
+        "It is not called `K`.",
+        '"K" is not the symbol',
+        "It is never K.",
+    ],
+    "elements/atomic_number/zinc": [
+        "Zinc has the atomic number 29 and 30 neutrons",
+        "The atomic number of zinc is 65, with 30 protons",
+    ],
+    "capitals/france": [
+        "Lyon, not Paris.",
+        "It was Paris until 1940; today it is Vichy.",
+        "It isn't Paris",
+        "Neither Paris nor Lyon",
+        "It is no longer **Paris**",
+        "Paris is not the capital.",
+        "It used to be Paris, it is Vichy",
+    ],
+    "years/fall-of-the-berlin-wall": ["It was in 1990, not in 1989.", "1990 rather than 1989"],
+    "animals/young/cat": ["A young cat is a puppy, not a kitten.", "It isn't a 'kitten'."],
+    "python/builtin/returns-the-length-of-a-list": ["It is `size` instead of `len`", "It is not `len()`"],
+}
+
+
+@pytest.mark.parametrize("texts, right", [(RIGHT, True), (WRONG, False)])
+def test_a_chat_answer_is_what_is_stated_not_what_is_denied(texts, right):
+    items = {item.fact: item for item in load_facts(kind="generation").items}
+    judged = {(fact, text): outcome(items[fact], text) for fact, own in texts.items() for text in own}
+    assert [asked for asked, found in judged.items() if (found == "correct") is not right] == []
+
+
 def test_chat_questions_survive_a_file(tmp_path):
     probe = load_probe("builtin:facts?kind=generation&limit=60")
     path = tmp_path / "facts.jsonl"

@@ -49,7 +49,8 @@ def read_all():
     rng = random.Random(0)
     for _ in range(6):
         before, unit, after = ("".join(rng.choices(UNITS, k=rng.randint(1, 3))) for _ in range(3))
-        for match, answer in (("exact", "A"), ("prefix", "A"), ("contains", "A"), ("number", "1"), ("choice", "A")):
+        words = ("exact", "prefix", "contains", "named", "stated", "choice")
+        for match, answer in (*((match, "A") for match in words), ("number", "1")):
             found = extract(before + unit * (LENGTH // len(unit)) + after, match)
             assert found is None or matches(found, answer, match) in (True, False)
 
