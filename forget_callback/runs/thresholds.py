@@ -15,7 +15,7 @@ from forget_callback.probes.suggest import closest
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
-_NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)(\w+)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
+_NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)(\w[\w-]*)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
 
 COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
 # Differences, and estimates that are not clipped at 0.
@@ -76,7 +76,7 @@ def always(relation: str, threshold: float, limits: Interval) -> bool:
 def nearly_a_rule(text: str, metrics: Iterable[str]) -> str:
     """What a text that is no rule probably meant, from "; " on; "" where nothing tells.
 
-    >>> nearly_a_rule("knowlege_lost>5%", ["knowledge_lost"]), nearly_a_rule("p/drift=0,5", ["drift"])
+    >>> nearly_a_rule("knowledge-lost>5%", ["knowledge_lost"]), nearly_a_rule("p/drift=0,5", ["drift"])
     ("; did you mean 'knowledge_lost>0.05'?", "; did you mean 'p/drift>0.5'?")
     """
     if re.fullmatch(r"\s*(?:[^<>=]+/)?[A-Za-z]\w*\s*", text):
