@@ -18,18 +18,35 @@ NOT_SHARES = (
 )
 # Differences of shares, which may be below 0; where the method is "net", these are differences as well.
 SIGNED = ("net_change", "knowledge_lost_net")
-_NET = ("knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting")
+_NET = (
+    *("knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting"),
+    *("macro_knowledge_lost", "stage_knowledge_lost"),
+)
+
+
+def possible(row: Row, metric: str, value: float) -> float:
+    """A share, or an end of its interval, as it is shown: cut off where no share can be.
+
+    Estimates are kept unclipped: noise around 0 and few items take them beyond, and their intervals.
+    """
+    net = metric in SIGNED or (metric in _NET and row.transitions.knowledge_method == "net")
+    return value if math.isnan(value) else min(max(value, -1.0 if net else 0.0), 1.0)
+
+
+def share(row: Row, metric: str) -> str:
+    """A share in percent, "9.9%", within what is possible."""
+    return percent(possible(row, metric, row.value(metric)))
 
 
 def estimate(row: Row, metric: str = "knowledge_lost") -> str:
-    """A metric with its 95% interval, "9.9% [6.3, 13.4]", whose ends are cut off where no share can be.
+    """A share with its 95% interval, "9.9% [6.3, 13.4]", within what is possible.
 
-    Estimates are not clipped: noise around 0 and few items take the number beyond, and then its interval too.
+    Without the interval where all of it is beyond: [0.0, 0.0] would be sure of what is only known to be no estimate.
     """
-    net = metric in SIGNED or (metric in _NET and row.transitions.knowledge_method == "net")
-    value, low, high = (row.value(name) for name in (metric, f"{metric}_low", f"{metric}_high"))
-    low, high = max(low, -1.0 if net else min(value, 0.0)), min(high, max(value, 1.0))
-    return percent(value) + ("" if math.isnan(low) else f" [{_bare(low)}, {_bare(high)}]")
+    low, high = row.value(f"{metric}_low"), row.value(f"{metric}_high")
+    ends = [possible(row, metric, end) for end in (low, high)]
+    none = math.isnan(low) or (low < high and ends[0] == ends[1])
+    return share(row, metric) + ("" if none else f" [{_bare(ends[0])}, {_bare(ends[1])}]")
 
 
 def in_words(row: Row, metric: str) -> str:
@@ -41,7 +58,7 @@ def in_words(row: Row, metric: str) -> str:
         return "missing"
     if metric in INTERVALS:
         return estimate(row, metric)
-    return f"{value:.4g}" if metric in NOT_SHARES else percent(value)
+    return f"{value:.4g}" if metric in NOT_SHARES else share(row, metric)
 
 
 def span(row: Row) -> str:

@@ -14,12 +14,13 @@ from typing import Literal, TypeAlias
 from xml.etree import ElementTree
 
 from forget_callback.metrics.intervals import Interval
+from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs import worst
 from forget_callback.runs.comparison import overall
-from forget_callback.runs.formatting import in_words, percent, span
+from forget_callback.runs.formatting import in_words, percent, possible, span
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.runs.power import hardly_found
@@ -46,7 +47,7 @@ class GateResult:
         outcome: "inconclusive" only where that was asked for.
         message: The number with interval, items and how many of them were scored, of a loss also its range and
             headline, and what else failed the gate; human-readable.
-        too_few: Why it can never fail, or hardly, on these items, "" where it can.
+        too_few: Why it can never fail, or hardly, on these items, or shows little by passing; "" where it can.
     """
 
     text: str
@@ -165,7 +166,7 @@ class Gate:
                 turned = quoted(self._turned("<"), 200)
                 gaps.append(f"a gate fails where its condition holds: to demand more than that, write {turned}")
             return GateResult(self.text, "failed", "; ".join([_message(row, self.metric), *gaps]))
-        too_few = self._too_few_to_fail(before, row) if before else ""
+        too_few = (self._too_few_to_fail(before, row) if before else "") or self._too_few_to_show(row)
         outcome: Outcome = "inconclusive" if doubts else "passed"
         return GateResult(self.text, outcome, "; ".join([_message(row, self.metric), *doubts]), too_few)
 
@@ -190,6 +191,14 @@ class Gate:
         why = hardly_found(rule, before, limit="the limit", of="comparisons")
         return f"can hardly fail: {why}; give it more items, or a limit that they can show" if why else ""
 
+    def _too_few_to_show(self, row: Row) -> str:
+        """That passing is no evidence, where of so few items nothing is claimed; a count claims nothing."""
+        n = _n(row, self.metric)
+        if self.metric in COUNTS or n >= MIN_ITEMS:
+            return ""
+        few = "1 scored item is" if n == 1 else f"{n} scored items are"
+        return f"passes, which shows little: {few} too few ({MIN_ITEMS} at least); give it more items"
+
     @property
     def _end(self) -> str:
         """Which end of the interval is compared, as its column's name ends."""
@@ -200,7 +209,11 @@ class Gate:
         limits = _limits(self.metric)
         items = row.transitions.n + row.transitions.n_unscored
         here = Interval(limits.low, items) if self.metric in COUNTS else limits
-        span_here = f"{self.metric} is {here.low:g} to {here.high:g} here{hint(self.threshold, limits)}"
+        open_low, open_high = map(math.isinf, here)
+        here_is = (
+            f"at most {here.high:g}" if open_low else f"{here.low:g} {'or more' if open_high else f'to {here.high:g}'}"
+        )
+        span_here = f"{self.metric} is {here_is} here{hint(self.threshold, limits)}"
         if never(self.relation, self.threshold, here):
             raise ValueError(f"{_option(self.text)} can never fail: {span_here}")
         if always(self.relation, self.threshold, limits):  # but more items than there are may be demanded
@@ -227,7 +240,7 @@ class Gate:
             return []
         far = float(row.numbers[self.metric + ("_high" if ">" in self.relation else "_low")])
         if math.isnan(far) or _FAILS[self.relation](far, self.threshold):
-            end = "has no end" if math.isnan(far) else f"goes to {percent(far)}"
+            end = "has no end" if math.isnan(far) else f"goes to {percent(possible(row, self.metric, far))}"
             return [f"not shown to be kept, the interval {end}"]
         unclear = ">" in self.relation and self.metric in LOSSES and row.transitions.verdict == "unclear"
         return ["not shown to be kept, a loss could not be seen here"] if unclear else []
@@ -247,13 +260,19 @@ def _name(text: str) -> str:
     return printable(text) if len(text) <= 200 else quoted(text, 200)
 
 
+def _n(row: Row, metric: str) -> int:
+    """The scored items that a metric is of."""
+    t = row.transitions
+    return t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
+
+
 def _message(row: Row, metric: str) -> str:
     """The number as every place shows it, with its items; of a loss also the range and the headline."""
     said = headline(row)
     t = row.transitions
-    n = t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
+    n = _n(row, metric)
     name = _name(said.name)
-    items = name if metric.startswith("recall") else f"{n} items of {name}"
+    items = name if metric.startswith("recall") else f"{n} item{'' if n == 1 else 's'} of {name}"
     if n < t.n and row.probe == "all":
         items = f"{n} of {t.n} items of {name} (those of other kinds do not enter: gate their probes by name)"
     parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]

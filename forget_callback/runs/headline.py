@@ -15,7 +15,7 @@ from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.formatting import estimate, p_value, percent, span
+from forget_callback.runs.formatting import estimate, p_value, percent, share, span
 from forget_callback.runs.history import Row
 
 SIGNIFICANT = 0.05
@@ -186,7 +186,8 @@ def _lost(t: Transitions) -> str:
         amount = every
     elif t.knowledge_method != "net" and t.knowledge_lost_range_low <= t.knowledge_lost <= t.knowledge_lost_range_high:
         amount = f"about {c.lost:,}" if c.lost < c.known else every
-        rest = f", {between}" if c.low else f", at most {c.high:,}"
+        if amount != "all":  # a count of answers and no estimate
+            rest = f", {between}" if c.low else f", at most {c.high:,}"
     else:  # Two options and sampled answers have no estimate of their own; accuracy may be surer than the estimate.
         amount, rest = between if c.low else f"up to {c.high:,}", f", {_accuracy(t)}"
     lost = f"{amount} {c.of} are no longer answered" if _open_ended(t) else f"lost {amount} {c.of}"
@@ -274,8 +275,8 @@ def _notes(row: Row) -> tuple[str, ...]:
         notes.append(f"another {estimate(row, 'spurious_forgetting')} lost in this prompt alone (form, access)")
     if t.recall_lost > 0 and not _open_ended(t):
         notes.append(f"{percent(t.recall_lost)} no longer recalled{_still(row)}")
-    if not math.isnan(macro) and percent(macro) != percent(row.value("knowledge_lost")):
-        notes.append(f"mean over the probes {percent(macro)}")
+    if not math.isnan(macro) and (mean := share(row, "macro_knowledge_lost")) != share(row, "knowledge_lost"):
+        notes.append(f"mean over the probes {mean}")
     if flips > 0:
         notes.append(
             f"numerical reproducibility: {percent(flips)} of the items flip when the same model is scored again"

@@ -205,7 +205,7 @@ def sentence(items: Items, loss: float, *, n: int | None = None) -> str:
     if not items.in_two_prompts:
         what += ", so a claim is of this prompt"
     if np.isnan(loss):
-        return f"{what}: too few, or too little known ({100 * items.known:.0f}%), to find a loss; add items"
+        return f"{what}: too few, or too little known ({100 * max(items.known, 0.0):.0f}%), to find a loss; add items"
     return f"{what}: a loss of {100 * loss:.1f} points is found in four of five runs"
 
 

@@ -234,7 +234,7 @@ class StopDecision:
         name = printable("/".join(part for part in (self.probe, self.category, self.rule.metric) if part))
         is_share = self.rule.metric not in NOT_SHARES
         value, bound = (
-            "missing" if math.isnan(number) else f"{100 * number:.1f}%" if is_share else f"{number:.4g}"
+            "missing" if math.isnan(number) else f"{100 * min(number, 1.0):.1f}%" if is_share else f"{number:.4g}"
             for number in (self.value, self.bound)
         )
         bound = "" if self.confidence is None else f", {100 * self.confidence:.4g}% lower bound {bound}"

@@ -271,7 +271,7 @@ def dial_table(points: Sequence[Point], best: Point, *, task: str) -> Table:
             f"{'▸ ' if point is best else '▹ ' if marked else ''}{point.share:g}",
             f"{percent(point.task.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]",
             estimate(point.change, "knowledge_lost"),
-            percent(point.gain),
+            percent(max(point.gain, -1.0)),
             style="bold" if marked else "",
         )
     return table

@@ -244,3 +244,20 @@ def test_junit_says_it():
     rows, before = compared(2)
     text = junit([Gate.parse("knowledge_lost>0.05", bound="lower").judge(rows, before=before)], title="t")
     assert "can never fail" in ElementTree.fromstring(text).find(".//system-out").text
+
+
+@pytest.mark.parametrize("text", ["known_lost>0.05", "knowledge_lost>0.05", "forgetting>0.2", "accuracy_after<0.5"])
+@pytest.mark.parametrize("n", [1, 5, 29, 30])
+def test_a_gate_passed_by_few_items_says_that_this_shows_little(text, n):
+    rows, before = compared(n, n)
+    found = Gate.parse(text).judge(rows, before=before)
+    few = f"{n} scored item{' is' if n == 1 else 's are'} too few (30 at least)"
+    if found.outcome == "passed":  # known_lost of one item is not defined
+        assert (few in found.too_few) is (n < 30) and found.too_few in found.whole_message
+    assert f" {n} item{'' if n == 1 else 's'} of p" in found.message
+
+
+def test_a_limit_that_is_none_is_not_named():
+    rows, _ = compared(50)
+    with pytest.raises(ValueError, match="known_lost is at most 1 here"):
+        Gate.parse("known_lost>1").judge(rows)

@@ -130,8 +130,36 @@ def test_no_interval_reaches_beyond_what_a_share_can_be(metric):
             text = in_words(row, metric).replace("−", "-")
             if found := re.fullmatch(r"(-?[\d.]+)% \[(-?[\d.]+), (-?[\d.]+)\]", text):
                 value, low, high = map(float, found.groups())
-                assert low <= value <= high
-                assert low >= (-100 if metric == "net_change" else min(value, 0)) and high <= max(value, 100)
+                assert (-100 if metric == "net_change" else 0) <= low <= value <= high <= 100
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 10, 29])
+@pytest.mark.parametrize("prompts", [1, 2])
+def test_of_two_options_all_lost_no_share_shown_is_above_100_percent(n, prompts):
+    """Twice as much as was there is lost less gained, if all was right before and all is wrong now."""
+    world = World(n=n, k=2, known=1.0, prompts=prompts)
+    before = world.snapshot()
+    world.train(lost=1.0)
+    world.guess = np.tile(1 - world.answer, (prompts, 1))
+    row = row_of((before, world.snapshot()))
+    assert row.value("knowledge_lost") == 2.0, "kept as it is"
+    said = headline(row)
+    texts = [said.detail, *said.notes, Gate.parse("knowledge_lost>0.05").judge([row]).whole_message]
+    shares = [float(share.replace("−", "-")) for text in texts for share in re.findall(r"[−\d.]+(?=[%,\]])", text)]
+    assert "lost 100.0%" in said.detail and all(-100 <= share <= 100 for share in shares), texts
+    assert row_of((world.snapshot(), before)).value("knowledge_lost") == -2.0
+    assert headline(row_of((world.snapshot(), before))).detail.startswith("lost −100.0%")
+
+
+def test_a_negative_estimate_is_shown_as_none_with_its_real_upper_end():
+    row = next(row for seed in range(20) if (row := trained(n=300, seed=seed)).value("knowledge_lost") < 0)
+    assert in_words(row, "knowledge_lost") == f"0.0% [0.0, {percent(row.value('knowledge_lost_high'))[:-1]}]"
+
+
+def test_all_that_is_no_longer_answered_is_all():
+    facts = [f"f{i}" for i in range(300)]
+    said = headline(row_of((recalled("r", [1] * 300, facts), recalled("r", [0] * 300, facts))))
+    assert said.sentence == "all of the 300 facts it answered are no longer answered in this prompt"
 
 
 def test_everything_overwritten_is_not_more_than_was_known():

@@ -225,20 +225,27 @@ function table(head, rows, { caption = null } = {}) {
   );
 }
 
-/** A number and its interval, for a table cell. */
 // Differences of shares, which may be below 0; the last ones only where the method is "net".
 const SIGNED = ["net_change", "knowledge_lost_net"];
-const NET = ["knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting"];
+const NET = ["knowledge_lost", "knowledge_gained", "known_lost", "spurious_forgetting", "macro_knowledge_lost", "stage_knowledge_lost"];
 
-/** The interval of a share, its ends cut off where no share can be; an end is not inside of its number. */
-function endsOf(series, metric, i = series.n.length - 1) {
-  const [value, low, high] = ["", "_low", "_high"].map((end) => series[metric + end]?.[i]);
-  if (!isNumber(value) || !isNumber(low) || !isNumber(high)) return "";
+/** A share, or an end of its interval, as it is shown: cut off where no share can be. Estimates are kept unclipped. */
+function possible(series, metric, value) {
   const net = SIGNED.includes(metric) || (NET.includes(metric) && lastOf(series, "knowledge_method") === "net");
-  return interval(Math.max(low, net ? -1 : Math.min(value, 0)), Math.min(high, Math.max(value, 1)));
+  return isNumber(value) ? Math.min(Math.max(value, net ? -1 : 0), 1) : null;
 }
 
-const estimateOf = (series, metric, i = series.n.length - 1) => [percent(series[metric]?.[i]) + " ", el("span", { class: "ci" }, endsOf(series, metric, i))];
+const shareOf = (series, metric, i = series.n.length - 1, digits = 1) => percent(possible(series, metric, series[metric]?.[i]), digits);
+
+/** The interval of a share within what is possible, "" where all of it is beyond. */
+function endsOf(series, metric, i = series.n.length - 1) {
+  const [low, high] = ["_low", "_high"].map((end) => series[metric + end]?.[i]);
+  const [from, to] = [low, high].map((end) => possible(series, metric, end));
+  return low < high && from === to ? "" : interval(from, to);
+}
+
+/** A share and its interval, for a table cell. */
+const estimateOf = (series, metric, i = series.n.length - 1) => [shareOf(series, metric, i) + " ", el("span", { class: "ci" }, endsOf(series, metric, i))];
 const withInterval = (value, low, high) => [percent(value) + " ", el("span", { class: "ci" }, interval(low, high))];
 
 // ---------------------------------------------------------------- the tip beside the pointer

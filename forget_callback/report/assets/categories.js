@@ -43,7 +43,7 @@ function drawMap() {
     run.steps.map((_, i) => {
       const series = probe.series[name];
       const ends = series[`${chosen.map}_low`] ? " " + endsOf(series, chosen.map, i) : "";
-      return `<b>${percent(values[r][i])}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
+      return `<b>${shareOf(series, chosen.map, i)}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
     }),
   );
   const ground = colour("sunken");
@@ -66,7 +66,7 @@ function drawMap() {
   const pick = (keep) => rows.map((name, r) => run.steps.map((_, i) => (keep(name, i) ? values[r][i] : null)));
   const traces = [{ ...cells, z: pick(sure), colorbar }];
   if (marked) {
-    const label = rows.map((name, r) => run.steps.map((_, i) => (!sure(name, i) ? "" : run.steps.length > (narrow ? 6 : 14) ? "●" : percent(values[r][i], 0))));
+    const label = rows.map((name, r) => run.steps.map((_, i) => (!sure(name, i) ? "" : run.steps.length > (narrow ? 6 : 14) ? "●" : shareOf(probe.series[name], chosen.map, i, 0))));
     Object.assign(traces[0], { text: label, texttemplate: "%{text}", textfont: { size: 11 } });
     traces.unshift({ ...cells, z: pick((name, i) => !sure(name, i)), showscale: false, opacity: PALE });
   }
@@ -183,7 +183,7 @@ function drawCategoryTable() {
       cells: [
         categoryName(name) + other,
         [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost")].flat(),
-        percent(last("knowledge_gained")), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
+        shareOf(series, "knowledge_gained"), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],
     };

@@ -166,11 +166,11 @@ function curveTraces({ run, r, category, series }, n) {
   const single = chosen.categories.length === 1;
   const line = several && single ? all[r % all.length] : curveColours().get(category);
   const name = [several ? run.name : null, single && several ? null : categoryName(category)].filter(Boolean).join(" · ");
-  const show = tone === "nats" ? (value) => `${decimal(value, 3)} nats` : percent;
+  const show = tone === "nats" ? (i) => `${decimal(values[i], 3)} nats` : (i) => shareOf(series, chosen.metric, i);
   const hover = kept.map((i) => {
     const ends = low && isNumber(low[i]) ? ` ${plain(endsOf(series, chosen.metric, i))}` : "";
     const span = chosen.metric === "knowledge_lost" && rangeText(series, i) ? `<br>${rangeText(series, i)}` : "";
-    return `<b>${show(values[i])}</b>${ends}${span}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
+    return `<b>${show(i)}</b>${ends}${span}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
   });
   const pick = (list) => kept.map((i) => list[i]);
   const traces = [];

@@ -34,6 +34,6 @@ function drawLosses() {
   replace($("#loss-note"), [
     isNumber(last("knowledge_lost")) ? "" : "The last checkpoint did not ask all prompt variants: there are raw numbers only.",
     `At the last checkpoint, as shares of the items of ${probeName(probe.name)}.`,
-    isNumber(macro) ? `Mean over the probes: ${percent(macro)} lost.` : "",
+    isNumber(macro) ? `Mean over the probes: ${shareOf(series, "macro_knowledge_lost")} lost.` : "",
   ].filter(Boolean).join(" "));
 }

@@ -29,7 +29,7 @@ function drawDifferences() {
     return {
       cells: [
         `${second} minus ${first}`,
-        [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(lost) + " "), el("span", { class: "ci" }, interval(low, high))],
+        [el("span", { class: sure ? (lost > 0 ? "down" : "up") : null }, signed(within(lost)) + " "), el("span", { class: "ci" }, interval(within(low), within(high)))],
         finding,
         paired && between ? `${count(between.n01)} vs. ${count(between.n10)}` : "different items",
         paired && between ? withInterval(between.net_change, between.net_change_low, between.net_change_high) : "–",
@@ -42,5 +42,8 @@ function drawDifferences() {
   const paired = found.some((one) => one.paired);
   replace($("#differences-note"), rows.length ? `${paired ? "Runs that answered the same items are compared item by item (paired); right in only one: items right in the first-named run only vs. in the other only. " : ""}p is McNemar's mid-p test of equal accuracy, one pair at a time.` : "");
 }
+
+/** A difference of two shares within what is possible. */
+const within = (value) => (isNumber(value) ? Math.min(Math.max(value, -1), 1) : value);
 
 const pText = (p) => (!isNumber(p) ? "–" : p < 0.001 ? "< 0.001" : p.toFixed(3));
