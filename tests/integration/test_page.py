@@ -69,7 +69,11 @@ def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
         rows = page.locator("#category-table tbody tr").all_inner_texts()
         for name, values in {"whole probe": own, **own["categories"]}.items():
             row = next(row for row in rows if re.match(rf"{name}( \(no longer answered\))?\t", row))
-            shown = [percent(values[m]) for m in ("accuracy_before", "accuracy_after", "forgetting", "knowledge_lost")]
+            # An estimate below 0 is kept, and shown as none.
+            shown = [
+                percent(max(values[m], 0))
+                for m in ("accuracy_before", "accuracy_after", "forgetting", "knowledge_lost")
+            ]
             assert all(number in row for number in shown), (row, shown)
     see(page, "downloads")
     with page.expect_download() as got:
@@ -521,6 +525,31 @@ def test_odd_runs_have_their_empty_states(show, tmp_path):
     page.keyboard.press("Escape")
     see(page, "about")
     assert "not recorded" in page.locator("#facts").inner_text()
+
+
+@pytest.mark.parametrize("n", [1, 10])
+def test_no_share_on_the_page_is_above_100_percent(show, tmp_path, n):
+    """Of two options, all right before and all wrong now, twice as much as was there is lost less gained."""
+    probe = Probe("pairs", [MultipleChoice(f"i{i}", f"{i}?", (" yes", " no"), i % 2, category="c") for i in range(n)])
+    answer, store = np.arange(n) % 2, Store(tmp_path)
+    store.begin([probe])
+    for step, right in ((0, True), (5, False)):
+        given = {
+            "choice": answer if right else 1 - answer,
+            "answer": answer,
+            "n_choices": [2] * n,
+            "category": ["c"] * n,
+        }
+        store.write(Snapshot("pairs", probe.fingerprint, step, probe.ids, np.full(n, float(right)), **given))
+    page = show(write_report(store, tmp_path / "report.html"))
+    for card in ("category-numbers", "map"):
+        see(page, card)
+    shares = [float(share) for share in re.findall(r"(\d+\.\d)(?=%|\]|, )", page.locator("main").inner_text())]
+    assert 100.0 in shares and max(shares) == 100.0
+    hover = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].flatMap((one) => one.data).map((one) => one.hovertext)"
+    )
+    assert "<b>100.0%</b>" in json.dumps(hover) and "200.0" not in json.dumps(hover)
 
 
 def test_ten_thousand_items_and_fifty_checkpoints_open_at_once(browser, tmp_path, capsys):
