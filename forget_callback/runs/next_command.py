@@ -54,5 +54,9 @@ def _is_on_path(name: str, program: Path) -> bool:
 
 def _from_here(program: Path) -> str:
     """Its path as a shell in the current directory takes it."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it was deleted meanwhile
+        return str(program)
     path = Path(os.path.abspath(program))
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

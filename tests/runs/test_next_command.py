@@ -92,3 +92,10 @@ def test_without_the_program_it_is_the_module(environment, active):
     path = [environment] if active else []
     line = printed([environment / "python", "-c", CODE], cwd=environment.parents[1], path=path)
     assert shlex.split(line) == ["python" if active else ".venv/bin/python", "-m", "forget_callback", *ARGUMENTS]
+
+
+def test_a_directory_that_was_deleted_meanwhile_costs_nothing(environment, tmp_path):
+    code = f"import os, shutil, tempfile; d = tempfile.mkdtemp(); os.chdir(d); shutil.rmtree(d); {CODE}"
+    own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(map(str, [PACKAGE, *map(Path, sys.path[1:])]))}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=own, check=True)
+    assert "compare" in shlex.split(done.stdout)
