@@ -29,9 +29,13 @@ HERE = Path(__file__).resolve().parent
 
 def numbers_of(run: Path) -> dict[str, Any]:
     """What the picture shows: a row an evaluation, and the loss of every step."""
-    history = pd.read_parquet(run / "forget" / "history.parquet")
-    rows = history[(history["category"] == "") & (history["probe"] != "all")].sort_values("step")
-    logged = json.loads((run / "trainer_state.json").read_text(encoding="utf-8"))["log_history"]
+    history, state = run / "forget" / "history.parquet", run / "trainer_state.json"
+    for file in (history, state):
+        if not file.is_file():
+            raise SystemExit(f"{run} is no finished run of the demo: it has no {file.relative_to(run)}")
+    table = pd.read_parquet(history)
+    rows = table[(table["category"] == "") & (table["probe"] != "all")].sort_values("step")
+    logged = json.loads(state.read_text(encoding="utf-8"))["log_history"]
     kept = rows[list(NUMBERS)].round(4).to_dict("records")
     return {
         "probe": rows["probe"].iloc[0],

@@ -28,6 +28,7 @@ from forget_callback.training import schedule
 from forget_callback.training.attachment import Start, attach, calling_trainers, trainer_of
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.record import Record, record_unwatched
+from forget_callback.training.remarks import unknown_best
 from forget_callback.training.session import Session
 from forget_callback.training.setup import OnError, Settings, Variants, errors, metric_names
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
@@ -209,6 +210,7 @@ class ForgetCallback(TrainerCallback):
                 "this model was trained by another trainer, whose training did not end: the baseline of this run is "
                 "the model as it is now, and what was lost by then does not show"
             )
+        self._check_best(args, trainer)
         self._end(keep=before is not None)
         self._record, self._state = Record(), state
         self._start = Start(trainer, args, state, model, trained=trained)
@@ -309,6 +311,15 @@ class ForgetCallback(TrainerCallback):
         if self._session is not None:
             self._session.stop() if keep else self._session.close()
         self._session = self._state = self._start = None
+
+    def _check_best(self, args: TrainingArguments, trainer: Any) -> None:
+        """Reports that the Trainer will look for a metric of ours that there is not: it would end the run."""
+        key, evaluates = args.metric_for_best_model, args.eval_strategy != "no"
+        foreign = getattr(trainer, "compute_metrics", None) is not None and "forget" not in (key or "")
+        said = unknown_best(key, self.settings.evaluation_names) if evaluates and not foreign else ""
+        if said:
+            with errors(self.settings.on_error, lambda error: alarm(str(error)), starting=True):
+                raise ValueError(said)
 
     def _count(self, state: TrainerState) -> None:
         if self._session is not None:

@@ -100,6 +100,15 @@ def test_scripts_read_a_run(forgot, monkeypatch, capsys, name, said):
     assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_picture_of_a_run_that_did_not_end_is_an_error_in_words(forgot, tmp_path, monkeypatch, begun):
+    run = forgot if begun else tmp_path / "nosuch"
+    monkeypatch.setattr(sys, "argv", ["forgetting.py", str(run), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=re.escape(f"{run} is no finished run of the demo: it has no ")):
+        runpy.run_path(str(EXAMPLES / "forgetting.py"), run_name="__main__")
+    assert not (tmp_path / "forgetting.json").exists()
+
+
 def test_the_notebook_runs_from_top_to_bottom(forgot):
     cells = json.loads((EXAMPLES / "plot_a_run.ipynb").read_text(encoding="utf-8"))["cells"]
     names = {}

@@ -6,10 +6,68 @@ Training steps and evaluations cost very different amounts of time, so each is m
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Protocol
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
+
+
+class Tracks(Protocol):
+    """What shows how far some steps are; rich's `Progress` does too."""
+
+    def track(self, sequence: Sequence[int], *, description: str) -> Iterable[int]:
+        """Gives the steps one by one."""
+
+
+class Stages:
+    """How far each stage of a program is: a bar on a terminal, elsewhere a line now and then.
+
+    Args:
+        console: Where to say it.
+        pause: Seconds between two lines; the first line of a stage comes after a fifth of that.
+    """
+
+    def __init__(self, console: Console, *, pause: float = 15.0) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._bars = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._console, self._pause = console, pause
+
+    def __enter__(self) -> Stages:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, what: str, total: int) -> Callable[[int], None]:
+        """Begins a stage; gives what is called with the steps that are done."""
+        task = self._bars.add_task(what, total=total)
+        begun, due = time.monotonic(), self._pause / 5
+
+        def advance(done: int) -> None:
+            nonlocal due
+            self._bars.update(task, completed=done)
+            passed = time.monotonic() - begun
+            if self._bars.disable and passed >= due and done < total:
+                due = passed + self._pause
+                left = duration(passed / done * (total - done))
+                self._console.print(
+                    f"{what}: {done:,} of {total:,} steps, {left} left", highlight=False, soft_wrap=True
+                )
+
+        return advance
+
+    def track(self, sequence: Sequence[int], *, description: str) -> Iterator[int]:
+        """Gives the steps of a stage one by one."""
+        advance = self.begin(description, len(sequence))
+        for done, step in enumerate(sequence, start=1):
+            yield step
+            advance(done)
 
 
 class TimeLeft(TrainerCallback):

@@ -13,13 +13,13 @@ from typing import Any
 import datasets
 import transformers
 from rich.console import Console
-from rich.progress import Progress
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback.callback import ForgetCallback
 from forget_callback.demo import tiny
+from forget_callback.demo.clock import Stages
 from forget_callback.demo.offline import offline_run, wandb_offline_unless_configured
 from forget_callback.demo.tiny import ON_CPU, conversation
 from forget_callback.probes.load import load_probe
@@ -53,9 +53,9 @@ def run_demo(
         probes = [load_probe(f"builtin:facts?kind={kind}", limit=FACTS, seed=seed) for kind in ("choice", "recall")]
         facts, new = tiny.known_facts(*probes), tiny.invented_facts(samples, random.Random(seed))
         mixed = [(f.question, f.answer) if rng.random() < replay else pair for pair in new for f in [rng.choice(facts)]]
-        with tiny.progress_bar(notes) as progress:
+        with Stages(notes) as stages:
             texts = [" ".join(pair) for pair in new]
-            model, tokenizer = tiny.make_taught_model(facts, texts, seed=seed, progress=progress)
+            model, tokenizer = tiny.make_taught_model(facts, texts, seed=seed, progress=stages)
             steps = -(-samples // BATCH)
             callback = ForgetCallback(probes, every=max(1, steps // EVALUATIONS))
             training = {
@@ -67,7 +67,7 @@ def run_demo(
                 "logging_steps": max(1, steps // (2 * EVALUATIONS)),
                 "seed": seed,
             }
-            trainer = make_trainer(model, tokenizer, mixed, [callback, _Bar(progress, method)], method, training)
+            trainer = make_trainer(model, tokenizer, mixed, [callback, _Bar(stages, method)], method, training)
             with wandb_offline_unless_configured(out):
                 trainer.train()
             trainer.save_model(str(out / "model"))
@@ -128,13 +128,13 @@ def show(callback: ForgetCallback, probes: list[Probe], out: Path, results: Cons
 
 
 class _Bar(TrainerCallback):
-    """The training run as one bar."""
+    """The training run as one stage."""
 
-    def __init__(self, progress: Progress, method: str) -> None:
-        self.progress, self.method = progress, method
+    def __init__(self, stages: Stages, method: str) -> None:
+        self.stages, self.method = stages, method
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.task = self.progress.add_task(f"fine-tuning with {self.method.upper()}", total=state.max_steps)
+        self.advance = self.stages.begin(f"fine-tuning with {self.method.upper()}", state.max_steps)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress.update(self.task, completed=state.global_step)
+        self.advance(state.global_step)

@@ -15,11 +15,10 @@ from typing import Any
 import datasets
 import torch
 import transformers
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from forget_callback.demo.clock import Tracks
 from forget_callback.probes.items import MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 
@@ -121,7 +120,7 @@ def make_taught_model(
     texts = [text for fact in facts for text in fact.texts]
     tokenizer = make_tokenizer([*texts, *others])
     model = make_model(tokenizer, hidden_size=hidden_size)
-    teach(model, tokenizer, texts, seed=seed, **how)
+    teach(model, tokenizer, texts, seed=seed, what=f"{len(facts)} facts", **how)
     return model, tokenizer
 
 
@@ -131,12 +130,17 @@ def teach(
     texts: list[str],
     *,
     seed: int,
-    progress: Progress | None = None,
+    progress: Tracks | None = None,
+    what: str = "facts",
     steps: int = 300,
     batch_size: int = 64,
     learning_rate: float = 3e-3,
 ) -> None:
-    """Trains until the texts are known by heart, in a plain loop."""
+    """Trains until the texts are known by heart, in a plain loop.
+
+    Args:
+        what: The texts, for people.
+    """
     ids = [torch.tensor(tokenizer.encode(text)) for text in texts]
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
@@ -144,7 +148,8 @@ def teach(
     order: list[int] = []
     model.train()
     rounds = range(steps)
-    for _ in rounds if progress is None else progress.track(rounds, description=f"teaching {len(texts) // 3} facts"):
+    said = f"teaching {what} to a tiny model"
+    for _ in rounds if progress is None else progress.track(rounds, description=said):
         while len(order) < batch_size:
             order += torch.randperm(len(ids), generator=generator).tolist()
         batch, order = [ids[i] for i in order[:batch_size]], order[batch_size:]
@@ -164,12 +169,6 @@ def starts_with_s(completions: list[Conversation], **kwargs: Any) -> list[float]
 def conversation(question: str, answer: str) -> Conversation:
     """A question and its answer, as TRL takes them."""
     return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-
-
-def progress_bar(console: Console) -> Progress:
-    """A bar with the steps done and the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 @contextlib.contextmanager

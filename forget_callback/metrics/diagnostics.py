@@ -150,8 +150,8 @@ def _baseline_knowledge(before: Snapshot, changed: Transitions) -> Iterator[tupl
             )
         else:
             said += (
-                "there is little to forget and the rest is guessing, so knowledge_lost is rather too low than false; "
-                "use easier items, or a probe that the model knows"
+                "there is little to forget, and most right answers are guessed, so knowledge_lost may miss a real loss "
+                "and hardly ever reports a false one; use easier items, or a probe that the model knows"
             )
         yield "little_known", said
     where = _below_chance(before)

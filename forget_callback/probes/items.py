@@ -89,10 +89,12 @@ class MultipleChoice:
         require(len(self.choices) >= 2, self, "choices", f"expected two or more, got {len(self.choices)}")
         for choice in self.choices:
             require_text(self, "choices", choice)
-        require(
-            is_whole(self.answer), self, "answer", f"expected the index of the right choice, got {quoted(self.answer)}"
-        )
         last = len(self.choices) - 1
+        if not is_whole(self.answer):
+            same = [i for i, choice in enumerate(self.choices) if choice.strip() == str(self.answer).strip()]
+            meant = f"; did you mean {same[0]}?" if len(same) == 1 else ""
+            said = f"expected the index of the right choice, got {quoted(self.answer)}; the first choice is 0{meant}"
+            require(False, self, "answer", said)
         require(0 <= self.answer <= last, self, "answer", f"expected an index from 0 to {last}, got {self.answer}")
         for name in ("contexts", "lengths"):
             given = getattr(self, name)

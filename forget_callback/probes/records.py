@@ -82,7 +82,8 @@ def parse_item(record: object) -> Item:
             )
     for key in ("id", "prompt", "choices", "answer"):
         if key in known and key not in given:
-            raise ValueError(f"item {quoted(name)}, field {key!r}: missing for {kind}")
+            remedy = "; give each item an id of its own, by which snapshots are joined" if key == "id" else ""
+            raise ValueError(f"item {quoted(name)}, field {key!r}: missing for {kind}{remedy}")
     if is_whole(name):
         given["id"] = str(name)
     answer = given["answer"]

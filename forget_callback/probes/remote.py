@@ -17,6 +17,7 @@ _SECONDS = 10.0  # to hear from the hub
 # Classes of huggingface_hub, datasets, requests and whatever its httpx is called, by name: none need be loaded.
 _NOT_THERE = {"RepositoryNotFoundError", "DatasetNotFoundError", "RevisionNotFoundError"}
 _NO_NETWORK = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "ProxyError", "gaierror", "Timeout"}
+_SUFFIXES = {".jsonl", ".json", ".csv", ".parquet", ".txt"}  # of files with data: no hub id ends so
 _LOG_IN = "log in with 'hf auth login'"
 
 
@@ -79,6 +80,18 @@ def require_model(name: str) -> None:
     """
     if (problem := model_problem(name)) is not None:
         raise ValueError(f"no model at {quoted(name, 200)}: {problem}")
+
+
+def file_problem(name: str) -> str | None:
+    """Why a name stands for no data, found out at once: it is that of a file or path that is not there.
+
+    Args:
+        name: A file, directory or hub id.
+    """
+    path = Path(name)
+    if path.exists() or not (path.suffix.casefold() in _SUFFIXES or looks_like_path(name)):
+        return None
+    return f"no such file or directory{did_you_mean(path, beside(path))}"
 
 
 def looks_like_path(name: str) -> bool:

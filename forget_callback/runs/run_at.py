@@ -50,8 +50,11 @@ class RunAt:
         return Stage(before.number + (last.step > 0), before.samples_before + trained)
 
 
-def open_run(run: str | os.PathLike[str]) -> RunAt:
+def open_run(run: str | os.PathLike[str], *, others: str = "") -> RunAt:
     """What RUN or RUN@N names.
+
+    Args:
+        others: What else the user may name there, for the error.
 
     Raises:
         ValueError: If there is no run there.
@@ -62,16 +65,15 @@ def open_run(run: str | os.PathLike[str]) -> RunAt:
     path = Path(directory if named else text)
     store = Store(path)
     if not store.exists:
-        raise ValueError(
-            f"{printable(text)} is not a run: expected a directory that holds forget/, RUN or RUN@STEP{_instead(path)}"
-        )
+        missing = "" if path.exists() else f"no such file or directory{f' as {quoted(str(path))}' if named else ''}; "
+        expected = f"expected a directory that holds forget/, RUN or RUN@STEP{others}"
+        raise ValueError(f"{printable(text)} is not a run: {missing}{expected}{_instead(path)}")
     return RunAt(store, int(step) if named else None)
 
 
 def _instead(path: Path) -> str:
-    """Why a path is no run, and which one was probably meant: one of that name, or one within it."""
+    """Which run was probably meant by a path that is none: one of that name, or one within it."""
     if not path.exists():
-        runs = [one for one in beside(path) if Store(one).exists]
-        return f"; there is no {quoted(str(path), 200)}{did_you_mean(path, runs)}"
+        return did_you_mean(path, [one for one in beside(path) if Store(one).exists])
     within = [one for one in sorted(path.iterdir()) if Store(one).exists] if path.is_dir() else []
     return f"; did you mean {quoted(str(within[-1]), 200)}?" if within else ""

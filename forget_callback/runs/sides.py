@@ -19,6 +19,9 @@ from forget_callback.runs.store import Store
 from forget_callback.snapshots.logs.files import PACKED, read_text, suffix_of
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
+# What may be compared beside runs.
+_OTHERS = ", a snapshot file, or logs of lm-eval, lighteval or inspect"
+
 
 @dataclass(frozen=True)
 class Side:
@@ -90,7 +93,7 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
         one = Snapshot.load(source)
         run = one.metadata.get("run") or _run_around(Path(source))
         return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, run, one.step)
-    named = open_run(source)
+    named = open_run(source, others=_OTHERS)
     store, probes = named.store, named.store.probes()
     step, name = named.step, source.rpartition("@")[0] if named.step is not None else source
     if step is None:

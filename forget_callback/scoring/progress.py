@@ -25,6 +25,12 @@ Work: TypeAlias = Mapping[str, float]
 ROWS, TEXTS = "rows", "texts"
 # Seconds: what takes less is not announced.
 LONG = 20.0
+# Seconds: with what takes more, about 6 minutes, it is said how it would take less.
+_TOO_LONG = 330.0
+_ADVICE = (
+    'to make that shorter, ask fewer items, as in "builtin:facts?limit=300", or one prompt of each, as in '
+    '"builtin:facts?variants=off"'
+)
 # Seconds of one kind of work after which its rate is known.
 _ENOUGH = 2.0
 # Seconds without a rate after which a line names the work in progress.
@@ -34,9 +40,10 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 
 @dataclass
 class Pace:
-    """What a unit of each kind of work took at the last scoring, in seconds; shared by scorers of one model."""
+    """What a unit of each kind of work took at the last scoring, in seconds; shared by scorers of a run."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    advised: bool = False  # on how to make it shorter, once a run
 
 
 def about(seconds: float) -> str:
@@ -165,6 +172,9 @@ class _Clock:
         if seconds >= LONG:
             self._said = how_much
             say(text)
+        if seconds >= _TOO_LONG and not self.pace.advised:
+            self.pace.advised = True
+            say(_ADVICE)
 
     def _say_what(self) -> None:
         if not self._said and not any(self._done.values()):

@@ -21,7 +21,7 @@ from rich.console import Console
 from forget_callback.callback import ForgetCallback
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.probes.remote import hub_problem, looks_like_path
+from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.report.terminal import curve_table
 from forget_callback.scoring.distributed import rank
@@ -180,8 +180,8 @@ def _load(name: str, config: str | None, split: str) -> Any:
     from datasets import load_dataset
 
     is_file = name.endswith((".json", ".jsonl"))
-    if (is_file or looks_like_path(name)) and not Path(name).exists():
-        raise ValueError(f"dataset {quoted(name)}: no such file or directory")
+    if (missing := file_problem(name)) is not None:
+        raise ValueError(f"dataset {quoted(name)}: {missing}")
     try:
         return load_dataset("json", data_files={split: name}) if is_file else load_dataset(name, name=config)
     except Exception as error:  # of any layer

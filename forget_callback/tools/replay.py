@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
-from forget_callback.probes.remote import hub_problem, looks_like_path
+from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.runs.item_changes import expected
 from forget_callback.runs.run_at import RunAt, open_run
 
@@ -123,10 +123,8 @@ def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
     from datasets import load_dataset
 
     kind = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(Path(source).suffix)
-    if kind is not None and not Path(source).is_file():
-        raise ValueError(f"pool {quoted(source)}: no such file")
-    if looks_like_path(source) and not Path(source).exists():
-        raise ValueError(f"pool {quoted(source)}: no such file or directory")
+    if (problem := file_problem(source)) is not None:
+        raise ValueError(f"pool {quoted(source)}: {problem}")
     try:
         rows = load_dataset(kind or source, data_files={split: source} if kind else None, split=split)
     except Exception as error:  # of any layer

@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.spacing import spacing_problem
-from forget_callback.runs.history import Row
+from forget_callback.probes.suggest import closest
+from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.runs.stopping import LOSSES, StopRule, can_fire
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -73,6 +75,27 @@ def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Se
                 f"stop rule {rule.metric} > {rule.above:g} can never fire: even if every item that is right now were "
                 "forgotten, these items could not show it; lower the threshold or add items"
             )
+
+
+def unknown_best(key: str | None, metrics: Mapping[str, str]) -> str:
+    """What to say where the best model is chosen by a key of ours that no evaluation has, "" where it is not.
+
+    Args:
+        key: The Trainer's `metric_for_best_model`.
+        metrics: The metric of each key of ours.
+    """
+    wanted = f"eval_{(key or '').removeprefix('eval_')}".replace("/", "_")
+    own = wanted.startswith("eval_forget_") or wanted.removeprefix("eval_").removeprefix("forget_") in ALL_METRICS
+    if not own or f"eval_{(key or '').removeprefix('eval_')}" in metrics:
+        return ""
+    named = max((one for one in ALL_METRICS if wanted.endswith(f"_{one}")), key=len, default=None)
+    alike = [one for one, metric in metrics.items() if named in (None, metric)]
+    meant = closest(wanted, alike) or (None if named is None else alike[0])
+    remedy = f"there are {', '.join(list(metrics)[:2])}, ..." if meant is None else f"did you mean {meant!r}?"
+    return (
+        f"metric_for_best_model={quoted(key)} is no metric of any evaluation of this run, so the Trainer ends with a "
+        f"KeyError at the first one; {remedy}"
+    )
 
 
 def best_model(key: str | None, metrics: Mapping[str, str], *, greater: bool | None) -> str:

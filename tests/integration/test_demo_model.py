@@ -361,6 +361,7 @@ def test_a_file_that_holds_no_samples_is_an_error_in_words(run_cli, directory, t
         (tmp_path / file).write_text(text)
     status, _, err = run_cli("demo", "--model", directory, "--data", name, "--out", tmp_path / "run")
     assert status == 2 and name in err and len(err.strip().splitlines()) <= 2
+    assert ("no such file or directory" in err) == (name == "missing.jsonl")
 
 
 BAD_MODELS = {

@@ -349,6 +349,22 @@ def test_early_stopping_reads_our_metrics(make_sft, probe):
     assert trainer.state.global_step == next(i for i in range(1, len(drift) + 1) if drift[i] >= min(drift[:i])) + 1
 
 
+def test_a_best_model_by_a_probe_of_another_name_is_said_before_the_first_step(make_sft, probe, caplog):
+    config = {"eval_strategy": "steps", "eval_steps": 2, "metric_for_best_model": "eval_forget_facts_knowledge_lost"}
+    callback = ForgetCallback(probe)
+    trainer = make_sft([callback], **config)
+    with pytest.raises(KeyError, match="eval_forget_facts_knowledge_lost"):
+        trainer.train()
+    said = [one for one in caplog.records if "did you mean 'eval_forget_mini_knowledge_lost'?" in one.getMessage()]
+    assert [one.levelname for one in said] == ["ERROR"]
+    assert caplog.records.index(said[0]) == 0, "before anything is measured"
+    assert trainer.state.global_step == 2, "and what this callback could do was done"
+    trainer = make_sft([ForgetCallback(probe, on_error="refuse")], **config)
+    with pytest.raises(ValueError, match="did you mean 'eval_forget_mini_knowledge_lost'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
 def test_a_failing_probe_does_not_stop_training_unless_asked(make_sft, probe, monkeypatch, caplog):
     calls = []
 

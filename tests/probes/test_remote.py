@@ -9,7 +9,7 @@ import huggingface_hub.errors as hub
 import pytest
 import requests
 
-from forget_callback.probes.remote import hub_problem, looks_like_path, model_problem, require_model
+from forget_callback.probes.remote import file_problem, hub_problem, looks_like_path, model_problem, require_model
 
 
 @pytest.fixture
@@ -118,6 +118,15 @@ def test_errors_of_every_layer_are_read(error, problem):
 def test_what_is_not_there_is_no_matter_of_the_network(kind, problem):
     cls = getattr(hub, kind, None) or type(kind, (FileNotFoundError,), {})
     assert hub_problem("org/x", raised(cls.__new__(cls), OSError("not there"))).startswith(problem)
+
+
+@pytest.mark.parametrize("name", ["mine.jsonl", "org/mine.JSON", "a.csv", "a.parquet", "a.txt", "./a", "a/b/c"])
+def test_data_that_can_only_be_a_file_are_missed_at_once(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert file_problem(name) == "no such file or directory"
+    (tmp_path / "main.jsonl").touch()
+    assert file_problem("mian.jsonl") == "no such file or directory; did you mean 'main.jsonl'?"
+    assert file_problem("main.jsonl") is file_problem("org/name") is file_problem("gsm8k") is None
 
 
 def test_paths_and_hub_ids():

@@ -1,8 +1,11 @@
 """What is said before something takes long: measured, once, and only where it does; by a clock of its own."""
 
+import re
+
 import pytest
 
 from forget_callback.probes.items import Recall
+from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import progress
 from forget_callback.scoring.progress import ROWS, TEXTS, Pace, about, progress_of, what_is_scored
@@ -30,7 +33,21 @@ def do(clock, work, seconds, *, pace=None, steps=10, wanted="lines", waits=0.0):
 @pytest.mark.parametrize("per_row, expected", [(0.1, "about 2 minutes"), (0.4, "about 7 minutes")])
 def test_what_takes_long_is_said_once_at_the_rate_that_was_measured(clock, capsys, per_row, expected):
     do(clock, {ROWS: 1000.0}, {ROWS: per_row})
-    assert capsys.readouterr().err == f"scoring X: {expected}\n"
+    assert capsys.readouterr().err.splitlines()[0] == f"scoring X: {expected}"
+
+
+def test_how_to_make_it_shorter_is_said_once_a_run_and_only_where_it_is_long(clock, capsys):
+    pace = Pace()
+    do(clock, {ROWS: 1000.0}, {ROWS: 0.3}, pace=pace)
+    assert "shorter" not in capsys.readouterr().err
+    for _ in range(2):
+        do(clock, {ROWS: 4000.0}, {ROWS: 0.3}, pace=pace)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" minutes")[0] for line in lines if "about" in line] == ["scoring X: about 20"] * 2
+    assert [line for line in lines if "shorter" in line] == [lines[1]]
+    specs = re.findall(r'"(.*?)"', lines[1])
+    few, one = map(load_probe, specs)
+    assert len(few) == 300 and one.n_variants == 1, "what is advised does what it says"
 
 
 def test_what_is_quick_is_not_announced_and_nothing_is_where_nothing_is_wanted(clock, capsys):
@@ -59,7 +76,7 @@ def test_generated_answers_are_not_timed_by_the_rate_of_choices(clock, capsys):
     assert first == "scoring X: about 2 minutes, and then answers are generated"
     assert second == "generating answers: about 4 minutes"
     do(clock, {ROWS: 1000.0, TEXTS: 800.0}, seconds, pace=pace)
-    assert capsys.readouterr().err == "scoring X: about 6 minutes\n"
+    assert capsys.readouterr().err.splitlines()[0] == "scoring X: about 6 minutes"
 
 
 def test_where_nothing_is_measured_for_long_it_is_said_what_goes_on(monkeypatch, capsys):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from forget_callback.training.remarks import best_model
+from forget_callback.runs.history import ALL_METRICS
+from forget_callback.training.remarks import best_model, unknown_best
 
 OURS = {f"eval_forget_facts_{name}": name for name in ("knowledge_lost", "forgetting_low", "drift", "accuracy_after")}
 
@@ -35,3 +36,24 @@ def test_the_trainers_default_keeps_what_forgot_most(tmp_path):
         return TrainingArguments(str(tmp_path), **known, **given).greater_is_better
 
     assert better() is True and better(greater_is_better=False) is False
+
+
+@pytest.mark.parametrize(
+    "key, meant",
+    [
+        ("eval_forget_facts_knowledge_lost", "did you mean 'eval_forget_ten_knowledge_lost'?"),
+        ("forget_facts_knowledge_lost_low", "did you mean 'eval_forget_ten_knowledge_lost_low'?"),
+        ("forget_ten_knowlege_lost", "did you mean 'eval_forget_ten_knowledge_lost'?"),
+        ("forget/ten/drift", "did you mean 'eval_forget_ten_drift'?"),
+        ("knowledge_lost", "did you mean 'eval_forget_ten_knowledge_lost'?"),
+    ],
+)
+def test_a_best_model_by_a_number_that_is_not_there_is_remarked(key, meant):
+    names = {f"eval_forget_ten_{metric}": metric for metric in ALL_METRICS}
+    said = unknown_best(key, names)
+    assert repr(key) in said and meant in said
+
+
+@pytest.mark.parametrize("key", [None, "loss", "eval_loss", "eval_reward", "forget_ten_drift", "eval_forget_ten_drift"])
+def test_a_best_model_by_what_is_there_or_is_not_ours_is_not_remarked(key):
+    assert unknown_best(key, {"eval_forget_ten_drift": "drift"}) == ""
