@@ -93,6 +93,7 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "stage": {"number": run.stage.number, "samples_before": samples_before},
         "training": {"sentence": run.training.sentence, "described": run.training.described},
         "task": _task(run),
+        "incomplete": run.incomplete,
         "other_baseline": run.other_baseline,
         "steps": [row.step for row in whole],
         "axes": axes,

@@ -30,6 +30,7 @@ class Run:
         again: The model of the first step, scored once more; empty if it was not.
         training: What was trained.
         task: The task's own metrics as the trainer logged them.
+        incomplete: In which ways the record is not that of a whole run, a sentence each.
 
     Raises:
         ValueError: If there is no run, or no checkpoint at which all of its probes were measured.
@@ -50,13 +51,13 @@ class Run:
                 )
             run = named.store
         self.path, self.manifest, self.stage = run.path, run.manifest(), run.stage
-        self.training, self.task = run.training, run.task_curves()
+        self.training, self.task, self.incomplete = run.training, run.task_curves(), run.incomplete()
         self.probes = run.probes() if probes is None else probes
         self.steps = run.steps(*(probe.name for probe in self.probes))
         if not self.steps:
             raise ValueError(
                 f"{run.path} holds no checkpoint at which all of its probes were measured: nothing to report yet "
-                f"({'; '.join(run.incomplete())})"
+                f"({'; '.join(self.incomplete)})"
             )
         self.paths = {probe.name: Paths(probe) for probe in self.probes}
         base = run.beside("baseline", self.probes)

@@ -19,7 +19,7 @@ from forget_callback.runs.formatting import estimate, p_value, percent, share, s
 from forget_callback.runs.history import Row
 
 SIGNIFICANT = 0.05
-NOT_ASKED = "not asked in all variants"
+NOT_ASKED = "what was lost is measured where all prompts are asked"
 METHODS = {
     "choice": "from the chosen options",
     "joint": "options not stored, guesses taken as independent",
@@ -129,7 +129,8 @@ def _sentence(row: Row) -> str:
     if t.n == 0:
         return "nothing to compare, no item was scored both times"
     if not row.confirmed:
-        return f"{NOT_ASKED}, in the first prompt {_raw(t)}, {_accuracy(t)}"
+        moved = f"{t.n10:,} of {t.n:,} {_items(t.n)} went from right to wrong and {t.n01:,} from wrong to right"
+        return f"{moved} in the first prompt alone, {_accuracy(t)}: {NOT_ASKED}"
     say = {"lost": _lost, "moved": _moved, "none": _none, "unclear": _unclear}[t.verdict]
     return say(t)
 

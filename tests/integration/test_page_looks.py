@@ -248,3 +248,49 @@ def test_checkpoints_that_asked_the_first_prompt_alone_are_in_the_curve_and_the_
     assert page.locator("#map-controls select").input_value() == "forgetting"
     page.locator("#map-controls select").select_option("knowledge_lost")
     assert page.locator("#map-controls select").input_value() == "knowledge_lost"
+
+
+def test_a_run_that_was_cut_off_says_so_and_shows_what_it_measured(show, tmp_path):
+    probe = make_probe("facts", 120, kinds=("choice",), variants=True)
+    store = Store(tmp_path)
+    store.begin([probe])
+    for t, snapshot in enumerate(make_snapshots(probe)):
+        store.write(snapshot if t == 0 else replace(snapshot, further=()))
+    store.set_run(status="training", planned_steps=60)
+    page = show(write_report(store, tmp_path / "report.html"))
+    text = "training has not ended: its last snapshot is of step 30 of 60 planned"
+    places = [page.locator(f"#{id}", has_text=text) for id in ("verdict", "warnings")]
+    assert all(place.is_visible() for place in places)
+    assert not page.get_by_text("No warnings.").count()
+    warnings = page.locator("#warnings .advice").count()
+    assert page.locator("#warning-count").inner_text().startswith(f"{warnings} warning")
+    assert page.get_by_label("Metric", exact=True).first.input_value() == "forgetting"
+    (curve,) = page.evaluate(
+        "document.querySelector('#curve-chart').data.filter((one) => one.hoverinfo === 'text').map((one) => [...one.y])"
+    )
+    rows = store.history().select("facts")
+    assert curve == [row.transitions.forgetting for row in rows]
+    heads = page.locator("#category-table th").all_inner_texts()
+    assert heads == ["category", "accuracy", "forgetting (1→0)", "backward transfer (0→1)", "items"]
+    cells = page.locator("#category-table td:nth-child(3)").all_inner_texts()[1:]
+    shares = [float(cell.rstrip("%")) for cell in cells]
+    assert len(shares) == 4 and shares == sorted(shares, reverse=True), "most forgotten first"
+    page.get_by_label("Metric", exact=True).first.select_option("knowledge_lost")
+    assert page.get_by_label("Metric", exact=True).first.input_value() == "knowledge_lost", "who asks for it gets it"
+
+
+@pytest.mark.parametrize("lose", [0.06, 0.3])
+def test_an_interval_above_0_without_the_verdict_has_a_note_at_the_number(show, tmp_path, lose):
+    probe = make_probe("facts", 400, kinds=("choice",), categories=2, variants=True)
+    store = make_run(tmp_path, [probe], lose=lose, seed=8, steps=(0, 10))
+    row = store.history().select("facts")[-1]
+    assert row.numbers["knowledge_lost_low"] > 0
+    claimed = row.transitions.verdict == "lost"
+    assert claimed == (lose == 0.3)
+    page = show(write_report(store, tmp_path / "report.html"))
+    tiles = {text.split("\n")[0]: text for text in page.locator("#loss-tiles .tile").all_inner_texts()}
+    assert ("not established" in tiles["Lost"]) is not claimed
+    assert ("not established" in tiles["Share of what it knew"]) is not claimed
+    assert "not established" not in tiles["Gained"] + tiles["Forgetting (1→0)"]
+    whole = page.locator("#category-table tr.whole").inner_text()
+    assert ("not established" in whole) is not claimed

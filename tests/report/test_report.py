@@ -507,3 +507,30 @@ def test_a_damaged_log_of_the_task_is_an_error_of_the_report(tmp_path):
     (store.path / "task.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"task\.parquet is damaged"):
         write_report(tmp_path / "sft", tmp_path / "page.html")
+
+
+def test_the_page_says_of_each_run_in_which_ways_its_record_is_not_whole(tmp_path):
+    made = {name: make_run(tmp_path / name) for name in ("cut", "whole", "late")}
+    made["cut"].set_run(status="training", planned_steps=60)
+    made["whole"].set_run(status="ended", planned_steps=30, steps=30)
+    made["late"].set_run(status="ended", planned_steps=45, steps=45)
+    cut = "training has not ended: its last snapshot is of step 30 of 60 planned"
+    late = "the model was trained to step 45 and last measured at step 30"
+    for names, said in (
+        (["cut"], [("cut", cut)]),
+        (["whole"], []),
+        (["whole", "cut", "late"], [("cut", cut), ("late", late)]),
+    ):
+        page = write_report([made[name] for name in names], tmp_path / "page.html")
+        shown = re.search(r'<section id="verdict".*?</section>', page.read_text(encoding="utf-8"), re.DOTALL)[0]
+        parts = [shown] if len(names) == 1 else re.split(r'<h2 class="run-title">', shown)[1:]
+        found = [
+            (name, html.unescape(text))
+            for name, part in zip(names, parts, strict=True)
+            for text in re.findall(r"<b>Not a whole run:</b> (.*?)</p>", part)
+        ]
+        assert found == said
+        assert all(part.startswith(name) for name, part in zip(names, parts) if len(names) > 1), "runs are named"
+        assert [run["incomplete"] for run in page_data(page)["runs"]] == [
+            [text for name, text in said if name == own] for own in names
+        ]

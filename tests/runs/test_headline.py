@@ -299,8 +299,9 @@ def test_a_look_at_the_first_prompts_alone_says_so_and_shows_the_raw_numbers():
     (row,) = history.append([looks[0].without_variants()])
     said, t = headline(row), row.transitions
     assert np.isnan(said.number) and np.isnan(said.range.high) and said.verdict == "unclear"
-    assert said.sentence.startswith("not asked in all variants, in the first prompt ")
-    for text in (f"{t.n10} of 1,000 items right to wrong", f"{t.n01} wrong to right"):
+    assert " in the first prompt alone, " in said.sentence
+    assert said.sentence.endswith(": what was lost is measured where all prompts are asked")
+    for text in (f"{t.n10} of 1,000 items went from right to wrong", f"{t.n01} from wrong to right"):
         assert text in said.sentence
     assert f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)}" in said.sentence
     assert Gate.parse("knowledge_lost>0.9").judge([row]).failed, "no number is no pass"

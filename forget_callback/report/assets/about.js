@@ -7,12 +7,18 @@ const SCORED = {
 
 function drawAbout() {
   const run = theRun(), probe = theProbe();
-  const advice = run.probes.flatMap((one) => (one.advice ?? []).map((entry) => ({ ...entry, probe: one.name })));
-  const box = (entry) => el("div", { class: "advice" }, el("b", {}, `${entry.probe} · ${entry.key.replace(/_/g, " ")}`), withCode(entry.text));
+  const advice = warningsOf(run);
+  const box = ({ title, text }) => el("div", { class: "advice" }, el("b", {}, title), withCode(text));
   replace($("#warnings"), advice.length ? advice.map(box) : el("p", { class: "empty" }, "No warnings."));
   const training = run.training.described.length ? facts("Training", run.training.described) : null;
   replace($("#facts"), training, costFacts(run), probe.items === null ? null : probeFacts(probe), probe.items === null ? null : scoredFacts(probe), versionFacts(run));
 }
+
+/** What there is to know about a run's record, and about each of its probes. */
+const warningsOf = (run) => [
+  ...run.incomplete.map((text) => ({ title: "not a whole run", text })),
+  ...run.probes.flatMap((one) => (one.advice ?? []).map(({ key, text }) => ({ title: `${one.name} · ${key.replace(/_/g, " ")}`, text }))),
+];
 
 /** A text whose `names` are set as code. */
 const withCode = (text) => text.split("`").map((part, i) => (i % 2 ? el("code", {}, part) : part));
@@ -70,7 +76,7 @@ function versionFacts(run) {
 
 /** The numbers of warnings, beside the verdict. */
 function countWarnings() {
-  const n = theRun().probes.reduce((sum, probe) => sum + (probe.advice ?? []).length, 0);
+  const n = warningsOf(theRun()).length;
   const link = $("#warning-count");
   link.hidden = n === 0;
   replace(link, `${plural(n, "warning")} about these numbers`);

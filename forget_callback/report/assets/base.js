@@ -87,7 +87,7 @@ const vector = (base64, type) => new type(bytes(base64).buffer);
 
 let report = null;
 const chosen = {
-  run: 0, probe: "", metric: "knowledge_lost", axis: "", log: false, fit: true, categories: [""],
+  run: 0, probe: "", metric: "knowledge_lost", metricChosen: false, axis: "", log: false, fit: true, categories: [""],
   map: "knowledge_lost", mapChosen: false, flow: "", search: "", category: "", trajectory: "", sort: "order", down: false, page: 0, rows: false,
 };
 
@@ -212,6 +212,14 @@ function segments(label, options, value, change) {
       el("label", {}, el("input", { type: "radio", name, value: key, checked: key === value, onchange: () => change(key) }), text),
     ),
   );
+}
+
+/** The arguments of a table without the columns in which no row has a value. */
+function withValues(head, rows) {
+  const blank = (cell) => [cell].flat().every((part) => ["–", ""].includes((part?.textContent ?? part ?? "").trim()));
+  const kept = head.map((_, i) => i).filter((i) => !rows.every(({ cells }) => blank(cells[i])));
+  const pick = (list) => kept.map((i) => list[i]);
+  return [pick(head), rows.map((row) => ({ ...row, cells: pick(row.cells) }))];
 }
 
 /** A table; on a phone each row is a card, with the column's name above each cell. */

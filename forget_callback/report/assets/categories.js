@@ -172,7 +172,8 @@ function flowPicture({ n, n11, n10, n01, n00 }) {
 function drawCategoryTable() {
   const probe = theProbe();
   const names = categoriesOf(probe);
-  const loss = (name) => lastOf(probe.series[name], "knowledge_lost") ?? -9;
+  const raw = !isNumber(lastOf(probe.series[""], "knowledge_lost"));
+  const loss = (name) => lastOf(probe.series[name], raw ? "forgetting" : "knowledge_lost") ?? -9;
   const rows = ["", ...names.sort((a, b) => loss(b) - loss(a))].map((name) => {
     const last = (metric) => lastOf(probe.series[name], metric);
     const series = probe.series[name];
@@ -182,12 +183,12 @@ function drawCategoryTable() {
       kind: name ? null : "whole",
       cells: [
         categoryName(name) + other,
-        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost")].flat(),
+        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost"), name ? null : " " + doubt(probe, "knowledge_lost")].flat(),
         shareOf(series, "knowledge_gained"), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],
     };
   });
   const head = [["category", ""], [`${lostText(probe.series[""]).toLowerCase()} [95%]`, "n"], ["gained", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["backward transfer (0→1)", "n"], ["items", "n"]];
-  replace($("#category-table"), table(head, rows), el("p", { class: "note" }, "●: significant loss (Holm-corrected over all categories). Differences among the others may be noise."));
+  replace($("#category-table"), table(...withValues(head, rows)), el("p", { class: "note" }, raw ? "Raw answers to the first prompt, lucky guesses included: differences may be noise." : "●: significant loss (Holm-corrected over all categories). Differences among the others may be noise."));
 }

@@ -78,7 +78,7 @@ function curveControls() {
   ]).filter(([, entries]) => entries.length);
   replace(
     $("#curve-controls"),
-    select("Metric", known, chosen.metric, (value) => { chosen.metric = value; refresh("curves"); }),
+    select("Metric", known, chosen.metric, (value) => { Object.assign(chosen, { metric: value, metricChosen: true }); refresh("curves"); }),
     select("Over", [["", axesKnown().map((axis) => [axis, AXES[axis]])]], chosen.axis, (value) => { chosen.axis = value; refresh("curves"); }),
     taskControl(),
     checkbox("Log axis", chosen.log, (value) => { chosen.log = value; refresh("curves"); }),
@@ -115,8 +115,14 @@ function curveColours() {
   return new Map(chosen.categories.map((name, i) => [name, one ?? all[i % all.length]]));
 }
 
+/** Knowledge lost, unless it is known at the baseline alone, or nowhere: then what the first prompts show. */
+function defaultMetric() {
+  const later = (name) => report.runs.some((run) => probeOf(run, chosen.probe)?.series[""][name]?.slice(1).some(isNumber));
+  return theProbe().series[""].knowledge_lost && (later("knowledge_lost") || !later("forgetting")) ? "knowledge_lost" : "forgetting";
+}
+
 function drawCurves() {
-  if (!METRIC.has(chosen.metric) || (chosen.metric !== "shares" && !theProbe().series[""][chosen.metric])) chosen.metric = theProbe().series[""].knowledge_lost ? "knowledge_lost" : "forgetting";
+  if (!chosen.metricChosen || (chosen.metric !== "shares" && !theProbe().series[""][chosen.metric])) chosen.metric = defaultMetric();
   curveControls();
   curveChips();
   const shares = chosen.metric === "shares";

@@ -9,6 +9,12 @@ function rangeText(series, i = series.n.length - 1) {
   return isNumber(low) && isNumber(high) ? `range ${percent(low).replace("%", "")} to ${percent(high)}` : "";
 }
 
+/** "not established" for a loss at the last checkpoint whose interval is above 0 while the verdict, which asks for more, claims none. */
+function doubt(probe, metric) {
+  const claimed = !["knowledge_lost", "known_lost", "knowledge_lost_net"].includes(metric) || probe.headline.verdict === "lost";
+  return !claimed && lastOf(probe.series[""], `${metric}_low`) > 0 ? "not established" : "";
+}
+
 function drawLosses() {
   const probe = theProbe(), series = probe.series[""];
   const last = (metric) => lastOf(series, metric);
@@ -16,7 +22,7 @@ function drawLosses() {
   const where = variants === 2 ? "in both prompt variants" : variants > 2 ? `in all ${variants} prompt variants` : "in the only prompt that was asked";
   const tile = (title, metric, text, kind = null) =>
     isNumber(last(metric)) ? el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title),
-      el("b", {}, estimateOf(series, metric)), el("p", {}, text)) : null;
+      el("b", {}, estimateOf(series, metric)), el("p", {}, [doubt(probe, metric), text].filter(Boolean).join("; "))) : null;
   const net = last("knowledge_method") === "net", exact = last("knowledge_method") === "exact";
   const lost = probe.headline.verdict === "lost" ? "lost" : null;
   const tiles = [

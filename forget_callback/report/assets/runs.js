@@ -15,7 +15,7 @@ function drawRuns() {
     }];
   });
   const head = [["run", ""], ["last checkpoint", ""], ["items", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["lost [95%]", "n"], ["range", "n"], ["verdict", ""]];
-  replace($("#runs-table"), table(head, rows, { caption: `${probeName(chosen.probe)}, each run at its last checkpoint` }));
+  replace($("#runs-table"), table(...withValues(head, rows), { caption: `${probeName(chosen.probe)}, each run at its last checkpoint` }));
   drawDifferences();
 }
 
