@@ -5,7 +5,6 @@ import re
 import runpy
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -275,7 +274,7 @@ def test_ctrl_c_says_what_there_is_and_what_can_be_done_with_it(demo, run_cli, d
         def stop(self, args, state, control, **kwargs):
             step_end(self, args, state, control, **kwargs)
             if state.global_step == 3:
-                signal.raise_signal(signal.SIGINT)
+                raise KeyboardInterrupt  # what Python makes of SIGINT; a process in the background may ignore that
 
         patch.setattr(TimeLeft, "on_step_end", stop)
         status, _, err = run_cli(*arguments)
@@ -295,7 +294,7 @@ def test_ctrl_c_before_the_first_scoring_does_not_speak_of_the_run_before(
     demo(directory, "--samples", 32, "--probe", PROBE)
 
     def stop(*args, **kwargs):
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr("forget_callback.demo.real.load_model", stop)
     status, _, err = run_cli("demo", "--model", directory, "--out", tmp_path / "run", "--probe", PROBE)
