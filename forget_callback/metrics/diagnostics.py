@@ -237,15 +237,22 @@ def _remedy(one: OneAnswer) -> str:
 
 
 def _one_prompt(snapshot: Snapshot) -> str:
-    """How most items lack a second prompt of other structure; "" if they have one."""
+    """How most items lack a second prompt of other structure; "" if they have one.
+
+    Of those that knowledge is read from: where there are choices, an open-ended item is access and needs none.
+    """
     if not snapshot.further:
         return "items have one prompt"
-    asked = np.stack([answers.asked for answers in snapshot.further])
-    strong = asked & ~np.stack([answers.weak for answers in snapshot.further])
+    choice = np.isfinite(snapshot.n_choices)
+    read = choice if choice.any() else np.ones(len(snapshot), bool)
+    asked = np.stack([answers.asked for answers in snapshot.further])[:, read]
+    strong = asked & ~np.stack([answers.weak for answers in snapshot.further])[:, read]
     if strong.any(axis=0).mean() >= MOST:
         return ""
     weak = int((asked.any(axis=0) & ~strong.any(axis=0)).sum())
-    return f"{int((~asked.any(axis=0)).sum())} items have one prompt and {weak} a second that is words around the first"
+    found = [f"{int((~asked.any(axis=0)).sum())} items have one prompt"]
+    found += [f"{weak} a second that is only words around the first"] * (weak > 0)
+    return " and ".join(found)
 
 
 def _unbalanced(snapshot: Snapshot) -> float:

@@ -86,8 +86,8 @@ def test_two_options():
     [
         (400, 0, ""),
         (360, 0, ""),
-        (359, 0, "41 items have one prompt and 0 a second"),
-        (100, 250, "50 items have one prompt and 250 a second that is words around the first"),
+        (359, 0, "41 items have one prompt, so"),
+        (100, 250, "50 items have one prompt and 250 a second that is only words around the first"),
     ],
 )
 def test_items_without_a_second_prompt_of_other_structure(strong, weak, said):
@@ -97,6 +97,15 @@ def test_items_without_a_second_prompt_of_other_structure(strong, weak, said):
     found = diagnostics.advice(*(snapshot(step, correct, further=(further,)) for step in (0, 1)))
     assert [one.key for one in found] == ["one_prompt"] * bool(said)
     assert all(one.text.startswith(said) and "in this prompt only" in one.text for one in found)
+
+
+def test_recall_beside_choices_needs_no_second_prompt():
+    """Knowledge is read from the choices; half of the built-in facts are recall."""
+    right, k = np.ones(N), np.where(np.arange(N) < N // 2, 4, np.inf)
+    columns = {"n_choices": k, "choice": np.where(np.isfinite(k), 0, -1), "answer": np.where(np.isfinite(k), 0, -1)}
+    further = Answers("v2", correct=np.where(np.isfinite(k), 1.0, nan), asked=np.isfinite(k), choice=columns["choice"])
+    found = diagnostics.advice(*(snapshot(step, right, further=(further,), **columns) for step in (0, 1)))
+    assert "one_prompt" not in [one.key for one in found]
 
 
 @pytest.mark.parametrize("side", [0, 1])
