@@ -204,9 +204,9 @@ def _meant(path: str, own: Sequence[str]) -> str:
         return f"; did you mean {quoted(f'{source}:{name}')}?"
     if meant is not None:
         return f"; did you mean {quoted(ours[meant])}?"
-    if Path(path).is_file():
+    if os.path.isfile(path):  # a text that is no path at all is no file either
         return "; a file of items is JSON Lines, one item a line, and its name ends in .jsonl"
-    if Path(f"{path}.jsonl").is_file():
+    if os.path.isfile(f"{path}.jsonl"):
         return f"; did you mean {quoted(f'{path}.jsonl')}?"
     return did_you_mean(path, [str(one) for one in beside(Path(path)) if one.suffix == ".jsonl"])
 

@@ -5,6 +5,7 @@ Every "did you mean" of the package comes from here, so that all are equally bol
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -40,7 +41,7 @@ def did_you_mean(given: object, known: Iterable[object]) -> str:
 
 def beside(path: Path) -> list[Path]:
     """What lies where a path that does not exist would, in the form in which the path was given."""
-    return sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return sorted(path.parent.iterdir()) if os.path.isdir(path.parent) else []
 
 
 def _plain(name: str) -> str:

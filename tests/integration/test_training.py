@@ -759,7 +759,7 @@ def test_attaching_twice_adds_it_once_and_an_evaluation_outside_training_is_left
 
 
 def test_samples_are_summed_over_the_ranks_once_a_step(make_sft, probe, monkeypatch):
-    """The sum is a collective, for which every rank waits; evaluation, best model and checkpoint share it."""
+    """The sum is a collective, for which every rank waits; log, evaluation, best model and checkpoint share it."""
     real, summed = DataSeen.totals, []
 
     def totals(data, step):
@@ -767,7 +767,7 @@ def test_samples_are_summed_over_the_ranks_once_a_step(make_sft, probe, monkeypa
         return real(data, step)
 
     monkeypatch.setattr(DataSeen, "totals", totals)
-    evaluations = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
-    trainer = make_sft([ForgetCallback(probe, on_error="raise")], load_best_model_at_end=True, **evaluations)
+    steps = {"logging_steps": 2, "eval_steps": 2, "save_steps": 2, "eval_strategy": "steps", "save_strategy": "steps"}
+    trainer = make_sft([ForgetCallback(probe, on_error="raise")], load_best_model_at_end=True, **steps)
     trainer.train()
     assert summed == [0, 2, 4, 6]

@@ -178,12 +178,13 @@ function drawCategoryTable() {
     const last = (metric) => lastOf(probe.series[name], metric);
     const series = probe.series[name];
     const sure = name && isSignificant(probe, name, series.n.length - 1);
+    const unproven = name ? null : doubt(probe, "knowledge_lost") || null;
     const other = lostText(series) === lostText(probe.series[""]) ? "" : ` (${lostText(series).toLowerCase()})`;
     return {
       kind: name ? null : "whole",
       cells: [
         categoryName(name) + other,
-        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost"), name ? null : " " + doubt(probe, "knowledge_lost")].flat(),
+        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, estimateOf(series, "knowledge_lost"), unproven && el("div", { class: "ci" }, unproven)].flat(),
         shareOf(series, "knowledge_gained"), `${percent(last("accuracy_before"))} → ${percent(last("accuracy_after"))}`,
         percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
       ],
