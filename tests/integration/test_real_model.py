@@ -143,6 +143,6 @@ def test_the_demo_on_a_real_model_shows_a_curve_and_leaves_a_page(smollm2, tmp_p
     whole = history[history.category == ""].sort_values("step")
     assert whole.step.iloc[0] == 0 and whole.samples_seen.iloc[-1] == 32 and len(whole) >= 4
     # What is printed of the last step is what is on disk.
-    assert f"{100 * whole.accuracy_after.iloc[-1]:.1f}%" in done.stdout
+    assert f"{100 * whole.accuracy_after.iloc[-1] + 1e-9:.1f}%" in done.stdout  # people read 6.25 as 6.3
     assert str(out / "forget" / "report.html") in done.stdout.replace("\n", "")
     assert "left" in done.stderr  # how long it still takes, also without a terminal

@@ -256,7 +256,7 @@ def zipped(raw):
 def test_a_file_that_is_not_there_is_named(run_cli, tmp_path):
     a = lines(tmp_path / "a.jsonl", {"id": 1, "score": 1})
     for name in ("b.jsonl", "b.csv", "b.jsonl.gz"):
-        assert f"No such file or directory: '{tmp_path / name}'" in refused(run_cli, a, tmp_path / name)
+        assert f"{tmp_path / name}: no such file" in refused(run_cli, a, tmp_path / name)
 
 
 def deep(n):
