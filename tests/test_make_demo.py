@@ -45,7 +45,8 @@ def python(folder, *, source=None):
 
 def demo(clone, stub):
     own = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}/usr/bin{os.pathsep}/bin"}
-    own.pop("MAKEFLAGS", None)
+    for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of the make that runs these tests
+        own.pop(name, None)
     return subprocess.run(["make", "demo", "BIN=/nowhere"], cwd=clone, env=own, capture_output=True, text=True)
 
 
