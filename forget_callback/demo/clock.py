@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from forget_callback.scoring.progress import about
+
 
 class Tracks(Protocol):
     """What shows how far some steps are; rich's `Progress` does too."""
@@ -55,7 +57,7 @@ class Stages:
             passed = time.monotonic() - begun
             if self._bars.disable and passed >= due and done < total:
                 due = passed + self._pause
-                left = duration(passed / done * (total - done))
+                left = about(passed / done * (total - done))
                 self._console.print(
                     f"{what}: {done:,} of {total:,} steps, {left} left", highlight=False, soft_wrap=True
                 )
@@ -110,21 +112,10 @@ class TimeLeft(TrainerCallback):
         due = state.global_step % self._every == 0
         if due or state.global_step == 2 or self._ended - self._said >= self._pause:
             self._said = self._ended
-            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {duration(self._left(state))} left")
+            self._say(f"step {state.global_step:,} of {state.max_steps:,}, {about(self._left(state))} left")
 
     def _left(self, state: Any) -> float:
         """Seconds; an evaluation that is due at this step is still to come."""
         done, last = state.global_step, state.max_steps
         evaluations = sum(step % self._every == 0 for step in range(done, last))
         return float((last - done) * self._step + evaluations * self._evaluation + self._baseline)
-
-
-def duration(seconds: float) -> str:
-    """A time for people, as exact as an estimate is.
-
-    >>> duration(42), duration(75), duration(200)
-    ('about 40 s', 'about 1 min', 'about 3 min')
-    """
-    if seconds < 55:
-        return f"about {max(5, 5 * round(seconds / 5))} s"
-    return f"about {max(1, round(seconds / 60))} min"

@@ -31,11 +31,11 @@ def said(clock, *, seconds, terminal=False):
 
 def test_a_log_gets_a_line_now_and_then_with_the_time_left(clock):
     lines = said(clock, seconds=1.0).splitlines()
-    assert lines[0] == "fine-tuning: 3 of 50 steps, about 45 s left"
+    assert lines[0] == "fine-tuning: 3 of 50 steps, about 45 seconds left"
     assert lines[1:] == [
-        "fine-tuning: 18 of 50 steps, about 30 s left",
-        "fine-tuning: 33 of 50 steps, about 15 s left",
-        "fine-tuning: 48 of 50 steps, about 5 s left",
+        "fine-tuning: 18 of 50 steps, about 30 seconds left",
+        "fine-tuning: 33 of 50 steps, about 15 seconds left",
+        "fine-tuning: 48 of 50 steps, about 5 seconds left",
     ]
 
 

@@ -15,7 +15,7 @@ import torch
 
 from forget_callback import Recall, load_probe
 from forget_callback.demo import tiny
-from forget_callback.demo.clock import TimeLeft, duration
+from forget_callback.demo.clock import TimeLeft
 from forget_callback.demo.real import require_memory
 from forget_callback.demo.samples import own_samples, quiz, short_and_right
 from forget_callback.probes.items import accepted
@@ -413,14 +413,6 @@ def test_the_quiz_teaches_no_fact_of_the_probe():
         for item, right in facts:
             subject = set(re.findall(r"\w+", item.prompt.casefold())) - COMMON
             assert not (subject and subject <= words and set(right.split()) <= words), (question, item.prompt)
-
-
-TIMES = [(3, "about 5 s"), (54, "about 55 s"), (75, "about 1 min"), (3600, "about 60 min")]
-
-
-@pytest.mark.parametrize("seconds, said", TIMES)
-def test_time_left_is_as_exact_as_an_estimate_is(seconds, said):
-    assert duration(seconds) == said
 
 
 def test_the_reward_is_for_short_answers_that_are_right():
