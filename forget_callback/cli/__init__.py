@@ -6,6 +6,7 @@ else, so that an error is never taken for a pass.
 
 from forget_callback.cli import compare, demo, dial, plan, replay, run, snapshot  # noqa: F401 - each puts its commands into the app
 from forget_callback.cli.app import app, main
+from forget_callback.cli.output import Command
 
 # What `--help` shows, in the order in which a newcomer needs it.
 GROUPS = {
@@ -18,7 +19,7 @@ _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 for _command in app.registered_commands:
     _name = str(_command.name or getattr(_command.callback, "__name__", ""))
-    _command.name, _command.rich_help_panel = _name, _GROUP_OF[_name]
+    _command.name, _command.rich_help_panel, _command.cls = _name, _GROUP_OF[_name], Command
 app.registered_commands.sort(key=lambda command: [*_GROUP_OF].index(command.name or ""))
 
 __all__ = ["main"]

@@ -14,11 +14,13 @@ from urllib.parse import quote
 import typer
 from rich.console import Console
 
+from forget_callback.cli.output import Group
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.spacing import spacing_problem
 
 app = typer.Typer(
+    cls=Group,
     help="See, item by item, what a language model forgets and what it gains.",
     epilog="In a script: SFTTrainer(..., callbacks=[ForgetCallback('builtin:facts')])",
     no_args_is_help=True,

@@ -10,10 +10,17 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note
+from forget_callback.cli.output import print_json
 from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.differences import runs_sentence
 from forget_callback.report.terminal import changes_markdown, changes_table
-from forget_callback.runs.comparison import compare_checkpoints, compared_against, comparison_json, decided_by, left_out
+from forget_callback.runs.comparison import (
+    compare_checkpoints,
+    compared_against,
+    comparison_result,
+    decided_by,
+    left_out,
+)
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import History, Row
@@ -97,11 +104,9 @@ def compare(
     if format == "json":
         failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))
         few = {one.text: one.too_few for one in results if one.too_few}
-        print(
-            comparison_json(
-                rows, first, last, failed=failed, inconclusive=unsure if inconclusive else None, too_few=few
-            )
-        )
+        open_gates = unsure if inconclusive else None
+        result = comparison_result(rows, first, last, failed=failed, inconclusive=open_gates, too_few=few)
+        print_json("compare", result)
     elif format == "markdown":
         lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.whole_message)}" for one in results]
         print("\n".join([changes_markdown(rows, about=for_files), *([""] if lines else []), *lines]))

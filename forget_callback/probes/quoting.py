@@ -19,7 +19,12 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in text)
+    return "".join(c if has_picture(c) else ascii(c)[1:-1] for c in text)
+
+
+def has_picture(character: str) -> bool:
+    """Whether a terminal shows a character, or joins others by it, and does nothing else."""
+    return character.isprintable() or character in _JOINERS
 
 
 def quoted(value: object, limit: int = 80) -> str:

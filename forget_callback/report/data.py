@@ -22,11 +22,12 @@ from forget_callback.report.differences import difference, runs_sentence, same_i
 from forget_callback.report.items import STATES, TRAJECTORIES, item_texts
 from forget_callback.report.run import AnyRun, Run
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.comparison import compare_checkpoints, comparison_json
+from forget_callback.runs.comparison import compare_checkpoints, comparison_result
 from forget_callback.runs.data_scale import fit_data_scale
 from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
 from forget_callback.runs.history import COLUMNS, History
 from forget_callback.runs.item_changes import flips
+from forget_callback.runs.results import result_json
 from forget_callback.runs.sides import Side
 from forget_callback.runs.task import main_metric
 from forget_callback.runs.training import differences
@@ -129,7 +130,7 @@ def _compared(run: Run) -> str:
     before, after = (
         Side("", taken, run=id, step=step) for taken, step in ((run.first, run.steps[0]), (run.last, run.steps[-1]))
     )
-    return comparison_json(compare_checkpoints(run.first, run.last), before, after)
+    return result_json("compare", comparison_result(compare_checkpoints(run.first, run.last), before, after))
 
 
 def _headline(history: History, probe: str) -> Headline:

@@ -1,8 +1,7 @@
-"""Two checkpoints of the same probes compared item by item, and the comparison as JSON for `compare` and the page."""
+"""Two checkpoints of the same probes compared item by item, and the result as `compare` and the page have it."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from forget_callback.probes.quoting import quoted
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, History, Row
 from forget_callback.runs.sides import Side
 from forget_callback.snapshots.snapshot import Snapshot, align_both
-
-FORMAT_VERSION = 1
 
 
 def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Row]:
@@ -67,7 +65,7 @@ def overall(rows: Sequence[Row]) -> Row:
     return whole["all"] if "all" in whole else next(iter(whole.values()))
 
 
-def comparison_json(
+def comparison_result(
     rows: Sequence[Row],
     before: Side,
     after: Side,
@@ -75,8 +73,8 @@ def comparison_json(
     failed: Sequence[str] = (),
     inconclusive: Sequence[str] | None = None,
     too_few: Mapping[str, str] | None = None,
-) -> str:
-    """The rows of `compare_checkpoints` as JSON text; a missing number is null.
+) -> dict[str, Any]:
+    """The rows of `compare_checkpoints` as what `compare --format json` prints; a missing number is NaN.
 
     Args:
         before: What was compared against: the options of its items, and the metric that decided.
@@ -85,35 +83,46 @@ def comparison_json(
         inconclusive: Those that neither failed nor passed; None where that was not asked for.
         too_few: Those that can never or hardly fail on these items, and why.
     """
-    probes: dict[str, Any] = {}
-    for row in rows:
-        if row.category:
-            probes[row.probe]["categories"][row.category] = _numbers(row)
-        elif row.probe != "all":
-            probes[row.probe] = {**_numbers(row), **_about(before.snapshots[row.probe]), "categories": {}}
-    pooled = {**_numbers(overall(rows)), **_about(*before.snapshots.values())}
+    about = {name: _about(one) for name, one in before.snapshots.items()}
     gate: dict[str, Any] = {"passed": not failed and not inconclusive, "failed": list(failed)}
     if inconclusive is not None:
         gate["inconclusive"] = list(inconclusive)
     sides = {"before": before.record, "after": after.record}
     alone = {"before": list(before.alone), "after": list(after.alone)}
-    result = {
-        "format_version": FORMAT_VERSION,
+    return {
         **sides,
-        "probes": probes,
-        "all": pooled,
+        **rows_result(rows, about={**about, "all": _about(*before.snapshots.values())}),
         "left_out": alone,
         "gate": gate,
         **({"gates_too_few": dict(too_few)} if too_few else {}),
     }
-    return json.dumps(result, indent=2, allow_nan=False)
+
+
+def rows_result(rows: Sequence[Row], *, about: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """The rows of one step as JSON has them: `probes` by name with their categories, and `all` items.
+
+    Args:
+        rows: Of every probe and category, a whole probe before its categories.
+        about: What else there is to say, by the probe's name, "all" of all.
+    """
+    more, probes = about or {}, dict[str, Any]()
+    for row in rows:
+        if row.category and row.probe in probes:
+            probes[row.probe]["categories"][row.category] = _numbers(row)
+        elif row.probe != "all":
+            probes[row.probe] = {**_whole(row), **more.get(row.probe, {}), "categories": {}}
+    return {"probes": probes, "all": {**_whole(overall(rows)), **more.get("all", {})}}
+
+
+def _whole(row: Row) -> dict[str, Any]:
+    said = headline(row)
+    return {**_numbers(row), "headline": said.sentence, "notes": list(said.notes)}
 
 
 def _numbers(row: Row) -> dict[str, Any]:
-    values = row.numbers
-    numbers = {name: None if values[name] != values[name] else values[name] for name in ALL_METRICS}
+    numbers = {name: row.numbers[name] for name in ALL_METRICS}
     said = {"collapse": row.collapse} if row.collapse else {}
-    return {**numbers, "verdict": row.transitions.verdict, **said}
+    return {**numbers, "verdict": row.transitions.verdict if row.confirmed else "unclear", **said}
 
 
 def _about(*snapshots: Snapshot) -> dict[str, Any]:
