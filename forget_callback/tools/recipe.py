@@ -12,58 +12,38 @@ import os
 import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from rich.console import Console
 
 from forget_callback.callback import ForgetCallback
-from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import file_problem, hub_problem
-from forget_callback.probes.suggest import did_you_mean
 from forget_callback.report.terminal import curve_table
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
+from forget_callback.tools.arguments import CallbackArguments, read_yaml, require_known
 
 
 @dataclass
-class ForgetArguments:
+class ForgetArguments(CallbackArguments):
     """A recipe's arguments for the callback, the reward and the data.
 
     Attributes:
         trainer: "sft" or "grpo".
-        probes: Specs for `load_probe`.
-        probe_limit: Maximum items per probe, stratified by category.
-        every: A number of steps, several separated by commas, "log2", or empty: at each evaluation.
-        stop: Rules such as "knowledge_lost>0.05", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE".
-        baseline, max_overhead, variants, probe_batch_tokens: As in `ForgetCallback`.
         reward_funcs: Reward functions of GRPO: dotted names such as "my_package.my_reward", or names in trl.rewards.
         train_samples: Size of the random subset to train on, drawn with the training seed; all by default.
         replay_dataset: Data to replay, such as a pack of `forget-callback replay`: a .json or .jsonl file or hub id.
         replay_share: Share of the training samples replaced by samples from it; their total number stays the same.
+        output_dir: None: the key of this name is the Trainer's.
     """
 
     trainer: str = "sft"
-    probes: list[str] = field(default_factory=lambda: ["builtin:facts"])
-    every: str | None = None
-    stop: list[str] = field(default_factory=list)
-    baseline: str = "start"
-    max_overhead: float | None = None
-    variants: str = "all"
-    probe_batch_tokens: int | None = None
     reward_funcs: list[str] = field(default_factory=list)
-    probe_limit: int | None = None
     train_samples: int | None = None
     replay_dataset: str | None = None
     replay_share: float = 0.2
-
-    def callback(self, **more: Any) -> ForgetCallback:
-        """The callback with these arguments; `more` overrides them."""
-        own = {name: getattr(self, name) for name in ("every", "stop", "baseline", "max_overhead", "variants")}
-        probes = [load_probe(spec, limit=self.probe_limit) for spec in self.probes]
-        return ForgetCallback(probes, **{**own, "batch_tokens": self.probe_batch_tokens, **more})
+    output_dir: str | None = field(default=None, init=False)
 
 
 @dataclass(frozen=True)
@@ -84,21 +64,14 @@ class Recipe:
         """
         from trl import GRPOConfig, ModelConfig, ScriptArguments, SFTConfig, TrlParser
 
-        if not Path(path).is_file():
-            raise ValueError(f"config {quoted(os.fspath(path))}: no such file; expected a recipe's YAML")
         configs = {"sft": SFTConfig, "grpo": GRPOConfig}
-        given = _mapping(path)
+        given = read_yaml(path, example="trainer: sft")
         trainer = given.get("trainer", "sft")
         if trainer not in configs:
             raise ValueError(f"{os.fspath(path)}: trainer must be one of {', '.join(configs)}, got {quoted(trainer)}")
         parts = (ScriptArguments, configs[trainer], ModelConfig, ForgetArguments)
         known = ["env", *(one.name for part in parts for one in fields(part))]
-        for key in given:
-            if key not in known:
-                meant = (
-                    did_you_mean(key, known) or f"; keys are the fields of {', '.join(one.__name__ for one in parts)}"
-                )
-                raise ValueError(f"{os.fspath(path)}: unknown key {quoted(key)}{meant}")
+        require_known(given, known, path, f"keys are the fields of {', '.join(one.__name__ for one in parts)}")
 
         def refuse(message: str) -> NoReturn:
             raise ValueError(f"{os.fspath(path)}: {message}")
@@ -159,21 +132,6 @@ class Recipe:
         if forget.replay_dataset is not None:
             rows = _with_replay(rows, _load(forget.replay_dataset, None, split)[split], forget, self.training.seed)
         return {**data, split: rows}
-
-
-def _mapping(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a YAML file says.
-
-    Raises:
-        ValueError: If it is no YAML, or no mapping.
-    """
-    try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{os.fspath(path)} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, (dict, type(None))):
-        raise ValueError(f"{os.fspath(path)}: expected keys with values, such as 'trainer: sft', got {quoted(given)}")
-    return given or {}
 
 
 def _load(name: str, config: str | None, split: str) -> Any:
