@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ from forget_callback.cli.app import app, note
 from forget_callback.cli.output import print_json
 from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.differences import runs_sentence
-from forget_callback.report.terminal import changes_markdown, changes_table
+from forget_callback.report.terminal import changes_markdown, changes_table, lost_items_markdown, lost_items_table
 from forget_callback.runs.comparison import (
     compare_checkpoints,
     compared_against,
@@ -24,6 +25,7 @@ from forget_callback.runs.comparison import (
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import History, Row
+from forget_callback.runs.lost_items import lost_items
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
 from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs, require_there
 from forget_callback.snapshots.logs.log import listed, task_and_time
@@ -35,6 +37,7 @@ OPTIONS = typer.Option("--n-choices", min=2, max=26, help="Options of items answ
 PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report how many.")
 SCORED = typer.Option(min=0, max=1, help="Share of the items that must be scored on both sides, or each gate fails.")
 OPEN = typer.Option(help="Exit with status 3 where a gate's limit is neither passed nor shown to be kept.")
+ITEMS = typer.Option(min=0, help="Also show so many of the items that were lost, with prompts and answers.")
 IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same text, and may be one log and its copy.")
 
 
@@ -55,6 +58,7 @@ def compare(
     ] = "value",
     min_scored: Annotated[float, SCORED] = MIN_SCORED,
     inconclusive: Annotated[bool, OPEN] = False,
+    items: Annotated[int, ITEMS] = 0,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     filter: Annotated[str | None, FILTER] = None,
     metric: Annotated[str | None, METRIC] = None,
@@ -80,7 +84,7 @@ def compare(
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
     remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone
     chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, remarks.append)
-    first, last = _sides(before, after, chosen)
+    first, last = _sides(before, after, chosen, texts=items > 0)
     require_two(first, last)
     remarks += _gaps(first, last, gated=bool(gates))
     remarks += _copies(first, last, gated=bool(gates) and not allow_identical)
@@ -98,6 +102,7 @@ def compare(
     if junit_file is not None:
         text = junit(results, title=title, about=for_files)
         write_text(junit_file, text)
+    lost = lost_items(first, last) if items else []
     said = "\n".join(remarks)
     for line in [*remarks, *_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]:
         note(line)
@@ -106,14 +111,18 @@ def compare(
         few = {one.text: one.too_few for one in results if one.too_few}
         open_gates = unsure if inconclusive else None
         result = comparison_result(rows, first, last, failed=failed, inconclusive=open_gates, too_few=few)
-        print_json("compare", result)
+        named = {"lost_items": [asdict(one) for one in lost[:items]]} if items else {}
+        print_json("compare", {**result, **named})
     elif format == "markdown":
         lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.whole_message)}" for one in results]
-        print("\n".join([changes_markdown(rows, about=for_files), *([""] if lines else []), *lines]))
+        parts = [*(["\n".join(lines)] if lines else []), changes_markdown(rows, about=for_files)]
+        print("\n\n".join([*parts, *([lost_items_markdown(lost, count=items)] if items else [])]))
     else:
         # Of a gate that did not pass the reason follows on standard error, once.
         lines = [f"{one.outcome}: {one.text}" + f": {one.message}" * (one.outcome == "passed") for one in results]
         Console().print(changes_table(rows, title=title, about=[*about, *lines]))
+        if items:
+            Console().print(lost_items_table(lost, count=items))
     _exit(results)
 
 
@@ -130,8 +139,8 @@ def _exit(results: Sequence[GateResult]) -> None:
         raise typer.Exit(1 if "failed" in outcomes else 3)
 
 
-def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
-    """Both sides.
+def _sides(before: str, after: str, chosen: LogOptions, *, texts: bool) -> tuple[Side, Side]:
+    """Both sides, of logs the texts of the items only if asked for.
 
     Raises:
         ValueError: If they have no probes, or items of logs, in common.
@@ -140,7 +149,8 @@ def _sides(before: str, after: str, chosen: LogOptions) -> tuple[Side, Side]:
     if not any(is_ours):
         logs = paired([read_logs(Path(source), chosen) for source in (before, after)])
         old, new = match(logs, chosen)
-        return _of_logs(before, old, logs[0]), _of_logs(after, new, logs[1])
+        probes = {name: log.to_probe() for name, log in old.items()} if texts else {}
+        return replace(_of_logs(before, old, logs[0]), probes=probes), _of_logs(after, new, logs[1])
     if not all(is_ours):
         log, other = (after, before) if is_ours[0] else (before, after)
         require_there(Path(log))

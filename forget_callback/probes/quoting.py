@@ -38,17 +38,29 @@ def quoted(value: object, limit: int = 80) -> str:
     "'aaaa…aaaa' (1002 characters)"
     """
     shown = printable(repr(value))
-    if len(shown) <= limit:
-        return shown
+    return shown if len(shown) <= limit else f"{shortened(shown, limit)} ({len(shown)} characters)"
+
+
+def shortened(text: str, limit: int) -> str:
+    """A text of at most `limit` characters: of a longer one both ends.
+
+    >>> shortened("abcdefghij", 5)
+    'ab…ij'
+    """
+    if len(text) <= limit:
+        return text
     half = (limit - 1) // 2
-    return f"{shown[: limit - 1 - half]}…{shown[-half:]} ({len(shown)} characters)"
+    return f"{text[: limit - 1 - half]}…{text[-half:]}"
 
 
 # Of GitHub's Markdown, what begins code, emphasis, a cell, a formula or a link; a word_with_underscores does not.
 _INLINE = re.compile(r"[\\`*~|$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|\](?=[(\[:])")
 _BLOCK = re.compile(r"^(?:[#>+=-]|\d+(?=[.)]))")
-# Mentions and addresses become links whatever is escaped; a character without width inside of one ends it.
-_LINKED = re.compile(r"@(?=\w)|#(?=\d)|\b(?:https?|ftp|mailto|xmpp):|\bwww(?=\.)", re.IGNORECASE)
+# Mentions, addresses and names of emoji become something else whatever is escaped; a character without width inside of
+# one ends it.
+_LINKED = re.compile(
+    r"@(?=\w)|#(?=\d)|\bGH-(?=\d)|\b(?:https?|ftp|mailto|xmpp):|\bwww(?=\.)|:(?=[a-z+-][a-z0-9_+-]*:)", re.IGNORECASE
+)
 
 
 def markdown(text: str) -> str:

@@ -11,18 +11,21 @@ from rich.text import Text
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.console import say
-from forget_callback.probes.quoting import markdown, printable
+from forget_callback.probes.quoting import markdown, printable, shortened
 from forget_callback.report.fitted import FittedTable, plain_table
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.formatting import estimate, percent, span
 from forget_callback.runs.headline import headline, most_in
 from forget_callback.runs.history import Row
+from forget_callback.runs.lost_items import LostItem
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
 
 _FEW = "too few"
 _LOOKS = 20  # that a sparkline shows, the last ones: as wide as a number with its interval
 _COLUMNS = ("items", "accuracy", "1→0", "0→1", "lost")
+_ITEM_COLUMNS = ("probe", "prompt", "right answer", "answer before", "answer now")
+_TEXT = 200  # characters of a prompt or an answer
 _BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -98,8 +101,42 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = ()) -> str:
         lost = lost_cell(row) + ("*" if (row.probe, row.category) in sure else "")
         names = (markdown(row.probe), markdown(row.category))
         cells = [*names, _items(row), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
-        lines.append(f"| {' | '.join([*cells, span(row)])} |")
+        lines.append(f"| {' | '.join([*cells, span(row).removeprefix('range ')])} |")
     return "\n".join(lines)
+
+
+def lost_items_table(items: Sequence[LostItem], *, count: int) -> Table:
+    """The first `count` of the items that were lost, their texts shortened."""
+    table = plain_table(_lost_title(items, count))
+    for name in _ITEM_COLUMNS:
+        table.add_column(name, overflow="fold")
+    for item in items[:count]:
+        table.add_row(*(Text(printable(text)) for text in _item_cells(item)))
+    return table
+
+
+def lost_items_markdown(items: Sequence[LostItem], *, count: int) -> str:
+    """What `lost_items_table` shows as Markdown, every text as it is."""
+    lines = [f"**{_lost_title(items, count)}**", ""]
+    if items:
+        lines += [f"| {' | '.join(_ITEM_COLUMNS)} |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(map(markdown, _item_cells(item)))} |" for item in items[:count]]
+    return "\n".join(lines)
+
+
+def _lost_title(items: Sequence[LostItem], count: int) -> str:
+    if len(items) <= count:
+        return f"All items that were right and are wrong now: {len(items)}"
+    return f"{count} of {len(items)} items that were right and are wrong now, the surest losses first"
+
+
+def _item_cells(item: LostItem) -> list[str]:
+    """Category, prompt, right answer, answer before and now; the id where the prompt is not known."""
+    where = "/".join(filter(None, (item.probe, item.category)))
+    prompt = item.id if item.prompt is None else item.prompt
+    texts = (prompt, item.expected, item.answer_before, item.answer_after)
+    shown = ("?" if text is None else shortened(" ".join(text.split()), _TEXT) for text in texts)
+    return [where, *shown]
 
 
 def lost_cell(row: Row) -> str:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
@@ -36,6 +37,7 @@ class Side:
         not_measured: What to say of probes that the run dropped.
         gaps: In which ways the record is not that of a whole run, where the user named no step.
         alone: Probes that it had and the other side has not: they are not in `snapshots`.
+        probes: The texts of the items, by the probe's name, where they were at hand.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Side:
     not_measured: tuple[str, ...] = ()
     gaps: tuple[str, ...] = ()
     alone: tuple[str, ...] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return printable(self.name) + ("" if self.step is None else f" at step {self.step}")
@@ -91,7 +94,8 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
     """
     if Path(source).is_file():
         one = Snapshot.load(source)
-        run = one.metadata.get("run") or _run_around(Path(source))
+        around = _store_around(Path(source))
+        run = one.metadata.get("run") or (around.run.id if around else None)
         return Side(source, {one.probe: one}, {one.probe: (Path(source),)}, run, one.step)
     named = open_run(source, others=_OTHERS)
     store, probes = named.store, named.store.probes()
@@ -114,6 +118,7 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
         not_measured=not_measured,
         # A probe that was dropped fails the gates over all of them, and no other.
         gaps=tuple(gap for gap in store.incomplete() if gap not in not_measured) if named.step is None else (),
+        probes={probe.name: probe for probe in probes},
     )
 
 
@@ -130,13 +135,26 @@ def _common_step(store: Store, probes: Sequence[str], default: Literal["first", 
     raise ValueError(f"{store.path} has no step at which all of its probes were measured: {each}; name RUN@STEP")
 
 
-def _run_around(file: Path) -> str | None:
-    """Id of the run whose snapshots a file lies among: `forget/snapshots/<probe>/<file>`."""
+def _store_around(file: Path) -> Store | None:
+    """The run whose snapshots a file lies among: `forget/snapshots/<probe>/<file>`."""
     folders = file.resolve().parents
     if len(folders) < 3 or folders[1].name != "snapshots":
         return None
     store = Store(folders[2])
-    return store.run.id if store.exists else None
+    return store if store.exists else None
+
+
+def texts_of(side: Side) -> Mapping[str, Probe]:
+    """The items of a side, by the probe's name; of a snapshot file those of the run that it lies in, if there is one.
+
+    Raises:
+        ValueError: If that run's probes are damaged.
+    """
+    found = dict(side.probes)
+    for name, files in side.files.items():
+        store = _store_around(Path(files[0])) if name not in found and files else None
+        found |= {one.name: one for one in (store.probes() if store else ()) if one.name == name}
+    return found
 
 
 def require_two(before: Side, after: Side) -> None:
