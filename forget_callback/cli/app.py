@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from forget_callback.cli.output import Group
+from forget_callback.probes.installed import what_to_install
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.spacing import spacing_problem
@@ -99,6 +100,8 @@ def main() -> None:
 
 def _problem(error: Exception) -> str:
     """An error in words; what is no error of the user's is named by its class."""
+    if isinstance(error, ModuleNotFoundError) and (missing := what_to_install(error)):
+        return missing
     text = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.filename is not None:  # "[Errno 2] No such file or directory: 'x'"
         text = f"{str(error.filename)!r}: {error.strerror}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import special, stats
+from scipy import special
 
 
 class Interval(NamedTuple):
@@ -77,7 +77,7 @@ def upper_tail(successes: int, chance: ArrayLike) -> Tail:
     *small, largest = np.argsort(sizes)
     rest, at = np.ones(1), 0  # distribution of the successes of all but the largest group, from `at` on
     for group in small:
-        pmf = stats.binom.pmf(np.arange(sizes[group] + 1), sizes[group], levels[group])
+        pmf = _binomial_pmf(int(sizes[group]), float(levels[group]))
         seen = np.flatnonzero(pmf > 1e-30)  # the rest adds time, and nothing
         rest, at = np.convolve(rest, pmf[seen[0] : seen[-1] + 1]), at + int(seen[0])
     n = int(sizes[largest])
@@ -85,6 +85,13 @@ def upper_tail(successes: int, chance: ArrayLike) -> Tail:
     tail = np.where(needed > 0, special.bdtrc(np.clip(needed - 1, 0, n), n, levels[largest]), 1.0)
     exact, above = float(rest @ tail[1:]), float(rest @ tail[:-1])
     return Tail(exact, (exact + above) / 2)
+
+
+def _binomial_pmf(n: int, p: float) -> NDArray[np.float64]:
+    """Probabilities of 0 to n successes, ``(n + 1,)``: scipy.stats has them too, and takes half a second to import."""
+    k = np.arange(n + 1)
+    log_ways = -np.log(n + 1) - special.betaln(n - k + 1, k + 1)
+    return np.asarray(np.exp(log_ways + special.xlogy(k, p) + special.xlog1py(n - k, -p)))
 
 
 def _binomial_sf(x: int, n: int, p: float) -> float:

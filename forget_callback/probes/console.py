@@ -13,9 +13,12 @@ NAME = "forget_callback"
 
 def say(text: str) -> None:
     """Writes a line to standard error, above the progress bars that there are."""
-    from tqdm import tqdm
+    if "tqdm" in sys.modules:  # else there are no bars, and it may not even be installed
+        from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stderr)
+        tqdm.write(text, file=sys.stderr)
+    else:
+        print(text, file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -16,8 +16,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from forget_callback.report.data import report_data
 from forget_callback.report.run import AnyRun, Run
 from forget_callback.runs.files import write_whole
@@ -50,6 +48,8 @@ def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], 
 
 def render(data: dict[str, Any]) -> str:
     """The page of what `report_data` gives."""
+    import jinja2  # a comparison of logs does without
+
     theme = _asset("theme.js")
     script = '"use strict";\n(() => {\n' + "\n".join(_asset(f"{name}.js") for name in SCRIPTS) + "})();\n"
     plotly = _unwrapped((resources.files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from forget_callback.runs.series import Floats, answered
 from forget_callback.snapshots.answers import Answers
@@ -104,7 +104,7 @@ def retention(snapshots: Sequence[Snapshot], *, confidence: float = 0.95) -> Ret
         variance = np.cumsum(lost / (at_risk * (at_risk - lost)))
     gone = np.maximum.accumulate((lost == at_risk) & (lost > 0))
     survival[gone] = 0.0
-    low, high = _band(survival, variance, at_risk, float(norm.ppf(0.5 + confidence / 2)))
+    low, high = _band(survival, variance, at_risk, float(ndtri(0.5 + confidence / 2)))
     return Retention(times, survival, low, high, at_risk, lost, 1 + len(_variants(snapshots)))
 
 

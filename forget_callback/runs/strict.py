@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 Floats = NDArray[np.float64]
 
@@ -59,11 +59,11 @@ def strict_confidence(
         # The weakest of the looks that must all be above.
         weakest = np.where(alive, drawn[max(look - patience + 1, 0) : look + 1].min(axis=0), -np.inf)
         allowed = int(alpha * min((look + 1) / max(planned, 1), 1.0) ** 2 * N_DRAWS) - spent
-        limit = max(float(np.partition(weakest, -allowed - 1)[-allowed - 1]), float(norm.ppf(1 - alpha)))
+        limit = max(float(np.partition(weakest, -allowed - 1)[-allowed - 1]), float(ndtri(1 - alpha)))
         stopped = weakest > limit
         spent += int(stopped.sum())
         alive &= ~stopped
-    return float(norm.cdf(limit))
+    return float(ndtr(limit))
 
 
 def _influence(rows: Floats, clusters: ArrayLike | None) -> Floats:
