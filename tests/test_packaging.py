@@ -26,6 +26,8 @@ def names(requirements):
 def imported(tree, *, within=False):
     """Top-level names of the absolute imports in a file, with whether a function does it: then it may do without."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # never at run time
         if isinstance(node, ast.Import):
             yield from ((alias.name, within) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level:

@@ -123,7 +123,7 @@ def test_what_needs_more_says_what_to_install(tmp_path):
         "verify": [ROOT / "recipes" / "sft-from-base" / "config.yaml"],
         "dial": [model, model, "--probe", "builtin:facts?limit=5", "--task", "builtin:facts?limit=5"],
         "plan": ["builtin:facts?limit=300", "--model", model],
-        "probes": ["hub:some/dataset"],
+        "probes": ["hub:mmlu"],
     }
     found, _ = few(FOR_COMPARE + FOR_PAGES, [(name, *words) for name, words in commands.items()])
     for name, (code, out, err) in zip(commands, found):
