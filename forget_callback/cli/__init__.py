@@ -4,7 +4,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 else, so that an error is never taken for a pass.
 """
 
-from forget_callback.cli import compare, demo, dial, plan, replay, run, snapshot  # noqa: F401 - each puts its commands into the app
+from forget_callback.cli import compare, demo, dial, plan, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
 from forget_callback.cli.app import app, main
 from forget_callback.cli.output import Command
 
@@ -12,7 +12,7 @@ from forget_callback.cli.output import Command
 GROUPS = {
     "Start here": ("demo",),
     "Before training": ("probes", "plan", "verify"),
-    "Models and runs": ("snapshot", "compare", "report", "workspace"),
+    "Models and runs": ("snapshot", "watch", "compare", "report", "workspace"),
     "To forget less": ("replay", "dial"),
 }
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}

@@ -21,7 +21,8 @@ from forget_callback.scoring.served.client import Server, is_address
 from forget_callback.snapshots.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from forget_callback.tools.checkpoints import Checkpoint, CheckpointScorer
+    from forget_callback.tools.checkpoint_history import CheckpointScorer
+    from forget_callback.tools.checkpoints import Checkpoint
     from forget_callback.training.monitor import Observation
 
 
@@ -57,7 +58,8 @@ def snapshot(
         return
 
     from forget_callback.scoring.distributed import process_group, rank
-    from forget_callback.tools.checkpoints import CheckpointScorer, find_checkpoints, score_history
+    from forget_callback.tools.checkpoint_history import CheckpointScorer, score_history
+    from forget_callback.tools.checkpoints import find_checkpoints
 
     checkpoints = find_checkpoints(models)
     for model in [*(one.model for one in checkpoints), *filter(None, (baseline, tokenizer))]:

@@ -52,6 +52,15 @@ class Recorded:
         """
         return run_of(self.manifest())
 
+    @property
+    def watched(self) -> bool:
+        """Whether `watch` keeps this record, from outside of the training.
+
+        Raises:
+            ValueError: As `manifest`.
+        """
+        return self.manifest().get("watched") is True
+
     def incomplete(self) -> list[str]:
         """In which ways this record is not that of a whole run, a sentence each; none if it is.
 

@@ -102,11 +102,21 @@ class Store(Recorded):
         """Which run this store writes; empty before it was begun."""
         return "" if self._run is None else self._run.id
 
-    def start_run(self, run: RunState, training: Training = Training()) -> None:  # noqa: B008 - frozen
-        """Makes the folder the record of a run, whose probes `begin` adds; nothing of another one may be in it."""
+    def start_run(
+        self,
+        run: RunState,
+        training: Training = Training(),  # noqa: B008 - frozen
+        *,
+        watched: bool = False,
+    ) -> None:
+        """Makes the folder the record of a run, whose probes `begin` adds; nothing of another one may be in it.
+
+        Args:
+            watched: Whether it is kept from outside, by `watch`, and not by the training itself.
+        """
         self._run, self._training = run, training
         if self._may_write():
-            self._write_manifest(new_manifest(run, training))
+            self._write_manifest(new_manifest(run, training) | ({"watched": True} if watched else {}))
 
     def begin(self, probes: Sequence[Probe], *, source: str | None = None) -> None:
         """Makes the folder and records the probes; called again with the same probes it changes nothing.

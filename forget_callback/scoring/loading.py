@@ -41,15 +41,15 @@ def load_tokenizer(name: str, *, remedy: str = _OTHER_TOKENIZER) -> Any:
         raise ValueError(f"no tokenizer at {quoted(name)}: {reason}; {remedy}") from error
 
 
-def load_model(name: str) -> Any:
-    """A causal language model in the dtype of its checkpoint, on the accelerator if there is one.
+def load_model(name: str, *, device: str | None = None) -> Any:
+    """A causal language model in the dtype of its checkpoint, on a device; by default the accelerator if there is one.
 
     Raises:
         ValueError: If there is none, its files are damaged, or the checkpoint is of another kind of model. Transformers
             would make the LM head up.
     """
     require_model(name)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
         model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype="auto", output_loading_info=True)
     except (OSError, SafetensorError) as error:
@@ -71,4 +71,4 @@ def load_model(name: str) -> Any:
             f"no causal language model at {name!r}: it was saved as {saved}, {is_a or f'without {made_up[0]}'}; pass "
             "the checkpoint of a causal language model"
         )
-    return model.to(device)
+    return model.to(device or here)

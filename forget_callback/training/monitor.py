@@ -197,6 +197,11 @@ class ForgetMonitor:
         return all(row.confirmed for row in self.last_rows)
 
     @property
+    def decisions(self) -> tuple[StopDecision, ...]:
+        """What the rules say of the last snapshot, one each; empty at the baseline."""
+        return self._decisions(self._history)
+
+    @property
     def probe_seconds(self) -> tuple[float, float]:
         """Time that probing took so far, and the last snapshot alone."""
         return self._probe_seconds, self._last_seconds
@@ -258,10 +263,11 @@ class ForgetMonitor:
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
         self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
-        for snapshot in now:
-            self._pending.add_snapshot(snapshot, adds=adds)
+        # First: a run that is killed in between scores its baseline anew, but never again a second time.
         for snapshot in same:
             self._pending.add(("again", snapshot.probe), partial(self.store.write_beside, "again", snapshot))
+        for snapshot in now:
+            self._pending.add_snapshot(snapshot, adds=adds)
         error = self._save()
         with guarded("logging of what to know about the probes"):
             if first:

@@ -125,7 +125,7 @@ class Session:
         step, variants = state.global_step, self.settings.variants
         snapshots = self._score(step, model, variants=variants == "all" or (whole and variants != "off"))
         if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
-            snapshots = _with_time_of(snapshots, self._score(step, model, variants=True))
+            snapshots = with_time_of(snapshots, self._score(step, model, variants=True))
         return self._observe(state, snapshots)
 
     def missed(self, step: int, error: Exception) -> None:
@@ -290,7 +290,7 @@ class Session:
         self._observe(state, now, again)
 
 
-def _with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[Snapshot]:
+def with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[Snapshot]:
     """Snapshots of all prompts, whose time is also that of those of the first prompts before them."""
     times = [scoring_seconds(pair) for pair in zip(first, whole)]
     return [one.with_metadata(seconds=seconds) for one, seconds in zip(whole, times)]

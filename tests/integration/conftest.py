@@ -13,7 +13,13 @@ from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 from forget_callback import Generation, MultipleChoice, Probe, Recall
 from tests.pages import CHROMIUM, DESK
 
-collect_ignore = ["score_script.py", "slow_script.py", "soak.py", "train_script.py"]  # doctest collection would run it
+collect_ignore = [
+    "score_script.py",
+    "slow_script.py",
+    "soak.py",
+    "train_script.py",
+    "watched_script.py",
+]  # doctest collection would run it
 
 COMMON = {
     "use_cpu": True,

@@ -1,0 +1,110 @@
+"""`watch` beside a training: item by item the history that the callback records in it, whatever happens meanwhile."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from forget_callback import Generation, MultipleChoice, Recall, Store
+from forget_callback.probes.records import item_record
+from tests.forked import finish, start
+
+SCRIPT = Path(__file__).with_name("watched_script.py")
+QUICK = ("--interval", 0.1, "--patience", 2)
+STEPS = [0, 2, 4, 6]
+ITEMS = {
+    "choices": [
+        MultipleChoice(f"c{i}", f"{i} is", [" odd", " even"], i % 2, variants=(f"So {i} is",)) for i in range(8)
+    ],
+    "answers": [Recall("r", "one two", " three"), Generation("g", "one two", "three", max_new_tokens=3)],
+}
+# Where a watcher is killed: a function that it calls, and whether before or after what that does.
+MOMENTS = {
+    "loads": ("forget_callback.tools.checkpoint_history", "load_model", "before"),
+    "has scored": ("forget_callback.tools.checkpoint_history", "with_steps", "after"),
+    "writes a snapshot": ("forget_callback.runs.store", "write_whole", "after"),
+    "decides": ("forget_callback.tools.watch", "write_decision", "before"),
+}
+
+
+def wait_for(what, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Files of two probes; `in/run`, a training with its callback and all checkpoints, and `in/start`, its model."""
+    root = tmp_path_factory.mktemp("watched")
+    for name, items in ITEMS.items():
+        (root / f"{name}.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in items))
+    assert finish(train(root / "in", root, "--callback", "in")) == 0
+    return root
+
+
+def train(out, world, *arguments):
+    out.mkdir(exist_ok=True)
+    return start(SCRIPT, out, *probes(world), *arguments, err=out / "training.log", out=out / "training.log")
+
+
+def probes(world):
+    return [word for name in ITEMS for word in ("--probe", world / f"{name}.jsonl")]
+
+
+def watch(run, world, *arguments, before=None):
+    """A watcher, in a process of its own."""
+    words = ("-m", "forget_callback", "watch", run, *probes(world), *QUICK, *arguments)
+    log = run.parent / "watch.log"
+    run.parent.mkdir(exist_ok=True)
+    return start(*words, before=before, err=log, out=log)
+
+
+@pytest.fixture
+def bare(world, tmp_path):
+    """A run without a record: the checkpoints of the training, copied one by one by `arrive(step)`."""
+    run = tmp_path / "bare"
+    run.mkdir()
+    return run
+
+
+def arrive(world, run, *steps):
+    for step in steps:
+        shutil.copytree(world / "in" / "run" / f"checkpoint-{step}", run / f"checkpoint-{step}")
+
+
+def same_history(found, expected, steps=STEPS):
+    for name in ITEMS:
+        assert found.steps(name) == [step for step in expected.steps(name) if step in steps] == steps
+        for step in steps:
+            mine, theirs = found.read(name, step), expected.read(name, step)
+            assert (mine.fingerprint, mine.n_variants) == (theirs.fingerprint, theirs.n_variants)
+            for column in ("ids", "correct", "outcome", "choice", "margin", "prediction", "text"):
+                np.testing.assert_array_equal(getattr(mine, column), getattr(theirs, column), err_msg=column)
+            for count in ("step", "samples_seen", "tokens_seen"):
+                np.testing.assert_equal(getattr(mine, count), getattr(theirs, count))
+    mine, theirs = (pd.read_parquet(one.path / "history.parquet") for one in (found, expected))
+    if steps == STEPS:
+        pd.testing.assert_frame_equal(mine, theirs)
+
+
+def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare, run_cli):
+    arrive(world, bare, 2, 4, 6)
+    code, said, err = run_cli("watch", bare, *probes(world), "--baseline", world / "in" / "start", *QUICK)
+    assert code == 0, err
+    store = Store(bare)
+    same_history(store, Store(world / "in" / "run"))
+    assert (store.run.status, store.run.steps, store.watched, store.incomplete()) == ("ended", 6, True, [])
+    assert "the run has ended" in err and (store.path / "report.html").stat().st_size > 10_000
+    first, *later = said.splitlines()
+    assert first.startswith("baseline: choices ")
+    assert [line.split(" | ")[0] for line in later] == [f"forgetting at step {s}, {4 * s} samples" for s in STEPS[1:]]
+    # Once more: nothing is left to do.
+    code, said, err = run_cli("watch", bare, *probes(world), *QUICK, "--format", "json")
+    assert code == 0 and json.loads(said)["steps"] == STEPS and json.loads(said)["ended"] is True
+    assert json.loads(said)["probes"].keys() == ITEMS.keys()
