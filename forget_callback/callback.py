@@ -20,6 +20,7 @@ import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from forget_callback.probes.load import Probes, as_probes
+from forget_callback.probes.specs import specs_of
 from forget_callback.runs.history import table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.judge import Judge, judged_by
@@ -30,7 +31,7 @@ from forget_callback.training.follower import Follower
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.record import Record, record_unwatched
 from forget_callback.training.remarks import unknown_best
-from forget_callback.training.remote import Listener, specs_of
+from forget_callback.training.remote import Listener
 from forget_callback.training.setup import OnError, Settings, Variants, errors, metric_names
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 from forget_callback.training.unmeasured import alarm, reason
@@ -141,7 +142,7 @@ class ForgetCallback(TrainerCallback):
             evaluation_metrics=metric_names(evaluation_metrics),
             on_error=on_error,
             remote=remote,
-            specs=specs_of(probes),
+            specs=specs_of(probes) if remote else (),
         )
         self._without_run()
         if trainer is not None:

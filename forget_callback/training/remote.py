@@ -7,7 +7,6 @@ Loads no probe, scores nothing and leaves the run's record alone: the watcher ow
 from __future__ import annotations
 
 import logging
-import os
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import printable
+from forget_callback.probes.specs import absolute
 from forget_callback.runs.remote import (
     DECISION,
     TRAINING,
@@ -43,12 +43,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two writes of how far the training is, where no checkpoint was saved in between.
 _PAUSE = 10.0
-
-
-def specs_of(probes: Any) -> tuple[str, ...]:
-    """The specs and paths among probes as `ForgetCallback` takes them, none of which is loaded; objects have none."""
-    given = probes if isinstance(probes, list | tuple) else [probes]
-    return tuple(os.fspath(one) for one in given if isinstance(one, str | os.PathLike))
 
 
 class Listener:
@@ -93,7 +87,7 @@ class Listener:
             step=state.global_step,
             max_steps=int(state.max_steps),
             first_step=state.global_step,
-            probes=settings.specs,
+            probes=[absolute(spec) for spec in settings.specs],
             stop=settings.stop,
             log=settings.log,
             upload=settings.upload,
@@ -109,7 +103,8 @@ class Listener:
                 )
             self._recall(state.global_step)
             self._tell(now=True)
-            say(f"remote: forgetting in this run is measured by `forget-callback watch {self._folder.parent}`")
+            run = printable(str(self._folder.parent))
+            say(f"remote: forgetting in this run is measured by `forget-callback watch {run}`")
 
         with errors(settings.on_error, lambda error: self._once("begin", reason(error)), starting=True):
             on_main(begin)

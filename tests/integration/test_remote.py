@@ -59,7 +59,7 @@ def test_a_stop_ends_training_with_a_checkpoint_and_the_record_is_left_to_the_wa
     assert files(tmp_path) == ["decision.json", "training.json"]
     told = read_training(tmp_path)
     assert (told.status, told.step, told.max_steps, told.first_step) == ("stopped", 2, 6, 0)
-    assert told.probes == ("no-such-probe.jsonl",) and told.stop == (StopRule("knowledge_lost", 0.05),)
+    assert told.probes == (os.path.abspath("no-such-probe.jsonl"),) and told.stop == (StopRule("knowledge_lost", 0.05),)
     assert told.training.trainer == "SFTTrainer" and told.training.learning_rate == 1e-2
     assert tracker.alerts == [
         ("Forgetting: stopping", "knowledge_lost > 0.05"),
