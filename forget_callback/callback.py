@@ -25,7 +25,7 @@ from forget_callback.runs.history import table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
-from forget_callback.training.attachment import Start, attach, calling_trainers, trainer_of
+from forget_callback.training.attachment import Start, attach, calling_trainers, gave_way, trainer_of
 from forget_callback.training.evaluations import Evaluations
 from forget_callback.training.follower import Follower
 from forget_callback.training.monitor import ForgetMonitor
@@ -102,6 +102,8 @@ class ForgetCallback(TrainerCallback):
     Raises:
         ValueError: If an argument is out of range, a probe is not valid or a rule has nothing to read.
     """
+
+    gives_way = False  # to another ForgetCallback of the trainer, until training begins: it is none of the script's own
 
     def __init__(
         self,
@@ -210,6 +212,9 @@ class ForgetCallback(TrainerCallback):
         with self._finding_trainer(args, state):
             trainer = trainer_of(self)
             if trainer is not None:
+                if self.gives_way and gave_way(self, trainer, ForgetCallback):
+                    return
+                self.gives_way = False
                 self.attach(trainer)
         if self._unwatched[0] is state:
             return
