@@ -25,7 +25,7 @@ from forget_callback.runs.comparison import (
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
 from forget_callback.runs.history import History, Row
-from forget_callback.runs.lost_items import lost_items
+from forget_callback.runs.lost_items import LostItem, lost_items
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
 from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs, require_there
 from forget_callback.snapshots.logs.log import listed, task_and_time
@@ -60,6 +60,7 @@ def compare(
     inconclusive: Annotated[bool, OPEN] = False,
     items: Annotated[int, ITEMS] = 0,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
+    markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Also write it as Markdown.")] = None,
     filter: Annotated[str | None, FILTER] = None,
     metric: Annotated[str | None, METRIC] = None,
     epoch: Annotated[int | None, EPOCH] = None,
@@ -78,8 +79,9 @@ def compare(
     gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     for gate in gates:
         gate.require_sense()
-    if junit_file is not None:
-        require_writable(junit_file, "--junit")
+    for file, option in ((junit_file, "--junit"), (markdown_file, "--markdown")):
+        if file is not None:
+            require_writable(file, option)
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
     remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone
@@ -99,10 +101,12 @@ def compare(
     about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
     about += _apart(before, after, first, last)
     for_files = [title, *one_sided(first, last), *about]  # which nobody reads beside the notes
-    if junit_file is not None:
-        text = junit(results, title=title, about=for_files)
-        write_text(junit_file, text)
     lost = lost_items(first, last) if items else []
+    as_markdown = _markdown(rows, results, for_files, lost, items)
+    if junit_file is not None:
+        write_text(junit_file, junit(results, title=title, about=for_files))
+    if markdown_file is not None:
+        write_text(markdown_file, f"{as_markdown}\n")
     said = "\n".join(remarks)
     for line in [*remarks, *_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]:
         note(line)
@@ -114,9 +118,7 @@ def compare(
         named = {"lost_items": [asdict(one) for one in lost[:items]]} if items else {}
         print_json("compare", {**result, **named})
     elif format == "markdown":
-        lines = [f"- {one.outcome}: {code(one.text)}: {markdown(one.whole_message)}" for one in results]
-        parts = [*(["\n".join(lines)] if lines else []), changes_markdown(rows, about=for_files)]
-        print("\n\n".join([*parts, *([lost_items_markdown(lost, count=items)] if items else [])]))
+        print(as_markdown)
     else:
         # Of a gate that did not pass the reason follows on standard error, once.
         lines = [f"{one.outcome}: {one.text}" + f": {one.message}" * (one.outcome == "passed") for one in results]
@@ -124,6 +126,15 @@ def compare(
         if items:
             Console().print(lost_items_table(lost, count=items))
     _exit(results)
+
+
+def _markdown(
+    rows: Sequence[Row], results: Sequence[GateResult], about: Sequence[str], lost: Sequence[LostItem], items: int
+) -> str:
+    """The gates, the table and the first `items` of what was lost."""
+    gates = [f"{one.outcome}: {code(one.text)}: {markdown(one.whole_message)}" for one in results]
+    parts = [changes_markdown(rows, about=about, gates=gates)]
+    return "\n\n".join([*parts, *([lost_items_markdown(lost, count=items)] if items else [])])
 
 
 def _exit(results: Sequence[GateResult]) -> None:

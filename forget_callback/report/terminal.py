@@ -25,6 +25,7 @@ _FEW = "too few"
 _LOOKS = 20  # that a sparkline shows, the last ones: as wide as a number with its interval
 _COLUMNS = ("items", "accuracy", "1→0", "0→1", "lost")
 _ITEM_COLUMNS = ("probe", "prompt", "right answer", "answer before", "answer now")
+_CATEGORIES = 6  # that a table in Markdown shows before it folds up those without a significant loss
 _TEXT = 200  # characters of a prompt or an answer
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -86,16 +87,34 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
     return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
 
 
-def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = ()) -> str:
-    """What `changes_table` shows as Markdown: the headlines and `about`, then a table. Names are shown as they are."""
+def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: Sequence[str] = ()) -> str:
+    """What `changes_table` shows as Markdown: gates, headlines and `about`, then a table. Names are shown as they are.
+
+    Of many categories the table has those with a significant loss, and the others are folded up.
+
+    Args:
+        gates: What to begin with, Markdown already.
+    """
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
-    lines = [f"- {markdown(line)}" for line in [*_findings(rows), *about]]
-    lines += [
-        "",
+    lines = [*gates, *(markdown(line) for line in [*_findings(rows), *about])]
+    other = [row for row in rows if row.category and (row.probe, row.category) not in sure]
+    shown = [row for row in rows if not row.category or (row.probe, row.category) in sure]
+    few = sum(bool(row.category) for row in rows) <= _CATEGORIES
+    parts = ["\n".join(f"- {line}" for line in lines), _rows_markdown(rows if few else shown, rows)]
+    if other and not few:
+        title = f"<details><summary>{len(other)} categories without a significant loss</summary>"
+        parts += [title, _rows_markdown(other, rows), "</details>"]
+    return "\n\n".join(parts)
+
+
+def _rows_markdown(shown: Sequence[Row], rows: Sequence[Row]) -> str:
+    """A table of some of the rows."""
+    sure = {(row.probe, row.category) for row in significant_categories(rows)}
+    lines = [
         "| probe | category | items | before | after | forgetting (1→0) | backward transfer (0→1) | lost | range |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
-    for row in rows:
+    for row in shown:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
         lost = lost_cell(row) + ("*" if (row.probe, row.category) in sure else "")
@@ -131,8 +150,8 @@ def _lost_title(items: Sequence[LostItem], count: int) -> str:
 
 
 def _item_cells(item: LostItem) -> list[str]:
-    """Category, prompt, right answer, answer before and now; the id where the prompt is not known."""
-    where = "/".join(filter(None, (item.probe, item.category)))
+    """Probe and category, prompt, right answer, answer before and now; the id where the prompt is not known."""
+    where = " / ".join(filter(None, (item.probe, item.category)))
     prompt = item.id if item.prompt is None else item.prompt
     texts = (prompt, item.expected, item.answer_before, item.answer_after)
     shown = ("?" if text is None else shortened(" ".join(text.split()), _TEXT) for text in texts)

@@ -6,7 +6,6 @@ Every count is taken again from the raw lines, and the paper's formulas (arXiv 2
 import json
 import random
 import re
-import shlex
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ import yaml
 from forget_callback import load_probe, transitions
 from forget_callback.demo.tiny import make_model, make_tokenizer
 from forget_callback.probes.items import Recall, accepted
+from tests import github
 from tests.helpers import teach
 from tests.report.test_report import page_data
 
@@ -392,30 +392,25 @@ def test_a_report_of_logs_shows_every_item(run_cli, logs, tmp_path):
     assert "two or more" in err
 
 
-def test_the_commands_of_the_github_actions_example_run(run_cli, logs, tmp_path, monkeypatch):
-    (job,) = yaml.safe_load(EXAMPLE.read_text())["jobs"].values()
-    monkeypatch.chdir(tmp_path)
+def test_the_github_actions_example_fails_on_what_lm_eval_logged(logs, tmp_path):
+    job = yaml.safe_load(EXAMPLE.read_text())["jobs"]["benchmarks"]
     for name, own in (("base", logs.before), ("candidate", logs.after)):
+        assert f"--output_path logs/{name} --log_samples" in str(job), "where the action looks"
         target = tmp_path / "logs" / name / "tiny"
         target.mkdir(parents=True)
         for file in own.rglob("*.json*"):
             if "samples_say" not in file.name:
                 (target / file.name).write_bytes(file.read_bytes())
-    ran = {}
-    for step in job["steps"]:
-        for line in step.get("run", "").splitlines():
-            if line.startswith("forget-callback"):
-                words = shlex.split(line.partition(">>")[0])
-                ran[words[1]] = run_cli(*words[1:])
-    assert set(ran) == {"compare", "report"}
-    code, out, err = ran["compare"]
-    assert code == 1, err
-    assert re.search(r"^\| facts \|", out, re.MULTILINE)
-    assert re.search(r"- failed: `known_lost>0.05`: known_lost is [\d.]+% \[.*\], ", out)
-    (failure,) = ElementTree.parse("forgetting.xml").getroot().iter("failure")
-    assert failure.get("message") in out, "the JUnit file says what the comment says"
-    uploaded = next(step["with"]["path"] for step in job["steps"] if "upload" in step.get("uses", "")).split()
-    assert all(Path(path).exists() for path in uploaded)
+    with github.api() as api:
+        ran = github.run_action({**job["steps"][-1]["with"], "install": "false"}, api, tmp_path, event={})
+    assert ran.failed == "Compare" and ran.outputs["outcome"] == "failed", ran.log
+    assert re.search(r"^\| facts \|", ran.summary, re.MULTILINE)
+    assert re.search(r"- failed: `known_lost>0.05`: known_lost is [\d.]+% \[.*\], ", ran.summary)
+    assert re.search(r"^\*\*10 of \d+ items", ran.summary, re.MULTILINE)
+    kept = Path(ran.uploads[0]["path"])
+    (failure,) = ElementTree.parse(kept / "forgetting.xml").getroot().iter("failure")
+    assert failure.get("message") in ran.summary, "the JUnit file says what the comment says"
+    assert len(page_data(kept / "forgetting.html")["runs"]) == 1
 
 
 def test_a_gate_sees_lines_that_both_logs_lost(run_cli, logs, tmp_path):

@@ -87,6 +87,16 @@ def test_tables_star_what_is_lost_and_end_on_the_headline():
     assert {line.count("|") for line in lines} == {10} and len(lines) == 2 + 3
 
 
+def test_many_categories_are_folded_up_in_markdown_but_for_those_with_a_significant_loss():
+    found = rows(5, {f"c{i}": (20 if i == 3 else 1, 40) for i in range(20)})
+    shown, _, folded = changes_markdown(found).partition("<details>")
+    cells = [re.findall(r"^\| p \| (\w*) \|", part, re.MULTILINE) for part in (shown, folded)]
+    assert cells[0] == ["", "c3"] and sorted(cells[0] + cells[1]) == sorted(["", *(f"c{i}" for i in range(20))])
+    assert folded.startswith("<summary>19 categories without a significant loss</summary>\n\n|")
+    assert folded.endswith("|\n\n</details>"), "a blank line around a table in HTML"
+    assert "<details>" not in changes_markdown(rows(5, {f"c{i}": (1, 40) for i in range(6)}))
+
+
 def test_open_ended_items_are_no_longer_answered():
     correct = [1.0] * 80 + [0.0] * 20
     ids, after = [f"i{i}" for i in range(100)], [0.0] * 30 + [1.0] * 50 + [0.0] * 20
