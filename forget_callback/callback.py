@@ -20,23 +20,23 @@ import pandas as pd
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from forget_callback.probes.load import Probes, as_probes
-from forget_callback.runs.history import OF_ALL_PROMPTS, table_of
+from forget_callback.probes.specs import specs_of
+from forget_callback.runs.history import table_of
 from forget_callback.runs.stopping import StopRule, stop_rules
-from forget_callback.scoring.distributed import on_main
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
-from forget_callback.training.attachment import Start, attach, calling_trainers, trainer_of
+from forget_callback.training.attachment import Start, attach, calling_trainers, gave_way, trainer_of
+from forget_callback.training.evaluations import Evaluations
+from forget_callback.training.follower import Follower
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.record import Record, record_unwatched
 from forget_callback.training.remarks import unknown_best
-from forget_callback.training.session import Session
+from forget_callback.training.remote import Listener
 from forget_callback.training.setup import OnError, Settings, Variants, errors, metric_names
-from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers, evaluation_metrics
+from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
-
-_NO_RUN = "no forgetting will be measured in this run"
 
 
 class ForgetCallback(TrainerCallback):
@@ -95,10 +95,15 @@ class ForgetCallback(TrainerCallback):
             also be of "all", the pool of several probes.
         on_error: "warn" logs an error and training continues, with the other probes where one fails; "refuse" also, but
             training does not start where a probe cannot be measured; "raise" raises every error.
+        remote: Another process measures, `forget-callback watch`, and this one obeys: it stops, saves a checkpoint or
+            alerts as the watcher decides, loads no probe and scores nothing. `probes`, as specs, and `stop` are handed
+            on to the watcher; at the steps of `every` a checkpoint is saved for it. `history` stays empty.
 
     Raises:
         ValueError: If an argument is out of range, a probe is not valid or a rule has nothing to read.
     """
+
+    gives_way = False  # to another ForgetCallback of the trainer, until training begins: it is none of the script's own
 
     def __init__(
         self,
@@ -119,10 +124,11 @@ class ForgetCallback(TrainerCallback):
         upload: Upload = "metrics",
         evaluation_metrics: Iterable[str] | None = None,
         on_error: OnError = "warn",
+        remote: bool = False,
     ) -> None:
         judge = Judge.of(scorer)
         self.settings = Settings(
-            probes=judged_by(judge, as_probes(probes)),
+            probes=() if remote else judged_by(judge, as_probes(probes)),
             stop=stop_rules(stop),
             every=schedule.checked(every),
             baseline=baseline,
@@ -137,6 +143,8 @@ class ForgetCallback(TrainerCallback):
             upload=upload,
             evaluation_metrics=metric_names(evaluation_metrics),
             on_error=on_error,
+            remote=remote,
+            specs=specs_of(probes) if remote else (),
         )
         self._without_run()
         if trainer is not None:
@@ -177,9 +185,14 @@ class ForgetCallback(TrainerCallback):
         """Settings do not change, and the user's trackers must stay the user's."""
         return copy(self)
 
+    @property
+    def _kind(self) -> type[Evaluations] | type[Listener]:
+        """What follows a training."""
+        return Listener if self.settings.remote else Evaluations
+
     def _without_run(self) -> None:
         self._record = Record()  # of the last training
-        self._session: Session | None = None  # while a training is watched
+        self._follower: Follower | None = None  # while a training is watched
         self._state: Any = None  # TrainerState of the training that this callback follows, while it runs
         self._start: Start | None = None  # of that training, until it ends
         self._unwatched: tuple[Any, str] = (None, "")  # the state of one that is not watched, and why
@@ -199,12 +212,15 @@ class ForgetCallback(TrainerCallback):
         with self._finding_trainer(args, state):
             trainer = trainer_of(self)
             if trainer is not None:
+                if self.gives_way and gave_way(self, trainer, ForgetCallback):
+                    return
+                self.gives_way = False
                 self.attach(trainer)
         if self._unwatched[0] is state:
             return
         before, trained = None, False
         if self._start is not None and self._start.is_repeated(trainer, args, state, model):
-            before, trained = self._session, self._start.trained
+            before, trained = self._follower, self._start.trained
         elif self._start is not None and self._start.trained and self._start.has(model) and state.global_step == 0:
             logger.warning(
                 "this model was trained by another trainer, whose training did not end: the baseline of this run is "
@@ -214,38 +230,28 @@ class ForgetCallback(TrainerCallback):
         self._end(keep=before is not None)
         self._record, self._state = Record(), state
         self._start = Start(trainer, args, state, model, trained=trained)
-        report = partial(self._not_watched, state, f"the baseline could not be taken, so {_NO_RUN}")
+        report = partial(self._not_watched, state, f"{self._kind.failed}, so {self._kind.lacking.format('will be')}")
         with errors(self.settings.on_error, report, starting=True):
             proxy = None if trainer is None else weakref.proxy(trainer)
-            self._session = Session(self.settings, proxy, args, state, model, tokenizer, before=before, trained=trained)
-            self._record = self._session.record
+            more = (proxy, args, state, model, tokenizer)
+            self._follower = self._kind(self.settings, *more, before=before, trained=trained)
+            self._record = self._follower.record
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        """Evaluates when `every` is due, and at the last step, before load_best_model_at_end replaces the weights."""
+        """Evaluates when `every` is due, and at the last step."""
         if state is not self._state:
             self._refuse_late(args, state, model)
-            return
-        if self._session is not None:
-            self._session.end_step()
-        last = state.global_step >= state.max_steps
-        if control.should_save or control.should_log or control.should_evaluate:
-            self._count(state)  # a collective: `on_log` may come on one rank alone
-        if last or schedule.is_due(self.settings.every, state.global_step):
-            self._snapshot(state, control, model, last=last)
+        elif self._follower is not None:
+            self._follower.step_ended(state, control, model)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Counts samples and tokens, for the checkpoint that may follow.
-
-        Also evaluates where training ends early: afterwards the best model may stand in the place of the last one.
-        """
-        if state is self._state:
-            self._count(state)
-            if control.should_training_stop:
-                self._snapshot(state, control, kwargs.get("model"), last=True)
+        """Counts samples and tokens, and evaluates where training ends early."""
+        if state is self._state and self._follower is not None:
+            self._follower.epoch_ended(state, control, kwargs.get("model"))
 
     def on_log(
         self,
@@ -256,27 +262,18 @@ class ForgetCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Keeps what the Trainer logs of the task itself: loss, reward, evaluations."""
-        if state is self._state and self._session is not None and logs:
-            own = {name: value for name, value in logs.items() if name not in self.settings.evaluation_names}
-            self._session.log_task(state, own, saving=control.should_save)
+        if state is self._state and self._follower is not None and logs:
+            self._follower.logged(state, control, logs)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Evaluates if the Trainer's evaluations are the schedule, and adds the metrics to those of the evaluation."""
         if state is not self._state:  # also an evaluation outside of training
             return
-        self._count(state)  # a new best model is saved next
-        wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
-        chosen = self.settings.evaluation_names.get(wanted)
-        if self.settings.every is None or chosen is not None:
-            # The best model is one of all prompts where its metric is.
-            self._snapshot(state, control, kwargs.get("model"), whole=chosen in OF_ALL_PROMPTS)
         metrics: dict[str, float] | None = kwargs.get("metrics")
-        if metrics is None:
-            return
-        if self._session is not None and self.last_step == state.global_step:
-            more = self.settings.evaluation_metrics
-            metrics.update(evaluation_metrics(self._record.last_rows, more=more, wanted=wanted))
-        if chosen is not None:
+        wanted = f"eval_{(args.metric_for_best_model or '').removeprefix('eval_')}"
+        if self._follower is not None:
+            self._follower.evaluated(state, control, kwargs.get("model"), metrics, wanted)
+        if metrics is not None and self.settings.is_ours(wanted):
             metrics.setdefault(wanted, math.nan)  # a failed probe is never the best, and its key must be there
 
     def on_train_end(
@@ -286,20 +283,11 @@ class ForgetCallback(TrainerCallback):
         if state is not self._state:
             self._refuse_late(args, state, model)
         if state is self._unwatched[0]:
-            alarm(f"NOT WATCHED: no forgetting was measured in this run: {self._unwatched[1]}")
+            alarm(f"NOT WATCHED: {self._kind.lacking.format('was')}: {self._unwatched[1]}")
         if state is not self._state:
             return
-        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-            logger.info("the best model was loaded, so the last step is not scored again")
-        else:
-            self._snapshot(state, control, model, last=True)
-        session = self._session
-        if session is not None:
-            with errors(
-                self.settings.on_error,
-                lambda error: logger.warning("the end of the run could not be recorded: %s", reason(error)),
-            ):
-                on_main(lambda: session.finish(state))
+        if self._follower is not None:
+            self._follower.train_ended(args, state, control, model)
         self._end()
 
     def _end(self, *, keep: bool = False) -> None:
@@ -308,9 +296,9 @@ class ForgetCallback(TrainerCallback):
         Args:
             keep: Its directory, for the same training that starts again.
         """
-        if self._session is not None:
-            self._session.stop() if keep else self._session.close()
-        self._session = self._state = self._start = None
+        if self._follower is not None:
+            self._follower.stop() if keep else self._follower.close()
+        self._follower = self._state = self._start = None
 
     def _check_best(self, args: TrainingArguments, trainer: Any) -> None:
         """Reports that the Trainer will look for a metric of ours that there is not: it would end the run."""
@@ -321,10 +309,6 @@ class ForgetCallback(TrainerCallback):
             with errors(self.settings.on_error, lambda error: alarm(str(error)), starting=True):
                 raise ValueError(said)
 
-    def _count(self, state: TrainerState) -> None:
-        if self._session is not None:
-            self._session.count(state)
-
     def _refuse_late(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         """Reports once that a run is not measured because this callback was added after its start."""
         if state is not self._unwatched[0]:
@@ -334,26 +318,6 @@ class ForgetCallback(TrainerCallback):
                     "a baseline; pass it in the Trainer's callbacks=, or add it before train()"
                 )
 
-    def _snapshot(
-        self, state: TrainerState, control: TrainerControl, model: Any, *, last: bool = False, whole: bool = False
-    ) -> None:
-        """Takes a snapshot, once a step even where two events fire, and stops training if a rule says so.
-
-        Args:
-            last: Of the last evaluation, which is taken whatever it costs, of all prompts.
-            whole: Of all prompts.
-        """
-        step, before, whole = state.global_step, self.last_step, whole or last
-        if self._session is None or before is None or step < before:
-            return
-        if step == before and not (whole and self._session.lacks_prompts):
-            return
-        session = self._session
-        with errors(self.settings.on_error, lambda error: session.missed(step, error)):
-            if session.evaluate(state, model, always=last or step == before, whole=whole):
-                control.should_training_stop = True
-                control.should_save = True
-
     @contextlib.contextmanager
     def _finding_trainer(self, args: TrainingArguments, state: TrainerState, *, late: bool = False) -> Iterator[None]:
         """Around what a training cannot be watched without; its directory then says so."""
@@ -361,7 +325,8 @@ class ForgetCallback(TrainerCallback):
             yield
         except Exception as error:
             record_unwatched(self.settings, args, state, reason(error))
-            with errors(self.settings.on_error, partial(self._not_watched, state, _NO_RUN), starting=not late):
+            report = partial(self._not_watched, state, self._kind.lacking.format("will be"))
+            with errors(self.settings.on_error, report, starting=not late):
                 raise
 
     def _not_watched(self, state: TrainerState, what: str, error: Exception) -> None:

@@ -4,7 +4,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 else, so that an error is never taken for a pass.
 """
 
-from forget_callback.cli import compare, demo, dial, plan, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
+from forget_callback.cli import compare, demo, dial, launch, plan, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
 from forget_callback.cli.app import app, main
 from forget_callback.cli.output import Command
 
@@ -12,14 +12,17 @@ from forget_callback.cli.output import Command
 GROUPS = {
     "Start here": ("demo",),
     "Before training": ("probes", "plan", "verify"),
-    "Models and runs": ("snapshot", "watch", "compare", "report", "workspace"),
+    "While training": ("run", "watch"),
+    "Models and runs": ("snapshot", "compare", "report", "workspace"),
     "To forget less": ("replay", "dial"),
 }
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 
 for _command in app.registered_commands:
     _name = str(_command.name or getattr(_command.callback, "__name__", ""))
-    _command.name, _command.rich_help_panel, _command.cls = _name, _GROUP_OF[_name], Command
+    _command.name, _command.rich_help_panel = _name, _GROUP_OF[_name]
+    if _command.cls is None or not issubclass(_command.cls, Command):
+        _command.cls = Command
 app.registered_commands.sort(key=lambda command: [*_GROUP_OF].index(command.name or ""))
 
 __all__ = ["main"]

@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
 )
 notes = Console(stderr=True)
-UsageError: type[Exception] = typer.BadParameter.__bases__[0]  # of click, or of what typer has of it
+UsageError: Any = typer.BadParameter.__bases__[0]  # of click, or of what typer has of it
 
 
 def _say_version(asked: bool) -> None:
@@ -80,8 +80,10 @@ def with_include_path(spec: str, include_path: Path | None) -> str:
 
 def main() -> None:
     """Entry point: errors in one or two lines, exit status 2."""
-    debug = "--debug" in sys.argv
-    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    given = sys.argv[1:]
+    at = given.index("--") if "--" in given else len(given)  # what follows is another program's
+    debug = "--debug" in given[:at]
+    arguments = [argument for argument in given[:at] if argument != "--debug"] + given[at:]
     try:
         code = app(args=arguments or ["--help"], prog_name="forget-callback", standalone_mode=False)
         sys.exit((code or 0) if arguments else 2)

@@ -75,7 +75,7 @@ class RemoteTraining:
         max_steps: Optimizer steps planned.
         first_step: At which this start of it began: 0, or the checkpoint's that it was resumed from. Checkpoints of
             later steps that lay there then are of what it went back over.
-        probes: Specs that the callback was given for the watcher; empty where it was given objects.
+        probes: Specs that the callback was given for the watcher, with absolute paths; none of objects and tables.
         stop: Stop rules that it was given for the watcher.
         log: Which metrics trackers get, see `ForgetCallback`.
         upload: What leaves the machine, see `ForgetCallback`.

@@ -43,6 +43,12 @@ def require_causal(model: Any) -> None:
             f"{_NEEDED} of tokens alone, got a PEFT model with virtual tokens ({kinds}): they "
             "take positions of the prompt, which scoring counts as its own; use LoRA or another adapter of the weights"
         )
+    if (found := not_causal(model)) is not None:
+        raise ValueError(f"{_NEEDED}, got {found}; {_ADVICE}")
+
+
+def not_causal(model: Any) -> str | None:
+    """What a model is that is by its class or config no causal language model; None if it may be one."""
     bare = _unwrapped(model)
     name = type(bare).__name__
     kind = kind_of(name)
@@ -52,8 +58,7 @@ def require_causal(model: Any) -> None:
         kind = (
             "a causal language model with a value head: it returns values beside logits; its `pretrained_model` is one"
         )
-    if kind is not None:
-        raise ValueError(f"{_NEEDED}, got {name}, {kind}; {_ADVICE}")
+    return None if kind is None else f"{name}, {kind}"
 
 
 @torch.no_grad()

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode
 
 import yaml
 
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.specs import absolute, limited
 from forget_callback.probes.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class CallbackArguments:
         stop: Rules such as "knowledge_lost>0.05", "PROBE/METRIC>VALUE" or "PROBE/CATEGORY/METRIC>VALUE".
         baseline: "start", "base" or a RUN directory.
         probe_batch_tokens: `batch_tokens` of the callback.
-        max_overhead, variants, log, upload, evaluation_metrics, on_error: As in `ForgetCallback`.
+        max_overhead, variants, log, upload, evaluation_metrics, on_error, remote: As in `ForgetCallback`.
         output_dir: Where `forget/` goes; the Trainer's output_dir by default.
 
     Raises:
@@ -58,6 +58,7 @@ class CallbackArguments:
     evaluation_metrics: list[str] = field(default_factory=list)
     on_error: str = "warn"
     output_dir: str | None = None
+    remote: bool = False
 
     def __post_init__(self) -> None:
         for name in ("probes", "stop", "evaluation_metrics"):
@@ -120,20 +121,22 @@ class CallbackArguments:
         """The same with absolute paths, for a process with another working directory."""
         run = self.baseline if self.baseline in ("start", "base") else os.path.abspath(self.baseline)
         out = None if self.output_dir is None else os.path.abspath(self.output_dir)
-        return replace(self, probes=[_absolute(spec) for spec in self.probes], baseline=run, output_dir=out)
+        return replace(self, probes=[absolute(spec) for spec in self.probes], baseline=run, output_dir=out)
 
     def callback(self, **more: Any) -> ForgetCallback:
-        """The callback with these arguments; `more` overrides them.
+        """The callback with these arguments; `more` overrides them. Where another process measures, no probe is loaded.
 
         Raises:
             ValueError: If an argument is out of range, a probe is not valid or a rule has nothing to read.
         """
         from forget_callback.callback import ForgetCallback  # seconds to import
 
-        own = {one.name: getattr(self, one.name) for one in fields(CallbackArguments)}
+        own = {one.name: getattr(self, one.name) for one in fields(CallbackArguments)} | more
         specs, limit, batch_tokens = (own.pop(name) for name in ("probes", "probe_limit", "probe_batch_tokens"))
+        if own["remote"]:
+            return ForgetCallback([limited(spec, limit) for spec in specs], **{"batch_tokens": batch_tokens, **own})
         probes = [load_probe(spec, limit=limit) for spec in specs]
-        return ForgetCallback(probes, **{**own, "batch_tokens": batch_tokens, **more})
+        return ForgetCallback(probes, **{"batch_tokens": batch_tokens, **own})
 
 
 def read_yaml(path: str | os.PathLike[str], *, example: str) -> dict[str, Any]:
@@ -169,17 +172,3 @@ def require_known(given: Iterable[object], known: Sequence[str], source: str | o
     for key in given:
         if key not in known:
             raise ValueError(f"{os.fspath(source)}: unknown key {quoted(key)}{did_you_mean(key, known) or f'; {rest}'}")
-
-
-def _absolute(spec: str) -> str:
-    """A probe's spec with the paths in it made absolute."""
-    path, mark, query = spec.partition("?")
-    scheme, colon, file = path.partition(":")
-    if not colon:
-        path = os.path.abspath(path)
-    elif scheme == "corpus":
-        path = f"corpus:{os.path.abspath(file)}"
-    options = dict(parse_qsl(query, keep_blank_values=True))
-    if "include_path" in options:
-        query = urlencode({**options, "include_path": os.path.abspath(options["include_path"])})
-    return f"{path}{mark}{query}"

@@ -92,7 +92,8 @@ def attach(callback: TrainerCallback, trainer: Any, kind: type[TrainerCallback])
     handler = getattr(trainer, "callback_handler", None)
     if handler is None:
         raise ValueError(f"trainer must be a Trainer (an object that has callback_handler), got {quoted(trainer)}")
-    callbacks = handler.callbacks
+    callbacks = [one for one in handler.callbacks if one is callback or not getattr(one, "gives_way", False)]
+    handler.callbacks = callbacks
     before = callbacks[: callbacks.index(callback)] if callback in callbacks else callbacks
     if any(isinstance(one, kind) for one in before):
         raise ValueError(
@@ -100,6 +101,15 @@ def attach(callback: TrainerCallback, trainer: Any, kind: type[TrainerCallback])
             "all probes, ForgetCallback([probe, other]), or call trainer.remove_callback(ForgetCallback) first"
         )
     place(callback, trainer)
+
+
+def gave_way(callback: TrainerCallback, trainer: Any, kind: type[TrainerCallback]) -> bool:
+    """Takes a callback out of a trainer that begins to train with another of its kind; whether it did."""
+    handler = trainer.callback_handler
+    if not any(isinstance(one, kind) and one is not callback for one in handler.callbacks):
+        return False
+    handler.callbacks = [one for one in handler.callbacks if one is not callback]
+    return True
 
 
 class Start:

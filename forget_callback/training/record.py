@@ -194,8 +194,11 @@ class Record:
 
 
 def record_unwatched(settings: Settings, args: TrainingArguments, state: TrainerState, why: str) -> None:
-    """On rank 0, leaves in the directory of a training that it was not watched, in place of an earlier run's record."""
-    if rank() > 0:
+    """On rank 0, leaves in the directory of a training that it was not watched, in place of an earlier run's record.
+
+    A record that another process keeps is left alone.
+    """
+    if rank() > 0 or settings.remote:
         return
     try:
         store = claim(settings.output_dir or args.output_dir or ".", state, None, described(None, args, state, None))

@@ -82,12 +82,18 @@ def unknown_best(key: str | None, metrics: Mapping[str, str]) -> str:
 
     Args:
         key: The Trainer's `metric_for_best_model`.
-        metrics: The metric of each key of ours.
+        metrics: The metric of each key of ours; none where another process measures.
     """
     wanted = f"eval_{(key or '').removeprefix('eval_')}".replace("/", "_")
     own = wanted.startswith("eval_forget_") or wanted.removeprefix("eval_").removeprefix("forget_") in ALL_METRICS
     if not own or f"eval_{(key or '').removeprefix('eval_')}" in metrics:
         return ""
+    if not metrics:
+        return (
+            f"metric_for_best_model={quoted(key)} is not known while a training with remote=True runs, because another "
+            "process measures it afterwards, so no checkpoint is kept as the best; set a metric of the task, and "
+            "choose by the record of `forget-callback watch`"
+        )
     named = max((one for one in ALL_METRICS if wanted.endswith(f"_{one}")), key=len, default=None)
     alike = [one for one, metric in metrics.items() if named in (None, metric)]
     meant = closest(wanted, alike) or (None if named is None else alike[0])

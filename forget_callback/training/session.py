@@ -28,6 +28,7 @@ from forget_callback.training.budget import Budget
 from forget_callback.training.data_seen import DataSeen, Seen, seen_before
 from forget_callback.training.description import described
 from forget_callback.training.display import guarded
+from forget_callback.training.follower import Follower
 from forget_callback.training.probing import ProbeScorer
 from forget_callback.training.record import Record
 from forget_callback.training.remarks import best_model
@@ -44,8 +45,11 @@ class Session:
     Args:
         trainer: Whose trackers get the metrics and whose vLLM generates, None if it could not be found.
         processing_class: The model's tokenizer, or a processor that holds one.
-        before: The session of an earlier start of the same training that did not end: its baseline stays.
+        before: What followed an earlier start of the same training that did not end: its baseline stays.
         trained: Whether the model was trained since training first started, without a baseline.
+
+    Attributes:
+        data: What the model was trained on.
 
     Raises:
         Exception: If there can be no baseline: then this run is not measured, and its record says so.
@@ -60,11 +64,11 @@ class Session:
         model: Any,
         processing_class: Any,
         *,
-        before: Session | None = None,
+        before: Follower | None = None,
         trained: bool = False,
     ) -> None:
         self.settings, self.trainer, self.record = settings, trainer, Record()
-        self._data, self._counted = DataSeen(), Seen(-1)
+        self.data, self._counted = DataSeen(), Seen(-1)
         self._strict = settings.on_error == "raise"
         try:
             kept = Notes.of(state)
@@ -79,8 +83,8 @@ class Session:
             how: dict[str, Any] = {"batch_tokens": batch_tokens, "vllm": vllm, "bars": not args.disable_tqdm}
             self._scorer = ProbeScorer(tokenizer, probes, settings.scorer, **how)
             self._budget = Budget.of(settings, probes, first_step=state.global_step)
-            self._data = DataSeen(self._seen_before(state, kept, before))
-            self._data.watch(model)
+            self.data = DataSeen(self._seen_before(state, kept, before))
+            self.data.watch(model)
             if self.record.last_step is None:
                 if settings.every is None and args.eval_strategy == "no" and rank() == 0:
                     logger.warning(
@@ -154,19 +158,15 @@ class Session:
         if unmeasured.lines:
             alarm("NOT MEASURED in this run:", *unmeasured.lines)
 
-    def stop(self) -> None:
-        """Removes the forward hooks from the model."""
-        self._data.stop()
-
     def close(self) -> None:
-        """The same, and lets other runs have the directory."""
-        self.stop()
+        """Removes the forward hooks from the model, and lets other runs have the directory."""
+        self.data.stop()
         self.record.close()
 
     def count(self, state: TrainerState) -> Seen:
         """Samples and tokens so far, also noted where every checkpoint keeps them; a collective once a step."""
         if self._counted.step != state.global_step:
-            self._counted = self._data.totals(state.global_step)
+            self._counted = self.data.totals(state.global_step)
         seen, wandb = self._counted, address_of(active_wandb_run())
         run = self.record.run_id
         Notes(seen.samples, seen.tokens, self._budget.part, wandb, self._setup, run_id=run, step=seen.step).write(state)
@@ -191,10 +191,6 @@ class Session:
                 tokens_seen=seen.tokens if known else math.nan,
             )
             task.write_soon(now=saving)
-
-    def end_step(self) -> None:
-        """Notes that an optimizer step has ended; no collective."""
-        self._data.end_step()
 
     def _score(self, step: int, model: Any, *, variants: bool) -> list[Snapshot]:
         """A snapshot of each probe; of one that failed while another did not, without a number."""
@@ -235,7 +231,7 @@ class Session:
             self._scorer.keep_items(only)
 
     def _claim(
-        self, args: TrainingArguments, state: TrainerState, kept: Notes | None, before: Session | None, trained: bool
+        self, args: TrainingArguments, state: TrainerState, kept: Notes | None, before: Follower | None, trained: bool
     ) -> None:
         """Takes the run's directory on rank 0; a training that starts again keeps its own, with the baseline."""
         if before is None:
@@ -264,11 +260,11 @@ class Session:
             return None, found
         return self.record.open(self.settings, self.trainer, args, state, found, notes), found
 
-    def _seen_before(self, state: TrainerState, kept: Notes | None, before: Session | None) -> Seen:
+    def _seen_before(self, state: TrainerState, kept: Notes | None, before: Follower | None) -> Seen:
         """What the model was trained on when this session starts."""
         step = state.global_step
         if before is not None:  # half-trained by its first start
-            return before._data.whole_steps(step)
+            return before.data.whole_steps(step)
         # A checkpoint may lack notes: its run's last snapshot then is the least that was seen.
         known = [Seen(row.step, row.samples_seen, row.tokens_seen) for row in self.record.rows[-1:]]
         known += [] if kept is None else [Seen(kept.step, kept.samples_seen, kept.tokens_seen)]

@@ -40,9 +40,25 @@ Variants = Literal["all", "ends", "off"]
 OnError = Literal["warn", "refuse", "raise"]
 
 
+# How things are measured, which a training that is watched from outside does not do; with their defaults.
+_OF_THE_WATCHER: dict[str, Any] = {
+    "baseline": "start",
+    "max_overhead": None,
+    "variants": "all",
+    "rescore": None,
+    "batch_tokens": None,
+    "scorer": None,
+    "evaluation_metrics": (),
+}
+
+
 @dataclass(frozen=True)
 class Settings:
     """The arguments of `ForgetCallback`, which explains them.
+
+    Attributes:
+        probes: None where another process measures.
+        specs: Of the probes that were given for that process.
 
     Raises:
         ValueError: If one is out of range, a probe is not valid or a rule has nothing to read.
@@ -63,9 +79,16 @@ class Settings:
     upload: Upload
     evaluation_metrics: tuple[str, ...]
     on_error: OnError
+    remote: bool = False
+    specs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_targets(self.stop, self.probes)
+        if not isinstance(self.remote, bool):
+            raise ValueError(f"remote must be True or False, got {quoted(self.remote)}")
+        if self.remote:
+            self._require_only_what_is_remote()
+        else:
+            check_targets(self.stop, self.probes)
         share, tokens = self.max_overhead, self.batch_tokens
         if share is not None and not (isinstance(share, Real) and 0 < share < 1):
             raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {quoted(share)}")
@@ -88,11 +111,23 @@ class Settings:
         if self.on_error not in get_args(OnError):
             raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {quoted(self.on_error)}")
 
+    def _require_only_what_is_remote(self) -> None:
+        for name, default in _OF_THE_WATCHER.items():
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={quoted(getattr(self, name))} has no effect with remote=True, where another process "
+                    "measures; leave it out here, and see `forget-callback watch --help` for what that takes"
+                )
+
     @property
     def evaluation_names(self) -> dict[str, str]:
         """The metric of each key that evaluations of the Trainer may have."""
         names = [probe.name for probe in self.probes] + ["all"] * (len(self.probes) > 1)
         return {f"eval_forget_{name}_{metric}": metric for name in names for metric in ALL_METRICS}
+
+    def is_ours(self, key: str) -> bool:
+        """Whether a key of an evaluation is one that only this callback could give it."""
+        return key in self.evaluation_names or (self.remote and key.startswith("eval_forget_"))
 
 
 def metric_names(metrics: Iterable[str] | None) -> tuple[str, ...]:
@@ -179,7 +214,7 @@ def open_monitor(
     return ForgetMonitor(
         probes,
         store,
-        _trackers(settings, trainer),
+        trackers_of(settings, trainer),
         settings.stop,
         planned=schedule.planned(settings.every, last, evaluations=evaluations),
         log=settings.log,
@@ -188,7 +223,7 @@ def open_monitor(
     )
 
 
-def _trackers(settings: Settings, trainer: Any) -> list[Tracker]:
+def trackers_of(settings: Settings, trainer: Any) -> list[Tracker]:
     """The user's own, W&B where a run is active, and the trainer's reporters."""
     trackers = list(settings.trackers)
     if active_wandb_run() is not None and not any(isinstance(tracker, WandbTracker) for tracker in trackers):

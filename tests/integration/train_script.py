@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, StopRule
 from forget_callback.runs import store
+from forget_callback.runs.remote import Decision, read_training, write_decision
 from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
 from forget_callback.training import setup
@@ -32,6 +33,7 @@ parser.add_argument(
 parser.add_argument("--fail-at", type=int)
 parser.add_argument("--variants", choices=["all", "ends"], default="all")
 parser.add_argument("--on-error", choices=["warn", "refuse", "raise"], default="raise")
+parser.add_argument("--remote", action="store_true", help="obeys a watcher, which stops it after three steps")
 options = parser.parse_args()
 
 torch.manual_seed(0)
@@ -91,7 +93,9 @@ trainer = SFTTrainer(
     args=config,
     train_dataset=Dataset.from_list(rows),
     callbacks=[
-        ForgetCallback(
+        ForgetCallback(remote=True, on_error=options.on_error)
+        if options.remote
+        else ForgetCallback(
             probes,
             every=1,
             stop=StopRule("forgetting", -1, confidence=None, action="warn") if options.variants == "ends" else (),
@@ -101,6 +105,16 @@ trainer = SFTTrainer(
         )
     ],
 )
+if options.remote:
+
+    class Watcher(TrainerCallback):
+        """Decides on the main process alone."""
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3 and state.is_world_process_zero:
+                write_decision(options.out, Decision(read_training(options.out).run, 2, "stop"))
+
+    trainer.callback_handler.callbacks.insert(0, Watcher())
 if options.fail_at is not None and trainer.args.process_index == 1:
     judge = group.judge_likelihoods
 

@@ -38,6 +38,14 @@ def test_a_file_and_a_variable_make_the_callback_that_they_describe(tmp_path):
     assert read.callback(on_error="raise", every=[3]).settings.every == frozenset([3])
 
 
+def test_where_another_process_measures_no_probe_is_loaded():
+    given = {"probes": ["no-such-file.jsonl?chat=true", "builtin:facts?limit=3"], "probe_limit": 5, "stop": "churn>0.1"}
+    settings = CallbackArguments.of({**given, "remote": True}).callback().settings
+    assert settings == CallbackArguments.of(given).callback(remote=True).settings
+    assert settings.remote and settings.probes == ()
+    assert settings.specs == ("no-such-file.jsonl?chat=true&limit=5", "builtin:facts?limit=3")
+
+
 def test_what_is_left_out_is_as_the_callback_has_it():
     from forget_callback import ForgetCallback
 

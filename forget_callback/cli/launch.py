@@ -1,0 +1,126 @@
+"""`run`: any command that trains with a Hugging Face Trainer, unchanged, with the callback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from forget_callback.cli.app import UsageError, app, note, say_spacing
+from forget_callback.cli.output import Command
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.quoting import printable
+from forget_callback.runs.stopping import check_targets, stop_rules
+from forget_callback.tools.arguments import CallbackArguments
+from forget_callback.tools.launch import Launched, launch
+from forget_callback.training.schedule import checked
+
+_SEVERAL = ("--probes", "--stop")  # options that take several values, up to the next option
+
+
+class RunCommand(Command):
+    """`run`, whose own options end at ``--``: what comes then is the command's, its ``--help`` and ``--debug`` too."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Reads the options; ``--probes A B`` is ``--probes A --probes B``."""
+        at = args.index("--") if "--" in args else len(args)
+        found = super().parse_args(ctx, [*_repeated(args[:at]), *args[at:]])
+        if "--" not in args and not ctx.params["help"]:
+            raise UsageError("put -- before the command, such as: forget-callback run -- python train.py", ctx=ctx)
+        return found
+
+
+def _repeated(words: Iterable[str]) -> list[str]:
+    found: list[str] = []
+    option = ""
+    for word in words:
+        if word.startswith("-"):
+            option = word if word in _SEVERAL else ""
+        elif option and found[-1] != option:
+            found.append(option)
+        found.append(word)
+    return found
+
+
+@app.command(cls=RunCommand, add_help_option=False)
+def run(
+    ctx: typer.Context,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="COMMAND", help="After --, such as -- trl sft --config sft.yaml.")
+    ] = None,
+    probes: Annotated[list[str] | None, typer.Option(metavar="SPEC ...", help="Probes; default builtin:facts.")] = None,
+    every: Annotated[
+        str | None, typer.Option(metavar="N", help="Steps between evaluations; by default the Trainer's evaluations.")
+    ] = None,
+    stop: Annotated[list[str] | None, typer.Option(metavar="RULE ...", help="Such as knowledge_lost>0.05.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML with these and all other arguments.")
+    ] = None,
+    require: Annotated[bool, typer.Option("--require", help="End the command where it cannot be watched.")] = False,
+    help: Annotated[bool, typer.Option("--help", help="Show this message, and what would be attached.")] = False,
+) -> None:
+    """Runs a command that trains, and adds the callback.
+
+    Every Trainer that COMMAND builds gets the ForgetCallback that --help shows; options override --config.
+    """
+    if help:
+        print(ctx.get_help())
+    arguments = _arguments(config, {"probes": probes, "every": every, "stop": stop})
+    if help:
+        _show(arguments)
+        return
+    if not command:
+        raise UsageError("the command after -- is missing, such as: forget-callback run -- python train.py", ctx=ctx)
+    if require and arguments.on_error == "warn":
+        arguments = replace(arguments, on_error="refuse")
+    say_spacing(*arguments.callback().settings.probes)  # what is wrong with them is wrong before anything is started
+    raise typer.Exit(_status(launch(command, arguments.absolute(), require=require), require=require))
+
+
+def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArguments:
+    """Those of the file, overridden by those of the command line."""
+    read = CallbackArguments() if config is None else CallbackArguments.read(config)
+    given = {name: value for name, value in options.items() if value}
+    if str(given.get("every")).isdecimal():
+        given["every"] = int(given["every"])
+    return replace(read, **given)
+
+
+def _show(arguments: CallbackArguments) -> None:
+    print("Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with\n")
+    print(yaml.safe_dump(vars(arguments), sort_keys=False), end="")
+    print()
+    probes = [load_probe(spec, limit=arguments.probe_limit) for spec in arguments.probes]
+    for probe in probes:
+        print(f"probe {printable(probe.name)}: {len(probe)} items, fingerprint {probe.fingerprint[:12]}")
+    checked(arguments.every)
+    check_targets(stop_rules(arguments.stop), probes)
+
+
+def _status(found: Launched, *, require: bool) -> int:
+    """Says what was attached; the exit status of `run`."""
+    for why in found.failed:
+        note(f"forget-callback run: not attached: {printable(why)}")
+    if found.attached:
+        each = (f"{found.attached.count(name)} {printable(name)}" for name in dict.fromkeys(found.attached))
+        note(f"forget-callback run: watched {', '.join(each)}")
+    elif not found.failed:
+        note(f"forget-callback run: nothing was watched: {_why_nothing(found)}")
+    if require and (found.failed or not (found.attached or found.status)):
+        return 2
+    return found.status
+
+
+def _why_nothing(found: Launched) -> str:
+    if found.left_out:
+        return "; ".join(map(printable, found.left_out))
+    if found.python:
+        return "the command built no Trainer of transformers"
+    return (
+        "no Python process of the command could be reached: python -I, -E and -S cannot, nor another machine, a "
+        "container, or what sets PYTHONPATH anew"
+    )

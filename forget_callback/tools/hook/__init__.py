@@ -1,0 +1,1 @@
+"""The directory that `forget-callback run` puts first on PYTHONPATH; it holds `sitecustomize` and nothing else."""
