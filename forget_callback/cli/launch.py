@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
 from forget_callback.cli.app import UsageError, app, note, say_spacing
 from forget_callback.cli.output import Command
-from forget_callback.probes.load import load_probe
 from forget_callback.probes.quoting import printable
-from forget_callback.runs.stopping import check_targets, stop_rules
-from forget_callback.tools.arguments import CallbackArguments
-from forget_callback.tools.launch import Launched, launch
-from forget_callback.training.schedule import checked
+
+if TYPE_CHECKING:
+    from forget_callback.tools.arguments import CallbackArguments
+    from forget_callback.tools.launch import Launched
 
 _SEVERAL = ("--probes", "--stop")  # options that take several values, up to the next option
 
@@ -67,6 +65,8 @@ def run(
 
     Every Trainer that COMMAND builds gets the ForgetCallback that --help shows; options override --config.
     """
+    from forget_callback.tools.launch import launch
+
     if help:
         print(ctx.get_help())
     arguments = _arguments(config, {"probes": probes, "every": every, "stop": stop})
@@ -83,6 +83,8 @@ def run(
 
 def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArguments:
     """Those of the file, overridden by those of the command line."""
+    from forget_callback.tools.arguments import CallbackArguments
+
     read = CallbackArguments() if config is None else CallbackArguments.read(config)
     given = {name: value for name, value in options.items() if value}
     if str(given.get("every")).isdecimal():
@@ -91,6 +93,13 @@ def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArgument
 
 
 def _show(arguments: CallbackArguments) -> None:
+    """Prints what would be attached, after the checks that take no seconds."""
+    import yaml
+
+    from forget_callback.probes.load import load_probe
+    from forget_callback.runs.stopping import check_targets, stop_rules
+    from forget_callback.training.schedule import checked
+
     print("Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with\n")
     print(yaml.safe_dump(vars(arguments), sort_keys=False), end="")
     print()
