@@ -12,7 +12,6 @@ import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
@@ -28,10 +27,9 @@ from forget_callback.runs.store import Store
 from forget_callback.runs.task import beside
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
+from forget_callback.training.archive import Archive
 from forget_callback.training.display import Display, guarded
 from forget_callback.training.notices import Notices
-from forget_callback.training.pending import Pending
-from forget_callback.training.task_log import TaskLog
 from forget_callback.training.trackers import Log, Tracker, Upload, checked_trackers
 
 logger = logging.getLogger(__name__)
@@ -112,59 +110,15 @@ class ForgetMonitor:
         check_targets(self.rules, self.probes)
         if planned is None and any(rule.strict for rule in self.rules):
             raise ValueError("a strict stop rule needs planned=, the number of snapshots planned for the run")
-        self._history = History()
-        self._pending = Pending(self.store)
         self._notices = Notices(self.probes, self.store, self.rules, planned=planned, alert=self._display.alert)
         self._probe_seconds = self._last_seconds = 0.0
         self._started = time.perf_counter() if started is None else started
-        self._training = None if training is None else Training.of(training)
-        readable = self._open()
-        self.task = TaskLog(self.store)
-        if readable:
-            self._read_back()
-
-    def _open(self) -> bool:
-        """Takes the store and records the probes; False where the disk refuses that for now.
-
-        Raises:
-            ValueError: If another process writes there, or the store holds another probe.
-        """
-        self._took = not self.store.locked
-        try:
-            if not self.store.lock():
-                raise ValueError(
-                    f"{self.store.path} is being written by another process; use another directory, or end that first"
-                )
-            if self._training is not None:
-                self.store.write_training(self._training)
-            self.store.begin(self.probes)
-        except OSError as error:
-            logger.warning("%s cannot be written, so nothing is kept on disk for now: %s", self.store.path, error)
-            self._pending.add("manifest", lambda: self.store.begin(self.probes), needed=True)
-            return self.store.exists
-        return True
-
-    def _read_back(self) -> None:
-        """Reads what was measured of this run before, without what a kill or a disk left damaged.
-
-        Raises:
-            ValueError: If its baseline is damaged.
-        """
-        names = [probe.name for probe in self.probes]
-        steps = self.store.steps(*names)
-        if any(self.store.steps(name)[-1:] != steps[-1:] for name in names):
-            # Killed between two probes of one step: that step will be measured again.
-            self.store.set_aside(after=steps[-1] if steps else -1)
-        if not steps:
-            return
-        try:
-            self._history = self.store.history(self.probes)
-        except ValueError:
-            for line in self.store.mend(self.probes):
-                logger.warning("%s", line)
-            self._history = self.store.history(self.probes)
-        self._notices.recall(self._history)
-        self._save()
+        self._archive = Archive(self.store, self.probes, None if training is None else Training.of(training))
+        self.task = self._archive.task
+        self._history = self._archive.read()
+        if self._history.rows:
+            self._notices.recall(self._history)
+            self._archive.save(self._history)
 
     @property
     def trackers(self) -> tuple[Tracker, ...]:
@@ -225,10 +179,7 @@ class ForgetMonitor:
             raise ValueError(f"the baseline is set before the first snapshot, but step {self.last_step} was observed")
         base = self._one_of_each(snapshots)
         self._history = History(base, stage=stage)
-        for snapshot in base:
-            write = partial(self.store.write_beside, "baseline", snapshot)
-            self._pending.add(("baseline", snapshot.probe), write, needed=True)
-        self._pending.add("stage", partial(self.store.write_stage, stage), needed=True)
+        self._archive.add_baseline(base, stage)
 
     def observe(
         self,
@@ -263,12 +214,8 @@ class ForgetMonitor:
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
         self._probe_seconds += float(np.nansum([seconds, scoring_seconds(same)]))
-        # First: a run that is killed in between scores its baseline anew, but never again a second time.
-        for snapshot in same:
-            self._pending.add(("again", snapshot.probe), partial(self.store.write_beside, "again", snapshot))
-        for snapshot in now:
-            self._pending.add_snapshot(snapshot, adds=adds)
-        error = self._save()
+        self._archive.add(now, again=same, adds=adds)
+        error = self._archive.save(self._history)
         with guarded("logging of what to know about the probes"):
             if first:
                 self._notices.start(self._history, now, same)
@@ -345,35 +292,9 @@ class ForgetMonitor:
         if self._history.rows:
             with guarded("writing what was logged of the task"):
                 self.task.write()
-            self._write_report()
+            self._archive.write_report(self._history)
             self._display.finish(self._history.rows, self.store.path)
-        if self._took:
-            self.store.close()
-
-    def _write_report(self) -> None:
-        from forget_callback.report import Run, write_report
-
-        if not self.store.writable:
-            return
-        if self._pending:
-            self._save(otherwise="report.html shows what is there")  # there may be room again
-        try:
-            run = Run(self.store, probes=self.probes, history=self._history)
-            write_report(run, self.store.path / "report.html")
-        except Exception as error:  # everything in it is on disk already
-            logger.warning("report.html could not be written: %s: %s", type(error).__name__, error)
-
-    def _save(self, *, otherwise: str = "it is kept and written with the next one") -> Exception | None:
-        self._pending.add("task", self.task.write)
-        self._pending.add("history", self._write_history)
-        return self._pending.write(step=self.last_step, otherwise=otherwise)
-
-    def _write_history(self) -> None:
-        """The rows of the steps that are on disk."""
-        table, missing = self._history.arrow, self._pending.steps
-        if missing:
-            table = table.filter([step not in missing for step in table["step"].to_pylist()])
-        self.store.write_history(table)
+        self._archive.close()
 
     def _task_beside(self) -> list[dict[str, float]]:
         """What of the task stands beside each snapshot so far."""
