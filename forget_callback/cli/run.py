@@ -59,10 +59,10 @@ def report(
         raise ValueError("a report of logs needs two or more, the checkpoints of one model in order, and no runs")
     chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
     with tempfile.TemporaryDirectory() as directory:
-        print(write_report(_run_of_logs(runs, Path(directory) / "logs", chosen), out))
+        print(write_report(run_of_logs(runs, Path(directory) / "logs", chosen), out))
 
 
-def _run_of_logs(paths: Sequence[str], directory: Path, chosen: LogOptions) -> Store:
+def run_of_logs(paths: Sequence[str], directory: Path, chosen: LogOptions) -> Store:
     """Logs as a run, a step each."""
     logs = match([read_logs(Path(path), chosen) for path in paths], chosen)
     probes = {name: log.to_probe() for name, log in logs[0].items()}

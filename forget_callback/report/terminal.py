@@ -181,10 +181,16 @@ def _open_ended(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _findings(rows: Sequence[Row]) -> list[str]:
-    """Each probe's headline with what stands beside it, and what a star or a word in the table means."""
+    """Each probe's headline with what stands beside it, and the legend."""
     lines = []
     for one in (headline(row) for row in rows if not row.category):
         lines += [f"{one.probe}: {one.sentence}", *(f"{one.probe}: {note}" for note in one.notes)]
+    return lines + legend(rows)
+
+
+def legend(rows: Sequence[Row]) -> list[str]:
+    """What a star or a word in the table means."""
+    lines = []
     if significant_categories(rows):
         lines.append("*: significantly lost, with all categories of the probe tested at once (Holm)")
     if any(map(_is_few, rows)):

@@ -1,0 +1,90 @@
+"""How to measure again what a card says: the commands, and the spec that loads a run's probe once more.
+
+A manifest knows a probe's items and settings, and not where they came from: a spec is tried, and stands in the card
+where it gives the same fingerprint.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from importlib import metadata
+
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import code, printable
+from forget_callback.report.run import Run
+from forget_callback.runs.training import short_name
+
+
+def version_of(run: Run) -> str:
+    """The version of this package that a run was measured with."""
+    return printable(str(run.manifest["versions"].get("forget-callback", metadata.version("forget-callback"))))
+
+
+def reproduce(run: Run, *, published: bool) -> str:
+    """Commands that measure a run's first and last model again, as a block of Markdown.
+
+    Args:
+        published: Whether the items are in a dataset beside the card.
+    """
+    model = short_name(run.training.model or "") or "MODEL_BEFORE"
+    specs, remarks = [], []
+    for probe in run.probes:
+        spec, remark = spec_of(probe, run.path / "probes" / f"{probe.name}.jsonl", published=published)
+        specs.append(f"--probe {shlex.quote(printable(spec))}")
+        remarks += [f"{code(probe.name)}: {remark}."] if remark else []
+    before = shlex.quote(printable(model)) if run.stage.number == 1 else "MODEL_BEFORE"
+    lines = [
+        f"pip install forget-callback=={version_of(run)}",
+        f"forget-callback snapshot {before} {' '.join(specs)} --out before",
+        f"forget-callback snapshot MODEL_OF_THIS_CARD {' '.join(specs)} --out after",
+        "forget-callback compare before after",
+    ]
+    if run.manifest.get("source"):
+        lines = ["forget-callback compare LOG_BEFORE LOG_AFTER"]
+        remarks = []
+    return "\n".join(["```bash", *lines, "```", *([""] if remarks else []), *remarks])
+
+
+def spec_of(probe: Probe, file: os.PathLike[str], *, published: bool) -> tuple[str, str]:
+    """A spec that loads the same probe again, and what to say of it.
+
+    Args:
+        file: Its items, as the run kept them.
+        published: Whether they are in the dataset.
+    """
+    if probe.name.startswith("facts"):
+        for candidate in _builtin(probe):
+            try:
+                same = load_probe(candidate).fingerprint == probe.fingerprint
+            except ValueError:
+                continue
+            if same:
+                return candidate, ""
+    default = Probe("x", probe.items[:1]).settings
+    changed = {name: value for name, value in probe.settings.items() if value != default[name]}
+    query = "&".join(
+        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed.items()
+    )
+    spec = f"{probe.name}.jsonl" + (f"?{query}" if query else "")
+    try:
+        same = load_probe(f"{os.fspath(file)}" + (f"?{query}" if query else "")).fingerprint == probe.fingerprint
+    except (ValueError, OSError):
+        same = False
+    where = "in the dataset under probes/" if published else "not published with this card"
+    exact = "" if same else "; settings that a file cannot say (a scorer, a template) were the run's own"
+    return spec, f"its items are {where}{exact}"
+
+
+def _builtin(probe: Probe) -> list[str]:
+    """Specs of the built-in facts that this probe may be."""
+    kinds = sorted({"choice" if item.kind == "multiple_choice" else item.kind for item in probe.items})
+    categories = sorted({item.category for item in probe.items})
+    chosen = [f"kind={kinds[0]}"] if len(kinds) == 1 else []
+    found = []
+    for parts in ([], [f"category={','.join(categories)}"]):
+        for limit in ([], [f"limit={len(probe)}"]):
+            query = "&".join([*parts, *chosen, *limit])
+            found.append("builtin:facts" + (f"?{query}" if query else ""))
+    return found

@@ -1,0 +1,407 @@
+"""The card: the user's part stays byte for byte, ours is replaced, every number is that of `compare`, no text leaks."""
+
+import hashlib
+import re
+from dataclasses import replace
+
+import datasets
+import numpy as np
+import pytest
+import yaml
+from huggingface_hub import EvalResult, ModelCard
+from markdown_it import MarkdownIt
+from pyarrow import parquet
+
+from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, compare, load_probe
+from forget_callback.runs.manifest import RunState
+from forget_callback.tools.card import passport, results, section
+from forget_callback.tools.card_commands import spec_of
+from forget_callback.tools.card_dataset import write_dataset
+from forget_callback.tools.model_card import SOURCE, merged
+from tests.recorded import make_probe, make_run, make_snapshots
+
+CARD = """\
+---
+# The licence of the base model
+license: apache-2.0   # as upstream
+tags: [sft, 'quiz']
+model-index:   # measured by hand
+- name: mine
+  results:
+  - task: {type: text-generation}
+    dataset:
+      name: "A benchmark"
+      type: bench
+    metrics:
+    - type: knowledge_lost   # theirs has the same name
+      value: 0.50
+    source: {name: someone, url: "https://example.org"}
+# after it
+language: en
+date: 2024-01-01
+---
+
+# A model
+
+- text  \n
+"""
+RESULTS = CARD[CARD.index("  - task") : CARD.index("# after")]
+PLAIN = re.sub(r"model-index:.*?(?=# after)", "", CARD, flags=re.DOTALL)
+OTHERS = {
+    "empty": "",
+    "no metadata": "# A model",
+    "metadata of no line": "---\n---\n# A model\n",
+    "plain": PLAIN,
+    "with results": CARD,
+    "indented": "---\n  a: 1\n  b: two # c\n---\nx\n",
+    "results indented": re.sub(
+        r"(?<=results:\n)(.*?)(?=# after)", lambda m: re.sub("(?m)^", "  ", m[1]), CARD, flags=re.DOTALL
+    ),
+    "blank line before the end": "---\na: 1\n\n---\nx",
+    "last line": CARD.replace("# after it\nlanguage: en\ndate: 2024-01-01\n", ""),
+    "a literal at the end": "---\na: |\n  text\n  - more\n---\nx",
+}
+
+
+def result(value, probe="p"):
+    return EvalResult(
+        task_type="text-generation", dataset_type=probe, dataset_name=probe, metric_type="knowledge_lost",
+        metric_value=value, metric_args={"low": 0.0, "high": 0.2}, source_name=SOURCE, source_url="https://x.org",
+    )  # fmt: skip
+
+
+def require_kept(card, text):
+    """That every line of the card stands in the text, byte for byte and in this order."""
+    place = 0
+    for line in card.splitlines(keepends=True):
+        found = re.compile("(?:^|(?<=\n))" + re.escape(line)).search(text, place)
+        assert found, (line, text[place:])
+        place = found.end()
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_all_but_our_part_stays_byte_for_byte(name, newline):
+    card = OTHERS[name].replace("\n", newline)
+    once = merged(card, "## Ours\n\ntext", [result(0.1)], name="me")
+    assert once.notes == ()
+    require_kept(card, once.text)
+    assert ("\r\n" in once.text) == (newline in card and newline == "\r\n")
+    assert bool(re.search("(?<!\r)\n", once.text)) != ("\r\n" in once.text)
+    read = ModelCard(once.text)
+    front = re.match(r"\s*---\r?\n(.*?\r?\n?)---", card, re.DOTALL)
+    data = (yaml.safe_load(front[1]) if front else None) or {}
+    assert {name: read.data.get(name) for name in data if name != "model-index"} == {
+        name: value for name, value in data.items() if name != "model-index"
+    }
+    mine = [one for one in read.data.eval_results if one.source_name == SOURCE]
+    assert mine == [result(0.1)]
+    assert len(read.data.eval_results) == 1 + ("model-index" in card)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("name", OTHERS)
+def test_the_next_run_replaces_our_part(name, newline):
+    card = OTHERS[name].replace("\n", newline)
+    first = merged(card, "## Ours", [result(0.1)], name="me").text
+    more = merged(first, "## Other\n\nlonger", [result(0.2), result(0.3, "q")], name="me").text
+    assert more.count("card: begin") == more.count("card: end") == more.count("## Other") == 1 and "## Ours" not in more
+    assert [r.metric_value for r in ModelCard(more).data.eval_results if r.source_name == SOURCE] == [0.2, 0.3]
+    assert merged(more, "## Ours", [result(0.1)], name="me").text == first
+
+
+def test_a_section_that_was_moved_is_replaced_where_it_is():
+    text = merged("# A\n", "## Ours", [result(0.1)], name="me").text
+    ours = text[text.index("<!-- forget") :]
+    moved = text.replace(ours, "") + ours + "\n# After\n"
+    again = merged(moved, "## Theirs", [result(0.1)], name="me").text
+    assert again == moved.replace("## Ours", "## Theirs")
+
+
+def test_a_byte_order_mark_stays():
+    assert (
+        merged("\ufeff" + CARD, "x", [result(0.1)], name="me").text
+        == "\ufeff" + merged(CARD, "x", [result(0.1)], name="me").text
+    )
+
+
+@pytest.mark.parametrize(
+    "index", ["[{name: a, results: []}] # c", "\n- name: a # c\n  results: []", "\n- {name: a, results: []} # c"]
+)
+def test_metadata_that_cannot_be_added_to_are_written_anew_and_that_is_said(index):
+    card = f"---\n# first\na: 1\nmodel-index: {index}\nb: 2 # kept\n---\nx\n"
+    found = merged(card, "s", [result(0.1)], name="me")
+    assert "model-index is written anew" in found.notes[0]
+    assert "# first\na: 1\n" in found.text and "b: 2 # kept\n" in found.text
+    assert ModelCard(found.text).data.model_name == "a"
+
+
+def test_anchors_survive_or_are_spelled_out():
+    card = CARD.replace('"A benchmark"', "&n Bench").replace("language: en", "pretty: *n")
+    assert (
+        yaml.safe_load(ModelCard(merged(card, "s", [result(0.1)], name="m").text).data.to_yaml())["pretty"] == "Bench"
+    )
+
+
+@pytest.mark.parametrize(
+    "card, said",
+    [
+        ("---\n- a\n---\n", "keys with values"),
+        ("---\na: [1\n---\n", "mend it"),
+        ("---\nmodel-index: 3\n---\n", "list of models"),
+        ("---\nmodel-index:\n- name: a\n  results:\n  - task: {}\n---\n", "mend it"),
+        ("x\n<!-- forget-callback card: end -->\n", "by hand"),
+        ("<!-- forget-callback card: begin -->\n" * 2 + "<!-- forget-callback card: end -->\n", "lines 1, 2, 3"),
+        ("<!-- forget-callback card: begin -->\n", "by hand"),
+    ],
+)
+def test_a_card_that_is_none_is_refused(card, said):
+    with pytest.raises(ValueError, match=said) as error:
+        merged(card, "s", [result(0.1)], name="me", file="MY.md")
+    assert str(error.value).startswith("MY.md: ") and "\n" not in str(error.value)
+
+
+# ---- what a run says
+
+
+def run_of(directory, lost, *, n=200, categories=("c",), recall=False, unscored=0, status=None, steps=(0, 5), **state):
+    """n items, all right at first; the first `lost` wrong later."""
+
+    def make(i):
+        texts, category = (f"Secret id {i}", f"Secret prompt {i}"), categories[i % len(categories)]
+        if recall:
+            return Recall(*texts, f" Secret answer {i}", category)
+        return MultipleChoice(*texts, [f" Secret answer {i}", " b", " c", " d"], 0, category)
+
+    probe = Probe("quiz", [make(i) for i in range(n)])
+    store = Store(directory)
+    if status:
+        store.start_run(RunState(status=status, **state))
+    store.begin([probe])
+    for step in steps:
+        correct = np.ones(n)
+        correct[: lost if step else 0] = 0
+        if unscored and step:
+            correct[-unscored:] = np.nan
+        choice = np.full(n, -1) if recall else np.where(correct == 1, 0, 1 + np.arange(n) % 3)
+        said = np.array([f" Secret said {i}" if recall else " b" for i in range(n)], object)
+        store.write(
+            Snapshot(
+                "quiz", probe.fingerprint, step, list(probe.ids), correct, choice=choice, prediction=said,
+                category=[item.category for item in probe.items], n_choices=probe.n_choices, answer=probe.answer,
+                samples_seen=16.0 * step, kind=[item.kind for item in probe.items],
+            )
+        )  # fmt: skip
+    return store
+
+
+def test_numbers_and_sentence_are_those_of_compare(tmp_path):
+    probe = make_probe(kinds=("choice",), n_items=120, variants=True)
+    store = make_run(tmp_path, [probe])
+    first, last = store.read("facts", 0), store.read("facts", 30)
+    t = compare(first, last)
+    found = passport(store)
+    made = {one.metric_type: one for one in results(found)}
+    for metric in ("knowledge_lost", "knowledge_gained", "forgetting", "accuracy_after", "spurious_forgetting"):
+        assert made[metric].metric_value == pytest.approx(getattr(t, metric), rel=1e-5)
+    low, high = t.knowledge_lost_interval
+    args = made["knowledge_lost"].metric_args
+    assert (args["low"], args["high"], args["verdict"]) == (
+        pytest.approx(low, rel=1e-5),
+        pytest.approx(high, rel=1e-5),
+        t.verdict,
+    )
+    assert args | {"step": 30, "samples_seen": 480, "items": t.n} == args
+    assert {one.dataset_revision for one in made.values()} == {probe.fingerprint}
+    text = section(found)
+    share = f"{100 * t.knowledge_lost:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+    assert share in text and share in found.badge.value and found.headlines[0].sentence in text
+    assert "after 480 training samples" in text and probe.fingerprint[:16] in text and "2 prompts" in text
+
+
+def test_of_several_probes_each_has_its_own_results(tmp_path):
+    probes = [make_probe("one", kinds=("choice",)), make_probe("two", kinds=("recall",))]
+    found = passport(make_run(tmp_path, probes))
+    card = ModelCard(merged("", section(found), results(found), name="m").text)
+    assert card.data.eval_results == results(found)
+    groups = {(one.dataset_name, one.dataset_revision) for one in results(found)}
+    assert groups == {(probe.name, probe.fingerprint) for probe in probes}
+    assert "**one: " in card.text and "**two: " in card.text and "1 of 2 probes" in found.badge.title
+
+
+def test_the_step_that_is_named_is_the_one_of_the_card(tmp_path):
+    store = make_run(tmp_path / "run", [make_probe(kinds=("choice",), n_items=120)])
+    found = passport(f"{tmp_path / 'run'}@10")
+    t = compare(store.read("facts", 0), store.read("facts", 10))
+    assert results(found)[0].metric_value == pytest.approx(t.knowledge_lost, rel=1e-5)
+    assert "step 10, after 160" in section(found)
+    with pytest.raises(ValueError, match=r"at step 11; has \[0, 10, 20, 30\]"):
+        passport(f"{tmp_path / 'run'}@11")
+    with pytest.raises(ValueError, match="is the baseline itself"):
+        passport(f"{tmp_path / 'run'}@0")
+
+
+def test_a_run_that_did_not_end_whole_has_no_card_unless_it_says_so(tmp_path):
+    store = run_of(tmp_path / "a", 40, status="training", planned_steps=9)
+    with pytest.raises(ValueError, match=r"training has not ended.*--allow-incomplete"):
+        passport(store)
+    for found in (passport(store, allow_incomplete=True), passport(f"{tmp_path / 'a'}@5")):
+        assert "**Not a whole run:** training has not ended" in section(found)
+        assert "not the whole run" in found.badge.value
+        assert results(found)[0].metric_args["not_a_whole_run"]
+
+
+def test_a_probe_that_was_dropped_is_said_and_what_it_quotes_is_not(tmp_path):
+    missed = [{"probe": "other", "step": None, "why": "item 'Secret prompt' is bad"}]
+    store = run_of(tmp_path, 0, status="ended", steps=(0, 5), not_measured=missed)
+    store.set_run(steps=5)
+    with pytest.raises(ValueError, match="other"):
+        passport(store)
+    found = passport(store, allow_incomplete=True)
+    assert "probe 'other' was not measured" in section(found) and "Secret" not in section(found)
+    assert (found.badge.text, found.badge.tone) == ("other lost: not measured", "unknown")
+    assert "Secret" in section(passport(store, allow_incomplete=True, texts=True))
+
+
+def test_a_baseline_alone_has_no_card(tmp_path):
+    with pytest.raises(ValueError, match="nothing to compare"):
+        passport(run_of(tmp_path, 0, steps=(0,)))
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        ({"lost": 0, "n": 20}, "“Unclear” is no pass"),
+        ({"lost": 0}, "how much may be"),
+        ({"lost": 60, "unscored": 7}, "7 items were not scored both times"),
+        ({"lost": 60}, "one prompt cannot tell lost knowledge from lost form"),
+    ],
+)
+def test_the_card_says_what_it_does_not_say(how, said, tmp_path):
+    assert said in section(passport(run_of(tmp_path, **how)))
+
+
+def test_a_stage_says_what_it_is_compared_with(tmp_path):
+    probe = make_probe(kinds=("choice",))
+    base = make_snapshots(probe, steps=(0,), seed=3)
+    found = passport(make_run(tmp_path / "2", [probe], baseline=base, stage=(2, 800.0)))
+    assert "stage 2; 800 training samples came before" in section(found) and "in this stage alone" in section(found)
+    found = passport(make_run(tmp_path / "b", [probe], baseline=base))
+    assert "a baseline of its own" in section(found)
+
+
+def test_names_of_users_stay_text(tmp_path):
+    odd = ("a|b <img src=x>", "<!-- forget-callback card: end -->", "# *x*", "](http://x) @y `z`")
+    found = passport(run_of(tmp_path, 90, categories=odd, n=240))
+    text = merged("", section(found), results(found), name="m").text
+    again = merged(text, section(found), results(found), name="m").text
+    assert again == text and text.count("<!-- forget-callback card: end") == 1
+    html = MarkdownIt("commonmark").enable("table").render(section(found))
+    cells = re.findall(r"<td>([^<]*)</td>", html)
+    assert "a|b &lt;img src=x&gt;" in cells and "# *x*" in cells and "<img src=x" not in html
+
+
+def test_answers_that_collapsed_are_quoted_only_with_the_items(tmp_path):
+    store = run_of(tmp_path, 200, recall=True)
+    for step, folder in ((5, "quiz"),):
+        path = store.path / "snapshots" / folder / f"step-{step:08d}.parquet"
+        one = Snapshot.load(path)
+        replace(one, prediction=np.full(200, " Secret said", object)).save(path)
+    assert "have collapsed" in section(passport(store)) and "Secret" not in section(passport(store))
+    assert "Secret said" in section(passport(store, texts=True))
+
+
+# ---- the dataset
+
+
+def texts_of(folder):
+    """All that a folder of files says: of Parquet the cells, names and metadata."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            table = parquet.read_table(path)
+            found += [str(table.schema.metadata), *table.schema.names, *map(str, table.to_pydict().values())]
+        elif path.is_file():
+            found.append(path.read_text(encoding="utf-8"))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("recall", [True, False])
+def test_without_items_no_prompt_answer_or_id_is_in_it(tmp_path, recall):
+    store = run_of(tmp_path / "run", 60, recall=recall)
+    write_dataset(passport(store, texts=True), tmp_path / "d")
+    assert all(f"Secret {what} 7" in texts_of(tmp_path / "d") for what in ("id", "prompt", "answer"))
+    write_dataset(passport(store), tmp_path / "d")  # into the same folder
+    assert "Secret" not in texts_of(tmp_path / "d")
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {"README.md", "history.parquet", "snapshots.parquet"}
+    names = parquet.read_schema(tmp_path / "d" / "snapshots.parquet").names
+    assert not {"choice", "prediction", "text", "scores", "id"} & set(names)
+
+
+def test_a_folder_of_something_else_is_not_written_into(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "report.html").write_text("mine")
+    with pytest.raises(ValueError, match="something else"):
+        write_dataset(passport(run_of(tmp_path / "run", 60)), tmp_path / "d")
+    assert (tmp_path / "d" / "report.html").read_text() == "mine"
+
+
+def test_datasets_loads_it_and_it_holds_what_the_run_does(tmp_path):
+    probes = [make_probe("one", kinds=("choice",), variants=True), make_probe("two", kinds=("recall", "generation"))]
+    store = make_run(tmp_path / "run", probes)
+    write_dataset(passport(store, texts=True), tmp_path / "d")
+    where = str(tmp_path / "d")
+    assert datasets.get_dataset_config_names(where) == ["history", "snapshots", "items"]
+    loaded = {
+        name: datasets.load_dataset(where, name, split="train", cache_dir=str(tmp_path / "cache")).to_pandas()
+        for name in ("history", "snapshots", "items")
+    }
+    rows = passport(store).run.history.table
+    assert len(loaded["history"]) == len(rows)
+    assert loaded["history"]["knowledge_lost"].tolist() == pytest.approx(rows["knowledge_lost"].tolist(), nan_ok=True)
+    taken = loaded["snapshots"]
+    for probe in probes:
+        for step in (0, 30):
+            snapshot = store.read(probe.name, step)
+            own = taken[(taken["probe"] == probe.name) & (taken["step"] == step)]
+            assert own["baseline"].tolist() == [step == 0] * len(own)
+            for variant, answers in enumerate([snapshot, *snapshot.further], 1):
+                mine = own[own["variant"] == variant].sort_values("item")
+                assert mine["correct"].tolist() == pytest.approx(answers.correct.tolist(), nan_ok=True)
+                assert mine["id"].tolist() == list(snapshot.ids)
+    assert loaded["items"]["prompt"].tolist() == [item.prompt for probe in probes for item in probe.items]
+
+
+# ---- measured again
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "builtin:facts?kind=choice&limit=40",
+        "builtin:facts?category=capitals,elements&kind=recall",
+        "builtin:facts?limit=50",
+        "FILE.jsonl",
+        "FILE.jsonl?chat=true&normalization=length",
+    ],
+)
+def test_the_spec_that_is_printed_loads_the_same_probe(spec, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE.jsonl").write_text(
+        "".join(f'{{"id": "{i}", "prompt": "{i}?", "choices": [" a", " b"], "answer": 0}}\n' for i in range(5))
+    )
+    probe = load_probe(spec)
+    found, remark = spec_of(probe, tmp_path / "FILE.jsonl", published=False)
+    assert load_probe(found).fingerprint == probe.fingerprint
+    assert bool(remark) == spec.startswith("FILE") and "settings" not in remark
+
+
+def test_a_run_is_not_changed_by_its_card(tmp_path):
+    store = run_of(tmp_path / "run", 60)
+
+    def state():
+        return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in store.path.rglob("*") if path.is_file()}
+
+    before = state()
+    write_dataset(passport(store, texts=True), tmp_path / "d")
+    assert state() == before
