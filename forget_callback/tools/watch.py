@@ -26,7 +26,8 @@ from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.tools.checkpoint_history import CheckpointHistory, ModelScorer
 from forget_callback.tools.checkpoints import Checkpoint
-from forget_callback.tools.watched_run import DIGEST, Next, WatchedRun
+from forget_callback.tools.watch_record import DIGEST
+from forget_callback.tools.watched_run import Next, WatchedRun
 from forget_callback.training.monitor import ForgetMonitor, Observation
 from forget_callback.training.setup import Variants
 from forget_callback.training.trackers import Tracker
@@ -177,7 +178,8 @@ class Watcher:
 
         def record() -> None:
             assert observation is not None
-            self.main.scored(observation.step, digest, observation.snapshots)
+            self.main.record.add(observation.step, digest, observation.snapshots)
+            self.main.seen()
             self._shown(observation, first)
             self._decide(observation.step, observation.decisions)
 
@@ -256,7 +258,8 @@ class Watcher:
     def _finish(self, *, over: bool) -> Watched:
         """Writes the page and how far the run is; on the main process."""
         monitor = None if self._history is None else self._history.monitor
-        if monitor is None and self.main.steps:
+        record = self.main.record
+        if monitor is None and record.steps:
             monitor = ForgetMonitor(self._store.probes(), self._store)
         self.main.finish(over=over)
         if monitor is not None:
@@ -265,7 +268,7 @@ class Watcher:
         with contextlib.suppress(ValueError, OSError):
             decision = read_decision(self.main.home)
         rows = [] if monitor is None else monitor.last_rows
-        return Watched(self.main.steps, rows, self.main.left_out, over, self._failed, decision)
+        return Watched(sorted(record.steps), rows, record.left_out, over, self._failed, decision)
 
 
 def _free_memory() -> None:

@@ -1,8 +1,12 @@
 """`watch` beside a training: item by item the history that the callback records in it, whatever happens meanwhile."""
 
+import datetime
+import importlib
 import json
 import shutil
 import time
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 
 from forget_callback import Generation, MultipleChoice, Recall, Store
 from forget_callback.probes.records import item_record
+from forget_callback.runs.remote import read_decision
 from tests.forked import finish, start
 
 SCRIPT = Path(__file__).with_name("watched_script.py")
@@ -25,10 +30,11 @@ ITEMS = {
 # Where a watcher is killed: a function that it calls, and whether before or after what that does.
 MOMENTS = {
     "loads": ("forget_callback.tools.checkpoint_history", "load_model", "before"),
-    "has scored": ("forget_callback.tools.checkpoint_history", "with_steps", "after"),
-    "writes a snapshot": ("forget_callback.runs.store", "write_whole", "after"),
+    "writes": ("forget_callback.runs.store", "write_whole", "after"),
     "decides": ("forget_callback.tools.watch", "write_decision", "before"),
 }
+# And at which call: of the baseline, or of a checkpoint.
+KILLS = [("loads", 1), ("loads", 2), ("writes", 1), ("writes", 2), ("writes", 3), ("decides", 1)]
 
 
 def wait_for(what, seconds=90):
@@ -98,7 +104,7 @@ def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare
     code, said, err = run_cli("watch", bare, *probes(world), "--baseline", world / "in" / "start", *QUICK)
     assert code == 0, err
     store = Store(bare)
-    same_history(store, Store(world / "in" / "run"))
+    same_history(store, Store(world / "in" / "own"))
     assert (store.run.status, store.run.steps, store.watched, store.incomplete()) == ("ended", 6, True, [])
     assert "the run has ended" in err and (store.path / "report.html").stat().st_size > 10_000
     first, *later = said.splitlines()
@@ -108,3 +114,54 @@ def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare
     code, said, err = run_cli("watch", bare, *probes(world), *QUICK, "--format", "json")
     assert code == 0 and json.loads(said)["steps"] == STEPS and json.loads(said)["ended"] is True
     assert json.loads(said)["probes"].keys() == ITEMS.keys()
+
+
+def kill(process):
+    """SIGKILL: nothing in it gets to say a word."""
+    process.kill()
+    process.join()
+
+
+def stay(moment, file, nth):
+    """In a watcher: stays where it calls that function for the nth time, before or after what it does, and says so."""
+    where, name, when = MOMENTS[moment]
+    module = importlib.import_module(where)
+    act, calls = getattr(module, name), []
+
+    def staying(*args, **more):
+        calls.append(args)
+        done = act(*args, **more) if when == "after" else None
+        if len(calls) == nth:
+            file.touch()
+            time.sleep(600)
+        return done if when == "after" else act(*args, **more)
+
+    setattr(module, name, staying)
+
+
+def of_the_day(what):
+    return what[datetime.date.today().toordinal() % len(what)]
+
+
+def test_a_live_training_is_watched_by_three_of_which_two_are_killed(world, tmp_path):
+    """Each day at two other moments."""
+    (moment, nth), (other, other_nth) = of_the_day(list(combinations(KILLS, 2)))
+    rules = ("--baseline", world / "in" / "start", "--stop", "forgetting>0.9", "--patience", 60)
+    training = train(tmp_path, world, "--callback", "in", "--paused")
+    run = tmp_path / "run"
+    first = watch(run, world, *rules, before=partial(stay, moment, tmp_path / "first", nth))
+    wait_for((tmp_path / "first").exists)
+    kill(first)
+    (tmp_path / "pass-2").touch()
+    second = watch(run, world, *rules, before=partial(stay, other, tmp_path / "second", other_nth))
+    (tmp_path / "pass-4").touch()
+    wait_for((tmp_path / "second").exists)
+    kill(second)
+    third = watch(run, world, *rules)
+    (tmp_path / "pass-6").touch()
+    assert finish(training) == 0
+    assert finish(third) == 0, (tmp_path / "watch.log").read_text()
+    same_history(Store(run), Store(tmp_path / "own"))
+    assert Store(run).incomplete() == [] and (run / "forget" / "report.html").is_file()
+    decision = read_decision(run)
+    assert (decision.run, decision.step, decision.action) == (None, 6, "continue")

@@ -2,7 +2,7 @@
 
     python watched_script.py OUT --probe FILE ... [--callback in|remote|none] [--paused]
 
-The model before training is saved in OUT/start, checkpoints go to OUT/run.
+The model before training is saved in OUT/start, checkpoints go to OUT/run, the record of the callback to OUT/own.
 """
 
 import argparse
@@ -52,7 +52,7 @@ class Pause(TrainerCallback):
 
 callbacks = [Pause()]
 if options.callback == "in":
-    callbacks.append(ForgetCallback(options.probe, every=2))
+    callbacks.append(ForgetCallback(options.probe, every=2, output_dir=options.out / "own"))
 if options.callback == "remote":
     callbacks.append(ForgetCallback(options.probe, remote=True))
 rows = [{"prompt": f"{i} times {i} is", "completion": f" {i * i}"} for i in range(4 * options.steps)]
