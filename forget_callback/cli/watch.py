@@ -61,9 +61,10 @@ def watch(
     include_path: IncludePath = None,
     format: Format = "text",
 ) -> None:
-    """Scores the checkpoints of a run while it trains, elsewhere: the same history and page as in the training.
+    """Scores the checkpoints of a run while it trains.
 
-    Also writes decision.json, which ForgetCallback(remote=True) obeys. Ends when the run does, or after --patience.
+    Gives the history and page of a callback in the training, and writes decision.json, which
+    ForgetCallback(remote=True) obeys. Ends when the run does, or after --patience.
     """
     rules, target = stop_rules(stop or ()), out or run
     if served is not None:

@@ -11,7 +11,6 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import hub_problem, model_problem, require_model
-from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.models import kind_of
 
 _OTHER_TOKENIZER = "--tokenizer, of a command that has it, names the model's own, a directory or hub id"
@@ -45,8 +44,8 @@ def load_model(name: str, *, device: str | None = None) -> Any:
     """A causal language model in the dtype of its checkpoint, on a device; by default the accelerator if there is one.
 
     Raises:
-        ValueError: If there is none, its files are damaged, or the checkpoint is of another kind of model. Transformers
-            would make the LM head up.
+        ValueError: If there is none, its files are damaged, or the checkpoint is of another kind of model or lacks
+            weights, which transformers would make up.
     """
     require_model(name)
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
@@ -63,9 +62,8 @@ def load_model(name: str, *, device: str | None = None) -> Any:
             f"no causal language model at {name!r}: transformers has none for {kind!r} (an encoder-decoder model or an "
             "encoder does not continue a prompt); pass a checkpoint that AutoModelForCausalLM loads"
         ) from error
-    saved, head = (model.config.architectures or [type(model).__name__])[0], head_of(model)
-    own = set() if head is None else {id(one) for one in head.parameters()}
-    made_up = [key for key, one in model.named_parameters() if id(one) in own and key in loaded["missing_keys"]]
+    saved = (model.config.architectures or [type(model).__name__])[0]
+    made_up = [key for key, _ in model.named_parameters() if key in loaded["missing_keys"]]
     if (is_a := kind_of(saved)) is not None or made_up:
         raise ValueError(
             f"no causal language model at {name!r}: it was saved as {saved}, {is_a or f'without {made_up[0]}'}; pass "

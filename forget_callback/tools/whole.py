@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from forget_callback.probes.quoting import quoted
 
@@ -105,6 +105,8 @@ def judge(path: Path, listing: Listing) -> Judged:
             return Judged("unfinished", problem)
     if _OF_TRAINER in listing and TRAINER_STATE not in listing:
         return Judged("unfinished", f"the Trainer has not written {TRAINER_STATE}, which comes last")
+    if TRAINER_STATE in listing and _json(path / TRAINER_STATE) is None:
+        return Judged("unfinished", f"its {TRAINER_STATE} is cut")
     newest = max(listing[name][1] for name in weights)
     # careful: where a training writes over a checkpoint of an earlier one, the file of that one is still there.
     marked = any(name in listing and listing[name][1] >= newest for name in _WRITTEN_LAST)
@@ -139,13 +141,20 @@ def _config_problem(path: Path, listing: Listing, *, adapter: bool) -> str:
     name = "adapter_config.json" if adapter else "config.json"
     if name not in listing:
         return "it has no config.json"
-    try:
-        config = json.loads((path / name).read_text(encoding="utf-8"))
-    except ValueError:
+    config = _json(path / name)
+    if config is None:
         return f"its {name} is cut"
     key = "peft_type" if adapter else "model_type"
     # Other frameworks keep a config.json of their own beside their shards, as OLMo-core does.
     return "" if isinstance(config, dict) and key in config else f"its {name} has no {key}"
+
+
+def _json(file: Path) -> Any:
+    """What is in a file, None if that is cut."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
 
 
 def _weights(path: Path, listing: Listing, *, adapter: bool) -> list[str]:
@@ -162,8 +171,8 @@ def _weights(path: Path, listing: Listing, *, adapter: bool) -> list[str]:
     if not found.endswith(".index.json"):
         return [found]
     try:
-        names = sorted(set(json.loads((path / found).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError):
+        names = sorted(set(_json(path / found)["weight_map"].values()))
+    except (LookupError, TypeError, AttributeError):
         raise _Unfinished(f"its {found} is cut") from None
     missing = [name for name in names if name not in listing]
     if missing:
