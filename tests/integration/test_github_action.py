@@ -130,7 +130,6 @@ def test_upload_all_shows_ten_items_and_keeps_the_page_and_a_pass_updates_the_co
         {"inconclusive": "yes"},
         {"comment": "no"},
         {"after": " "},
-        {"fail-if": "knowledge_lost>5"},
         {"options": "--help"},
         {"options": "--metric 'acc"},
         {"probes": "builtin:facts"},
@@ -192,6 +191,13 @@ def test_no_token_or_no_server_is_a_warning(workspace, api):
         api.address = address
         job = commented(api, workspace, **inputs)
         assert not job.failed and [line.partition(" ")[0] for line in job.commands] == ["::warning::no"]
+
+
+@pytest.mark.parametrize("comments", [[{"id": "x", "body": 7}], None, [None]])
+def test_an_answer_that_makes_no_sense_is_a_warning(workspace, api, comments):
+    api.answer = lambda *_: (200, comments)
+    job = commented(api, workspace)
+    assert not job.failed and [line.partition(" ")[0] for line in job.commands] == ["::warning::no"]
 
 
 @pytest.mark.parametrize("event", [{"ref": "refs/heads/main"}, {"issue": {"number": 7}}, {}])
@@ -323,3 +329,13 @@ def test_the_example_and_the_docs_use_the_action_with_inputs_that_it_has():
         required = {name for name, one in action["inputs"].items() if one.get("required")}
         assert required <= set(step["with"]) <= set(action["inputs"])
     assert len({step["with"].get("title", "Forgetting") for step in uses}) == 2
+
+
+def test_the_workflow_of_this_repository_runs_the_action(tmp_path, api):
+    steps = yaml.safe_load((github.ROOT / ".github" / "workflows" / "tests.yml").read_text())["jobs"]["action"]["steps"]
+    logs, used, check = steps[-3:]
+    subprocess.run(["bash", "-ec", logs["run"]], cwd=tmp_path, check=True)
+    job = github.run_action({**used["with"], "install": "false"}, api, tmp_path)
+    environment = {"OUTCOME": job.outputs["outcome"], "LOST": job.outputs["knowledge_lost"]}
+    subprocess.run(["bash", "-ec", check["run"]], env=environment, check=True)
+    assert job.ran == ["Install", "Compare", "Keep"]

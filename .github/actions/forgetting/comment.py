@@ -22,23 +22,26 @@ _NO_SUMMARY = "### ⚠️ Forgetting: error\n\nNothing was compared, which is no
 
 def main() -> int:
     """Posts or updates; always 0."""
-    happened = event()
-    number = pull_request(happened)
-    if number is None:
-        print(f"no comment: {os.environ.get('GITHUB_EVENT_NAME', 'this event')} is of no pull request")
-        return 0
-    mark, path = marker(os.environ["TITLE"]), os.environ["SUMMARY"]
-    text = Path(path).read_text(encoding="utf-8") if path else _NO_SUMMARY.format(job_address())
     try:
-        print(publish(number, mark, cut(f"{mark}\n{text}", LIMIT)))
+        print(comment(event()))
     except HTTPError as error:
         hint = ""
         if error.code in (401, 403, 404):
             hint = "; the job needs permissions: pull-requests: write, which a pull request from a fork does not get"
         say("warning", f"no comment on the pull request: {error.code} {error.reason}{hint}. The summary has it all")
-    except (OSError, ValueError) as error:
-        say("warning", f"no comment on the pull request: {error}. The summary has it all")
+    except Exception as error:  # whatever a server sends: the job ends as the gate did
+        say("warning", f"no comment on the pull request: {type(error).__name__}: {error}. The summary has it all")
     return 0
+
+
+def comment(happened: dict[str, Any]) -> str:
+    """Posts or updates, if what happened is of a pull request; says what it did."""
+    number = pull_request(happened)
+    if number is None:
+        return f"no comment: {os.environ.get('GITHUB_EVENT_NAME', 'this event')} is of no pull request"
+    mark, path = marker(os.environ["TITLE"]), os.environ["SUMMARY"]
+    text = Path(path).read_text(encoding="utf-8") if path else _NO_SUMMARY.format(job_address())
+    return publish(number, mark, cut(f"{mark}\n{text}", LIMIT))
 
 
 def pull_request(happened: dict[str, Any]) -> int | None:
@@ -62,14 +65,14 @@ def find(path: str, mark: str) -> int | None:
     page, me = 1, None
     while True:
         found = request("GET", f"{path}?per_page={_PAGE}&page={page}")
-        for comment in found:
-            user = comment.get("user") or {}
-            if not (comment.get("body") or "").startswith(mark):
+        for one in found:
+            user = one.get("user") or {}
+            if not (one.get("body") or "").startswith(mark):
                 continue
             if user.get("type") == "User":
                 me = me or login()
             if user.get("type") != "User" or user.get("login") == me:
-                return int(comment["id"])
+                return int(one["id"])
         if len(found) < _PAGE:
             return None
         page += 1
