@@ -150,7 +150,7 @@ def _require_place(device: str | None, served: str | None, processes: int) -> No
 
 def _wandb(store: Store) -> Any:
     def open_tracker(training: RemoteTraining | None) -> Sequence[Tracker]:
-        from forget_callback.training.wandb_tracker import open_for_watcher  # type: ignore[attr-defined]
+        from forget_callback.training.wandb_watcher import open_for_watcher
 
         return [open_for_watcher({} if training is None else training.wandb, directory=store.path.parent)]
 

@@ -32,6 +32,7 @@ from forget_callback.training.monitor import ForgetMonitor, Observation
 from forget_callback.training.setup import Variants
 from forget_callback.training.trackers import Tracker
 from forget_callback.training.unmeasured import reason
+from forget_callback.training.wandb_watcher import lacks_curves
 
 logger = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ class Watcher:
         monitor = self._history.main
         if monitor.last_step is None:
             return
-        for tracker in monitor.trackers:
+        for tracker in filter(lacks_curves, monitor.trackers):
             monitor.relog(tracker)
         self._decide(monitor.last_step, monitor.decisions)
 
