@@ -67,11 +67,11 @@ def run(
     """
     from forget_callback.tools.launch import launch
 
-    if help:
-        print(ctx.get_help())
     arguments = _arguments(config, {"probes": probes, "every": every, "stop": stop})
     if help:
-        _show(arguments)
+        shown = _shown(arguments)
+        print(ctx.get_help())
+        print(shown)
         return
     if not command:
         raise UsageError("the command after -- is missing, such as: forget-callback run -- python train.py", ctx=ctx)
@@ -92,22 +92,20 @@ def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArgument
     return replace(read, **given)
 
 
-def _show(arguments: CallbackArguments) -> None:
-    """Prints what would be attached, after the checks that take no seconds."""
+def _shown(arguments: CallbackArguments) -> str:
+    """What would be attached, in the form of a config; checked where that takes no seconds."""
     import yaml
 
     from forget_callback.probes.load import load_probe
     from forget_callback.runs.stopping import check_targets, stop_rules
     from forget_callback.training.schedule import checked
 
-    print("Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with\n")
-    print(yaml.safe_dump(vars(arguments), sort_keys=False), end="")
-    print()
-    probes = [load_probe(spec, limit=arguments.probe_limit) for spec in arguments.probes]
-    for probe in probes:
-        print(f"probe {printable(probe.name)}: {len(probe)} items, fingerprint {probe.fingerprint[:12]}")
     checked(arguments.every)
+    probes = [load_probe(spec, limit=arguments.probe_limit) for spec in arguments.probes]
     check_targets(stop_rules(arguments.stop), probes)
+    lines = [f"probe {printable(one.name)}: {len(one)} items, fingerprint {one.fingerprint[:12]}" for one in probes]
+    title = "Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with"
+    return "\n".join([title, "", yaml.safe_dump(vars(arguments), sort_keys=False), *lines])
 
 
 def _status(found: Launched, *, require: bool) -> int:

@@ -1,0 +1,183 @@
+"""`run`: what it refuses before anything is started, what the command gets, and how both end. No trainer here."""
+
+import fcntl
+import functools
+import json
+import os
+import signal
+import sys
+import termios
+import time
+
+import pytest
+import yaml
+
+from forget_callback.tools.arguments import CallbackArguments
+from forget_callback.tools.launch import HOOK
+from tests.cli.test_errors import refused
+from tests.forked import finish, start
+
+ITEM = '{"id": "a", "prompt": "2 + 2 =", "answer": "4"}\n'
+SHOW = "import json, os; json.dump(dict(os.environ), open('environment.json', 'w'))"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").write_text(ITEM)
+    (tmp_path / "b.jsonl").write_text(ITEM)
+    for name in ("FORGET_CALLBACK", "FORGET_CALLBACK_REPORTS", "FORGET_CALLBACK_REQUIRE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "line, problem",
+    [
+        ("run --probes gone.jsonl -- {touch}", "gone.jsonl"),
+        ("run --probes a.json -- {touch}", "spec 'a.json' is not known"),
+        ("run --probes a.jsonl gone.jsonl -- {touch}", "gone.jsonl"),
+        ("run --stop knowledge_losst>0.1 -- {touch}", "did you mean knowledge_lost"),
+        ("run --stop facts/capitls/forgetting>0.1 -- {touch}", "capit"),
+        ("run --every 0 -- {touch}", "every must be"),
+        ("run --every epoch -- {touch}", "eval_strategy='epoch'"),
+        ("run --config gone.yaml -- {touch}", "config 'gone.yaml': no such file"),
+        ("run --config typo.yaml -- {touch}", "typo.yaml: unknown key 'probs'; did you mean 'probes'?"),
+        ("run --config bad.yaml -- {touch}", "baseline must be 'start', 'base' or a RUN directory"),
+        ("run --config variants.yaml -- {touch}", "variants must be 'all', 'ends' or 'off', got 'some'"),
+        ("run {touch}", "put -- before the command"),
+        ("run", "put -- before the command"),
+        ("run --", "the command after -- is missing"),
+        ("run --probs a.jsonl -- {touch}", "--probs"),
+        ("run -- no-such-program --config x", "command 'no-such-program': no such program on PATH"),
+        ("run -- ./a.jsonl", "./a.jsonl"),
+    ],
+)
+def test_what_is_wrong_is_said_before_the_command_starts(run_cli, tmp_path, line, problem):
+    (tmp_path / "typo.yaml").write_text("probs: [a.jsonl]")
+    (tmp_path / "bad.yaml").write_text("baseline: gone")
+    (tmp_path / "variants.yaml").write_text("variants: some")
+    assert problem in refused(run_cli, *line.format(touch="touch started").split())
+    assert not (tmp_path / "started").exists()
+
+
+def environment(tmp_path):
+    return json.loads((tmp_path / "environment.json").read_text())
+
+
+def test_the_command_gets_the_arguments_and_the_hook_and_its_words_untouched(run_cli, tmp_path, monkeypatch):
+    """Options override the file, paths are absolute, and what follows -- is no option of ours."""
+    monkeypatch.setenv("PYTHONPATH", "/one:/two")
+    (tmp_path / "forget.yaml").write_text("probes: [b.jsonl]\nevery: 7\nmax_overhead: 0.5\noutput_dir: out")
+    words = [sys.executable, "-c", f"{SHOW}; import sys; json.dump(sys.argv, open('words.json', 'w'))"]
+    theirs = ["--debug", "--help", "--every", "3", "--", "it's $HOME *", ""]
+    code, out, err = run_cli(
+        *("run", "--config", "forget.yaml", "--probes", "a.jsonl", "builtin:facts?limit=3", "--stop", "forgetting>0.1"),
+        *("--stop", "churn>0.5", "--", *words, *theirs),
+    )
+    assert (code, out) == (0, "")
+    assert json.loads((tmp_path / "words.json").read_text())[1:] == theirs
+    given = json.loads(environment(tmp_path)["FORGET_CALLBACK"])
+    assert given["probes"] == [str(tmp_path / "a.jsonl"), "builtin:facts?limit=3"]
+    assert (given["stop"], given["every"]) == (["forgetting>0.1", "churn>0.5"], 7)
+    assert (given["max_overhead"], given["output_dir"]) == (0.5, str(tmp_path / "out"))
+    assert CallbackArguments.of(given).callback().settings.every == 7
+    assert environment(tmp_path)["PYTHONPATH"] == os.pathsep.join([str(HOOK), "/one", "/two"])
+    assert (
+        err.splitlines()[-1] == "forget-callback run: nothing was watched: the command built no Trainer of transformers"
+    )
+
+
+def test_a_file_that_is_not_named_is_not_read(run_cli, tmp_path):
+    (tmp_path / "forget.yaml").write_text("this: [is no YAML of ours")
+    code, _, _ = run_cli("run", "--probes", "a.jsonl", "--every", "3", "--", sys.executable, "-c", SHOW)
+    assert code == 0
+    given = json.loads(environment(tmp_path)["FORGET_CALLBACK"])
+    assert (given["probes"], given["every"]) == ([str(tmp_path / "a.jsonl")], 3)
+    assert not os.path.exists(environment(tmp_path)["FORGET_CALLBACK_REPORTS"]), "left behind"
+
+
+@pytest.mark.parametrize("option, status", [([], 0), (["--require"], 2)])
+def test_a_command_that_builds_no_trainer_or_that_is_not_reached(run_cli, option, status):
+    for words, why in (
+        ([sys.executable, "-c", "pass"], "the command built no Trainer"),
+        ([sys.executable, "-I", "-c", "pass"], "no Python process of the command could be reached"),
+        (["true"], "no Python process of the command could be reached"),
+    ):
+        code, _, err = run_cli("run", *option, "--probes", "a.jsonl", "--", *words)
+        assert code == status
+        assert f"forget-callback run: nothing was watched: {why}" in err
+
+
+@pytest.mark.parametrize("option", [[], ["--require"]])
+@pytest.mark.parametrize("script, status", [("exit 3", 3), ("kill -9 $$", 137), ("kill -TERM $$", 143), ("exit 0", 0)])
+def test_the_exit_status_is_the_commands(run_cli, option, script, status):
+    """Where watching is required, success without it is none."""
+    expected = 2 if option and status == 0 else status
+    assert run_cli("run", *option, "--probes", "a.jsonl", "--", "sh", "-c", script)[0] == expected
+
+
+def test_a_run_within_a_run_is_the_inner_ones(run_cli, tmp_path):
+    inner = [sys.executable, "-m", "forget_callback", "run", "--probes", "b.jsonl", "--", sys.executable, "-c", SHOW]
+    assert run_cli("run", "--probes", "a.jsonl", "--", *inner)[0] == 0
+    assert json.loads(environment(tmp_path)["FORGET_CALLBACK"])["probes"] == [str(tmp_path / "b.jsonl")]
+    paths = environment(tmp_path)["PYTHONPATH"].split(os.pathsep)
+    assert (paths[0], paths.count(str(HOOK))) == (str(HOOK), 1)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"])
+def test_signals_reach_the_command_which_decides(tmp_path, name):
+    """It may save and go on for a while: `run` stays until it has ended, and ends as it does."""
+    trap = f"trap 'echo $$ >> heard; sleep 0.2; exit 7' {name[3:]}; touch ready; while :; do sleep 0.05; done"
+    words = ["-m", "forget_callback", "run", "--probes", "a.jsonl", "--", "sh", "-c", trap]
+    process = start(*words, directory=tmp_path, err=tmp_path / "err")
+    wait_for(tmp_path / "ready", process)
+    os.kill(process.pid, getattr(signal, name))
+    assert finish(process) == 7
+    (child,) = (tmp_path / "heard").read_text().split()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), 0)
+
+
+def wait_for(file, process):
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert process.exitcode is None and time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def own_terminal(name):
+    """Makes a terminal that of this process, with the process in its foreground."""
+    os.setsid()
+    fcntl.ioctl(os.open(name, os.O_RDWR), termios.TIOCSCTTY, 0)
+
+
+def test_the_keys_of_a_terminal_come_once(tmp_path):
+    """The terminal itself sends Ctrl-C to the command as well: twice would end one that saves at the first."""
+    keyboard, terminal = os.openpty()
+    trap = "trap 'echo x >> heard; sleep 0.3; exit 7' INT; touch ready; while :; do sleep 0.05; done"
+    words = ["-m", "forget_callback", "run", "--probes", "a.jsonl", "--", "sh", "-c", trap]
+    before = functools.partial(own_terminal, os.ttyname(terminal))
+    process = start(*words, directory=tmp_path, err=tmp_path / "err", before=before)
+    wait_for(tmp_path / "ready", process)
+    os.write(keyboard, b"\x03")
+    assert finish(process) == 7
+    assert (tmp_path / "heard").read_text() == "x\n"
+    os.close(keyboard)
+    os.close(terminal)
+
+
+def test_help_shows_what_would_be_attached(run_cli, tmp_path):
+    """In the form of a config, which makes the same callback; nothing is started."""
+    (tmp_path / "forget.yaml").write_text("probes: [b.jsonl]\nevery: 7")
+    code, out, _ = run_cli(
+        "run", "--config", "forget.yaml", "--stop", "forgetting>0.1", "--help", "--", "touch", "started"
+    )
+    assert code == 0 and not (tmp_path / "started").exists()
+    assert all(option in out for option in ("COMMAND", "--probes", "--every", "--stop", "--config", "--require"))
+    shown = out[out.index("\nprobes:") : out.index("\n\nprobe ")]
+    assert CallbackArguments.of(yaml.safe_load(shown)) == CallbackArguments(
+        ["b.jsonl"], every=7, stop=["forgetting>0.1"]
+    )
+    assert "probe b: 1 items, fingerprint" in out
+    assert "builtin:facts" in run_cli("run", "--help")[1]
+    assert "did you mean forgetting" in refused(run_cli, "run", "--stop", "forgeting>0.1", "--help")
