@@ -8,7 +8,7 @@ TORCH ?= torch
 FAST := tests/cli tests/metrics tests/probes tests/report tests/runs tests/scoring tests/snapshots tests/tools \
 	tests/training tests/integration/test_training.py tests/integration/test_trainers.py
 
-.PHONY: demo test coverage check lowest newest docs wheel clean
+.PHONY: demo test coverage check lowest newest integrations docs wheel clean
 
 demo:
 	@if $(PYTHON) .ci/installed_here.py; then $(PYTHON) -m forget_callback demo --out $(OUT); \
@@ -38,6 +38,12 @@ lowest newest: .venv/bin/python
 	$(BIN)/uv pip list --quiet --python .venv-$@ | grep -E '^(torch|transformers|trl|peft|wandb|numpy|pandas) '
 	.venv-$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default $(FAST)
 
+# Other people's trainers, each in an environment of its own on top of .venv: some minutes and 2 GB, of which triton is half.
+integrations: .venv/dev
+	.ci/integrations axolotl
+	.ci/integrations ms_swift
+	.ci/integrations llamafactory
+
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
@@ -50,7 +56,7 @@ wheel: clean
 	.ci/smoke $(BIN)
 
 clean:
-	rm -rf .venv .venv-lowest .venv-newest build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
+	rm -rf .venv .venv-* build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache demo-run
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

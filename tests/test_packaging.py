@@ -43,6 +43,8 @@ def used():
     """Distributions of other people -> whether each import of them stands in a function."""
     found = {}
     for path in sorted((ROOT / "forget_callback").rglob("*.py")):
+        if path.parent.name == "integrations":
+            continue  # loaded by the trainer that each is for
         for name, within in imported(ast.parse(path.read_text(encoding="utf-8"))):
             top = name.partition(".")[0]
             if top not in {*sys.stdlib_module_names, "forget_callback"}:
@@ -56,6 +58,13 @@ def test_what_is_imported_is_a_dependency_or_inside_a_function_an_extra(used):
     extra = names(text for name, texts in EXTRAS.items() if name not in ("dev", "docs") for text in texts)
     assert {name for name, within in used.items() if not within} <= required
     assert set(used) <= required | extra
+
+
+def test_an_integration_imports_nothing_but_its_own_trainer():
+    for name, own in {"axolotl": {"axolotl", "pydantic"}, "ms_swift": {"swift"}}.items():
+        path = ROOT / "forget_callback" / "integrations" / f"{name}.py"
+        tops = {found.partition(".")[0] for found, _ in imported(ast.parse(path.read_text(encoding="utf-8")))}
+        assert tops - {*sys.stdlib_module_names, "forget_callback"} == own
 
 
 def test_every_dependency_is_imported(used):

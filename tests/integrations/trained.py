@@ -114,7 +114,8 @@ def from_checkpoints(trained: Trained, model: Path, directory: Path) -> Trained:
     """What scoring its checkpoints afterwards gives: the history that the callback would have recorded."""
     probes = [word for spec in PROBES for word in ("--probe", spec)]
     options = [*probes, "--limit", LIMIT, "--baseline", model, "--out", directory]
-    return train(directory, sys.executable, "-m", "forget_callback", "snapshot", trained.path, *options)
+    checkpoints = sorted(trained.path.glob("checkpoint-*"))  # the run directory of some is a model itself
+    return train(directory, sys.executable, "-m", "forget_callback", "snapshot", *checkpoints, *options)
 
 
 def require_same(one: Trained, other: Trained, *, margins: float = 0.0) -> None:
