@@ -77,7 +77,7 @@ def api():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         state.address = f"http://127.0.0.1:{server.server_port}"
@@ -151,6 +151,7 @@ def run_action(inputs, api, workspace, *, event=PULL_REQUEST, only=None, outputs
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
             "GITHUB_ACTIONS": "true",
             "GITHUB_ACTION_PATH": str(ACTION),
             "GITHUB_API_URL": api.address,

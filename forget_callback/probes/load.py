@@ -200,7 +200,11 @@ def _meant(path: str, own: Sequence[str]) -> str:
     ours |= {spec: spec for spec in ours.values()}
     meant = closest(path, ours)
     scheme, colon, name = path.partition(":")
-    if meant is None and colon and (source := closest(scheme, ["builtin", "hub", "lm-eval", *own])):
+    if (
+        meant is None
+        and colon
+        and (source := closest(scheme, ["builtin", "hub", "lm-eval", *own])) not in (None, scheme)
+    ):
         return f"; did you mean {quoted(f'{source}:{name}')}?"
     if meant is not None:
         return f"; did you mean {quoted(ours[meant])}?"

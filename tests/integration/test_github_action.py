@@ -1,5 +1,6 @@
 """The steps of .github/actions/forgetting, run as GitHub's runner runs them, and the comments that come of it."""
 
+import datetime
 import json
 import re
 import subprocess
@@ -12,7 +13,7 @@ import torch
 import yaml
 from markdown_it import MarkdownIt
 
-from forget_callback import Generation, Probe, Snapshot, Store
+from forget_callback import Generation, Probe, Snapshot, Store, load_probe, score_probe
 from forget_callback.demo.tiny import make_model, make_tokenizer
 from tests import github
 from tests.report.test_report import page_data
@@ -278,27 +279,35 @@ def test_install_takes_words_as_a_shell_does(workspace, api, monkeypatch):
     assert list((workspace / "site").glob("nothing-1*"))
 
 
-def test_two_models_are_scored_on_every_probe(tmp_path, api):
-    tokenizer = make_tokenizer([f"{i} is a b c d" for i in range(40)])
+@pytest.mark.parametrize("before", [["one", "kept run@0"][datetime.date.today().toordinal() % 2]])
+def test_models_are_scored_on_every_probe(tmp_path, api, before):
+    """Two models, and every other day one model against the record of another."""
+    tokenizer, models = make_tokenizer([f"{i} is a b c d" for i in range(40)]), []
     for seed, name in enumerate(("one", "the other")):
         torch.manual_seed(seed)
-        make_model(tokenizer).save_pretrained(tmp_path / name)
+        models.append(make_model(tokenizer))
+        models[-1].save_pretrained(tmp_path / name)
         tokenizer.save_pretrained(tmp_path / name)
     (tmp_path / "my probes").mkdir()
     for name in ("first", "my probes/second"):
-        lines = [
-            {"id": f"{i}", "prompt": f"{i} is", "choices": [" a", " b", " c", " d"], "answer": i % 4} for i in range(40)
-        ]
+        choices = {"choices": [" a", " b", " c", " d"]}
+        lines = [{"id": f"{i}", "prompt": f"{i} is", "answer": i % 4, **choices} for i in range(40)]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    inputs = {"before": "one", "after": "the other", "install": "false", "fail-if": "forgetting>0.9"}
-    job = github.run_action({**inputs, "probes": "first.jsonl\nmy probes/second.jsonl?limit=30"}, api, tmp_path)
+    specs = ["first.jsonl", "my probes/second.jsonl?limit=30"]
+    probes = [load_probe(f"{tmp_path}/{spec}") for spec in specs]
+    if before != "one":
+        store = Store(tmp_path / "kept run")
+        store.begin(probes)
+        for probe in probes:
+            store.write(score_probe(models[0], tokenizer, probe))
+    inputs = {"before": before, "after": "the other", "install": "false", "fail-if": "forgetting>0.9"}
+    job = github.run_action({**inputs, "probes": "\n".join(specs)}, api, tmp_path)
     assert not job.failed, job.log
     result = json.loads(Path(job.outputs["json"]).read_text())
     assert [one["n"] for one in result["probes"].values()] == [40, 30] and result["all"]["n"] == 70
-    assert (result["before"]["step"], result["after"]["step"]) == (0, 1)
-    assert "`one` → `the other`" in job.summary
+    assert result["probes"]["first"]["accuracy_after"] == score_probe(models[1], tokenizer, probes[0]).accuracy
     assert "models" not in files(job), "answers are kept only under upload: all"
-    assert api.comments[0]["body"].endswith(job.summary)
+    assert "the other" in job.summary and api.comments[0]["body"].endswith(job.summary)
 
 
 # ---- the files that people read
