@@ -106,7 +106,10 @@ def passport(
     if not rows:
         raise ValueError(f"{store.path} has no evaluation of all probes at step {at}; has {run.steps}")
     if at == run.steps[0] and not run.other_baseline:
-        raise ValueError(f"{store.path}: step {at} is the baseline itself: nothing to compare yet, and no card of it")
+        raise ValueError(
+            f"{store.path}: step {at} is the baseline itself: nothing to compare yet, and no card of it; with "
+            "`snapshot` score the model and, as --baseline, the one before it"
+        )
     gaps = run.incomplete if texts else [_REASON.sub(r"\1", gap) for gap in run.incomplete]
     return Passport(run, at, rows, tuple(gaps), texts)
 

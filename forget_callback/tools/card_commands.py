@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import shlex
+from dataclasses import replace
 from importlib import metadata
+from urllib.parse import quote, urlencode
 
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -54,27 +56,27 @@ def spec_of(probe: Probe, file: os.PathLike[str], *, published: bool) -> tuple[s
         file: Its items, as the run kept them.
         published: Whether they are in the dataset.
     """
-    if probe.name.startswith("facts"):
-        for candidate in _builtin(probe):
-            try:
-                same = load_probe(candidate).fingerprint == probe.fingerprint
-            except ValueError:
-                continue
-            if same:
-                return candidate, ""
+    probe = replace(probe, template="")  # the model's own, and bound to the probe when it is scored
+    builtin = _builtin(probe) if probe.name.startswith("facts") else []
+    if spec := next((one for one in builtin if _loads(one, probe)), ""):
+        return spec, ""
     default = Probe("x", probe.items[:1]).settings
     changed = {name: value for name, value in probe.settings.items() if value != default[name]}
-    query = "&".join(
-        f"{name}={str(value).lower() if isinstance(value, bool) else value}" for name, value in changed.items()
-    )
-    spec = f"{probe.name}.jsonl" + (f"?{query}" if query else "")
-    try:
-        same = load_probe(f"{os.fspath(file)}" + (f"?{query}" if query else "")).fingerprint == probe.fingerprint
-    except (ValueError, OSError):
-        same = False
+    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in changed.items()}
+    query = f"?{urlencode(texts, quote_via=quote)}" if texts else ""
+    exact = _loads(f"{os.fspath(file)}{query}", probe) and (published or not probe.system)
     where = "in the dataset under probes/" if published else "not published with this card"
-    exact = "" if same else "; settings that a file cannot say (a scorer, a template) were the run's own"
-    return spec, f"its items are {where}{exact}"
+    own = "" if exact else ", and it was asked with settings of its own: " + ", ".join(sorted(changed))
+    return f"{probe.name}.jsonl" + query * exact, f"its items are {where}{own}"
+
+
+def _loads(spec: str, probe: Probe) -> bool:
+    try:
+        found = load_probe(spec)
+    except (ValueError, OSError):
+        return False
+    # None leaves it to the tokenizer, and the run's has decided.
+    return (replace(found, chat=probe.chat) if found.chat is None else found).fingerprint == probe.fingerprint
 
 
 def _builtin(probe: Probe) -> list[str]:

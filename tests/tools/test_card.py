@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard
 from markdown_it import MarkdownIt
 from pyarrow import parquet
 
-from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, compare, load_probe
+from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, compare, dump_items, load_probe
 from forget_callback.runs.manifest import RunState
 from forget_callback.tools.card import passport, results, section
 from forget_callback.tools.card_commands import spec_of
@@ -394,6 +394,18 @@ def test_the_spec_that_is_printed_loads_the_same_probe(spec, tmp_path, monkeypat
     found, remark = spec_of(probe, tmp_path / "FILE.jsonl", published=False)
     assert load_probe(found).fingerprint == probe.fingerprint
     assert bool(remark) == spec.startswith("FILE") and "settings" not in remark
+
+
+def test_a_system_prompt_is_printed_only_with_the_items(tmp_path):
+    items = [MultipleChoice(f"{i}", f"{i}?", [" a", " b"], 0) for i in range(5)]
+    (tmp_path / "mine.jsonl").write_text(dump_items(items))
+    probe = Probe("mine", items, chat=True, system="Be kind & brief?")
+    spec, remark = spec_of(probe, tmp_path / "mine.jsonl", published=True)
+    assert load_probe(f"{tmp_path}/{spec}").fingerprint == probe.fingerprint and "settings" not in remark
+    spec, remark = spec_of(probe, tmp_path / "mine.jsonl", published=False)
+    assert spec == "mine.jsonl" and remark.endswith("settings of its own: chat, system")
+    bound = replace(load_probe("builtin:facts?kind=generation&limit=9"), chat=True, template="abc")  # as a run keeps it
+    assert spec_of(bound, tmp_path / "x.jsonl", published=False) == ("builtin:facts?kind=generation&limit=9", "")
 
 
 def test_a_run_is_not_changed_by_its_card(tmp_path):
