@@ -54,8 +54,8 @@ def card(
 ) -> None:
     """Puts what a run forgot into the card of its model.
 
-    A section, results for model-index, a badge, and the snapshots as a dataset. Without --write, --out or --push it
-    shows what would be written. The rest of the card stays as it is, and the next run replaces its own part.
+    A section, results for model-index, a badge, and the snapshots as a dataset; the rest stays as it is.
+    Without --write, --out or --push it shows what it would write. The next run replaces what this one wrote.
     """
     from forget_callback.tools.card_hub import push as send, require_token
 

@@ -199,7 +199,7 @@ def _about(found: Passport) -> list[str]:
     lines = [compared]
     if source := run.manifest.get("source"):
         names = ", ".join(short_name(one) for one in source.split(", "))
-        lines = [f"Compared: logs, the first of them with number {found.step + 1}: {markdown(names)}"]
+        lines = [f"Compared: the first and the last of these logs: {markdown(names)}"]
     if run.training.sentence:
         lines.append(f"Training: {markdown(run.training.sentence)}")
     for probe in run.probes:
@@ -218,10 +218,8 @@ def _baseline(found: Passport) -> str:
 
 
 def _limits(found: Passport) -> list[str]:
-    lines = [
-        f"It is about these items and no others, and about the weights at step {found.step:,}: what they do not ask "
-        "can be lost unseen."
-    ]
+    of = "the model of the last log" if found.run.manifest.get("source") else f"the weights of step {found.step:,}"
+    lines = [f"It is about these items, and about {of}; what no item asks can be lost unseen."]
     single = [row.probe for row in found.whole if row.transitions.in_this_prompt]
     several = max((row.transitions.variants for row in found.whole if row.probe not in single), default=0)
     if several:

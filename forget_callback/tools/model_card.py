@@ -128,7 +128,7 @@ def _with_results(block: str, own: dict[str, Any], newline: str) -> tuple[str, t
     ):
         text = way()
         if text is not None and _same(text, edit.expected):
-            return text.removesuffix(newline), (note,) if note and "#" in block else ()
+            return text.removesuffix(newline), (note,) if note else ()
     raise ValueError("its metadata cannot be read back as they were written")
 
 

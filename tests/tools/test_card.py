@@ -59,6 +59,13 @@ OTHERS = {
     ),
     "blank line before the end": "---\na: 1\n\n---\nx",
     "last line": CARD.replace("# after it\nlanguage: en\ndate: 2024-01-01\n", ""),
+    "a dash of its own": "---\nmodel-index:\n  -\n    name: m # n\n    results:\n      -\n"
+    + re.sub("(?m)^(  - |    )", "        ", RESULTS)
+    + "        # end\na: 1\n---\n",
+    "the name last": "---\nmodel-index:\n- results:\n" + RESULTS + "  # end\n  name: m\na: 1\n---\n",
+    "text in the last value": CARD.replace(
+        '"https://example.org"}', '"https://example.org"}\n    more: >\n      a\n\n      b\n'
+    ),
     "a literal at the end": "---\na: |\n  text\n  - more\n---\nx",
 }
 
