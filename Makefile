@@ -38,11 +38,12 @@ lowest newest: .venv/bin/python
 	$(BIN)/uv pip list --quiet --python .venv-$@ | grep -E '^(torch|transformers|trl|peft|wandb|numpy|pandas) '
 	.venv-$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default $(FAST)
 
-# Other people's trainers, each in an environment of its own on top of .venv: some minutes and 2 GB, of which triton is half.
+# Other people's trainers, each in an environment of its own on .venv: minutes each, 3.5 GB, of which triton is 2.
 integrations: .venv/dev
 	.ci/integrations axolotl
 	.ci/integrations ms_swift
 	.ci/integrations llamafactory
+	.ci/integrations unsloth
 
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -44,7 +44,14 @@ BEST = "eval_forget_my_probe_knowledge_lost"
 ON_CPU = {"use_cpu": True, "bf16": False, "max_steps": 2, "per_device_train_batch_size": 4, "report_to": "none"}
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 1, "disable_tqdm": True, "seed": 0}
 # Programs that are not ours: named in the docs, neither run nor parsed here.
-OTHERS = {"pip": "installs", "vllm": "needs a GPU", "accelerate": "see test_recipes.py", "hf": "needs the network"}
+OTHERS = {
+    "pip": "installs",
+    "vllm": "needs a GPU",
+    "accelerate": "see test_recipes.py",
+    "hf": "needs the network",
+    "axolotl": "see integrations/test_axolotl.py",
+    "swift": "see integrations/test_ms_swift.py",
+}
 WORDS = 1000
 
 
@@ -167,10 +174,13 @@ def test_commands_within_the_text_exist(page):
     assert set(named) <= set(typer.main.get_command(app).commands)
 
 
-def test_yaml_blocks_are_recipes(names):
+def test_yaml_blocks_are_recipes_or_of_an_example(names):
+    examples = [yaml.safe_load(path.read_text()) for path in (ROOT / "examples" / "integrations").glob("*.yaml")]
     found = [block for page in PAGES for block in blocks(page, "yaml")]
     assert found
     for block in found:
+        if any(example.items() >= yaml.safe_load(block).items() for example in examples):
+            continue  # a part of another trainer's configuration
         Path("config.yaml").write_text(block, encoding="utf-8")
         recipe = Recipe.read("config.yaml", ["--bf16", "false", "--use_cpu", "true"])
         assert recipe.forget.probes == yaml.safe_load(block)["probes"]

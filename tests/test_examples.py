@@ -18,6 +18,7 @@ from tests.forked import finish, start
 from tests.recorded import make_probe, make_run
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+INTEGRATIONS = [f"integrations/{name}" for name in ("[alm]*.yaml", "unsloth*.py")]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,9 @@ def model(tmp_path_factory):
 def test_the_page_has_every_example_and_no_other():
     page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"examples/(\w+\.py)", page) + re.findall(r"\]\((?!\.\.)([\w/-]+\.\w+)\)", page)
-    files = [path for kind in ("*.py", "*.ipynb", "github-actions/*.yml") for path in EXAMPLES.glob(kind)]
+    files = [
+        path for kind in ("*.py", "*.ipynb", "github-actions/*.yml", *INTEGRATIONS) for path in EXAMPLES.glob(kind)
+    ]
     assert sorted(named) == sorted(str(path.relative_to(EXAMPLES)) for path in files)
 
 
