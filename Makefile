@@ -48,12 +48,13 @@ integrations: .venv/dev
 docs: .venv/dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# In a fresh .venv with nothing beside the wheel but what it depends on: what is not declared is not there.
+# By name from an index of its own, in a fresh .venv with nothing beside the wheel but what it depends on: what is not
+# declared is not there.
 wheel: clean
 	$(MAKE) --no-print-directory .venv/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt build
 	$(BIN)/python -m build
-	$(BIN)/pip install --quiet -c constraints.txt dist/*.whl
+	$(BIN)/pip install --quiet -c constraints.txt --extra-index-url "$$($(BIN)/python .ci/index.py dist)" forget-callback
 	.ci/smoke $(BIN)
 
 clean:

@@ -1,0 +1,18 @@
+"""Makes a package index of what `python -m build` put into a folder, as PEP 503 says, and prints its address for pip.
+
+python .ci/index.py dist
+"""
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+built = Path(sys.argv[1]).resolve()
+(wheel,) = built.glob("*.whl")
+folder = built / "simple" / wheel.name.partition("-")[0].replace("_", "-")
+folder.mkdir(parents=True, exist_ok=True)
+shutil.copy(wheel, folder)
+digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+(folder / "index.html").write_text(f'<!DOCTYPE html><a href="{wheel.name}#sha256={digest}">{wheel.name}</a>\n')
+print(folder.parent.as_uri())
