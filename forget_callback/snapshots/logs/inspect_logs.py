@@ -45,9 +45,7 @@ def _load(file: Path, *, header_only: bool = False) -> Any:
     try:
         from inspect_ai.log import read_eval_log
     except ImportError:
-        raise ImportError(
-            f"{name} is a log of inspect, which inspect_ai reads: pip install 'forget-callback[inspect]'"
-        ) from None
+        raise ImportError(f"{name} is a log of inspect, which inspect_ai reads: pip install inspect-ai") from None
     try:
         return read_eval_log(str(file), header_only, resolve_attachments=True)
     except Exception as error:  # zip, JSON and pydantic each have their own

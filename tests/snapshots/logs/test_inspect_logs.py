@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from forget_callback import transitions
+from forget_callback.probes.installed import FOR_COMPARE
+from tests.cli.few_packages import modules
+from tests.cli.test_few_packages import TRAINING, few
 
 pytest.importorskip("inspect_ai")
 SCRIPT = Path(__file__).resolve().parents[2] / "data" / "logs" / "make_inspect.py"
@@ -39,6 +42,17 @@ def test_counts_and_choices(run_cli, logs):
     for name in ("n", "n11", "n10", "n01", "n00", "knowledge_lost", "knowledge_gained", "forgetting_adjusted"):
         assert found[name] == pytest.approx(expected.as_dict()[name], abs=1e-12), name
     assert found["unparsed"] == pytest.approx(1 / N)
+
+
+def test_beside_inspect_itself_four_packages_suffice(run_cli, logs):
+    command = ("compare", logs / "before", logs / "after", "--format", "json")
+    (found, (_, _, error)), loaded = few((*FOR_COMPARE, "inspect-ai"), [command, ("report", logs / "before")])
+    assert tuple(found) == run_cli(*command)
+    assert not loaded & (TRAINING - modules(["inspect-ai"]))
+    assert error.startswith("error: ")
+    ((code, out, error),), _ = few(FOR_COMPARE, [command])
+    assert (code, out) == (2, "")
+    assert error.endswith("inspect_ai reads: pip install inspect-ai\n")
 
 
 def test_a_report(run_cli, logs, tmp_path):
