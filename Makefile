@@ -54,7 +54,7 @@ wheel: clean
 	$(MAKE) --no-print-directory .venv/bin/python
 	$(BIN)/pip install --quiet -c constraints.txt build
 	$(BIN)/python -m build
-	$(BIN)/pip install --quiet -c constraints.txt --extra-index-url "$$($(BIN)/python .ci/index.py dist)" forget-callback
+	$(BIN)/pip install --quiet -c constraints.txt --extra-index-url "$$($(BIN)/python .ci/index.py dist build/index)" forget-callback
 	.ci/smoke $(BIN)
 
 clean:

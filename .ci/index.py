@@ -1,6 +1,6 @@
-"""Makes a package index of what `python -m build` put into a folder, as PEP 503 says, and prints its address for pip.
+"""Makes a package index of what `python -m build` put into a folder, as PEP 503 says, and prints the index's address for pip.
 
-python .ci/index.py dist
+python .ci/index.py dist build/index
 """
 
 import hashlib
@@ -8,9 +8,9 @@ import shutil
 import sys
 from pathlib import Path
 
-built = Path(sys.argv[1]).resolve()
+built, index = map(Path, sys.argv[1:])
 (wheel,) = built.glob("*.whl")
-folder = built / "simple" / wheel.name.partition("-")[0].replace("_", "-")
+folder = index.resolve() / wheel.name.partition("-")[0].replace("_", "-")
 folder.mkdir(parents=True, exist_ok=True)
 shutil.copy(wheel, folder)
 digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
