@@ -1,4 +1,4 @@
-"""Makes a package index of what `python -m build` put into a folder, as PEP 503 says, and prints the index's address for pip.
+"""Makes a package index (PEP 503) of what `python -m build` put into a folder, and prints the index's address for pip.
 
 python .ci/index.py dist build/index
 """
