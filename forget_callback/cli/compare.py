@@ -108,7 +108,8 @@ def compare(
     if markdown_file is not None:
         write_text(markdown_file, f"{as_markdown}\n")
     said = "\n".join(remarks)
-    for line in [*remarks, *_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]:
+    remarks += [*_uncovered(rows, min_scored), *(one for one in not_measured if one not in said)]
+    for line in remarks:
         note(line)
     if format == "json":
         failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))
@@ -116,7 +117,7 @@ def compare(
         open_gates = unsure if inconclusive else None
         result = comparison_result(rows, first, last, failed=failed, inconclusive=open_gates, too_few=few)
         named = {"lost_items": [asdict(one) for one in lost[:items]]} if items else {}
-        print_json("compare", {**result, **named})
+        print_json("compare", {**result, **named, "notes": remarks})
     elif format == "markdown":
         print(as_markdown)
     else:

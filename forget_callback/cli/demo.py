@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note, notes
+from forget_callback.cli.output import Format, print_json
 from forget_callback.demo.stopped import said_if_stopped
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.remote import require_model
+from forget_callback.runs.comparison import rows_result
 from forget_callback.runs.files import require_writable
+from forget_callback.runs.next_command import next_command
+from forget_callback.runs.task import main_metric
+
+if TYPE_CHECKING:
+    from forget_callback.callback import ForgetCallback
 
 _SAMPLES = 1600
 
@@ -40,6 +47,7 @@ def demo(
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same curve.")] = 0,
     out: Annotated[Path, typer.Option(help="Run directory.")] = Path("demo-run"),
+    format: Format = "text",
 ) -> None:
     """Fine-tunes a model and shows what it forgets: minutes, on a CPU.
 
@@ -51,9 +59,19 @@ def demo(
         _refuse({"--data": data is not None, "--lora": lora, "--probe": bool(probe), "--method dpo": method == "dpo"})
         from forget_callback.demo.run import run_demo
 
-        count, share = samples or _SAMPLES, replay or 0.0
+        share, results = replay or 0.0, Console()
         with said_if_stopped(out):
-            run_demo(out, seed=seed, samples=count, replay=share, method=method, results=Console(), notes=notes)
+            ended = run_demo(
+                out,
+                seed=seed,
+                samples=samples or _SAMPLES,
+                replay=share,
+                method=method,
+                results=results,
+                notes=notes,
+            )
+        if format == "json":
+            print_json("demo", {"model": None, "method": method, "replay": share, "seed": seed, **_result(ended, out)})
         return
     if replay is not None:
         raise ValueError(
@@ -68,7 +86,31 @@ def demo(
         from forget_callback.demo.real import run_on_model
 
         config = DemoConfig(model, data, method, lora, tuple(probe or ()), samples, seed, out)
-        run_on_model(config, results=Console())
+        ended = run_on_model(config, results=Console())
+    if format == "json":
+        print_json("demo", {"model": model, "method": method, "lora": lora, "seed": seed, **_result(ended, out)})
+
+
+def _result(ended: ForgetCallback, out: Path) -> dict[str, Any]:
+    """What a run that has ended measured, and where everything is."""
+    from forget_callback.demo.offline import offline_run
+
+    assert ended.monitor is not None
+    store, rows = ended.monitor.store, ended.monitor.last_rows
+    curves, page = store.task_curves(), store.path / "report.html"
+    metric = main_metric(curves)
+    return {
+        "samples_seen": rows[0].samples_seen,
+        "run": out,
+        "trained_model": out / "model",
+        "page": page if page.is_file() else None,
+        "wandb": offline_run(out),
+        "task": metric and {"metric": metric, "first": curves[metric].values[0], "last": curves[metric].values[-1]},
+        "before": {"run": store.run.id, "step": ended.monitor.rows[0].step},
+        "after": {"run": store.run.id, "step": rows[0].step},
+        **rows_result(rows),
+        "next": next_command("compare", out, out),
+    }
 
 
 def _refuse(given: dict[str, bool]) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from forget_callback.cli.app import app, note
+from forget_callback.cli.output import Format, print_json
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.remote import require_model
 from forget_callback.runs.files import require_writable
@@ -28,7 +28,7 @@ def dial(
     limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass.")] = None,
     save: Annotated[Path | None, typer.Option(help="Save the best point's model here.")] = None,
-    format: Annotated[Literal["table", "json"], typer.Option(help="How to print it.")] = "table",
+    format: Format = "text",
 ) -> None:
     """Scores models between two: how much of a fine-tuning to keep."""
     from forget_callback.tools.dial import best_point, dial_table, finding, turn_dial
@@ -46,7 +46,7 @@ def dial(
     found = turn_dial(before, after, probes, learned, shares=shares, batch_tokens=batch_tokens, save=save)
     best = best_point(found)
     if format == "json":
-        print(_as_json(found, best))
+        print_json("dial", {**_result(found, best), "headline": finding(found, best), "saved": save})
         note(finding(found, best))
     else:
         Console().print(dial_table(found, best, task=learned.name))
@@ -54,7 +54,7 @@ def dial(
         note(f"the model at {best.share:g} is in {save}")
 
 
-def _as_json(points: list[Point], best: Point) -> str:
+def _result(points: list[Point], best: Point) -> dict[str, Any]:
     from forget_callback.tools.dial import as_good
 
     rows = [
@@ -64,9 +64,9 @@ def _as_json(points: list[Point], best: Point) -> str:
             "task_accuracy_low": point.task_interval.low,
             "task_accuracy_high": point.task_interval.high,
             "gain": point.gain,
-            **{name: value for name, value in point.change.transitions.as_dict().items() if value == value},
+            **point.change.transitions.as_dict(),
         }
         for point in points
     ]
     same = [point.share for point in as_good(points, best)]
-    return json.dumps({"points": rows, "best": best.share, "as_good": same}, indent=2)
+    return {"points": rows, "best": best.share, "as_good": same}

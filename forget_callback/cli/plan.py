@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import random
 import time
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
 from forget_callback.cli.app import IncludePath, app, say_spacing, with_include_path
+from forget_callback.cli.output import Format, print_json
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.remote import require_model
@@ -30,10 +29,10 @@ def plan(
     model: Annotated[
         str | None, typer.Option(help="Directory or hub id: measures what it knows and the time of an evaluation.")
     ] = None,
-    format: Annotated[Literal["text", "json"], typer.Option(help="How to print it.")] = "text",
     limit: Annotated[int | None, typer.Option(min=1, help="Items, at most.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
     include_path: IncludePath = None,
+    format: Format = "text",
 ) -> None:
     """Says how small a loss a probe can show, and what that costs.
 
@@ -56,7 +55,6 @@ def plan(
             )
     loss = power.smallest_loss(items, n=n)
     found: dict[str, Any] = {
-        "format_version": 1,
         "probe": probe.name,
         "items": n,
         "variants": len(items.asked),
@@ -64,16 +62,18 @@ def plan(
         "known": items.known,
         "known_measured": model is not None,
         "power": power.POWER,
-        "smallest_loss": None if math.isnan(loss) else loss,
+        "smallest_loss": loss,
         "detect": detect,
         "items_needed": None if detect is None else power.items_needed(items, detect),
         "detect_power": None if detect is None else power.share_found(items, detect, n=n),
         "seconds": seconds,
         "assumptions": {"agreement": power.AGREEMENT, "persistence": power.PERSISTENCE},
     }
-    print(
-        json.dumps(found, indent=2) if format == "json" else "\n".join(_lines(found, power.sentence(items, loss, n=n)))
-    )
+    sentence = power.sentence(items, loss, n=n)
+    if format == "json":
+        print_json("plan", {**found, "headline": sentence})
+    else:
+        print("\n".join(_lines(found, sentence)))
 
 
 def _measured(probe: Probe, model: str, batch_tokens: int | None) -> tuple[Snapshot, dict[str, float]]:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from forget_callback.cli.app import app, note
+from forget_callback.cli.output import Format, print_json
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.run_at import open_run
 
@@ -20,6 +21,7 @@ def replay(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     size: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",
+    format: Format = "text",
 ) -> None:
     """Selects training data nearest to what a run forgot.
 
@@ -34,7 +36,11 @@ def replay(
     write_text(out, lines)
     beside = out.with_name(f"{out.name}.why.json")
     write_text(beside, pack.summary())
-    print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
+    counts = {"forgotten": pack.forgotten, "covered": pack.covered, "refused": pack.refused}
+    if format == "json":
+        print_json("replay", {"path": out, "why": beside, "n": len(pack.examples), **counts})
+    else:
+        print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
     if pack.covered < pack.forgotten:
         note(
             f"only {pack.covered} of {pack.forgotten} forgotten items have an example in the pool that is near to "

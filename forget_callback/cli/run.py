@@ -8,19 +8,26 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
+from forget_callback.cli.output import Format, print_json
+from forget_callback.probes.items import Item
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
+from forget_callback.probes.spacing import spacing_problem
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.logs import LogOptions, is_log, match, read_logs
+
+if TYPE_CHECKING:
+    from forget_callback.tools.verify import Certificate
 
 
 @app.command()
@@ -37,6 +44,7 @@ def report(
     epoch: Annotated[int | None, EPOCH] = None,
     n_choices: Annotated[int | None, OPTIONS] = None,
     allow_partial: Annotated[bool, PARTIAL] = False,
+    format: Format = "text",
 ) -> None:
     """Writes the page of a run: verdict, curves, every answer.
 
@@ -48,18 +56,22 @@ def report(
     from forget_callback.report import write_report
 
     require_writable(out, "--out")
-    logs = [is_log(Path(run)) for run in runs]
+    logs, remarks = [is_log(Path(run)) for run in runs], list[str]()
     if not any(logs):
-        print(write_report(runs, out, stages=stages))
-        for run in runs:
-            for line in open_run(run).store.incomplete():
-                note(f"{printable(run)}: {line}")
-        return
-    if not all(logs) or len(runs) < 2:
+        page = write_report(runs, out, stages=stages)
+        remarks += [f"{printable(run)}: {line}" for run in runs for line in open_run(run).store.incomplete()]
+    elif all(logs) and len(runs) > 1:
+        chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, remarks.append)
+        with tempfile.TemporaryDirectory() as directory:
+            page = write_report(run_of_logs(runs, Path(directory) / "logs", chosen), out)
+    else:
         raise ValueError("a report of logs needs two or more, the checkpoints of one model in order, and no runs")
-    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, note)
-    with tempfile.TemporaryDirectory() as directory:
-        print(write_report(run_of_logs(runs, Path(directory) / "logs", chosen), out))
+    for line in remarks:
+        note(line)
+    if format == "json":
+        print_json("report", {"page": page, "runs": runs, "notes": remarks})
+    else:
+        print(page)
 
 
 def run_of_logs(paths: Sequence[str], directory: Path, chosen: LogOptions) -> Store:
@@ -80,26 +92,46 @@ def probes(
     show: Annotated[int, typer.Option(min=0, help="Items to print.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Items at most, drawn as a run would.")] = None,
     include_path: IncludePath = None,
+    format: Format = "text",
 ) -> None:
     """Checks a probe and prints what is in it."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
+    if format == "json":
+        print_json("probes", _contents(probe, probe.items[:show]))
+        return
     print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
-    counts = Counter((item.category or "(no category)", item.kind) for item in probe.items)
-    for (category, kind), count in counts.items():
-        print(f"  {category:<20} {kind:<16} {count:>6}")
-    prompts = Counter(1 + len(item.variants) for item in probe.items)
-    weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in probe.items)
-    asked = ", ".join(f"{count} items in {n}" for n, count in sorted(prompts.items(), reverse=True))
+    found = _contents(probe, ())
+    for own in found["categories"]:
+        print(f"  {own['category'] or '(no category)':<20} {own['kind']:<16} {own['n']:>6}")
+    asked, weak = ", ".join(f"{count} items in {n}" for n, count in found["prompts"].items()), found["weak"]
     print(f"  prompts: {asked}" + (f" ({weak} of them only with other words around the first)" if weak else ""))
     for item in probe.items[:show]:
         print(json.dumps(item_record(item), ensure_ascii=False))
+
+
+def _contents(probe: Probe, shown: Sequence[Item]) -> dict[str, Any]:
+    """What is in a probe: items by category and kind, by their number of prompts, and those that are to be shown."""
+    counts = Counter((item.category or "", item.kind) for item in probe.items)
+    prompts = Counter(1 + len(item.variants) for item in probe.items)
+    problem = spacing_problem(probe)
+    return {
+        "probe": probe.name,
+        "fingerprint": probe.fingerprint,
+        "n": len(probe),
+        "categories": [{"category": name, "kind": kind, "n": n} for (name, kind), n in counts.items()],
+        "prompts": dict(sorted(prompts.items(), reverse=True)),
+        "weak": sum(bool(item.variants) and all(one.weak for one in item.variants) for item in probe.items),
+        "shown": [item_record(item) for item in shown],
+        "notes": [problem] if problem else [],
+    }
 
 
 @app.command()
 def verify(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="A recipe's YAML.")],
     steps: Annotated[int, typer.Option(min=1, help="Steps per training run; there are three.")] = 5,
+    format: Format = "text",
 ) -> None:
     """Proves that the callback changes nothing in a training of yours.
 
@@ -120,16 +152,30 @@ def verify(
 
         with contextlib.redirect_stdout(sys.stderr):  # the trainer's own lines
             found = certify(lambda own: recipe.build(own, **quiet), callback, seed=recipe.training.seed)
-    for title, other in (("without, twice", found.again), ("with and without", found.with_callback)):
-        for name, value in found.without.items():
-            same = other[name] == value
-            said = f"equal ({value[:12]})" if same else f"differ ({value[:12]}, {other[name][:12]})"
-            print(f"{title:<18}{name:<12}{said}")
     if not found.deterministic:
         note("training is not deterministic even without the callback: nothing can be verified")
-    print(f"{'passed' if found.passed else 'failed'}: {steps} steps, {found.probed} snapshots")
+    if format == "json":
+        print_json("verify", _hashes(found, steps))
+    else:
+        for title, other in (("without, twice", found.again), ("with and without", found.with_callback)):
+            for name, value in found.without.items():
+                same = other[name] == value
+                said = f"equal ({value[:12]})" if same else f"differ ({value[:12]}, {other[name][:12]})"
+                print(f"{title:<18}{name:<12}{said}")
+        print(f"{'passed' if found.passed else 'failed'}: {steps} steps, {found.probed} snapshots")
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _hashes(found: Certificate, steps: int) -> dict[str, Any]:
+    hashes = {"without": found.without, "again": found.again, "with_callback": found.with_callback}
+    return {
+        "passed": found.passed,
+        "deterministic": found.deterministic,
+        "steps": steps,
+        "snapshots": found.probed,
+        "hashes": {name: {kind: own[name] for kind, own in hashes.items()} for name in found.without},
+    }
 
 
 @app.command()
@@ -137,6 +183,7 @@ def workspace(
     entity: Annotated[str, typer.Option(help="W&B user or team.")],
     project: Annotated[str, typer.Option(help="W&B project of the runs.")],
     save_json: Annotated[Path | None, typer.Option(help="Write JSON to this file instead of saving to W&B.")] = None,
+    format: Format = "text",
 ) -> None:
     """Saves a W&B workspace with panels for forgetting.
 
@@ -147,8 +194,10 @@ def workspace(
     from forget_callback.training.wandb_tracker import as_json, make_workspace
 
     made = make_workspace(entity, project)
-    if save_json is None:
-        print(made.save().url)
-        return
-    write_text(save_json, as_json(made))
-    print(save_json)
+    url = None if save_json is not None else made.save().url
+    if save_json is not None:
+        write_text(save_json, as_json(made))
+    if format == "json":
+        print_json("workspace", {"url": url, "path": save_json})
+    else:
+        print(save_json or url)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
+from forget_callback.cli.output import Format, print_json
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.remote import require_model
 from forget_callback.report.terminal import snapshot_line
+from forget_callback.runs.comparison import compare_checkpoints, rows_result
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.formatting import percent
+from forget_callback.runs.results import snapshot_result
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.served.client import Server, is_address
@@ -41,6 +44,7 @@ def snapshot(
     tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests to a server.")] = 16,
     include_path: IncludePath = None,
+    format: Format = "text",
 ) -> None:
     """Scores a model, or the checkpoints of a run, on probes.
 
@@ -54,7 +58,7 @@ def snapshot(
         if len(models) > 1 or baseline is not None:
             raise ValueError(f"a served model must be the only one, got {[*models, *([baseline] if baseline else [])]}")
         _score_served(Server.at(models[0], concurrency=concurrency), probes, store, step or 0, tokenizer)
-        note(f"written to {store.path}")
+        _ended(store, probes, [step or 0], format)
         return
 
     from forget_callback.scoring.distributed import process_group, rank
@@ -70,10 +74,32 @@ def snapshot(
         scorer = CheckpointScorer(probes, tokenizer or checkpoints[-1].model, batch_tokens=batch_tokens)
         if len(checkpoints) > 1 or baseline is not None:
             score_history(scorer, checkpoints, store, baseline=baseline, seen=_show, note=note)
+            steps = [*([0] if baseline else []), *(one.step or 0 for one in checkpoints)]
         else:
-            _score_one(scorer, checkpoints[0], store, step)
+            steps = [(checkpoints[0].step or 0) if step is None else step]
+            _score_one(scorer, checkpoints[0], store, steps[0])
         if rank() == 0:
-            note(f"written to {store.path}")
+            _ended(store, probes, steps, format)
+
+
+def _ended(store: Store, probes: Sequence[Probe], steps: Sequence[int], format: Format) -> None:
+    """Says where everything is, and with JSON what was scored, now or by an earlier call of the same command."""
+    note(f"written to {store.path}")
+    if format != "json":
+        return
+    taken = [{probe.name: store.read(probe.name, step) for probe in probes} for step in steps]
+    files = store.path / "snapshots"
+    result: dict[str, Any] = {
+        "run": store.path.parent,
+        "snapshots": [
+            {**snapshot_result(one), "path": files / name / f"step-{one.step:08d}.parquet"}
+            for own in taken
+            for name, one in own.items()
+        ],
+    }
+    if len(taken) > 1:
+        result |= rows_result(compare_checkpoints(taken[0], taken[-1]))
+    print_json("snapshot", result)
 
 
 def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: int, tokenizer: str | None) -> None:
@@ -85,14 +111,13 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
         _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
 
 
-def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int | None) -> None:
+def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int) -> None:
     from forget_callback.scoring.distributed import on_main
 
-    recorded = (checkpoint.step or 0) if step is None else step
-    on_main(lambda: _begin(store, scorer.probes, recorded, checkpoint.model))
+    on_main(lambda: _begin(store, scorer.probes, step, checkpoint.model))
     taken, _ = scorer.score(checkpoint.model)
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
-    taken = [one.at(recorded, samples_seen=samples, tokens_seen=tokens) for one in taken]
+    taken = [one.at(step, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))
 
 

@@ -13,20 +13,24 @@ from pathlib import Path
 from forget_callback.probes.quoting import quoted
 
 _ALIKE = 0.7  # a letter too many, too few or in another place, of a name of four and more
+_WORD = 4  # letters: "of" and "the" are like nothing
 _LONGEST = 100  # characters that are compared: a name may be a whole file by mistake
 
 
 def closest(given: object, known: Iterable[object]) -> str | None:
-    """The known name that is most like what was given, whatever its case and hyphens; None if none is.
+    """The known name that is most like what was given, or a word of it, whatever its case and hyphens; None if none is.
 
-    >>> closest("Knowlege-lost", ["forgetting", "knowledge_lost"])
-    'knowledge_lost'
+    >>> closest("Knowlege-lost", ["forgetting", "knowledge_lost"]), closest("world capitals", ["capitals", "years"])
+    ('knowledge_lost', 'capitals')
     """
     plain: dict[str, str] = {}
     for name in map(str, known):
         plain.setdefault(_plain(name), name)
-    found = get_close_matches(_plain(str(given)), plain, n=1, cutoff=_ALIKE)
-    return plain[found[0]] if found else None
+    words = [word for word in str(given)[:_LONGEST].split() if len(word) >= _WORD][::-1]  # what it is comes last
+    for text in (str(given), *words):
+        if found := get_close_matches(_plain(text), plain, n=1, cutoff=_ALIKE):
+            return plain[found[0]]
+    return None
 
 
 def did_you_mean(given: object, known: Iterable[object]) -> str:

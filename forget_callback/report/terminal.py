@@ -21,7 +21,7 @@ from forget_callback.runs.lost_items import LostItem
 from forget_callback.runs.retention import first_loss
 from forget_callback.snapshots.snapshot import Snapshot
 
-_FEW = "too few"
+_FEW, _SURE, _NOT_SHOWN = "too few", "*", "†"
 _LOOKS = 20  # that a sparkline shows, the last ones: as wide as a number with its interval
 _COLUMNS = ("items", "accuracy", "1→0", "0→1", "lost")
 _ITEM_COLUMNS = ("probe", "prompt", "right answer", "answer before", "answer now")
@@ -67,8 +67,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
     Args:
         about: Lines to end on, such as what was compared and the outcome of gates.
     """
-    sure = {(row.probe, row.category) for row in significant_categories(rows)}
-    table = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2))
+    table, marks = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2)), _marks(rows)
     for row in rows:
         name = printable(row.category or row.probe)
         label = Text(f"  {name}") if row.category else Text(name, style="bold")
@@ -82,7 +81,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
             f"{100 * changed.accuracy_before:.1f} → {percent(changed.accuracy_after)}",
             percent(changed.forgetting),
             percent(changed.backward_transfer),
-            lost_cell(row) + ("*" if (row.probe, row.category) in sure else ""),
+            lost_cell(row) + marks.get((row.probe, row.category), ""),
         )
     return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
 
@@ -109,7 +108,7 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: S
 
 def _rows_markdown(shown: Sequence[Row], rows: Sequence[Row]) -> str:
     """A table of some of the rows."""
-    sure = {(row.probe, row.category) for row in significant_categories(rows)}
+    marks = _marks(rows)
     lines = [
         "| probe | category | items | before | after | forgetting (1→0) | backward transfer (0→1) | lost | range |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -117,7 +116,7 @@ def _rows_markdown(shown: Sequence[Row], rows: Sequence[Row]) -> str:
     for row in shown:
         t = row.transitions
         rates = (t.accuracy_before, t.accuracy_after, t.forgetting, t.backward_transfer)
-        lost = lost_cell(row) + ("*" if (row.probe, row.category) in sure else "")
+        lost = lost_cell(row) + marks.get((row.probe, row.category), "")
         names = (markdown(row.probe), markdown(row.category))
         cells = [*names, _items(row), *(percent(rate) for rate in rates), lost + _open_ended(row, rows)]
         lines.append(f"| {' | '.join([*cells, span(row).removeprefix('range ')])} |")
@@ -163,6 +162,17 @@ def lost_cell(row: Row) -> str:
     return _FEW if _is_few(row) else estimate(row)
 
 
+def _marks(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+    """What stands behind `lost_cell`, by probe and category, where the interval alone would tell more or less."""
+    sure = {(row.probe, row.category) for row in significant_categories(rows)}
+    marks = dict.fromkeys(sure, _SURE)
+    for row in rows:
+        shown = sure if row.category else {(row.probe, "")} if row.transitions.verdict == "lost" else set()
+        if (row.probe, row.category) not in shown and row.value("knowledge_lost_low") > 0 and not _is_few(row):
+            marks[row.probe, row.category] = _NOT_SHOWN
+    return marks
+
+
 def _is_few(row: Row) -> bool:
     return 0 < row.transitions.knowledge_n < MIN_ITEMS
 
@@ -191,8 +201,11 @@ def _findings(rows: Sequence[Row]) -> list[str]:
 def legend(rows: Sequence[Row]) -> list[str]:
     """What a star or a word in the table means."""
     lines = []
-    if significant_categories(rows):
-        lines.append("*: significantly lost, with all categories of the probe tested at once (Holm)")
+    marks = _marks(rows).values()
+    if _SURE in marks:
+        lines.append(f"{_SURE}: significantly lost, with all categories of the probe tested at once (Holm)")
+    if _NOT_SHOWN in marks:
+        lines.append(f"{_NOT_SHOWN}: above 0 by this interval alone, which does not establish a loss")
     if any(map(_is_few, rows)):
         lines.append(f"{_FEW}: fewer than {MIN_ITEMS} items do not tell how much was lost")
     return lines

@@ -1,19 +1,23 @@
-"""A result as JSON text, as every command prints it under `--format json` and the page holds it.
+"""Results as JSON, as every command prints them under `--format json` and the page holds them.
 
-docs/json.md and docs/schema.json say what is in it. Knows neither a command nor where the text goes.
+docs/json.md and docs/schema.json say what is in them. Knows neither a command nor where the text goes.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from forget_callback.metrics.transitions import transitions
 from forget_callback.probes.quoting import has_picture
+from forget_callback.snapshots.answers import OUTCOMES
+from forget_callback.snapshots.snapshot import Snapshot
 
 FORMAT_VERSION = 1  # raised where a key goes or means something else, not where one is added
 
@@ -26,6 +30,40 @@ def result_json(command: str, result: Mapping[str, Any]) -> str:
         result: Numbers, texts, paths, and lists and mappings of these, as in `as_json`.
     """
     return as_json({"format_version": FORMAT_VERSION, "command": command, **result})
+
+
+def snapshot_result(snapshot: Snapshot) -> dict[str, Any]:
+    """What one model answered on one probe: accuracy with its 95% interval, outcomes, and the same by category."""
+    names = [name for name in dict.fromkeys(map(str, snapshot.category)) if name]
+    return {
+        "probe": snapshot.probe,
+        "fingerprint": snapshot.fingerprint,
+        "step": snapshot.step,
+        "samples_seen": snapshot.samples_seen,
+        "tokens_seen": snapshot.tokens_seen,
+        "variants": snapshot.n_variants,
+        **_accuracy(snapshot),
+        "seconds": snapshot.metadata.get("seconds"),
+        "categories": {name: _accuracy(snapshot.select(snapshot.category == name)) for name in names},
+    }
+
+
+def _accuracy(snapshot: Snapshot) -> dict[str, Any]:
+    """Of the first prompt; the interval is that of 0→1 from a model that has nothing right, which knows of clusters."""
+    right, outcomes = np.asarray(snapshot.correct, float), Counter(snapshot.outcome)
+    nothing = np.where(np.isnan(right), np.nan, 0.0)
+    gained = transitions(nothing, right, samples=snapshot.samples, cluster=snapshot.cluster)
+    low, high = gained.backward_transfer_interval
+    return {
+        "n": gained.n,
+        "n_unscored": gained.n_unscored,
+        "accuracy": snapshot.accuracy,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "outcomes": {name: outcomes[name] for name in OUTCOMES},
+        "unparsed": outcomes["unparsed"] / gained.n if gained.n else math.nan,
+        "margin": float(np.nanmean(snapshot.margin)) if np.isfinite(snapshot.margin).any() else math.nan,
+    }
 
 
 def as_json(value: Any) -> str:

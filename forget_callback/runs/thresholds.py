@@ -15,7 +15,7 @@ from forget_callback.probes.suggest import closest
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
-_NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)(\w[\w-]*)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
+_NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)\s*(\w[\w-]*)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
 
 COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
 # Differences, and estimates that are not clipped at 0.
@@ -90,7 +90,8 @@ def nearly_a_rule(text: str, metrics: Iterable[str]) -> str:
     metric = closest(name, metrics) or name
     value = float(number.replace(",", ".")) / (100 if percent and range_of(metric).high <= 1 else 1)
     meant = {"=>": ">=", "=<": "<="}.get(relation, relation if relation in (">", "<", ">=", "<=") else ">")
-    return f"; did you mean {quoted(f'{where}{metric}{meant}{value:g}', 200)}?"
+    place = re.sub(r"\s*/\s*", "/", where)
+    return f"; did you mean {quoted(f'{place}{metric}{meant}{value:g}', 200)}?"
 
 
 def as_number(text: str) -> float | None:
