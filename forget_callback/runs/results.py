@@ -58,8 +58,8 @@ def _accuracy(snapshot: Snapshot) -> dict[str, Any]:
         "n": gained.n,
         "n_unscored": gained.n_unscored,
         "accuracy": snapshot.accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
+        "accuracy_low": max(low, 0.0),  # by t over clusters an end may lie beyond
+        "accuracy_high": min(high, 1.0),
         "outcomes": {name: outcomes[name] for name in OUTCOMES},
         "unparsed": outcomes["unparsed"] / gained.n if gained.n else math.nan,
         "margin": float(np.nanmean(snapshot.margin)) if np.isfinite(snapshot.margin).any() else math.nan,

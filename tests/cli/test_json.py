@@ -21,7 +21,7 @@ from tests.tools.test_replay import ITEMS, POOL
 
 EXEMPT = {"run": "what it prints is the output of the command that it starts"}
 # Examples that are not run here: their own tests check their objects.
-ELSEWHERE = {"demo": "integration/test_demo.py", "watch": "tools/test_watch.py", "card": "tools/test_card.py"}
+ELSEWHERE = {"demo": "integration/test_demo.py", "watch": "integration/test_watch.py", "card": "cli/test_card.py"}
 NAMES = {command.name: command.callback for command in app.registered_commands}
 EXAMPLES = [words for words in commands(DOCS / "json.md") if ours(words) and words[-2:] == ["--format", "json"]]
 RUN_HERE = [words for words in EXAMPLES if words[1] not in ELSEWHERE]
@@ -46,6 +46,8 @@ def test_every_command_that_prints_results_prints_json_and_is_documented():
     assert {one["$ref"].rpartition("/")[2] for one in SCHEMA["oneOf"]} == with_json
     assert {words[1] for words in EXAMPLES} == with_json
     assert set(table(DOCS / "json.md", "results")) == with_json
+    for name, test in ELSEWHERE.items():
+        assert f'checked(out, "{name}")' in (DOCS.parent / "tests" / test).read_text(encoding="utf-8"), test
 
 
 def test_the_schema_is_one_and_knows_the_keys_that_the_page_names():
@@ -157,6 +159,11 @@ def test_the_interval_of_an_accuracy_knows_of_clusters():
     expected = transitions(np.zeros(200), of_ten, cluster=groups).backward_transfer_interval
     assert (told["accuracy_low"], told["accuracy_high"]) == pytest.approx(expected)
     assert told["accuracy_high"] - told["accuracy_low"] > 1.8 * (high - low), "ten items alike are not ten"
+    pairs = np.repeat(np.arange(5), 2).astype(str).astype(object)
+    few = snapshot_result(Snapshot("p", "f", 0, ids[:10], (np.arange(10) < 9).astype(float), cluster=pairs))
+    assert few["accuracy_low"] < 0.9 < few["accuracy_high"] == 1.0
+    none = snapshot_result(Snapshot("p", "f", 0, ids, np.full(200, np.nan)))
+    assert none["n"] == 0 and all(np.isnan(none[name]) for name in ("accuracy", "accuracy_low", "accuracy_high"))
     missing = np.where(np.arange(200) < 50, np.nan, right)
     part = snapshot_result(Snapshot("p", "f", 0, ids, missing))
     assert (part["n"], part["n_unscored"]) == (150, 50) and sum(part["outcomes"].values()) == 150

@@ -18,6 +18,7 @@ from forget_callback.cli import main
 from forget_callback.demo import tiny
 from forget_callback.runs.store import Store
 from tests.forked import finish, start
+from tests.schema import checked
 
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = re.search(r"## A tour.*?```bash\n(.*?)```", (ROOT / "docs" / "command-line.md").read_text("utf-8"), re.DOTALL)[1]
@@ -88,7 +89,7 @@ def teach_little():
 
 
 def small_demo():
-    sys.argv = ["forget-callback", *SMALL]
+    sys.argv = ["forget-callback", *SMALL, "--format", "json"]
     teach_little()
     main()
 
@@ -112,6 +113,10 @@ def test_the_same_seed_gives_the_same_run_in_every_process(tmp_path):
         assert stores[0].steps(probe) == stores[1].steps(probe) == [0, 1, 2]
         for step in stores[0].steps(probe):
             pd.testing.assert_frame_equal(*(store.read(probe, step).to_pandas() for store in stores))
+    out = done.stdout.decode("utf-8")
+    found, row = checked(out, "demo"), last(fresh / "run", "facts-choice")
+    assert found["probes"]["facts-choice"]["forgetting"] == row["forgetting"] and found["samples_seen"] == 64
+    assert found["page"] == str(fresh / "run" / "forget" / "report.html") and Path(found["wandb"]).is_dir()
 
 
 def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demos):

@@ -20,6 +20,7 @@ from forget_callback.probes.records import item_record
 from forget_callback.runs.remote import read_decision
 from forget_callback.scoring.loading import load_model
 from tests.forked import finish, start
+from tests.schema import checked
 
 SCRIPT = Path(__file__).with_name("watched_script.py")
 QUICK = ("--interval", 0.1, "--patience", 2)
@@ -114,9 +115,10 @@ def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare
     assert first.startswith("baseline: choices ")
     assert [line.split(" | ")[0] for line in later] == [f"forgetting at step {s}, {4 * s} samples" for s in STEPS[1:]]
     # Once more: nothing is left to do.
-    code, said, err = run_cli("watch", bare, *probes(world), *QUICK, "--format", "json")
-    assert code == 0 and json.loads(said)["steps"] == STEPS and json.loads(said)["ended"] is True
-    assert json.loads(said)["probes"].keys() == ITEMS.keys()
+    code, out, err = run_cli("watch", bare, *probes(world), *QUICK, "--format", "json")
+    assert code == 0, err
+    found = checked(out, "watch")
+    assert (found["steps"], found["ended"], found["probes"].keys()) == (STEPS, True, ITEMS.keys())
 
 
 def kill(process):
