@@ -50,6 +50,7 @@ def below_run(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("FORGET_CALLBACK", json.dumps(arguments))
     monkeypatch.setenv("FORGET_CALLBACK_REPORTS", str(reports))
     monkeypatch.setattr(transformers.trainer, "DEFAULT_CALLBACKS", [*transformers.trainer.DEFAULT_CALLBACKS])
+    monkeypatch.setattr(transformers.Trainer, "__init__", transformers.Trainer.__init__)  # as it was, afterwards
     for _ in range(2):
         sitecustomize.add_to(transformers.trainer)
     return lambda: [json.loads(path.read_text()) for path in sorted(reports.iterdir())]

@@ -78,6 +78,17 @@ def test_every_way_to_import_the_trainer_is_seen_once(python, load):
     assert said(python(code)) == ["ForgetCallbackPlaceholder"]
 
 
+def test_a_list_that_others_put_in_its_place_gets_it_when_a_trainer_is_built(python):
+    """ms-swift, once it has imported the Trainer, gives it default callbacks of its own."""
+    code = f"""
+import json, sys, transformers.trainer as it
+it.DEFAULT_CALLBACKS = [str]
+it.Trainer(); it.Trainer()
+print(json.dumps({PLACED}))
+"""
+    assert said(python(code)) == ["str", "ForgetCallbackPlaceholder"]
+
+
 def test_the_module_is_as_without_the_hook(python):
     code = """
 import inspect, json, pickle, transformers.trainer as it

@@ -56,11 +56,31 @@ def add_to(module: "Any") -> None:
             attach(self, args, state, control, **kwargs)
 
     try:
-        if not any(getattr(kind, "__name__", "") == PLACEHOLDER for kind in module.DEFAULT_CALLBACKS):
+        if not _is_placed(module):
             kind = type(PLACEHOLDER, (module.TrainerCallback,), {"on_init_end": on_init_end})
             module.DEFAULT_CALLBACKS.append(kind)
+            _keep(module, kind)
     except Exception as error:
         _cannot(f"transformers has no such Trainer as expected: {type(error).__name__}: {error}")
+
+
+def _is_placed(module: "Any") -> bool:
+    return any(getattr(kind, "__name__", "") == PLACEHOLDER for kind in module.DEFAULT_CALLBACKS)
+
+
+def _keep(module: "Any", kind: "Any") -> None:
+    """Puts the callback back where a Trainer is built: some replace the list by one of their own, as ms-swift does."""
+    from functools import wraps  # loaded, with transformers
+
+    build = module.Trainer.__init__
+
+    @wraps(build)
+    def __init__(self: "Any", *args: "Any", **kwargs: "Any") -> None:
+        if not _is_placed(module):
+            module.DEFAULT_CALLBACKS = [*module.DEFAULT_CALLBACKS, kind]
+        build(self, *args, **kwargs)
+
+    module.Trainer.__init__ = __init__
 
 
 def _cannot(why: str) -> None:
