@@ -51,6 +51,7 @@ OTHERS = {
     "hf": "needs the network",
     "axolotl": "see integrations/test_axolotl.py",
     "swift": "see integrations/test_ms_swift.py",
+    "bash": "see test_examples.py",
 }
 WORDS = 1000
 

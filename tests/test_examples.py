@@ -5,15 +5,20 @@ import json
 import os
 import re
 import runpy
+import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import typer
 
 from forget_callback import load_probe
+from forget_callback.cli.app import app
 from forget_callback.demo.tiny import make_model, make_tokenizer
 from forget_callback.runs.store import Store
+from forget_callback.tools.arguments import CallbackArguments
 from tests.forked import finish, start
 from tests.recorded import make_probe, make_run
 
@@ -39,6 +44,33 @@ def test_the_page_has_every_example_and_no_other():
         path for kind in ("*.py", "*.ipynb", "github-actions/*.yml", *INTEGRATIONS) for path in EXAMPLES.glob(kind)
     ]
     assert sorted(named) == sorted(str(path.relative_to(EXAMPLES)) for path in files)
+
+
+@pytest.mark.parametrize("name", ["submit.sh", "train.sbatch", "watch.sbatch"])
+def test_the_jobs_of_a_cluster_are_shell(name):
+    subprocess.run(["bash", "-n", EXAMPLES / "slurm" / name], check=True)
+
+
+def test_a_training_and_its_watcher_are_submitted_one_after_the_other(tmp_path):
+    """With a stand-in for SLURM, which runs what each job would, up to the program."""
+    (tmp_path / "sbatch").write_text('#!/bin/sh\nfor w; do echo "$w"; done >> "$SEEN/submitted"; echo 7\n')
+    (tmp_path / "srun").write_text('#!/bin/sh\nfor w; do echo "$w"; done > "$SEEN/run"\n')
+    for name in ("sbatch", "srun"):
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "SEEN": str(tmp_path), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = partial(subprocess.run, env=environment, check=True, capture_output=True, cwd=EXAMPLES.parent, text=True)
+    run(["bash", EXAMPLES / "slurm" / "submit.sh", "runs/it"])
+    submitted = (tmp_path / "submitted").read_text().split()
+    assert submitted[-1] == "runs/it" and "--dependency=after:7" in submitted
+    for job, command in (("train", "run"), ("watch", "watch")):
+        run(["bash", EXAMPLES / "slurm" / f"{job}.sbatch", "runs/it"])
+        program, *words = (tmp_path / "run").read_text().split("\n")[:-1]
+        assert (program, words[0]) == ("forget-callback", command) and "runs/it" in words
+        if job == "watch":
+            parsed = typer.main.get_command(app).commands["watch"].make_context("watch", words[1:])
+            assert parsed.params["wandb"] is True
+    told = CallbackArguments.read(str(EXAMPLES / "slurm" / "forget.yaml"))
+    assert told.remote and told.probes and told.stop
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)

@@ -115,7 +115,7 @@ def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, s
     from forget_callback.scoring.distributed import on_main
 
     on_main(lambda: _begin(store, scorer.probes, step, checkpoint.model))
-    taken, _ = scorer.score(checkpoint.model)
+    taken, _ = scorer.score(checkpoint)
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [one.at(step, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))

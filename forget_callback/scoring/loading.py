@@ -40,8 +40,8 @@ def load_tokenizer(name: str, *, remedy: str = _OTHER_TOKENIZER) -> Any:
         raise ValueError(f"no tokenizer at {quoted(name)}: {reason}; {remedy}") from error
 
 
-def load_model(name: str, *, device: str | None = None) -> Any:
-    """A causal language model in the dtype of its checkpoint, on a device; by default the accelerator if there is one.
+def load_model(name: str, *, device: str | None = None, dtype: str | None = None) -> Any:
+    """A causal language model, by default in the dtype of its checkpoint, and on the accelerator if there is one.
 
     Raises:
         ValueError: If there is none, its files are damaged, or the checkpoint is of another kind of model or lacks
@@ -50,7 +50,7 @@ def load_model(name: str, *, device: str | None = None) -> Any:
     require_model(name)
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype="auto", output_loading_info=True)
+        model, loaded = AutoModelForCausalLM.from_pretrained(name, dtype=dtype or "auto", output_loading_info=True)
     except (OSError, SafetensorError) as error:
         reason = hub_problem(name, error) or f"{type(error).__name__}: {str(error).splitlines()[0]}"
         raise ValueError(f"the model at {quoted(name)} cannot be loaded: {reason}") from error

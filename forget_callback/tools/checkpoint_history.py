@@ -18,7 +18,7 @@ from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.tokens import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.snapshots.snapshot import Snapshot
-from forget_callback.tools.checkpoints import Checkpoint
+from forget_callback.tools.checkpoints import Checkpoint, baseline_of
 from forget_callback.training.monitor import ForgetMonitor, Observation
 from forget_callback.training.session import with_time_of
 from forget_callback.training.setup import can_differ
@@ -38,12 +38,12 @@ class ModelScorer(Protocol):
         """Uses the batch size of an earlier run of the command, or of the run itself, unless one is set."""
 
     def score(
-        self, model: str, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """A snapshot of each probe at step 0; with `again`, where answers can differ, a second one of other samples.
 
         Args:
-            model: A directory or hub id.
+            checkpoint: Any model.
             again: Whether to score it once more.
             variants: Whether to ask the further prompts as well.
             confirm: Where they are not asked: whether these snapshots of the first prompts call for it.
@@ -70,10 +70,10 @@ class CheckpointScorer:
         self._scorer.batch_tokens = self._scorer.batch_tokens or batch_tokens
 
     def score(
-        self, model: str, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """See `ModelScorer`."""
-        network = together(lambda: load_model(model, device=self._device))
+        network = together(lambda: load_model(checkpoint.model, device=self._device, dtype=checkpoint.dtype))
         taken = self._scorer.score(network, variants=variants, progress=rank() == 0)
         if not variants and confirm is not None and on_main(lambda: confirm(taken)):
             taken = with_time_of(taken, self._scorer.score(network, progress=rank() == 0))
@@ -84,7 +84,7 @@ class CheckpointScorer:
                 own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True, pace=own.pace
             )
             other = scorer.score(network, variants=False, progress=rank() == 0)
-        return [snapshot.with_metadata(model=model) for snapshot in taken], other
+        return [snapshot.with_metadata(model=checkpoint.model) for snapshot in taken], other
 
 
 class CheckpointHistory:
@@ -154,7 +154,7 @@ class CheckpointHistory:
         """
         step, first = checkpoint.step or 0, not self.steps
         taken, again = self._scorer.score(
-            checkpoint.model,
+            checkpoint,
             again=first,
             variants=variants,
             confirm=lambda snapshots: self.main.would_act(step, snapshots),
@@ -201,7 +201,7 @@ def score_history(
     training = {"model": baseline or checkpoints[0].model} if new else None
     history = CheckpointHistory(scorer, store, training=training)
     done = list(history.steps)
-    wanted = [*([Checkpoint(baseline, 0, 0.0, 0.0)] if baseline else []), *checkpoints]
+    wanted = [*([baseline_of(baseline, checkpoints[0])] if baseline else []), *checkpoints]
     left = [checkpoint for checkpoint in wanted if checkpoint.step not in done]
     if rank() == 0:
         for remark in _remarks(len(wanted), left, not done and baseline is None):

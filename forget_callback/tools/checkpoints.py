@@ -5,6 +5,7 @@ Knows where a checkpoint keeps these; how they are scored is `checkpoint_history
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -30,12 +31,14 @@ class Checkpoint:
         samples_seen: As the callback counted them. NaN where it did not: steps and batch sizes do not tell under
             packing or on several processes.
         tokens_seen: Likewise.
+        dtype: In which it is scored, such as "bfloat16"; None for that in which it was saved.
     """
 
     model: str
     step: int | None
     samples_seen: float = math.nan
     tokens_seen: float = math.nan
+    dtype: str | None = None
 
     @classmethod
     def of(cls, model: str) -> Checkpoint:
@@ -48,6 +51,20 @@ class Checkpoint:
             return cls(model, state.global_step, *seen)
         numbered = _NUMBERED.fullmatch(Path(model).name)
         return cls(model, int(numbered[1]) if numbered else None)
+
+
+def baseline_of(model: str, first: Checkpoint) -> Checkpoint:
+    """The model before training as step 0, in the dtype in which it was trained: the trainer cast it when it began.
+
+    Args:
+        first: A checkpoint of the training.
+    """
+    try:
+        config = json.loads((Path(first.model) / "config.json").read_text(encoding="utf-8"))
+        dtype = config.get("dtype") or config.get("torch_dtype")
+    except (OSError, ValueError, AttributeError):  # an adapter, which is scored on its base as that is
+        dtype = None
+    return Checkpoint(model, 0, 0.0, 0.0, dtype=dtype if isinstance(dtype, str) else None)
 
 
 def find_checkpoints(models: Sequence[str]) -> list[Checkpoint]:

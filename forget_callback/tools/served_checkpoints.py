@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.tools.checkpoint_history import Confirm
+from forget_callback.tools.checkpoints import Checkpoint
 
 PLACE = "{checkpoint}"
 
@@ -27,9 +29,9 @@ class ServedScorer:
     Args:
         probes: To be scored.
         address: ``http://HOST:PORT/v1#MODEL``, with `{checkpoint}` in it where the server takes it as the name.
-        first: The first checkpoint, by whose tokenizer conversations and options become token ids.
+        first: The first checkpoint, by whose tokenizer options and answers to recall become token ids.
         load: Command that makes the server load a checkpoint, `{checkpoint}` in it standing for that; "" for none.
-        tokenizer: In place of the first checkpoint's.
+        tokenizer: In place of the first checkpoint's; also renders conversations, which the server does without it.
         concurrency: Requests in flight at once.
 
     Raises:
@@ -48,7 +50,9 @@ class ServedScorer:
     ) -> None:
         require_load(address, load)
         self._address, self._load, self._concurrency = address, load, concurrency
-        bound = [bind_served(probe, self._server(first), tokenizer=tokenizer or first) for probe in probes]
+        # Where only the server needs a tokenizer, texts are sent and not ids: some take nothing else.
+        names = [tokenizer or (None if _is_generated(probe) else first) for probe in probes]
+        bound = [bind_served(probe, self._server(first), tokenizer=name) for probe, name in zip(probes, names)]
         self.probes: Sequence[Probe] = [probe for probe, _ in bound]
         self._tokenizers = [loaded for _, loaded in bound]
 
@@ -56,7 +60,7 @@ class ServedScorer:
         """The server makes its own batches."""
 
     def score(
-        self, model: str, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own.
 
@@ -64,6 +68,7 @@ class ServedScorer:
             RuntimeError: If the command fails.
             ValueError: If the server does not answer.
         """
+        model = checkpoint.model
         if self._load:
             load(self._load, model)
         server = self._server(model)
@@ -78,6 +83,10 @@ class ServedScorer:
 
     def _server(self, model: str) -> Server:
         return Server.at(self._address.replace(PLACE, model), concurrency=self._concurrency)
+
+
+def _is_generated(probe: Probe) -> bool:
+    return all(isinstance(item, Generation) for item in probe.items)
 
 
 def require_load(address: str, command: str) -> None:

@@ -25,7 +25,7 @@ from forget_callback.runs.stopping import StopDecision, StopRule
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.tools.checkpoint_history import CheckpointHistory, ModelScorer
-from forget_callback.tools.checkpoints import Checkpoint
+from forget_callback.tools.checkpoints import Checkpoint, baseline_of
 from forget_callback.tools.watch_record import DIGEST
 from forget_callback.tools.watched_run import Next, WatchedRun
 from forget_callback.training.monitor import ForgetMonitor, Observation
@@ -139,7 +139,10 @@ class Watcher:
             if todo.do == "wait":
                 time.sleep(self._interval)
             elif todo.do == "reopen":
+                if self._history is not None:
+                    self._history.finish()
                 self._history = None
+                on_main(lambda: self.main.reopen())
             elif todo.do == "score":
                 self._score(todo)
             else:
@@ -160,7 +163,7 @@ class Watcher:
         if not history.steps:
             before = on_main(lambda: self._baseline or self.main.baseline(checkpoint))
             if before is not None:
-                self._record(history.add(Checkpoint(before, 0, 0.0, 0.0), variants=self._variants != "off"), "", True)
+                self._record(history.add(baseline_of(before, checkpoint), variants=self._variants != "off"), "", True)
         first = not history.steps
         # Which is the last is known of Trainers that end as planned; else its further prompts are asked at the end.
         variants = self._variants == "all" or (self._variants == "ends" and (first or todo.last))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,7 +27,7 @@ from forget_callback.training.unmeasured import reason
 
 @dataclass(frozen=True)
 class Next:
-    """What to do: wait; score a checkpoint; open the record anew, of which steps were set aside; or end.
+    """What to do: wait; score a checkpoint; finish the record and `reopen` it; or end.
 
     Attributes:
         checkpoint: To be scored.
@@ -83,6 +84,7 @@ class WatchedRun:
         self._waiting: dict[str, Arrival] = {}
         self._said: set[str] = set()
         self._end = ("", False)  # the last checkpoint that was dealt with, and whether training ends with it
+        self._reopen: Callable[[], None] = lambda: None
         self._sign: object = None
         self._since = clock()
         if not run.is_dir():
@@ -109,7 +111,7 @@ class WatchedRun:
         if not record.opened and (record.store.exists or any(one.ready for one in found)):
             record.open(training)
         if record.opened and training is not None and record.store.run_id != training.run:
-            record.begin_anew("another training has begun in this directory", training)
+            self._reopen = partial(record.begin_anew, "another training has begun in this directory", training)
             return Next("reopen")
         self._note_removed(found)
         due = self._due(found)
@@ -126,6 +128,10 @@ class WatchedRun:
             self._note_unfinished(found)
             return Next("end", over=over)
         return Next("wait")
+
+    def reopen(self) -> None:
+        """Sets aside what training went back over; whoever writes the record has finished it."""
+        self._reopen()
 
     def seen(self) -> None:
         """Patience begins anew: scoring takes its time, in which nobody looked."""
@@ -171,7 +177,7 @@ class WatchedRun:
         self.record.finish(over=over, reached=0 if self.training is None else self.training.step)
 
     def _due(self, found: Sequence[Arrival]) -> list[Arrival] | None:
-        """What is to be scored, by step; None where training went back, of which the record now knows."""
+        """What is to be scored, by step; None where training went back."""
         due: list[Arrival] = []
         for one in found:
             if not self._is_new(one):
@@ -225,9 +231,10 @@ class WatchedRun:
         """Training went back before a step that is recorded: it was resumed from an earlier one, or begun anew."""
         kept = any(self._is_recorded(before) and _step(before) < _step(one) for before in found)
         if kept or (self.training is not None and self.training.first_step > 0):
-            self.record.go_back(one.name, _step(one))
+            self._reopen = partial(self.record.go_back, one.name, _step(one))
         else:
-            self.record.begin_anew(f"{one.name} was written by another training than what is recorded", self.training)
+            why = f"{one.name} was written by another training than what is recorded"
+            self._reopen = partial(self.record.begin_anew, why, self.training)
 
     def _leave_out(self, step: int | None, name: str, why: str, *, digest: str = "") -> None:
         """Says that a checkpoint is not scored; with a step that is a gap of the record."""

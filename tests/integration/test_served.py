@@ -1,5 +1,6 @@
 """A real `transformers serve` on CPU: its greedy answers are those of the model here."""
 
+import copy
 import json
 import os
 import signal
@@ -42,7 +43,8 @@ def served(make_tokenizer, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("transformers"), "serve", out / "model", "--device", "cpu"]
+    # Without a model of its own it loads those that it is asked for.
+    command = [Path(sys.executable).with_name("transformers"), "serve", "--device", "cpu"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (out / "log").open("w") as log:
         process = subprocess.Popen(
@@ -103,3 +105,45 @@ def test_what_this_server_cannot_give_is_refused(served, run_cli, tmp_path):
     assert len(err.strip().splitlines()) == 1
     code, out, err = run_cli("snapshot", address + "x", "--probe", spec, "--out", tmp_path / "other")
     assert code == 2 and str(model) in err
+
+
+def test_checkpoints_of_a_run_are_scored_by_a_server_that_loads_them(served, run_cli, tmp_path):
+    """This one loads what it is asked for; a command that would tell it so runs before each, and one of them fails."""
+    model, tokenizer, place, address = served
+    spec = tmp_path / "asked.jsonl"
+    spec.write_text("".join(json.dumps(item_record(item)) + "\n" for item in PROBE.items))
+    models = {}
+    for step in (1, 2, 3):
+        models[step] = copy.deepcopy(model)
+        with torch.no_grad():
+            models[step].lm_head.weight.add_(0.1 * step * torch.randn_like(model.lm_head.weight))
+        models[step].save_pretrained(tmp_path / "run" / f"step {step}")
+        tokenizer.save_pretrained(tmp_path / "run" / f"step {step}")
+    load = tmp_path / "load.sh"
+    load.write_text(f'#!/bin/sh\necho "$1" >> {tmp_path}/loaded\ncase "$1" in *2) exit 3;; esac\n')
+    load.chmod(0o755)
+    server = address.partition("#")[0]
+    code, out, err = run_cli(
+        *("watch", tmp_path / "run", "--pattern", "step *", "--probe", spec, "--baseline", place),
+        *(
+            "--served",
+            f"{server}#{{checkpoint}}",
+            "--load",
+            f"{load} {{checkpoint}}",
+            "--interval",
+            0.1,
+            "--patience",
+            2,
+        ),
+    )
+    assert code == 0, err
+    store = Store(tmp_path / "run")
+    assert store.steps("asked") == [0, 1, 3] and len(out.splitlines()) == 3
+    assert "step 2 is left out: it could not be scored: RuntimeError: --load ended with status 3" in err
+    assert (tmp_path / "loaded").read_text().splitlines() == [
+        str(place),
+        *(str(tmp_path / "run" / f"step {step}") for step in (1, 2, 3)),
+    ]
+    for step, local in ((0, model), (1, models[1]), (3, models[3])):
+        expected = score_probe(local, tokenizer, PROBE)
+        np.testing.assert_array_equal(store.read("asked", step).prediction, expected.prediction)

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from functools import partial
@@ -14,14 +15,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 
+import forget_callback
 from forget_callback import Generation, MultipleChoice, Recall, Store
 from forget_callback.probes.records import item_record
-from forget_callback.runs.remote import read_decision
-from forget_callback.scoring.loading import load_model
+from forget_callback.runs.remote import read_decision, read_training
+from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.forked import finish, start
 from tests.schema import checked
 
+PROGRAM = Path(forget_callback.__file__).with_name("__main__.py")
 SCRIPT = Path(__file__).with_name("watched_script.py")
 QUICK = ("--interval", 0.1, "--patience", 2)
 STEPS = [0, 2, 4, 6]
@@ -67,12 +72,13 @@ def probes(world):
     return [word for name in ITEMS for word in ("--probe", world / f"{name}.jsonl")]
 
 
-def watch(run, world, *arguments, before=None):
-    """A watcher, in a process of its own."""
-    words = ("-m", "forget_callback", "watch", run, *probes(world), *QUICK, *arguments)
+def watch(run, world, *arguments, before=None, processes=1):
+    """A watcher, in a process of its own, or in several under torchrun."""
+    program = ("-m", "forget_callback") if processes == 1 else (PROGRAM,)
     log = run.parent / "watch.log"
-    run.parent.mkdir(exist_ok=True)
-    return start(*words, before=before, err=log, out=log)
+    words = (*program, "watch", run, *probes(world), *QUICK, *arguments)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    return start(*words, before=before, err=log, out=log, processes=processes, environment=environment)
 
 
 @pytest.fixture
@@ -369,3 +375,225 @@ def test_a_training_that_is_resumed_from_before_keeps_what_was_before(world, bar
     code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
     assert code == 0 and "training went back: snapshots from step 4 on are in" in err
     assert Store(bare).steps(*ITEMS) == STEPS and len(list((bare / "forget" / "set-aside").iterdir())) == 1
+
+
+def test_two_processes_agree_on_what_to_score(world, bare, run_cli):
+    """Checkpoints come while they wait, one of them in the middle of loading goes, and one is damaged."""
+    arrive(world, bare, 2)
+    watcher = watch(bare, world, "--baseline", world / "in" / "start", "--patience", 60, processes=2)
+    wait_for(recorded(bare, 2))
+    arrive(world, bare, 4)
+    wait_for(recorded(bare, 4))
+    arrive(world, bare, 6)
+    assert finish(watcher) == 0, (bare.parent / "watch.log").read_text()
+    store = Store(bare)
+    assert store.steps(*ITEMS) == STEPS and store.run.status == "ended"
+    for name in ITEMS:
+        for step in STEPS:
+            mine, theirs = store.read(name, step), Store(world / "in" / "own").read(name, step)
+            np.testing.assert_array_equal(mine.correct, theirs.correct)
+            np.testing.assert_allclose(mine.margin, theirs.margin, atol=1e-5)
+            assert mine.metadata["processes"] == 2
+    said = (bare.parent / "watch.log").read_text()
+    assert said.count("forgetting at step 4, 16 samples") == 1, "one process speaks"
+
+
+def decided(run, step):
+    """Whether there is a decision on a step."""
+    decision = read_decision(run) if (run / "forget" / "decision.json").exists() else None
+    return decision is not None and decision.step >= step
+
+
+def test_a_decision_ends_a_training_that_listens(world, tmp_path):
+    """Probes, the baseline and what the run is come from the training itself."""
+    training = train(tmp_path, world, "--callback", "remote", "--paused", "--steps", "40")
+    run = tmp_path / "run"
+    watcher = start(
+        *("-m", "forget_callback", "watch", run, *QUICK, "--patience", 60, "--baseline", world / "in" / "start"),
+        *("--stop", "drift>-1"),
+        err=tmp_path / "watch.log",
+        out=tmp_path / "watch.log",
+    )
+    for step in range(2, 40, 2):
+        wait_for(lambda step=step: decided(run, step) or not training.is_alive())
+        if not training.is_alive():
+            break
+        assert read_decision(run).action == ("stop" if step >= 4 else "continue")
+        (tmp_path / f"pass-{step}").touch()
+        (tmp_path / f"pass-{step + 1}").touch()  # where it saves because it ends
+    assert finish(training) == 0, (tmp_path / "training.log").read_text()
+    said = read_training(run)
+    assert said.status == "stopped" and said.step < 12
+    assert finish(watcher) == 0, (tmp_path / "watch.log").read_text()
+    store = Store(run)
+    assert store.run.id == said.run and store.run.status == "ended" and store.incomplete() == []
+    assert store.steps(*ITEMS)[-1] == said.step == store.run.steps
+    assert store.training.trainer == "SFTTrainer" and store.read("choices", 2).samples_seen == 8
+
+
+def test_the_record_of_a_callback_is_not_touched(world, run_cli, tmp_path):
+    before = {file: file.read_bytes() for file in (world / "in" / "own").rglob("*") if file.is_file()}
+    code, _, err = run_cli("watch", world / "in" / "own", *probes(world), *QUICK)
+    assert code == 2 and "give --out DIR" in err
+    assert before == {file: file.read_bytes() for file in (world / "in" / "own").rglob("*") if file.is_file()}
+    code, _, err = run_cli("watch", world / "in" / "run", *probes(world), *QUICK, "--out", tmp_path / "mine")
+    assert code == 0 and Store(tmp_path / "mine").steps(*ITEMS) == [2, 4, 6]
+    assert not (world / "in" / "run" / "forget").exists()
+
+
+def test_another_watcher_in_the_directory_is_refused(world, bare, run_cli):
+    arrive(world, bare, 2)
+    first = watch(bare, world, "--patience", 60)
+    wait_for(recorded(bare, 2))
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
+    assert code == 2 and "is being written by another process" in err
+    kill(first)
+    arrive(world, bare, 4, 6)
+    assert run_cli("watch", bare, *probes(world), *QUICK)[0] == 0
+    assert Store(bare).steps(*ITEMS) == [2, 4, 6]
+
+
+def test_what_ends_it_early_leaves_a_whole_record(world, bare, run_cli):
+    """SIGTERM as SLURM sends it, and Ctrl-C."""
+    arrive(world, bare, 2)
+    for at, signal_ in ((2, signal.SIGTERM), (4, signal.SIGINT)):
+        watcher = watch(bare, world, "--patience", 60)
+        wait_for(recorded(bare, at))
+        page = bare / "forget" / "report.html"
+        page.unlink(missing_ok=True)
+        time.sleep(0.3)
+        os.kill(watcher.pid, signal_)
+        assert finish(watcher) == 130, "an end that was not the run's is no pass"
+        assert page.is_file() and Store(bare).run.status == "training"
+        arrive(world, bare, at + 2)
+    assert run_cli("watch", bare, *probes(world), *QUICK)[0] == 0
+    assert Store(bare).steps(*ITEMS) == [2, 4, 6]
+
+
+def test_a_directory_that_is_not_there_is_waited_for_and_not_made(world, bare, run_cli, tmp_path):
+    code, out, err = run_cli("watch", tmp_path / "later", *probes(world), *QUICK)
+    assert (code, out) == (2, "") and "is not there yet" in err and "no checkpoint in" in err
+    assert not (tmp_path / "later").exists(), "some trainers refuse a directory that is there"
+    later = tmp_path / "soon"
+    meanwhile = [(lambda: True, lambda: time.sleep(0.3)), (lambda: True, lambda: arrive(world, later, 2, 4, 6))]
+    code, _, err = watched(run_cli, world, later, meanwhile=meanwhile)
+    assert code == 0 and Store(later).steps(*ITEMS) == [2, 4, 6]
+
+
+def as_step(source, target, *, keep=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")):
+    """A checkpoint as loops write it that are not the Trainer's."""
+    target.mkdir(parents=True)
+    for name in keep:
+        shutil.copy2(source / name, target / name)
+
+
+@pytest.mark.parametrize(
+    "pattern, name",
+    [
+        ("step*", "step{}-hf"),  # OLMo-core: its own checkpoint is step1000, the converted one step1000-hf
+        ("checkpoint/step-*", "checkpoint/step-{}"),  # torchtitan
+        ("weights/step_*", "weights/step_{}"),  # prime-rl
+        ("step*/hf", "step{}/hf"),
+        ("*", "epoch-1-iteration-{}"),
+    ],
+)
+def test_other_loops_by_pattern(world, bare, run_cli, pattern, name):
+    for step in (2, 6):
+        as_step(world / "in" / "run" / f"checkpoint-{step}", bare / name.format(1000 * step))
+    own = bare / name.format(4000).removesuffix("-hf").removesuffix("/hf")  # shards that no other program reads
+    (own / "model_and_optim").mkdir(parents=True)
+    (own / "config.json").write_text('{"model": {"d_model": 32}}')
+    as_step(
+        world / "in" / "run" / "checkpoint-4",
+        bare / name.format(5000).replace("step", "tmp-step").replace("epoch", "tmp-epoch"),
+    )
+    given = ("--baseline", world / "in" / "start", "--pattern", pattern)
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK, *given)
+    assert code == 0, err
+    store = Store(bare)
+    assert store.steps(*ITEMS) == [0, 2000, 6000]
+    mine, theirs = store.read("choices", 6000), Store(world / "in" / "own").read("choices", 6)
+    np.testing.assert_array_equal(mine.margin, theirs.margin)
+    assert np.isnan(mine.samples_seen) and "samples_seen" in pd.read_parquet(store.path / "history.parquet")
+    if "/hf" not in pattern:
+        assert "is skipped: it holds a distributed checkpoint of torch (DCP)" in err
+    assert "nothing new came for 2 s" in err
+
+
+def test_a_mark_that_all_is_there_spares_the_wait(world, bare, run_cli):
+    """prime-rl touches STABLE last; without it files must have been quiet for three looks."""
+    as_step(world / "in" / "run" / "checkpoint-2", bare / "step_2")
+    (bare / "step_2" / "STABLE").touch()
+    slow = ("--interval", 1, "--patience", 1, "--pattern", "step_*")
+    begun = time.monotonic()
+    code, _, err = run_cli("watch", bare, *probes(world), *slow)
+    assert code == 0 and Store(bare).steps(*ITEMS) == [2], err
+    assert time.monotonic() - begun < 60
+
+
+def test_adapters_are_scored_on_the_base_that_they_name(world, run_cli, tmp_path):
+    """Which is also the baseline, without being asked for."""
+    base, out = load_model(str(world / "in" / "start")), tmp_path / "adapters"
+    for step in (1, 2):
+        torch.manual_seed(step)
+        model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+        model.save_pretrained(out / f"checkpoint-{step}")
+        load_tokenizer(str(world / "in" / "start")).save_pretrained(out / f"checkpoint-{step}")
+        base = model.unload()
+    code, _, err = run_cli("watch", out, *probes(world), *QUICK)
+    assert code == 0 and f"the baseline is '{world / 'in' / 'start'}', which this run started from" in err
+    store = Store(out)
+    assert store.steps(*ITEMS) == [0, 1, 2]
+    first, expected = store.read("choices", 0), Store(world / "in" / "own").read("choices", 0)
+    np.testing.assert_array_equal(first.margin, expected.margin)
+    assert not np.array_equal(store.read("choices", 1).margin, store.read("choices", 2).margin)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--pattern", "../other/*"), "must name directories within the run's"),
+        (("--stop", "forgetting"), "METRIC>VALUE"),
+        (("--stop", "nothing/forgetting>0.1"), "'nothing' is not among"),
+        (("--device", "cuda:7"), "--device 'cuda:7' is not there"),
+        (("--load", "reload {checkpoint}"), "give --served URL too"),
+        (("--served", "http://localhost:1/v1#m"), "would be asked the same model each time"),
+        (("--served", "http://localhost:1/v1#{checkpoint}", "--device", "cpu"), "with --served the server decides"),
+        (("--baseline", "./nowhere"), "no model at './nowhere'"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_waited_for(world, bare, run_cli, arguments, message):
+    begun = time.monotonic()
+    code, out, err = run_cli("watch", bare, *probes(world), "--patience", 600, *arguments)
+    assert (code, out) == (2, "") and message in err and time.monotonic() - begun < 60
+    assert not (bare / "forget").exists()
+
+
+def test_variants_at_the_ends_alone(world, bare, run_cli):
+    """The last checkpoint is asked all prompts also where its trainer did not say that it would be the last."""
+    arrive(world, bare, 2, 4, 6)
+    given = ("--baseline", world / "in" / "start", "--variants", "ends")
+    assert run_cli("watch", bare, *probes(world), *QUICK, *given)[0] == 0
+    assert [Store(bare).read("choices", step).n_variants for step in STEPS] == [2, 1, 1, 2]
+
+
+def test_no_probe_is_an_error_that_names_the_option(world, bare, run_cli):
+    arrive(world, bare, 2)
+    code, _, err = run_cli("watch", bare, *QUICK)
+    assert code == 2 and "no --probe, and the training names none" in err
+
+
+def test_the_baseline_is_scored_in_the_precision_of_the_training(world, bare, run_cli):
+    """As the callback does: a trainer casts the model when it begins, whatever it was saved in."""
+    model = load_model(str(world / "in" / "start")).bfloat16()
+    for step in (1, 2):
+        model.save_pretrained(bare / f"checkpoint-{step}")
+        load_tokenizer(str(world / "in" / "start")).save_pretrained(bare / f"checkpoint-{step}")
+    for command, out in (("watch", ()), ("snapshot", ("--out", bare / "after"))):
+        given = ("--baseline", world / "in" / "start", *(QUICK if command == "watch" else out))
+        code, _, err = run_cli(command, bare, *probes(world), *given)
+        assert code == 0, err
+    for store in (Store(bare), Store(bare / "after")):
+        before, after = (store.read("choices", step) for step in (0, 1))
+        assert before.metadata["dtype"] == after.metadata["dtype"] == "bfloat16"
+        np.testing.assert_array_equal(before.margin, after.margin)
