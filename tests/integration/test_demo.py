@@ -60,8 +60,8 @@ def demos(tmp_path_factory):
     """(directory, output by command) after both demos of the tour; CI has run the first with the wheel it built."""
     directory = tmp_path_factory.mktemp("demos")
     before, outputs = partial(teach_once, directory / "taught.pt"), {}
-    if "DEMO" in os.environ:
-        done = Path(os.environ["DEMO"])
+    if "FORGET_DEMO_RUN" in os.environ:
+        done = Path(os.environ["FORGET_DEMO_RUN"])
         assert DEMOS[0] == "forget-callback demo --out demo-run"
         shutil.copytree(done / "demo-run", directory / "demo-run", symlinks=True)
         outputs[DEMOS[0]] = (done / "out.txt").read_text(encoding="utf-8")
