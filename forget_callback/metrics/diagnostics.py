@@ -239,12 +239,15 @@ def _remedy(one: OneAnswer) -> str:
 def _one_prompt(snapshot: Snapshot) -> str:
     """How most items lack a second prompt of other structure; "" if they have one.
 
-    Of those that knowledge is read from: where there are choices, an open-ended item is access and needs none.
+    Of those that knowledge is read from: recall is access and needs none, nor does, where there are choices, any other
+    open-ended item.
     """
+    choice = np.isfinite(snapshot.n_choices)
+    read = choice if choice.any() else snapshot.kind != "recall"
+    if not read.any():
+        return ""
     if not snapshot.further:
         return "items have one prompt"
-    choice = np.isfinite(snapshot.n_choices)
-    read = choice if choice.any() else np.ones(len(snapshot), bool)
     asked = np.stack([answers.asked for answers in snapshot.further])[:, read]
     strong = asked & ~np.stack([answers.weak for answers in snapshot.further])[:, read]
     if strong.any(axis=0).mean() >= MOST:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
@@ -58,21 +59,21 @@ class Display:
         """
         with guarded("showing this step"):
             logged = tracked(rows, seconds=seconds, overhead=overhead, log=self._log, sampled=self._sampled, task=task)
+            changes = None
             if self._galleries:
                 with guarded("showing what changed"):
-                    self._show_changes(history, snapshots, shown=shown)
+                    changes = self._changes(history, snapshots, shown=shown)
             for tracker in self.trackers:
-                with guarded(type(tracker).__name__):
-                    tracker.log(logged)
+                acts = [partial(tracker.log, logged)]
+                if changes is not None and isinstance(tracker, Gallery):
+                    acts.insert(0, partial(tracker.show, history.rows, changes))
+                _each(type(tracker).__name__, acts)
 
-    def _show_changes(self, history: History, snapshots: Sequence[Snapshot], *, shown: bool) -> None:
-        """Hands the items that changed to the trackers that show more than numbers."""
+    def _changes(self, history: History, snapshots: Sequence[Snapshot], *, shown: bool) -> pd.DataFrame:
+        """The items that changed, as far as they may leave the machine."""
         changes = pd.concat([history.changes(probe, now) for probe, now in zip(self._probes, snapshots)])
         changes = changes.head(0) if shown else changes
-        changes = changes if self._upload == "all" else without_texts(changes)
-        for gallery in self._galleries:
-            with guarded(type(gallery).__name__):
-                gallery.show(history.rows, changes)
+        return changes if self._upload == "all" else without_texts(changes)
 
     def relog(self, tracker: Tracker, rows: Sequence[Row], tasks: Sequence[Mapping[str, float]]) -> None:
         """Logs every snapshot so far to one tracker, each with what of the task stands beside it."""
@@ -101,4 +102,20 @@ def guarded(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        logger.warning("%s failed, the run's own files have the numbers: %s", what, error)
+        _log(what, str(error))
+
+
+def _each(what: str, acts: Iterable[Callable[[], object]]) -> None:
+    """Does all of these, whichever fail, and logs that in one line."""
+    found = []
+    for act in acts:
+        try:
+            act()
+        except Exception as error:
+            found.append(str(error))
+    if found:
+        _log(what, "; ".join(dict.fromkeys(found)))
+
+
+def _log(what: str, why: str) -> None:
+    logger.warning("%s failed, the run's own files have the numbers: %s", what, why)

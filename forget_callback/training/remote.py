@@ -28,6 +28,7 @@ from forget_callback.runs.remote import (
     read_training,
     write_training,
 )
+from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.training import schedule
 from forget_callback.training.data_seen import DataSeen, Seen, seen_before
@@ -101,6 +102,7 @@ class Listener:
                     "remote=True, and no checkpoint will be saved that a watcher could score: save_strategy='no'; set "
                     "save_strategy='steps' and save_steps=, or pass every= to ForgetCallback, which then has them saved"
                 )
+            self._make_room()
             self._recall(state.global_step)
             self._tell(now=True)
             run = printable(str(self._folder.parent))
@@ -196,6 +198,18 @@ class Listener:
             )
             return None
         return decision
+
+    def _make_room(self) -> None:
+        """On rank 0, sets aside what an earlier training recorded here itself; what a watcher did is the watcher's."""
+        store = Store(self._folder)
+        try:
+            if not store.exists or store.watched or store.run.id == self._told.run or not store.lock():
+                return
+        except ValueError:  # which record it is cannot be read: that is the watcher's to say
+            return
+        moved = store.set_aside()
+        store.close()
+        logger.warning("%s held an earlier run; its snapshots were moved to %s", self._folder, moved)
 
     def _recall(self, step: int) -> None:
         """On rank 0, takes from an earlier start of this run what was obeyed and said up to a step."""

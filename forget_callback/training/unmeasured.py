@@ -22,7 +22,7 @@ _LINE = "=" * 100
 def alarm(*lines: str) -> None:
     """Logs an error in a frame, on the main rank."""
     if rank() == 0:
-        logger.error("\n%s\n%s\n%s", _LINE, "\n".join(lines), _LINE)
+        logger.error("%s\n%s\n%s", _LINE, "\n".join(lines), _LINE)
 
 
 def reason(error: BaseException) -> str:

@@ -7,10 +7,12 @@ here is computed but what a chart needs.
 from __future__ import annotations
 
 import html
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from itertools import groupby
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -24,6 +26,8 @@ from forget_callback.training.trackers import AXES, GLOBAL_STEP, TASK, X_AXIS
 
 if TYPE_CHECKING:
     import wandb
+
+logger = logging.getLogger(__name__)
 
 # The four cells of the table, as shares of all items.
 SHARES = {
@@ -63,6 +67,7 @@ class WandbTracker:
         self._items: wandb.Table | None = None
         self._media: dict[str, Any] = {}  # of the next row
         self._rows: list[dict[str, Any]] = []  # that would overwrite the open one
+        self._without_media = False  # and that was said
         self._open: float | None = None  # W&B's count where our last row was left open
 
     def log(self, row: Mapping[str, float]) -> None:
@@ -95,7 +100,17 @@ class WandbTracker:
                 self._open = None
                 continue
             self._open = None if room else count
-            self.run.log(self._rows.pop(0), commit=room)
+            self._log(self._rows.pop(0), commit=room)
+
+    def _log(self, row: dict[str, Any], *, commit: bool) -> None:
+        """Logs a row, or its numbers alone where what else it has cannot be read, as after somebody cleaned /tmp."""
+        try:
+            self.run.log(row, commit=commit)
+        except FileNotFoundError as error:
+            if not self._without_media:
+                logger.warning("W&B gets numbers and neither tables nor charts: %s", error)
+            self._without_media = True
+            self.run.log({name: value for name, value in row.items() if isinstance(value, Real)}, commit=commit)
 
     def alert(self, title: str, text: str) -> None:
         """Sends a W&B alert."""

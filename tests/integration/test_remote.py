@@ -10,7 +10,10 @@ import pytest
 from transformers import TrainerCallback
 
 from forget_callback import ForgetCallback, StopRule
+from forget_callback.runs.manifest import RunState
+from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.remote import Decision, read_decision, read_training, write_decision
+from forget_callback.runs.store import Store
 from tests.forked import finish, start
 from tests.helpers import Recorder
 
@@ -274,6 +277,21 @@ def test_a_training_whose_directory_another_one_takes_says_so_and_writes_there_n
     make_sft([Other(), ForgetCallback(remote=True)], save_strategy="steps", save_steps=1).train()
     assert read_training(tmp_path).run == "other" and read_training(tmp_path).status == "training"
     assert len(heard(caplog, "another training, other, has begun")) == 1
+
+
+def test_what_an_earlier_training_recorded_itself_is_set_aside_and_what_a_watcher_did_is_not(
+    make_sft, probe, tmp_path, caplog
+):
+    make_sft([ForgetCallback(probe)], max_steps=1).train()
+    before = Store(tmp_path).run.id
+    make_sft([ForgetCallback(remote=True, on_error="raise")], max_steps=1).train()
+    assert not Store(tmp_path).exists
+    assert Recorded(tmp_path / "forget" / "set-aside" / "1").run.id == before
+    assert len(heard(caplog, "held an earlier run")) == 1
+    watched = Store(tmp_path)
+    watched.start_run(RunState(), watched=True)
+    make_sft([ForgetCallback(remote=True, on_error="raise")], max_steps=1).train()
+    assert Store(tmp_path).run.id == watched.run_id
 
 
 def test_one_that_was_added_too_late_leaves_the_record_of_the_watcher_alone(make_sft, probe, tmp_path):

@@ -99,6 +99,13 @@ def test_items_without_a_second_prompt_of_other_structure(strong, weak, said):
     assert all(one.text.startswith(said) and "in this prompt only" in one.text for one in found)
 
 
+@pytest.mark.parametrize("texts, said", [(0, ""), (1, "items have one prompt, so"), (N, "items have one prompt, so")])
+def test_recall_alone_needs_no_second_prompt_and_a_generated_text_does(texts, said):
+    kind = np.where(np.arange(N) < texts, "generation", "recall")
+    found = diagnostics.advice(*(snapshot(step, np.ones(N), kind=kind) for step in (0, 1)))
+    assert [one.text.startswith(said) for one in found if one.key == "one_prompt"] == [True] * bool(said)
+
+
 def test_recall_beside_choices_needs_no_second_prompt():
     """Knowledge is read from the choices; half of the built-in facts are recall."""
     right, k = np.ones(N), np.where(np.arange(N) < N // 2, 4, np.inf)
@@ -226,7 +233,7 @@ def test_sampled_answers_need_several_samples(sampled, samples, said):
     assert [one.key for one in found] == ["few_samples"] * said
     assert all(f"sampled, {samples} an item" in one.text and "draw 4 or more" in one.text for one in found)
     recall = [snapshot(step, [1.0] * N, kind=["recall"] * N) for step in (0, 1)]
-    assert keys(*recall, sampled=True) == []  # it is never sampled
+    assert diagnostics.advice(*recall, sampled=True) == ()  # it is never sampled
 
 
 @pytest.mark.parametrize("correct", [[nan], [nan] * N, [1.0], [0.0]])
@@ -266,7 +273,7 @@ def test_the_monitor_says_each_advice_once_per_probe(tmp_path, caplog):
         assert [m.split(":")[0] for m in told(caplog)] == ["probe 'small'", "probe 'tiny'"]
         for step in (1, 2, 3):
             monitor.observe(step, [all_right(probe) for probe in probes])
-    assert len(told(caplog)) == 2 and len(caplog.messages) == 5, "that each has one prompt is said once as well"
+    assert len(told(caplog)) == 2 and len(caplog.messages) == 4, "that two have one prompt is said once as well"
 
 
 def test_the_monitor_knows_that_answers_are_sampled(tmp_path, caplog):

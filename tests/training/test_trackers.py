@@ -119,3 +119,26 @@ def test_upload_none_gives_trackers_nothing(tmp_path):
     tracker, monitor = observed(tmp_path, [FACTS, SUMS], 30, 20, upload="none")
     assert (tracker.rows, tracker.alerts, tracker.changes, tracker.files) == ([], [], [], [])
     assert monitor.history["step"].nunique() == 2 and monitor.store.steps("facts") == [0, 1]
+
+
+@pytest.mark.parametrize("show, log, said", [(1, 1, "no disk; no route"), (1, 0, "no disk"), (0, 1, "no route")])
+def test_a_tracker_that_fails_is_said_in_one_line_a_snapshot_and_the_others_get_theirs(
+    tmp_path, caplog, show, log, said
+):
+    class Down(Everything):
+        def show(self, rows, changes):
+            if show:
+                raise OSError("no disk")
+
+        def log(self, row):
+            if log:
+                raise ConnectionError("no route")
+            super().log(row)
+
+    down, other = Down(), Everything()
+    monitor = ForgetMonitor(FACTS, tmp_path, [down, other])
+    for step in range(3):
+        monitor.observe(step, knows(30 - step, [FACTS]))
+    failed = [text for text in caplog.messages if "failed, the run's own files have the numbers" in text]
+    assert failed == [f"Down failed, the run's own files have the numbers: {said}"] * 3
+    assert len(other.rows) == len(other.changes) == 3 and len(down.rows) == 3 * (not log)

@@ -1,7 +1,7 @@
 """What was not measured, over several starts of a run."""
 
 from forget_callback import Snapshot
-from forget_callback.training.unmeasured import Unmeasured
+from forget_callback.training.unmeasured import Unmeasured, alarm
 
 
 def look(step, probe="p", **metadata):
@@ -26,3 +26,10 @@ def test_a_look_that_failed_stays_until_it_is_taken_after_all():
     assert found.entries == [miss("", 5, "too large"), {**miss("p", None, "too long"), "items": 2}]
     found.measured(5, [look(5)])
     assert found.entries == [{**miss("p", None, "too long"), "items": 2}]
+
+
+def test_a_frame_begins_on_the_line_of_its_prefix(caplog):
+    """On a console that line is "forget_callback: " and this."""
+    alarm("NOT WATCHED: a", "b")
+    line = "=" * 100
+    assert caplog.messages == [f"{line}\nNOT WATCHED: a\nb\n{line}"]

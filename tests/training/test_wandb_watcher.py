@@ -2,9 +2,11 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 import wandb
+from wandb.sdk.data_types._private import MEDIA_TMP
 
 from forget_callback import ForgetMonitor, Probe, Recall, Snapshot
 from forget_callback.runs.remote import RemoteTraining, write_training
@@ -120,3 +122,20 @@ def test_without_a_server_the_curves_are_kept_offline(tmp_path, wandb_offline, m
     assert any("W&B cannot be reached, so the curves are kept offline: no server" in one for one in said)
     assert any("is not in shared mode" in one for one in said) == (mode == "online")
     assert json.dumps(records(folder)).count("x1")  # its group
+
+
+def test_where_the_folder_for_media_is_gone_the_numbers_are_logged(tmp_path, wandb_offline, caplog):  # noqa: F811
+    """As after days of training, where something cleans up what is old in the directory for temporary files."""
+    tracker = open_for_watcher({}, directory=tmp_path)
+    monitor = ForgetMonitor(PROBE, tmp_path, tracker)
+    monitor.observe(0, taken(0), samples_seen=0)
+    media = Path(MEDIA_TMP.name)
+    media.rename(tmp_path / "gone")
+    for step in (3, 7):
+        monitor.observe(step, taken(step), samples_seen=step)
+    media.mkdir(exist_ok=True)
+    monitor.finish()
+    (folder,) = wandb_offline.glob("wandb/offline-run-*")
+    assert curve(folder) == {0: 0.0, 3: 0.15, 7: 0.35}
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert sum("W&B gets numbers and neither tables nor charts" in one for one in said) == 1
