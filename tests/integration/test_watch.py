@@ -46,6 +46,11 @@ MOMENTS = {
 KILLS = [("loads", 1), ("loads", 2), ("writes", 1), ("writes", 2), ("writes", 3), ("decides", 1)]
 
 
+def of_the_day(what):
+    """One of several a day: each takes seconds."""
+    return what[datetime.date.today().toordinal() % len(what)]
+
+
 def wait_for(what, seconds=90):
     deadline = time.monotonic() + seconds
     while not what():
@@ -150,10 +155,6 @@ def stay(moment, file, nth):
     setattr(module, name, staying)
 
 
-def of_the_day(what):
-    return what[datetime.date.today().toordinal() % len(what)]
-
-
 def test_a_live_training_is_watched_by_three_of_which_two_are_killed(world, tmp_path):
     """Each day at two other moments."""
     (moment, nth), (other, other_nth) = of_the_day(list(combinations(KILLS, 2)))
@@ -235,7 +236,7 @@ def test_what_rotation_removes_is_named(world, bare, run_cli):
     assert Store(bare).steps(*ITEMS) == [0, 6] and Store(bare).run.status == "ended"
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moment", [of_the_day(["before", "after"])])
 def test_one_that_is_removed_while_it_is_loaded_ends_nothing(world, bare, run_cli, monkeypatch, moment):
     arrive(world, bare, 2, 4, 6)
 
@@ -279,9 +280,10 @@ def cut(file):
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-@pytest.mark.parametrize(
-    "lacks", ["trainer_state.json", "config.json", "model.safetensors", "half of the weights", "half of the state"]
-)
+LACKING = ["trainer_state.json", "config.json", "model.safetensors", "half of the weights", "half of the state"]
+
+
+@pytest.mark.parametrize("lacks", [of_the_day(LACKING)])
 def test_a_half_written_checkpoint_is_waited_for(world, bare, run_cli, lacks):
     arrive(world, bare, 2)
     whole, half = world / "in" / "run" / "checkpoint-4", bare / "checkpoint-4"
@@ -487,16 +489,16 @@ def as_step(source, target, *, keep=("config.json", "model.safetensors", "tokeni
         shutil.copy2(source / name, target / name)
 
 
-@pytest.mark.parametrize(
-    "pattern, name",
-    [
-        ("step*", "step{}-hf"),  # OLMo-core: its own checkpoint is step1000, the converted one step1000-hf
-        ("checkpoint/step-*", "checkpoint/step-{}"),  # torchtitan
-        ("weights/step_*", "weights/step_{}"),  # prime-rl
-        ("step*/hf", "step{}/hf"),
-        ("*", "epoch-1-iteration-{}"),
-    ],
-)
+PATTERNS = [
+    ("step*", "step{}-hf"),  # OLMo-core: its own checkpoint is step1000, the converted one step1000-hf
+    ("checkpoint/step-*", "checkpoint/step-{}"),  # torchtitan
+    ("weights/step_*", "weights/step_{}"),  # prime-rl
+    ("step*/hf", "step{}/hf"),
+    ("*", "epoch-1-iteration-{}"),
+]
+
+
+@pytest.mark.parametrize("pattern, name", [of_the_day(PATTERNS)])
 def test_other_loops_by_pattern(world, bare, run_cli, pattern, name):
     for step in (2, 6):
         as_step(world / "in" / "run" / f"checkpoint-{step}", bare / name.format(1000 * step))
