@@ -14,6 +14,7 @@ from forget_callback import Generation, MultipleChoice, Probe, Recall
 from tests.pages import CHROMIUM, DESK
 
 collect_ignore = [
+    "run_script.py",
     "score_script.py",
     "slow_script.py",
     "soak.py",
