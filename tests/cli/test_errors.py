@@ -47,6 +47,7 @@ def test_the_help_begins_with_the_demo_and_has_every_command_in_a_line(run_cli):
     assert [place.start() for place in places] == sorted(place.start() for place in places)
     assert [name for names in GROUPS.values() for name in names] == COMMANDS and COMMANDS[0] == "demo"
     assert all(title in out for title in GROUPS)
+    assert "bool" not in out, "a flag takes no value"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -54,6 +55,7 @@ def test_every_command_has_a_help_that_shows_what_it_takes(run_cli, name):
     code, out, _ = run_cli(name, "--help")
     takes = [one for one in typer.main.get_command(app).commands[name].params if one.param_type_name == "argument"]
     assert code == 0 and all(one.metavar and one.metavar.isupper() and one.metavar in out for one in takes)
+    assert "bool" not in out, "a flag takes no value"
 
 
 @pytest.mark.parametrize(

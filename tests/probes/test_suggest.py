@@ -8,6 +8,7 @@ import pytest
 from forget_callback import MultipleChoice, Probe, StopRule, load_probe
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.suggest import closest, did_you_mean
+from forget_callback.runs.gate import Gate
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.stopping import LOSSES, check_targets
 
@@ -34,6 +35,28 @@ def test_the_name_that_is_most_alike(given, meant):
     assert closest(given, NAMES) == meant
     assert did_you_mean(given, NAMES) == ("" if meant is None else f"; did you mean {meant!r}?")
     assert closest(given, []) is None
+
+
+@pytest.mark.parametrize(
+    "given, meant",
+    [
+        ("us states", "us_states"),
+        ("world capitals", "capitals"),
+        ("capitals of the world", "capitals"),
+        ("chemical elemnts", "elements"),
+        ("first names", None),
+        ("what is all this", None),
+    ],
+)
+def test_a_phrase_is_taken_for_the_category_in_it(given, meant):
+    with pytest.raises(ValueError, match="category must be one or more of") as caught:
+        load_probe(f"builtin:facts?category={given}")
+    assert str(caught.value).endswith(f"did you mean {meant!r}?") if meant else "did you mean" not in str(caught.value)
+
+
+def test_a_rule_with_spaces_around_its_slashes_is_understood():
+    with pytest.raises(ValueError, match=r"did you mean 'facts/first names/forgetting>0\.1'\?$"):
+        Gate.parse("facts / first names / forgetting > 0.1")
 
 
 def test_a_letter_less_or_in_another_place_is_found_for_every_metric():

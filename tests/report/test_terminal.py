@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from rich.console import Console
 from tqdm import tqdm
@@ -85,6 +86,22 @@ def test_tables_star_what_is_lost_and_end_on_the_headline():
         assert "(Holm)" in text and text.count("]*") == 2
     lines = [line for line in markdown.splitlines() if line.startswith("|")]
     assert {line.count("|") for line in lines} == {10} and len(lines) == 2 + 3
+
+
+@pytest.mark.parametrize("gained", [2, 60])
+def test_an_interval_above_0_that_is_no_loss_is_marked_and_one_that_is_not(gained):
+    """Of 400 open-ended items 12 go wrong: above 0 whatever comes back, and a loss where little does."""
+    before, after = np.ones(400), np.ones(400)
+    before[:gained], after[-12:] = 0, 0
+    sides = [{"p": Snapshot("p", "f", 0, np.arange(400), correct)} for correct in (before, after)]
+    (row,) = compare_checkpoints(*sides)
+    assert row.value("knowledge_lost_low") > 0
+    verdict = row.transitions.verdict
+    assert (verdict == "lost") == (gained == 2)
+    legend = "†: above 0 by this interval alone, which does not establish a loss"
+    for text in (printed(changes_table([row], title="")), changes_markdown([row])):
+        cell = next(line for line in text.splitlines() if estimate(row) in line and "items" not in line)
+        assert (f"{estimate(row)}†" in cell) == (legend in text) == (verdict != "lost")
 
 
 def test_many_categories_are_folded_up_in_markdown_but_for_those_with_a_significant_loss():
