@@ -119,6 +119,7 @@ class WatchedRun:
             return Next("reopen")
         if due and not any(self._is_being_written(one) and _step(one) < _step(due[0]) for one in found):
             self._note_missing(due[0], found)
+            self._note_unfinished(found, before=_step(due[0]))
             checkpoint = replace(Checkpoint.of(str(due[0].path)), step=due[0].step)
             return Next("score", checkpoint, due[0].digest, last=is_last(state_of(due[0].path)))
         if due or any(self._is_being_written(one) for one in found):
@@ -126,6 +127,7 @@ class WatchedRun:
         over = self._has_ended(found)
         if over or self._clock() - self._since >= self._patience:
             self._note_unfinished(found)
+            self._note_foreign(found)
             return Next("end", over=over)
         return Next("wait")
 
@@ -209,10 +211,14 @@ class WatchedRun:
             return False
         if one.step == 0 and 0 in self.record.steps:  # the baseline
             return False
-        if self.training is not None and run_id_of(one.path) not in ("", self.training.run):
+        if not self._is_own(one):
             self._leave_out(None, one.name, "it is of an earlier training in this directory", digest=one.digest)
             return False
         return True
+
+    def _is_own(self, one: Arrival) -> bool:
+        """Whether nothing says that it is of an earlier training."""
+        return self.training is None or run_id_of(one.path) in ("", self.training.run)
 
     def _is_recorded(self, one: Arrival) -> bool:
         return bool(one.digest) and self.record.steps.get(_step(one)) == one.digest
@@ -264,10 +270,19 @@ class WatchedRun:
             listed = ", ".join(map(str, missing[:10])) + (f" and {len(missing) - 10} more" if missing[10:] else "")
             self._note(f"checkpoints of steps {listed} were removed before they could be scored, and are left out")
 
-    def _note_unfinished(self, found: Sequence[Arrival]) -> None:
+    def _note_unfinished(self, found: Sequence[Arrival], *, before: int | None = None) -> None:
+        """Those that are not whole though a later one is, or, at the end, at all: each is a gap."""
         for one in found:
-            if one.judged.kind == "unfinished" and _step(one) > self.record.last:
+            due = one.judged.kind == "unfinished" and self._is_own(one) and _step(one) not in {-1, *self.record.steps}
+            if due and (before is None or _step(one) < before):
                 self._leave_out(one.step, one.name, f"it was never finished: {one.judged.why}")
+
+    def _note_foreign(self, found: Sequence[Arrival]) -> None:
+        """Those that nobody converted; that they are skipped was said. Only at the end: converting takes its time."""
+        known = {other["step"] for other in self.record.left_out} | self.record.steps.keys()
+        for one in found:
+            if one.judged.kind == "foreign" and one.step is not None and one.step not in known:
+                self.record.leave_out(one.step, f"{one.name}: {one.judged.why}")
 
     def _has_ended(self, found: Sequence[Arrival]) -> bool:
         """Whether the run is over, and all that it left was dealt with."""

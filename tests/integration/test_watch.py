@@ -316,6 +316,25 @@ def test_a_half_written_checkpoint_is_waited_for(world, bare, run_cli, lacks):
     assert seen == [2] and Store(bare).steps(*ITEMS) == [2, 4, 6] and not gaps(Store(bare))
 
 
+@pytest.mark.parametrize("at, lacks", [of_the_day([(4, "a few bytes"), (2, "config.json"), (4, "trainer_state.json")])])
+def test_one_that_stays_unfinished_is_a_gap_though_later_ones_are_whole(world, bare, run_cli, at, lacks):
+    arrive(world, bare, 2, 4, 6)
+    weights = bare / f"checkpoint-{at}" / "model.safetensors"
+    if lacks == "a few bytes":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    else:
+        weights.with_name(lacks).unlink()
+    for name in ("checkpoint-5", "checkpoint-own-6"):  # of step 6 there is another one
+        (bare / name / "pytorch_model_fsdp_0").mkdir(parents=True)
+    given = ("--baseline", world / "in" / "start")
+    for _ in range(2):  # again when nothing is left to do
+        code, _, err = run_cli("watch", bare, *probes(world), *QUICK, *given)
+        assert code == 0 and f"checkpoint-{at} is left out: it was never finished: " in err
+        found = gaps(Store(bare))
+        assert set(found) == {at, 5} and "never finished" in found[at] and "shards of FSDP" in found[5]
+        assert Store(bare).steps(*ITEMS) == [step for step in STEPS if step != at]
+
+
 def test_one_that_is_damaged_is_a_gap_and_the_last_one_an_error(world, bare, run_cli):
     arrive(world, bare, 2, 4, 6)
     weights = bare / "checkpoint-4" / "model.safetensors"
