@@ -11,13 +11,14 @@ from urllib.parse import unquote, urlsplit
 class Hub(ThreadingHTTPServer):
     """`repos` are files by name, by kind and id; `states` these after each commit, and `asked` what was asked for.
 
+    `checked` are the kinds and texts of the cards that it was asked to check.
     `refuse` are texts with which the next cards are refused, `by_hand` is what somebody adds to a card after a commit.
     """
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.repos, self.states, self.asked, self.tokens, self.private = {}, [], [], set(), {}
-        self.refuse, self.by_hand = [], b""
+        self.checked, self.refuse, self.by_hand = [], [], b""
 
     @property
     def address(self):
@@ -64,6 +65,8 @@ class _Answers(BaseHTTPRequestHandler):
         path, parts = self._note()
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if path == "/api/validate-yaml":
+            asked = json.loads(body)
+            self.server.checked.append((asked["repoType"], asked["content"]))
             if self.server.refuse:
                 return self._reply(400, self.server.refuse.pop(0).encode())
             return self._reply(200, {"errors": [], "warnings": []})

@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub import DatasetCard, EvalResult, ModelCard
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from forget_callback.probes.quoting import printable, quoted
@@ -25,6 +24,8 @@ END = "<!-- forget-callback card: end -->"
 SOURCE = "forget-callback"  # of our results in a model-index, by which they are found again
 _MARKER = re.compile(r"<!-- forget-callback card: (begin|end)\b[^>]*-->")
 _KEY = "model-index"
+# As newer huggingface_hub finds metadata; to older ones a fence has all line breaks beside it, or half of a \r\n.
+_METADATA = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
 _EMPTY = re.compile(r"^(\s*---(\r\n|\n))---[ \t]*(?=\r\n|\n|$)")  # metadata of no line, which the hub does not see
 
 
@@ -57,7 +58,7 @@ def merged(card: str, section: str, results: Sequence[EvalResult], *, name: str,
     newline = "\r\n" if 0 < card.count("\n") == card.count("\r\n") else "\n"
     bom, card = ("\ufeff", card[1:]) if card.startswith("\ufeff") else ("", card)
     card = _EMPTY.sub(lambda m: f"{m[1]}{m[2]}---", card)
-    found = REGEX_YAML_BLOCK.search(card)
+    found = _METADATA.search(card)
     block, body = (found[2], card[found.end() :]) if found else ("", card)
     own = eval_results_to_model_index(name, list(results))[0]
     try:

@@ -158,6 +158,10 @@ def test_a_push_checks_first_and_sends_no_texts_unless_asked(run, tmp_path):
     assert server.asked.index("POST /api/repos/create") > validated[2]  # the refused one, the card's, the dataset's
     assert server.private == {card: True, data: True} and "Bearer hf_secret" in server.tokens
     sent = server.states[1]
+    assert server.checked[1:3] == [
+        ("model", sent[card]["README.md"].decode()[: -len(server.by_hand)]),
+        ("dataset", sent[data]["README.md"].decode()),
+    ]
     assert set(sent[card]) == {"README.md", "forgetting.svg"} and "probes/facts.jsonl" in sent[data]
     read = sent[card]["README.md"].decode()
     assert ModelCard(read).data.eval_results and f"{server.address}/datasets/me/model-forgetting" in read

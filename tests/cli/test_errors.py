@@ -67,7 +67,7 @@ def test_every_command_has_a_help_that_shows_what_it_takes(run_cli, name):
         ("compare a b --format xml", "'xml'"),
         ("compare a b --n-choices 1", "got '1'"),
         ("compare a b --n-choices=1", "got '1'"),
-        ("plan builtin:facts --limit many", "got 'many'"),
+        ("plan builtin:facts --limit many", "'many'"),
         ("snapshot model --out x --probe", "--probe"),
         ("dial a b --task t", "--probe"),
         ("report", "RUN"),
