@@ -165,6 +165,12 @@ class ForgetCallback(TrainerCallback):
         """Step of the last snapshot, None before the first."""
         return self._record.last_step
 
+    def why_unwatched(self, state: TrainerState) -> str | None:
+        """Why the training that has this state, which has begun, is not watched by this callback; None where it is."""
+        if state is self._state and self._follower is not None:
+            return None
+        return self._unwatched[1] if state is self._unwatched[0] else "the callback did not see it begin"
+
     def attach(self, trainer: Any) -> None:
         """Adds this callback to a trainer: the same as passing it in the Trainer's `callbacks=`.
 

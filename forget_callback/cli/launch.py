@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -109,20 +109,27 @@ def _shown(arguments: CallbackArguments) -> str:
 
 
 def _status(found: Launched, *, require: bool) -> int:
-    """Says what was attached; the exit status of `run`."""
+    """Says what was watched; the exit status of `run`."""
     for why in found.failed:
         note(f"forget-callback run: not attached: {printable(why)}")
-    if found.attached:
-        each = (f"{found.attached.count(name)} {printable(name)}" for name in dict.fromkeys(found.attached))
-        note(f"forget-callback run: watched {', '.join(each)}")
-    elif not found.failed:
+    for why in found.unwatched:
+        note(f"forget-callback run: not watched: {printable(why)}")
+    if found.watched:
+        note(f"forget-callback run: watched {_counted(found.watched)}")
+    elif not (found.failed or found.unwatched):
         note(f"forget-callback run: nothing was watched: {_why_nothing(found)}")
-    if require and (found.failed or not (found.attached or found.status)):
+    if require and (found.failed or found.unwatched or not (found.watched or found.status)):
         return 2
     return found.status
 
 
+def _counted(trainers: Sequence[str]) -> str:
+    return ", ".join(f"{trainers.count(name)} {printable(name)}" for name in dict.fromkeys(trainers))
+
+
 def _why_nothing(found: Launched) -> str:
+    if found.attached:
+        return f"the callback was attached to {_counted(found.attached)}, and no training began"
     if found.left_out:
         return "; ".join(map(printable, found.left_out))
     if found.python:

@@ -22,26 +22,30 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.tools.arguments import ENVIRONMENT, CallbackArguments
 
 HOOK = Path(__file__).with_name("hook")
-REPORTS = "FORGET_CALLBACK_REPORTS"  # the directory where processes say what they attached
+REPORTS = "FORGET_CALLBACK_REPORTS"  # the directory where processes say what they attached, and what was watched
 REQUIRE = "FORGET_CALLBACK_REQUIRE"  # whether a command that cannot be watched must end
 
 
 @dataclass(frozen=True)
 class Launched:
-    """How a command ended, and what its processes attached.
+    """How a command ended, and what its processes attached and watched.
 
     Attributes:
         status: Its exit status, 128 + N where signal N ended it.
         attached: The trainers that got a callback, by class, in the order in which they were built.
+        watched: The trainers whose training began with a callback that measures, by class.
         left_out: Those that have one of their own, or train no language model.
         failed: Why a trainer got none.
+        unwatched: Why a training was not watched, though its trainer may have got one.
         python: Whether any Python process read the hook.
     """
 
     status: int
     attached: tuple[str, ...]
+    watched: tuple[str, ...]
     left_out: tuple[str, ...]
     failed: tuple[str, ...]
+    unwatched: tuple[str, ...]
     python: bool
 
 
@@ -141,13 +145,16 @@ def _launched(status: int, reports: Path) -> Launched:
     for path in sorted(reports.glob("*.json"), key=lambda path: path.stat().st_mtime_ns):
         with contextlib.suppress(ValueError):  # its process was killed while it wrote
             said.append(json.loads(path.read_text(encoding="utf-8")))
-    found = {kind: [one for one in said if one["found"] == kind] for kind in ("attached", "left out", "failed")}
+    kinds = ("attached", "watched", "left out", "failed", "unwatched")
+    found = {kind: [one for one in said if one["found"] == kind] for kind in kinds}
     failed = [f"rank {one['rank']}, {one['trainer']}: {one['why']}" for one in found["failed"]]
     failed += [path.read_text(encoding="utf-8") for path in reports.glob("failed-*")]
     return Launched(
         status=status,
         attached=tuple(one["trainer"] for one in found["attached"]),
+        watched=tuple(one["trainer"] for one in found["watched"]),
         left_out=tuple(f"{one['trainer']}: {one['why']}" for one in found["left out"]),
         failed=tuple(failed),
+        unwatched=tuple(f"{one['trainer']}: {one['why']}" for one in found["unwatched"]),
         python=(reports / "python").exists(),
     )

@@ -116,6 +116,36 @@ def test_the_exit_status_is_the_commands(run_cli, option, script, status):
     assert run_cli("run", *option, "--probes", "a.jsonl", "--", "sh", "-c", script)[0] == expected
 
 
+REPORTED = {
+    "watched": (["attached", "watched"], 0, "watched 1 Trainer"),
+    "watched, by a callback of its own": (["left out", "watched"], 0, "watched 1 Trainer"),
+    "one of two never trained": (["attached", "attached", "watched"], 0, "watched 1 Trainer"),
+    "one of two is not watched": (["attached", "attached", "watched", "unwatched"], 2, "watched 1 Trainer"),
+    "not watched": (["attached", "unwatched"], 2, "not watched: Trainer: gone"),
+    "never trained": (
+        ["attached", "attached"],
+        2,
+        "nothing was watched: the callback was attached to 2 Trainer, and no training began",
+    ),
+    "left out": (["left out"], 2, "nothing was watched: Trainer: gone"),
+}
+
+
+@pytest.mark.parametrize("what", REPORTED)
+@pytest.mark.parametrize("option", [[], ["--require"]])
+def test_attached_is_not_watched(run_cli, tmp_path, option, what):
+    """What processes report of their trainers; test_attaching.py has when they do."""
+    found, required, last = REPORTED[what]
+    for number, kind in enumerate(found):
+        report = {"found": kind, "trainer": "Trainer", "why": "gone", "rank": 0}
+        (tmp_path / f"{number}.json").write_text(json.dumps(report))
+    command = ["sh", "-c", 'cp [0-9].json "$FORGET_CALLBACK_REPORTS"']
+    code, _, err = run_cli("run", *option, "--probes", "a.jsonl", "--", *command)
+    assert code == (required if option else 0)
+    assert err.splitlines()[-1] == f"forget-callback run: {last}"
+    assert err.count("not watched: Trainer: gone") == found.count("unwatched")
+
+
 def test_a_run_within_a_run_is_the_inner_ones(run_cli, tmp_path):
     inner = [sys.executable, "-m", "forget_callback", "run", "--probes", "b.jsonl", "--", sys.executable, "-c", SHOW]
     assert run_cli("run", "--probes", "a.jsonl", "--", *inner)[0] == 0

@@ -3,6 +3,7 @@
 The placeholder is put where the import hook puts it, in this process; test_run.py does all of it for real.
 """
 
+import contextlib
 import json
 
 import pandas as pd
@@ -23,11 +24,13 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import CallbackHandler, DefaultFlowCallback
 from trl import RewardConfig, RewardTrainer
 
 from forget_callback import ForgetCallback
 from forget_callback.probes.records import item_record
 from forget_callback.tools.hook import sitecustomize
+from forget_callback.training.baseline import Baseline
 from tests.integration.conftest import COMMON, weights_hash
 
 EARLY = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
@@ -50,7 +53,10 @@ def below_run(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("FORGET_CALLBACK", json.dumps(arguments))
     monkeypatch.setenv("FORGET_CALLBACK_REPORTS", str(reports))
     monkeypatch.setattr(transformers.trainer, "DEFAULT_CALLBACKS", [*transformers.trainer.DEFAULT_CALLBACKS])
-    monkeypatch.setattr(transformers.Trainer, "__init__", transformers.Trainer.__init__)  # as it was, afterwards
+    # as they were, afterwards
+    monkeypatch.setattr(transformers.Trainer, "__init__", transformers.Trainer.__init__)
+    monkeypatch.setattr(CallbackHandler, "on_train_begin", CallbackHandler.on_train_begin)
+    monkeypatch.setattr(CallbackHandler, "on_train_end", CallbackHandler.on_train_end)
     for _ in range(2):
         sitecustomize.add_to(transformers.trainer)
     return lambda: [json.loads(path.read_text()) for path in sorted(reports.iterdir())]
@@ -91,7 +97,8 @@ def test_it_is_what_callbacks_would_make_of_it(make_sft, make_grpo, arguments, t
     code, run = found["code"], found["run"]
     pd.testing.assert_frame_equal(watching(run)[0].history, own.history)
     assert [sorted(row) for row in run.state.log_history] == [sorted(row) for row in code.state.log_history]
-    assert [(one["found"], one["trainer"]) for one in reports()] == [("attached", type(run).__name__)]
+    name = type(run).__name__
+    assert [(one["found"], one["trainer"]) for one in reports()] == [("attached", name), ("watched", name)]
     assert capsys.readouterr().err.count(f"forget-callback run: watches {type(run).__name__}") == 1
 
 
@@ -122,7 +129,7 @@ def test_one_attachment_where_a_trainer_is_built_twice_over(make_sft, below_run,
     assert len(watching(trainer)) == 1
     trainer.train()
     assert watching(trainer)[0].last_step == 1
-    assert len(below_run()) == 1
+    assert [one["found"] for one in below_run()] == ["attached", "watched"]
 
 
 def test_trainers_one_after_another_are_runs_of_their_own(make_sft, below_run, tmp_path):
@@ -132,7 +139,7 @@ def test_trainers_one_after_another_are_runs_of_their_own(make_sft, below_run, t
         trainer.train()
         assert watching(trainer)[0].history["step"].unique().tolist() == [0, 3]
     assert [path.name for path in (tmp_path / "out" / "forget" / "set-aside").iterdir()] == ["1"]
-    assert [one["found"] for one in below_run()] == ["attached"] * 2
+    assert [one["found"] for one in below_run()] == ["attached", "watched"] * 2
 
 
 WAYS = {
@@ -162,9 +169,10 @@ def test_a_callback_of_the_scripts_own_stays_alone(make_sft, probe, below_run, c
     assert own.history["step"].unique().tolist() == [0, 1, 2]
     assert "NOT WATCHED" not in caplog.text
     said = capsys.readouterr().err
+    assert below_run()[-1]["found"] == "watched"
     if way == "callbacks":
         assert "leaves out SFTTrainer: it has a ForgetCallback of its own, which stays" in said
-        assert [one["found"] for one in below_run()] == ["left out"]
+        assert [one["found"] for one in below_run()] == ["left out", "watched"]
 
 
 OTHERS = {
@@ -191,7 +199,8 @@ def test_a_model_that_is_no_causal_language_model_is_left_out(
     assert [(one["found"], what in one["why"]) for one in below_run()] == [("left out", True)]
 
 
-def test_a_reward_trainer_trains_as_ever(make_model, tokenizer, below_run, tmp_path):
+def test_a_reward_trainer_trains_as_ever(make_model, tokenizer, below_run, tmp_path, monkeypatch):
+    monkeypatch.setenv("FORGET_CALLBACK_REQUIRE", "1")
     pairs = Dataset.from_list([{"chosen": f"{i} is the fox", "rejected": f"{i} is not"} for i in range(8)])
     model = Qwen2ForSequenceClassification(make_model().config)
     model.config.num_labels = 1
@@ -200,6 +209,7 @@ def test_a_reward_trainer_trains_as_ever(make_model, tokenizer, below_run, tmp_p
     trainer = RewardTrainer(model=model, processing_class=tokenizer, args=args, train_dataset=pairs)
     trainer.train()
     assert (trainer.state.global_step, watching(trainer)) == (1, [])
+    assert [one["found"] for one in below_run()] == ["left out"]
 
 
 def test_a_model_with_an_adapter_is_what_is_inside(make_grpo, below_run):
@@ -234,3 +244,79 @@ def test_what_cannot_be_attached_is_said_at_once(make_sft, below_run, monkeypatc
     assert lines[0].startswith("forget-callback run: NOT ATTACHED to SFTTrainer, no forgetting will be measured: ")
     assert said in lines[0]
     assert [(one["found"], one["rank"]) for one in below_run()] == [("failed", 0)]
+
+
+def _in_place(trainer):
+    trainer.callback_handler.callbacks = [DefaultFlowCallback()]
+
+
+def _another_handler(trainer):
+    before = trainer.callback_handler
+    more = (trainer.model, trainer.processing_class, trainer.optimizer, trainer.lr_scheduler)
+    trainer.callback_handler = CallbackHandler([one for one in before.callbacks if one not in watching(trainer)], *more)
+
+
+def _removed(trainer):
+    trainer.remove_callback(ForgetCallback)
+
+
+class _Removing(TrainerCallback):
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def on_step_begin(self, *args, **kwargs):
+        self.trainer.remove_callback(ForgetCallback)
+
+
+def _while_it_trains(trainer):
+    trainer.add_callback(_Removing(trainer))
+
+
+LOST = {
+    "other callbacks in their place": (_in_place, "it has no ForgetCallback any more"),
+    "another handler": (_another_handler, "it has no ForgetCallback any more"),
+    "removed": (_removed, "it has no ForgetCallback any more"),
+    "removed while it trains": (_while_it_trains, "it has no ForgetCallback any more, at the end in step 2"),
+}
+
+
+@pytest.mark.parametrize("required", [False, True])
+@pytest.mark.parametrize("what", LOST)
+def test_a_training_that_lost_its_callback_is_not_watched(make_sft, below_run, monkeypatch, capsys, what, required):
+    """Whatever the script did after the Trainer was built. It trains as ever, unless watching is required."""
+    lose, why = LOST[what]
+    if required:
+        monkeypatch.setenv("FORGET_CALLBACK_REQUIRE", "1")
+    trainer = make_sft([], max_steps=2)
+    lose(trainer)
+    early = "while" not in what
+    with pytest.raises(SystemExit) if required and early else contextlib.nullcontext() as ended:
+        trainer.train()
+    assert trainer.state.global_step == (0 if required and early else 2)
+    assert ended is None or ended.value.code == 2
+    reports = below_run()
+    assert [one["found"] for one in reports] == ["attached", *([] if early else ["watched"]), "unwatched"]
+    assert reports[-1]["why"] == why
+    said = f"forget-callback run: NOT WATCHED, no forgetting is measured in the training of SFTTrainer: {why}\n"
+    assert capsys.readouterr().err.count(said) == 1
+
+
+def test_a_training_that_listens_to_a_watcher_is_watched(make_sft, arguments, request):
+    arguments |= {"remote": True}
+    below_run = request.getfixturevalue("below_run")
+    make_sft([], max_steps=1).train()
+    assert [one["found"] for one in below_run()] == ["attached", "watched"]
+
+
+def test_a_baseline_that_fails_is_a_training_that_is_not_watched(make_sft, arguments, request, monkeypatch):
+    """The callback says why, and training goes on; one that is only built is none that is not watched."""
+    arguments |= {"on_error": "warn"}
+    below_run = request.getfixturevalue("below_run")
+    make_sft([], max_steps=2)
+    monkeypatch.setattr(Baseline, "score", lambda *args: 1 / 0)
+    trainer = make_sft([], max_steps=2)
+    trainer.train()
+    assert trainer.state.global_step == 2
+    reports = below_run()
+    assert [one["found"] for one in reports] == ["attached", "attached", "unwatched"]
+    assert reports[-1]["why"] == "ZeroDivisionError: division by zero"

@@ -66,3 +66,24 @@ def test_a_script_with_a_trainer(here):
     ended(script, *data, "neither")
     ended(script, *data, "code", "mini.jsonl")
     check_same("Trainer", under_run([sys.executable, str(script), *data, "run"]))
+
+
+LOSES_IT = """
+import runpy, sys, transformers as it
+train = it.Trainer.train
+def of_its_own(self):
+    self.callback_handler.callbacks = [it.DefaultFlowCallback()]
+    return train(self)
+it.Trainer.train = of_its_own
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_script_that_takes_the_callback_out_is_not_watched_which_is_no_success_where_required(here):
+    command = [sys.executable, "-c", LOSES_IT, str(HERE / "run_script.py"), "model", "data.jsonl", "run"]
+    words = ["-m", "forget_callback", "run", "--config", "forget.yaml", "--require", "--", *command]
+    assert finish(start(*words, err="err.txt"), seconds=300) == 2
+    said = [line for line in Path("err.txt").read_text().splitlines() if line.startswith("forget-callback run: ")]
+    assert said[-1] == "forget-callback run: not watched: Trainer: it has no ForgetCallback any more"
+    assert not Path("run", "model.safetensors").exists()

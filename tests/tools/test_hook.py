@@ -22,6 +22,9 @@ def __getattr__(name):
 TRAINER = """
 class TrainerCallback: pass
 DEFAULT_CALLBACKS = []
+class CallbackHandler:
+    def on_train_begin(self, args, state, control): return control
+    def on_train_end(self, args, state, control): return control
 class Trainer: pass
 """
 
@@ -95,6 +98,20 @@ import inspect, json, pickle, transformers.trainer as it
 spec = it.__spec__
 print(json.dumps([type(it.__loader__).__name__, it.__loader__ is spec.loader, sorted(vars(spec.loader)), spec.origin,
                   spec.cached, it.__file__, inspect.getsource(it.Trainer), sorted(vars(it))]))
+"""
+    assert said(python(code)) == said(python(code, hooked=False))
+
+
+def test_events_are_what_they_were_and_followed_once(python):
+    """Also after a reload, and where what follows them fails."""
+    code = """
+import importlib, inspect, json, transformers.trainer as it
+handler = it.CallbackHandler
+importlib.reload(it)
+it.CallbackHandler = handler
+importlib.reload(it)
+print(json.dumps([handler().on_train_begin(1, state=2, control=3), handler().on_train_end(1, 2, 3),
+                  str(inspect.signature(it.CallbackHandler.on_train_begin)), handler.on_train_begin.__name__]))
 """
     assert said(python(code)) == said(python(code, hooked=False))
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TRAINER = "transformers.trainer"
 PLACEHOLDER = "ForgetCallbackPlaceholder"
+FOLLOWED = "followed_by_forget_callback"
 
 
 class TrainerFinder:
@@ -60,6 +61,7 @@ def add_to(module: "Any") -> None:
             kind = type(PLACEHOLDER, (module.TrainerCallback,), {"on_init_end": on_init_end})
             module.DEFAULT_CALLBACKS.append(kind)
             _keep(module, kind)
+            _follow(module)
     except Exception as error:
         _cannot(f"transformers has no such Trainer as expected: {type(error).__name__}: {error}")
 
@@ -81,6 +83,41 @@ def _keep(module: "Any", kind: "Any") -> None:
         build(self, *args, **kwargs)
 
     module.Trainer.__init__ = __init__
+
+
+def _follow(module: "Any") -> None:
+    """Has each training say whether it is watched: what a script makes of its callbacks may undo what was attached."""
+    from functools import wraps
+
+    handler = getattr(module, "CallbackHandler", None)
+    if handler is None or hasattr(handler.on_train_begin, FOLLOWED):
+        return
+    begin, end = handler.on_train_begin, handler.on_train_end
+
+    @wraps(begin)
+    def on_train_begin(self: "Any", args: "Any", state: "Any", *more: "Any", **kwargs: "Any") -> "Any":
+        control = begin(self, args, state, *more, **kwargs)
+        _told("began", self, state)
+        return control
+
+    @wraps(end)
+    def on_train_end(self: "Any", args: "Any", state: "Any", *more: "Any", **kwargs: "Any") -> "Any":
+        _told("ends", self, state)
+        return end(self, args, state, *more, **kwargs)
+
+    setattr(on_train_begin, FOLLOWED, True)
+    handler.on_train_begin, handler.on_train_end = on_train_begin, on_train_end
+
+
+def _told(event: "Any", *what: "Any") -> None:
+    try:
+        from forget_callback.tools import attach
+
+        getattr(attach, event)(*what)
+    except (
+        Exception
+    ):  # that it cannot be imported was said where a Trainer was built, and nothing is reported as watched
+        pass
 
 
 def _cannot(why: str) -> None:
