@@ -21,7 +21,7 @@ from forget_callback.tools.arrivals import Arrival, Arrivals
 from forget_callback.tools.checkpoints import Checkpoint
 from forget_callback.tools.lineage import is_last, may_continue, missing_steps, run_id_of, started_from, state_of
 from forget_callback.tools.watch_record import WatchRecord
-from forget_callback.tools.whole import judge, listing_of
+from forget_callback.tools.whole import TRAINER_STATE, judge, listing_of
 from forget_callback.training.unmeasured import reason
 
 
@@ -217,8 +217,18 @@ class WatchedRun:
         return True
 
     def _is_own(self, one: Arrival) -> bool:
-        """Whether nothing says that it is of an earlier training."""
-        return self.training is None or run_id_of(one.path) in ("", self.training.run)
+        """Whether it is of the training that is watched, and not of an earlier one in this directory.
+
+        One that listens writes its run into every trainer's state. What lacks it may be of what it was resumed from;
+        what has no state at all, and was converted by somebody, of a step that it has reached.
+        """
+        training = self.training
+        if training is None or one.step is None:
+            return True
+        if run := run_id_of(one.path):
+            return run == training.run
+        converted = not (one.path / TRAINER_STATE).is_file()
+        return one.step <= (training.step if converted else training.first_step)
 
     def _is_recorded(self, one: Arrival) -> bool:
         return bool(one.digest) and self.record.steps.get(_step(one)) == one.digest
@@ -289,7 +299,8 @@ class WatchedRun:
         dealt = [one for one in found if self._is_recorded(one) or one.digest in self._failed]
         if dealt and self._end[0] != dealt[-1].digest:  # read once
             self._end = dealt[-1].digest, is_last(state_of(dealt[-1].path))
-        if dealt and self._end[1]:
+        # One that was resumed may go on to later steps than its checkpoints of before had planned.
+        if dealt and self._end[1] and (self.training is None or self.training.max_steps <= _step(dealt[-1])):
             return True
         if self.training is None or self.training.status == "training":
             return False

@@ -21,7 +21,8 @@ from peft import LoraConfig, get_peft_model
 import forget_callback
 from forget_callback import Generation, MultipleChoice, Recall, Store
 from forget_callback.probes.records import item_record
-from forget_callback.runs.remote import read_decision, read_training
+from forget_callback.runs.remote import RemoteTraining, read_decision, read_training, write_training
+from forget_callback.runs.stopping import stop_rules
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.forked import finish, start
 from tests.schema import checked
@@ -383,6 +384,39 @@ def test_a_new_training_in_the_directory_gets_a_record_of_its_own(world, bare, r
         mine, theirs = store.read("choices", step), Store(other / "own").read("choices", step)
         np.testing.assert_array_equal(mine.margin, theirs.margin)
     assert Store(bare / "forget" / "set-aside" / "1").exists or (bare / "forget" / "set-aside").is_dir()
+
+
+@pytest.mark.parametrize("trainer, first_step, scored", [(True, 0, []), (True, 4, [2, 4]), (False, 0, [])])
+def test_checkpoints_of_before_are_not_those_of_a_training_that_listens(
+    world, bare, run_cli, trainer, first_step, scored
+):
+    """Of a Trainer that knew no callback, or of another loop; and the new training has only begun."""
+    arrive(world, bare, 2, 4, 6)
+    for state in bare.glob("checkpoint-*/trainer_state.json"):
+        kept = json.loads(state.read_text())
+        del kept["stateful_callbacks"]["forget_callback"]
+        state.write_text(json.dumps(kept)) if trainer else state.unlink()
+        (state.parent / "training_args.bin").unlink()
+    rules = stop_rules("drift>-1")
+    now = RemoteTraining("a1", step=first_step, first_step=first_step, max_steps=30, stop=rules)
+    write_training(bare, now)
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
+    assert code == (0 if scored else 2) and "nothing new came for 2 s" in err, err
+    assert "checkpoint-6 is left out: it is of an earlier training in this directory" in err
+    store = Store(bare)
+    assert (store.run.id, store.run.status, store.steps(*ITEMS)) == ("a1", "training", scored)
+    assert "training has not ended" in store.incomplete()[0]
+    decision = read_decision(bare)
+    assert decision is None or decision.step <= first_step
+
+
+def test_a_training_that_goes_on_to_more_steps_than_were_planned_has_not_ended(world, bare, run_cli):
+    arrive(world, bare, 2, 4, 6)
+    own = Store(world / "in" / "own").run.id
+    write_training(bare, RemoteTraining(own, step=7, first_step=6, max_steps=12))
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
+    assert code == 0 and "nothing new came for 2 s" in err and Store(bare).steps(*ITEMS) == [2, 4, 6]
+    assert "training has not ended" in Store(bare).incomplete()[0]
 
 
 def test_a_training_that_is_resumed_from_before_keeps_what_was_before(world, bare, run_cli, tmp_path):
