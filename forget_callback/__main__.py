@@ -1,6 +1,7 @@
 """The console script and `python -m forget_callback`: the command line, or what to install before there is one."""
 
 import sys
+import traceback
 
 from forget_callback.probes.installed import what_to_install
 
@@ -12,8 +13,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         text = what_to_install(error)
         if text is None or "--debug" in sys.argv:
-            raise
-        print(f"error: {text}", file=sys.stderr)
+            traceback.print_exc()
+        print(f"error: {text or error}", file=sys.stderr)
         sys.exit(2)
     command_line()
 

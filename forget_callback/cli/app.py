@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import metadata
 from itertools import pairwise
@@ -93,8 +94,8 @@ def main() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in the buffer goes there at exit
         sys.exit(2)
     except Exception as error:
-        if debug:
-            raise
+        if debug:  # as text: an error that is raised would end with status 1, that of a gate
+            print(_harmless(traceback.format_exc()), file=sys.stderr)
         text = _wrong_usage(error, arguments) if isinstance(error, UsageError) else _problem(error)
         print(f"error: {_harmless(text)}", file=sys.stderr)
         sys.exit(2)

@@ -152,14 +152,22 @@ def test_nothing_to_compare_is_an_error_and_never_a_pass(run_cli, run_directory,
         assert len(err.strip().splitlines()) <= 2
 
 
-def test_debug_shows_the_traceback(run_directory):
-    command = [sys.executable, "-m", "forget_callback", "compare", str(run_directory), "nowhere", "--debug"]
-    shown = subprocess.run(command, capture_output=True, text=True)
-    assert shown.returncode != 0
-    assert "Traceback" in shown.stderr
-    hidden = subprocess.run(command[:-1], capture_output=True, text=True)
-    assert hidden.returncode == 2
-    assert hidden.stderr.startswith("error: nowhere is not a run")
+@pytest.mark.parametrize(
+    "line, error",
+    [
+        ("compare RUN nowhere --debug", "ValueError: nowhere is not a run"),
+        ("--debug report nowhere --format json", "ValueError: nowhere is not a run"),
+        ("run --every 0 --debug -- true", "ValueError: every must be"),
+        ("compare RUN --debug", "Missing"),
+    ],
+)
+def test_debug_shows_the_traceback_and_then_the_error(run_cli, run_directory, line, error):
+    """With the status of any error: 1 is that of a gate."""
+    status, out, err = run_cli(*line.replace("RUN", str(run_directory)).split())
+    assert (status, out) == (2, "")
+    assert err.startswith("Traceback") and error in err
+    without = run_cli(*line.replace("RUN", str(run_directory)).replace("--debug", "").split())
+    assert without[0] == 2 and without[2].startswith("error: ") and err.endswith(f"\n{without[2]}")
 
 
 def test_the_command_line_starts_without_torch():
