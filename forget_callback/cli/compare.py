@@ -21,6 +21,7 @@ from forget_callback.runs.comparison import (
     comparison_result,
     decided_by,
     left_out,
+    without_texts,
 )
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
@@ -38,6 +39,7 @@ PARTIAL = typer.Option(help="Leave out items that cannot be compared, and report
 SCORED = typer.Option(min=0, max=1, help="Share of the items that must be scored on both sides, or each gate fails.")
 OPEN = typer.Option(help="Exit with status 3 where a gate's limit is neither passed nor shown to be kept.")
 ITEMS = typer.Option(min=0, help="Also show so many of the items that were lost, with prompts and answers.")
+TEXTS = typer.Option(help="Whether what is said may quote prompts, answers, ids of items, and errors that do.")
 IDENTICAL = typer.Option(help="Let gates pass on two logs that hold the same text, and may be one log and its copy.")
 
 
@@ -59,6 +61,7 @@ def compare(
     min_scored: Annotated[float, SCORED] = MIN_SCORED,
     inconclusive: Annotated[bool, OPEN] = False,
     items: Annotated[int, ITEMS] = 0,
+    texts: Annotated[bool, TEXTS] = True,
     junit_file: Annotated[Path | None, typer.Option("--junit", help="Write the gates as JUnit XML.")] = None,
     markdown_file: Annotated[Path | None, typer.Option("--markdown", help="Also write it as Markdown.")] = None,
     filter: Annotated[str | None, FILTER] = None,
@@ -84,9 +87,11 @@ def compare(
             require_writable(file, option)
     if inconclusive and not gates:
         raise ValueError("--inconclusive needs a gate: give at least one --fail-if")
+    if items and not texts:
+        raise ValueError("--items shows prompts and answers, and --no-texts leaves them out: give one of the two")
     remarks: list[str] = []  # printed when nothing can go wrong any more: an error stands alone
-    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, remarks.append)
-    first, last = _sides(before, after, chosen, texts=items > 0)
+    chosen = LogOptions(filter, metric, epoch, n_choices, allow_partial, remarks.append, texts)
+    first, last = _sides(before, after, chosen, probes=items > 0)
     require_two(first, last)
     remarks += _gaps(first, last, gated=bool(gates))
     remarks += _copies(first, last, gated=bool(gates) and not allow_identical)
@@ -94,6 +99,7 @@ def compare(
     for gate in gates:
         _require_both(gate, first, last)
     rows = compare_checkpoints(first.snapshots, last.snapshots)
+    rows = rows if texts else without_texts(rows)
     not_measured = list(dict.fromkeys([*first.not_measured, *last.not_measured]))
     against = compared_against(first.snapshots, last.snapshots)
     results = [gate.judge(rows, not_measured=not_measured, before=against) for gate in gates]
@@ -151,7 +157,7 @@ def _exit(results: Sequence[GateResult]) -> None:
         raise typer.Exit(1 if "failed" in outcomes else 3)
 
 
-def _sides(before: str, after: str, chosen: LogOptions, *, texts: bool) -> tuple[Side, Side]:
+def _sides(before: str, after: str, chosen: LogOptions, *, probes: bool) -> tuple[Side, Side]:
     """Both sides, of logs the texts of the items only if asked for.
 
     Raises:
@@ -161,13 +167,14 @@ def _sides(before: str, after: str, chosen: LogOptions, *, texts: bool) -> tuple
     if not any(is_ours):
         logs = paired([read_logs(Path(source), chosen) for source in (before, after)])
         old, new = match(logs, chosen)
-        probes = {name: log.to_probe() for name, log in old.items()} if texts else {}
-        return replace(_of_logs(before, old, logs[0]), probes=probes), _of_logs(after, new, logs[1])
+        items = {name: log.to_probe() for name, log in old.items()} if probes else {}
+        return replace(_of_logs(before, old, logs[0]), probes=items), _of_logs(after, new, logs[1])
     if not all(is_ours):
         log, other = (after, before) if is_ours[0] else (before, after)
         require_there(Path(log))
         raise ValueError(f"{log} is a log of another tool and {other} is not; compare logs of one tool, or two runs")
-    first, last = pair(read_side(before, default="first"), read_side(after, default="last"))
+    old_side = read_side(before, default="first", texts=chosen.texts)
+    first, last = pair(old_side, read_side(after, default="last", texts=chosen.texts))
     for line in one_sided(first, last):
         chosen.note(line)
     return first, last

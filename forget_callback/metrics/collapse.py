@@ -24,6 +24,8 @@ from forget_callback.snapshots.snapshot import Snapshot
 SIGNIFICANT = 0.001
 # Of the items: an answer that is right for nine of ten is what they ask for.
 LEAST_WRONG = 0.1
+# What `collapse` says where the answer may not be quoted.
+COLLAPSED = "the answers have collapsed: most items get one and the same"
 
 
 @dataclass(frozen=True)

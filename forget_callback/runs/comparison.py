@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from forget_callback.metrics.collapse import COLLAPSED
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, History, Row
@@ -57,6 +58,11 @@ def left_out(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> l
                 f"probe {quoted(name)}: compared over {both} of its variants, for {asked} were asked, not all the same"
             )
     return lines
+
+
+def without_texts(rows: Sequence[Row]) -> list[Row]:
+    """The rows, which then quote no answer wherever they are shown: a headline's notes do where answers are all one."""
+    return [replace(row, collapse=COLLAPSED) if row.collapse else row for row in rows]
 
 
 def overall(rows: Sequence[Row]) -> Row:

@@ -61,12 +61,17 @@ class RunState:
                 f"{quoted(self.not_measured)}"
             )
 
-    def whys(self, *, step: int | None = None) -> list[str]:
-        """Why probes were not measured, in the whole run or at a step: a sentence each. Dropped items are no such."""
+    def whys(self, *, step: int | None = None, texts: bool = True) -> list[str]:
+        """Why probes were not measured, in the whole run or at a step: a sentence each. Dropped items are no such.
+
+        Args:
+            texts: Whether the reason is in it: an error that may quote a prompt or an answer.
+        """
         at = "" if step is None else f" at step {step}"
         missed = [one for one in self.not_measured if one.get("step") == step and one.get("items") is None]
         who = [f"probe {one['probe']!r}" if one["probe"] else "the run" for one in missed]
-        return [f"{name} was not measured{at}: {printable(one['why'])}" for name, one in zip(who, missed)]
+        said = [f"{name} was not measured{at}" for name in who]
+        return [f"{line}: {printable(one['why'])}" for line, one in zip(said, missed)] if texts else said
 
 
 def _is_count(value: Any) -> bool:
@@ -156,15 +161,16 @@ def _is_stage(number: Any = 0, samples_before: Any = 0.0, **more: Any) -> bool:
     return numbers and isinstance(number, int) and not more
 
 
-def incomplete(run: RunState, steps: Mapping[str, Sequence[int]]) -> list[str]:
+def incomplete(run: RunState, steps: Mapping[str, Sequence[int]], *, texts: bool = True) -> list[str]:
     """In which ways a record is not that of a whole run, a sentence each; none if it is.
 
     Args:
         steps: Of each probe, the steps at which there is a snapshot, in order.
+        texts: Whether errors may be quoted, and with them prompts and answers.
     """
     common = sorted(set.intersection(*map(set, steps.values()))) if steps else []
     last = common[-1] if common else None
-    found = run.whys()
+    found = run.whys(texts=texts)
     if run.status == "unwatched":
         found = found or ["the run is not measured, or no longer"]
     elif run.status == "training":
@@ -175,7 +181,7 @@ def incomplete(run: RunState, steps: Mapping[str, Sequence[int]]) -> list[str]:
         found.append("nothing was measured" if not any(steps.values()) else "no step was measured in all of its probes")
     elif run.steps is not None and run.steps != last:
         found.append(f"the model was trained to step {run.steps} and last measured at step {last}")
-        found += run.whys(step=run.steps)
+        found += run.whys(step=run.steps, texts=texts)
     for place, which in ((0, "first"), (-1, "last")):
         ends = {name: own[place] for name, own in steps.items() if own}
         missing = [name for name, own in steps.items() if not own]

@@ -61,8 +61,11 @@ class Recorded:
         """
         return self.manifest().get("watched") is True
 
-    def incomplete(self) -> list[str]:
+    def incomplete(self, *, texts: bool = True) -> list[str]:
         """In which ways this record is not that of a whole run, a sentence each; none if it is.
+
+        Args:
+            texts: Whether errors may be quoted, and with them prompts and answers.
 
         Raises:
             ValueError: As `manifest`.
@@ -71,7 +74,7 @@ class Recorded:
         steps = {name: self.steps(name) for name in manifest["probes"]}
         lost = sorted(self._steps_of_history() - set(self.steps(*steps)))
         gone = [f"history.parquet has steps whose snapshots are gone: {', '.join(map(str, lost))}"] if lost else []
-        return incomplete(run_of(manifest), steps) + gone
+        return incomplete(run_of(manifest), steps, texts=texts) + gone
 
     def _steps_of_history(self) -> set[int]:
         """The steps that were measured, none where the table is not there or damaged: it can be computed again."""

@@ -86,8 +86,11 @@ def _beside(side: Side, other: Side) -> Side:
     return replace(side, snapshots=shared, alone=(*side.alone, *alone))
 
 
-def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
+def read_side(source: str, *, default: Literal["first", "last"], texts: bool = True) -> Side:
     """What RUN, RUN@STEP or a snapshot file names; without a step the first or last one that all probes have.
+
+    Args:
+        texts: Whether what is said of gaps may quote errors, and with them prompts and answers.
 
     Raises:
         ValueError: If there is none.
@@ -108,7 +111,9 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
         for one in state.not_measured
         if one["probe"] and one["step"] is None and one.get("items") is None
     }
-    not_measured = tuple(f"probe {quoted(probe)} was not measured: {why}" for probe, why in dropped.items())
+    not_measured = tuple(
+        f"probe {quoted(probe)} was not measured{f': {why}' * texts}" for probe, why in dropped.items()
+    )
     return Side(
         name=name,
         snapshots={probe.name: complete(store.read(probe.name, step), probe) for probe in probes},
@@ -117,7 +122,9 @@ def read_side(source: str, *, default: Literal["first", "last"]) -> Side:
         step=step,
         not_measured=not_measured,
         # A probe that was dropped fails the gates over all of them, and no other.
-        gaps=tuple(gap for gap in store.incomplete() if gap not in not_measured) if named.step is None else (),
+        gaps=tuple(gap for gap in store.incomplete(texts=texts) if gap not in not_measured)
+        if named.step is None
+        else (),
         probes={probe.name: probe for probe in probes},
     )
 

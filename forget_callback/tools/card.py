@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from forget_callback.report.badge import Badge, badge
 from forget_callback.report.run import Run
 from forget_callback.report.terminal import legend, lost_cell
 from forget_callback.runs.categories import significant_categories
+from forget_callback.runs.comparison import without_texts
 from forget_callback.runs.formatting import estimate, percent, share, span
 from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import Row
@@ -33,7 +33,6 @@ from forget_callback.training.trackers import scalars
 
 HOME = "https://github.com/forget-callback/forget-callback"
 BADGE_FILE = "forgetting.svg"
-_REASON = re.compile(r"( was not measured(?: at step \d+)?): .*", re.DOTALL)  # which may quote an item
 _NO_BREAK = "\u00a0"
 _LONG_TABLE = 16  # rows; longer ones are folded
 _LIMITS = {
@@ -110,8 +109,8 @@ def passport(
             f"{store.path}: step {at} is the baseline itself: nothing to compare yet, and no card of it; with "
             "`snapshot` score the model and, as --baseline, the one before it"
         )
-    gaps = run.incomplete if texts else [_REASON.sub(r"\1", gap) for gap in run.incomplete]
-    return Passport(run, at, rows, tuple(gaps), texts)
+    shown = rows if texts else without_texts(rows)
+    return Passport(run, at, tuple(shown), tuple(store.incomplete(texts=texts)), texts)
 
 
 def _named(source: str | os.PathLike[str]) -> tuple[Store, int | None]:
@@ -159,9 +158,7 @@ def _findings(found: Passport) -> list[str]:
         gained = row.value("knowledge_gained")
         verb = "newly answered" if said.method == "exact" else "gained"
         more = "" if math.isnan(gained) else f"; {verb} {estimate(row, 'knowledge_gained')}"
-        collapsed = "the answers have collapsed: most items get one and the same"
-        notes = [collapsed if note == row.collapse and not found.texts else note for note in said.notes]
-        lines = [markdown(said.detail + more), *map(markdown, notes)]
+        lines = [markdown(said.detail + more), *map(markdown, said.notes)]
         if found.run.stage.number > 1 and not math.isnan(row.value("stage_knowledge_lost")):
             lines.append(f"in this stage alone {share(row, 'stage_knowledge_lost')} lost")
         parts.append(f"**{markdown(said.probe)}: {markdown(said.sentence)}.**")

@@ -51,6 +51,37 @@ def refused(run_cli, *arguments):
     return err
 
 
+# ---- what leaves the machine
+
+
+@pytest.mark.parametrize("format", ["table", "markdown", "json"])
+def test_no_texts_names_no_item_and_quotes_no_answer_or_error(run_cli, tmp_path, format):
+    """Nothing that a user wrote into an item, and no answer, wherever it would be: console, notes, files."""
+    answers = [f"secret {i}" for i in range(N)], ["secret"] * N
+    store = Store(tmp_path / "run")
+    store.begin([PROBE])
+    for step, said in enumerate(answers):
+        store.write(taken(step, 80 * step, prediction=said))
+    missed = [("", None), ("", 9), ("q", None)]
+    store.set_run(
+        status="ended",
+        steps=9,
+        not_measured=[{"probe": name, "step": step, "why": "ValueError: secret prompt"} for name, step in missed],
+    )
+    rows = [{"id": f"secret {i % 90}", "correct": 1, "prompt": f"{i}"} for i in range(N)]
+    for name, own in (("a", rows), ("b", [*rows[:40], *({**row, "prompt": "secret"} for row in rows[40:80])])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own))
+    logs = (tmp_path / "a.jsonl", tmp_path / "b.jsonl", "--allow-partial")
+    for sides, said in (((store.path.parent, store.path.parent), "not measured"), (logs, "an id occurs 2 times")):
+        arguments = ["compare", *sides, "--format", format, "--markdown", tmp_path / "shown.md"]
+        assert "secret" in "".join(run_cli(*arguments)[1:])
+        code, out, err = run_cli(*arguments, "--no-texts")
+        assert code == 0 and "secret" not in out + err + (tmp_path / "shown.md").read_text()
+        assert said in err and ("have collapsed" in out or sides is logs)
+    code, _, err = run_cli(*arguments, "--no-texts", "--items", 3)
+    assert code == 2 and "--items" in err
+
+
 # ---- both sides are one
 
 

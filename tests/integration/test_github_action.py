@@ -98,6 +98,25 @@ def test_a_failed_gate_fails_the_job_and_says_so_in_numbers(workspace, api):
         assert not re.search(r"prompt \d|answer of|octocat|secret", text), "only numbers and categories leave"
 
 
+@pytest.mark.parametrize("upload", ["metrics", "none"])
+def test_collapsed_answers_and_errors_that_quote_an_item_do_not_leave(tmp_path, api, upload):
+    """Every place that a secret can come from: prompts, answers, ids, and the error of a probe that was dropped."""
+    probe = Probe("p", [Generation(f"secret id {i}", f"secret prompt {i}", f"secret right {i}") for i in range(N)])
+    store = Store(tmp_path / "run")
+    store.begin([probe])
+    for step, right in ((0, 80), (1, 0)):
+        said = [f"secret right {i}" for i in range(N)] if right else ["secret answer"] * N
+        correct = (np.arange(N) < right).astype(float)
+        store.write(Snapshot("p", probe.fingerprint, step, list(probe.ids), correct, prediction=said, text=said))
+    dropped = [{"probe": name, "step": None, "why": "ValueError: secret prompt 7"} for name in ("r", "s")]
+    store.set_run(status="ended", steps=1, not_measured=dropped)
+    job = github.run_action(given("run", upload=upload), api, tmp_path)
+    assert job.outputs["outcome"] == "failed" and "have collapsed" in job.summary and "'r' was not" in job.summary
+    kept = [path.read_text() for path in Path(job.steps["compare"]["outputs"]["directory"]).iterdir()]
+    for text in (job.summary, job.log, *kept, *(one["body"] for one in api.comments)):
+        assert "secret" not in text, "only numbers and names of probes and categories leave"
+
+
 def test_upload_all_shows_ten_items_and_keeps_the_page_and_a_pass_updates_the_comment(workspace, api):
     job = github.run_action(given(PLACE, upload="all"), api, workspace)
     assert files(job) == ["forgetting.html", "forgetting.json", "forgetting.md", "forgetting.xml"]

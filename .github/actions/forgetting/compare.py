@@ -103,7 +103,7 @@ def compare(inputs: Inputs, directory: Path) -> Compared:
     before, after, place = sides(inputs, directory)
     shown = directory / "forgetting.md"
     files = [f"--markdown={shown}", *([f"--junit={directory / 'forgetting.xml'}"] * inputs.is_gated)]
-    items = f"--items={ITEMS if inputs.everything else 0}"
+    items = f"--items={ITEMS}" if inputs.everything else "--no-texts"
     words = ["compare", *inputs.options, *inputs.settings, *files, items, "--format=json", "--", before, after]
     status, text = run(words, place)
     if status not in OUTCOMES:

@@ -42,6 +42,7 @@ class LogOptions:
         n_choices: Options of items whose right answer is a letter, where the log does not have the options.
         allow_partial: Whether items that cannot be compared may be left out.
         note: Called with each note for the user, one line.
+        texts: Whether what is said may name items: an id may be a text.
     """
 
     filter: str | None = None
@@ -50,6 +51,7 @@ class LogOptions:
     n_choices: int | None = None
     allow_partial: bool = False
     note: Callable[[str], None] = print
+    texts: bool = True
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,8 @@ def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRo
         places = [row.where for row in rows if row.id == twice[0]]
         shown = ", ".join(places[:SHOWN]) + (", ..." if len(places) > SHOWN else "")
         more = f", and {len(twice) - 1} more ids" if len(twice) > 1 else ""
-        problem = f"{source}: id {quoted(twice[0])} occurs {len(places)} times ({shown}){more}"
+        which = f"id {quoted(twice[0])}" if wanted.texts else "an id"
+        problem = f"{source}: {which} occurs {len(places)} times ({shown}){more}"
         if not wanted.allow_partial:
             raise ValueError(
                 f"{problem}; items are joined by id. Remove the duplicates, or leave these items out: --allow-partial"

@@ -63,7 +63,9 @@ def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
             f"items missing in {first.source}": [name for name in own if name not in items[0]],
             **_changed(items[0], own),
         }
-        reasons = [f"{reason}: {len(ids)} ({_some(ids)})" for reason, ids in different.items() if ids]
+        reasons = [
+            f"{reason}: {len(ids)}" + f" ({_some(ids)})" * wanted.texts for reason, ids in different.items() if ids
+        ]
         if None not in (first.few_shot, other.few_shot) and first.few_shot != other.few_shot:
             reasons.insert(0, f"few-shot examples: {first.few_shot} against {other.few_shot}")
         if reasons and not wanted.allow_partial:
