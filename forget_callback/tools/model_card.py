@@ -23,6 +23,9 @@ BEGIN = "<!-- forget-callback card: begin. What stands between these two comment
 END = "<!-- forget-callback card: end -->"
 SOURCE = "forget-callback"  # of our results in a model-index, by which they are found again
 _MARKER = re.compile(r"<!-- forget-callback card: (begin|end)\b[^>]*-->")
+# Of Markdown: the line that begins or ends a block of code, also in a quotation or a list, and code within a line.
+_FENCE = re.compile(r"([ \t]*(?:(?:>|[-*+]|\d{1,9}[.)])[ \t]*)*)(`{3,}|~{3,})(.*)")
+_SPAN = re.compile(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)")
 _KEY = "model-index"
 # As newer huggingface_hub finds metadata; to older ones a fence has all line breaks beside it, or half of a \r\n.
 _METADATA = re.compile(r"^(\s*---(?:\r\n|\r|\n))([\S\s]*?)((?:\r\n|\r|\n)---[ \t]*(?:\r\n|\n|$))")
@@ -53,7 +56,7 @@ def merged(card: str, section: str, results: Sequence[EvalResult], *, name: str,
         file: What the card is called in errors.
 
     Raises:
-        ValueError: If the card's metadata are none, or its markers are not one pair.
+        ValueError: If the card's metadata are none, its markers are not one pair, or its last block of code has no end.
     """
     newline = "\r\n" if 0 < card.count("\n") == card.count("\r\n") else "\n"
     bom, card = ("\ufeff", card[1:]) if card.startswith("\ufeff") else ("", card)
@@ -99,8 +102,14 @@ def check_dataset_card(text: str) -> None:
 
 
 def _with_section(body: str, section: str, newline: str) -> str:
-    markers = list(_MARKER.finditer(body))
+    text, unclosed = _without_code(body)
+    markers = list(_MARKER.finditer(text))
     ours = newline.join([BEGIN, section.rstrip("\r\n"), END])
+    if not markers and unclosed:
+        raise ValueError(
+            f"the block of code that begins in line {unclosed} after the metadata is never closed, and the section "
+            "would be a part of it; close it"
+        )
     if not markers:
         gap = "" if not body else newline * (2 - body.endswith(("\n", "\r")))
         return f"{body}{gap}{ours}{newline}"
@@ -112,6 +121,26 @@ def _with_section(body: str, section: str, newline: str) -> str:
             "remove what is left of the section by hand"
         )
     return body[: markers[0].start()] + ours + body[markers[1].end() :]
+
+
+def _without_code(body: str) -> tuple[str, int]:
+    """Markdown with blanks where it has code, whose comments are text; the line of a block of code that has no end."""
+    lines: list[str] = []
+    fence: re.Match[str] | None = None
+    begun = 0
+    for number, line in enumerate(body.split("\n"), 1):
+        if fence is not None and ">" in fence[1] and not line.lstrip().startswith(">"):
+            fence = None  # it ends with its quotation
+        found, inside = _FENCE.match(line), fence is not None
+        if fence is None and found and not (found[2][0] == "`" and "`" in found[3]):
+            fence, begun = found, number
+        elif fence is not None and found and found[2].startswith(fence[2]) and not found[3].strip():
+            fence = None
+        if inside or fence is not None or line.startswith(("    ", "\t")):
+            lines.append(" " * len(line))
+        else:
+            lines.append(_SPAN.sub(lambda span: " " * len(span[0]), line))
+    return "\n".join(lines), begun if fence is not None and not fence[1].strip() else 0
 
 
 def _with_results(block: str, own: dict[str, Any], newline: str) -> tuple[str, tuple[str, ...]]:

@@ -125,6 +125,39 @@ def test_a_section_that_was_moved_is_replaced_where_it_is():
     assert again == moved.replace("## Ours", "## Theirs")
 
 
+PAIR = "<!-- forget-callback card: begin -->\nmine\n<!-- forget-callback card: end -->"
+CODE = {
+    "a fence": f"```markdown\n{PAIR}\n```\n",
+    "tildes, with backticks inside": f"~~~~\n```\n{PAIR}\n~~~\n```\n~~~~ \n",
+    "a longer fence": f"  `````md\n{PAIR}\n```\n{PAIR}\n``````\n",
+    "a fence of a list": "- so:\n\n  ```\n  " + PAIR.replace("\n", "\n  ") + "\n  ```\n",
+    "a fence of a quotation, which ends it": "> ```\n> " + PAIR.replace("\n", "\n> ") + "\n\nafter it\n",
+    "indented": "so:\n\n    " + PAIR.replace("\n", "\n    ") + "\n",
+    "within a line": "between `<!-- forget-callback card: begin -->` and ``<!-- forget-callback card: end -->``\n",
+    "one alone": "```\n<!-- forget-callback card: begin -->\n```\nwith `x` and ```y``` in it\n",
+}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("what", CODE)
+def test_comments_in_code_are_the_users(what, newline):
+    """As in documentation of this very command: they stay, and the section is one, found again by the next run."""
+    card = f"# A\n\n{CODE[what]}\nend\n".replace("\n", newline)
+    section = "## Ours\n\n```bash\nx\n```"
+    once = merged(card, section, [result(0.1)], name="me").text
+    body = once[once.index("# A") :]
+    assert body.startswith(card)
+    headings = [
+        token.content
+        for token in MarkdownIt().parse(body.replace("\r", ""))
+        if token.type == "inline" and token.level == 1
+    ]
+    assert "Ours" in headings
+    assert body[len(card) :].count("forget-callback card:") == 2
+    again = merged(once, section.replace("Ours", "Theirs"), [result(0.1)], name="me").text
+    assert again == once.replace("Ours", "Theirs")
+
+
 def test_a_byte_order_mark_stays():
     assert (
         merged("\ufeff" + CARD, "x", [result(0.1)], name="me").text
@@ -160,6 +193,7 @@ def test_anchors_survive_or_are_spelled_out():
         ("x\n<!-- forget-callback card: end -->\n", "by hand"),
         ("<!-- forget-callback card: begin -->\n" * 2 + "<!-- forget-callback card: end -->\n", "lines 1, 2, 3"),
         ("<!-- forget-callback card: begin -->\n", "by hand"),
+        ("a\n\n```python\nx = 1\n", "begins in line 3 after the metadata is never closed"),
     ],
 )
 def test_a_card_that_is_none_is_refused(card, said):
