@@ -150,7 +150,6 @@ def test_upload_all_shows_ten_items_and_keeps_the_page_and_a_pass_updates_the_co
         {"inconclusive": "yes"},
         {"comment": "no"},
         {"after": " "},
-        {"options": "--help"},
         {"options": "--metric 'acc"},
         {"probes": "builtin:facts"},
     ],
@@ -164,6 +163,38 @@ def test_an_error_is_no_pass_and_no_old_comment_stays(workspace, api, wrong):
     assert any(line.startswith("::error::") for line in job.commands)
     if "comment" not in wrong:
         assert [one["body"] for one in api.comments] == [f"{mark()}\n{job.summary}"]
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ("--help", "options must not hold --help"),
+        ("--metric acc --fail-if 'forgetting>0.9'", "an input of its own, fail-if"),
+        ("--min-scored=0", "an input of its own, min-scored"),
+        ("--no-inconclusive", "an input of its own, inconclusive"),
+        ("--texts", "the action chooses what is printed and kept"),
+        ("--", "the action chooses what is printed and kept"),
+    ],
+)
+def test_options_hold_no_input_and_nothing_that_the_action_chooses(workspace, api, options, said):
+    job = github.run_action(given("kept", options=options), api, workspace, only="Compare")
+    assert job.failed == "Compare" and job.outputs["outcome"] == "error" and "no pass" in job.summary
+    assert said in job.commands[0] and job.commands[0].startswith("::error::input options must not hold --")
+
+
+def test_an_option_without_its_value_swallows_no_gate(workspace, api):
+    job = github.run_action(given(PLACE, options="--metric"), api, workspace, only="Compare")
+    assert job.outputs["outcome"] == "error" and "no result was printed with the input options, --metric" in job.log
+
+
+def test_long_titles_give_short_names_of_artifacts_that_differ(workspace, api):
+    names = []
+    for end in "ab":
+        job = github.run_action(
+            given("kept", title="é" * 5_000 + end, options="--help"), api, workspace, only="Compare"
+        )
+        names.append(job.steps["compare"]["outputs"]["artifact"])
+    assert names[0] != names[1] and all(len(name.encode()) < 250 and name.endswith(", gate") for name in names)
 
 
 def mark(title="Forgetting", job="gate"):

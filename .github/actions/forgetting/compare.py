@@ -6,6 +6,7 @@ items only under UPLOAD "all".
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,10 @@ MARKS = {"passed": "✅", "compared": "ℹ️", "failed": "❌", "inconclusive":
 ITEMS = 10
 SUMMARY_BYTES = 1_000_000  # GitHub takes 1 MiB a step
 _WORDS = {"INCONCLUSIVE": ("true", "false"), "COMMENT": ("true", "false"), "UPLOAD": ("metrics", "all", "none")}
+# What options may not hold: it would not be read as an input is, or change what the action itself asks for.
+_INPUTS = ("--fail-if", "--bound", "--min-scored", "--inconclusive", "--no-inconclusive")
+_OWN = ("--items", "--texts", "--no-texts", "--format", "--markdown", "--junit", "--help", "--version", "--")
+_TITLE = 100  # characters of it in an artifact's name
 _OF_THE_PAGE = ("--filter", "--metric", "--epoch", "--n-choices")
 
 
@@ -57,6 +62,12 @@ class Inputs:
         if not before or not after:
             raise ValueError("inputs before and after must each name a model, a run, a snapshot file or a log")
         gates, options = _lines(given["FAIL_IF"]), shlex.split(given["OPTIONS"])
+        for word in (option.partition("=")[0] for option in options):
+            if word in _INPUTS:
+                name = word.removeprefix("--").removeprefix("no-")
+                raise ValueError(f"input options must not hold {word}: it is an input of its own, {name}")
+            if word in _OWN:
+                raise ValueError(f"input options must not hold {word}: the action chooses what is printed and kept")
         settings = [f"--bound={given['BOUND'].strip()}", f"--min-scored={given['MIN_SCORED'].strip()}"]
         settings += ["--inconclusive"] * (given["INCONCLUSIVE"] == "true") + [f"--fail-if={gate}" for gate in gates]
         return Inputs(
@@ -104,10 +115,13 @@ def compare(inputs: Inputs, directory: Path) -> Compared:
     shown = directory / "forgetting.md"
     files = [f"--markdown={shown}", *([f"--junit={directory / 'forgetting.xml'}"] * inputs.is_gated)]
     items = f"--items={ITEMS}" if inputs.everything else "--no-texts"
-    words = ["compare", *inputs.options, *inputs.settings, *files, items, "--format=json", "--", before, after]
+    # An option without its value takes the next word for it, which must not be a gate.
+    words = ["compare", *inputs.settings, *files, items, *inputs.options, "--format=json", "--", before, after]
     status, text = run(words, place)
     if status not in OUTCOMES:
         return Compared()
+    if not text.startswith("{"):
+        raise ValueError(f"no result was printed with the input options, {shlex.join(inputs.options)}")
     result = json.loads(text)
     (directory / "forgetting.json").write_text(text, encoding="utf-8")
     if inputs.everything:
@@ -183,6 +197,7 @@ def write(compared: Compared, directory: Path) -> None:
     """The summary, for the job and for the comment, and the outputs."""
     names = [code(os.environ[name].strip()) for name in ("BEFORE", "AFTER")]
     title = " ".join(os.environ["TITLE"].split()) or "Forgetting"
+    short = title if len(title) <= _TITLE else f"{title[:_TITLE]}… {hashlib.sha256(title.encode()).hexdigest()[:8]}"
     commit = event().get("pull_request", {}).get("head", {}).get("sha") or os.environ.get("GITHUB_SHA", "")
     about = [" → ".join(dict.fromkeys(names)), *([f"commit {commit[:12]}"] * bool(commit)), f"[log]({job_address()})"]
     heading = f"### {MARKS[compared.outcome]} {markdown(title)}: {compared.outcome}"
@@ -198,7 +213,7 @@ def write(compared: Compared, directory: Path) -> None:
         "summary": str(summary),
         "directory": str(directory),
         # Of a workflow's artifacts each has a name of its own, without these characters.
-        "artifact": re.sub(r'[":<>|*?\\/\x00-\x1f]+', "-", f"{title}, {os.environ.get('GITHUB_JOB', 'job')}"),
+        "artifact": re.sub(r'[":<>|*?\\/\x00-\x1f]+', "-", f"{short}, {os.environ.get('GITHUB_JOB', 'job')}"),
     }
     for name, value in outputs.items():
         set_output(name, value)
