@@ -93,16 +93,15 @@ def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArgument
 
 
 def _shown(arguments: CallbackArguments) -> str:
-    """What would be attached, in the form of a config; checked where that takes no seconds."""
+    """What would be attached, in the form of a config; checked as before a command."""
     import yaml
 
     from forget_callback.probes.load import load_probe
-    from forget_callback.runs.stopping import check_targets, stop_rules
-    from forget_callback.training.schedule import checked
 
-    checked(arguments.every)
-    probes = [load_probe(spec, limit=arguments.probe_limit) for spec in arguments.probes]
-    check_targets(stop_rules(arguments.stop), probes)
+    if arguments == type(arguments)():  # nothing was given, and a callback takes seconds to import
+        probes = [load_probe(spec) for spec in arguments.probes]
+    else:
+        probes = [*arguments.callback().settings.probes]
     lines = [f"probe {printable(one.name)}: {len(one)} items, fingerprint {one.fingerprint[:12]}" for one in probes]
     title = "Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with"
     return "\n".join([title, "", yaml.safe_dump(vars(arguments), sort_keys=False), *lines])

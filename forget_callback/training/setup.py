@@ -101,7 +101,7 @@ class Settings:
                 raise ValueError(f"evaluation_metrics: {unknown_metric(name, ALL_METRICS)}")
         if tokens is not None and (isinstance(tokens, bool) or not isinstance(tokens, Integral) or tokens < 1):
             raise ValueError(f"batch_tokens must be a whole number of 1 or more, or None, got {quoted(tokens)}")
-        if self.output_dir is not None and not isinstance(self.output_dir, str | os.PathLike):
+        if self.output_dir is not None and not (self.output_dir and isinstance(self.output_dir, str | os.PathLike)):
             raise ValueError(f"output_dir must be a path, or None for the Trainer's own, got {quoted(self.output_dir)}")
         _check_baseline(self.baseline)
         if self.log not in get_args(Log):

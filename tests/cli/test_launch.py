@@ -211,3 +211,37 @@ def test_help_shows_what_would_be_attached(run_cli, tmp_path):
     assert "probe b: 1 items, fingerprint" in out
     assert "builtin:facts" in run_cli("run", "--help")[1]
     assert "did you mean forgetting" in refused(run_cli, "run", "--stop", "forgeting>0.1", "--help")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "max_overhead: lots",
+        "max_overhead: .nan",
+        "log: [main]",
+        "on_error: ignore",
+        "upload: everything",
+        "baseline: 5",
+        "variants: {}",
+        "remote: 'no'",
+        "output_dir: 5",
+        "output_dir: ''",
+        "probe_limit: 0",
+        "probe_batch_tokens: many",
+        "evaluation_metrics: [nope]",
+        "every: epoch",
+    ],
+)
+def test_help_refuses_what_a_run_refuses(run_cli, tmp_path, wrong):
+    (tmp_path / "forget.yaml").write_text(f"probes: a.jsonl\n{wrong}")
+    said = refused(run_cli, "run", "--config", "forget.yaml", "--", "touch", "started")
+    assert refused(run_cli, "run", "--config", "forget.yaml", "--help") == said
+    assert wrong.split(":")[0].removeprefix("probe_") in said
+    assert not (tmp_path / "started").exists()
+
+
+def test_help_of_a_run_that_another_process_measures_loads_no_probe(run_cli, tmp_path):
+    """They may lie on the watcher's machine alone."""
+    (tmp_path / "forget.yaml").write_text("probes: elsewhere.jsonl\nremote: true")
+    code, out, _ = run_cli("run", "--config", "forget.yaml", "--help")
+    assert code == 0 and "- elsewhere.jsonl" in out
