@@ -18,6 +18,7 @@ from huggingface_hub import DatasetCard, EvalResult, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.tools.card_metadata import require_keys, require_results
 
 BEGIN = "<!-- forget-callback card: begin. What stands between these two comments is replaced by its next run. -->"
 END = "<!-- forget-callback card: end -->"
@@ -72,8 +73,10 @@ def merged(card: str, section: str, results: Sequence[EvalResult], *, name: str,
             text = f"---{newline}{metadata}{newline}---{newline}" + newline * bool(body)
         text += _with_section(body, section.replace("\n", newline), newline)
         check_card(text, results)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{file}: {printable(' '.join(str(error).split()))}; mend it, or give another card") from None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        deep = "its metadata are nested too deeply, or hold themselves"
+        said = deep if isinstance(error, RecursionError) else printable(" ".join(str(error).split()))
+        raise ValueError(f"{file}: {said}; mend it, or give another card") from None
     return Merged(bom + text, notes)
 
 
@@ -149,6 +152,7 @@ def _with_results(block: str, own: dict[str, Any], newline: str) -> tuple[str, t
     data = yaml.safe_load(block) or {}
     if not isinstance(data, dict):
         raise ValueError(f"its metadata must be keys with values, got {quoted(data)}")
+    require_keys(data)
     edit = _Edit(block, data, own, _expected(data, own), newline)
     lost = "comments may be lost, for it is written in a way that cannot be added to"
     for way, note in (
@@ -171,6 +175,7 @@ def _expected(data: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     usual = isinstance(index, list) and index and all(isinstance(one, dict) for one in index)
     if not usual or any(not isinstance(one.get("results") or [], list) for one in index):
         raise ValueError(f"its {_KEY} must be a list of models with a name and results each, got {quoted(index)}")
+    require_results(index, key=_KEY)
     first, place = index[0].get("results") or [], 0
     place = next((i for i, one in enumerate(first) if _is_own(one)), len(first))
     for model in index:
@@ -216,14 +221,14 @@ class _Edit:
         if _KEY not in self.data:
             indent = " " * (root.start_mark.column if root is not None else 0)
             return text + self._dumped({_KEY: [self.own]}, indent)
-        models = _value_in(root, _KEY).value
-        lists = [_value_in(model, "results") for model in models]
-        if any(not isinstance(node, yaml.SequenceNode) or node.flow_style for node in lists):
+        models = _value_in(root, _KEY)
+        lists = [_value_in(model, "results") for model in models.value] if self.data[_KEY] else []
+        if not lists or any(not isinstance(node, yaml.SequenceNode) or node.flow_style for node in lists):
             return None
         ours = [
             _span(text, node)
             for model, listed in zip(self.data[_KEY], lists)
-            for result, node in zip(model["results"], listed.value)
+            for result, node in zip(model.get("results") or [], listed.value)
             if _is_own(result)
         ]
         at = ours[0][0] if ours else _end(text, lists[0])

@@ -202,6 +202,56 @@ def test_a_card_that_is_none_is_refused(card, said):
     assert str(error.value).startswith("MY.md: ") and "\n" not in str(error.value)
 
 
+GOOD = "{task: {type: t}, dataset: {type: d, name: d}, metrics: [{type: a, value: 1}]%s}"
+INDEX = f"model-index:\n- name: x\n  results:\n  - {GOOD % ''}"
+
+
+@pytest.mark.parametrize(
+    "metadata, said",
+    [
+        ("license: mit\nno: no", "key False, which is no text.*in quotes"),
+        ("1.10: a", "key 1.1, which is no text"),
+        ("2024-01-01: a", "which is no text"),
+        ("tags: 5", "its key 'tags', 5"),
+        ("self: me", "its key 'self'"),
+        ("ignore_metadata_errors: true", "its key 'ignore_metadata_errors'"),
+        ("a: &x {b: *x}", "hold themselves"),
+        (f"a: {'[' * 3_000}", "nested too deeply"),
+        *(
+            (f"{INDEX}\n  - {result}", f"result 2 of 'x' in its model-index.*{why}")
+            for result, why in (
+                (GOOD % ", source: hello", "source"),
+                (GOOD % ", source: [a]", "source"),
+                (GOOD % ", source: {name: z}", "source_url"),
+                ("hello", "'hello'"),
+                ("null", "None"),
+                ("{task: {type: t}}", "no 'dataset'"),
+                ("{task: t, dataset: d, metrics: 5}", "metrics with type and value"),
+            )
+        ),
+    ],
+)
+def test_what_huggingface_hub_cannot_read_is_named(metadata, said):
+    with pytest.raises(ValueError, match=said) as error:
+        merged(f"---\n{metadata}\n---\n", "s", [result(0.1)], name="me", file="MY.md")
+    assert str(error.value).startswith("MY.md: ") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "metadata, notes",
+    [
+        ("model-index:", 1),
+        ("model-index: null # none yet", 1),
+        (f"{INDEX}\nmodel-index:\n- name: x\n  results:", 1),
+        ("date: 2024-01-01\nver: 1.10\nlanguage: no\n'no': no", 0),
+    ],
+)
+def test_unusual_metadata_are_kept(metadata, notes):
+    found = merged(f"---\n{metadata}\n---\n", "s", [result(0.1)], name="me")
+    assert len(found.notes) == notes and (notes or f"---\n{metadata}\n" in found.text)
+    assert [one.metric_value for one in ModelCard(found.text).data.eval_results] == [0.1]
+
+
 # ---- what a run says
 
 
