@@ -71,6 +71,7 @@ def watch(
         _require_served(served, load, device, batch_tokens)
     elif load:
         raise ValueError(f"--load {load!r} loads a checkpoint into a server; give --served URL too")
+    Store(target, writable=False).require_watched()
     if target.exists() or out is not None:
         require_writable(target, "--out" if out else "RUN", directory=True)
     given = [load_probe(with_include_path(spec, include_path), limit=limit) for spec in probe or ()]
@@ -99,6 +100,7 @@ def watch(
             pattern,
             store,
             make_scorer,
+            given=given,
             baseline=baseline,
             stop=rules,
             variants=variants,

@@ -61,6 +61,18 @@ class Recorded:
         """
         return self.manifest().get("watched") is True
 
+    def require_watched(self) -> None:
+        """That there is no record here which another than `watch` keeps.
+
+        Raises:
+            ValueError: If there is, or as `manifest`.
+        """
+        if self.exists and not self.watched:
+            raise ValueError(
+                f"{self.path} is a record that the training itself or another command keeps; give --out DIR for "
+                "the watcher's, or train with ForgetCallback(remote=True)"
+            )
+
     def incomplete(self, *, texts: bool = True) -> list[str]:
         """In which ways this record is not that of a whole run, a sentence each; none if it is.
 

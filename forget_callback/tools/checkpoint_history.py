@@ -122,7 +122,7 @@ class CheckpointHistory:
         self.monitor: ForgetMonitor | None = None
 
         def open_store() -> tuple[list[int], int | None]:
-            _require_same_probes(store, scorer.probes)
+            require_same_probes(store, scorer.probes)
             self.monitor = monitor = ForgetMonitor(
                 scorer.probes, store, trackers(), stop, log=log, upload=upload, training=training
             )
@@ -226,7 +226,7 @@ def _show(observation: Observation | None, first: bool, seen: Callable[[Observat
         raise observation.error
 
 
-def _require_same_probes(store: Store, probes: Sequence[Probe]) -> None:
+def require_same_probes(store: Store, probes: Sequence[Probe]) -> None:
     """The history of a store is that of all its probes: with some of them it would be written without the others."""
     if not store.exists:
         return

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import Row
 from forget_callback.runs.remote import Decision, RemoteTraining, read_decision, write_decision
 from forget_callback.runs.stopping import StopDecision, StopRule
@@ -66,6 +67,7 @@ class Watcher:
         pattern: Which directories in it are checkpoints.
         store: Where it is recorded.
         make_scorer: Makes what scores, once there is a checkpoint; with what the training says of itself.
+        given: Probes that a record which goes on must be of; none for those that it has.
         baseline: The model before training; None to find it out.
         stop: Rules that decide whether the training goes on, beside those that it was given itself.
         variants: When the further prompts are asked.
@@ -86,6 +88,7 @@ class Watcher:
         store: Store,
         make_scorer: Callable[[Checkpoint, RemoteTraining | None], ModelScorer],
         *,
+        given: Sequence[Probe] = (),
         baseline: str | None = None,
         stop: Sequence[StopRule] = (),
         variants: Variants = "all",
@@ -95,7 +98,7 @@ class Watcher:
         shown: Callable[[Observation, bool], object] = lambda observation, first: None,
         note: Callable[[str], object] = lambda text: None,
     ) -> None:
-        self._store, self._make_scorer, self._baseline = store, make_scorer, baseline
+        self._store, self._make_scorer, self._given, self._baseline = store, make_scorer, given, baseline
         self._stop, self._variants, self._trackers = tuple(stop), variants, trackers
         self._interval, self._shown, self._note = interval, shown, note
         self._run: WatchedRun | None = None
@@ -129,6 +132,7 @@ class Watcher:
         except KeyboardInterrupt:
             if rank() == 0:
                 self._finish(over=False)
+                self._note("interrupted; the same command goes on where it was")
             raise
         finally:
             self._store.close()
@@ -147,7 +151,7 @@ class Watcher:
                 self._score(todo)
             else:
                 self._score_whole(todo)
-                return on_main(partial(self._finish, over=todo.over))
+                return on_main(partial(self._end, over=todo.over))
 
     def _score(self, todo: Next) -> None:
         """Scores a checkpoint, and the baseline before the first; what is the matter with one ends nothing."""
@@ -161,9 +165,13 @@ class Watcher:
             on_main(lambda error=error: self.main.failed(todo, error))  # type: ignore[misc]
             return
         if not history.steps:
-            before = on_main(lambda: self._baseline or self.main.baseline(checkpoint))
+            zero = checkpoint.step == 0  # the model before training, unless another is given
+            before = on_main(lambda: self._baseline or (None if zero else self.main.baseline(checkpoint)))
             if before is not None:
                 self._record(history.add(baseline_of(before, checkpoint), variants=self._variants != "off"), "", True)
+                if zero:
+                    on_main(lambda: self._note(f"{Path(checkpoint.model).name} is not scored: --baseline is step 0"))
+                    return
         first = not history.steps
         # Which is the last is known of Trainers that end as planned; else its further prompts are asked at the end.
         variants = self._variants == "all" or (self._variants == "ends" and (first or todo.last))
@@ -191,26 +199,25 @@ class Watcher:
 
     def _open(self, checkpoint: Checkpoint) -> CheckpointHistory:
         training = on_main(lambda: self.main.training)
+        on_main(lambda: self.main.record.require_baseline(self._baseline))
         if self._scorer is None:
             self._scorer = self._make_scorer(checkpoint, training)
-        self._history = CheckpointHistory(
+        self._history = history = CheckpointHistory(
             self._scorer,
             self._store,
             training=None if training is not None else {"model": self._baseline},
             stop=self._rules(training),
             trackers=lambda: self._trackers(training),
-            **({} if training is None else {"log": training.log, "upload": training.upload}),  # type: ignore[arg-type]
+            **_logged(training),
         )
-        on_main(self._go_on)
-        return self._history
+        on_main(lambda: self._go_on(history.main))
+        return history
 
     def _rules(self, training: RemoteTraining | None) -> tuple[StopRule, ...]:
         return tuple(dict.fromkeys([*self._stop, *(() if training is None else training.stop)]))
 
-    def _go_on(self) -> None:
+    def _go_on(self, monitor: ForgetMonitor) -> None:
         """Where a record goes on: trackers get its curves, and the decision that a kill may have cost is made."""
-        assert self._history is not None
-        monitor = self._history.main
         if monitor.last_step is None:
             return
         for tracker in filter(lacks_curves, monitor.trackers):
@@ -259,9 +266,25 @@ class Watcher:
         except OSError as error:
             self._note(f"the decision could not be written to {home}: {reason(error)}")
 
-    def _finish(self, *, over: bool) -> Watched:
-        """Writes the page and how far the run is; on the main process."""
+    def _end(self, *, over: bool) -> Watched:
+        """Ends, on the main process; where nothing was scored, what was asked for is answered from the record."""
+        record, training = self.main.record, self.main.training
         monitor = None if self._history is None else self._history.monitor
+        if monitor is None and record.steps:
+            try:
+                record.require_probes(self._given)
+                record.require_baseline(self._baseline)
+                made = self._trackers(training), self._rules(training)
+                monitor = ForgetMonitor(self._store.probes(), self._store, *made, **_logged(training))
+                self._go_on(monitor)
+            except ValueError:
+                self.main.finish(over=over)  # the record is what it was
+                raise
+        return self._finish(over=over, monitor=monitor)
+
+    def _finish(self, *, over: bool, monitor: ForgetMonitor | None = None) -> Watched:
+        """Writes the page and how far the run is; on the main process."""
+        monitor = monitor or (None if self._history is None else self._history.monitor)
         record = self.main.record
         if monitor is None and record.steps:
             monitor = ForgetMonitor(self._store.probes(), self._store)
@@ -272,7 +295,13 @@ class Watcher:
         with contextlib.suppress(ValueError, OSError):
             decision = read_decision(self.main.home)
         rows = [] if monitor is None else monitor.last_rows
-        return Watched(sorted(record.steps), rows, record.left_out, over, self._failed, decision)
+        failed = self._failed or self.main.unfinished
+        return Watched(sorted(record.steps), rows, record.left_out, over, failed, decision)
+
+
+def _logged(training: RemoteTraining | None) -> dict[str, Any]:
+    """What the training was told about trackers."""
+    return {} if training is None else {"log": training.log, "upload": training.upload}
 
 
 def _free_memory() -> None:

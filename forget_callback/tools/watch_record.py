@@ -7,15 +7,19 @@ after a kill, and there is no second file that could say something else.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from forget_callback.probes.probe import PLAIN, Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.runs.manifest import RunState
 from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.remote import RemoteTraining
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.tools.checkpoint_history import require_same_probes
 from forget_callback.training.unmeasured import Unmeasured, reason
 
 # In the metadata of a snapshot: which checkpoint it is of.
@@ -46,7 +50,7 @@ class WatchRecord:
         self.earlier: set[str] = set()
         self.opened = False
         self._unmeasured = Unmeasured()
-        self._require_own()
+        store.require_watched()
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -72,7 +76,7 @@ class WatchRecord:
         """
         if not self.store.lock():
             raise ValueError(f"{self.store.path} is being written by another process; end that first, or give --out")
-        self._require_own()
+        self.store.require_watched()
         self.opened = True
         if self.store.exists:
             self._unmeasured = Unmeasured(self.store.run.not_measured, up_to=_FOREVER)
@@ -121,11 +125,44 @@ class WatchRecord:
             self._write(**({"status": "ended", "steps": max(known)} if over else {}))
         self.store.close()
 
-    def _require_own(self) -> None:
-        if self.store.exists and not self.store.watched:
+    def require_probes(self, given: Sequence[Probe]) -> None:
+        """That what is recorded, if anything, is of these probes.
+
+        Args:
+            given: As they were read, without a chat template; none to take those of the record.
+
+        Raises:
+            ValueError: If not.
+        """
+        if not given or not self.steps:
+            return
+        require_same_probes(self.store, given)
+        recorded = {own.name: own for own in self.store.probes()}
+        for probe in given:
+            own = recorded[probe.name]
+            bound = _bound_as(probe, own)
+            if (bound.fingerprint, bound.variant_fingerprints) != (own.fingerprint, own.variant_fingerprints):
+                raise ValueError(
+                    f"{self.store.path} holds another probe named {probe.name!r}: its items or settings differ from "
+                    "those of --probe; give the one of that record, or --out DIR for another"
+                )
+
+    def require_baseline(self, given: str | None) -> None:
+        """That what is recorded, if anything, is compared with this model; None to take that of the record.
+
+        Raises:
+            ValueError: If not.
+        """
+        if given is None or not self.steps:
+            return
+        first = min(self.steps)
+        name = next(iter(self.store.manifest()["probes"]))
+        own = None if self.steps[first] else self.store.read(name, first).metadata.get("model")
+        if own is None or (own != given and Path(own).resolve() != Path(given).resolve()):
+            compared = f"step {first}, the first checkpoint" if own is None else quoted(own)
             raise ValueError(
-                f"{self.store.path} is a record that the training itself or another command keeps; give --out DIR for "
-                "the watcher's, or train with ForgetCallback(remote=True)"
+                f"{self.store.path} is compared with {compared}, and --baseline is {quoted(given)}; leave that out to "
+                "go on as before, or give --out DIR for another record"
             )
 
     def _start(self, known: RemoteTraining | None) -> None:
@@ -151,6 +188,15 @@ class WatchRecord:
             self.store.set_run(not_measured=self.left_out, **changes)
         except OSError as error:
             self._note(f"the state of the run could not be written to {self.store.path}: {reason(error)}")
+
+
+def _bound_as(probe: Probe, own: Probe) -> Probe:
+    """A probe with the chat template that the recorded one was bound with."""
+    if probe.chat is False or probe.template:
+        return probe
+    if probe.chat is None and own.chat is False:
+        return replace(probe, **PLAIN)
+    return replace(probe, chat=True, template=own.template)
 
 
 def _digests(record: Recorded, probes: Sequence[str]) -> dict[int, str]:

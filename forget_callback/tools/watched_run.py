@@ -56,6 +56,7 @@ class WatchedRun:
 
     Attributes:
         record: What is recorded.
+        unfinished: At the end, why a checkpoint after all that are recorded has no numbers: it never became whole.
         training: What it says of itself, None where it says nothing.
 
     Raises:
@@ -78,11 +79,13 @@ class WatchedRun:
         self._arrivals = Arrivals(run, pattern, settle=settle, clock=clock)
         self.record = WatchRecord(store, self._note)
         self.training: RemoteTraining | None = None
+        self.unfinished = ""
         # Digests of checkpoints that are left out for good, and of those that could not be scored.
         self._left: set[str] = set()
         self._failed: set[str] = set()
         self._waiting: dict[str, Arrival] = {}
         self._said: set[str] = set()
+        self._idle = True  # nothing was scored yet
         self._end = ("", False)  # the last checkpoint that was dealt with, and whether training ends with it
         self._reopen: Callable[[], None] = lambda: None
         self._sign: object = None
@@ -128,6 +131,8 @@ class WatchedRun:
         if over or self._clock() - self._since >= self._patience:
             self._note_unfinished(found)
             self._note_foreign(found)
+            if over and self._idle:
+                self._note_idle()
             return Next("end", over=over)
         return Next("wait")
 
@@ -137,7 +142,7 @@ class WatchedRun:
 
     def seen(self) -> None:
         """Patience begins anew: scoring takes its time, in which nobody looked."""
-        self._since = self._clock()
+        self._since, self._idle = self._clock(), False
 
     def failed(self, todo: Next, error: Exception) -> str:
         """Notes that a checkpoint could not be scored; why, "" where rotation removed it meanwhile."""
@@ -285,7 +290,9 @@ class WatchedRun:
         for one in found:
             due = one.judged.kind == "unfinished" and self._is_own(one) and _step(one) not in {-1, *self.record.steps}
             if due and (before is None or _step(one) < before):
-                self._leave_out(one.step, one.name, f"it was never finished: {one.judged.why}")
+                why = f"it was never finished: {one.judged.why}"
+                self._leave_out(one.step, one.name, why)
+                self.unfinished = f"{one.name}: {why}" if before is None and _step(one) > self.record.last else ""
 
     def _note_foreign(self, found: Sequence[Arrival]) -> None:
         """Those that nobody converted; that they are skipped was said. Only at the end: converting takes its time."""
@@ -293,6 +300,16 @@ class WatchedRun:
         for one in found:
             if one.judged.kind == "foreign" and one.step is not None and one.step not in known:
                 self.record.leave_out(one.step, f"{one.name}: {one.judged.why}")
+
+    def _note_idle(self) -> None:
+        if self.training is not None and self.training.status != "training":
+            who = f"{self.home / TRAINING} says that its training has ended"
+        else:
+            who = "the last checkpoint is the one that its training ends with"
+        self._note(
+            f"nothing is left to score: {who}. A training that is still to begin here is not waited for, whatever "
+            "--patience: start it before the watcher, or give each run a directory of its own"
+        )
 
     def _has_ended(self, found: Sequence[Arrival]) -> bool:
         """Whether the run is over, and all that it left was dealt with."""

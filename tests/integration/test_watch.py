@@ -133,6 +133,44 @@ def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare
     assert (found["steps"], found["ended"], found["probes"].keys()) == (STEPS, True, ITEMS.keys())
 
 
+OTHERS = ["items", "name", "fewer", "wording", "baseline", "no baseline"]
+
+
+@pytest.mark.parametrize("other", [of_the_day(OTHERS), of_the_day(OTHERS[::-1])])
+def test_what_a_record_that_has_ended_was_not_made_with_is_an_error(world, bare, run_cli, tmp_path, other):
+    start = world / "in" / "start"
+    arrive(world, bare, 4, 6)
+    given = () if other == "no baseline" else ("--baseline", start)
+    assert run_cli("watch", bare, *probes(world), *QUICK, *given)[0] == 0
+    before = {file: file.read_bytes() for file in bare.rglob("*") if file.is_file()}
+    lines = (world / "choices.jsonl").read_text().splitlines()
+    name = "questions" if other == "name" else "choices"
+    lines = lines[:-1] if other == "items" else [line.replace("So ", "Thus ") for line in lines]
+    (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    asked = {
+        "baseline": (*probes(world), "--baseline", bare / "checkpoint-4"),
+        "no baseline": (*probes(world), "--baseline", start),
+        "fewer": probes(world)[:2],
+    }.get(other, ("--probe", tmp_path / f"{name}.jsonl", *probes(world)[2:]))
+    code, out, err = run_cli("watch", bare, *asked, *QUICK, "--format", "json")
+    assert (code, out) == (2, "") and str(bare / "forget") in err and "--out" in err, err
+    now = {file: file.read_bytes() for file in bare.rglob("*") if file.is_file()}
+    assert before == now, "the record is what it was"
+
+
+def test_rules_are_asked_of_a_record_that_has_ended(world, bare, run_cli):
+    arrive(world, bare, 2, 4, 6)
+    assert run_cli("watch", bare, *probes(world), *QUICK)[0] == 0 and not (bare / "forget" / "decision.json").exists()
+    for rule, action in (("drift>-1", "stop"), ("drift>2", "continue")):
+        code, out, err = run_cli("watch", bare, *QUICK, "--stop", rule, "--format", "json")
+        assert code == 0, err
+        assert checked(out, "watch")["decision"]["action"] == read_decision(bare).action == action
+    # A training that begins later is not waited for: that is said.
+    assert "nothing is left to score" in err and "--patience" in err and "a directory of its own" in err
+    code, _, err = run_cli("watch", bare, *QUICK, "--stop", "nothing/forgetting>0.1")
+    assert code == 2 and "'nothing' is not among" in err and Store(bare).run.status == "ended"
+
+
 def kill(process):
     """SIGKILL: nothing in it gets to say a word."""
     process.kill()
@@ -336,6 +374,27 @@ def test_one_that_stays_unfinished_is_a_gap_though_later_ones_are_whole(world, b
         assert Store(bare).steps(*ITEMS) == [step for step in STEPS if step != at]
 
 
+def test_a_last_one_that_is_never_finished_is_an_error(world, bare, run_cli):
+    arrive(world, bare, 2, 4)
+    cut(bare / "checkpoint-4" / "model.safetensors")
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
+    assert code == 2 and "the last checkpoint has no numbers: checkpoint-4: it was never finished: " in err
+    assert Store(bare).steps(*ITEMS) == [2] and list(gaps(Store(bare))) == [4]
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_checkpoint_of_step_0_is_the_baseline_unless_another_is_given(world, bare, run_cli, given):
+    as_step(world / "in" / "run" / "checkpoint-2", bare / "checkpoint-0")
+    arrive(world, bare, 4)
+    baseline = ("--baseline", world / "in" / "start") if given else ()
+    code, _, err = run_cli("watch", bare, *probes(world), *QUICK, *baseline)
+    store = Store(bare)
+    assert code == 0 and store.steps(*ITEMS) == [0, 4] and not gaps(store), err
+    assert ("checkpoint-0 is not scored: --baseline is step 0" in err) == given
+    model = store.read("choices", 0).metadata["model"]
+    assert Path(model) == (world / "in" / "start" if given else bare / "checkpoint-0")
+
+
 def test_one_that_is_damaged_is_a_gap_and_the_last_one_an_error(world, bare, run_cli):
     arrive(world, bare, 2, 4, 6)
     weights = bare / "checkpoint-4" / "model.safetensors"
@@ -519,6 +578,7 @@ def test_what_ends_it_early_leaves_a_whole_record(world, bare, run_cli):
         time.sleep(0.3)
         os.kill(watcher.pid, signal_)
         assert finish(watcher) == 130, "an end that was not the run's is no pass"
+        assert "goes on where it was" in (bare.parent / "watch.log").read_text()
         assert page.is_file() and Store(bare).run.status == "training"
         arrive(world, bare, at + 2)
     assert run_cli("watch", bare, *probes(world), *QUICK)[0] == 0
