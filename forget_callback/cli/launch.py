@@ -78,7 +78,7 @@ def run(
     if require and arguments.on_error == "warn":
         arguments = replace(arguments, on_error="refuse")
     say_spacing(*arguments.callback().settings.probes)  # what is wrong with them is wrong before anything is started
-    raise typer.Exit(_status(launch(command, arguments.absolute(), require=require), require=require))
+    raise typer.Exit(_status(launch(command, arguments.absolute(), require=require), arguments, require=require))
 
 
 def _arguments(config: Path | None, options: dict[str, Any]) -> CallbackArguments:
@@ -107,14 +107,16 @@ def _shown(arguments: CallbackArguments) -> str:
     return "\n".join([title, "", yaml.safe_dump(vars(arguments), sort_keys=False), *lines])
 
 
-def _status(found: Launched, *, require: bool) -> int:
+def _status(found: Launched, arguments: CallbackArguments, *, require: bool) -> int:
     """Says what was watched; the exit status of `run`."""
     for why in found.failed:
         note(f"forget-callback run: not attached: {printable(why)}")
     for why in found.unwatched:
         note(f"forget-callback run: not watched: {printable(why)}")
     if found.watched:
-        note(f"forget-callback run: watched {_counted(found.watched)}")
+        said = "had {} listen to forget-callback watch, which measures" if arguments.remote else "watched {}"
+        end = f"; the command ended with status {found.status}" if found.status else ""
+        note(f"forget-callback run: {said.format(_counted(found.watched))}{end}")
     elif not (found.failed or found.unwatched):
         note(f"forget-callback run: nothing was watched: {_why_nothing(found)}")
     if require and (found.failed or found.unwatched or not (found.watched or found.status)):

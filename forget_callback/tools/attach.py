@@ -70,7 +70,7 @@ def attach(
         return
     if _found.get(trainer) != "attached":  # some subclasses build a trainer twice over
         _found[trainer] = "attached"
-        _say("attached", name, "")
+        _say("attached", name, "", listens=callback.settings.remote)
 
 
 def began(handler: Any, state: TrainerState) -> None:
@@ -160,12 +160,16 @@ def _with(callback: TrainerCallback, callbacks: list[TrainerCallback]) -> list[T
     return [*callbacks[:at], callback, *callbacks[at:]]
 
 
-def _say(found: str, trainer: str, why: str) -> None:
-    """Says it on the main rank, and leaves it for the process that started the command."""
+def _say(found: str, trainer: str, why: str, *, listens: bool = False) -> None:
+    """Says it on the main rank, and leaves it for the process that started the command.
+
+    Args:
+        listens: Whether another process measures.
+    """
     if rank() > 0 and found != "failed":
         return
     said = {
-        "attached": f"watches {trainer}",
+        "attached": f"has {trainer} listen to forget-callback watch" if listens else f"watches {trainer}",
         "left out": f"leaves out {trainer}: {why}",
         "failed": f"NOT ATTACHED to {trainer}, no forgetting will be measured: {why}",
         "unwatched": f"NOT WATCHED, no forgetting is measured in the training of {trainer}: {why}",

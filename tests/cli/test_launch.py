@@ -146,6 +146,21 @@ def test_attached_is_not_watched(run_cli, tmp_path, option, what):
     assert err.count("not watched: Trainer: gone") == found.count("unwatched")
 
 
+@pytest.mark.parametrize(
+    "more, script, said",
+    [
+        ("", "exit 0", "watched 1 Trainer"),
+        ("", "kill -TERM $$", "watched 1 Trainer; the command ended with status 143"),
+        ("remote: true", "exit 0", "had 1 Trainer listen to forget-callback watch, which measures"),
+    ],
+)
+def test_the_last_line_claims_no_more_than_there_is(run_cli, tmp_path, more, script, said):
+    (tmp_path / "forget.yaml").write_text(f"probes: a.jsonl\n{more}")
+    (tmp_path / "1.json").write_text('{"found": "watched", "trainer": "Trainer", "why": "", "rank": 0}')
+    command = ["sh", "-c", f'cp 1.json "$FORGET_CALLBACK_REPORTS"; {script}']
+    assert run_cli("run", "--config", "forget.yaml", "--", *command)[2] == f"forget-callback run: {said}\n"
+
+
 def test_a_run_within_a_run_is_the_inner_ones(run_cli, tmp_path):
     inner = [sys.executable, "-m", "forget_callback", "run", "--probes", "b.jsonl", "--", sys.executable, "-c", SHOW]
     assert run_cli("run", "--probes", "a.jsonl", "--", *inner)[0] == 0

@@ -301,11 +301,12 @@ def test_a_training_that_lost_its_callback_is_not_watched(make_sft, below_run, m
     assert capsys.readouterr().err.count(said) == 1
 
 
-def test_a_training_that_listens_to_a_watcher_is_watched(make_sft, arguments, request):
+def test_a_training_that_listens_to_a_watcher_is_watched(make_sft, arguments, request, capsys):
     arguments |= {"remote": True}
     below_run = request.getfixturevalue("below_run")
     make_sft([], max_steps=1).train()
     assert [one["found"] for one in below_run()] == ["attached", "watched"]
+    assert "forget-callback run: has SFTTrainer listen to forget-callback watch\n" in capsys.readouterr().err
 
 
 def test_a_baseline_that_fails_is_a_training_that_is_not_watched(make_sft, arguments, request, monkeypatch):
