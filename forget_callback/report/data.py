@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.spacing import spacing_problem
 from forget_callback.report.differences import difference, runs_sentence, same_items
@@ -67,6 +68,7 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
         "trajectories": TRAJECTORIES,
         "columns": COLUMNS,
         "methods": METHODS,
+        "min_items": MIN_ITEMS,
         "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
         "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],
         "between": [] if pipeline else _between(read, names),

@@ -201,6 +201,57 @@ def test_the_map_shows_every_category(show, run):
     assert "no categories" in page.locator("#map-chart").inner_text()
 
 
+def test_what_a_few_items_cannot_show_is_said_and_not_drawn(show, tmp_path):
+    store = make_run(tmp_path / "few", [make_probe("facts", 10, kinds=("choice",), categories=7)])
+    page = show(write_report(store, tmp_path / "few.html"))
+    fit = page.get_by_label("Fit and forecast")
+    assert fit.is_disabled() and not fit.is_checked()
+    fit_note = page.locator("#curve-fit summary")
+    assert fit_note.inner_text() == "Why no curve is fitted"
+    page.locator("#curve-categories").get_by_text("topic-1").click()
+    until(page, "document.querySelector('#curve-chart').data.filter(t => t.mode === 'lines+markers').length === 2")
+    assert "see its fit" not in page.locator("#curve-note").inner_text(), "no category has one"
+    see(page, "map")
+    assert "no category has 30" in page.locator("#map-chart").inner_text()
+    assert page.evaluate("document.querySelector('#map-chart').data === undefined")
+    assert page.locator("#map-note").inner_text() == ""
+    page.locator("#map-controls select").select_option("accuracy_after")
+    assert len(chart(page, "map-chart")["traces"]) == 1, "raw answers are still there for who asks"
+    note = see(page, "category-numbers").locator(".note").inner_text()
+    assert note.startswith("No category's loss is significant (Holm-corrected") and "●" not in note
+
+
+def test_significant_losses_have_their_legend_and_a_map_without_change_says_so(show, tmp_path):
+    store = make_run(tmp_path / "lost", [make_probe("facts", 120, kinds=("choice",), categories=2)], lose=1.0)
+    page = show(write_report(store, tmp_path / "lost.html"))
+    assert any(any(found) for found in report_data([store])["runs"][0]["probes"][0]["significant"].values())
+    see(page, "map")
+    chart(page, "map-chart")
+    assert "significant losses (Holm" in page.locator("#map-note").inner_text()
+    assert see(page, "category-numbers").locator(".note").inner_text().startswith("●: significant loss")
+    probe = make_probe("facts", 10, kinds=("choice",))
+    store = Store(tmp_path / "same")
+    store.begin([probe])
+    for step in (0, 5):
+        given = {"category": [item.category for item in probe.items], "n_choices": probe.n_choices}
+        store.write(
+            Snapshot(
+                "facts",
+                probe.fingerprint,
+                step,
+                probe.ids,
+                np.ones(10),
+                choice=probe.answer,
+                answer=probe.answer,
+                **given,
+            )
+        )
+    page = show(write_report(store, tmp_path / "same.html"))
+    see(page, "map")
+    page.locator("#map-controls select").select_option("forgetting")
+    until(page, "document.querySelector('#map-chart').innerText.includes('0% in every category')")
+
+
 def ids(page):
     return page.locator("#item-table tbody .open").all_inner_texts()
 

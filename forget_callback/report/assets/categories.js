@@ -46,6 +46,9 @@ function drawMap() {
       return `<b>${shareOf(series, chosen.map, i)}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
     }),
   );
+  const marked = chosen.map === "knowledge_lost";
+  const empty = emptyMap(text, rows, values.flat().filter(isNumber), marked);
+  if (empty) return noMap(empty);
   const ground = colour("sunken");
   const warm = [[0, ground], [1, colour("lost")]], cool = [[0, ground], [1, colour("gained")]];
   const scale = {
@@ -61,7 +64,6 @@ function drawMap() {
   const height = Math.max(180, rows.length * (rows.length > 40 ? 16 : 24) + 70);
   const cells = { type: "heatmap", ...scale, hoverinfo: "text", hovertext: hover, xgap: run.steps.length > 60 ? 0 : 2, ygap: 2, hoverongaps: false };
   const colorbar = { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } };
-  const marked = chosen.map === "knowledge_lost";
   const sure = (name, i) => !marked || isSignificant(probe, name, i);
   const pick = (keep) => rows.map((name, r) => run.steps.map((_, i) => (keep(name, i) ? values[r][i] : null)));
   const traces = [{ ...cells, z: pick(sure), colorbar }];
@@ -79,13 +81,25 @@ function drawMap() {
   $("#map-chart").style.minHeight = `${height}px`;
   draw("#map-chart", traces, layout, `${text} of each category at each checkpoint; the table of categories has the last one`);
   const found = rows.filter((name) => isSignificant(probe, name, run.steps.length - 1)).length;
-  const holm = `Strong cells with a number or dot are significant losses (Holm-corrected over the ${count(rows.length)} categories of a checkpoint), pale ones are not. Significant at the last checkpoint: ${found ? plural(found, "category", "categories") : "none"}.`;
+  const everSure = rows.some((name) => run.steps.some((_, i) => isSignificant(probe, name, i)));
+  const none = `No category's loss is significant at any checkpoint (Holm-corrected over the ${count(rows.length)} categories of each): all cells are pale.`;
+  const holm = !everSure ? none : `Strong cells with a number or dot are significant losses (Holm-corrected over the ${count(rows.length)} categories of a checkpoint), pale ones are not. Significant at the last checkpoint: ${found ? plural(found, "category", "categories") : "none"}.`;
   replace($("#map-note"), `${marked ? holm : "Raw answers, guesses included: a single cell says little."} `, el("span", { class: "screen" }, "Hover for intervals; click a row for its items."));
   withPlotly().then(() => {
     const place = $("#map-chart");
     place.removeAllListeners?.("plotly_click");
     place.on("plotly_click", ({ points }) => showItems({ category: rows[points[0].y] }));
   });
+}
+
+/** Why a map of these cells would show nothing, "" if it shows something; with too few items no loss is significant. */
+function emptyMap(text, names, values, marked) {
+  if (!values.length) return `${text}: not known of any category.`;
+  const most = (name) => Math.max(...theProbe().series[name].n);
+  if (marked && names.every((name) => most(name) < report.min_items)) {
+    return `Too few items: no category has ${report.min_items} scored ones, and fewer do not tell how much was lost. The other metrics show raw answers.`;
+  }
+  return values.some((value) => value !== 0) ? "" : `${text}: 0% in every category at every checkpoint.`;
 }
 
 /** Whether the loss of a category at a checkpoint is significant among all categories of that checkpoint. */
@@ -191,5 +205,10 @@ function drawCategoryTable() {
     };
   });
   const head = [["category", ""], [`${lostText(probe.series[""]).toLowerCase()} [95%]`, "n"], ["gained", "n"], ["accuracy", "n"], ["forgetting (1→0)", "n"], ["backward transfer (0→1)", "n"], ["items", "n"]];
-  replace($("#category-table"), table(...withValues(head, rows)), el("p", { class: "note" }, raw ? "Raw answers to the first prompt, lucky guesses included: differences may be noise." : "●: significant loss (Holm-corrected over all categories). Differences among the others may be noise."));
+  const marked = names.some((name) => isSignificant(probe, name, probe.series[name].n.length - 1));
+  const legend = marked ? "●: significant loss (Holm-corrected over all categories). Differences among the others may be noise."
+    : raw ? "Raw answers to the first prompt, lucky guesses included: differences may be noise."
+    : !names.length ? null
+    : "No category's loss is significant (Holm-corrected over all categories). Differences may be noise.";
+  replace($("#category-table"), table(...withValues(head, rows)), legend && el("p", { class: "note" }, legend));
 }

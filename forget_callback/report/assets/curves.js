@@ -72,6 +72,7 @@ function curvesShown() {
 
 function curveControls() {
   const probe = theProbe();
+  const canFit = chosen.metric === "knowledge_lost" && chosen.categories.some(isFitted);
   const known = METRICS.map(([group, entries]) => [
     group,
     entries.filter(([name]) => name === "shares" || probe.series[""][name]),
@@ -82,7 +83,7 @@ function curveControls() {
     select("Over", [["", axesKnown().map((axis) => [axis, AXES[axis]])]], chosen.axis, (value) => { chosen.axis = value; refresh("curves"); }),
     taskControl(),
     checkbox("Log axis", chosen.log, (value) => { chosen.log = value; refresh("curves"); }),
-    checkbox("Fit and forecast", chosen.fit, (value) => { chosen.fit = value; refresh("curves"); }, { disabled: chosen.metric !== "knowledge_lost" }),
+    checkbox("Fit and forecast", chosen.fit && canFit, (value) => { chosen.fit = value; refresh("curves"); }, { disabled: !canFit }),
   );
 }
 
@@ -226,15 +227,19 @@ function lawOf({ family, parameters: { a, b, c, m, s, h } }) {
   return `a sigmoid, steepest at ${plural(Math.round(m), "sample")} (scale ${count(s)})`;
 }
 
+/** Whether the chosen run has a curve fitted for a category of the chosen probe. */
+const isFitted = (category) => theProbe().fits[category]?.reason === "";
+
 /** The fit of the chosen run and its only chosen category: band first, then curve; how to get one, and what there is to say. */
 function fitTraces() {
   const none = { traces: [], hint: "", note: "", most: 0 };
-  if (!chosen.fit || chosen.metric !== "knowledge_lost") return none;
-  if (chosen.categories.length > 1) return { ...none, hint: "Choose one category to see its fit and forecast." };
+  if (chosen.metric !== "knowledge_lost") return none;
+  if (chosen.categories.length > 1) return chosen.fit && chosen.categories.some(isFitted) ? { ...none, hint: "Choose one category to see its fit and forecast." } : none;
   const [category] = chosen.categories;
   const fit = theProbe().fits[category];
   if (!fit) return { ...none, hint: "No curve was fitted for this category: only the first 40 are." };
   if (fit.reason) return { ...none, note: `No fit: ${fit.reason}.` };
+  if (!chosen.fit) return none;
   if (chosen.axis !== "samples") return { ...none, hint: "The fit is over samples seen: choose that axis to see it." };
   const before = report.pipeline ? theRun().stage.samples_before ?? 0 : 0;
   const kept = fit.samples.map((_, i) => i).filter((i) => !chosen.log || fit.samples[i] + before > 0);
