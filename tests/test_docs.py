@@ -26,6 +26,7 @@ from forget_callback.probes.hub import ALL
 from forget_callback.probes.items import in_variant
 from forget_callback.probes.records import parse_item
 from forget_callback.runs.history import ALL_METRICS
+from forget_callback.tools.arguments import CallbackArguments
 from forget_callback.tools.recipe import Recipe
 from forget_callback.training.trackers import AXES
 
@@ -309,3 +310,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
             r"<(?:script|img|link)[^>]+(?:src|href)=[\"']?(https?:[^\"' >]+)", page.read_text(encoding="utf-8")
         )
         assert not [url for url in loaded if "github.com" not in url], "the site loads nothing from elsewhere"
+
+
+def test_the_keys_of_a_config_of_run_are_all_named():
+    (row,) = re.findall(r"(?m)^\| `--config FILE` \|.*$", (DOCS / "without-code.md").read_text(encoding="utf-8"))
+    assert set(CallbackArguments.__dataclass_fields__) <= set(re.findall(r"`(\w+)`", row))

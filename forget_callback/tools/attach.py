@@ -161,12 +161,12 @@ def _with(callback: TrainerCallback, callbacks: list[TrainerCallback]) -> list[T
 
 
 def _say(found: str, trainer: str, why: str, *, listens: bool = False) -> None:
-    """Says it on the main rank, and leaves it for the process that started the command.
+    """Says it on the main rank, and leaves it for the process that started the command, on each machine.
 
     Args:
         listens: Whether another process measures.
     """
-    if rank() > 0 and found != "failed":
+    if found != "failed" and int(os.environ.get("LOCAL_RANK", rank())) > 0:
         return
     said = {
         "attached": f"has {trainer} listen to forget-callback watch" if listens else f"watches {trainer}",

@@ -29,6 +29,7 @@ from trl import RewardConfig, RewardTrainer
 
 from forget_callback import ForgetCallback
 from forget_callback.probes.records import item_record
+from forget_callback.tools import attach
 from forget_callback.tools.hook import sitecustomize
 from forget_callback.training.baseline import Baseline
 from tests.integration.conftest import COMMON, weights_hash
@@ -307,6 +308,19 @@ def test_a_training_that_listens_to_a_watcher_is_watched(make_sft, arguments, re
     make_sft([], max_steps=1).train()
     assert [one["found"] for one in below_run()] == ["attached", "watched"]
     assert "forget-callback run: has SFTTrainer listen to forget-callback watch\n" in capsys.readouterr().err
+
+
+def test_each_machine_of_a_training_reports_to_the_command_that_was_started_there(
+    make_sft, below_run, monkeypatch, capsys
+):
+    """The main rank is on one of them, and `run --require` on the others would find that nothing was watched."""
+    monkeypatch.setattr(attach, "rank", lambda: 8)
+    trainer = make_sft([], max_steps=1)
+    assert below_run() == []
+    monkeypatch.setenv("LOCAL_RANK", "0")  # the first one of its machine
+    trainer.train()
+    assert [(one["found"], one["rank"]) for one in below_run()] == [("watched", 8)]
+    assert "forget-callback run" not in capsys.readouterr().err
 
 
 def test_a_baseline_that_fails_is_a_training_that_is_not_watched(make_sft, arguments, request, monkeypatch):
