@@ -19,6 +19,8 @@ collect_ignore = [
     "slow_script.py",
     "soak.py",
     "train_script.py",
+    "trl_script.py",
+    "unequal_script.py",
     "watched_script.py",
 ]  # doctest collection would run it
 

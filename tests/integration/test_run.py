@@ -1,45 +1,81 @@
 """`forget-callback run` for real: a command of processes that are started anew, without a line of ours in its script.
 
-The history is that of the callback in code, item by item, and the weights are those of neither.
+The history is that of the callback in code, item by item, and the weights are those of neither. A script with a Trainer
+is always run; TRL's own commands, and several ranks, take a minute: another one every day.
 """
 
+import datetime
+import faulthandler
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+import trl.scripts
+import yaml
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from forget_callback.probes.records import item_record
 from tests.forked import finish, start
 
 HERE = Path(__file__).parent
+SCRIPTS = Path(trl.scripts.__file__).parent
+SCRIPT = HERE / "trl_script.py"
+BIN = Path(sys.executable).parent
+TWO = [str(BIN / "torchrun"), "--standalone", "--nproc_per_node", "2"]
+ENVIRONMENT = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
+COMMON = {"learning_rate": 1e-2, "use_cpu": True, "bf16": False, "report_to": "none", "logging_steps": 1}
+COMMON |= {"save_strategy": "no", "eval_strategy": "no", "disable_tqdm": True, "per_device_train_batch_size": 2}
+CONFIGS = {
+    "sft": {**COMMON, "max_steps": 4},
+    "grpo": {**COMMON, "max_steps": 3, "num_generations": 2, "max_completion_length": 6, "beta": 0.1},
+}
+REWARD = "def length(completions, **_):\n    return [float(len(one[0]['content'])) for one in completions]\n"
 
 
 @pytest.fixture
 def here(tmp_path, tokenizer, probe, monkeypatch):
-    """A directory with a model that AutoTokenizer reads, data and a probe."""
+    """A directory with a model that AutoTokenizer reads, data, TRL's configs and a probe."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     torch.manual_seed(0)
     config = LlamaConfig(vocab_size=len(tokenizer), attention_dropout=0.1, pad_token_id=0, bos_token_id=None, **sizes)
     LlamaForCausalLM(config).save_pretrained("model")
     tokenizer.save_pretrained("model")
-    Path("data.jsonl").write_text("".join(f'{{"text": "{i} is the fox, {i + 1} is not."}}\n' for i in range(16)))
-    paths = [str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
+    rows = {
+        "sft": [{"text": f"{i} is the fox of the hill, and {i + 1} is not."} for i in range(16)],
+        "grpo": [{"prompt": [{"role": "user", "content": f"Who is {i}?"}]} for i in range(16)],
+    }
+    for method, config in CONFIGS.items():
+        Path(method).mkdir()
+        Path(method, "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[method]))
+        more = {"reward_funcs": ["rewards.length"]} if method == "grpo" else {}
+        given = {"model_name_or_path": "model", "dataset_name": method, **config, **more}
+        Path(f"{method}.yaml").write_text(yaml.safe_dump(given))
+    Path("rewards.py").write_text(REWARD)
+    paths = [str(tmp_path), str(HERE.parents[1]), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.syspath_prepend(str(tmp_path))
     Path("mini.jsonl").write_text("".join(json.dumps(item_record(item)) + "\n" for item in probe.items))
     Path("forget.yaml").write_text("probes: mini.jsonl\nevery: 1\n")
     return tmp_path
 
 
-def ended(*words):
-    process = start(*words, err="err.txt")
-    assert finish(process, seconds=300) == 0, Path("err.txt").read_text()[-3000:]
+def ended(*words, processes=1):
+    """What `python WORDS...` or torchrun does, to its end; one that hangs is killed and says where it stood."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", f"{processes}"]
+    process = start(*torchrun * (processes > 1), *words, err="err.txt", before=faulthandler.enable)
+    try:
+        status = finish(process, seconds=150)
+    except AssertionError as hangs:
+        status = hangs
+    assert status == 0, f"{words}: {status}\n{Path('err.txt').read_text()[-20_000:]}"
 
 
 def under_run(command):
@@ -62,7 +98,7 @@ def check_same(trainer, said):
 
 def test_a_script_with_a_trainer(here):
     script = HERE / "run_script.py"
-    data = ["model", "data.jsonl"]
+    data = ["model", "sft/train.jsonl"]
     ended(script, *data, "neither")
     ended(script, *data, "code", "mini.jsonl")
     check_same("Trainer", under_run([sys.executable, str(script), *data, "run"]))
@@ -81,9 +117,45 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_a_script_that_takes_the_callback_out_is_not_watched_which_is_no_success_where_required(here):
-    command = [sys.executable, "-c", LOSES_IT, str(HERE / "run_script.py"), "model", "data.jsonl", "run"]
+    command = [sys.executable, "-c", LOSES_IT, str(HERE / "run_script.py"), "model", "sft/train.jsonl", "run"]
     words = ["-m", "forget_callback", "run", "--config", "forget.yaml", "--require", "--", *command]
     assert finish(start(*words, err="err.txt"), seconds=300) == 2
     said = [line for line in Path("err.txt").read_text().splitlines() if line.startswith("forget-callback run: ")]
     assert said[-1] == "forget-callback run: not watched: Trainer: it has no ForgetCallback any more"
     assert not Path("run", "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_rank_that_cannot_attach_keeps_no_other_waiting(here, monkeypatch, required):
+    """Training goes on without us on all of them, or ends on all."""
+    if required:
+        monkeypatch.setenv("FORGET_CALLBACK_REQUIRE", "1")
+    process = start(HERE / "unequal_script.py", "model", "sft/train.jsonl", "out", err="err.txt", processes=2)
+    status, said = finish(process), Path("err.txt").read_text()
+    assert (status == 0) != required, said
+    assert Path("out", "model.safetensors").exists() != required
+    if not required:
+        assert len(re.findall("^NOT WATCHED: ", said, re.MULTILINE)) == 2, "as training starts, and again at its end"
+        assert said.count("forget-callback run: NOT WATCHED, ") == 1
+        assert "rank 1: ValueError: " in said and "gone.jsonl" in said
+
+
+PARTS = {
+    "trl sft": ("sft", 1, [str(BIN / "trl"), "sft"]),
+    "trl grpo": ("grpo", 1, [str(BIN / "trl"), "grpo"]),
+    "trl sft on two ranks": ("sft", 2, [*TWO, str(SCRIPT), "sft", ""]),
+    "trl grpo on two ranks": ("grpo", 2, [*TWO, str(SCRIPT), "grpo", ""]),
+    "accelerate launch": ("sft", 1, [str(BIN / "accelerate"), "launch", "--cpu", str(SCRIPTS / "sft.py")]),
+}
+TODAY = [*PARTS][datetime.date.today().toordinal() % len(PARTS)]
+
+
+@pytest.mark.parametrize("part", PARTS if os.environ.get("ALL_PARTS") else [TODAY])
+def test_the_command_of_the_day(here, part):
+    """All of them with ALL_PARTS=1; two ranks run TRL's script to where it has saved the model, as SCRIPT says."""
+    method, processes, command = PARTS[part]
+    plain = [SCRIPTS / f"{method}.py"] if processes == 1 else [SCRIPT, method, ""]
+    words = ["--config", f"{method}.yaml", "--output_dir"]
+    ended(*plain, *words, "neither", processes=processes)
+    ended(SCRIPT, method, "mini.jsonl", *words, "code", processes=processes)
+    check_same(f"{method.upper()}Trainer", under_run([*command, *words, "run"]))
