@@ -37,7 +37,7 @@ def watch(
     ] = None,
     pattern: Annotated[str, typer.Option(help="Which directories in it are checkpoints.")] = "checkpoint-*",
     patience: Annotated[float, typer.Option(min=0, help="Seconds without a new checkpoint after which to end.")] = 7200,
-    interval: Annotated[float, typer.Option(min=0.01, help="Seconds between two looks at the disk.")] = 10,
+    interval: Annotated[float, typer.Option(min=0.01, max=86_400, help="Seconds between two looks at the disk.")] = 10,
     stop: Annotated[
         list[str] | None, typer.Option(metavar="RULE", help="METRIC>VALUE at which training should stop; repeatable.")
     ] = None,
@@ -145,7 +145,7 @@ def _require_place(device: str | None, served: str | None, processes: int) -> No
         raise ValueError(f"{what} goes with one process; under torchrun each process has a device of its own")
     if device is not None:
         try:
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # of "meta", which holds no numbers, an error
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"--device {device!r} is not there: {str(error).splitlines()[0]}") from None
 

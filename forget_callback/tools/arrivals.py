@@ -84,6 +84,15 @@ class Arrivals:
                 continue
         return sorted(found, key=lambda one: (one.step is None, one.step or 0, one.name))
 
+    def would_take(self, path: Path) -> bool:
+        """Whether a path lies in a directory that would be taken for a checkpoint."""
+        within = path.resolve()
+        if not within.is_relative_to(self._run.resolve()):
+            return False
+        parts = within.relative_to(self._run.resolve()).parts
+        depth = len(PurePosixPath(self._pattern).parts)
+        return len(parts) >= depth and parts[0] != "forget" and PurePosixPath(*parts[:depth]).match(self._pattern)
+
     def done(self, arrival: Arrival) -> None:
         """Need not be listed again unless its weights or state change."""
         self._done[arrival.name] = arrival, _stamp(arrival)

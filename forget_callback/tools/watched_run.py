@@ -60,7 +60,7 @@ class WatchedRun:
         training: What it says of itself, None where it says nothing.
 
     Raises:
-        ValueError: If the store holds the record of something else.
+        ValueError: If the store holds the record of something else, or lies where checkpoints are looked for.
     """
 
     def __init__(
@@ -77,6 +77,10 @@ class WatchedRun:
         self._run, self._say = run, note
         self._patience, self._settle, self._clock = patience, settle, clock
         self._arrivals = Arrivals(run, pattern, settle=settle, clock=clock)
+        if self._arrivals.would_take(store.path):
+            raise ValueError(
+                f"{store.path.parent} is where --pattern {pattern!r} looks for checkpoints; give another --out"
+            )
         self.record = WatchRecord(store, self._note)
         self.training: RemoteTraining | None = None
         self.unfinished = ""

@@ -100,6 +100,12 @@ def test_pages_need_two_more(sides, tmp_path):
     assert (code, err.splitlines()[-1]) == (2, f"error: this needs jinja2, which is not installed: {install}")
 
 
+def test_watch_refuses_the_record_of_another_before_it_loads_what_scores(sides):
+    ((code, out, err),), loaded = few(FOR_COMPARE, [("watch", sides["run"][0])])
+    assert (code, out) == (2, "") and "is a record that the training itself or another command keeps" in err
+    assert not loaded & TRAINING
+
+
 def test_none_of_the_few_comes_with_the_others():
     for name in FOR_COMPARE + FOR_PAGES:
         assert name not in closure({*FOR_COMPARE, *FOR_PAGES} - {name})

@@ -671,6 +671,10 @@ def test_adapters_are_scored_on_the_base_that_they_name(world, run_cli, tmp_path
         (("--stop", "forgetting"), "METRIC>VALUE"),
         (("--stop", "nothing/forgetting>0.1"), "'nothing' is not among"),
         (("--device", "cuda:7"), "--device 'cuda:7' is not there"),
+        (("--device", "meta"), "--device 'meta' is not there"),
+        (("--interval", "inf"), "'--interval': Input should be less than or equal to 86400"),
+        (("--out", "bare/checkpoint-9"), "is where --pattern 'checkpoint-*' looks for checkpoints; give another --out"),
+        (("--out", "bare/checkpoint-9/own"), "is where --pattern 'checkpoint-*' looks for checkpoints"),
         (("--load", "reload {checkpoint}"), "give --served URL too"),
         (("--served", "http://localhost:1/v1#m"), "would be asked the same model each time"),
         (("--served", "http://localhost:1/v1#{checkpoint}", "--device", "cpu"), "with --served the server decides"),
@@ -678,7 +682,7 @@ def test_adapters_are_scored_on_the_base_that_they_name(world, run_cli, tmp_path
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_waited_for(world, bare, run_cli, arguments, message):
-    begun = time.monotonic()
+    begun, arguments = time.monotonic(), [word.replace("bare/", f"{bare}/") for word in arguments]
     code, out, err = run_cli("watch", bare, *probes(world), "--patience", 600, *arguments)
     assert (code, out) == (2, "") and message in err and time.monotonic() - begun < 60
     assert not (bare / "forget").exists()
