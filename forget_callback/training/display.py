@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from itertools import groupby
+from operator import methodcaller
 from pathlib import Path
 
 import pandas as pd
@@ -64,10 +64,10 @@ class Display:
                 with guarded("showing what changed"):
                     changes = self._changes(history, snapshots, shown=shown)
             for tracker in self.trackers:
-                acts = [partial(tracker.log, logged)]
+                acts = [methodcaller("log", logged)]
                 if changes is not None and isinstance(tracker, Gallery):
-                    acts.insert(0, partial(tracker.show, history.rows, changes))
-                _each(type(tracker).__name__, acts)
+                    acts.insert(0, methodcaller("show", history.rows, changes))
+                _each(tracker, acts)
 
     def _changes(self, history: History, snapshots: Sequence[Snapshot], *, shown: bool) -> pd.DataFrame:
         """The items that changed, as far as they may leave the machine."""
@@ -105,16 +105,16 @@ def guarded(what: str) -> Iterator[None]:
         _log(what, str(error))
 
 
-def _each(what: str, acts: Iterable[Callable[[], object]]) -> None:
-    """Does all of these, whichever fail, and logs that in one line."""
+def _each(tracker: Tracker, acts: Iterable[Callable[[Tracker], object]]) -> None:
+    """Does all of these with a tracker, whichever fail, and logs that in one line."""
     found = []
     for act in acts:
         try:
-            act()
+            act(tracker)
         except Exception as error:
             found.append(str(error))
     if found:
-        _log(what, "; ".join(dict.fromkeys(found)))
+        _log(type(tracker).__name__, "; ".join(dict.fromkeys(found)))
 
 
 def _log(what: str, why: str) -> None:

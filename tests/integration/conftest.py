@@ -7,7 +7,6 @@ import pytest
 import torch
 import wandb
 from datasets import Dataset
-from playwright.sync_api import sync_playwright
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
@@ -127,6 +126,8 @@ def wandb_offline(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium, without a window."""
+    from playwright.sync_api import sync_playwright  # of `dev` alone; most tests here do with `test`
+
     with sync_playwright() as started:
         found = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield found

@@ -39,8 +39,11 @@ MAY_BE_MISSING |= {"stage_forgetting", "stage_backward_transfer", "stage_knowled
 def records(run):
     """Every record of the offline run in a directory."""
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
-    return [json.loads(line) for line in lines]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    if "No such command" in done.stderr:
+        pytest.skip(f"wandb {wandb.__version__} has no command that reads an offline run back")
+    done.check_returncode()
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe, wandb_offline):
