@@ -10,16 +10,14 @@ import contextlib
 import json
 import os
 import shutil
-import signal
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from forget_callback.probes.quoting import quoted
 from forget_callback.tools.arguments import ENVIRONMENT, CallbackArguments
+from forget_callback.tools.signals import run_command
 
 HOOK = Path(__file__).with_name("hook")
 REPORTS = "FORGET_CALLBACK_REPORTS"  # the directory where processes say what they attached, and what was watched
@@ -65,7 +63,7 @@ def launch(command: Sequence[str], arguments: CallbackArguments, *, require: boo
     with tempfile.TemporaryDirectory(prefix="forget-callback-", ignore_cleanup_errors=True) as directory:
         reports = Path(directory)
         environment = environment_of(arguments, os.environ, reports=reports, require=require)
-        status = _run(command, environment)
+        status = run_command(command, environment)
         outer = os.environ.get(REPORTS)  # of a `forget-callback run` that started this one
         if outer is not None:
             with contextlib.suppress(OSError):
@@ -83,61 +81,6 @@ def environment_of(
         paths = []
     own = {ENVIRONMENT: arguments.as_json(), REPORTS: str(reports), **({REQUIRE: "1"} if require else {})}
     return {**found, **own, "PYTHONPATH": os.pathsep.join([str(HOOK), *paths])}
-
-
-def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """The exit status of a command, as a shell has it."""
-    passing = _PassedOn()
-    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, passing) for number in heard}
-    try:
-        process = subprocess.Popen(command, env=dict(environment))
-        passing.to(process)
-        status = process.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-    return status if status >= 0 else 128 - status
-
-
-class _PassedOn:
-    """A handler that passes signals on to a process, also those that come before there is one.
-
-    careful: Ctrl-C goes to all processes of the terminal's foreground, the command among them; passed on it would come
-    twice, and a training that saves at the first one is ended by the second.
-    """
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
-
-    def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self._process is None:
-            self._early.append(number)
-        elif number != signal.SIGINT or not _in_foreground():
-            self._process.send_signal(number)
-
-    def to(self, process: subprocess.Popen[bytes]) -> None:
-        """Passes on to this process what came and what comes."""
-        self._process = process
-        for number in self._early:
-            process.send_signal(number)
-
-
-def _in_foreground() -> bool:
-    """Whether this process belongs to the foreground of a terminal."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY)
-    except OSError:
-        return False
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    except OSError:
-        return False
-    finally:
-        os.close(terminal)
 
 
 def _launched(status: int, reports: Path) -> Launched:

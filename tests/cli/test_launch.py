@@ -190,25 +190,83 @@ def wait_for(file, process):
         time.sleep(0.02)
 
 
+SAVES = (  # at each signal, and ends a while after the first
+    'for name in INT TERM USR1; do trap "echo $name >> heard" $name; done; touch ready; '
+    "while [ ! -e heard ]; do sleep 0.05; done; sleep 1.2; exit 7"
+)
+
+
 def own_terminal(name):
     """Makes a terminal that of this process, with the process in its foreground."""
     os.setsid()
     fcntl.ioctl(os.open(name, os.O_RDWR), termios.TIOCSCTTY, 0)
 
 
-def test_the_keys_of_a_terminal_come_once(tmp_path):
-    """The terminal itself sends Ctrl-C to the command as well: twice would end one that saves at the first."""
-    keyboard, terminal = os.openpty()
-    trap = "trap 'echo x >> heard; sleep 0.3; exit 7' INT; touch ready; while :; do sleep 0.05; done"
-    words = ["-m", "forget_callback", "run", "--probes", "a.jsonl", "--", "sh", "-c", trap]
-    before = functools.partial(own_terminal, os.ttyname(terminal))
+def watched(tmp_path, script, before):
+    """`run` with a script that is ready."""
+    words = ["-m", "forget_callback", "run", "--probes", "a.jsonl", "--", "sh", "-c", script]
     process = start(*words, directory=tmp_path, err=tmp_path / "err", before=before)
     wait_for(tmp_path / "ready", process)
-    os.write(keyboard, b"\x03")
+    return process
+
+
+@pytest.fixture
+def terminal():
+    """The file descriptors of a keyboard and of its terminal."""
+    pair = os.openpty()
+    yield pair
+    for one in pair:
+        os.close(one)
+
+
+def test_the_keys_of_a_terminal_come_once(tmp_path, terminal):
+    """The terminal itself sends Ctrl-C to the command as well: twice would end one that saves at the first."""
+    process = watched(tmp_path, SAVES, functools.partial(own_terminal, os.ttyname(terminal[1])))
+    os.write(terminal[0], b"\x03")
     assert finish(process) == 7
-    assert (tmp_path / "heard").read_text() == "x\n"
-    os.close(keyboard)
-    os.close(terminal)
+    assert (tmp_path / "heard").read_text() == "INT\n"
+
+
+def test_a_signal_to_the_process_alone_reaches_the_command_in_a_terminal_too(tmp_path, terminal):
+    process = watched(tmp_path, SAVES, functools.partial(own_terminal, os.ttyname(terminal[1])))
+    os.kill(process.pid, signal.SIGINT)
+    assert finish(process) == 7
+    assert (tmp_path / "heard").read_text() == "INT\n"
+
+
+@pytest.mark.parametrize("to_process_too", [False, True])
+def test_a_signal_to_the_process_group_comes_once(tmp_path, to_process_too):
+    """As schedulers and ``kill -- -PGID`` send it; `timeout` sends it to the process and then to the group."""
+    process = watched(tmp_path, SAVES, os.setpgrp)
+    if to_process_too:
+        os.kill(process.pid, signal.SIGTERM)
+    else:  # the command acts on the first one before it could get a second
+        os.kill(process.pid, signal.SIGSTOP)
+    os.killpg(process.pid, signal.SIGTERM)
+    wait_for(tmp_path / "heard", process)
+    os.kill(process.pid, signal.SIGCONT)
+    assert finish(process) == 7
+    assert (tmp_path / "heard").read_text() == "TERM\n"
+
+
+def test_signals_after_one_another_all_come(tmp_path):
+    """To the group, to the process, and to the group again; the last one ends the command and nothing is left."""
+    script = "trap 'echo TERM >> heard' TERM; trap 'echo USR1 >> heard' USR1; trap 'exit 9' INT; touch ready; "
+    process = watched(tmp_path, f"{script}while :; do sleep 0.05; done", os.setpgrp)
+    for send, number, heard in (
+        (os.killpg, signal.SIGTERM, "TERM\n"),
+        (os.kill, signal.SIGUSR1, "TERM\nUSR1\n"),
+        (os.killpg, signal.SIGINT, None),
+    ):
+        send(process.pid, number)
+        while heard is not None and (not (tmp_path / "heard").exists() or (tmp_path / "heard").read_text() != heard):
+            assert process.exitcode is None
+            time.sleep(0.02)
+        time.sleep(0.6)
+    assert finish(process) == 9
+    assert (tmp_path / "heard").read_text() == "TERM\nUSR1\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
 
 
 def test_help_shows_what_would_be_attached(run_cli, tmp_path):
