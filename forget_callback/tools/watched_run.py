@@ -221,7 +221,7 @@ class WatchedRun:
         if one.step == 0 and 0 in self.record.steps:  # the baseline
             return False
         if not self._is_own(one):
-            self._leave_out(None, one.name, "it is of an earlier training in this directory", digest=one.digest)
+            self._leave_out(None, one.name, f"it is of another training than {TRAINING} names", digest=one.digest)
             return False
         return True
 

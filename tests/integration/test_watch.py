@@ -461,7 +461,7 @@ def test_checkpoints_of_before_are_not_those_of_a_training_that_listens(
     write_training(bare, now)
     code, _, err = run_cli("watch", bare, *probes(world), *QUICK)
     assert code == (0 if scored else 2) and "nothing new came for 2 s" in err, err
-    assert "checkpoint-6 is left out: it is of an earlier training in this directory" in err
+    assert "checkpoint-6 is left out: it is of another training than training.json names" in err
     store = Store(bare)
     assert (store.run.id, store.run.status, store.steps(*ITEMS)) == ("a1", "training", scored)
     assert "training has not ended" in store.incomplete()[0]
