@@ -35,7 +35,9 @@ def card(
     runs: Annotated[
         list[str], typer.Argument(metavar="RUN", help="RUN, RUN@STEP, or logs of one model's checkpoints in order.")
     ],
-    model_card: Annotated[Path | None, typer.Option(help="The model's README.md; by default that on the hub.")] = None,
+    model_card: Annotated[
+        Path | None, typer.Option(help="The model's README.md, new or not; by default the hub's.")
+    ] = None,
     repo: Annotated[str | None, typer.Option(help="The model's repository on the hub, such as me/model.")] = None,
     dataset: Annotated[str | None, typer.Option(help="That of the snapshots; by default REPO-forgetting.")] = None,
     upload: Annotated[Literal["metrics", "all", "none"], UploadOption] = "metrics",
@@ -72,7 +74,10 @@ def card(
         if format == "json":
             print_json("card", draft.result() | {"written": written, "pushed": pushed})
             return
-        _show(draft)
+        if not written:
+            _show(draft)
+        elif draft.before == draft.after:
+            print("the card stays as it is")
     for path in written:
         print(f"written: {printable(str(path))}")
     for url in pushed:
@@ -97,13 +102,6 @@ class _Asked:
     allow_incomplete: bool
 
     @property
-    def name(self) -> str:
-        """Of the model, for a card that names none."""
-        if self.repo is not None:
-            return self.repo.rpartition("/")[2]
-        return "this model" if self.model_card is None else self.model_card.resolve().parent.name or "this model"
-
-    @property
     def dataset_repo(self) -> str:
         """Where the dataset is or will be on the hub, "" for nowhere."""
         return "" if self.upload == "none" else self.dataset or (f"{self.repo}-forgetting" if self.repo else "")
@@ -114,16 +112,18 @@ class _Draft:
     """All that would be written.
 
     Attributes:
-        before: The card as it is.
+        name: Of the model, for a card that names none.
+        before: The card as it is, None where there is none.
         after: The card as it would be.
         folder: Where the files of the dataset are.
     """
 
     asked: _Asked
     found: Passport
+    name: str
     section: str
     results: list[EvalResult]
-    before: str
+    before: str | None
     after: str
     folder: Path
     files: Sequence[Path]
@@ -155,7 +155,7 @@ class _Draft:
             "probes": {one.probe: {"verdict": one.verdict, "headline": one.sentence} for one in found.headlines},
             "badge": {"label": shown.label, "value": shown.value, "tone": shown.tone, "title": shown.title},
             "section": self.section,
-            "model_index": eval_results_to_model_index(self.asked.name, self.results),
+            "model_index": eval_results_to_model_index(self.name, self.results),
             "card": self.after,
             "dataset": {"repo": self.asked.dataset_repo or None, "files": self.sizes},
         }
@@ -169,10 +169,11 @@ def _draft(runs: Sequence[str], asked: _Asked, directory: Path) -> _Draft:
 
     texts, repo = asked.upload == "all", asked.dataset_repo
     found = passport(_source(runs, directory), allow_incomplete=asked.allow_incomplete, texts=texts)
-    own, text = results(found, dataset=repo), section(found, dataset=dataset_link(repo))
+    own, text = results(found, dataset=repo), section(found, dataset=dataset_link(repo), repo=asked.repo or "")
     before, file, others = _card_before(asked)
-    after = merged(before, text, own, name=asked.name, file=file)
-    if others and merged(others, text, own, name=asked.name, file="the card on the hub").text != after.text:
+    name = _name(asked, found, before or "")
+    after = merged(before or "", text, own, name=name, file=file)
+    if others and merged(others, text, own, name=name, file="the card on the hub").text != after.text:
         raise ValueError(
             f"{file} and the card that {asked.repo} has on the hub differ, and --push would undo what was changed "
             "there: leave --model-card out to put the section into the card on the hub, or send yours first"
@@ -181,7 +182,21 @@ def _draft(runs: Sequence[str], asked: _Asked, directory: Path) -> _Draft:
         note(f"{file}: {line}")
     folder = directory / "dataset"
     files = [] if asked.upload == "none" else write_dataset(found, folder)
-    return _Draft(asked, found, text, own, before, after.text, folder, files)
+    return _Draft(asked, found, name, text, own, before, after.text, folder, files)
+
+
+def _name(asked: _Asked, found: Passport, card: str) -> str:
+    """Of the model: its repository's, what the card calls it, after its base model, or that of its directory."""
+    from forget_callback.runs.training import hub_id
+    from forget_callback.tools.model_card import name_in
+
+    if asked.repo is not None:
+        return asked.repo.rpartition("/")[2]
+    base = hub_id(found.run.training.model or "").rpartition("/")[2]
+    folder = found.run.path.resolve().parent.name if not found.run.manifest.get("source") else ""
+    if asked.model_card is not None:
+        folder = asked.model_card.resolve().parent.name
+    return name_in(card) or (f"{base} fine-tuned" if base else printable(folder) or "model")
 
 
 def _source(runs: Sequence[str], directory: Path) -> str | Store:
@@ -198,8 +213,8 @@ def _source(runs: Sequence[str], directory: Path) -> str | Store:
     return run_of_logs(runs, directory / "logs", LogOptions(None, None, None, None, False, note))
 
 
-def _card_before(asked: _Asked) -> tuple[str, str, str]:
-    """The card as it is, what it is called, and that on the hub where another one is to take its place.
+def _card_before(asked: _Asked) -> tuple[str | None, str, str]:
+    """The card as it is or None, what it is called, and that on the hub where another one is to take its place.
 
     Raises:
         ValueError: If it cannot be read.
@@ -208,20 +223,23 @@ def _card_before(asked: _Asked) -> tuple[str, str, str]:
 
     file = asked.model_card
     if file is not None:
+        text = None
         try:
             text = file.read_bytes().decode("utf-8")
+        except FileNotFoundError:  # many trainers write no card
+            note(f"{printable(str(file))} does not exist: the card is a new one")
         except UnicodeDecodeError as error:
             raise ValueError(f"{file} is no UTF-8: {error}; save it as UTF-8") from None
         return text, str(file), read_card(asked.repo) if asked.push and asked.repo else ""
     if asked.repo is None:
-        return "", "README.md", ""
+        return None, "README.md", ""
     try:
-        return read_card(asked.repo), f"the card of {asked.repo}", ""
+        return read_card(asked.repo) or None, f"the card of {asked.repo}", ""
     except ValueError as error:
         if asked.push:
             raise
         note(f"{error}; a new card is shown")
-        return "", "README.md", ""
+        return None, "README.md", ""
 
 
 def _write_here(draft: _Draft, card: Path) -> list[Path]:
@@ -247,9 +265,10 @@ def _write_out(draft: _Draft, out: Path) -> list[Path]:
 
 def _show(draft: _Draft) -> None:
     """What would change in the card, and what else there would be."""
-    before, after = draft.before.splitlines(), draft.after.splitlines()
-    for line in difflib.unified_diff(before, after, "card", "card", n=2, lineterm=""):
-        print(printable(line))
+    before, after = (draft.before or "").splitlines(), draft.after.splitlines()
+    old, new = ("/dev/null", "new card") if draft.before is None else ("card", "card")
+    for line in difflib.unified_diff(before, after, old, new, n=2, lineterm=""):
+        print(printable(line.replace("\u00a0", " ")))  # which keeps a number of the table in one line
     if draft.before == draft.after:
         print("the card stays as it is")
     print(f"badge: {printable(draft.found.badge.text)}")

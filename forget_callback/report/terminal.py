@@ -159,7 +159,7 @@ def _item_cells(item: LostItem) -> list[str]:
 
 def lost_cell(row: Row) -> str:
     """What was lost, with its interval; of a few items neither says anything."""
-    return _FEW if _is_few(row) else estimate(row)
+    return _FEW if is_few(row) else estimate(row)
 
 
 def _marks(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
@@ -168,12 +168,13 @@ def _marks(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     marks = dict.fromkeys(sure, _SURE)
     for row in rows:
         shown = sure if row.category else {(row.probe, "")} if row.transitions.verdict == "lost" else set()
-        if (row.probe, row.category) not in shown and row.value("knowledge_lost_low") > 0 and not _is_few(row):
+        if (row.probe, row.category) not in shown and row.value("knowledge_lost_low") > 0 and not is_few(row):
             marks[row.probe, row.category] = _NOT_SHOWN
     return marks
 
 
-def _is_few(row: Row) -> bool:
+def is_few(row: Row) -> bool:
+    """Whether too few of its items were scored both times to say how much was lost."""
     return 0 < row.transitions.knowledge_n < MIN_ITEMS
 
 
@@ -206,7 +207,7 @@ def legend(rows: Sequence[Row]) -> list[str]:
         lines.append(f"{_SURE}: significantly lost, with all categories of the probe tested at once (Holm)")
     if _NOT_SHOWN in marks:
         lines.append(f"{_NOT_SHOWN}: above 0 by this interval alone, which does not establish a loss")
-    if any(map(_is_few, rows)):
+    if any(map(is_few, rows)):
         lines.append(f"{_FEW}: fewer than {MIN_ITEMS} items do not tell how much was lost")
     return lines
 

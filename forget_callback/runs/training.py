@@ -6,6 +6,7 @@ What is not known is None and never guessed. Reads no trainer: `training/descrip
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -136,6 +137,16 @@ def short_name(name: str) -> str:
     if len(parts) < 3 and not _LOCAL.match(name):
         return name
     return "/".join(parts[-2:] if parts[-1].startswith("checkpoint-") else parts[-1:])
+
+
+def hub_id(name: str) -> str:
+    """The hub id of a model or data set, "" where the name is that of a directory.
+
+    >>> hub_id("org/small-1b"), hub_id("/data/models/small-1b"), hub_id("c/models--org--small-1b/snapshots/0f")
+    ('org/small-1b', '', 'org/small-1b')
+    """
+    short = short_name(name)
+    return short if _HUB_CACHE.search(name) or (short == name and not os.path.isdir(name)) else ""
 
 
 def rate_text(rate: float) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult
 
+from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.quoting import code, markdown, printable
 from forget_callback.report.badge import Badge, badge
 from forget_callback.report.run import Run
-from forget_callback.report.terminal import legend, lost_cell
+from forget_callback.report.terminal import is_few, legend, lost_cell
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import without_texts
 from forget_callback.runs.formatting import estimate, percent, share, span
@@ -27,11 +28,10 @@ from forget_callback.runs.history import Row
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import short_name
-from forget_callback.tools.card_commands import reproduce, version_of
+from forget_callback.tools.card_commands import HOME, reproduce, version_of
 from forget_callback.tools.model_card import SOURCE
 from forget_callback.training.trackers import scalars
 
-HOME = "https://github.com/forget-callback/forget-callback"
 BADGE_FILE = "forgetting.svg"
 _NO_BREAK = "\u00a0"
 _LONG_TABLE = 16  # rows; longer ones are folded
@@ -118,19 +118,22 @@ def _named(source: str | os.PathLike[str]) -> tuple[Store, int | None]:
     return named.store, named.step
 
 
-def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE) -> str:
+def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE, repo: str = "") -> str:
     """The section of the card, as Markdown without its markers.
 
     Args:
         dataset: Link to the snapshots, "" where there is none.
         image: Where the badge is, as the card sees it.
+        repo: Hub id of the model, "" where it is not known.
     """
-    rows = [row for row in found.rows if not row.category] if len(found.rows) > _LONG_TABLE else found.rows
-    table = _table(rows)
-    if len(rows) < len(found.rows):
-        every = _table(found.rows)
-        table += f"\n\n<details><summary>By category</summary>\n\n{every}\n\n</details>"
-    marks = [f"*{markdown(line)}*" for line in legend(found.rows)]
+    sure = {(row.probe, row.category) for row in significant_categories(found.rows)}
+    few = [row for row in found.rows if row.category and is_few(row) and (row.probe, row.category) not in sure]
+    every = [row for row in found.rows if row not in few]
+    rows = [row for row in every if not row.category] if len(every) > _LONG_TABLE else every
+    table = _table(rows, sure)
+    if len(rows) < len(every):
+        table += f"\n\n<details><summary>By category</summary>\n\n{_table(every, sure)}\n\n</details>"
+    marks = [f"*{markdown(line)}*" for line in (*_left_out(found, few), *legend(every))]
     data = f"Every item's result at every step, and the history: [dataset]({dataset})." if dataset else ""
     parts = [
         "## Forgetting: what training cost, and what it brought",
@@ -144,7 +147,7 @@ def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE) -> s
         "**What this does not say**",
         "\n".join(f"- {line}" for line in _limits(found)),
         "**Reproduce it**",
-        reproduce(found.run, published=found.texts),
+        reproduce(found.run, published=found.texts, repo=repo),
         data,
     ]
     return "\n\n".join(part for part in parts if part)
@@ -166,9 +169,20 @@ def _findings(found: Passport) -> list[str]:
     return parts
 
 
-def _table(rows: Sequence[Row]) -> str:
-    """A row a probe and category; numbers are not broken into lines."""
-    sure = {(row.probe, row.category) for row in significant_categories(rows)}
+def _left_out(found: Passport, few: Sequence[Row]) -> list[str]:
+    """That categories are in no row, for too few of their items were scored to say anything of each."""
+    if not few:
+        return []
+    of = sum(bool(row.category) for row in found.rows)
+    verb = "has" if len(few) == 1 else "have"
+    return [
+        f"{len(few)} of {of} categor{'y' if of == 1 else 'ies'} {verb} too few items (fewer than {MIN_ITEMS}) to tell "
+        "how much was lost, and no row here; their items count in the whole"
+    ]
+
+
+def _table(rows: Sequence[Row], sure: Collection[tuple[str, str]]) -> str:
+    """A row a probe and category, with a star at those in `sure`; numbers are not broken into lines."""
     lines = [
         "| | items | right before → after | right → wrong | wrong → right | lost | range |",
         "| --- " + "| ---: " * 6 + "|",

@@ -16,7 +16,9 @@ from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import code, printable
 from forget_callback.report.run import Run
-from forget_callback.runs.training import short_name
+from forget_callback.runs.training import hub_id
+
+HOME = "https://github.com/forget-callback/forget-callback"
 
 
 def version_of(run: Run) -> str:
@@ -24,29 +26,43 @@ def version_of(run: Run) -> str:
     return printable(str(run.manifest["versions"].get("forget-callback", metadata.version("forget-callback"))))
 
 
-def reproduce(run: Run, *, published: bool) -> str:
+def reproduce(run: Run, *, published: bool, repo: str = "") -> str:
     """Commands that measure a run's first and last model again, as a block of Markdown.
 
     Args:
         published: Whether the items are in a dataset beside the card.
+        repo: Hub id of the model that the card is of, "" where it is not known.
     """
-    model = short_name(run.training.model or "") or "MODEL_BEFORE"
+    install = f'pip install "git+{HOME}"  # measured with version {version_of(run)}'
+    if run.manifest.get("source"):
+        return "\n".join(["```bash", install, "forget-callback compare LOG_BEFORE LOG_AFTER", "```"])
     specs, remarks = [], []
     for probe in run.probes:
         spec, remark = spec_of(probe, run.path / "probes" / f"{probe.name}.jsonl", published=published)
         specs.append(f"--probe {shlex.quote(printable(spec))}")
         remarks += [f"{code(probe.name)}: {remark}."] if remark else []
-    before = shlex.quote(printable(model)) if run.stage.number == 1 else "MODEL_BEFORE"
+    before, which = _before(run)
+    legend = [f"# MODEL_BEFORE: {which}"] * (not before)
+    legend += ["# MODEL_OF_THIS_CARD: the directory or hub id of the model that this card is of"] * (not repo)
+    after = shlex.quote(printable(repo)) if repo else "MODEL_OF_THIS_CARD"
     lines = [
-        f"pip install forget-callback=={version_of(run)}",
-        f"forget-callback snapshot {before} {' '.join(specs)} --out before",
-        f"forget-callback snapshot MODEL_OF_THIS_CARD {' '.join(specs)} --out after",
+        install,
+        *legend,
+        f"forget-callback snapshot {before or 'MODEL_BEFORE'} {' '.join(specs)} --out before",
+        f"forget-callback snapshot {after} {' '.join(specs)} --out after",
         "forget-callback compare before after",
     ]
-    if run.manifest.get("source"):
-        lines = ["forget-callback compare LOG_BEFORE LOG_AFTER"]
-        remarks = []
     return "\n".join(["```bash", *lines, "```", *([""] if remarks else []), *remarks])
+
+
+def _before(run: Run) -> tuple[str, str]:
+    """The model before training as a command takes it, "" where no one else can name it so; and which one it is."""
+    if run.stage.number > 1:
+        return "", "the model before the first stage"
+    model = run.training.model or ""
+    if found := hub_id(model):
+        return shlex.quote(printable(found)), ""
+    return "", f"the model before training ({'a local directory' if model else 'the run does not say which'})"
 
 
 def spec_of(probe: Probe, file: os.PathLike[str], *, published: bool) -> tuple[str, str]:

@@ -25,7 +25,8 @@ from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, complete
-from forget_callback.tools.card import HOME, Passport
+from forget_callback.tools.card import Passport
+from forget_callback.tools.card_commands import HOME
 from forget_callback.tools.model_card import check_dataset_card
 
 TEXTS = ("items.parquet", "report.html", "probes/*.jsonl")  # what only "all" has

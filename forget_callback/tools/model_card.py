@@ -80,6 +80,17 @@ def merged(card: str, section: str, results: Sequence[EvalResult], *, name: str,
     return Merged(bom + text, notes)
 
 
+def name_in(card: str) -> str:
+    """What a card's metadata call the model, as TRL writes `model_name`; "" where they do not, or are none."""
+    found = _METADATA.search(card)
+    try:
+        data = yaml.safe_load(found[2]) if found else None
+    except yaml.YAMLError:  # `merged` says what is wrong
+        return ""
+    name = data.get("model_name") if isinstance(data, dict) else None
+    return name if isinstance(name, str) else ""
+
+
 def check_card(text: str, results: Sequence[EvalResult]) -> None:
     """What huggingface_hub checks of a model card without the hub: its metadata, and that it reads our results back.
 

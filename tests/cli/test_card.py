@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
+from forget_callback.runs.training import Training
 from tests.hub import hub
 from tests.recorded import make_probe, make_run
 from tests.schema import checked
@@ -67,6 +69,57 @@ def test_out_leaves_the_card_alone(run_cli, run, tmp_path):
     assert {path.name for path in files_of(tmp_path / "n")} == {"README.md", "forgetting.svg"}
 
 
+@pytest.mark.parametrize("card", ["missing.md", "new/README.md"])
+def test_a_card_that_does_not_exist_is_made(run_cli, run, tmp_path, card):
+    before = files_of(tmp_path)
+    code, out, err = run_cli("card", run, "--model-card", tmp_path / card)
+    assert code == 0 and files_of(tmp_path) == before and "--- /dev/null\n+++ new card\n" in out
+    assert f"{tmp_path / card} does not exist: the card is a new one" in err
+    code, out, _ = run_cli("card", run, "--model-card", tmp_path / card, "--write", "--format", "json")
+    assert code == 0 and json.loads(out)["card"] == (tmp_path / card).read_text()
+    run_cli("card", run, "--out", tmp_path / "o", "--upload", "none")  # as where none is named
+    names = "".join(re.findall("(?m)^- name: .*", (tmp_path / "o" / "README.md").read_text()))
+    ours = (tmp_path / card).read_text()
+    assert (tmp_path / "o" / "README.md").read_text() == re.sub("(?m)^- name: .*", names, ours)
+    assert (tmp_path / card).with_name("forgetting.svg").exists()
+
+
+def test_what_is_written_is_not_printed_too(run_cli, run, tmp_path):
+    card = tmp_path / "README.md"
+    _, shown, _ = run_cli("card", run, "--model-card", card)
+    assert not re.search("xa0|\u00a0", shown) and re.search(r"% → \d+\.\d% ", shown)
+    for options in (["--out", tmp_path / "o"], ["--write"]):
+        code, out, _ = run_cli("card", run, "--model-card", card, *options)
+        lines = out.splitlines()
+        assert code == 0 and {line.partition(": ")[0] for line in lines} == {"written"}
+        assert len(lines) <= 9
+    assert "\xa0" in card.read_text()
+
+
+@pytest.mark.parametrize(
+    "model, card, options, name",
+    [
+        ("org/small", "", ["--repo", "me/mine"], "mine"),
+        ("org/small", "---\nmodel_name: sft-3\n---\n", [], "sft-3"),
+        ("org/small", "---\nmodel_name: [\n---\n", [], None),
+        ("org/small", "", [], "small fine-tuned"),
+        ("/data/secret/small", "", [], "folder"),
+        (None, "", [], "folder"),
+    ],
+)
+def test_the_model_has_the_best_name_that_is_known(run_cli, tmp_path, model, card, options, name):
+    store = make_run(tmp_path / "run", [make_probe(kinds=("choice",), n_items=60)])
+    store.write_training(Training(model=model))
+    file = tmp_path / "folder" / "README.md"
+    file.parent.mkdir()
+    file.write_text(card)
+    code, _, err = run_cli("card", tmp_path / "run", "--model-card", file, *options, "--write")
+    if name is None:
+        assert code == 2 and "mend it" in err
+    else:
+        assert ModelCard(file.read_text()).data.model_name == name
+
+
 def test_a_link_stays_one(run_cli, run, tmp_path):
     (tmp_path / "link.md").symlink_to(tmp_path / "README.md")
     run_cli("card", run, "--model-card", tmp_path / "link.md", "--write")
@@ -100,7 +153,6 @@ def test_logs_have_a_card_too(run_cli, tmp_path):
         (["--push"], "--push needs --repo"),
         (["--push", "--repo", "me/model"], "hf auth login"),
         (["--write"], "--write needs --model-card"),
-        (["--model-card", "missing.md"], "missing.md"),
         (["--model-card", "README.md", "--out", "."], "--write writes it there"),
         (["--upload", "some"], "--upload"),
     ],

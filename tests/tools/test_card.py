@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import replace
+from importlib import metadata
 
 import datasets
 import numpy as np
@@ -14,6 +15,7 @@ from pyarrow import parquet
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, compare, dump_items, load_probe
 from forget_callback.runs.manifest import RunState
+from forget_callback.runs.training import Training
 from forget_callback.tools.card import passport, results, section
 from forget_callback.tools.card_commands import spec_of
 from forget_callback.tools.card_dataset import write_dataset
@@ -372,6 +374,18 @@ def test_the_card_says_what_it_does_not_say(how, said, tmp_path):
     assert said in section(passport(run_of(tmp_path, **how)))
 
 
+@pytest.mark.parametrize(
+    "categories, n, shown",
+    [(("a", "b", "c", "d"), 60, 0), (("a", "b", "c"), 120, 3), (tuple(map(str, range(20))), 200, 0)],
+)
+def test_categories_of_too_few_items_are_one_line(categories, n, shown, tmp_path):
+    text = section(passport(run_of(tmp_path, n // 10, categories=categories, n=n)))
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == 3 + shown and "<details>" not in text
+    said = f"{len(categories)} of {len(categories)} categories have too few items"
+    assert text.count("too few items") == (0 if shown else 1) and (said in text) == (not shown)
+
+
 def test_a_stage_says_what_it_is_compared_with(tmp_path):
     probe = make_probe(kinds=("choice",))
     base = make_snapshots(probe, steps=(0,), seed=3)
@@ -485,6 +499,36 @@ def test_the_spec_that_is_printed_loads_the_same_probe(spec, tmp_path, monkeypat
     found, remark = spec_of(probe, tmp_path / "FILE.jsonl", published=False)
     assert load_probe(found).fingerprint == probe.fingerprint
     assert bool(remark) == spec.startswith("FILE") and "settings" not in remark
+
+
+@pytest.mark.parametrize(
+    "model, named, why",
+    [
+        ("org/small", "org/small", ""),
+        ("/cache/models--org--small/snapshots/0f", "org/small", ""),
+        ("/data/me/small", "MODEL_BEFORE", "a local directory"),
+        ("base", "MODEL_BEFORE", "a local directory"),  # looks like a hub id, and is there
+        ("runs/base", "MODEL_BEFORE", "a local directory"),
+        (None, "MODEL_BEFORE", "the run does not say which"),
+    ],
+)
+def test_the_commands_name_models_that_others_can_load(model, named, why, tmp_path, monkeypatch):
+    for name in ("base", "runs/base"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    store = run_of(tmp_path / "run", 60)
+    store.write_training(Training(model=model))
+    text = section(passport(store))
+    assert f"\nforget-callback snapshot {named} --probe" in text
+    assert ("# MODEL_BEFORE: " in text) == bool(why) and f"({why})" * bool(why) in text
+    assert "# MODEL_OF_THIS_CARD: " in text and "snapshot MODEL_OF_THIS_CARD " in text
+    known = section(passport(store), repo="me/mine")
+    assert "snapshot me/mine --probe" in known and "MODEL_OF" not in known
+
+
+def test_the_package_is_installed_from_where_it_is(tmp_path):
+    urls = dict(one.split(", ", 1) for one in metadata.metadata("forget-callback").get_all("Project-URL"))
+    assert f'\npip install "git+{urls["Homepage"]}"' in section(passport(run_of(tmp_path, 60)))
 
 
 def test_a_system_prompt_is_printed_only_with_the_items(tmp_path):
