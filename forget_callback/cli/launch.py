@@ -26,7 +26,7 @@ class RunCommand(Command):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Reads the options; ``--probes A B`` is ``--probes A --probes B``."""
         at = args.index("--") if "--" in args else len(args)
-        found = super().parse_args(ctx, [*_repeated(args[:at]), *args[at:]])
+        found = super().parse_args(ctx, [*_repeated(self.spelled(args[:at])), *args[at:]])
         if "--" not in args and not ctx.params["help"]:
             raise UsageError("put -- before the command, such as: forget-callback run -- python train.py", ctx=ctx)
         return found

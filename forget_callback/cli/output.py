@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeAlias
 
 import typer
@@ -22,6 +22,7 @@ from forget_callback.runs.results import result_json
 Format: TypeAlias = Annotated[
     Literal["text", "json"], typer.Option("--format", help="How to print the result; json is one object for scripts.")
 ]
+_PROBES = ("--probe", "--probes")  # commands differ in it
 _held: list[str] | None = None  # what a command with --format json has to print when it has ended
 
 
@@ -42,6 +43,23 @@ def print_json(command: str, result: Mapping[str, Any]) -> None:
 
 class Command(TyperCommand):
     """Any of our commands: with --format json standard output holds its result alone."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Reads the options; what takes --probe takes --probes too, and the other way round."""
+        return super().parse_args(ctx, self.spelled(args))
+
+    def spelled(self, args: Sequence[str]) -> list[str]:
+        """The words with the option for probes as this command spells it; those after ``--`` as they are."""
+        own = {name for param in self.params for name in param.opts} & set(_PROBES)
+        end = list(args).index("--") if "--" in args else len(args)
+        if len(own) != 1:
+            return list(args)
+        (name,) = own
+        parts = [word.partition("=") for word in args[:end]]
+        return [
+            *(name + is_ + value if word in _PROBES else word + is_ + value for word, is_, value in parts),
+            *args[end:],
+        ]
 
     def invoke(self, ctx: Any) -> Any:
         """Runs it; the result is printed when it has ended, also where a gate failed, and not after an error."""

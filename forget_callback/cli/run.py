@@ -15,6 +15,7 @@ import typer
 from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.cli.output import Format, print_json
+from forget_callback.metrics.diagnostics import few_items
 from forget_callback.probes.items import Item
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
@@ -97,6 +98,8 @@ def probes(
     """Checks a probe and prints what is in it."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
+    if few := few_items(len(probe)):
+        note(f"probe {probe.name!r}: {few}")
     if format == "json":
         print_json("probes", _contents(probe, probe.items[:show]))
         return
@@ -114,7 +117,6 @@ def _contents(probe: Probe, shown: Sequence[Item]) -> dict[str, Any]:
     """What is in a probe: items by category and kind, by their number of prompts, and those that are to be shown."""
     counts = Counter((item.category or "", item.kind) for item in probe.items)
     prompts = Counter(1 + len(item.variants) for item in probe.items)
-    problem = spacing_problem(probe)
     return {
         "probe": probe.name,
         "fingerprint": probe.fingerprint,
@@ -123,7 +125,7 @@ def _contents(probe: Probe, shown: Sequence[Item]) -> dict[str, Any]:
         "prompts": dict(sorted(prompts.items(), reverse=True)),
         "weak": sum(bool(item.variants) and all(one.weak for one in item.variants) for item in probe.items),
         "shown": [item_record(item) for item in shown],
-        "notes": [problem] if problem else [],
+        "notes": [text for text in (spacing_problem(probe), few_items(len(probe))) if text],
     }
 
 

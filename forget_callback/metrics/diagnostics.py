@@ -93,16 +93,20 @@ def _scoring_setup(before: Snapshot, after: Snapshot) -> Iterator[tuple[str, str
         )
 
 
+def few_items(n: int) -> str:
+    """What so many items cannot show, "" where they are enough."""
+    few = f"{n} {'items are' if n > 1 else 'item is'} fewer than"
+    if n < MIN_ITEMS:
+        return f'{few} {MIN_ITEMS}: nothing can be claimed, the verdict is "unclear"; add items'
+    if n < FEW_ITEMS:
+        return f"{few} {FEW_ITEMS}: intervals are wide; add items, or use thresholds of 0.10 or more"
+    return ""
+
+
 def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
     n, two = len(before), int((before.n_choices == 2).sum())
-    if n < FEW_ITEMS:
-        few = f"{n} {'items are' if n > 1 else 'item is'} fewer than"
-        yield (
-            "few_items",
-            f'{few} {MIN_ITEMS}: nothing can be claimed, the verdict is "unclear"; add items'
-            if n < MIN_ITEMS
-            else f"{few} {FEW_ITEMS}: intervals are wide; add items, or use thresholds of 0.10 or more",
-        )
+    if few := few_items(n):
+        yield "few_items", few
     if two:
         yield (
             "two_choices",

@@ -188,6 +188,25 @@ def test_probes_prints_what_is_in_a_probe(run_cli, tmp_path):
     assert f"{bad}, line 1: item 'a', field 'answer'" in err
 
 
+@pytest.mark.parametrize("n, said", [(10, "10 items are fewer than 30: nothing can be claimed"), (200, "")])
+def test_probes_says_that_so_few_items_can_show_nothing(run_cli, tmp_path, n, said):
+    rows = [{"id": f"{i}", "prompt": f"{i}?", "choices": [" a", " b", " c"], "answer": i % 3} for i in range(n)]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run_cli("probes", tmp_path / "own.jsonl")
+    assert code == 0 and (said in err) and (err == "") == (not said)
+    notes = json.loads(run_cli("probes", tmp_path / "own.jsonl", "--format", "json")[1])["notes"]
+    assert [said in note for note in notes] == [True] * bool(said)
+
+
+@pytest.mark.parametrize("words", ["snapshot m --out o", "watch m", "dial m n --task t.jsonl"])
+def test_probes_may_be_spelled_as_run_does(run_cli, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    theirs, *others = [run_cli(*words.split(), *way) for way in (["--probe", "no.jsonl"], ["--probes", "no.jsonl"])]
+    others.append(run_cli(*words.split(), "--probes=no.jsonl"))
+    assert others == [theirs] * 2 and theirs[0] == 2 and "usage" not in theirs[2]
+    assert "--probes" not in run_cli(words.split()[0], "--help")[1]
+
+
 def test_unknown_commands_and_options_exit_with_2(run_cli):
     assert run_cli("compare", "only-one")[0] == 2
     assert run_cli("nothing")[0] == 2

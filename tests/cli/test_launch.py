@@ -4,6 +4,7 @@ import fcntl
 import functools
 import json
 import os
+import re
 import signal
 import sys
 import termios
@@ -85,6 +86,14 @@ def test_the_command_gets_the_arguments_and_the_hook_and_its_words_untouched(run
     assert (
         err.splitlines()[-1] == "forget-callback run: nothing was watched: the command built no Trainer of transformers"
     )
+
+
+def test_probes_may_be_spelled_as_other_commands_do(run_cli, tmp_path):
+    words = [sys.executable, "-c", SHOW, "--probe", "c"]
+    code, *_ = run_cli("run", "--probe", "a.jsonl", "builtin:facts?limit=3", "--", *words)
+    given = json.loads(environment(tmp_path)["FORGET_CALLBACK"])["probes"]
+    assert code == 0 and given == [str(tmp_path / "a.jsonl"), "builtin:facts?limit=3"]
+    assert not re.search(r"--probe\b", run_cli("run", "--help")[1])
 
 
 def test_a_file_that_is_not_named_is_not_read(run_cli, tmp_path):
