@@ -42,7 +42,7 @@ def write_report(runs: AnyRun | Sequence[AnyRun], path: str | os.PathLike[str], 
     several = [runs] if isinstance(runs, (Run, Store, str, os.PathLike)) else list(runs)
     text = render(report_data(several, stages=stages))
     target = Path(path)
-    write_whole(target, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    write_whole(target, lambda temporary: temporary.write_text(text, "utf-8", "backslashreplace", newline="\n"))
     return target
 
 
@@ -84,4 +84,5 @@ def _hash(script: str) -> str:
 
 
 def _packed(text: str) -> str:
-    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+    """A text for the page; what is no Unicode, as in paths that are not UTF-8, as JSON and JavaScript escape it."""
+    return base64.b64encode(gzip.compress(text.encode(errors="backslashreplace"), mtime=0)).decode("ascii")

@@ -27,8 +27,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text, whole or not at all."""
-    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    r"""Writes a text, whole or not at all; of the name of a file that is not UTF-8, such bytes as \udce9."""
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def require_writable(path: Path, what: str, *, directory: bool = False) -> None:

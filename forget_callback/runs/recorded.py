@@ -91,7 +91,8 @@ class Recorded:
     def _steps_of_history(self) -> set[int]:
         """The steps that were measured, none where the table is not there or damaged: it can be computed again."""
         try:
-            return set(parquet.read_table(self.path / "history.parquet", columns=["step"])["step"].to_pylist())
+            with (self.path / "history.parquet").open("rb") as file:
+                return set(parquet.read_table(file, columns=["step"])["step"].to_pylist())
         except (OSError, ValueError, KeyError):
             return set()
 

@@ -96,7 +96,8 @@ def read_table(path: Path) -> pa.Table:
         return SCHEMA.empty_table()
     try:
         # Not by the reader of datasets, which looks for partitions in the path.
-        return parquet.ParquetFile(path).read(columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA, safe=True)
+        with path.open("rb") as file:  # pyarrow itself opens no path that is not UTF-8
+            return parquet.ParquetFile(file).read(columns=SCHEMA.names).select(SCHEMA.names).cast(SCHEMA, safe=True)
     except (OSError, ValueError, KeyError) as error:  # what pyarrow raises is one of them
         raise ValueError(
             f"{path} is damaged: {printable(str(error))}; restore it from a copy, or delete it: what was forgotten is "

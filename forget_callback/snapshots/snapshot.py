@@ -191,7 +191,8 @@ class Snapshot:
             ValueError: If the file is damaged, or not one of our snapshots.
         """
         try:
-            frame = pd.read_parquet(path)
+            with open(path, "rb") as file:  # pyarrow itself opens no path that is not UTF-8
+                frame = pd.read_parquet(file)
         except FileNotFoundError:
             raise
         except (OSError, ValueError) as error:  # pyarrow's own are both

@@ -1,11 +1,13 @@
 """The command line: what it prints, where, and with which exit status."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, load_probe, score_probe, transitions
@@ -249,3 +251,22 @@ def test_two_probes_are_paired_by_name_and_pooled(run_cli, tmp_path):
     assert set(result["probes"]) == {"facts-mini", "second"}
     assert result["all"]["n"] == 70
     assert result["all"]["n10"] == sum(probe["n10"] for probe in result["probes"].values())
+
+
+@pytest.mark.parametrize("format", ["table", "json", "markdown"])
+def test_a_directory_whose_name_is_not_utf8_is_read(run_cli, run_directory, tmp_path, format):
+    """Its files are whole: to say that they are damaged, and may be removed, would lose a record."""
+    try:
+        odd = run_directory.rename(os.fsdecode(os.fsencode(tmp_path) + b"/r\xe9"))
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 only")
+    code, out, err = run_cli("compare", odd, odd, "--format", format)
+    assert code == 0, err
+    assert "facts-mini" in out
+    assert run_cli("report", odd, "--out", tmp_path / "page.html")[0] == 0
+    assert r"r\udce9" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    for name, scores in (("a", [1.0, 1.0]), ("b", [1.0, 0.0])):
+        pd.DataFrame({"id": ["x", "y"], "score": scores}).to_parquet(tmp_path / name)
+        (tmp_path / name).rename(odd / f"{name}.parquet")
+    code, out, err = run_cli("compare", odd / "a.parquet", odd / "b.parquet", "--format", format)
+    assert code == 0, err

@@ -51,7 +51,8 @@ def _is_snapshot(file: Path) -> bool:
     if suffix_of(file) != ".parquet":
         return False
     try:
-        attributes = (pq.read_schema(file).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
+        with file.open("rb") as opened:  # pyarrow itself opens no path that is not UTF-8
+            attributes = (pq.read_schema(opened).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
         return "fingerprint" in json.loads(attributes)
     except (OSError, ValueError):
         return False

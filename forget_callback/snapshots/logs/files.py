@@ -159,7 +159,8 @@ def columns_of(file: Path) -> list[str]:
         ValueError: If it is none.
     """
     try:
-        return list(pq.read_schema(file).names)
+        with file.open("rb") as opened:
+            return list(pq.read_schema(opened).names)
     except (OSError, ValueError) as error:
         problem = printable(str(error).splitlines()[0])
         raise ValueError(f"{printable(str(file))} is not a Parquet file, or was cut off: {problem}") from None

@@ -67,7 +67,8 @@ def read(file: Path, wanted: LogOptions) -> Log:
     if not is_details(columns):
         has = quoted(columns)
         raise ValueError(f"{source}: not details of lighteval: expected doc and metric, or metrics; has {has}")
-    table = pq.read_table(file).to_pylist()
+    with file.open("rb") as opened:
+        table = pq.read_table(opened).to_pylist()
     rows = [_row(number, raw, source, newer="doc" in columns) for number, raw in enumerate(table, start=1)]
     metric, offers = pick_metric(rows, source, wanted, PREFERRED) if rows else ("", [])
     rows = [row for row in rows if metric in row.metrics]  # a task with two kinds of metrics has two rows an item

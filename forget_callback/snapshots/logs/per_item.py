@@ -127,7 +127,8 @@ def _parquet(file: Path, wanted: LogOptions) -> list[Record]:
     own = [name for name in columns if _plain(name) in _COLUMNS or name == wanted.metric]
     if not own:
         return [Record("", dict.fromkeys(columns))]
-    table = pq.read_table(file, columns=own).to_pylist()
+    with file.open("rb") as opened:
+        table = pq.read_table(opened, columns=own).to_pylist()
     return [Record(f"row {number}", raw) for number, raw in enumerate(table, start=1)]
 
 
