@@ -67,7 +67,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
     Args:
         about: Lines to end on, such as what was compared and the outcome of gates.
     """
-    table, marks = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2)), _marks(rows)
+    table, marks = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2)), marks_of(rows)
     for row in rows:
         name = printable(row.category or row.probe)
         label = Text(f"  {name}") if row.category else Text(name, style="bold")
@@ -108,7 +108,7 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: S
 
 def _rows_markdown(shown: Sequence[Row], rows: Sequence[Row]) -> str:
     """A table of some of the rows."""
-    marks = _marks(rows)
+    marks = marks_of(rows)
     lines = [
         "| probe | category | items | before | after | forgetting (1→0) | backward transfer (0→1) | lost | range |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
@@ -162,7 +162,7 @@ def lost_cell(row: Row) -> str:
     return _FEW if is_few(row) else estimate(row)
 
 
-def _marks(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+def marks_of(rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """What stands behind `lost_cell`, by probe and category, where the interval alone would tell more or less."""
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
     marks = dict.fromkeys(sure, _SURE)
@@ -199,13 +199,19 @@ def _findings(rows: Sequence[Row]) -> list[str]:
     return lines + legend(rows)
 
 
-def legend(rows: Sequence[Row]) -> list[str]:
-    """What a star or a word in the table means."""
+def legend(rows: Sequence[Row], marks: Mapping[tuple[str, str], str] | None = None) -> list[str]:
+    """What a mark or a word in the table means.
+
+    Args:
+        rows: Of the table.
+        marks: From `marks_of`, where the table leaves out rows that were tested with its own.
+    """
     lines = []
-    marks = _marks(rows).values()
-    if _SURE in marks:
+    known = marks_of(rows) if marks is None else marks
+    used = {known.get((row.probe, row.category)) for row in rows}
+    if _SURE in used:
         lines.append(f"{_SURE}: significantly lost, with all categories of the probe tested at once (Holm)")
-    if _NOT_SHOWN in marks:
+    if _NOT_SHOWN in used:
         lines.append(f"{_NOT_SHOWN}: above 0 by this interval alone, which does not establish a loss")
     if any(map(is_few, rows)):
         lines.append(f"{_FEW}: fewer than {MIN_ITEMS} items do not tell how much was lost")

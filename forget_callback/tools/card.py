@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,7 @@ from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.quoting import code, markdown, printable
 from forget_callback.report.badge import Badge, badge
 from forget_callback.report.run import Run
-from forget_callback.report.terminal import is_few, legend, lost_cell
-from forget_callback.runs.categories import significant_categories
+from forget_callback.report.terminal import is_few, legend, lost_cell, marks_of
 from forget_callback.runs.comparison import without_texts
 from forget_callback.runs.formatting import estimate, percent, share, span
 from forget_callback.runs.headline import Headline, headline, worst_first
@@ -126,14 +125,14 @@ def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE, repo
         image: Where the badge is, as the card sees it.
         repo: Hub id of the model, "" where it is not known.
     """
-    sure = {(row.probe, row.category) for row in significant_categories(found.rows)}
-    few = [row for row in found.rows if row.category and is_few(row) and (row.probe, row.category) not in sure]
+    marks = marks_of(found.rows)
+    few = [row for row in found.rows if row.category and is_few(row) and (row.probe, row.category) not in marks]
     every = [row for row in found.rows if row not in few]
     rows = [row for row in every if not row.category] if len(every) > _LONG_TABLE else every
-    table = _table(rows, sure)
+    table = _table(rows, marks)
     if len(rows) < len(every):
-        table += f"\n\n<details><summary>By category</summary>\n\n{_table(every, sure)}\n\n</details>"
-    marks = [f"*{markdown(line)}*" for line in (*_left_out(found, few), *legend(every))]
+        table += f"\n\n<details><summary>By category</summary>\n\n{_table(every, marks)}\n\n</details>"
+    notes = [f"*{markdown(line)}*" for line in (*_left_out(found, few), *legend(every, marks))]
     data = f"Every item's result at every step, and the history: [dataset]({dataset})." if dataset else ""
     parts = [
         "## Forgetting: what training cost, and what it brought",
@@ -143,7 +142,7 @@ def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE, repo
         "**What was measured**",
         "\n".join(f"- {line}" for line in _about(found)),
         table,
-        *marks,
+        *notes,
         "**What this does not say**",
         "\n".join(f"- {line}" for line in _limits(found)),
         "**Reproduce it**",
@@ -181,8 +180,8 @@ def _left_out(found: Passport, few: Sequence[Row]) -> list[str]:
     ]
 
 
-def _table(rows: Sequence[Row], sure: Collection[tuple[str, str]]) -> str:
-    """A row a probe and category, with a star at those in `sure`; numbers are not broken into lines."""
+def _table(rows: Sequence[Row], marks: Mapping[tuple[str, str], str]) -> str:
+    """A row a probe and category; numbers are not broken into lines."""
     lines = [
         "| | items | right before → after | right → wrong | wrong → right | lost | range |",
         "| --- " + "| ---: " * 6 + "|",
@@ -195,7 +194,7 @@ def _table(rows: Sequence[Row], sure: Collection[tuple[str, str]]) -> str:
             f"{percent(t.accuracy_before)} → {percent(t.accuracy_after)}",
             percent(t.forgetting),
             percent(t.backward_transfer),
-            lost_cell(row) + "\\*" * ((row.probe, row.category) in sure),
+            lost_cell(row) + markdown(marks.get((row.probe, row.category), "")),
             span(row).removeprefix("range "),
         ]
         lines.append(f"| {name} | {' | '.join(cell.replace(' ', _NO_BREAK) for cell in cells)} |")

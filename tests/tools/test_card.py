@@ -386,6 +386,15 @@ def test_categories_of_too_few_items_are_one_line(categories, n, shown, tmp_path
     assert text.count("too few items") == (0 if shown else 1) and (said in text) == (not shown)
 
 
+@pytest.mark.parametrize("lost", [5, 8, 12, 18, 30, 60, 90])
+def test_a_mark_stands_in_the_table_exactly_where_its_legend_says_what_it_means(lost, tmp_path):
+    text = section(passport(run_of(tmp_path, lost, categories=tuple("abcde"), n=240)))
+    rows, legends = ([line for line in text.splitlines() if line.startswith(start)] for start in ("|", "*"))
+    for mark, written in (("†", "†"), ("*", "\\*")):
+        said = any(line.startswith(f"*{written}: ") for line in legends)
+        assert said == any(written in row for row in rows), (mark, rows, legends)
+
+
 def test_a_stage_says_what_it_is_compared_with(tmp_path):
     probe = make_probe(kinds=("choice",))
     base = make_snapshots(probe, steps=(0,), seed=3)
