@@ -128,6 +128,10 @@ def _descriptor_redirected() -> Iterator[None]:
 
 def _write(text: str) -> None:
     """Prints a line of UTF-8, which JSON is in, whatever the terminal's encoding."""
+    if sys.stdout is None:
+        raise ValueError(
+            "--format json prints to standard output, which is closed; leave it open, or direct it to a file"
+        )
     binary = getattr(sys.stdout, "buffer", None)
     if binary is None:
         print(text)

@@ -149,7 +149,8 @@ def read_yaml(path: str | os.PathLike[str], *, example: str) -> dict[str, Any]:
         ValueError: If it is missing, no YAML, or no mapping.
     """
     if not Path(path).is_file():
-        raise ValueError(f"config {quoted(os.fspath(path))}: no such file; expected YAML such as {example!r}")
+        problem = "is a directory" if Path(path).is_dir() else "no such file"
+        raise ValueError(f"config {quoted(os.fspath(path))}: {problem}; expected YAML such as {example!r}")
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -58,6 +58,8 @@ def launch(command: Sequence[str], arguments: CallbackArguments, *, require: boo
         ValueError: If there is no such program.
         OSError: If it cannot be started.
     """
+    if os.path.isdir(command[0]) and os.sep in command[0]:
+        raise ValueError(f"command {quoted(command[0])} is a directory, expected a program; nothing was started")
     if shutil.which(command[0]) is None:
         raise ValueError(f"command {quoted(command[0])}: no such program on PATH; nothing was started")
     with tempfile.TemporaryDirectory(prefix="forget-callback-", ignore_cleanup_errors=True) as directory:

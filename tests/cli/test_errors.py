@@ -93,6 +93,13 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 # ---- where results go
 
 
+def test_a_result_that_nobody_can_get_is_an_error(run):
+    line = [sys.executable, "-m", "forget_callback", "compare", str(run), str(run), "--format", "json"]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *line], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and "standard output, which is closed" in done.stderr
+
+
 OUTPUTS = [
     ("snapshot no/model --probe builtin:facts --out", "--out"),
     ("report RUN --out", "--out"),

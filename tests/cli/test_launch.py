@@ -51,6 +51,8 @@ def here(tmp_path, monkeypatch):
         ("run --probs a.jsonl -- {touch}", "--probs"),
         ("run -- no-such-program --config x", "command 'no-such-program': no such program on PATH"),
         ("run -- ./a.jsonl", "./a.jsonl"),
+        ("run -- ./", "command './' is a directory"),
+        ("run --config . -- {touch}", "config '.': is a directory"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_command_starts(run_cli, tmp_path, line, problem):
