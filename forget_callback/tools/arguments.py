@@ -152,11 +152,16 @@ def read_yaml(path: str | os.PathLike[str], *, example: str) -> dict[str, Any]:
         problem = "is a directory" if Path(path).is_dir() else "no such file"
         raise ValueError(f"config {quoted(os.fspath(path))}: {problem}; expected YAML such as {example!r}")
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        top = yaml.compose(text, yaml.SafeLoader)
+        given = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{os.fspath(path)} is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, (dict, type(None))):
         raise ValueError(f"{os.fspath(path)}: expected keys with values, such as {example!r}, got {quoted(given)}")
+    keys = [key.value for key, _ in top.value] if isinstance(top, yaml.MappingNode) else []
+    if twice := [key for key in keys if keys.count(key) > 1]:  # of which YAML would take the last in silence
+        raise ValueError(f"{os.fspath(path)}: key {quoted(twice[0])} is there twice; keep one of them")
     return given or {}
 
 

@@ -52,11 +52,13 @@ def here(tmp_path, monkeypatch):
         ("run -- no-such-program --config x", "command 'no-such-program': no such program on PATH"),
         ("run -- ./a.jsonl", "./a.jsonl"),
         ("run -- ./", "command './' is a directory"),
+        ("run --config twice.yaml -- {touch}", "twice.yaml: key 'every' is there twice"),
         ("run --config . -- {touch}", "config '.': is a directory"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_command_starts(run_cli, tmp_path, line, problem):
     (tmp_path / "typo.yaml").write_text("probs: [a.jsonl]")
+    (tmp_path / "twice.yaml").write_text("every: 2\nprobes: a.jsonl\nevery: 3")
     (tmp_path / "bad.yaml").write_text("baseline: gone")
     (tmp_path / "variants.yaml").write_text("variants: some")
     assert problem in refused(run_cli, *line.format(touch="touch started").split())
