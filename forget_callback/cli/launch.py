@@ -26,6 +26,8 @@ class RunCommand(Command):
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Reads the options; ``--probes A B`` is ``--probes A --probes B``."""
         at = args.index("--") if "--" in args else len(args)
+        if at < len(args) and args[at - 1 : at] and args[at - 1] in (*_SEVERAL, "--every", "--config"):
+            raise UsageError(f"{args[at - 1]} needs a value before --", ctx=ctx)
         found = super().parse_args(ctx, [*_repeated(self.spelled(args[:at])), *args[at:]])
         if "--" not in args and not ctx.params["help"]:
             raise UsageError("put -- before the command, such as: forget-callback run -- python train.py", ctx=ctx)

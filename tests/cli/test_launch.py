@@ -47,6 +47,7 @@ def here(tmp_path, monkeypatch):
         ("run --config variants.yaml -- {touch}", "variants must be 'all', 'ends' or 'off', got 'some'"),
         ("run {touch}", "put -- before the command"),
         ("run", "put -- before the command"),
+        ("run --probes -- {touch}", "--probes needs a value before --"),
         ("run --", "the command after -- is missing"),
         ("run --probs a.jsonl -- {touch}", "--probs"),
         ("run -- no-such-program --config x", "command 'no-such-program': no such program on PATH"),
