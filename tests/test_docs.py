@@ -176,9 +176,25 @@ def test_commands_within_the_text_exist(page):
     assert set(named) <= set(typer.main.get_command(app).commands)
 
 
+def test_a_step_that_uses_the_action_gives_it_its_inputs():
+    action = yaml.safe_load((ROOT / ".github" / "actions" / "forgetting" / "action.yml").read_text())
+    steps = [step for page in PAGES for block in blocks(page, "yaml") for step in steps_of(block)]
+    assert steps
+    for step in steps:
+        assert re.fullmatch(r"[\w-]+/[\w-]+/\.github/actions/forgetting@\w+", step["uses"])
+        required = {name for name, one in action["inputs"].items() if one.get("required")}
+        assert required <= set(step["with"]) <= set(action["inputs"])
+
+
+def steps_of(block):
+    """The steps of a GitHub workflow, where a block is some."""
+    found = yaml.safe_load(block)
+    return found if isinstance(found, list) else []
+
+
 def test_yaml_blocks_are_recipes_or_of_an_example(names):
     examples = [yaml.safe_load(path.read_text()) for path in (ROOT / "examples" / "integrations").glob("*.yaml")]
-    found = [block for page in PAGES for block in blocks(page, "yaml")]
+    found = [block for page in PAGES for block in blocks(page, "yaml") if not steps_of(block)]
     assert found
     for block in found:
         if any(example.items() >= yaml.safe_load(block).items() for example in examples):

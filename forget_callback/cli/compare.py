@@ -121,9 +121,11 @@ def compare(
         failed, unsure = ([one.text for one in results if one.outcome == name] for name in ("failed", "inconclusive"))
         few = {one.text: one.too_few for one in results if one.too_few}
         open_gates = unsure if inconclusive else None
-        result = comparison_result(rows, first, last, failed=failed, inconclusive=open_gates, too_few=few)
+        result = comparison_result(
+            rows, first, last, failed=failed, inconclusive=open_gates, too_few=few, notes=remarks
+        )
         named = {"lost_items": [asdict(one) for one in lost[:items]]} if items else {}
-        print_json("compare", {**result, **named, "notes": remarks})
+        print_json("compare", {**result, **named})
     elif format == "markdown":
         print(as_markdown)
     else:

@@ -79,6 +79,7 @@ def comparison_result(
     failed: Sequence[str] = (),
     inconclusive: Sequence[str] | None = None,
     too_few: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The rows of `compare_checkpoints` as what `compare --format json` prints; a missing number is NaN.
 
@@ -88,6 +89,7 @@ def comparison_result(
         failed: The gates that failed.
         inconclusive: Those that neither failed nor passed; None where that was not asked for.
         too_few: Those that can never or hardly fail on these items, and why.
+        notes: What was said of the sides beside the numbers.
     """
     about = {name: _about(one) for name, one in before.snapshots.items()}
     gate: dict[str, Any] = {"passed": not failed and not inconclusive, "failed": list(failed)}
@@ -101,6 +103,7 @@ def comparison_result(
         "left_out": alone,
         "gate": gate,
         **({"gates_too_few": dict(too_few)} if too_few else {}),
+        "notes": list(notes),
     }
 
 

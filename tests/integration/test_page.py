@@ -461,6 +461,7 @@ def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
     page = show(hostile)
     for section in ("curves", "map", "flow", "category-numbers", "items", "about"):
         see(page, section)
+    page.locator("#map-controls select").select_option("accuracy_after")
     chart(page, "map-chart")
     page.locator("#curve-categories button").nth(1).click()
     page.locator("#curve-chart .nsewdrag").hover()

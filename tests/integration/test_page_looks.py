@@ -126,6 +126,7 @@ def test_long_names_fit_a_phone_and_leave_the_numbers_in_sight(show, wordy):
     assert all(cells.nth(i).is_visible() for i in range(cells.count()))
     plot = page.locator("#curve-chart .nsewdrag").bounding_box()
     assert plot["width"] > 200, "names leave the chart its room"
+    page.locator("#map-controls select").select_option("accuracy_after")
     assert page.locator("#map-chart .nsewdrag").bounding_box()["width"] > 150
     for chip in page.locator("#curve-categories button").all()[1:]:
         chip.click()
@@ -141,7 +142,7 @@ CARDS = """[...document.querySelectorAll('main > section')].filter((one) => one.
   const chart = one.querySelector('.chart'), canvas = one.querySelector('canvas');
   const pixels = () => canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
   const body = [...one.children].slice(1).map((part) => part.textContent).join('').trim();
-  const drawn = !chart || chart.querySelector('.main-svg .trace, .main-svg .hm') !== null;
+  const drawn = !chart || chart.querySelector('.main-svg .trace, .main-svg .hm, .empty') !== null;
   return [one.id, body.length > 0 && drawn && (!canvas || new Set(pixels()).size > 3)]; })"""
 
 
@@ -149,7 +150,7 @@ CARDS = """[...document.querySelectorAll('main > section')].filter((one) => one.
 def run(tmp_path_factory):
     """The page of a run of two probes."""
     directory = tmp_path_factory.mktemp("looks") / "sft"
-    make_run(directory, [make_probe("mixed", 80), make_probe("words", 20, kinds=("recall",), categories=0)])
+    make_run(directory, [make_probe("mixed", 160), make_probe("words", 20, kinds=("recall",), categories=0)])
     return write_report(directory, directory / "report.html")
 
 
@@ -161,6 +162,7 @@ def test_every_card_is_drawn_when_the_page_is_loaded(browser, run, wordy, name):
     cards = dict(page.evaluate("window.cards"))
     assert {"curves", "map", "flow", "category-numbers", "items", "about"} <= set(cards)
     assert all(cards.values()), cards
+    assert bool(page.locator("#map-chart .main-svg .hm").count()) == (name == "run"), "of 21 items no category has 30"
 
 
 def test_a_page_in_a_sandbox_is_drawn_as_well(browser, run, tmp_path):
