@@ -28,7 +28,7 @@ from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, spoken
 from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
-from forget_callback.snapshots.answers import ANSWERS, FURTHER, Answers
+from forget_callback.snapshots.answers import ANSWERS, FURTHER, GRADED, Answers
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,11 @@ class PartAnswers:
         self.prediction = np.full(n, None, object)
         self.text = np.full(n, None, object)
         self.scores: list[Any] = [()] * n
+        self.score = np.full(n, np.nan)
+        self.bits_per_byte = np.full(n, np.nan)
+        self.kl = np.full(n, np.nan)
+        self.kl_error = np.full(n, np.nan)
+        self.top1 = np.full(n, np.nan)
         self.dropped: dict[int, str] = {}
         self.overdue: dict[str, float] = {}
 
@@ -97,7 +102,7 @@ def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers]
         samples=probe.samples,
         metadata=metadata,
         further=several,
-        **{name: getattr(first, name) for name in ANSWERS},
+        **{name: getattr(first, name) for name in (*ANSWERS, *GRADED)},
     )
     return complete(snapshot, probe)
 

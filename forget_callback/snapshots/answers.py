@@ -31,10 +31,18 @@ ANSWERS: Columns = {
     "prediction": (object, None),
     "text": (object, None),
 }
+GRADED: Columns = {  # numbers that are no right or wrong, of the first prompts
+    "score": (float, np.nan),
+    "bits_per_byte": (float, np.nan),
+    "kl": (float, np.nan),
+    "kl_error": (float, np.nan),
+    "top1": (float, np.nan),
+}
 FURTHER: Columns = {**ANSWERS, "asked": (bool, True), "weak": (bool, False)}
 PER_ITEM: Columns = {  # of a snapshot: the answers to the first prompts, and what is known of the items
     "ids": (object, None),
     **ANSWERS,
+    **GRADED,
     "category": (object, ""),
     "scores": (object, ()),
     "n_choices": (float, np.inf),
@@ -42,6 +50,7 @@ PER_ITEM: Columns = {  # of a snapshot: the answers to the first prompts, and wh
     "cluster": (object, ""),
     "fact": (object, ""),
     "kind": (object, ""),
+    "ability": (object, ""),
     "samples": (int, 1),
 }
 T = TypeVar("T")
@@ -131,7 +140,7 @@ def require_consistent(answers: Any, ids: NDArray[Any], samples: NDArray[Any], p
         prompt: Names the columns in errors, such as "_2".
 
     Raises:
-        ValueError: If `correct` is no number that it may be, or an outcome is unknown or contradicts it.
+        ValueError: If `correct` or a score is no number that it may be, or an outcome is unknown or contradicts it.
     """
     correct, outcome = answers.correct, answers.outcome
     scored = ~np.isnan(correct)
@@ -144,6 +153,9 @@ def require_consistent(answers: Any, ids: NDArray[Any], samples: NDArray[Any], p
     wrong = np.fromiter((o is None or o in OUTCOMES for o in outcome), bool, len(ids))
     if not wrong.all():
         raise ValueError(f"outcome{prompt} must be one of {OUTCOMES} or None, got {quoted(outcome[~wrong][0])}")
+    score = getattr(answers, "score", np.empty(0))
+    if ((score < 0) | (score > 1)).any():
+        raise ValueError(f"score must lie in [0, 1], or be NaN, got {score[(score < 0) | (score > 1)][0]}")
     given = np.fromiter((o is not None for o in outcome), bool, len(ids))
     bad = (given != scored) | ((outcome == "correct") != (correct > 0.5))
     if bad.any():

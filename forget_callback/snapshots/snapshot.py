@@ -46,6 +46,12 @@ class Snapshot:
         outcome: One of `OUTCOMES`, None where not scored; follows from `correct` if not given.
         choice: Index of the chosen option, -1 if there is none.
         margin: How far the right answer is ahead of the best wrong one in nats; negative where wrong, NaN if unknown.
+        score: A graded number in [0, 1], such as a scorer gives, of several samples their mean; NaN where there is none.
+        bits_per_byte: Of a text: summed negative log2-probability over its UTF-8 bytes; NaN of other items.
+        kl: Divergence from the baseline's next-token distribution in nats per token, as far as the stored part of it
+            shows: a lower bound. NaN where it was not measured.
+        kl_error: At most this is missing in `kl`.
+        top1: Share of the tokens whose most likely next token is the baseline's.
         category: Category of each item, "" if it has none.
         prediction: The answer that was given, None if unknown.
         text: The whole generated text of generation items, else None.
@@ -54,7 +60,8 @@ class Snapshot:
         answer: Index of the right option, -1 where open-ended.
         cluster: What items share that are not independent of each other, "" if nothing.
         fact: What joins the items that ask for one fact, "" if there is none.
-        kind: Kind of each item, such as "recall"; "" if unknown.
+        kind: Kind of each item, such as "recall"; "" if unknown. A text that was measured has correct 1.
+        ability: What each item is about, such as "knowledge", "behaviour" or "text"; "" if unknown.
         samples: Answers that were generated to each item.
         samples_seen: Training samples so far, NaN if unknown.
         tokens_seen: Training tokens so far, NaN if unknown.
@@ -63,7 +70,8 @@ class Snapshot:
             `correct_2`, `outcome_2`, ..., `correct_3`, ...
 
     Raises:
-        ValueError: If vectors differ in length, an id repeats, or an outcome contradicts `correct`.
+        ValueError: If vectors differ in length, an id repeats, an outcome contradicts `correct`, or a score lies outside
+            of [0, 1].
     """
 
     probe: str
@@ -74,6 +82,11 @@ class Snapshot:
     outcome: NDArray[Any] = NOT_GIVEN
     choice: NDArray[Any] = NOT_GIVEN
     margin: NDArray[Any] = NOT_GIVEN
+    score: NDArray[Any] = NOT_GIVEN
+    bits_per_byte: NDArray[Any] = NOT_GIVEN
+    kl: NDArray[Any] = NOT_GIVEN
+    kl_error: NDArray[Any] = NOT_GIVEN
+    top1: NDArray[Any] = NOT_GIVEN
     category: NDArray[Any] = NOT_GIVEN
     prediction: NDArray[Any] = NOT_GIVEN
     text: NDArray[Any] = NOT_GIVEN
@@ -83,6 +96,7 @@ class Snapshot:
     cluster: NDArray[Any] = NOT_GIVEN
     fact: NDArray[Any] = NOT_GIVEN
     kind: NDArray[Any] = NOT_GIVEN
+    ability: NDArray[Any] = NOT_GIVEN
     samples: NDArray[Any] = NOT_GIVEN
     samples_seen: float = float("nan")
     tokens_seen: float = float("nan")
@@ -101,6 +115,11 @@ class Snapshot:
             outcome: Column = ...,
             choice: Column = ...,
             margin: Column = ...,
+            score: Column = ...,
+            bits_per_byte: Column = ...,
+            kl: Column = ...,
+            kl_error: Column = ...,
+            top1: Column = ...,
             category: Column = ...,
             prediction: Column = ...,
             text: Column = ...,
@@ -110,6 +129,7 @@ class Snapshot:
             cluster: Column = ...,
             fact: Column = ...,
             kind: Column = ...,
+            ability: Column = ...,
             samples: Column = ...,
             samples_seen: float = ...,
             tokens_seen: float = ...,
@@ -149,8 +169,8 @@ class Snapshot:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers to the first prompts among the scored items, NaN if none was scored."""
-        scored = self.correct[~np.isnan(self.correct)]
+        """Share of right answers to the first prompts among the scored items, NaN if there are none; not of texts."""
+        scored = self.correct[~np.isnan(self.correct) & (self.kind != "text")]
         return float(scored.mean()) if len(scored) else float("nan")
 
     def select(self, rows: NDArray[Any]) -> Snapshot:
@@ -174,8 +194,9 @@ class Snapshot:
         """A row an item, with the columns of the file; `attrs` holds what is not per item.
 
         Columns: id, category, correct, outcome, choice, margin, prediction, text, scores, answer (index of the right
-        option), cluster, fact, kind, samples and k (options, missing where open-ended); of each further variant
-        correct_2, outcome_2, ..., asked_2 and weak_2.
+        option), cluster, fact, kind, ability, samples and k (options, missing where open-ended), and the graded numbers
+        score, bits_per_byte, kl, kl_error and top1; of each further variant correct_2, outcome_2, ..., asked_2 and
+        weak_2.
         """
         return table_of(self)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _FIRST = ["id", "category", "correct", "outcome", "choice", "margin", "prediction"]
 _MAY_BE_NONE = {"outcome", "prediction", "text"}
-_TEXT = {"id", "category", "cluster", "fact", "kind", *_MAY_BE_NONE}
+_TEXT = {"id", "category", "cluster", "fact", "kind", "ability", *_MAY_BE_NONE}
 
 
 def table_of(snapshot: Snapshot) -> pd.DataFrame:

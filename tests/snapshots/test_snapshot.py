@@ -18,6 +18,11 @@ FULL = {
     "outcome": ["correct", "unparsed", None, "truncated"],
     "choice": [2, -1, -1, 0],
     "margin": [0.25, -inf, nan, -1.5],
+    "score": [0.75, 0.0, nan, 0.5],
+    "bits_per_byte": [nan, 0.91, nan, nan],
+    "kl": [0.0, 0.25, nan, nan],
+    "kl_error": [0.0, 1e-3, nan, nan],
+    "top1": [1.0, 0.875, nan, nan],
     "category": ["geo", "", "語", "geo"],
     "prediction": [" Zürich", None, None, ""],
     "text": [None, "I do not know\n", None, "Let me"],
@@ -27,6 +32,7 @@ FULL = {
     "cluster": ["one", "", "two", "one"],
     "fact": ["", "Zürich", "", ""],
     "kind": ["multiple_choice", "generation", "", "multiple_choice"],
+    "ability": ["knowledge", "behaviour", "", "task"],
     "samples": [1, 1, 1, 4],
 }
 SECOND = {
@@ -104,8 +110,10 @@ def test_the_file_reads_without_us_and_unscored_is_null(tmp_path):
     assert columns["prediction"] == FULL["prediction"] and columns["text"] == FULL["text"]
     assert columns["scores"] == FULL["scores"]
     assert columns["k"] == [3, None, None, 2]
-    for name in ("answer", "cluster", "fact", "kind", "samples"):
+    for name in ("answer", "cluster", "fact", "kind", "ability", "samples"):
         assert columns[name] == FULL[name]
+    for name in ("score", "bits_per_byte", "kl", "kl_error", "top1"):
+        assert columns[name] == [None if value != value else value for value in FULL[name]]
 
 
 def test_further_variants_are_columns_with_their_number(tmp_path):
