@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Generation as Generation,
         MultipleChoice as MultipleChoice,
         Recall as Recall,
+        Text as Text,
         Variant as Variant,
     )
     from forget_callback.probes.jsonl import dump_items as dump_items
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "callback": "ForgetCallback",
     "metrics.transitions": "Transitions compare transitions",
-    "probes.items": "Generation MultipleChoice Recall Variant",
+    "probes.items": "Generation MultipleChoice Recall Text Variant",
     "probes.jsonl": "dump_items",
     "probes.judging": "register_matcher",
     "probes.load": "load_probe",

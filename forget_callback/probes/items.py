@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, get_args
 from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
+from forget_callback.probes.text_items import Text as Text
 
 Match: TypeAlias = Literal[
     "exact", "prefix", "contains", "named", "stated", "number", "math", "choice", "regex", "task"
@@ -227,7 +228,7 @@ class Generation:
             require(fits, self, "answer", f"match {quoted(self.match)} needs {form}, got {quoted(answer)}")
 
 
-Item: TypeAlias = MultipleChoice | Recall | Generation
+Item: TypeAlias = MultipleChoice | Recall | Generation | Text
 
 
 def in_variant(item: Item, number: int) -> Item:
@@ -270,8 +271,8 @@ def in_variant(item: Item, number: int) -> Item:
     return replace(item, **changed)
 
 
-def accepted(item: Recall | Generation) -> tuple[str, ...]:
-    """The answers that count as right, as texts."""
+def accepted(item: Recall | Generation | Text) -> tuple[str, ...]:
+    """The answers that count as right, as texts; a document has none."""
     return (item.answer,) if isinstance(item.answer, str) else tuple(item.answer)
 
 

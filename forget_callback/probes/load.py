@@ -20,6 +20,7 @@ import numpy as np
 
 from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.corpus import load_corpus
 from forget_callback.probes.hub import ALL, OPTIONS as HUB_OPTIONS, load_benchmark
 from forget_callback.probes.items import Generation, Item
 from forget_callback.probes.jsonl import read_items
@@ -80,7 +81,8 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
 
     Args:
         spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, the path of a JSON Lines
-            file, which is named by its stem, ``hub:NAME`` (see `forget_callback.probes.hub`), ``lm-eval:TASK`` (see
+            file, which is named by its stem, ``corpus:FILE`` with documents (see
+            `forget_callback.probes.corpus`), ``hub:NAME`` (see `forget_callback.probes.hub`), ``lm-eval:TASK`` (see
             `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an entry point of that
             name. After a question mark stand the source's own options and any setting of `Probe`, such as
             ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
@@ -171,6 +173,9 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
     if source == "hub" and colon:
         _require_known(spec, options, HUB_OPTIONS)
         return load_benchmark(name, options)
+    if source == "corpus" and colon:
+        _require_known(spec, options, ())
+        return load_corpus(name)
     if source == "lm-eval" and colon:
         _require_known(spec, options, LM_EVAL_OPTIONS)
         return load_task(name, options)
@@ -187,8 +192,9 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
         own = sorted({entry.name for entry in installed})
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *own])
         raise ValueError(
-            f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, {known} or "
-            f"'lm-eval:TASK'; a source of your own is an entry point of the group {GROUP}{_meant(path, own)}"
+            f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, "
+            f"'corpus:FILE', {known} or 'lm-eval:TASK'; a source of your own is an entry point of the group "
+            f"{GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())
     return Probe(Path(path).stem, read_items(Path(path)), chat=chat)  # variants may differ from the prompt in it alone
@@ -203,7 +209,7 @@ def _meant(path: str, own: Sequence[str]) -> str:
     if (
         meant is None
         and colon
-        and (source := closest(scheme, ["builtin", "hub", "lm-eval", *own])) not in (None, scheme)
+        and (source := closest(scheme, ["builtin", "corpus", "hub", "lm-eval", *own])) not in (None, scheme)
     ):
         return f"; did you mean {quoted(f'{source}:{name}')}?"
     if meant is not None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Generation, Item, n_options, right_option
+from forget_callback.probes.items import Generation, Item, Text, n_options, right_option
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, variant_record
 
@@ -97,10 +97,24 @@ class Probe:
             raise ValueError(f"temperature must be 0 (greedy) or more, got {quoted(self.temperature)}")
         if not isinstance(self.top_p, (int, float)) or not 0 < self.top_p <= 1:
             raise ValueError(f"top_p must lie in (0, 1], got {quoted(self.top_p)}")
+        if all(isinstance(item, Text) for item in self.items):
+            self._require_settings_of_texts()
         if self.chat is False and (self.system or not self.generation_prompt or self.thinking is not None):
             raise ValueError(f"probe {quoted(self.name)}: system, generation_prompt and thinking need chat=True")
         for name in ("temperature", "top_p"):  # 0 and 0.0 are one setting and must have one fingerprint
             object.__setattr__(self, name, float(getattr(self, name)))
+
+    def _require_settings_of_texts(self) -> None:
+        """Documents are scored as they are: settings of prompts and answers would do nothing there."""
+        if self.chat is None:
+            object.__setattr__(self, "chat", False)
+        defaults = {f.name: f.default for f in fields(self)}
+        for name in ("chat", "normalization", "temperature", "system", "scorer"):
+            if getattr(self, name) != defaults[name]:
+                raise ValueError(
+                    f"probe {quoted(self.name)} has documents alone, which are scored as they are: "
+                    f"{name}={quoted(getattr(self, name))} goes with prompts and answers; drop it"
+                )
 
     def __len__(self) -> int:
         return len(self.items)

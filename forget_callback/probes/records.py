@@ -1,7 +1,7 @@
 """Items from mappings, such as a line of JSON or a row of a table, and back.
 
 `parse_item` says which field is wrong, the loaders add the file and the line. Custom kinds (`register_item`) become one
-of the three kinds here, so nothing downstream ever meets them.
+of the kinds here, so nothing downstream ever meets them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import MISSING, asdict, fields
 from typing import Any, get_args
 
 from forget_callback.probes.checks import is_whole
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, Variant
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 
-_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation)}
+_KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation, Text)}
 _OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
 # Of all kinds: who misspells `choices` has an item without choices.
 _FIELDS = ["kind", *dict.fromkeys(f.name for cls in _KINDS.values() for f in fields(cls))]
@@ -28,7 +28,7 @@ def register_item(kind: str, make: Callable[[Mapping[str, Any]], Item]) -> None:
 
     Args:
         kind: What a record's `kind` says; registered again it is replaced.
-        make: From the record, with all of its fields, to a `MultipleChoice`, `Recall` or `Generation`.
+        make: From the record, with all of its fields, to a `MultipleChoice`, `Recall`, `Generation` or `Text`.
 
     Raises:
         ValueError: If the kind is a built-in one, or `make` cannot be called.
@@ -59,9 +59,8 @@ def parse_item(record: object) -> Item:
             raise ValueError(f"item {quoted(name)}, kind {quoted(kind)}: {type(error).__name__}: {error}") from error
         if not isinstance(item, get_args(Item)):
             raise ValueError(
-                f"item {quoted(name)}, kind {quoted(kind)}: its function must return a MultipleChoice, Recall or "
-                "Generation, got "
-                f"{quoted(item)}"
+                f"item {quoted(name)}, kind {quoted(kind)}: its function must return a MultipleChoice, Recall, "
+                f"Generation or Text, got {quoted(item)}"
             )
         return item  # type: ignore[no-any-return]
     if not isinstance(kind, str) or kind not in _KINDS:
@@ -80,13 +79,13 @@ def parse_item(record: object) -> Item:
             raise ValueError(
                 f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}{remedy}"
             )
-    for key in ("id", "prompt", "choices", "answer"):
+    for key in ("id", "prompt", "choices", "answer", "text"):
         if key in known and key not in given:
             remedy = "; give each item an id of its own, by which snapshots are joined" if key == "id" else ""
             raise ValueError(f"item {quoted(name)}, field {key!r}: missing for {kind}{remedy}")
     if is_whole(name):
         given["id"] = str(name)
-    answer = given["answer"]
+    answer = given.get("answer")
     if given.get("match") == "number" and (is_whole(answer) or isinstance(answer, float)):
         given["answer"] = str(answer).removesuffix(".0")
     return cls(**given)

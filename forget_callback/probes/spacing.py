@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice, accepted, in_variant
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Text, accepted, in_variant
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 
@@ -53,7 +53,7 @@ def spacing_problem(probe: Probe) -> str:
     >>> spacing_problem(Probe("p", [Recall("a", "The capital of France is", " Paris")]))
     ''
     """
-    items = [item for item in probe.items if not isinstance(item, Generation)]
+    items = [item for item in probe.items if not isinstance(item, (Generation, Text))]
     found = [next(filter(None, (_fault(item, *asked) for asked in _prompts(item, probe))), None) for item in items]
     for kind, remedy in _REMEDY.items():
         own = [fault for fault in found if fault is not None and fault[0] == kind]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Variant, accepted, n_options
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, Variant, accepted, n_options
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import ENDINGS, LETTERS, OTHER_ENDINGS
 
@@ -61,7 +61,7 @@ def with_variants(probe: Probe) -> Probe:
     """
     chat = bool(probe.chat)
     items = [item if item.variants else replace(item, variants=further(item, chat=chat)) for item in probe.items]
-    askable = [item for item in items if not isinstance(item, Recall)]
+    askable = [item for item in items if not isinstance(item, (Recall, Text))]
     none = sum(not item.variants for item in askable)
     weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in askable)
     if none or weak:
@@ -87,7 +87,7 @@ def further(item: Item, *, chat: bool) -> tuple[Variant, ...]:
     ['Here is an exam question.\n\n2 + 2?\n\nThe answer is']
     """
     prompt = item.prompt.rstrip()
-    if isinstance(item, Recall) or not prompt or (isinstance(item, MultipleChoice) and item.contexts):
+    if isinstance(item, (Recall, Text)) or not prompt or (isinstance(item, MultipleChoice) and item.contexts):
         return ()
     end = _end(prompt)
     if end:

@@ -122,7 +122,7 @@ def test_a_registered_kind_becomes_a_kind_that_every_process_reads(tmp_path):
     "make, problem",
     [
         (lambda record: record["none"], "KeyError: 'none'"),
-        (lambda record: dict(record), "must return a MultipleChoice, Recall or Generation, got {'kind': 'cloze'"),
+        (lambda record: dict(record), "must return a MultipleChoice, Recall, Generation or Text, got {'kind': 'cloze'"),
         (lambda record: MultipleChoice(record["id"], "Q", ["a"], 0), "ValueError: item 'a', field 'choices'"),
     ],
 )

@@ -96,7 +96,7 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
             "answr",
             "unknown for generation; known are id, .*; drop it, or put it in `doc`",
         ),
-        ({**CHOICE, "kind": "essay"}, "kind", "expected one of multiple_choice, recall, generation, got 'essay'"),
+        ({**CHOICE, "kind": "essay"}, "kind", "expected one of multiple_choice, recall, generation, text, got 'essay'"),
         ({**CHOICE, "kind": ["recall"]}, "kind", r"expected one of .*, got \['recall'\]"),
         *[
             ({key: value for key, value in record.items() if key != missing}, missing, f"missing for {kind}")
