@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forget_callback.probes.items import Generation
+from forget_callback.probes.judges.rules import RULES, find
 from forget_callback.probes.letters import letter_in
 from forget_callback.probes.markup import comparable, first_line
 from forget_callback.probes.numbers import number_in, worth
@@ -37,13 +38,20 @@ _GOES_ON = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """What became of one generated text: `outcome`, and the answer found in it, None where there is none."""
+    """What became of one generated text.
+
+    Attributes:
+        outcome: "correct", "wrong", "truncated" or "unparsed".
+        prediction: The answer found in it, None where there is none.
+        why: Why it is not right, in a few words, where its rule says so.
+    """
 
     outcome: str
     prediction: str | None
+    why: str = ""
 
     @classmethod
-    def of(cls, right: bool, prediction: str | None, *, finished: bool) -> Judgement:
+    def of(cls, right: bool, prediction: str | None, *, finished: bool, why: str = "") -> Judgement:
         """One of the four outcomes.
 
         Args:
@@ -55,8 +63,8 @@ class Judgement:
         if right:
             return cls("correct", prediction)
         if not finished:
-            return cls("truncated", prediction)
-        return cls("unparsed" if prediction is None else "wrong", prediction)
+            return cls("truncated", prediction, why)
+        return cls("unparsed" if prediction is None else "wrong", prediction, why)
 
 
 def after_thinking(text: str) -> str:
@@ -157,7 +165,10 @@ def _is_denied(text: str, start: int, end: int) -> bool:
 
 
 def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:
-    """The outcome of a generated text by one of the rules here."""
+    """The outcome of a generated text by one of the rules here, or by one of the judges."""
+    if item.match in RULES:
+        found = find(after_thinking(text), item, finished=finished)
+        return Judgement.of(found.right, found.prediction, finished=finished, why=found.why)
     prediction = extract(text, item.match)
     right = prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer)
     return Judgement.of(right, prediction, finished=finished)

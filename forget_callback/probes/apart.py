@@ -15,13 +15,14 @@ from forget_callback.probes import judge_process, lm_eval
 from forget_callback.probes.answers import Judgement
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judge_process import JudgeProcess, ProcessLost
+from forget_callback.probes.judges.rules import RULES
 
 logger = logging.getLogger(__name__)
 
 # Processor time: hundreds of times what an ordinary answer takes.
 SECONDS, LONG_SECONDS = 1.0, 5.0
 # Matches that parsers and regular expressions decide, of ours or of lm-eval's tasks.
-APART = ("math", "regex", "task")
+APART = ("math", "regex", "task", *(match for match, rule in RULES.items() if rule.apart))
 
 # Item, text, and whether it ended before the token limit.
 Text: TypeAlias = tuple[Generation, str, bool]
@@ -150,7 +151,7 @@ class _Batch:
             return None
         if "problem" in reply:
             raise ValueError(reply["problem"])
-        return Judgement(reply["outcome"], reply["prediction"])
+        return Judgement(reply["outcome"], reply["prediction"], reply["why"])
 
     def _process(self, item: Generation) -> JudgeProcess | None:
         """The process with all that is needed; None where it cannot load the rule of an item and this one has it.
@@ -193,4 +194,6 @@ def _need(item: Generation) -> dict[str, Any]:
 def _plain(item: Generation) -> dict[str, Any]:
     """What judging reads of an item, for JSON."""
     own = {"id": item.id, "prompt": "-", "answer": list(item.answer), "match": item.match}
+    if item.match in RULES:
+        return own | {"doc": dict(item.doc)}
     return own | ({"prompt": item.prompt, "task": item.task, "doc": dict(item.doc)} if item.task else {})

@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
+from forget_callback.probes.judges.rules import require_judgeable
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.probes.text_items import Text as Text
 
 Match: TypeAlias = Literal[
-    "exact", "prefix", "contains", "named", "stated", "number", "math", "choice", "regex", "task"
+    "exact", "prefix", "contains", "named", "stated", "number", "math", "choice", "regex", "task", "json_schema"
 ]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where
@@ -200,6 +201,7 @@ class Generation:
             (self.match == "task") == bool(self.task), self, "task", f"goes with match 'task', got {quoted(self.task)}"
         )
         self._require_options()
+        require_judgeable(self)
         _set_variants(self)
 
     def _require_options(self) -> None:

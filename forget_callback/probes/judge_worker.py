@@ -126,7 +126,7 @@ def _reply(request: Any) -> dict[str, Any]:
         raise
     except Exception as error:  # other people's code
         return {"problem": str(error) if item.task else f"item {item.id!r}: {type(error).__name__}: {error}"}
-    return {"outcome": found.outcome, "prediction": found.prediction}
+    return {"outcome": found.outcome, "prediction": found.prediction, "why": found.why}
 
 
 def _problem(need: Any) -> str:

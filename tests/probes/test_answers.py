@@ -9,14 +9,18 @@ from hypothesis import given, settings, strategies as st
 
 from forget_callback.probes.answers import Judgement, extract, matches
 from forget_callback.probes.items import Generation, Match
+from forget_callback.probes.judges.rules import RULES
 from forget_callback.probes.judging import judge
 from tests.probes.phrasings import PHRASINGS
+
+# The judges have tests of their own, in judges/.
+READ = [match for match in get_args(Match) if match != "task" and match not in RULES]
 
 
 @pytest.mark.parametrize(
     "match, text, expected",
     [
-        *[(match, "  \n\t", None) for match in get_args(Match) if match != "task"],
+        *[(match, "  \n\t", None) for match in READ],
         ("exact", "\n Paris \nis the capital", "Paris"),
         ("prefix", "Paris, France\nmore", "Paris, France"),
         ("contains", " It is Paris.\nYes. ", "It is Paris.\nYes."),
@@ -169,7 +173,7 @@ def test_prefix_and_contains_compare_words_not_their_dress(answer, first, later,
         assert {judge(item, text, finished=True).outcome for text in wrong} == {"wrong"}
 
 
-@pytest.mark.parametrize("match", [match for match in get_args(Match) if match != "task"])
+@pytest.mark.parametrize("match", READ)
 @pytest.mark.parametrize(
     "text", ["", " \n\t ", "<think></think>", "<think>\n\n</think>\n", "```\n```", "\u200b", "\ufeff\n", "\xa0"]
 )

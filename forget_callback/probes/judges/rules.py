@@ -1,0 +1,39 @@
+"""The rules, by the `match` that names them: one table, from which items are checked and texts are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from forget_callback.probes.judges import json_schema
+from forget_callback.probes.judges.finding import Finding, Rule
+from forget_callback.probes.markup import first_line
+
+if TYPE_CHECKING:
+    from forget_callback.probes.items import Generation
+
+RULES: Mapping[str, Rule] = {
+    "json_schema": Rule(json_schema.judge, json_schema.require_judgeable, apart=True),
+}
+
+
+def require_judgeable(item: Generation) -> None:
+    """That an item's rule, if it is one of these, can judge it.
+
+    Raises:
+        ValueError: Naming the item and the field.
+    """
+    if item.match in RULES:
+        RULES[item.match].require(item)
+
+
+def find(text: str, item: Generation, *, finished: bool) -> Finding:
+    """What an item's rule, one of these, makes of an answer.
+
+    Args:
+        text: Without blocks of thinking.
+        finished: False if generation stopped at the token limit.
+    """
+    if first_line(text) is None:
+        return Finding.nothing("no text")
+    return RULES[item.match].judge(text.strip(), item, finished)
