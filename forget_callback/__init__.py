@@ -14,12 +14,12 @@ if TYPE_CHECKING:
         compare as compare,
         transitions as transitions,
     )
+    from forget_callback.probes.item_variants import Variant as Variant
     from forget_callback.probes.items import (
         Generation as Generation,
         MultipleChoice as MultipleChoice,
         Recall as Recall,
         Text as Text,
-        Variant as Variant,
     )
     from forget_callback.probes.jsonl import dump_items as dump_items
     from forget_callback.probes.judging import register_matcher as register_matcher
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 _NAMES = {
     "callback": "ForgetCallback",
     "metrics.transitions": "Transitions compare transitions",
-    "probes.items": "Generation MultipleChoice Recall Text Variant",
+    "probes.item_variants": "Variant",
+    "probes.items": "Generation MultipleChoice Recall Text",
     "probes.jsonl": "dump_items",
     "probes.judging": "register_matcher",
     "probes.load": "load_probe",

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
-from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall, Variant
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall
 from forget_callback.probes.jsonl import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted

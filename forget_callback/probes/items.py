@@ -1,19 +1,23 @@
 """Items: the questions of a probe, and what counts as right.
 
-An item is validated when it is built, so that nothing downstream needs to check again. Every kind has, by name, its
-`variants` (further ways to ask the same, also given as texts or mappings), a `cluster` (items of one passage, subject
-or fact are no independent draws) and a `fact` (which joins the forms in which one fact is asked). Knows nothing of
-models, tokenizers or files.
+An item is validated when it is built, so that nothing downstream needs to check again. Every kind has a `prompt` or, by
+name, `messages` (a conversation, see `conversation.py`) with the `tools` that it offers; and by name its `variants`
+(further ways to ask the same, also given as texts or mappings), a `cluster` (items of one passage, subject or fact are
+no independent draws), a `fact` (which joins the forms in which one fact is asked) and an `ability` (see
+`abilities.py`). Knows nothing of models, tokenizers or files.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
+from forget_callback.probes.abilities import Ability
 from forget_callback.probes.checks import is_whole, require, require_one_right, require_text, require_texts
+from forget_callback.probes.conversation import Message, asks_as, checked_messages, checked_tools
+from forget_callback.probes.item_variants import Variant, set_variants
 from forget_callback.probes.judges.rules import require_judgeable
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
@@ -26,36 +30,15 @@ Match: TypeAlias = Literal[
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where
 # the matcher is not registered.
 _OWN_MATCH = re.compile(r"\w+(\.\w+)+")
+# A prompt that was not given, as where there are messages; an empty one is the beginning of a text.
+_NO_PROMPT: Any = object()
+# An answer that was not given has a default only as it comes after a field that may be left out.
+_MISSING: Any = None
 # What an answer must be, for the matches that read nothing else.
 _FORMS = {
     "number": ("a number", r"[-+]?[$€£]?\d[\d,]*(\.\d+)?%?|[-+]?\.\d+"),
     "choice": ("one letter", r"\(?[A-Za-z]\)?"),
 }
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A further way to ask an item: the same question and right answer in another prompt.
-
-    Attributes:
-        choices: Of multiple choice, where they are other texts than the item's; in the variant's own order.
-        order: Option j here is option ``order[j]`` of the item; the item's own order if not given.
-        chat: Whether this prompt goes through the chat template; None does as the probe does.
-        weak: The same frame with words around it, which shares the damage of the frame.
-        stop: Of generation, further texts that end the answer in this prompt.
-    """
-
-    prompt: str
-    choices: Sequence[str] = ()
-    order: Sequence[int] = ()
-    chat: bool | None = None
-    weak: bool = False
-    stop: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        for name in ("choices", "order", "stop"):
-            if isinstance(getattr(self, name), list):
-                object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
 @dataclass(frozen=True)
@@ -72,15 +55,18 @@ class MultipleChoice:
     """
 
     id: str
-    prompt: str
-    choices: Sequence[str]
-    answer: int
+    prompt: str = _NO_PROMPT
+    choices: Sequence[str] = ()
+    answer: int = _MISSING
     category: str = ""
     contexts: Sequence[str] = ()
     lengths: Sequence[float] = ()
     variants: Sequence[Variant] = field(default=(), kw_only=True)
     cluster: str = field(default="", kw_only=True)
     fact: str = field(default="", kw_only=True)
+    messages: Sequence[Message] = field(default=(), kw_only=True, hash=False)
+    tools: Sequence[Mapping[str, Any]] = field(default=(), kw_only=True, hash=False)
+    ability: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "multiple_choice"
 
@@ -110,7 +96,7 @@ class MultipleChoice:
             require(positive, self, "lengths", f"expected positive numbers, got {quoted(length)}")
         require_one_right(self, "choices", self.choices, self.contexts, self.answer)
         object.__setattr__(self, "choices", tuple(self.choices))
-        _set_variants(self)
+        set_variants(self)
 
 
 @dataclass(frozen=True)
@@ -122,12 +108,15 @@ class Recall:
     """
 
     id: str
-    prompt: str
-    answer: str | Sequence[str]
+    prompt: str = _NO_PROMPT
+    answer: str | Sequence[str] = _MISSING
     category: str = ""
     variants: Sequence[Variant] = field(default=(), kw_only=True)
     cluster: str = field(default="", kw_only=True)
     fact: str = field(default="", kw_only=True)
+    messages: Sequence[Message] = field(default=(), kw_only=True, hash=False)
+    tools: Sequence[Mapping[str, Any]] = field(default=(), kw_only=True, hash=False)
+    ability: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "recall"
 
@@ -140,7 +129,7 @@ class Recall:
             object.__setattr__(self, "answer", tuple(self.answer) if len(self.answer) > 1 else self.answer[0])
         else:
             require_text(self, "answer", self.answer)
-        _set_variants(self)
+        set_variants(self)
 
 
 @dataclass(frozen=True)
@@ -160,8 +149,8 @@ class Generation:
     """
 
     id: str
-    prompt: str
-    answer: str | Sequence[str]
+    prompt: str = _NO_PROMPT
+    answer: str | Sequence[str] = _MISSING
     match: str = "exact"
     category: str = ""
     max_new_tokens: int = 64
@@ -173,6 +162,9 @@ class Generation:
     variants: Sequence[Variant] = field(default=(), kw_only=True)
     cluster: str = field(default="", kw_only=True)
     fact: str = field(default="", kw_only=True)
+    messages: Sequence[Message] = field(default=(), kw_only=True, hash=False)
+    tools: Sequence[Mapping[str, Any]] = field(default=(), kw_only=True, hash=False)
+    ability: str = field(default="", kw_only=True)
 
     kind: ClassVar[str] = "generation"
 
@@ -202,7 +194,7 @@ class Generation:
         )
         self._require_options()
         require_judgeable(self)
-        _set_variants(self)
+        set_variants(self)
 
     def _require_options(self) -> None:
         ok = self.options == 0 or (is_whole(self.options) and self.match == "choice" and 2 <= self.options <= 26)
@@ -240,14 +232,15 @@ def in_variant(item: Item, number: int) -> Item:
         number: 1 for the item's own prompt, 2 for its first variant, and so on.
 
     Returns:
-        An item without variants. `Variant.chat` is no part of it: it is for whoever puts the prompt to a model.
+        An item without variants. In a conversation the prompt of a variant is the last user's message, and stands alone
+        where the variant is plain text. `Variant.chat` is no part of it: it is for whoever puts the prompt to a model.
 
     Raises:
         ValueError: If the item has no such variant.
 
     >>> item = MultipleChoice("a", "2 + 2 =", (" 3", " 4"), 1, variants=[{"prompt": "Sum:", "order": [1, 0]}])
     >>> in_variant(item, 2)
-    MultipleChoice(id='a', prompt='Sum:', choices=(' 4', ' 3'), answer=0, ... fact='')
+    MultipleChoice(id='a', prompt='Sum:', choices=(' 4', ' 3'), answer=0, ... ability='')
     """
     last = 1 + len(item.variants)
     if not is_whole(number) or not 1 <= number <= last:
@@ -256,6 +249,10 @@ def in_variant(item: Item, number: int) -> Item:
         return replace(item, variants=())
     variant = item.variants[number - 2]
     changed: dict[str, Any] = {"prompt": variant.prompt, "variants": ()}
+    if item.messages and variant.chat is not False:
+        changed |= {"prompt": "", "messages": asks_as(item.messages, variant.prompt)}
+    elif item.messages:
+        changed |= {"messages": (), "tools": ()}
     if isinstance(item, MultipleChoice):
         order = variant.order or range(len(item.choices))
         choices = variant.choices or [item.choices[i] for i in order]
@@ -303,65 +300,22 @@ def right_option(item: Item) -> int:
 
 
 def _require_common(item: Item) -> None:
+    """Checks the fields of every kind, and keeps messages and tools as JSON would hold them."""
     require_text(item, "id", item.id)
-    require_text(item, "prompt", item.prompt, empty=not isinstance(item, Generation))
+    object.__setattr__(item, "messages", checked_messages(item, item.messages))
+    object.__setattr__(item, "tools", checked_tools(item, item.tools))
+    if item.messages:
+        problem = f"goes in place of `prompt`, which is {quoted(item.prompt)}; drop one of them"
+        require(item.prompt in (_NO_PROMPT, None, ""), item, "messages", problem)
+        object.__setattr__(item, "prompt", "")
+    else:
+        require(
+            item.prompt is not _NO_PROMPT, item, "prompt", "missing; give a prompt, or a conversation as `messages`"
+        )
+        require_text(item, "prompt", item.prompt, empty=not isinstance(item, Generation))
+        require(not item.tools, item, "tools", "goes with `messages`; ask in a user's message there")
     for name in ("category", "cluster", "fact"):
         require_text(item, name, getattr(item, name), empty=True)
-
-
-def _set_variants(item: Item) -> None:
-    """Checks the variants of an item whose other fields are right, and keeps them as `Variant`."""
-    is_list = isinstance(item.variants, (list, tuple))
-    require(
-        is_list, item, "variants", f"expected a list of prompts or of objects with one, got {quoted(item.variants)}"
-    )
-    variants = tuple(_variant(item, f"variants[{i}]", given) for i, given in enumerate(item.variants))
-    # Another order of the same options after the same prompt is no other question: each is scored by itself.
-    same = getattr(item, "choices", ())
-    seen: dict[tuple[str, bool | None, frozenset[str]], str] = {(item.prompt, None, frozenset(same)): "the item itself"}
-    for i, variant in enumerate(variants):
-        key = (variant.prompt, variant.chat, frozenset(variant.choices or same))
-        problem = f"asks as {seen.get(key)} does, {quoted(variant.prompt)}; give it another prompt or chat, or drop it"
-        require(seen.setdefault(key, f"variants[{i}]") == f"variants[{i}]", item, f"variants[{i}]", problem)
-    object.__setattr__(item, "variants", variants)
-
-
-def _variant(item: Item, name: str, given: object) -> Variant:
-    """One variant of an item, whatever form it is given in."""
-    if isinstance(given, Mapping):
-        known = [f.name for f in fields(Variant)]
-        unknown = next((key for key in given if key not in known), None)
-        remedy = did_you_mean(unknown, known) or "; drop it"
-        problem = f"unknown; known are {', '.join(known)}{remedy}"
-        require(unknown is None, item, f"{name}.{unknown}", problem)
-        require("prompt" in given, item, f"{name}.prompt", "missing")
-        given = Variant(**{key: value for key, value in given.items() if value is not None or key == "prompt"})
-    variant = Variant(given) if isinstance(given, str) else given
-    expected = f"expected a prompt or an object with one, got {type(variant).__name__} {quoted(variant)}"
-    require(isinstance(variant, Variant), item, name, expected)
-    assert isinstance(variant, Variant)
-    require_text(item, f"{name}.prompt", variant.prompt, empty=not isinstance(item, Generation))
-    require(
-        variant.chat in (None, True, False), item, f"{name}.chat", f"expected true or false, got {quoted(variant.chat)}"
-    )
-    require(isinstance(variant.weak, bool), item, f"{name}.weak", f"expected true or false, got {quoted(variant.weak)}")
-    require_texts(item, f"{name}.choices", variant.choices)
-    require_texts(item, f"{name}.stop", variant.stop)
-    for field_name, kind in (("choices", MultipleChoice), ("stop", Generation)):
-        fits = isinstance(item, kind) or not getattr(variant, field_name)
-        require(fits, item, f"{name}.{field_name}", f"goes with {kind.kind}, this is {item.kind}; drop it")
-    n = n_options(item)
-    require(n > 0 or not variant.order, item, f"{name}.order", "goes with options, and the item has none; drop it")
-    is_order = isinstance(variant.order, tuple) and all(map(is_whole, variant.order))
-    problem = f"expected the numbers 0 to {n - 1}, each once, got {quoted(variant.order)}"
-    require(is_order and sorted(variant.order) in ([], list(range(n))), item, f"{name}.order", problem)
-    if isinstance(item, MultipleChoice):
-        problem = f"expected {n} as the item has, got {len(variant.choices)}; give one for each, or none to keep them"
-        require(len(variant.choices) in (0, n), item, f"{name}.choices", problem)
-        for choice in variant.choices:
-            require_text(item, f"{name}.choices", choice)
-        order = variant.order or tuple(range(n))
-        contexts = [item.contexts[i] for i in order] if item.contexts else ()
-        choices = variant.choices or [item.choices[i] for i in order]
-        require_one_right(item, f"{name}.choices", choices, contexts, order.index(item.answer))
-    return variant
+    known = get_args(Ability)
+    problem = f"expected one of {', '.join(known)}, got {quoted(item.ability)}{did_you_mean(item.ability, known)}"
+    require(item.ability in ("", *known), item, "ability", problem)

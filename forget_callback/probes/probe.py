@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from forget_callback.probes.conversation import question_of
 from forget_callback.probes.items import Generation, Item, Text, n_options, right_option
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, variant_record
@@ -43,8 +44,8 @@ class Probe:
         name: Letters, digits, dot, dash and underscore, 100 at most: it names metrics and files.
         items: At least one, with unique ids.
         chat: Prompts go through the tokenizer's chat template, as one user message an item. None leaves it to the
-            tokenizer: through its template if it has one, else as they are.
-        system: With `chat`, a system message before each item.
+            tokenizer: through its template if it has one, else as they are. True where an item is a conversation.
+        system: With `chat`, a system message before each item that has none of its own.
         generation_prompt: With `chat`, whether the template opens the assistant's turn.
         revision: Of the data set that the items came from, if any.
         thinking: With `chat`, what templates read as `enable_thinking`; None leaves it to the template.
@@ -79,10 +80,13 @@ class Probe:
         object.__setattr__(self, "items", tuple(self.items))
         if not self.items:
             raise ValueError(f"probe {quoted(self.name)} has no items; give it at least one")
-        seen: dict[str, int] = {}
         for position, item in enumerate(self.items):
             if not isinstance(item, get_args(Item)):
                 raise ValueError(f"probe {quoted(self.name)}, item {position}: expected an item, got {quoted(item)}")
+        if any(item.messages for item in self.items):
+            object.__setattr__(self, "chat", True)
+        seen: dict[str, int] = {}
+        for position, item in enumerate(self.items):
             _require_prompts_differ(self, item)
             if seen.setdefault(item.id, position) != position:
                 raise ValueError(
@@ -128,9 +132,10 @@ class Probe:
     def fingerprint(self) -> str:
         """sha256 of the items' own prompts and the settings: equal on every machine, and for any order of the items.
 
-        Variants, clusters and facts are no part of it: what the first prompts ask stays comparable without them.
+        Variants, clusters, facts and abilities are no part of it: what the first prompts ask stays comparable without
+        them.
         """
-        items = [item_record(replace(item, variants=(), cluster="", fact="")) for item in self.items]
+        items = [_asked_record(item) for item in self.items]
         return _digest({**self.settings, "items": sorted(items, key=lambda record: str(record["id"]))})
 
     @cached_property
@@ -178,9 +183,18 @@ def _digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode("ascii")).hexdigest()
 
 
+def _asked_record(item: Item) -> dict[str, Any]:
+    """What is asked of a model in an item's own prompt, and what is right."""
+    record = item_record(replace(item, variants=(), cluster="", fact="", ability=""))
+    for name in ("messages", "tools"):  # as texts: a template writes a tool in the order in which it is given
+        if name in record:
+            record[name] = json.dumps(record[name])
+    return record
+
+
 def _require_prompts_differ(probe: Probe, item: Item) -> None:
     """What an item cannot know: that `chat` of a variant says what the probe says anyway."""
-    asked: list[tuple[str, bool | None, tuple[int, ...]]] = [(item.prompt, probe.chat, ())]
+    asked: list[tuple[str, bool | None, tuple[int, ...]]] = [(question_of(item), probe.chat, ())]
     for i, variant in enumerate(item.variants):
         key = (variant.prompt, probe.chat if variant.chat is None else variant.chat, tuple(variant.order))
         if key in asked:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Variant, in_variant
+from forget_callback.probes.conversation import asks_as, question_of
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import Generation, Item, MultipleChoice, in_variant
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 
@@ -60,7 +63,7 @@ def _with_variants(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
     )
     variants = [
         Variant(
-            each.prompt,
+            question_of(each),
             order=given.order if first.options else (),
             chat=given.chat,
             weak=given.weak,
@@ -68,18 +71,18 @@ def _with_variants(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
         )
         for each, given in zip(rest, item.variants)
     ]
-    return replace(first, variants=variants, cluster=item.cluster, fact=item.fact)
+    return replace(first, variants=variants, cluster=item.cluster, fact=item.fact, ability=item.ability)
 
 
 def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
     if isinstance(item, MultipleChoice) and len(item.choices) <= len(LETTERS):
         texts = [between + choice for between, choice in zip(item.contexts or [""] * len(item.choices), item.choices)]
-        question = _question(item.prompt)
+        question = _question(question_of(item))
         if [text.strip(" ().") for text in texts] != list(LETTERS[: len(texts)]):  # else the prompt lists them
             question = f"{question}\n{listed(texts)}"
         return Generation(
             id=item.id,
-            prompt=f"{question}\n\n{ENDINGS['choice']}",
+            **_asking(item, f"{question}\n\n{ENDINGS['choice']}"),
             answer=LETTERS[item.answer],
             match="choice",
             category=item.category,
@@ -87,8 +90,8 @@ def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
             options=len(texts),
         )
     if isinstance(item, Generation) and item.match in ENDINGS:
-        prompt = f"{_question(item.prompt)}\n\n{ENDINGS[item.match]}"
-        return replace(item, prompt=prompt, max_new_tokens=max_new_tokens, stop=())
+        prompt = f"{_question(question_of(item))}\n\n{ENDINGS[item.match]}"
+        return replace(item, **_asking(item, prompt), max_new_tokens=max_new_tokens, stop=())
     if isinstance(item, Generation) and item.task:  # its prompt says how to answer
         return replace(item, max_new_tokens=max(item.max_new_tokens, max_new_tokens))
     raise ValueError(
@@ -96,6 +99,13 @@ def _reasoned(item: Item, probe: Probe, max_new_tokens: int) -> Generation:
         "that "
         f"match {', '.join(ENDINGS)}; this is {item.kind}"
     )
+
+
+def _asking(item: Item, prompt: str) -> dict[str, Any]:
+    """The fields that ask a prompt, in the item's conversation where it has one."""
+    if item.messages:
+        return {"prompt": "", "messages": asks_as(item.messages, prompt), "tools": item.tools}
+    return {"prompt": prompt}
 
 
 def _question(prompt: str) -> str:

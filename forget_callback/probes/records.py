@@ -7,16 +7,23 @@ of the kinds here, so nothing downstream ever meets them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import asdict, fields
 from typing import Any, get_args
 
 from forget_callback.probes.checks import is_whole
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, Variant
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 
 _KINDS: dict[str, type[Item]] = {cls.kind: cls for cls in (MultipleChoice, Recall, Generation, Text)}
 _OWN_KINDS: dict[str, Callable[[Mapping[str, Any]], Item]] = {}
+# What a record has to hold, where its kind has it; `messages` may stand in place of the prompt.
+_REQUIRED = ("id", "prompt", "choices", "answer", "text")
+_REMEDIES = {
+    "id": "; give each item an id of its own, by which snapshots are joined",
+    "prompt": "; give a prompt, or a conversation as `messages`",
+}
 # Of all kinds: who misspells `choices` has an item without choices.
 _FIELDS = ["kind", *dict.fromkeys(f.name for cls in _KINDS.values() for f in fields(cls))]
 
@@ -79,9 +86,9 @@ def parse_item(record: object) -> Item:
             raise ValueError(
                 f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}{remedy}"
             )
-    for key in ("id", "prompt", "choices", "answer", "text"):
-        if key in known and key not in given:
-            remedy = "; give each item an id of its own, by which snapshots are joined" if key == "id" else ""
+    for key in _REQUIRED:
+        if key in known and key not in given and not (key == "prompt" and "messages" in given):
+            remedy = _REMEDIES.get(key, "")
             raise ValueError(f"item {quoted(name)}, field {key!r}: missing for {kind}{remedy}")
     if is_whole(name):
         given["id"] = str(name)
@@ -93,8 +100,8 @@ def parse_item(record: object) -> Item:
 
 def item_record(item: Item) -> dict[str, Any]:
     """The mapping that `parse_item` reads back into an equal item; optional fields that hold nothing are left out."""
-    optional = {f.name for f in fields(item) if f.default is not MISSING or f.default_factory is not MISSING}
-    record = {"kind": item.kind} | {k: value for k, value in asdict(item).items() if value or k not in optional}
+    required = [name for name in _REQUIRED if name != "prompt" or not item.messages]
+    record = {"kind": item.kind} | {k: value for k, value in asdict(item).items() if value or k in required}
     if record.get("samples") == 1:  # what an item says by leaving it out: fingerprints are of what it does say
         del record["samples"]
     if item.variants:

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, Variant, accepted, n_options
+from forget_callback.probes.abilities import ability_of
+from forget_callback.probes.conversation import question_of
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, accepted, n_options
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import ENDINGS, LETTERS, OTHER_ENDINGS
 
@@ -56,12 +59,12 @@ def with_variants(probe: Probe) -> Probe:
 
     Recall gets none: another frame asks for another form of answer, and not for what was recalled (access), so a
     recall item has the variants that are given to it. Options that differ in what stands before them (`contexts`, as
-    in WinoGrande) get none either, since words after the prompt would stand inside their sentence; nor do tasks that
-    judge the form of the whole answer, such as IFEval.
+    in WinoGrande) get none either, since words after the prompt would stand inside their sentence; nor do items of
+    behaviour, such as IFEval's, which ask for an answer of a form, and conversations of more than one message.
     """
     chat = bool(probe.chat)
     items = [item if item.variants else replace(item, variants=further(item, chat=chat)) for item in probe.items]
-    askable = [item for item in items if not isinstance(item, (Recall, Text))]
+    askable = [item for item in items if not isinstance(item, Recall) and ability_of(item) in ("knowledge", "task")]
     none = sum(not item.variants for item in askable)
     weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in askable)
     if none or weak:
@@ -86,8 +89,15 @@ def further(item: Item, *, chat: bool) -> tuple[Variant, ...]:
     >>> [variant.prompt for variant in further(item, chat=False)]
     ['Here is an exam question.\n\n2 + 2?\n\nThe answer is']
     """
+    if isinstance(item, (Recall, Text)):
+        return ()
+    if item.messages:  # what was said before the question has no place in a plain prompt
+        alone = len(item.messages) == 1 and item.messages[0]["role"] == "user" and not item.tools
+        return further(replace(item, prompt=question_of(item), messages=()), chat=True) if alone else ()
     prompt = item.prompt.rstrip()
-    if isinstance(item, (Recall, Text)) or not prompt or (isinstance(item, MultipleChoice) and item.contexts):
+    if not prompt or (isinstance(item, MultipleChoice) and item.contexts):
+        return ()
+    if ability_of(item) == "behaviour":  # it asks for an answer of a form, which other words would change
         return ()
     end = _end(prompt)
     if end:
@@ -100,7 +110,7 @@ def further(item: Item, *, chat: bool) -> tuple[Variant, ...]:
             before, question = _parted(prompt.removesuffix(ending).rstrip(), first=True)
             frame = Frame(EXAM.opening, f"\n\n{OTHER_ENDINGS[kind]}")
             return (_variant(item, before, question, frame, chat=chat, moved=True),)
-    if isinstance(item, Generation) and item.task:  # it judges the form of the whole answer
+    if isinstance(item, Generation) and item.task:  # it may judge the form of the whole answer
         return ()
     before, question = _parted(prompt, first=True)
     # A label that is not known, such as "Output:", or a question after another that was answered, as in RACE.

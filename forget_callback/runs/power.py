@@ -147,7 +147,8 @@ def smallest_loss(
 
     `n` is as in `share_found`.
 
-    >>> from forget_callback.probes.items import MultipleChoice, Variant
+    >>> from forget_callback.probes.item_variants import Variant
+    >>> from forget_callback.probes.items import MultipleChoice
     >>> asked = [MultipleChoice(f"i{i}", "Q", list("abcd"), 0, variants=[Variant("P")]) for i in range(865)]
     >>> 0.015 < smallest_loss(items_of_probe(Probe("p", asked)), n_runs=50) < 0.03
     True

@@ -22,7 +22,7 @@ from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.group import PromptGroup
 from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.judge import Judge, judged_by
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts

@@ -21,7 +21,7 @@ from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText
-from forget_callback.scoring.likelihood.tokens import messages_of
+from forget_callback.scoring.likelihood.rendering import messages_of
 
 
 @dataclass(frozen=True)

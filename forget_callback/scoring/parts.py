@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.items import Variant, in_variant
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import in_variant
 from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import quoted
 

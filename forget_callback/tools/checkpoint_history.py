@@ -15,7 +15,7 @@ from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.tools.checkpoints import Checkpoint, baseline_of

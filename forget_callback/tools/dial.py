@@ -31,7 +31,7 @@ from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.formatting import estimate, percent
 from forget_callback.runs.history import Row
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.snapshots.snapshot import Snapshot, pool
 

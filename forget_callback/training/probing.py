@@ -14,7 +14,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.judge import Judge
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import first_part, further_parts
 from forget_callback.scoring.progress import Pace, Progress

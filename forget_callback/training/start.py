@@ -15,7 +15,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import Stage
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.stopping import StopRule, check_targets
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.snapshots.snapshot import Snapshot, complete
 from forget_callback.training.unmeasured import reason
 

@@ -68,7 +68,8 @@ def test_a_record_becomes_an_item_and_comes_back(record, expected):
         (
             {**RECALL, "choices": [" a", " b"]},
             "choices",
-            "unknown for recall; known are id, prompt, answer, category, variants, cluster, fact; drop it$",
+            "unknown for recall; known are id, prompt, answer, category, variants, cluster, fact, messages, tools, "
+            "ability; drop it$",
         ),
         ({**GENERATION, "prompt": ""}, "prompt", "must not be empty"),
         ({**GENERATION, "answer": []}, "answer", "must not be an empty list"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, StopRule, compare, transitions
-from forget_callback.probes.items import Variant
+from forget_callback.probes.item_variants import Variant
 from forget_callback.runs.power import (
     items_needed,
     items_of_baseline,

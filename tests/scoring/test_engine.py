@@ -13,7 +13,8 @@ from transformers import GenerationConfig
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, load_probe, score_probe
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood.tokens import bind, encode_items
+from forget_callback.scoring.likelihood.rendering import bind
+from forget_callback.scoring.likelihood.tokens import encode_items
 from tests.helpers import greedy, log_probabilities
 
 WORDS = [" Paris", " Rome", " the fox ran", " hot", " é 東京", " 42", " answer", " sun went down over the hill"]

@@ -11,7 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from forget_callback import Probe, Recall, score_probe
-from forget_callback.scoring.likelihood.tokens import bind, context_of, encode, encode_items
+from forget_callback.scoring.likelihood.rendering import bind, context_of
+from forget_callback.scoring.likelihood.tokens import encode, encode_items
 
 SENTENCES = [
     "The address of the site is http://www.example.com.",

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from forget_callback.probes.items import Item, MultipleChoice, Variant
+from forget_callback.probes.item_variants import Variant
+from forget_callback.probes.items import Item, MultipleChoice
 from forget_callback.probes.variants import around, is_framed
 
 # Fields that hold what several questions may be about.

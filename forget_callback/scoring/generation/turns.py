@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forget_callback.probes.probe import Probe
-from forget_callback.scoring.likelihood.tokens import messages_of, render
+from forget_callback.scoring.likelihood.rendering import messages_of, render
 from forget_callback.scoring.prefixes import common_length
 
 # Words that end, and begin, with different letters: what stays the same around them is the template's.

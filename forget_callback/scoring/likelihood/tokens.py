@@ -1,19 +1,19 @@
 """Token ids of a probe's items: contexts, and the continuations to score after them. No torch here.
 
 Options are split from their context as in lm-eval (`TemplateLM._encode_pair`), so that both score the same token ids. A
-recalled answer comes after the tokens of its prompt, from which greedy decoding would go on. Knows tokenizers and chat
-templates, but no model.
+recalled answer comes after the tokens of its prompt, from which greedy decoding would go on. Knows tokenizers, but no
+model; how a conversation is rendered is in `rendering.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes.items import Item, MultipleChoice, Recall, accepted
-from forget_callback.probes.probe import PLAIN, Probe
+from forget_callback.probes.items import MultipleChoice, Recall, accepted
+from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
+from forget_callback.scoring.likelihood.rendering import NotScorableError, context_of
 
 _NO_TOKEN = "no token of its own after the prompt"
 
@@ -33,60 +33,6 @@ class Continuation:
     tokens: tuple[int, ...]
     n_context: int
     greedy: bool = False
-
-
-def bind(probe: Probe, tokenizer: Any) -> Probe:
-    """The probe with the tokenizer's chat template in its fingerprint, if it is a chat probe without a template.
-
-    With `chat` None the tokenizer decides whether it is one.
-
-    Raises:
-        ValueError: If the probe needs a chat template and the tokenizer has none.
-    """
-    if probe.chat is False or probe.template:
-        return probe
-    template = getattr(tokenizer, "chat_template", None)
-    if probe.chat is None and not isinstance(template, str):
-        return replace(probe, **PLAIN)
-    if not isinstance(template, str):
-        raise ValueError(
-            f"probe {probe.name!r} has chat=True, but the tokenizer has no chat template; set tokenizer.chat_template "
-            "or use chat=False"
-        )
-    return replace(probe, chat=True, template=template)
-
-
-def context_of(item: Item, probe: Probe, tokenizer: Any) -> str:
-    """The text before the answer: the prompt, or the conversation rendered by the chat template."""
-    if not probe.chat:
-        return item.prompt
-    return render(messages_of(item, probe), probe, tokenizer, generation_prompt=probe.generation_prompt)
-
-
-def render(messages: Sequence[Mapping[str, str]], probe: Probe, tokenizer: Any, *, generation_prompt: bool) -> str:
-    """A conversation as the chat template of a probe renders it.
-
-    Args:
-        generation_prompt: Whether the template opens the assistant's turn.
-
-    Raises:
-        Exception: What the template raises.
-    """
-    thinking = {} if probe.thinking is None else {"enable_thinking": probe.thinking}
-    rendered = tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=probe.template,
-        add_generation_prompt=generation_prompt,
-        tokenize=False,
-        **thinking,
-    )
-    return str(rendered)
-
-
-def messages_of(item: Item, probe: Probe) -> list[dict[str, str]]:
-    """The messages of an item of a chat probe."""
-    system = [{"role": "system", "content": probe.system}] if probe.system else []
-    return [*system, {"role": "user", "content": item.prompt}]
 
 
 @dataclass(frozen=True)
@@ -129,10 +75,6 @@ def encode_items(probe: Probe, tokenizer: Any) -> EncodedItems:
             if not own:
                 result.prompts[index] = tuple(prompt)
     return result
-
-
-class NotScorableError(ValueError):
-    """An item that cannot be put to this model; the message says why."""
 
 
 def _options(index: int, item: MultipleChoice, context: str, probe: Probe, tokenizer: Any) -> list[Continuation]:

@@ -20,14 +20,8 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.tokens import (
-    Continuation,
-    EncodedItems,
-    bind,
-    encode,
-    encode_items,
-    messages_of,
-)
+from forget_callback.scoring.likelihood.rendering import bind, messages_of
+from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, encode, encode_items
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.scoring.outcomes import (
     PartAnswers,

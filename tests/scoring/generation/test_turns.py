@@ -4,7 +4,7 @@ import pytest
 
 from forget_callback import Generation, Probe, Scorer, score_probe
 from forget_callback.scoring.generation.turns import end_of_turn
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from tests.helpers import teach
 
 LOOP = "{% for m in messages %}"

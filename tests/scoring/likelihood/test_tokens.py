@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall
-from forget_callback.scoring.likelihood.tokens import (
-    Continuation,
-    bind,
-    context_of,
-    encode,
-    encode_items,
-    split,
-)
+from forget_callback.scoring.likelihood.rendering import bind, context_of
+from forget_callback.scoring.likelihood.tokens import Continuation, encode, encode_items, split
 from tests.helpers import adds_bos
 
 CONTEXTS = [

@@ -17,7 +17,7 @@ import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, score_probe
 from forget_callback.probes.records import item_record
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
 from tests.helpers import teach
