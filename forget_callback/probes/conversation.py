@@ -75,13 +75,18 @@ def called(message: Message) -> list[dict[str, Any]]:
     """The calls of an assistant's message, each with `name` and `arguments`; arguments that are JSON text are read."""
     calls = []
     for call in message.get("tool_calls") or ():
-        function = call.get("function", call)
+        function = call.get("function") or call
         arguments = function.get("arguments", {})
         if isinstance(arguments, str):
             with suppress(ValueError):  # what a model wrote, whatever it is
                 arguments = json.loads(arguments)
         calls.append({"name": function.get("name"), "arguments": arguments})
     return calls
+
+
+def calls_as_text(message: Message) -> list[str]:
+    """The calls of an assistant's message as people read them."""
+    return [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in called(message)]
 
 
 def last_user(messages: Sequence[Message]) -> int:
@@ -112,8 +117,7 @@ def as_text(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
     """
     turns = [f"tools: {', '.join(str(tool_name(tool)) for tool in tools)}"] if tools else []
     for message in messages:
-        calls = [f"{call['name']}({json.dumps(call['arguments'], ensure_ascii=False)})" for call in called(message)]
-        said = "\n".join(text for text in (message.get("content", ""), *calls) if text)
+        said = "\n".join(text for text in (message.get("content", ""), *calls_as_text(message)) if text)
         turns.append(f"{message['role']}: {said}")
     return "\n\n".join(turns)
 

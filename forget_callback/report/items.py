@@ -7,12 +7,14 @@ are not corrected for.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forget_callback.probes.conversation import asked as asked_text, calls_as_text
 from forget_callback.probes.items import Generation, Item, MultipleChoice, accepted, in_variant
 from forget_callback.probes.probe import Probe
 from forget_callback.snapshots.answers import Answers
@@ -183,7 +185,8 @@ def item_texts(probe: Probe) -> dict[str, Any]:
     place = {name: i for i, name in enumerate(names)}
     return {
         "ids": list(probe.ids),
-        "prompts": [item.prompt for item in probe.items],
+        "prompts": [asked_text(item) for item in probe.items],
+        "conversations": [_conversation(item) for item in probe.items],
         "category_names": names,
         "category": _packed(np.array([place[item.category] for item in probe.items]), "<u2"),
         "kinds": [item.kind for item in probe.items],
@@ -195,12 +198,22 @@ def item_texts(probe: Probe) -> dict[str, Any]:
     }
 
 
+def _conversation(item: Item) -> dict[str, Any] | None:
+    """The turns of an item with messages, each a role, a text and the calls of tools; None where there is a prompt."""
+    if not item.messages:
+        return None
+    return {
+        "tools": [json.dumps(tool, ensure_ascii=False, indent=2) for tool in item.tools],
+        "turns": [[one["role"], one.get("content", ""), calls_as_text(one)] for one in item.messages],
+    }
+
+
 def _variants_of(item: Item) -> list[dict[str, Any]]:
     """The further prompts of an item; `choices` where the variant shows others, or in another order."""
     asked = [in_variant(item, number) for number in range(2, len(item.variants) + 2)]
     return [
         {
-            "prompt": one.prompt,
+            "prompt": asked_text(one),
             "choices": list(_choices(one)) if _choices(one) != _choices(item) else None,
             "weak": variant.weak,
             "chat": variant.chat,

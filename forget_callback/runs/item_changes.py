@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from forget_callback.probes.conversation import asked as asked_text
 from forget_callback.probes.items import Item, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series, answered
@@ -44,7 +45,7 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
             "change": [_CHANGES[i] for i in change[rows]],
             "prompts": asked[rows],
             "prompts_right": right[rows],
-            "prompt": [item.prompt for item in items],
+            "prompt": [asked_text(item) for item in items],
             "expected": [expected(item) for item in items],
             "answer_at_baseline": base.prediction[rows],
             "answer_now": now.prediction[rows],

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forget_callback.probes.conversation import asked
 from forget_callback.probes.items import Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import expected
@@ -68,7 +69,7 @@ def _lost(first: Snapshot, last: Snapshot, probe: Probe | None) -> list[LostItem
                 first.probe,
                 str(first.category[i]),
                 str(first.ids[i]),
-                None if item is None else item.prompt,
+                None if item is None else asked(item),
                 None if item is None else expected(item),
                 _answer(first, i, item),
                 _answer(last, i, item),

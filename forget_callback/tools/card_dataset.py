@@ -15,6 +15,7 @@ import pyarrow as pa
 import yaml
 from pyarrow import parquet
 
+from forget_callback.probes.conversation import asked as asked_text
 from forget_callback.probes.items import MultipleChoice, accepted
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
@@ -218,7 +219,7 @@ def _items(probes: Sequence[Probe]) -> pa.Table:
             "id": item.id,
             "category": item.category,
             "kind": item.kind,
-            "prompt": item.prompt,
+            "prompt": asked_text(item),
             "choices": list(item.choices) if isinstance(item, MultipleChoice) else [],
             "answers": [item.choices[item.answer]] if isinstance(item, MultipleChoice) else list(accepted(item)),
             "record": json.dumps(item_record(item), ensure_ascii=False, default=str),

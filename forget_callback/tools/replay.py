@@ -150,7 +150,8 @@ def _forgotten(run: str) -> tuple[list[Item], list[Item]]:
 
 def _question(item: Item) -> str:
     """The question, without the words that frame it."""
-    words = item.prompt.split()
+    said = [message.get("content", "") for message in item.messages if message["role"] != "system"]
+    words = (" ".join(said) or item.prompt).split()
     while words and _plain(words[0]) in _FRAME:
         words = words[1:]
     while words and _plain(words[-1]) in _FRAME:

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl, urlencode
 import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
+from forget_callback.probes.conversation import asked
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Generation
 from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, set_included, short
@@ -186,7 +187,7 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
     doc = copy.deepcopy(dict(item.doc))  # a rule may change what it is given
     try:
         metric, ensemble = metric_of(task, metric), filter_of(task, chosen)
-        request = Instance(request_type="generate_until", doc=doc, arguments=(item.prompt, {}), idx=0, resps=[text])
+        request = Instance(request_type="generate_until", doc=doc, arguments=(asked(item), {}), idx=0, resps=[text])
         ensemble.apply([request])
         answer = request.filtered_resps[ensemble.name]
         value = task.process_results(doc, [answer])[metric]

@@ -30,7 +30,7 @@ function detailBody(i) {
   const meta = [items.category_names[items.category[i]], items.kinds[i].replace("_", " "), items.match[i] ? `match: ${items.match[i]}` : null].filter(Boolean);
   const parts = [
     el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), meta.map((text) => el("span", {}, text))),
-    detailPart("Prompt", el("pre", {}, items.prompts[i] || "(empty)")),
+    ...detailAsked(items, i),
   ];
   if (items.choices[i]) {
     const options = items.choices[i].map((text, c) =>
@@ -48,6 +48,17 @@ function detailBody(i) {
 }
 
 const detailPart = (title, ...content) => el("div", {}, el("h3", {}, title), content);
+
+/** What the item asks: its prompt, or its conversation with the tools that it offers. */
+function detailAsked(items, i) {
+  const conversation = items.conversations[i];
+  if (!conversation) return [detailPart("Prompt", el("pre", {}, items.prompts[i] || "(empty)"))];
+  const { tools, turns } = conversation;
+  const turn = ([role, text, calls]) => el("div", { class: `turn ${role}` }, el("h4", {}, role),
+    text || !calls.length ? el("pre", {}, text || "(empty)") : null, calls.map((call) => el("pre", { class: "call" }, call)));
+  const offered = tools.length ? [el("details", { class: "tools" }, el("summary", {}, plural(tools.length, "tool"), " offered"), tools.map((tool) => el("pre", {}, tool)))] : [];
+  return [detailPart("Conversation", el("div", { class: "conversation" }, offered, turns.map(turn)))];
+}
 
 /** How each variant of the prompt was answered, before and now. */
 function detailVariants(items, path, i) {

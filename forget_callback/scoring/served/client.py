@@ -75,7 +75,7 @@ class Server:
         return cls(url.rstrip("/"), model, concurrency=concurrency)
 
     def request(self, path: str, body: Body) -> dict[str, Any] | Unanswered:
-        """The first choice of the response to a request.
+        """The first choice of the response to a request, with what the server counted as `usage`.
 
         Args:
             path: Below the server's address, such as "completions".
@@ -89,7 +89,8 @@ class Server:
         from openai import APIConnectionError, APIStatusError
 
         try:
-            return dict(client.post(f"/{path}", cast_to=object, body={"model": self.model, **body})["choices"][0])
+            found = client.post(f"/{path}", cast_to=object, body={"model": self.model, **body})
+            return {**found["choices"][0], "usage": found.get("usage")}
         except APIStatusError as error:
             reason = " ".join((error.response.text or error.response.reason_phrase).split())[:300]
             problem, status = f"HTTP status {error.status_code}: {reason}", error.status_code

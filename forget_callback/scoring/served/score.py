@@ -14,13 +14,14 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from forget_callback.probes.conversation import question_of
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.rendering import bind, messages_of
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, encode, encode_items
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.scoring.outcomes import (
@@ -35,6 +36,7 @@ from forget_callback.scoring.outcomes import (
 )
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.progress import ROWS, Progress, progress_of, what_is_scored
+from forget_callback.scoring.served.chat import chat_body, require_tools, said
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -90,6 +92,8 @@ def score_served(
         _Asked.of(part, tokenizer)
         for part in [first_part(probe), *(further_parts(probe, with_template) if variants else [])]
     ]
+    if tokenizer is None:
+        require_tools(server, probe)
     if asked[0].rows:
         _require_likelihoods(server, probe, tokenizer)
     requests = [request for one in asked for request in one.requests]
@@ -216,7 +220,7 @@ def _generation(
         body["add_generation_prompt"] = False
     if probe.thinking is not None:
         body["chat_template_kwargs"] = {"enable_thinking": probe.thinking}
-    return "chat/completions", {**body, "messages": messages_of(item, probe)}
+    return "chat/completions", {**body, **chat_body(item, probe)}
 
 
 def _text(item: Any, asked: _Asked, request: tuple[str, Body], answer: Any, tokenizer: Any) -> GeneratedText | None:
@@ -226,7 +230,7 @@ def _text(item: Any, asked: _Asked, request: tuple[str, Body], answer: Any, toke
     if isinstance(item, Recall):
         return GeneratedText(str(answer.get("text") or ""), (), "text")
     opened = "" if tokenizer is None else open_thinking(request[1]["prompt"], tokenizer)
-    text = opened + ((answer.get("message") or {}).get("content") or answer.get("text") or "")
+    text = opened + (said(answer.get("message") or {}) or answer.get("text") or "")
     # Not in the request: the first line may be empty, or part of the thinking.
     turn = replace(asked.turn, texts=(*asked.turn.texts, *asked.turn.names))  # a server may show special tokens
     end = find_stop(GenerationRequest.of(item, (), replace(asked.part.probe, temperature=0), turn), text)
@@ -298,7 +302,7 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
         ValueError: If not.
     """
     item = next(item for item in probe.items if not isinstance(item, Generation))
-    text = item.prompt + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
+    text = question_of(item) + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
     ids = encode(text, tokenizer)
     tokens = []
     for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it
