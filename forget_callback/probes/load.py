@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 
 from forget_callback.probes.benchmarks import BENCHMARKS
-from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.builtin import BUILTIN
 from forget_callback.probes.corpus import load_corpus
 from forget_callback.probes.hub import ALL, OPTIONS as HUB_OPTIONS, load_benchmark
 from forget_callback.probes.items import Generation, Item
@@ -80,8 +80,8 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     """The probe that a spec names; its items get variants where they have none, see `forget_callback.probes.variants`.
 
     Args:
-        spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, the path of a JSON Lines
-            file, which is named by its stem, ``corpus:FILE`` with documents (see
+        spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, ``builtin:text``, the path
+            of a JSON Lines file, which is named by its stem, ``corpus:FILE`` with documents (see
             `forget_callback.probes.corpus`), ``hub:NAME`` (see `forget_callback.probes.hub`), ``lm-eval:TASK`` (see
             `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an entry point of that
             name. After a question mark stand the source's own options and any setting of `Probe`, such as
@@ -163,13 +163,12 @@ def _sampled(spec: str, probe: Probe, samples: int) -> Probe:
 def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int, chat: bool) -> Probe:
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
-        if name != "facts":
-            raise ValueError(
-                f"spec {quoted(spec)}: expected builtin:facts, with ?category=... and kind=... if wanted"
-                f"{_meant(path, ())}"
-            )
-        _require_known(spec, options, ("category", "kind"))
-        return load_facts(category=options.get("category"), kind=options.get("kind"), limit=limit, seed=seed)
+        if name not in BUILTIN:
+            known = ", ".join(f"builtin:{one}" for one in BUILTIN)
+            raise ValueError(f"spec {quoted(spec)}: expected one of {known}{_meant(path, ())}")
+        one = BUILTIN[name]
+        _require_known(spec, options, one.options)
+        return one.load(**{key: options[key] for key in one.options if key in options}, limit=limit, seed=seed)
     if source == "hub" and colon:
         _require_known(spec, options, HUB_OPTIONS)
         return load_benchmark(name, options)
@@ -202,7 +201,7 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
 
 def _meant(path: str, own: Sequence[str]) -> str:
     """What a spec that names no source probably meant: a source, a name without its source, a file beside."""
-    ours = {"facts": "builtin:facts", **{name: f"hub:{name}" for name in (ALL, *BENCHMARKS)}}
+    ours = {**{name: f"builtin:{name}" for name in BUILTIN}, **{name: f"hub:{name}" for name in (ALL, *BENCHMARKS)}}
     ours |= {spec: spec for spec in ours.values()}
     meant = closest(path, ours)
     scheme, colon, name = path.partition(":")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from forget_callback.probes.answers import by_text
-from forget_callback.probes.builtin import load_facts
+from forget_callback.probes.builtin.facts import load_facts
 from forget_callback.probes.items import accepted
 from forget_callback.probes.jsonl import dump_items, read_items
 from forget_callback.probes.load import load_probe

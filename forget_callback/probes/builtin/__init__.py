@@ -1,0 +1,32 @@
+"""`builtin:NAME`: the probes that are in the package, for which nothing is downloaded.
+
+A line of `BUILTIN` is a probe, with the options that its spec may have. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from forget_callback.probes.builtin.facts import load_facts
+from forget_callback.probes.builtin.text import load_texts
+from forget_callback.probes.probe import Probe
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A probe of the package.
+
+    Attributes:
+        load: Takes the options, as text, and `limit` and `seed`; one may leave it to the caller to keep fewer items.
+        options: Their names.
+    """
+
+    load: Callable[..., Probe]
+    options: tuple[str, ...]
+
+
+BUILTIN: Mapping[str, Builtin] = {
+    "facts": Builtin(load_facts, ("category", "kind")),
+    "text": Builtin(load_texts, ("category",)),
+}
