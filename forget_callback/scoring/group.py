@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from forget_callback.probes.apart import Patience
-from forget_callback.probes.items import Generation, Item, Recall
+from forget_callback.probes.items import Generation, Item, Recall, Text
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
@@ -56,7 +56,7 @@ class _Prepared:
 
 
 class PromptGroup:
-    """Parts of probes whose choices and recall share their forward passes.
+    """Parts of probes whose choices, recall and documents share their forward passes.
 
     Args:
         limit: Tokens of the model's context.
@@ -67,7 +67,7 @@ class PromptGroup:
 
     Attributes:
         work: What there is to do, in the units of `progress`.
-        path: The scoring path of choices and recall, None before the first use.
+        path: The scoring path of choices, recall and documents, None before the first use.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class PromptGroup:
             items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
         self._generators = [generator for one in self._prepared for generator in (one.generator, one.decoder)]
-        self.work = {ROWS: float(len(rows))} | (
+        self.work = {ROWS: float(self._scorer.tokens(range(len(rows))))} | (
             {TEXTS: texts} if (texts := sum(map(_tokens, self._generators))) else {}
         )
 
@@ -212,11 +212,12 @@ def _prepare(
         limits: Tokens of the model's context, and of its vocabulary.
         first: Index of the part's first continuation among those of all parts.
     """
-    probe, encoded = part.probe, encode_items(part.probe, tokenizer)
     limit, vocabulary = limits
+    probe, encoded = part.probe, encode_items(part.probe, tokenizer, limit=limit)
     needed = {i: len(prompt) + _least(probe.items[i]) for i, prompt in encoded.prompts.items()}
     for row in encoded.rows:
-        needed[row.item] = max(needed.get(row.item, 0), len(row.tokens))
+        windowed = isinstance(probe.items[row.item], Text)
+        needed[row.item] = max(needed.get(row.item, 0), 0 if windowed else len(row.tokens))
     too_long = dict.fromkeys(
         (i for i, n in needed.items() if n > limit), f"longer than the model's context of {limit} tokens"
     )

@@ -6,6 +6,7 @@ Knows nothing of models: what was measured here and what a server returned becom
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement
 from forget_callback.probes.apart import Patience, Verdicts
-from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted, place_of
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, Text, accepted, place_of
 from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
@@ -219,13 +220,15 @@ def _warn_overdue(probe: Probe, overdue: Sequence[tuple[str, float]]) -> None:
 
 
 def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation, Likelihood]], tokenizer: Any) -> None:
-    """Fills the rows of choice and recall items."""
+    """Fills the rows of choice, recall and text items."""
     for index, group in groupby(scored, key=lambda pair: pair[0].item):
         options = list(group)
         if any(np.isnan(likelihood.logprob) for _, likelihood in options):
             continue
         item = answers.probe.items[index]
-        if isinstance(item, Recall):
+        if isinstance(item, Text):
+            judge_text(answers, index, [found for _, found in options])
+        elif isinstance(item, Recall):
             judge_recall(answers, index, [_greedy(row, found, tokenizer) for row, found in options])
         elif isinstance(item, MultipleChoice):
             sums = np.array([likelihood.logprob for _, likelihood in options])
@@ -235,6 +238,18 @@ def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation,
             answers.choice[index], answers.scores[index] = choice, scores
             answers.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
             answers.prediction[index] = item.choices[choice]
+
+
+def judge_text(answers: PartAnswers, index: int, found: Sequence[Likelihood]) -> None:
+    """Fills the row of a document: the negative log2-probability of all of its tokens, per byte of UTF-8."""
+    item = answers.probe.items[index]
+    assert isinstance(item, Text)
+    bits = -sum(window.logprob for window in found) / math.log(2)
+    if math.isinf(bits):  # logits of -inf, as of a padded vocabulary
+        answers.dropped[index] = "a token of probability 0"
+        return
+    answers.judge(index, "correct")
+    answers.bits_per_byte[index] = bits / item.n_bytes
 
 
 @dataclass(frozen=True)

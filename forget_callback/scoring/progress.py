@@ -19,7 +19,7 @@ from forget_callback.probes.probe import Probe
 
 # What a caller wants: nothing; a bar on a terminal and lines elsewhere; or lines everywhere.
 Progress: TypeAlias = bool | Literal["lines"]
-# Kinds of work: continuations, whose unit is one of them, and texts, whose unit is a token that may be generated.
+# Kinds of work: continuations, whose unit is a token of theirs, and texts, whose unit is a token that may be generated.
 Work: TypeAlias = Mapping[str, float]
 
 ROWS, TEXTS = "rows", "texts"

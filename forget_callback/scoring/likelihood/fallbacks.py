@@ -6,8 +6,9 @@ raises, the next path is the fallback: a wrong number is never used silently. Do
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,7 +75,7 @@ class LikelihoodScorer:
         *,
         budget: int,
         shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
-        advance: Callable[[int], object] = lambda n: None,
+        advance: Callable[[int], object] = lambda tokens: None,
     ) -> list[Likelihood | None]:
         """The likelihoods of all rows, in order, under a causal language model in eval mode.
 
@@ -84,7 +85,7 @@ class LikelihoodScorer:
             budget: Tokens of one batch, padding included; a single continuation may have more. The batches of the last
                 time are kept where it is the same.
             shard: This rank's shard of the batches; all ranks must call this.
-            advance: Called with the number of continuations that are finished, 0 where forward passes begin.
+            advance: Called with the tokens of the continuations that are finished, 0 where forward passes begin.
 
         Raises:
             Exception: What the model raises even on the plainest path.
@@ -111,6 +112,10 @@ class LikelihoodScorer:
         self._too_large = frozenset(i for i, one in enumerate(found) if one is None)
         return found
 
+    def tokens(self, rows: Iterable[int]) -> int:
+        """Tokens of some continuations with their contexts, by which work on them is measured."""
+        return sum(len(self.rows[i].tokens) for i in rows)
+
     def _run(
         self, model: Any, budget: int, shard: RankShard, advance: Callable[[int], object], path: ScoringPath
     ) -> list[Likelihood | None]:
@@ -131,7 +136,7 @@ class LikelihoodScorer:
             # In a packed row one NaN token spoils its neighbours, because a masked 0 x NaN is NaN.
             alone = ScoringPath("rows", path.head)
             chunks = [renumbered(c, broken) for c in _planned([self.rows[i] for i in broken], alone, fitted)]
-            found.update(attempted(partial(likelihoods, model, chunks, alone, self.dtype, lambda n: None)).found)
+            found.update(attempted(partial(likelihoods, model, chunks, alone, self.dtype, lambda done: None)).found)
         return [found.get(i) for i in range(len(self.rows))]
 
     def _attempts(
@@ -145,7 +150,7 @@ class LikelihoodScorer:
         anew: bool,
     ) -> list[Attempt[Likelihood]]:
         own = shard.select(self._batched(model, path, keys, budget, anew=anew))
-        work = partial(likelihoods, model, own, path, self.dtype, advance)
+        work = partial(likelihoods, model, own, path, self.dtype, lambda done: advance(self.tokens(done)))
         advance(0)
         return shard.collect(model, lambda: attempted(work))
 
@@ -205,18 +210,12 @@ def _reference(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> 
     contexts = {rows[i].tokens[: rows[i].n_context] for i in chosen}
     last = {row.tokens[: row.n_context]: i for i, row in sorted(enumerate(rows), key=lambda pair: pair[1].tokens)}
     chosen |= {last[context] for context in contexts}
-    device = next(model.parameters()).device
     tolerances = {}
 
     def forward(progress: Progress[float]) -> None:
         for i in sorted(chosen, key=lambda i: (len(rows[i].tokens), i)):
             progress.running = [i]
-            tokens, n_context = rows[i].tokens, rows[i].n_context
-            ids = torch.tensor([tokens[:-1]], device=device)
-            logits = model(input_ids=ids, use_cache=False).logits[0, n_context - 1 :].float()
-            targets = torch.tensor(tokens[n_context:], device=device)
-            logprob = float(torch.log_softmax(logits, dim=-1).gather(1, targets[:, None]).double().sum())
-            progress.found[i], tolerances[i] = logprob, rounding(logits, dtype)
+            progress.found[i], tolerances[i] = _plain(model, rows[i], dtype)
 
     attempt = attempted(forward)
     if not attempt.found:
@@ -224,6 +223,35 @@ def _reference(model: Any, rows: Sequence[Continuation], dtype: torch.dtype) -> 
     if attempt.failed:
         logger.info("only %d of %d plain forward passes fit into memory", len(attempt.found), len(chosen))
     return attempt.found, max(tolerances.values())
+
+
+def _plain(model: Any, row: Continuation, dtype: torch.dtype) -> tuple[float, float]:
+    """The log-probability of a continuation by plain forward passes, and the tolerance per token, in nats.
+
+    One pass where all logits fit into `_MAX_LOGITS`; of a long document one for each part of its logits.
+    """
+    ids = torch.tensor([row.tokens], device=next(model.parameters()).device)
+    n = len(row.tokens) - 1
+    head, most = head_of(model), max(_MAX_LOGITS // text_config(model).vocab_size, 1)
+    spans = [(0, n)] if head is None or n <= most else [(at, min(at + most, n)) for at in range(0, n, most)]
+    logprob = tolerance = 0.0
+    for low, high in spans:
+        cut = contextlib.nullcontext() if head is None or high - low == n else _only(head, low, high)
+        with cut:
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits[0]
+        if len(logits) != high - low:
+            raise RuntimeError("the model does not call the module that get_output_embeddings returns")
+        first = max(row.n_context - 1, low)
+        scored, targets = logits[first - low :].float(), ids[0, first + 1 : high + 1]
+        if len(targets):
+            own = torch.log_softmax(scored, dim=-1).gather(1, targets[:, None])
+            logprob, tolerance = logprob + float(own.double().sum()), max(tolerance, rounding(scored, dtype))
+    return logprob, tolerance
+
+
+def _only(head: torch.nn.Module, low: int, high: int) -> contextlib.AbstractContextManager[Any]:
+    """Lets only the hidden states of some tokens pass the LM head."""
+    return head.register_forward_pre_hook(lambda module, args: (args[0][:, low:high],))
 
 
 def _disagreement(

@@ -63,7 +63,7 @@ def likelihoods(
     chunks: Sequence[Chunk],
     path: ScoringPath,
     dtype: torch.dtype,
-    advance: Callable[[int], object] = lambda n: None,
+    advance: Callable[[Sequence[int]], object] = lambda done: None,
     progress: Progress[Likelihood] | None = None,
 ) -> dict[int, Likelihood]:
     """Log-probabilities of the continuations of a plan, by continuation index.
@@ -72,7 +72,7 @@ def likelihoods(
         model: A causal language model in eval mode, on the device to use.
         chunks: Planned for `path.body`.
         dtype: The dtype in which the model computes.
-        advance: Called with the number of continuations that are finished.
+        advance: Called with the continuations that are finished.
         progress: Filled while the work goes on: what it has found, and what is in a batch now.
 
     Raises:
@@ -100,7 +100,7 @@ def likelihoods(
                     logits = forward(batch)
                     if last:
                         scores = hook.scores if hook.tiled else _read_own(logits, chunk)
-                advance(len(batch.continuations))
+                advance(batch.continuations.tolist())
             if scores is None:
                 raise RuntimeError("the model does not call the module that get_output_embeddings returns")
             progress.found.update(_likelihoods(chunk, scores))
@@ -162,7 +162,8 @@ class _Forward:
         if batch.prefix:
             kv.truncate(self._cache, len(ids), len(batch.prefix))
             inputs = kv.argument(self.model, self._cache)
-        if self.body == "tree":
+        # Padding comes after the tokens of a chain, which causal attention does not see.
+        if self.body == "tree" and not batch.chains:
             inputs |= {"attention_mask": self._mask(positions, ends, len(batch.prefix)), "position_ids": positions}
         elif self.body == "rows":  # a row is a chain: its length is where the first token's descendants end
             inputs["attention_mask"] = (torch.arange(ids.shape[1], device=self.device) < ends[:, :1]).long()

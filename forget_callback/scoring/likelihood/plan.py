@@ -42,6 +42,7 @@ class Batch:
             ends[j] - 1 of a row attend to token j. Padding attends to itself. ``(rows, width)``.
         scored: Tokens whose logits are needed, as indices into the flattened rows.
         continuations: Index of each continuation that ends in this batch.
+        chains: Whether each row is one sequence with nothing before it, so that causal attention needs no mask.
     """
 
     prefix: tuple[int, ...]
@@ -50,6 +51,7 @@ class Batch:
     ends: Ints
     scored: Ints
     continuations: Ints
+    chains: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,11 @@ class _Trie:
         for node in self._open:
             self.ends[node] = len(self.ids)
 
+    @property
+    def is_chain(self) -> bool:
+        """Whether no token has two that follow it."""
+        return all(end == len(self) for end in self.ends)
+
     def scored(self) -> list[int]:
         """The nodes whose logits are needed, ascending."""
         return sorted({node for path in self.paths for node in path})
@@ -190,7 +197,9 @@ def _tries(rows: Sequence[Continuation], members: Sequence[int], depth: int, bud
         saved, new = max(shared - depth, 0), len(row.tokens) - 1 - max(shared, depth)
         size = len(tries[-1]) if tries else budget
         before, context = context, row.tokens[: row.n_context]
-        if not ((context == before or saved * _ATTENTION > new * size) and size + new <= budget):
+        # Of a context of one token, BOS, nothing is saved: documents would share a trie that attends to them all.
+        shares = context == before and len(context) > 1
+        if not ((shares or saved * _ATTENTION > new * size) and size + new <= budget):
             tries.append(_Trie(depth))
             shared = 0
         tries[-1].add(i, row, shared)
@@ -241,7 +250,8 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
             at += len(trie)
     tries = [trie for row in rows for trie in row]
     members = [i for trie in tries for i in trie.members]
-    return Batch(prefix, ids, positions, ends, _ints(scored), _ints(members)), tries
+    chains = not prefix and all(len(row) == 1 and row[0].is_chain for row in rows)
+    return Batch(prefix, ids, positions, ends, _ints(scored), _ints(members), chains), tries
 
 
 def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:

@@ -1,26 +1,30 @@
 """Token ids of a probe's items: contexts, and the continuations to score after them. No torch here.
 
 Options are split from their context as in lm-eval (`TemplateLM._encode_pair`), so that both score the same token ids. A
-recalled answer comes after the tokens of its prompt, from which greedy decoding would go on. Knows tokenizers, but no
-model; how a conversation is rendered is in `rendering.py`.
+recalled answer comes after the tokens of its prompt, from which greedy decoding would go on. A document is one
+continuation of the BOS token, or of windows that lm-eval rolls over it. Knows tokenizers, but no model; how a
+conversation is rendered is in `rendering.py`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes.items import MultipleChoice, Recall, accepted
+from forget_callback.probes.items import MultipleChoice, Recall, Text, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.scoring.likelihood.rendering import NotScorableError, context_of
 
 _NO_TOKEN = "no token of its own after the prompt"
+# Tokens of a document's window where the model has no limit, as lm-eval has it.
+_WINDOW = 2048
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """One text to score after its context: an option, or an accepted answer of a recall item.
+    """One text to score after its context: an option, an accepted answer of a recall item, a window of a document.
 
     Attributes:
         item: Index of the item in the probe.
@@ -40,7 +44,8 @@ class EncodedItems:
     """Token ids of a probe's items; an item that has none does not cost the others.
 
     Attributes:
-        rows: Continuations of choice and recall items, in item order; options and accepted answers keep their order.
+        rows: Continuations of choice, recall and text items, in item order; options, accepted answers and windows keep
+            their order.
         prompts: Prompts of the items whose answer is generated, by index: generation items, and recall items whose
             prompt is tokenized otherwise with the answer after it, so that no continuation is what greedy decoding
             would generate.
@@ -52,12 +57,20 @@ class EncodedItems:
     dropped: dict[int, str]
 
 
-def encode_items(probe: Probe, tokenizer: Any) -> EncodedItems:
-    """Token ids of all items of a probe."""
+def encode_items(probe: Probe, tokenizer: Any, *, limit: int = 2**62) -> EncodedItems:
+    """Token ids of all items of a probe.
+
+    Args:
+        limit: Tokens of the model's context: a longer document is scored in several windows.
+    """
     result = EncodedItems([], {}, {})
     for index, item in enumerate(probe.items):
         at = "chat template"
         try:
+            if isinstance(item, Text):
+                at = "tokenizer"
+                result.rows.extend(_document(index, item, tokenizer, limit))
+                continue
             context = context_of(item, probe, tokenizer)
             at = "tokenizer"
             if isinstance(item, MultipleChoice):
@@ -90,6 +103,37 @@ def _options(index: int, item: MultipleChoice, context: str, probe: Probe, token
             raise NotScorableError(_NO_TOKEN)
         rows.append(Continuation(index, (*head, *tail), len(head)))
     return rows
+
+
+def _document(index: int, item: Text, tokenizer: Any, limit: int) -> list[Continuation]:
+    """A document after the BOS token, or EOS where there is none.
+
+    Raises:
+        NotScorableError: If the tokenizer makes no token of it, or has neither BOS nor EOS.
+    """
+    head, tail = split("", item.text, tokenizer, chat=False)
+    if not tail:
+        raise NotScorableError("no token of its own")
+    return [Continuation(index, *window) for window in rolling_windows(tail, head[0], limit)]
+
+
+def rolling_windows(tokens: Sequence[int], prefix: int, limit: int) -> list[tuple[tuple[int, ...], int]]:
+    """The windows in which a document is scored, each token in one: its tokens with the context, and how many that is.
+
+    As lm-eval's `loglikelihood_rolling` (`get_rolling_token_windows` with a `context_len` of 1, and
+    `make_disjoint_window`): the first window follows the prefix token, each later one the token before it; the last one
+    is filled up with context from before.
+
+    Args:
+        limit: Tokens that the model reads at once; the last token of a window is predicted, not read.
+    """
+    limit = _WINDOW if limit >= 2**62 else limit
+    whole = (prefix, *tokens)
+    windows = [(whole[: limit + 1], 1)]
+    for start in range(limit, len(tokens), limit):
+        end = min(start + limit, len(tokens))
+        windows.append((whole[end - limit : end + 1], limit + 1 - (end - start)))
+    return windows
 
 
 def _recalled(
