@@ -1,0 +1,209 @@
+"""Tool calls as models write them, in the forms of the chat templates that transformers renders.
+
+A form with marks (`<tool_call>`, `[TOOL_CALLS]`, `<|python_tag|>`, `<function=...>`, `to=functions...`) is read wherever
+it stands; without marks JSON with a name and arguments is, a name with JSON after it, and a Python call that is all
+there is. Pure text processing, in a time that grows with the text's length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from forget_callback.probes.judges.json_text import NotJSON, fenced, load, values
+from forget_callback.probes.judges.python_calls import python_calls
+
+# Where the assistant's turn has ended: what a model writes after it is no part of its answer.
+_TURN_END = re.compile(
+    r"<\|(?:eom_id|eot_id|im_end|im_start|start_header_id|call|tool_response)\|>|</?tool_response>|\[/TOOL_CALLS\]|</s>"
+)
+_WORD = r"(?:minimax:)?(?:tool[_▁]?calls?|function[_▁]?calls?)(?:_section)?"
+_MARK = re.compile(
+    rf"(?P<opens><[|｜]?{_WORD}(?:[_▁](?:start|begin))?[|｜]?>|\[TOOL_CALLS\]|<\|python_tag\|>|<\|START_ACTION\|>)"
+    rf"|<(?:/[|｜]?|[|｜]/){_WORD}[|｜]?>|<[|｜]{_WORD}[_▁]end[|｜]>|<\|END_ACTION\|>"
+)
+_NAME = r"[A-Za-z_][\w.-]{0,63}"
+# What stands between a name and the JSON of its arguments, in the forms that put it there.
+_BETWEEN = r"(?:\[CALL_ID\]\w{1,40}|\[ARGS\]|<\|tool_call_argument_begin\|>|<｜tool▁sep｜>|\s|```(?:json)?)*"
+_NAMED = re.compile(rf"\s*(?:function<｜tool▁sep｜>)?(?:functions\.)?({_NAME})(?::\d{{1,4}})?{_BETWEEN}(?=\{{)")
+_HARMONY = re.compile(rf"\bto=functions\.({_NAME})[^{{]{{0,80}}(?=\{{)")
+_ARGUMENTS = ("arguments", "parameters", "args")
+_NAMES = ("name", "function", "tool_name", "tool")
+
+
+@dataclass(frozen=True)
+class Call:
+    """A tool call.
+
+    Attributes:
+        arguments: None where what stands in their place is no object.
+        typed: Whether the form tells a number from a text; XML does not.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | None
+    typed: bool = True
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls in a text, in order, and how many more it begins that cannot be read."""
+
+    found: tuple[Call, ...]
+    broken: int
+
+
+def calls_in(text: str, names: Collection[str] = ()) -> Calls:
+    r"""The tool calls that a text makes.
+
+    Args:
+        text: An answer without blocks of thinking.
+        names: Of the tools that are offered, none if unknown: a form without marks is then only read where it cannot
+            be anything else.
+
+    >>> calls_in('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>')
+    Calls(found=(Call(name='add', arguments={'a': 1}, typed=True),), broken=0)
+    """
+    text = _first_turn(text)
+    bodies = _marked(text)
+    if not bodies and ("<function=" in text or "<invoke name=" in text):
+        bodies = [text]
+    if bodies:
+        read = [_of_body(body) for body in bodies]
+        return Calls(tuple(call for calls in read for call in calls), sum(not calls for calls in read))
+    if addressed := list(_HARMONY.finditer(text)):
+        found = [Call(mark[1], _arguments_at(text, mark.end())) for mark in addressed]
+        return Calls(tuple(found), 0)
+    return _unmarked(text, names)
+
+
+def _first_turn(text: str) -> str:
+    end = _TURN_END.search(text)
+    return text if end is None else text[: end.start()]
+
+
+def _marked(text: str) -> list[str]:
+    """What stands after each opening mark, up to the next mark; a mark before another one has nothing of its own."""
+    marks = list(_MARK.finditer(text))
+    found = []
+    for i, mark in enumerate(marks):
+        following = marks[i + 1] if i + 1 < len(marks) else None
+        body = text[mark.end() : following.start() if following else len(text)]
+        if mark["opens"] and (body.strip() or following is None or not following["opens"]):
+            found.append(body)
+    return found
+
+
+def _of_body(body: str) -> list[Call]:
+    """The calls that a body spells, in whatever form; none if it cannot be read."""
+    if "<function=" in body or "<invoke name=" in body:
+        return _xml(body)
+    if "<arg_key>" in body:
+        return _keys_and_values(body)
+    named = _named(body)
+    return named or [call for value, _ in values(body) for call in _of_json(value)] or _of_python(body, ())
+
+
+def _unmarked(text: str, names: Collection[str]) -> Calls:
+    """The calls in a text without marks."""
+    found, rest = [], text
+    for value, own in values(text):
+        calls = [call for call in _of_json(value) if call.name in names or (not names and call.arguments is not None)]
+        if calls:
+            found += calls
+            rest = rest.replace(own, "", 1)
+    known = "|".join(map(re.escape, names)) or _NAME
+    begun = len(re.findall(rf'"(?:{"|".join(_NAMES)})"\s{{0,9}}:\s{{0,9}}"(?:{known})"', rest))
+    if not found and names and (named := _named(text)) and all(call.name in names for call in named):
+        return Calls(tuple(named), 0)
+    if not found:
+        sources = fenced(text) or [text]
+        found = [call for source in sources for call in _of_python(source, names)]
+    return Calls(tuple(found), begun)
+
+
+def _of_json(value: Any) -> list[Call]:
+    """The calls that a JSON value is."""
+    if isinstance(value, list):
+        return [call for one in value for call in _of_json(one)]
+    if not isinstance(value, dict):
+        return []
+    for key in ("tool_calls", "function_call", "function", "tool_call"):
+        if isinstance(value.get(key), (dict, list)):
+            return _of_json(value[key])
+    name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
+    if name is None or not re.fullmatch(_NAME, name.removeprefix("functions.")):
+        return []
+    given = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
+    if "description" in value and isinstance(given, dict) and ("properties" in given or "type" in given):
+        return []  # the tool as it was offered, said again
+    if isinstance(given, str):  # as in OpenAI's messages
+        try:
+            given = load(given)
+        except NotJSON:
+            given = None
+    return [Call(name.removeprefix("functions."), given if isinstance(given, dict) else None)]
+
+
+def _named(text: str) -> list[Call]:
+    """Names with JSON after each, and nothing else; none if there is anything else."""
+    found: list[Call] = []
+    at = 0
+    while (mark := _NAMED.match(text, at)) is not None:
+        read = values(text[mark.end() : (end := _object_end(text, mark.end()))])
+        if len(read) != 1:
+            return []
+        found.append(Call(mark[1], read[0][0]))
+        at = end
+    rest = text[at:].strip().removeprefix("```").strip()
+    return found if not rest else []
+
+
+def _object_end(text: str, start: int) -> int:
+    """Where the JSON that begins at a place ends; the end of the text if it does not."""
+    first = values(text[start:])
+    return start + len(first[0][1]) if first else len(text)
+
+
+def _arguments_at(text: str, start: int) -> dict[str, Any] | None:
+    read = values(text[start : _object_end(text, start)])
+    return read[0][0] if read and isinstance(read[0][0], dict) else None
+
+
+def _xml(text: str) -> list[Call]:
+    """Calls as `<function=NAME><parameter=KEY>VALUE</parameter></function>`, or with `<invoke name="NAME">`."""
+    found = []
+    opening, value_of = ("<function=", "<parameter=") if "<function=" in text else ("<invoke name=", "<parameter name=")
+    for part in text.split(opening)[1:]:
+        name, closed, body = part.partition(">")
+        body = body.partition("</function>")[0].partition("</invoke>")[0]
+        if not closed or not re.fullmatch(_NAME, name.strip().strip("\"'")):
+            return []
+        name = name.strip().strip("\"'")
+        if value_of not in body:
+            read = values(body)
+            found.append(Call(name, read[0][0] if read and isinstance(read[0][0], dict) else None if body.strip() else {}))
+            continue
+        arguments = {}
+        for parameter in body.split(value_of)[1:]:
+            key, _, rest = parameter.partition(">")
+            arguments[key.strip().strip("\"'")] = rest.partition("</parameter>")[0].strip()
+        found.append(Call(name, arguments, typed=False))
+    return found
+
+
+def _keys_and_values(body: str) -> list[Call]:
+    """A call as a name with `<arg_key>` and `<arg_value>` after it."""
+    name, *pairs = body.split("<arg_key>")
+    arguments = {}
+    for pair in pairs:
+        key, _, rest = pair.partition("</arg_key>")
+        arguments[key.strip()] = rest.partition("<arg_value>")[2].partition("</arg_value>")[0].strip()
+    return [Call(name.strip(), arguments, typed=False)] if re.fullmatch(_NAME, name.strip()) else []
+
+
+def _of_python(source: str, names: Collection[str]) -> list[Call]:
+    found = [Call(name, arguments) for name, arguments in python_calls(source)]
+    return found if not names or all(call.name in names for call in found) else []
