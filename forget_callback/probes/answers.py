@@ -168,7 +168,7 @@ def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:
     """The outcome of a generated text by one of the rules here, or by one of the judges."""
     if item.match in RULES:
         found = find(after_thinking(text), item, finished=finished)
-        return Judgement.of(found.right, found.prediction, finished=finished, why=found.why)
+        return Judgement.of(found.right, found.prediction, finished=finished or found.settled, why=found.why)
     prediction = extract(text, item.match)
     right = prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer)
     return Judgement.of(right, prediction, finished=finished)

@@ -24,7 +24,19 @@ from forget_callback.probes.suggest import did_you_mean
 from forget_callback.probes.text_items import Text as Text
 
 Match: TypeAlias = Literal[
-    "exact", "prefix", "contains", "named", "stated", "number", "math", "choice", "regex", "task", "json_schema"
+    "exact",
+    "prefix",
+    "contains",
+    "named",
+    "stated",
+    "number",
+    "math",
+    "choice",
+    "regex",
+    "task",
+    "json_schema",
+    "tool_call",
+    "no_tool_call",
 ]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where

@@ -1,7 +1,7 @@
 """Tool calls as models write them, in the forms of the chat templates that transformers renders.
 
-A form with marks (`<tool_call>`, `[TOOL_CALLS]`, `<|python_tag|>`, `<function=...>`, `to=functions...`) is read wherever
-it stands; without marks JSON with a name and arguments is, a name with JSON after it, and a Python call that is all
+A form with marks (`<tool_call>`, `[TOOL_CALLS]`, `<|python_tag|>`, `<function=`, `to=functions.`) is read wherever it
+stands; without marks JSON with a name and arguments is, a name with JSON after it, and a Python call that is all
 there is. Pure text processing, in a time that grows with the text's length.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes.judges.json_text import NotJSON, fenced, load, values
+from forget_callback.probes.judges.json_text import NotJSON, fenced, load, value_at, values
 from forget_callback.probes.judges.python_calls import python_calls
 
 # Where the assistant's turn has ended: what a model writes after it is no part of its answer.
@@ -108,20 +108,29 @@ def _of_body(body: str) -> list[Call]:
 
 def _unmarked(text: str, names: Collection[str]) -> Calls:
     """The calls in a text without marks."""
-    found, rest = [], text
+    found, rest = list[Call](), []
+    at = 0
     for value, own in values(text):
         calls = [call for call in _of_json(value) if call.name in names or (not names and call.arguments is not None)]
         if calls:
             found += calls
-            rest = rest.replace(own, "", 1)
-    known = "|".join(map(re.escape, names)) or _NAME
-    begun = len(re.findall(rf'"(?:{"|".join(_NAMES)})"\s{{0,9}}:\s{{0,9}}"(?:{known})"', rest))
+            start = text.index(own, at)
+            rest.append(text[at:start])
+            at = start + len(own)
+    begun = len(_begun(names).findall("".join([*rest, text[at:]])))
     if not found and names and (named := _named(text)) and all(call.name in names for call in named):
         return Calls(tuple(named), 0)
     if not found:
         sources = fenced(text) or [text]
         found = [call for source in sources for call in _of_python(source, names)]
     return Calls(tuple(found), begun)
+
+
+def _begun(names: Collection[str]) -> re.Pattern[str]:
+    """What a call as JSON begins with, as far as it is surely one."""
+    name = "|".join(map(re.escape, names)) or rf"{_NAME}"
+    known = "" if names else rf'"[^{{}}]{{0,99}}"(?:{"|".join(_ARGUMENTS)})'
+    return re.compile(rf'"(?:{"|".join(_NAMES)})"\s{{0,9}}:\s{{0,9}}"(?:{name}){known}"')
 
 
 def _of_json(value: Any) -> list[Call]:
@@ -136,7 +145,7 @@ def _of_json(value: Any) -> list[Call]:
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
     if name is None or not re.fullmatch(_NAME, name.removeprefix("functions.")):
         return []
-    given = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
+    given: Any = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
     if "description" in value and isinstance(given, dict) and ("properties" in given or "type" in given):
         return []  # the tool as it was offered, said again
     if isinstance(given, str):  # as in OpenAI's messages
@@ -152,24 +161,17 @@ def _named(text: str) -> list[Call]:
     found: list[Call] = []
     at = 0
     while (mark := _NAMED.match(text, at)) is not None:
-        read = values(text[mark.end() : (end := _object_end(text, mark.end()))])
-        if len(read) != 1:
+        read = value_at(text, mark.end())
+        if read is None:
             return []
-        found.append(Call(mark[1], read[0][0]))
-        at = end
-    rest = text[at:].strip().removeprefix("```").strip()
-    return found if not rest else []
-
-
-def _object_end(text: str, start: int) -> int:
-    """Where the JSON that begins at a place ends; the end of the text if it does not."""
-    first = values(text[start:])
-    return start + len(first[0][1]) if first else len(text)
+        found.append(Call(mark[1], read[0]))
+        at = read[1]
+    return found if not text[at:].strip(" \n`") else []
 
 
 def _arguments_at(text: str, start: int) -> dict[str, Any] | None:
-    read = values(text[start : _object_end(text, start)])
-    return read[0][0] if read and isinstance(read[0][0], dict) else None
+    read = value_at(text, start)
+    return read[0] if read and isinstance(read[0], dict) else None
 
 
 def _xml(text: str) -> list[Call]:
@@ -183,8 +185,7 @@ def _xml(text: str) -> list[Call]:
             return []
         name = name.strip().strip("\"'")
         if value_of not in body:
-            read = values(body)
-            found.append(Call(name, read[0][0] if read and isinstance(read[0][0], dict) else None if body.strip() else {}))
+            found.append(Call(name, _arguments_at(body.strip(), 0) if body.strip() else {}))
             continue
         arguments = {}
         for parameter in body.split(value_of)[1:]:

@@ -22,11 +22,13 @@ class Finding:
         right: Whether the text passes.
         prediction: What was judged, as people read it; None where the text holds nothing to judge ("unparsed").
         why: Why it is not right, in a few words that hold no line break; "" where it is.
+        settled: Whether nothing that could follow would make it right, so that a text that was cut is wrong as well.
     """
 
     right: bool
     prediction: str | None
     why: str = ""
+    settled: bool = False
 
     @classmethod
     def passed(cls, prediction: str) -> Finding:
@@ -34,9 +36,9 @@ class Finding:
         return cls(True, prediction)
 
     @classmethod
-    def failed(cls, prediction: str, why: str) -> Finding:
+    def failed(cls, prediction: str, why: str, *, settled: bool = False) -> Finding:
         """Not right, for a reason."""
-        return cls(False, prediction, why)
+        return cls(False, prediction, why, settled)
 
     @classmethod
     def nothing(cls, why: str) -> Finding:

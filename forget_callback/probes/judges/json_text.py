@@ -13,6 +13,9 @@ from typing import Any
 from forget_callback.probes.quoting import quoted
 
 _BRACKET = re.compile(r"[\[\]{}]")
+# A failure costs the decoder time that grows with the place, so what cannot be JSON is not tried.
+_OPENER = re.compile(r"[\[{]")
+_BEGINS = re.compile(r"\{\s{0,99}[\"}]|\[\s{0,99}[\]\[{\"\d\-tfn]")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 
 
@@ -47,14 +50,25 @@ def values(text: str) -> list[tuple[Any, str]]:
     """
     found: list[tuple[Any, str]] = []
     at = 0
-    while opened := _BRACKET.search(text, at):
+    while opened := _OPENER.search(text, at):
         start = opened.start()
-        try:
-            value, at = _DECODER.raw_decode(text, start)
-            found.append((value, text[start:at]))
-        except (ValueError, RecursionError):
+        read = value_at(text, start)
+        if read is None:
             at = _end_of_brackets(text, start)
+        else:
+            at = read[1]
+            found.append((read[0], text[start:at]))
     return found
+
+
+def value_at(text: str, start: int) -> tuple[Any, int] | None:
+    """The JSON object or list that begins at a place, and where it ends; None if none does."""
+    if not _BEGINS.match(text, start):
+        return None
+    try:
+        return _DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return None
 
 
 def fenced(text: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forget_callback.probes.judges import json_schema
+from forget_callback.probes.judges import json_schema, tool_call
 from forget_callback.probes.judges.finding import Finding, Rule
 from forget_callback.probes.markup import first_line
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from forget_callback.probes.items import Generation
 
 RULES: Mapping[str, Rule] = {
+    "tool_call": Rule(tool_call.judge_call, tool_call.require_call),
+    "no_tool_call": Rule(tool_call.judge_no_call, tool_call.require_no_call),
     "json_schema": Rule(json_schema.judge, json_schema.require_judgeable, apart=True),
 }
 

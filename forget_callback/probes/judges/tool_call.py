@@ -31,15 +31,15 @@ def judge_call(text: str, item: Generation, finished: bool) -> Finding:
         return Finding.failed(text, f"{len(calls.found)} read, and another one that cannot be")
     ignored = item.doc.get("ignore", ())
     problems = [_problem(calls, _wanted(answer), ignored) for answer in item.answer]
-    return Finding.passed(text) if "" in problems else Finding.failed(text, problems[0])
+    return Finding.passed(text) if "" in problems else Finding.failed(text, problems[0], settled=True)
 
 
 def judge_no_call(text: str, item: Generation, finished: bool) -> Finding:
     """Whether a text says something and calls nothing, nor begins to; what it says is not judged."""
     calls = calls_in(text, tool_names(item))
     if calls.found:
-        return Finding.failed(text, f"calls {quoted(calls.found[0].name)}")
-    return Finding.failed(text, "begins a call") if calls.broken else Finding.passed(text)
+        return Finding.failed(text, f"calls {quoted(calls.found[0].name)}", settled=True)
+    return Finding.failed(text, "begins a call", settled=True) if calls.broken else Finding.passed(text)
 
 
 def require_call(item: Generation) -> None:
@@ -85,9 +85,8 @@ def tool_names(item: Generation) -> tuple[str, ...]:
 
 
 def _tools(item: Generation) -> list[Mapping[str, Any]]:
-    """The functions that an item offers, as `apply_chat_template(tools=...)` takes them."""
-    functions = [tool.get("function", tool) for tool in item.tools if isinstance(tool, Mapping)]
-    return [one for one in functions if isinstance(one, Mapping) and isinstance(one.get("name"), str)]
+    """The functions that an item offers, without what `apply_chat_template(tools=...)` may have around each."""
+    return [tool["function"] if isinstance(tool.get("function"), Mapping) else tool for tool in item.tools]
 
 
 def _wanted(answer: str) -> list[Call]:

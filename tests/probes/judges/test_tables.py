@@ -21,7 +21,8 @@ def rows(name):
 
 
 def asked(name, number, row):
-    item = Generation(f"{name}/{number}", "Q", match=name, **row["item"])
+    question = [{"role": "user", "content": "Q"}]  # tools are offered in a conversation
+    item = Generation(f"{name}/{number}", messages=question, match=name, **row["item"])
     return item, row["text"], row.get("finished", True)
 
 
