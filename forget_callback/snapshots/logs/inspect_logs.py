@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.quoting import printable
+from forget_callback.snapshots.logs.conversations import messages_in
 from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, listed, pick_metric
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
@@ -135,10 +136,29 @@ def _item(row: LogRow, metric: str) -> LoggedItem:
     item = LoggedItem(
         row.id, row.value(metric), hashes, _text(sample.input), targets,
         outcome="unparsed" if unparsed else "truncated" if cut else None,
-        prediction=answer or None, text=sample.output.completion,
+        prediction=answer or None, text=sample.output.completion, messages=_conversation(sample),
     )  # fmt: skip
     right = _right(targets, options)
     return item if right < 0 else as_choice(item, options, right, answer or "")
+
+
+def _conversation(sample: Any) -> tuple[dict[str, Any], ...]:
+    """What the model was first asked, where that is more than one user's message."""
+    given = list(takewhile(_is_given, sample.messages))
+    if not given:
+        given = [] if isinstance(sample.input, str) else list(sample.input)
+    if len(given) == 1 and isinstance(sample.input, str):
+        return ()
+    return messages_in([_message(one) for one in given])
+
+
+def _message(given: Any) -> dict[str, Any]:
+    """A message as chat templates read it."""
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.function, "arguments": call.arguments}}
+        for call in getattr(given, "tool_calls", None) or ()
+    ]
+    return {"role": given.role, "content": given.text} | ({"tool_calls": calls} if calls else {})
 
 
 def _right(targets: Sequence[str], options: Sequence[str]) -> int:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from forget_callback.probes.quoting import printable
+from forget_callback.snapshots.logs.conversations import messages_in
 from forget_callback.snapshots.logs.files import PACKED, first_record, records, start_of
 from forget_callback.snapshots.logs.lm_eval_results import Results, results_of, table_in
 from forget_callback.snapshots.logs.log import (
@@ -234,7 +235,8 @@ def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
         "prompt": str(raw.get("prompt_hash") or digest(texts[:1])),
         "request": digest(arguments),  # options, and the settings of generation
     }
-    item = LoggedItem(row.id, row.value(metric), hashes, str(texts[0]) if texts else "", (target,))
+    prompt = texts[0] if texts else ""
+    item = LoggedItem(row.id, row.value(metric), hashes, str(prompt), (target,), messages=messages_in(prompt))
     if pick is not None and pick.right:
         return with_options(item, pick)
     if any(isinstance(one[-1], str) for one in arguments if len(one) > 1):

@@ -90,6 +90,7 @@ class LoggedItem:
         options: Texts of the options, none where open-ended; `answer` is the index of the right one.
         cluster: What it shares with items that are not independent of it, "" if nothing.
         fact: What it asks, shared by the items that ask the same in another form, "" if unknown.
+        messages: The conversation that was asked, none where it was a text.
         further: The answers in each further prompt of the log's `variants`, None where it was not asked in it.
     """
 
@@ -108,6 +109,7 @@ class LoggedItem:
     category: str = ""
     cluster: str = ""
     fact: str = ""
+    messages: tuple[Mapping[str, Any], ...] = ()
     further: tuple[LoggedItem | None, ...] = ()
 
     @property
@@ -215,12 +217,12 @@ def _outcome(item: LoggedItem) -> str | None:
 
 
 def _item(item: LoggedItem, task: str) -> Item:
-    prompt = item.prompt if item.prompt.strip() else NOT_IN_LOG
+    prompt = item.prompt if item.prompt.strip() or item.options else NOT_IN_LOG
+    asked: dict[str, Any] = {"messages": item.messages} if item.messages else {"prompt": prompt}
+    asked |= {"category": item.category, "cluster": item.cluster, "fact": item.fact}
     if not item.options:
         answers = tuple(text for text in item.expected if text.strip()) or (NOT_IN_LOG,)
-        return Generation(
-            item.id, prompt, answers, "task", item.category, task=task, cluster=item.cluster, fact=item.fact
-        )
+        return Generation(item.id, answer=answers, match="task", task=task, **asked)
     place, texts = item.answer, list(item.options)
     if place < 0:  # which one is right is not known; it is not one that was chosen and wrong
         place = int(item.choice == 0)
@@ -230,7 +232,7 @@ def _item(item: LoggedItem, task: str) -> Item:
         f"{text} (option {i + 1})" if not text.strip() or (i != place and text.strip() == right) else text
         for i, text in enumerate(texts)  # benchmarks have options that equal the right one
     ]
-    return MultipleChoice(item.id, item.prompt, texts, place, item.category, cluster=item.cluster, fact=item.fact)
+    return MultipleChoice(item.id, choices=texts, answer=place, **asked)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
 """Anyone's file with a row an item: JSON Lines, CSV or Parquet with `id` and `score` or `correct`.
 
 Optional columns: `category`, `cluster`, `fact`; `k` (options), `choice` and `answer` (option indices); `variant` (an
-item asked in several prompts has a row for each; the first that stands in the file is the first prompt); `prompt`,
-`prediction` and `outcome`, which are shown. A score from 0.5 on is right, as `threshold=` of a scorer has it.
+item asked in several prompts has a row for each; the first that stands in the file is the first prompt); `prompt` (or
+`messages`), `prediction` and `outcome`, which are shown. A score from 0.5 on is right, as `threshold=` of a scorer has
+it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.snapshots.logs.conversations import messages_in
 from forget_callback.snapshots.logs.files import Record, columns_of, read_text, records, stem_of, suffix_of
 from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest
 from forget_callback.snapshots.logs.options import of_letters
@@ -29,7 +31,7 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 THRESHOLD = 0.5
 _COLUMNS = (
     *("id", *DECIDES, "category", "cluster", "fact", "choice", "answer", "k"),
-    *("variant", "prompt", "prediction", "outcome"),
+    *("variant", "prompt", "messages", "prediction", "outcome"),
 )
 _MISSING = {"", "nan", "null", "none", "na", "n/a", "<na>"}
 _WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}
@@ -253,10 +255,11 @@ def _item(row: LogRow, metric: str, source: str, options: int | None, *, indices
     answer = None
     if indices and (k is not None or (choice is not None and not is_text)):
         answer = _whole(row, "answer", source, least=-1, most=(k or _MOST_OPTIONS) - 1)
+    asked = raw.get("messages") if _missing(raw.get("prompt")) else raw["prompt"]
     hashes = {
         "number of options": "" if k is None else str(k),
         "right answer": "" if _missing(expected) else _number_or_text(expected if answer is None else answer),
-        "prompt": "" if _missing(raw.get("prompt")) else digest(str(raw["prompt"])),
+        "prompt": "" if _missing(asked) else digest(str(asked)),
     }
     outcome = str(raw.get("outcome")).strip().lower()
     return LoggedItem(
@@ -264,6 +267,7 @@ def _item(row: LogRow, metric: str, source: str, options: int | None, *, indices
         row.value(metric),
         {name: value for name, value in hashes.items() if value},
         prompt=_text(raw.get("prompt")),
+        messages=messages_in(raw.get("messages") or asked),
         expected=() if _missing(expected) else (_text(expected),),
         options=tuple(f"option {i}" for i in range(k or 0)),
         answer=-1 if answer is None else answer,

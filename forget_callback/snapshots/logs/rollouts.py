@@ -29,6 +29,7 @@ class _Answer:
     Attributes:
         key: What makes it the same item: an id, or the prompt.
         scores: Its rewards, by name.
+        messages: The prompt as a list of messages, if the row has one.
     """
 
     key: Any
@@ -38,6 +39,7 @@ class _Answer:
     expected: Any = None
     category: str = ""
     outcome: str | None = None
+    messages: Any = None
 
 
 def tool_of(record: Mapping[str, Any]) -> str:
@@ -94,6 +96,7 @@ def _table(answers: Sequence[_Answer]) -> Iterator[dict[str, Any]]:
             "cluster": name if total[name] > 1 else "",
             "category": one.category,
             "prompt": one.prompt,
+            "messages": one.messages,
             "prediction": one.text,
             "answer": None if one.expected is None else str(one.expected),
             "outcome": one.outcome,
@@ -124,7 +127,7 @@ def _nemo_rl(raw: Mapping[str, Any]) -> _Answer:
     first = next((i for i, one in enumerate(messages) if one["role"] == "assistant"), len(messages))
     given, said = messages[:first], messages[first:]
     answers = [_said(one["content"]) for one in said if one["role"] == "assistant"]
-    return _Answer([_said(given)], _said(given), "\n".join(answers), {"reward": reward})
+    return _Answer([_said(given)], _said(given), "\n".join(answers), {"reward": reward}, messages=given)
 
 
 def _nemo_rl_evaluation(raw: Mapping[str, Any]) -> _Answer:
@@ -155,6 +158,7 @@ def _episode(raw: Mapping[str, Any]) -> _Answer:
         "\n".join(said) if nodes else None,
         dict.fromkeys(scores, None) | {"reward": None} if failed else {**scores, "reward": total},
         category=str((raw.get("env") or {}).get("id") or ""),
+        messages=data.get("prompt") if isinstance(data.get("prompt"), list) else None,
     )
 
 
@@ -172,6 +176,7 @@ def _rollout(raw: Mapping[str, Any]) -> _Answer:
         raw.get("answer"),
         str(raw.get("task") or ""),
         "truncated" if raw.get("is_truncated") else None,
+        raw["prompt"] if isinstance(raw.get("prompt"), list) else None,
     )
 
 
