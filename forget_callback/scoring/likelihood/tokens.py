@@ -15,7 +15,8 @@ from typing import Any
 from forget_callback.probes.items import MultipleChoice, Recall, Text, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
-from forget_callback.scoring.likelihood.rendering import NotScorableError, context_of
+from forget_callback.scoring.likelihood.rendering import context_of
+from forget_callback.scoring.likelihood.shown import NotScorableError
 
 _NO_TOKEN = "no token of its own after the prompt"
 # Tokens of a document's window where the model has no limit, as lm-eval has it.
