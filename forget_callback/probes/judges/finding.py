@@ -56,11 +56,13 @@ class Rule:
         require: Raises ValueError where an item cannot be judged: its `doc` is not what the rule reads, or an example
             answer does not pass.
         apart: Whether a text can make the rule run away, so that it needs a process of its own with a deadline.
+        marks: Whether it reads special tokens too.
     """
 
     judge: Callable[[str, Generation, bool], Finding]
     require: Callable[[Generation], None]
     apart: bool = False
+    marks: bool = False
 
 
 # Of each key of `doc` what it must be, in words, and whether a value is.

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from forget_callback.probes.items import Generation
 
 RULES: Mapping[str, Rule] = {
-    "tool_call": Rule(tool_call.judge_call, tool_call.require_call),
-    "no_tool_call": Rule(tool_call.judge_no_call, tool_call.require_no_call),
+    "tool_call": Rule(tool_call.judge_call, tool_call.require_call, marks=True),
+    "no_tool_call": Rule(tool_call.judge_no_call, tool_call.require_no_call, marks=True),
     "json_schema": Rule(json_schema.judge, json_schema.require_judgeable, apart=True),
 }
 

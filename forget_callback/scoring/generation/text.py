@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from forget_callback.probes.answers import after_thinking
 from forget_callback.probes.items import Generation, Recall, accepted
+from forget_callback.probes.judges.rules import RULES
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.generation.sampling import draws
 from forget_callback.scoring.generation.turns import TurnEnd
@@ -54,6 +55,7 @@ class GenerationRequest:
         draws: A uniform number for each token to sample (see `sampling`), ``(max_new_tokens,)``; none if greedy.
         expected: Of a recall item the accepted answers: its text is all text, special tokens too, and ends as soon as
             it begins with one of them, or can no longer.
+        marks: Whether special tokens are part of the text: in some templates they alone say that a tool is called.
     """
 
     prompt: tuple[int, ...]
@@ -62,6 +64,7 @@ class GenerationRequest:
     stop: tuple[str, ...]
     draws: NDArray[np.float64]
     expected: tuple[str, ...] = ()
+    marks: bool = False
 
     @classmethod
     def of(
@@ -79,7 +82,7 @@ class GenerationRequest:
         limit, sampled = item.max_new_tokens, np.empty(0)
         if probe.temperature > 0:
             sampled = draws(limit, probe.seed, replicate, sample, item.id)
-        return cls(tuple(prompt), limit, first_line, (*item.stop, *turn.texts), sampled)
+        return cls(tuple(prompt), limit, first_line, (*item.stop, *turn.texts), sampled, marks=shows_marks(item, probe))
 
     @classmethod
     def of_recall(cls, item: Recall, prompt: Sequence[int], probe: Probe, *, room: int = 2**62) -> GenerationRequest:
@@ -91,6 +94,11 @@ class GenerationRequest:
         expected = tuple(spoken(text, probe) for text in accepted(item))
         longest = max(len(text.encode()) for text in expected)  # a token has a byte or more
         return cls(tuple(prompt), min(longest, room), False, (), np.empty(0), expected)
+
+
+def shows_marks(item: Generation, probe: Probe) -> bool:
+    """Whether an item's text is judged with the special tokens in it."""
+    return not probe.scorer and item.match in RULES and RULES[item.match].marks
 
 
 def find_stop(request: GenerationRequest, text: str) -> int | None:
@@ -182,4 +190,5 @@ class StopChecker:
 
     def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""
-        return self._opened(request.prompt) + str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        text = str(self.tokenizer.decode(tokens, skip_special_tokens=not request.marks))
+        return self._opened(request.prompt) + text

@@ -18,7 +18,13 @@ from forget_callback.probes.conversation import question_of
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, find_stop, open_thinking
+from forget_callback.scoring.generation.text import (
+    GeneratedText,
+    GenerationRequest,
+    find_stop,
+    open_thinking,
+    shows_marks,
+)
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.rendering import bind
@@ -213,6 +219,8 @@ def _generation(
         # The server stops at the model's own end of sequence only. vLLM and SGLang read this, others ignore it.
         body["stop_token_ids"] = sorted(turn.ids)
     if prompt is not None:
+        if shows_marks(item, probe):
+            body["skip_special_tokens"] = False  # vLLM and SGLang read this too
         return "completions", {**body, "prompt": list(prompt)}
     if not probe.chat:
         return "completions", {**body, "prompt": item.prompt}
