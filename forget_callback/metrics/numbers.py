@@ -12,20 +12,25 @@ from functools import cached_property
 
 import numpy as np
 
+from forget_callback.metrics.abilities import loss_p_value_of, lost_in, verdict_of_mix
 from forget_callback.metrics.estimates import Estimate, Shares, Spread, Stratum
+from forget_callback.metrics.graded import Change, GradedNumbers
 from forget_callback.metrics.guessing import GuessPersistence
 from forget_callback.metrics.intervals import NO_INTERVAL, Interval, mcnemar_midp
 from forget_callback.metrics.knowledge import Knowledge
+from forget_callback.metrics.names import INTERVALS, METRICS
 from forget_callback.metrics.recall import Recall
-from forget_callback.metrics.verdict import loss_p_value, verdict_of
+from forget_callback.metrics.verdict import LEVEL, loss_p_value, text_loss_p_value, text_verdict_of, verdict_of
 
 
 @dataclass(frozen=True)
-class Transitions:
+class Transitions(GradedNumbers):
     """What changed between two snapshots; rates are fractions of `n`, NaN if `n` is 0.
 
     Raw numbers (counts, accuracy, forgetting, the paper's) are of the first prompt, `knowledge_*` and `known_*` of all
-    prompts that both snapshots asked.
+    prompts that both snapshots asked. A text counts as 1 -> 0 where its bits per byte rose by more than `floor`, as
+    0 -> 1 where they fell by more, else as 1 -> 1. Of several abilities the raw numbers are of all items but texts,
+    `knowledge_*` of those that ask for knowledge, if some do.
 
     Attributes:
         n: Items scored both times; `n11`, `n10`, `n01`, `n00` count them by right (1) or wrong (0), before and after.
@@ -42,6 +47,11 @@ class Transitions:
         persistence: How often items wrong both times keep their option; None where options are not known.
         no_forgetting_p_value: Exact one-sided test of "nothing forgotten" by the first prompt, mid-p; NaN where no item
             can be guessed right.
+        ability: What the items are about, such as "knowledge", "behaviour" or "text"; "" if several, or unknown.
+        abilities: Of items of several abilities the transitions of each; else nothing.
+        score: Change of graded scores; None where there are none.
+        bits: Change of bits per byte; None where no item is a text.
+        floor: By how much the bits per byte of a text must change to count; NaN where no item is a text.
     """
 
     n: int
@@ -60,20 +70,25 @@ class Transitions:
     rates: Mapping[str, Estimate] | None
     persistence: GuessPersistence | None
     no_forgetting_p_value: float
+    ability: str
+    abilities: Mapping[str, Transitions]
+    score: Change | None
+    bits: Change | None
+    floor: float
 
     @property
     def accuracy_before(self) -> float:
-        """Share right before."""
-        return _share(self.n11 + self.n10, self.n)
+        """Share right before; NaN of texts."""
+        return float("nan") if self.ability == "text" else _share(self.n11 + self.n10, self.n)
 
     @property
     def accuracy_after(self) -> float:
-        """Share right after."""
-        return _share(self.n11 + self.n01, self.n)
+        """Share right after; NaN of texts."""
+        return float("nan") if self.ability == "text" else _share(self.n11 + self.n01, self.n)
 
     @property
     def net_change(self) -> float:
-        """Accuracy after minus accuracy before: what a task average shows."""
+        """Accuracy after minus accuracy before, all that a task average shows; of texts share better minus worse."""
         return _share(self.n01 - self.n10, self.n)
 
     @property
@@ -172,14 +187,35 @@ class Transitions:
 
     @cached_property
     def verdict(self) -> str:
-        """Whether something was lost, see `verdict.verdict_of`: "lost", "moved", "none" or "unclear"."""
+        """Whether something was lost: "lost", "moved", "none" or "unclear".
+
+        See `verdict.verdict_of`, of texts `verdict.text_verdict_of`, of several abilities `abilities.verdict_of_mix`.
+        """
         moved = _share(self.n10 + self.n01, self.n)
-        return verdict_of(self.knowledge, accuracy_p_value=self._accuracy_p_value, moved=moved)
+        if self.abilities:
+            said = {name: part.verdict for name, part in self.abilities.items()}
+            return verdict_of_mix(said, lost=bool(self.lost_abilities))
+        if self.bits:
+            return text_verdict_of(self.bits, floor=self.floor, moved=moved)
+        return verdict_of(self.knowledge, accuracy_p_value=self._accuracy_p_value, moved=moved, score=self.score)
 
     @cached_property
     def loss_p_value(self) -> float:
         """One-sided p-value of the claim "lost" of the verdict, which holds at 0.025; for Holm over several."""
+        if self.abilities:
+            return loss_p_value_of(self._loss_p_values)
+        if self.bits:
+            return text_loss_p_value(self.bits, floor=self.floor)
         return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value)
+
+    @property
+    def lost_abilities(self) -> tuple[str, ...]:
+        """Of several abilities those that the verdict claims were lost, the surest first (Holm)."""
+        return lost_in(self._loss_p_values, LEVEL)
+
+    @property
+    def _loss_p_values(self) -> dict[str, float]:
+        return {name: part.loss_p_value for name, part in self.abilities.items()}
 
     @property
     def guess_persistence(self) -> float:
@@ -246,6 +282,9 @@ class Transitions:
             return self.knowledge.lost_interval(confidence)
         if metric == "known_lost":
             return self.knowledge.known_lost_interval(confidence)
+        if metric == "score_lost":
+            low, high = self.interval("score_change", confidence=confidence)
+            return Interval(-high, -low)
         found = self._estimate(metric)
         return NO_INTERVAL if found is None else found.interval(confidence=confidence)
 
@@ -256,9 +295,11 @@ class Transitions:
             n, asked = self.knowledge_n, self.knowledge.n_asked
         elif metric.startswith("recall_") and self.recall:
             n, asked = self.recall.lost.n, self.recall.n_asked
+        elif metric.startswith(("score_", "bits_")) and (found := self.score if metric[0] == "s" else self.bits):
+            n, asked = found.n, found.n_asked
         return min(self.scored, n / asked) if asked else self.scored
 
-    def _estimate(self, metric: str) -> Estimate | None:
+    def _estimate(self, metric: str) -> Estimate | Change | None:
         """What the interval of a metric comes from; None where the metric does not exist."""
         n10, n01 = (self.n10, 1.0), (self.n01, 1.0)
         if metric in ("forgetting", "backward_transfer"):
@@ -267,6 +308,8 @@ class Transitions:
             return self._rate(metric, n01, (self.n10, -1.0))
         if metric.startswith("recall_"):
             return getattr(self.recall, metric.removeprefix("recall_")) if self.recall else None
+        if metric in ("score_change", "bits_per_byte_change"):
+            return self.score if metric == "score_change" else self.bits
         known = self.knowledge
         return {
             "knowledge_gained": known.gained,
@@ -288,23 +331,6 @@ class Transitions:
         for name in INTERVALS:
             row[f"{name}_low"], row[f"{name}_high"] = self.interval(name)
         return {**row, "knowledge_method": self.knowledge_method, "verdict": self.verdict}
-
-
-METRICS = (
-    *("n", "n11", "n10", "n01", "n00", "n_unscored", "scored", "variants"),
-    *("accuracy_before", "accuracy_after", "net_change", "forgetting", "backward_transfer"),
-    *("forgetting_chance", "forgetting_adjusted", "backward_transfer_adjusted"),
-    *("forgetting_max", "backward_transfer_max", "p_value"),
-    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "knowledge_n"),
-    *("knowledge_lost_range_low", "knowledge_lost_range_high", "known_before", "known_lost", "loss_p_value"),
-    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
-    *("guess_persistence", "persistence_p_value", "no_forgetting_p_value"),
-)
-INTERVALS = (
-    *("forgetting", "backward_transfer", "net_change"),
-    *("knowledge_lost", "knowledge_gained", "knowledge_lost_net", "known_before", "known_lost"),
-    *("spurious_forgetting", "recall_lost", "recall_still_chosen"),
-)
 
 
 def _share(count: int, n: int) -> float:

@@ -7,7 +7,7 @@ or of what the answers mean.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,22 @@ Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Choices = tuple[Ints, Ints]
+
+
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """A number of each item that is no right or wrong, before and after, ``(n_items,)`` each; NaN where it has none."""
+
+    before: Floats
+    after: Floats
+
+    def take(self, rows: slice | Ints | Flags) -> Numbers:
+        """The items at `rows`."""
+        return Numbers(self.before[rows], self.after[rows])
+
+    def swapped(self) -> Numbers:
+        """Before and after exchanged."""
+        return Numbers(self.after, self.before)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +85,10 @@ class Pairs:
         cluster: Number of the cluster of each item; None if every item stands for itself.
         fact: Number of the fact that each item asks for, -1 if none; None if there are none.
         recall: Whether an item is recalled, not chosen; None if unknown.
+        ability: What each item is about, as its place in `abilities.ABILITIES`; None if unknown.
+        score: Graded scores; None if there are none.
+        bits: Bits per byte; None if there are no texts.
+        floor: By how much the bits per byte of a text must change to count.
     """
 
     before: Floats
@@ -80,6 +100,10 @@ class Pairs:
     cluster: Ints | None = None
     fact: Ints | None = None
     recall: Flags | None = None
+    ability: Ints | None = None
+    score: Numbers | None = None
+    bits: Numbers | None = None
+    floor: float = float("nan")
 
     def __len__(self) -> int:
         return len(self.before)
@@ -122,9 +146,11 @@ class Pairs:
         """The items at `rows`."""
         choices = None if self.choices is None else (self.choices[0][rows], self.choices[1][rows])
         prompts = None if self.prompts is None else self.prompts.take(rows)
-        per_item = {field.name: getattr(self, field.name) for field in fields(self)[5:]}
-        rest = {name: None if values is None else values[rows] for name, values in per_item.items()}
-        return Pairs(self.before[rows], self.after[rows], self.n_choices[rows], choices, prompts, **rest)
+        per_item = {name: getattr(self, name) for name in ("samples", "cluster", "fact", "recall", "ability")}
+        rest: dict[str, Any] = {name: None if values is None else values[rows] for name, values in per_item.items()}
+        rest |= {name: one and one.take(rows) for name, one in (("score", self.score), ("bits", self.bits))}
+        sides = self.before[rows], self.after[rows], self.n_choices[rows]
+        return Pairs(*sides, choices, prompts, **rest, floor=self.floor)
 
     def swapped(self) -> Pairs:
         """The same items with before and after exchanged: what was lost becomes what was gained."""
@@ -134,6 +160,8 @@ class Pairs:
             after=self.before,
             choices=self.choices and self.choices[::-1],
             prompts=self.prompts and self.prompts.swapped(),
+            score=self.score and self.score.swapped(),
+            bits=self.bits and self.bits.swapped(),
         )
 
     def without_unasked(self) -> Pairs:
@@ -197,8 +225,12 @@ def paired(
     weak: Flags | None = None,
     fact: NDArray[Any] | None = None,
     recall: Flags | None = None,
+    ability: Ints | None = None,
+    score: Numbers | None = None,
+    bits: Numbers | None = None,
+    floor: float = float("nan"),
 ) -> Pairs:
-    """Validates the arguments of `transitions`, which says what it raises; the last four come from snapshots."""
+    """Validates the arguments of `transitions`, which says what it raises; from `asked` on they are of snapshots."""
     a, b = np.asarray(before, float), np.asarray(after, float)
     if a.shape != b.shape or a.ndim not in (1, 2) or a.size == 0:
         raise ValueError(
@@ -239,6 +271,10 @@ def paired(
         cluster=_codes(cluster, n),
         fact=None if fact is None else _numbered(fact, n),
         recall=recall,
+        ability=ability,
+        score=score,
+        bits=bits,
+        floor=floor,
     )
 
 

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from forget_callback.metrics.abilities import ability_codes, rows_by_ability
 from forget_callback.metrics.estimates import Estimate, Scored, estimate_of, shares_of
+from forget_callback.metrics.graded import change_of
 from forget_callback.metrics.guessing import guess_persistence, nothing_forgotten
 from forget_callback.metrics.knowledge import knowledge_of
-from forget_callback.metrics.numbers import INTERVALS, METRICS, Transitions, clip
-from forget_callback.metrics.pairs import Pairs, mean, paired
+from forget_callback.metrics.names import INTERVALS, METRICS
+from forget_callback.metrics.numbers import Transitions, clip
+from forget_callback.metrics.pairs import Numbers, Pairs, mean, paired
 from forget_callback.metrics.recall import recall_of
+from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
 __all__ = ["INTERVALS", "METRICS", "Transitions", "compare", "compare_groups", "pairs_of", "transitions"]
@@ -50,10 +54,16 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     """
     before, after = align_both(before, after)
     further = list(zip(before.further, after.further))
-    n = len(before)
+    n, texts, floor = len(before), texts_in(before), floor_of(before)
+    bits = bits_of(before, after) if texts.any() else None
+    right = before.correct, after.correct
+    if bits is not None:
+        was, now = sides(bits, floor)
+        right = np.where(texts, was, right[0]), np.where(texts, now, right[1])
+    graded = ~np.isnan(before.score) | ~np.isnan(after.score)
     return paired(
-        _rows(before.correct, [old.correct for old, _ in further]),
-        _rows(after.correct, [new.correct for _, new in further]),
+        _rows(right[0], [old.correct for old, _ in further]),
+        _rows(right[1], [new.correct for _, new in further]),
         before.n_choices,
         before_choice=_rows(before.choice, [old.choice for old, _ in further]),
         after_choice=_rows(after.choice, [new.choice for _, new in further]),
@@ -64,6 +74,10 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
         weak=np.stack([np.zeros(n, bool), *(old.weak for old, _ in further)]),
         fact=before.fact,
         recall=before.kind == "recall",
+        ability=ability_codes(before.ability, texts),
+        score=Numbers(before.score, after.score) if graded.any() else None,
+        bits=bits,
+        floor=floor,
     )
 
 
@@ -120,9 +134,18 @@ def transitions(
 
 
 def _count(pairs: Pairs) -> Transitions:
-    """Transitions of validated answers."""
+    """Transitions of validated answers; of several abilities those of each as well."""
     pairs = pairs.without_unasked()
-    scored = pairs.scored()
+    groups = rows_by_ability(pairs.ability)
+    parts = {name: _count(pairs.take(rows)) for name, rows in groups.items()} if len(groups) > 1 else {}
+    no_texts = pairs
+    if "text" in groups:
+        rows = np.ones(len(pairs), bool)
+        rows[groups["text"]] = False
+        no_texts = pairs.take(rows)
+    counted = no_texts if parts else pairs
+    scored = counted.scored()
+    in_all = scored if counted is pairs else pairs.scored()
     before, after, k = scored.before, scored.after, scored.n_choices
     right_before, right_after, n11 = int(before.sum()), int(after.sum()), int(before @ after)
     return Transitions(
@@ -131,17 +154,22 @@ def _count(pairs: Pairs) -> Transitions:
         n10=right_before - n11,
         n01=right_after - n11,
         n00=len(scored) - right_before - right_after + n11,
-        n_unscored=len(pairs) - len(scored),
+        n_unscored=len(counted) - len(scored),
         variants=pairs.n_prompts,
-        scored=len(scored.scored_in_all()) / len(pairs),
+        scored=len(in_all.scored_in_all()) / len(pairs),
         forgetting_chance=_paper_chance(scored),
-        forgetting_max=clip(mean(before - (1 - before) / (k - 1))),
-        backward_transfer_max=clip(mean(after - (1 - after) / (k - 1))),
-        knowledge=knowledge_of(pairs),
-        recall=recall_of(pairs),
+        forgetting_max=clip(mean(before - (1 - before) / (k - 1))) if len(no_texts) else float("nan"),
+        backward_transfer_max=clip(mean(after - (1 - after) / (k - 1))) if len(no_texts) else float("nan"),
+        knowledge=knowledge_of(pairs.take(groups["knowledge"]) if "knowledge" in parts else no_texts),
+        recall=recall_of(counted),
         rates=_clustered_rates(scored),
         persistence=None if scored.choices is None else guess_persistence(scored),
         no_forgetting_p_value=nothing_forgotten(scored),
+        ability="" if parts else next(iter(groups)),
+        abilities=parts,
+        score=None if pairs.score is None else change_of(pairs.score, pairs.cluster, bounded=True),
+        bits=change_of(pairs.bits, pairs.cluster, bounded=False) if pairs.bits and "text" in groups else None,
+        floor=pairs.floor if "text" in groups else float("nan"),
     )
 
 

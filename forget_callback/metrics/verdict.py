@@ -6,6 +6,7 @@ prompt. Knows nothing of items.
 
 from __future__ import annotations
 
+from forget_callback.metrics.graded import Change
 from forget_callback.metrics.knowledge import MIN_ITEMS, Knowledge
 
 # One-sided level of the claim "lost". Lost and net have half of it each.
@@ -14,17 +15,18 @@ LEVEL = 0.025
 MOVED = 0.05
 
 
-def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float) -> str:
+def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float, score: Change | None = None) -> str:
     """The first that fits: "unclear", "lost", "moved", "unclear" or "none".
 
     Few items are unclear. Lost is what `loss_p_value` claims. Moved is where accuracy in the first prompt fell
-    significantly or many of its items changed sides (of sampled items, where the net is above 0). If nothing was known
-    before, nothing can be lost, and that is unclear.
+    significantly or many of its items changed sides (of sampled items, where the net is above 0), or graded scores
+    fell. If nothing was known before, nothing can be lost, and that is unclear.
 
     Args:
         knowledge: Of all prompts.
         accuracy_p_value: One-sided, of "accuracy in the first prompt did not fall".
         moved: Share of items whose first prompt went from right to wrong or back.
+        score: Change of graded scores, where there are any.
     """
     if not knowledge.net_of_all.n >= MIN_ITEMS:
         return "unclear"
@@ -32,6 +34,8 @@ def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float) -
         return "lost"
     sampled = knowledge.sampled  # then the same model answers differently twice
     if knowledge.net.p_value() < LEVEL if sampled else accuracy_p_value < LEVEL or moved > MOVED:
+        return "moved"
+    if score is not None and score.n >= MIN_ITEMS and score.interval().high < 0:
         return "moved"
     return "none" if knowledge.known_before.interval().low > 0 else "unclear"
 
@@ -47,3 +51,31 @@ def loss_p_value(knowledge: Knowledge, *, accuracy_p_value: float) -> float:
     if knowledge.two_prompts:
         return min(2 * min(knowledge.lost.p_value(), knowledge.net_of_all.p_value()), 1.0)
     return knowledge.net_of_all.p_value() if knowledge.sampled else accuracy_p_value
+
+
+def text_verdict_of(bits: Change, *, floor: float, moved: float) -> str:
+    """The first that fits: "unclear", "lost", "moved" or "none"; of documents.
+
+    Lost is what `text_loss_p_value` claims: bits per byte rose, in the mean, by more than the floor. Moved is where it
+    is sure that they rose and not sure that it is by less than the floor, or where many documents changed by more.
+
+    Args:
+        floor: What does not count, in bits per byte.
+        moved: Share of documents that got worse or better by more than the floor.
+    """
+    if bits.n < MIN_ITEMS:
+        return "unclear"
+    if text_loss_p_value(bits, floor=floor) < LEVEL:
+        return "lost"
+    rose = bits.interval().low > 0 and bits.interval().high > floor
+    return "moved" if rose or moved > MOVED else "none"
+
+
+def text_loss_p_value(bits: Change, *, floor: float) -> float:
+    """One-sided p-value of "bits per byte did not rise by more than the floor", doubled: lost and net are two tests.
+
+    So a claim of texts needs 98.75% one-sided, as one of other items does. NaN without documents, 1 with few.
+    """
+    if bits.n < MIN_ITEMS:
+        return 1.0 if bits.n else float("nan")
+    return min(2 * bits.p_value(floor), 1.0)

@@ -11,9 +11,11 @@ from decimal import ROUND_HALF_UP, Decimal
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.history import Row
 
-# Metrics that are no shares of items: counts, nats, p-values and what is not clipped to [0, 1].
+# Metrics that are no shares of items: counts, scores, bits, nats, p-values and what is not clipped to [0, 1].
 NOT_SHARES = (
     *("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n", "variants", "forgetting_events", "drift", "margin"),
+    *("score_before", "score_after", "score_change", "score_lost"),
+    *("bits_per_byte_before", "bits_per_byte_after", "bits_per_byte_change", "kl", "kl_error"),
     *("guess_persistence", "p_value", "persistence_p_value", "no_forgetting_p_value", "loss_p_value"),
 )
 # Differences of shares, which may be below 0; where the method is "net", these are differences as well.
@@ -56,15 +58,22 @@ def in_words(row: Row, metric: str) -> str:
         return "not defined (next to nothing was known at the baseline)"
     if math.isnan(value):
         return "missing"
-    if metric in INTERVALS:
-        return estimate(row, metric)
-    return f"{value:.4g}" if metric in NOT_SHARES else share(row, metric)
+    if metric not in NOT_SHARES:
+        return estimate(row, metric) if metric in INTERVALS else share(row, metric)
+    ends = [row.value(f"{metric}_{end}") for end in ("low", "high")] if metric in INTERVALS else [math.nan]
+    return number(value) + ("" if math.isnan(ends[0]) else f" [{', '.join(map(number, ends))}]")
 
 
 def span(row: Row) -> str:
     """The range of what was lost, "range 4.8 to 22.4%"; "" where there is none."""
     low, high = row.value("knowledge_lost_range_low"), row.value("knowledge_lost_range_high")
     return "" if math.isnan(high) else f"range {_bare(low)} to {percent(high)}"
+
+
+def number(value: float) -> str:
+    """A number that is no share, with a real minus sign."""
+    text = f"{value:.4g}"
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def percent(value: float, digits: int = 1) -> str:

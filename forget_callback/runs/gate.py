@@ -33,9 +33,14 @@ Bound: TypeAlias = Literal["value", "lower"]
 Outcome: TypeAlias = Literal["passed", "failed", "inconclusive"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 _SHOWN = 10
-# What is worse the larger it is, and what is better: change alone (churn, drift) is neither.
-_WORSE = {*LOSSES} - {"churn", "drift"}
-_BETTER = ("accuracy_after", "net_change", "backward_transfer", "knowledge_gained", "recovered", "n01", "n11", "scored")
+# What is worse the larger it is, and what is better: change alone (churn, drift, kl) is neither.
+_WORSE = {*LOSSES} - {"churn", "drift", "kl"}
+_BETTER = (
+    *("accuracy_after", "net_change", "backward_transfer", "knowledge_gained", "recovered", "n01", "n11", "scored"),
+    *("score_after", "score_change", "top1_agreement"),
+)
+# Of texts, which are counted beside the other items.
+_OF_TEXTS = ("bits_per_byte", "kl", "top1")
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ class Gate:
 
     def _too_few_to_fail(self, before: Sequence[Snapshot], row: Row) -> str:
         """Why the gate would pass whatever is lost, or nearly so; "" where a loss can fail it."""
-        worse = "<" if self.metric in ("accuracy_after", "net_change") else ">"
+        worse = "<" if self.metric in ("accuracy_after", "net_change", "score_after", "score_change") else ">"
         if self.metric not in worst.METRICS or worse not in self.relation:
             return ""
         lost = worst.history(before).select(row.probe, row.category)[-1]
@@ -263,6 +268,10 @@ def _name(text: str) -> str:
 def _n(row: Row, metric: str) -> int:
     """The scored items that a metric is of."""
     t = row.transitions
+    if metric.startswith(_OF_TEXTS):
+        return t.bits.n if t.bits else 0
+    if metric.startswith("score_"):
+        return t.score.n if t.score else 0
     return t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
 
 
@@ -272,8 +281,10 @@ def _message(row: Row, metric: str) -> str:
     t = row.transitions
     n = _n(row, metric)
     name = _name(said.name)
-    items = name if metric.startswith("recall") else f"{n} item{'' if n == 1 else 's'} of {name}"
-    if n < t.n and row.probe == "all":
+    of_texts = metric.startswith(_OF_TEXTS)
+    called = "text" if of_texts else "item"
+    items = name if metric.startswith("recall") else f"{n} {called}{'' if n == 1 else 's'} of {name}"
+    if n < t.n and row.probe == "all" and not of_texts:
         items = f"{n} of {t.n} items of {name} (those of other kinds do not enter: gate their probes by name)"
     parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]
     if metric == "knowledge_lost":

@@ -21,11 +21,12 @@ from forget_callback.metrics.collapse import collapse
 from forget_callback.metrics.diagnostics import Advice, advice
 from forget_callback.metrics.knowledge import lost_by_item
 from forget_callback.metrics.pairs import mean
+from forget_callback.metrics.texts import noise_of
 from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
-from forget_callback.runs.series import OVER_TIME, STAGE, Floats, Series, answered
-from forget_callback.snapshots.snapshot import Snapshot, align, pool
+from forget_callback.runs.series import OF_TEXT, OVER_TIME, STAGE, Floats, Series, flips
+from forget_callback.snapshots.snapshot import NOISE, Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
 KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
@@ -145,7 +146,8 @@ class History:
         """
         self._require_later(snapshots)
         if again:
-            self._flipped = {one.probe: _flips(one, other) for one, other in zip(_pooled(snapshots), _pooled(again))}
+            twice = zip(_pooled(snapshots), _pooled(again))
+            self._flipped = {one.probe: flips(one, align(one, other)) for one, other in twice}
         return self._add(self._looks(snapshots, self._series))
 
     def preview(self, snapshots: Sequence[Snapshot]) -> History:
@@ -288,8 +290,8 @@ class History:
         flipped = self._flipped.get(snapshot.probe)
         rows = []
         for name, changed in sorted(compare_groups(pairs, groups).items()):
-            own = groups[name]
-            over_time = {metric: _known_mean(values[own]) for metric, values in items.items()}
+            own, every = series.counted(groups[name]), groups[name]
+            over_time = {one: _known_mean(values[every if one in OF_TEXT else own]) for one, values in items.items()}
             over_time |= series.by_chance(own)
             over_time["macro_knowledge_lost"] = float("nan")
             over_time["rescored_flips"] = float("nan") if flipped is None else _known_mean(flipped[own])
@@ -302,7 +304,11 @@ class History:
 
     def _new_series(self, snapshot: Snapshot) -> Series:
         base = self._begun.get(snapshot.probe)
-        return Series(snapshot) if base is None else Series(base, start=align(base, snapshot))
+        if base is None:
+            return Series(snapshot)
+        # A model of this run may differ from itself by more than the one that it is compared with.
+        noise = max(noise_of(base), noise_of(snapshot))
+        return Series(base.with_metadata(**{NOISE: noise}) if noise else base, start=align(base, snapshot))
 
 
 def _groups(base: Snapshot) -> dict[str, Any]:
@@ -332,9 +338,3 @@ def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
 def _known_mean(values: Floats) -> float:
     """Of those that are not NaN, NaN if all are."""
     return mean(values[~np.isnan(values)])
-
-
-def _flips(once: Snapshot, again: Snapshot) -> Floats:
-    """1 where an item is right in one of two snapshots and wrong in the other, NaN where one has no answer."""
-    one, other = answered(once), answered(align(once, again))
-    return np.where(np.isnan(one) | np.isnan(other), np.nan, one != other)

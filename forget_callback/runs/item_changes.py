@@ -28,7 +28,7 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
         was never lost.
     """
     base, by_id = series.baseline, {item.id: item for item in probe.items}
-    change = 2 * (answered(now) == 1) + (series.first != 1)  # index into _CHANGES
+    change = 2 * (series.now == 1) + (series.first != 1)  # index into _CHANGES
     prompts: list[Snapshot | Answers] = [now, *now.further]
     asked = np.sum([~np.isnan(answered(one)) for one in prompts], axis=0)
     right = np.sum([answered(one) == 1 for one in prompts], axis=0)

@@ -1,8 +1,9 @@
 """What a probe's items go through from snapshot to snapshot: lost, recovered, and for how long each was kept.
 
 Counts answers to the first prompts as they are: an item is lost when it is first wrong, also where a lucky guess was
-not repeated. Such counts grow with every look, so what chance alone brings stands beside them. What guessing explains
-of a loss is `transitions.py`'s business.
+not repeated. A text is lost where its bits per byte are above the baseline's by more than its floor. Such counts grow
+with every look, so what chance alone brings stands beside them. What guessing explains of a loss is
+`transitions.py`'s business.
 """
 
 from __future__ import annotations
@@ -13,13 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import rel_entr, softmax
 
+from forget_callback.metrics.texts import FLOOR, bits_of, floor_of, sides, texts_in
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 
 STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
 CHANCE = ("ever_forgotten_chance", "churn_chance")
+OF_TEXT = ("kl", "kl_error", "top1_agreement")
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
+    *OF_TEXT,
     *(*CHANCE, "rescored_flips", "macro_knowledge_lost", *STAGE),
 )
 
@@ -31,6 +35,21 @@ def answered(answers: Snapshot | Answers) -> Floats:
     """1 where an item was right, 0 wrong, NaN not scored, ``(n_items,)``; of several samples, by more than half."""
     correct: Floats = answers.correct
     return np.where(np.isnan(correct), np.nan, correct > 0.5)
+
+
+def flips(once: Snapshot, again: Snapshot) -> Floats:
+    """1 where one model's two scorings of an item differ, NaN where one has no answer, ``(n_items,)``.
+
+    Right in one and wrong in the other; of a text, bits per byte by which it would count as worse or better.
+
+    Args:
+        again: Of the same items in the same order.
+    """
+    one, other = answered(once), answered(again)
+    if (texts := texts_in(once)).any():
+        side = sides(bits_of(once, again), FLOOR)
+        one, other = (np.where(texts, found, own) for found, own in zip(side, (one, other)))
+    return np.where(np.isnan(one) | np.isnan(other), np.nan, one != other)
 
 
 class Series:
@@ -54,7 +73,8 @@ class Series:
 
     def __init__(self, baseline: Snapshot, *, start: Snapshot | None = None) -> None:
         self.baseline, self.start, self.n, self.n_variants = baseline, start, 0, 0
-        self.first = answered(baseline)
+        self._texts = texts_in(baseline)
+        self.first = self._answered(baseline)
         self.now = self._before = self.lost_at = np.full(len(baseline), np.nan)
         self.changed = self.lost_once = self.watched = np.zeros(len(baseline), bool)
         self.events = np.zeros(len(baseline))
@@ -64,7 +84,7 @@ class Series:
 
         Replaces vectors and never writes into them, so that a shallow copy is a whole one.
         """
-        first, last, now = self.first, self.now, answered(snapshot)
+        first, last, now = self.first, self.now, self._answered(snapshot)
         lost = (first == 1) & (now == 0)
         self.lost_at = np.where(lost & ~self.lost_once, snapshot.samples_seen, self.lost_at)
         self.lost_once = self.lost_once | lost
@@ -74,19 +94,40 @@ class Series:
         self._before, self.now, self.n = last, now, self.n + 1
         unknown = np.isnan(last) | ~scored
         self.changed = ~unknown & (now != last)
-        unparsed = snapshot.outcome == "unparsed"
+        unparsed, parsed = (
+            snapshot.outcome == "unparsed",
+            scored & ~self._texts,
+        )  # as far as there is something to parse
         return {
             "ever_forgotten": np.where((first == 1) & self.watched, self.lost_once.astype(float), np.nan),
             "recovered": np.where(self.lost_once & scored, now, np.nan),
             # 1->0 steps between consecutive snapshots, after Toneva et al. 2019.
             "forgetting_events": np.where(np.isnan(first) | ~self.watched, np.nan, self.events),
             "churn": np.where(unknown, np.nan, now != last),
-            "unparsed": np.where(scored, unparsed, np.nan),
+            "unparsed": np.where(parsed, unparsed, np.nan),
             # Of the items scored both times, as `forgetting` is: this much of it is format.
-            "format_loss": np.where(scored & ~np.isnan(first), (first == 1) & unparsed, np.nan),
+            "format_loss": np.where(parsed & ~np.isnan(first), (first == 1) & unparsed, np.nan),
             "margin": np.where(scored, snapshot.margin, np.nan),
             "drift": _drift(self.baseline, snapshot),
+            "kl": np.where(scored, snapshot.kl, np.nan),
+            "kl_error": np.where(scored, snapshot.kl_error, np.nan),
+            "top1_agreement": np.where(scored, snapshot.top1, np.nan),
         }
+
+    def counted(self, rows: Rows) -> Rows:
+        """Of these items those whose right and wrong counts: texts do not where there are others."""
+        texts = self._texts[rows]
+        if not texts.any() or texts.all():
+            return rows
+        found: NDArray[np.int64] = np.arange(len(self._texts))[rows][~texts]
+        return found
+
+    def _answered(self, snapshot: Snapshot) -> Floats:
+        """As `answered` says; of texts 0 where they are worse than at the baseline, 1 where not."""
+        found = answered(snapshot)
+        if not self._texts.any():
+            return found
+        return np.where(self._texts, sides(bits_of(self.baseline, snapshot), floor_of(self.baseline))[1], found)
 
     def by_chance(self, rows: Rows) -> dict[str, float]:
         """What `ever_forgotten` and `churn` of these items would be if nothing had been lost or gained on balance.
@@ -100,6 +141,8 @@ class Series:
         look. `ever_forgotten` is the first with n10 in place of the minimum: where nothing is lost for good the two
         are alike whatever the number of looks, and a loss that is not made good by gains is the difference.
         """
+        if self._texts[rows].all():  # what gets better is not followed
+            return dict.fromkeys(CHANCE, float("nan"))
         since_start, kept = _moves(self.first[rows], self.now[rows]), ~self.lost_once[rows]
         at_risk = since_start.n11 + min(since_start.n10, since_start.n01)
         never_wrong = int(((self.first[rows] == 1) & (self.now[rows] == 1) & kept).sum())

@@ -35,6 +35,7 @@ LOSSES = (
     *("macro_knowledge_lost", "spurious_forgetting", "recall_lost"),
     *("forgetting", "forgetting_adjusted", "ever_forgotten", "forgetting_events", "churn", "drift"),
     *("unparsed", "format_loss", "stage_forgetting", "stage_knowledge_lost"),
+    *("score_lost", "bits_per_byte_change", "bits_per_byte_after", "kl"),
 )
 
 

@@ -22,10 +22,12 @@ COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
 _SIGNED = (
     *("net_change", "knowledge_lost", "knowledge_gained", "knowledge_lost_net", "macro_knowledge_lost"),
     *("known_before", "spurious_forgetting", "stage_knowledge_lost", "guess_persistence"),
+    *("score_change", "score_lost"),
 )
+_OF_TEXT = ("bits_per_byte_before", "bits_per_byte_after", "kl", "kl_error")
 _UNBOUNDED = {
-    **dict.fromkeys((*COUNTS, "variants", "forgetting_events", "drift"), Interval(0.0, math.inf)),
-    "margin": Interval(-math.inf, math.inf),
+    **dict.fromkeys((*COUNTS, "variants", "forgetting_events", "drift", *_OF_TEXT), Interval(0.0, math.inf)),
+    **dict.fromkeys(("margin", "bits_per_byte_change"), Interval(-math.inf, math.inf)),
     "known_lost": Interval(-math.inf, 1.0),  # a share of next to nothing
 }
 

@@ -1,4 +1,4 @@
-"""The worst that can happen to a probe's items: every answer that is right now is wrong later.
+"""The worst that can happen to a probe's items: every answer that is right now is wrong later, every text is worse.
 
 What even that does not show, these items can never show: a rule that can never fire, a gate that can never fail.
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from forget_callback.metrics.texts import floor_of, texts_in
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
@@ -18,7 +19,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 # What is then as bad as it can be; others, such as `churn` or `format_loss`, have no such limit.
 METRICS = (
     *("forgetting", "forgetting_adjusted", "knowledge_lost", "knowledge_lost_net", "known_lost", "recall_lost"),
-    *("ever_forgotten", "accuracy_after", "net_change"),
+    *("ever_forgotten", "accuracy_after", "net_change", "score_lost", "score_change", "score_after"),
 )
 
 
@@ -41,4 +42,13 @@ def _everything_forgotten(baseline: Snapshot) -> Snapshot:
         }
 
     further = tuple(replace(answers, **forgotten(answers)) for answers in baseline.further)
-    return replace(baseline, step=baseline.step + 1, further=further, **forgotten(baseline))
+    texts = texts_in(baseline)
+    first = {name: np.where(texts, getattr(baseline, name), found) for name, found in forgotten(baseline).items()}
+    return replace(
+        baseline,
+        step=baseline.step + 1,
+        further=further,
+        **first,
+        score=baseline.score * 0,
+        bits_per_byte=baseline.bits_per_byte + 2 * floor_of(baseline),
+    )

@@ -30,6 +30,8 @@ from forget_callback.snapshots.answers import (
 )
 from forget_callback.snapshots.table import fields_of, table_of
 
+# In the metadata: by how much the bits per byte of texts differ where the same model is scored twice.
+NOISE = "bits_per_byte_noise"
 _FURTHER_NAME = re.compile(rf"({'|'.join(FURTHER)})_([2-9]|[1-9]\d+)")
 
 
@@ -46,7 +48,7 @@ class Snapshot:
         outcome: One of `OUTCOMES`, None where not scored; follows from `correct` if not given.
         choice: Index of the chosen option, -1 if there is none.
         margin: How far the right answer is ahead of the best wrong one in nats; negative where wrong, NaN if unknown.
-        score: A graded number in [0, 1], such as a scorer gives, of several samples their mean; NaN where there is none.
+        score: A graded number in [0, 1], such as a scorer gives, of several samples the mean; NaN where there is none.
         bits_per_byte: Of a text: summed negative log2-probability over its UTF-8 bytes; NaN of other items.
         kl: Divergence from the baseline's next-token distribution in nats per token, as far as the stored part of it
             shows: a lower bound. NaN where it was not measured.
@@ -70,7 +72,7 @@ class Snapshot:
             `correct_2`, `outcome_2`, ..., `correct_3`, ...
 
     Raises:
-        ValueError: If vectors differ in length, an id repeats, an outcome contradicts `correct`, or a score lies outside
+        ValueError: If vectors differ in length, an id repeats, an outcome contradicts `correct`, or a score is outside
             of [0, 1].
     """
 
@@ -319,6 +321,7 @@ def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
         name: np.concatenate([getattr(s, name) for s in snapshots]) for name in PER_ITEM if name != "ids"
     }
     ids = [f"{s.probe}/{name}" for s in snapshots for name in s.ids]
+    noise = [s.metadata[NOISE] for s in snapshots if NOISE in s.metadata]
     further = []
     for number in range(max(len(s.further) for s in snapshots)):
         parts = [s.further[number] if number < len(s.further) else Answers.none(len(s)) for s in snapshots]
@@ -329,7 +332,7 @@ def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
         probe="all",
         fingerprint="+".join(s.fingerprint for s in snapshots),
         ids=np.array(ids, object),
-        metadata={},
+        metadata={NOISE: max(noise)} if noise else {},
         further=tuple(further),
         **columns,
     )

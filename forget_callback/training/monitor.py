@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from forget_callback.metrics.texts import with_noise
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.decisions import decide_all
@@ -210,6 +211,7 @@ class ForgetMonitor:
         adds = self._check(step, samples_seen)
         now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
+        now = [with_noise(one, other) for one, other in zip(now, same)] if same else now
         rows = self._history.replace_last(now) if adds else self._history.append(now, again=same)
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
