@@ -9,6 +9,7 @@ from forget_callback.probes.console import name_warnings
 
 if TYPE_CHECKING:
     from forget_callback.callback import ForgetCallback as ForgetCallback
+    from forget_callback.metrics.bootstrap import bootstrap_change as bootstrap_change
     from forget_callback.metrics.transitions import (
         Transitions as Transitions,
         compare as compare,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "callback": "ForgetCallback",
+    "metrics.bootstrap": "bootstrap_change",
     "metrics.transitions": "Transitions compare transitions",
     "probes.item_variants": "Variant",
     "probes.items": "Generation MultipleChoice Recall Text",
