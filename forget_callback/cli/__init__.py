@@ -4,7 +4,7 @@ Results go to standard output, progress and notes to standard error. Exit status
 else, so that an error is never taken for a pass.
 """
 
-from forget_callback.cli import card, compare, demo, dial, launch, plan, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
+from forget_callback.cli import card, compare, demo, dial, launch, plan, recheck, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
 from forget_callback.cli.app import app, main
 from forget_callback.cli.output import Command
 
@@ -14,7 +14,7 @@ GROUPS = {
     "Before training": ("probes", "plan", "verify"),
     "While training": ("run", "watch"),
     "Models and runs": ("snapshot", "compare", "report", "card", "workspace"),
-    "To forget less": ("replay", "dial"),
+    "To forget less": ("recheck", "replay", "dial"),
 }
 _GROUP_OF = {name: group for group, names in GROUPS.items() for name in names}
 

@@ -127,6 +127,30 @@ def around(prompt: str, *, weak: bool = True) -> Variant:
     return Variant(EXAM.opening + text + after + prompt[len(text) :], chat=False, weak=weak)
 
 
+class Found(NamedTuple):
+    """A prompt taken apart: what stands before its question, the question, and whether that was in a frame."""
+
+    before: str
+    question: str
+    framed: bool
+
+
+def question_in(prompt: str) -> Found | None:
+    r"""The question of a prompt, out of its frame; None where it cannot be found.
+
+    >>> question_in("Question: 2 + 2?\nAnswer:")
+    Found(before='', question='2 + 2?', framed=True)
+    """
+    text = prompt.rstrip()
+    if end := _end(text):
+        parsed = _reframed(text, end, EXAM)
+        return None if parsed is None else Found(*parsed, framed=True)
+    if any(text.endswith(ending) for ending in ENDINGS.values()) or re.search(r"\n[^\n]{1,40}:$", text):
+        return None
+    before, question = _parted(text, first=True)
+    return Found(before, question, framed=False) if question else None
+
+
 def is_framed(prompt: str) -> bool:
     """Whether the question of a prompt, and of examples before it, can be found."""
     end = _end(prompt.rstrip())

@@ -1,0 +1,99 @@
+"""`recheck`: whether what a run lost is gone, or there and not said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from forget_callback.cli.app import app, note
+from forget_callback.cli.output import Format, print_json
+from forget_callback.probes.quoting import printable
+from forget_callback.probes.remote import require_model
+from forget_callback.report.fitted import FittedTable
+from forget_callback.runs.files import require_writable
+from forget_callback.runs.formatting import percent
+from forget_callback.runs.rechecked import ROWS, SUMMARY
+from forget_callback.runs.run_at import open_run
+
+BASELINE = typer.Option(help="Model before training: directory or hub id; by default the one that the run names.")
+
+
+@app.command()
+def recheck(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="RUN or RUN@STEP.")],
+    model: Annotated[
+        str | None, typer.Option(help="Directory or hub id; by default the last model that the run saved.")
+    ] = None,
+    baseline: Annotated[str | None, BASELINE] = None,
+    step: Annotated[int | None, typer.Option(min=0, help="Items that were wrong at this step.")] = None,
+    probe: Annotated[list[str] | None, typer.Option(help="Name of a probe of the run; repeat for several.")] = None,
+    category: Annotated[str | None, typer.Option(help="Only items of this category.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Lost items per probe, at most.")] = None,
+    batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
+    format: Format = "text",
+) -> None:
+    """Asks what a run lost once more, with help: gone, or not said?
+
+    Worked examples, first words, options, the chat template, other words; items never known get the same help.
+    """
+    at = open_run(run)
+    if at.step is not None and step is not None and at.step != step:
+        raise ValueError(f"{run} names step {at.step}, and --step is {step}; give one of them")
+    require_writable(at.store.path / SUMMARY, "RUN")
+    for one in (model, baseline, tokenizer):
+        if one is not None:
+            require_model(one)
+    from forget_callback.tools.recheck import Ask, recheck as ask_again
+
+    ask = Ask(at.step if step is None else step, tuple(probe or ()), category, limit)
+    how: dict[str, Any] = {"model": model, "baseline": baseline, "tokenizer": tokenizer, "batch_tokens": batch_tokens}
+    found = ask_again(at, ask, **how, progress=True, note=note)
+    files = {"summary": at.store.path / SUMMARY, "rows": at.store.path / ROWS}
+    if format == "json":
+        print_json("recheck", {**found, **files})
+    else:
+        _show(found, files)
+
+
+def _show(found: Mapping[str, Any], files: Mapping[str, Path]) -> None:
+    console, blocks = Console(), dict(found["probes"])
+    for name, block in blocks.items():
+        console.print(_table(name, block))
+    whole = [found["all"]] if len(blocks) > 1 else []
+    for block in (*blocks.values(), *whole):
+        console.print(printable(block["sentence"]), highlight=False, markup=False, soft_wrap=True)
+    note(f"every question and answer is in {files['rows']}")
+
+
+def _table(name: str, block: Mapping[str, Any]) -> Any:
+    """A row a help: how many of the lost items came right, beside what help alone explains."""
+    columns = ("asked", "right", "never known", "by chance", "there", "baseline")
+    table = FittedTable(f"{printable(name)}: {block['lost']:,} lost items asked once more", ("help", *columns), drop=(4, 1))
+    for one in (*block["helps"].values(), {"label": "by any help", **block["any"]}):
+        if one["label"] == "by any help":
+            table.add_section()
+        before = one["baseline"]
+        table.add_row(
+            Text(one["label"]),
+            f"{one['n']:,}",
+            percent(one["right"]),
+            percent(one["control"]),
+            percent(one["chance"]) if one["chance"] > 0 else "-",
+            _there(one),
+            "-" if before is None else percent(before["before"]),
+        )
+    return table
+
+
+def _there(one: Mapping[str, Any]) -> str:
+    """What is above help alone, with its interval."""
+    low, high = one["there_low"], min(one["there_high"], 1.0)
+    if low != low:
+        return "not known"
+    return f"{percent(one['there'])} [{percent(low)[:-1]}, {percent(high)[:-1]}]"

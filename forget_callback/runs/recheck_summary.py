@@ -1,0 +1,122 @@
+"""Rows of a recheck -> what came back by each help and by any, beside what help alone explains, in numbers and words.
+
+An item's own label is what was observed: "gone" came back by no help, "there" by some. How many of those that came back
+help alone would have brought is known of all of them together only, from the items that were never known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from forget_callback.metrics.elicited import elicited, kept
+from forget_callback.probes.helps import HELPS, came_back
+from forget_callback.probes.quoting import printable
+from forget_callback.runs.formatting import percent
+from forget_callback.runs.rechecked import GONE, THERE
+
+Floats = NDArray[np.float64]
+
+
+def summarize(rows: pd.DataFrame, about: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of `recheck.json` but for its version.
+
+    Args:
+        rows: All of them, with the columns of `rechecked.SCHEMA`.
+        about: What they are of.
+    """
+    step, has_baseline = int(about["step"]), about["baseline"] is not None
+    blocks = {}
+    for name in about["probes"]:
+        own = rows[rows["probe"] == name]
+        if (own["group"] == "lost").any():
+            blocks[str(name)] = _block(own, str(name), step, has_baseline)
+    whole = _block(rows, "all", step, has_baseline) if blocks else None
+    if whole is not None:
+        del whole["items"]
+    return {"about": dict(about), "probes": blocks, "all": whole}
+
+
+def _block(rows: pd.DataFrame, name: str, step: int, has_baseline: bool) -> dict[str, Any]:
+    """One probe, or all of them."""
+    helps = {
+        help: {"label": label, **_compared(own, has_baseline)}
+        for help, label in HELPS.items()
+        if len(own := rows[rows["help"] == help])
+    }
+    items = _by_item(rows, has_baseline)
+    lost = items[items["group"] == "lost"]
+    was = dict(zip(lost["id"], lost["correct"]))
+    labels = {str(id): THERE if right == 1 else GONE for id, right in was.items() if not math.isnan(right)}
+    block: dict[str, Any] = {
+        "lost": len(lost),
+        THERE: int((lost["correct"] == 1).sum()),
+        GONE: int((lost["correct"] == 0).sum()),
+        "any": _compared(items, has_baseline),
+        "helps": helps,
+    }
+    return {**block, "sentence": _sentence(name, step, block), "items": labels}
+
+
+def _by_item(rows: pd.DataFrame, has_baseline: bool) -> pd.DataFrame:
+    """A row an item: whether it came back, NaN where no help was scored, and the options of its easiest guess."""
+    found = []
+    for (probe, id), own in rows.groupby(["probe", "id"], sort=False):
+        shown = dict(zip(own["help"], own["shown"]))
+        one = {"probe": probe, "id": id, "group": own["group"].iloc[0], "cluster": own["cluster"].iloc[0]}
+        one["shown"] = min((n for n in shown.values() if n), default=0)
+        for column in ("correct", *(["baseline_correct"] if has_baseline else [])):
+            right = {help: was == 1 for help, was in zip(own["help"], own[column]) if not math.isnan(was)}
+            one[column] = float(came_back(right, shown)) if right else math.nan
+        found.append(one)
+    return pd.DataFrame(found)
+
+
+def _compared(rows: pd.DataFrame, has_baseline: bool) -> dict[str, Any]:
+    """Lost items beside those never known; and beside the same items of the baseline model where that was asked."""
+    lost, control = rows[rows["group"] == "lost"], rows[rows["group"] == "control"]
+    shown = lost["shown"].to_numpy(float)
+    chance = np.where(shown > 0, 1 / np.maximum(shown, 1), 0.0)
+    found = elicited(
+        lost["correct"], control["correct"], chance, cluster=_clusters(lost), control_cluster=_clusters(control)
+    )
+    numbers: dict[str, Any] = found.as_dict()
+    before = kept(lost["baseline_correct"], lost["correct"], cluster=_clusters(lost)) if has_baseline else None
+    return {**numbers, "baseline": None if before is None else before.as_dict()}
+
+
+def _clusters(rows: pd.DataFrame) -> NDArray[Any]:
+    """What items share that are no independent draws; an item without a cluster is one by itself."""
+    own = [
+        f"{probe}\0{cluster}" if cluster else f"{probe}\0\0{id}"
+        for probe, cluster, id in zip(rows["probe"], rows["cluster"], rows["id"])
+    ]
+    return np.array(own, object).astype(str)
+
+
+def _sentence(name: str, step: int, block: Mapping[str, Any]) -> str:
+    """What a block says, and no more than it shows."""
+    found, n = block["any"], block["lost"]
+    said = (
+        f"{printable(name)}: of {n:,} lost {_items(n)} at step {step}, {block[THERE]:,} came back with help, and "
+        f"{block[GONE]:,} by no help (gone, as far as these helps show)"
+    )
+    if not found["control_n"]:
+        return f"{said}; none was never known, so how many come back by help alone is not known"
+    explained = max(found["control"], found["chance"])
+    by = f"of {found['control_n']:,} that were never known {percent(found['control'])} come right with the same help"
+    if found["chance"] > found["control"]:
+        by += f", and guesses in {percent(found['chance'])}"
+    if not found["there_low"] > 0:
+        return f"{said}; {by}: that help alone explains it is not ruled out, so none is shown to be still there"
+    shown = f"{percent(found['there'])} [{percent(found['there_low'])[:-1]}, {percent(min(found['there_high'], 1.0))[:-1]}]"
+    return f"{said}; {by}: {shown} of the lost are there, but not said, beyond the {percent(explained)} of help alone"
+
+
+def _items(n: int) -> str:
+    return "item" if n == 1 else "items"
