@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from forget_callback.cli.app import app, note
 from forget_callback.cli.output import Format, print_json
+from forget_callback.probes.helps import AGAIN
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.remote import require_model
 from forget_callback.report.fitted import FittedTable
@@ -74,18 +74,21 @@ def _show(found: Mapping[str, Any], files: Mapping[str, Path]) -> None:
 def _table(name: str, block: Mapping[str, Any]) -> Any:
     """A row a help: how many of the lost items came right, beside what help alone explains."""
     columns = ("asked", "right", "never known", "by chance", "there", "baseline")
-    table = FittedTable(f"{printable(name)}: {block['lost']:,} lost items asked once more", ("help", *columns), drop=(4, 1))
-    for one in (*block["helps"].values(), {"label": "by any help", **block["any"]}):
-        if one["label"] == "by any help":
+    table = FittedTable(
+        f"{printable(name)}: {block['lost']:,} lost items asked once more", ("help", *columns), drop=(4, 1)
+    )
+    rows = {**block["helps"], "any": {"label": "any help", **block["any"]}}
+    for help, one in rows.items():
+        if help == "any":
             table.add_section()
         before = one["baseline"]
         table.add_row(
-            Text(one["label"]),
+            one["label"],
             f"{one['n']:,}",
             percent(one["right"]),
             percent(one["control"]),
             percent(one["chance"]) if one["chance"] > 0 else "-",
-            _there(one),
+            "" if help == AGAIN else _there(one),
             "-" if before is None else percent(before["before"]),
         )
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ def replay(
     out: Annotated[Path, typer.Option(help="JSON Lines file to write.")],
     size: Annotated[int, typer.Option(min=1, help="Examples, at most.")] = 1000,
     split: Annotated[str, typer.Option(help="Split of the pool.")] = "train",
+    only: Annotated[
+        Literal["gone"] | None, typer.Option(help="Only items that came back by no help, as recheck found.")
+    ] = None,
     format: Format = "text",
 ) -> None:
     """Selects training data nearest to what a run forgot.
@@ -31,7 +34,7 @@ def replay(
     open_run(run)  # an error is said before the pool is read
     from forget_callback.tools.replay import read_pool, replay_pack
 
-    pack = replay_pack(run, read_pool(pool, split), size=size)
+    pack = replay_pack(run, read_pool(pool, split), size=size, only=only)
     lines = "".join(json.dumps(example, ensure_ascii=False, default=str) + "\n" for example in pack.examples)
     write_text(out, lines)
     beside = out.with_name(f"{out.name}.why.json")

@@ -27,7 +27,8 @@ class Elicited:
         control_n: Items that were never known, asked with the same help and scored.
         control: Share of these that were right, NaN without any; with its interval as well.
         chance: Share that guessing gives the lost items.
-        there: `right` less the greater of `control` and `chance`; NaN without a control. With its interval.
+        there: `right` less the greater of `control` and `chance`. Without a control less chance, and NaN where the
+            answer of some lost item is open-ended: what help alone gives there is not known. With its interval.
     """
 
     n: int
@@ -70,14 +71,17 @@ def elicited(
     """
     one, other = _estimate(lost, cluster), _estimate(control, control_cluster)
     scored = ~np.isnan(np.asarray(lost, float))
-    guessed = float(np.asarray(chance, float)[scored].mean()) if scored.any() else float("nan")
+    chances = np.asarray(chance, float)[scored]
+    guessed = float(chances.mean()) if scored.any() else float("nan")
     ends, others = _clipped(one), _clipped(other)
     there, interval = float("nan"), NO_INTERVAL
+    above_chance = Interval(ends.low - guessed, ends.high - guessed)
     if one.n and other.n:
         above_control = _difference(one.mean, ends, other.mean, others)
-        above_chance = Interval(ends.low - guessed, ends.high - guessed)
         there = one.mean - max(other.mean, guessed)
         interval = lesser(above_control, above_chance)
+    elif one.n and (chances > 0).all():
+        there, interval = one.mean - guessed, above_chance
     return Elicited(one.n, one.mean, *ends, other.n, other.mean, *others, guessed, there, *interval)
 
 

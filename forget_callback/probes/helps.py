@@ -24,12 +24,12 @@ from forget_callback.probes.variants import EXAM, QUESTION, Frame, further, ques
 AGAIN = "again"  # is no help: what comes back by it was not lost in the model at hand
 # What each help is called, for people.
 HELPS: Mapping[str, str] = {
-    AGAIN: "asked again, no help",
-    "examples": "two worked examples",
-    "first_words": "the first words of the answer",
+    AGAIN: "again, no help",
+    "examples": "two examples",
+    "first_words": "first words",
     "choice": "as a choice",
-    "chat": "in or out of the chat template",
-    "wording": "another wording",
+    "chat": "chat template",
+    "wording": "other wording",
 }
 _FIRST_WORDS = 3  # at most, and half of the answer
 _CHAT_TOKENS = 32  # of a short sentence, as chat models answer in
@@ -72,11 +72,11 @@ def with_help(help: str, item: Item, peers: Peers, *, chat: bool, has_template: 
     return replace(found, items=numbered)
 
 
-def _again(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking:
+def _again(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking:
     return Asking((plain,), chat, n_options(item))
 
 
-def _examples(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
+def _examples(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
     worked = peers.worked(item)
     if worked is None:
         return None
@@ -92,7 +92,7 @@ def _examples(plain: Item, item: Item, peers: Peers, chat: bool, has_template: b
     return Asking((replace(plain, **changed),), False, n_options(item))
 
 
-def _first_words(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
+def _first_words(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
     if isinstance(plain, MultipleChoice) or n_options(plain) or not answer_of(plain):
         return None
     answers = accepted(plain)
@@ -108,10 +108,10 @@ def _first_words(plain: Item, item: Item, peers: Peers, chat: bool, has_template
     return Asking((_asked_as(plain, hint),), chat)
 
 
-def _choice(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
+def _choice(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
     if isinstance(plain, MultipleChoice):
         return _by_letter(plain, chat)
-    how = {"category": plain.category, "messages": plain.messages, "tools": plain.tools}
+    how: dict[str, Any] = {"category": plain.category, "messages": plain.messages, "tools": plain.tools}
     space = "" if chat or plain.prompt[-1:].isspace() else " "
     if n_options(plain):  # the letters that its prompt lists
         letters = [space + letter for letter in LETTERS[: n_options(plain)]]
@@ -147,7 +147,7 @@ def _by_letter(plain: MultipleChoice, chat: bool) -> Asking | None:
     return Asking((replace(_asked_as(plain, prompt), choices=choices, lengths=()),), chat, k)
 
 
-def _chat(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
+def _chat(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
     if chat:
         if not is_turn(plain) or ability_of(item) == "behaviour":
             return None
@@ -155,16 +155,16 @@ def _chat(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool)
         framed = isinstance(plain, Recall) or ((found := question_in(text)) is not None and found.framed)
         prompt = text if framed else f"{QUESTION.opening}{text}{QUESTION.closing}"
         return Asking((_spaced(replace(plain, prompt=prompt, messages=(), tools=())),), False, n_options(item))
-    if not has_template:
+    if not has_template or not question_of(plain):
         return None
     if isinstance(plain, Recall):  # a chat model answers in a sentence
         texts = [text.strip() for text in accepted(plain)]
-        how: dict[str, Any] = {"category": plain.category, "max_new_tokens": _CHAT_TOKENS}
-        return Asking((Generation(plain.id, plain.prompt, texts, "named", **how),), True) if plain.prompt else None
+        said = Generation(plain.id, question_of(plain), texts, "named", plain.category, max_new_tokens=_CHAT_TOKENS)
+        return Asking((said,), True)
     return Asking((_unspaced(plain),), True, n_options(item))
 
 
-def _wording(plain: Item, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
+def _wording(plain: Any, item: Item, peers: Peers, chat: bool, has_template: bool) -> Asking | None:
     unaskable = isinstance(plain, MultipleChoice) and plain.contexts
     if unaskable or not is_turn(plain) or ability_of(item) == "behaviour" or getattr(plain, "task", ""):
         return None

@@ -70,6 +70,7 @@ def _by_item(rows: pd.DataFrame, has_baseline: bool) -> pd.DataFrame:
         shown = dict(zip(own["help"], own["shown"]))
         one = {"probe": probe, "id": id, "group": own["group"].iloc[0], "cluster": own["cluster"].iloc[0]}
         one["shown"] = min((n for n in shown.values() if n), default=0)
+        one["closed"] = all(shown.values())
         for column in ("correct", *(["baseline_correct"] if has_baseline else [])):
             right = {help: was == 1 for help, was in zip(own["help"], own[column]) if not math.isnan(was)}
             one[column] = float(came_back(right, shown)) if right else math.nan
@@ -82,6 +83,8 @@ def _compared(rows: pd.DataFrame, has_baseline: bool) -> dict[str, Any]:
     lost, control = rows[rows["group"] == "lost"], rows[rows["group"] == "control"]
     shown = lost["shown"].to_numpy(float)
     chance = np.where(shown > 0, 1 / np.maximum(shown, 1), 0.0)
+    if not len(control) and "closed" in lost:  # what open-ended helps give by themselves is not known
+        chance = np.where(lost["closed"], chance, 0.0)
     found = elicited(
         lost["correct"], control["correct"], chance, cluster=_clusters(lost), control_cluster=_clusters(control)
     )
@@ -103,20 +106,27 @@ def _sentence(name: str, step: int, block: Mapping[str, Any]) -> str:
     """What a block says, and no more than it shows."""
     found, n = block["any"], block["lost"]
     said = (
-        f"{printable(name)}: of {n:,} lost {_items(n)} at step {step}, {block[THERE]:,} came back with help, and "
-        f"{block[GONE]:,} by no help (gone, as far as these helps show)"
+        f"{printable(name)}: of {n:,} lost {'item' if n == 1 else 'items'} at step {step}, {block[THERE]:,} came back "
+        f"with help and {block[GONE]:,} did not (gone, as far as these helps show)"
     )
-    if not found["control_n"]:
-        return f"{said}; none was never known, so how many come back by help alone is not known"
-    explained = max(found["control"], found["chance"])
-    by = f"of {found['control_n']:,} that were never known {percent(found['control'])} come right with the same help"
-    if found["chance"] > found["control"]:
-        by += f", and guesses in {percent(found['chance'])}"
+    if math.isnan(found["there"]):
+        choice = block["helps"].get("choice")
+        known = choice is not None and choice["there_low"] > 0
+        shown = f", but as a choice {_beyond(choice)} more come right than guesses" if known else ""
+        return f"{said}; none was never known, so what help alone brings back is not known{shown}"
+    by = f"of {found['control_n']:,} never known, {percent(found['control'])} come right with the same help"
+    if found["chance"] > found["control"] or not found["control_n"]:
+        by = (
+            f"{by}, and of guesses {percent(found['chance'])}"
+            if found["control_n"]
+            else (f"guesses come right in {percent(found['chance'])}")
+        )
     if not found["there_low"] > 0:
-        return f"{said}; {by}: that help alone explains it is not ruled out, so none is shown to be still there"
-    shown = f"{percent(found['there'])} [{percent(found['there_low'])[:-1]}, {percent(min(found['there_high'], 1.0))[:-1]}]"
-    return f"{said}; {by}: {shown} of the lost are there, but not said, beyond the {percent(explained)} of help alone"
+        return f"{said}; {by}: this is not shown to be more than help alone gives"
+    return f"{said}; {by}: {_beyond(found)} of the lost are there, but not said, beyond what help alone gives"
 
 
-def _items(n: int) -> str:
-    return "item" if n == 1 else "items"
+def _beyond(found: Mapping[str, Any]) -> str:
+    """What is above help alone, with its interval."""
+    ends = [percent(min(found[end], 1.0)).removesuffix("%") for end in ("there_low", "there_high")]
+    return f"{percent(found['there'])} [{', '.join(ends)}]"

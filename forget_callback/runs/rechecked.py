@@ -33,7 +33,11 @@ SCHEMA = pa.schema(
         *((name, pa.string()) for name in ("probe", "id", "category", "kind", "cluster", "group", "help", "prompt")),
         ("options", pa.list_(pa.list_(pa.string()))),
         *((name, pa.int32()) for name in ("shown",)),
-        *((name, kind) for side in ("", "baseline_") for name, kind in ((f"{side}answer", pa.string()), (f"{side}correct", pa.float64()))),
+        *(
+            (name, kind)
+            for side in ("", "baseline_")
+            for name, kind in ((f"{side}answer", pa.string()), (f"{side}correct", pa.float64()))
+        ),
     ]
 )
 
@@ -115,7 +119,9 @@ def read_recheck(run: Recorded) -> Recheck | None:
         if not (same_run and same_probes and about["step"] in run.steps(*about["probes"])):
             return None
         sentences = [block["sentence"] for block in (*blocks.values(), *([found["all"]] if len(blocks) > 1 else []))]
-        labels = {str(name): {str(id): str(label) for id, label in block["items"].items()} for name, block in blocks.items()}
+        labels = {
+            str(name): {str(id): str(label) for id, label in block["items"].items()} for name, block in blocks.items()
+        }
         return Recheck(int(about["step"]), labels, sentences, found)
     except FileNotFoundError:
         return None

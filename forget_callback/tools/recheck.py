@@ -19,6 +19,7 @@ from forget_callback.probes.helps import AGAIN, HELPS
 from forget_callback.probes.items import MultipleChoice
 from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import printable, quoted
+from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.recheck_summary import summarize
 from forget_callback.runs.rechecked import SCHEMA, Rows, read_rows, write_summary
 from forget_callback.runs.run_at import RunAt
@@ -83,18 +84,7 @@ def recheck(
     """
     run = at.store
     probes = require_names(run.probes(), ask.probes, ask.category)
-    steps = run.steps(*(probe.name for probe in probes))
-    if not steps:
-        raise ValueError(f"{run.path} holds no step at which all of its probes were measured")
-    if ask.step is not None and ask.step not in steps:
-        raise ValueError(f"{run.path} has no snapshot at step {ask.step}; has {steps}")
-    if model is None:
-        saved = model_of(run, steps, ask.step)
-        model, step = saved.model, saved.step or 0
-        if ask.step is None and step != steps[-1]:
-            note(f"the last saved model is of step {step}, so what was lost by then is asked, not by step {steps[-1]}")
-    else:
-        step = steps[-1] if ask.step is None else ask.step
+    model, step = _model_at(run, probes, ask.step, model, note)
     if baseline is None and (baseline := baseline_model(run)) is None:
         note("the run names no baseline model: --baseline MODEL says what the helps show of the model before training")
     loaded = load_tokenizer(tokenizer or model)
@@ -117,6 +107,26 @@ def recheck(
         note(remark)
     write_summary(run.path, summary)
     return summary
+
+
+def _model_at(
+    run: Recorded, probes: Sequence[Probe], step: int | None, model: str | None, note: Note
+) -> tuple[str, int]:
+    """The model to ask and the step that it is of."""
+    steps = run.steps(*(probe.name for probe in probes))
+    if run.read_beside("baseline", probes[0].name) is None:
+        steps = steps[1:]  # the first one is the baseline
+    if not steps:
+        raise ValueError(f"{run.path} has no snapshot of these probes after the baseline: there is nothing to recheck")
+    if step is not None and step not in steps:
+        raise ValueError(f"{run.path} has no snapshot at step {step} after the baseline; has {steps}")
+    if model is not None:
+        return model, steps[-1] if step is None else step
+    saved = model_of(run, steps, step)
+    at = saved.step or 0
+    if step is None and at != steps[-1]:
+        note(f"the last saved model is of step {at}: what was lost by then is asked, and not what was by step {steps[-1]}")
+    return saved.model, at
 
 
 class _Work:

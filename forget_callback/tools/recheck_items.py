@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from forget_callback.probes.helps import HELPS, Asking, with_help
 from forget_callback.probes.items import Generation, Item
@@ -21,7 +22,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.series import answered
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.snapshots.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def choose(
     Raises:
         ValueError: If nothing was lost.
     """
-    sides = {probe.name: (RunAt(at.store, None).baseline(probe.name), at.read(probe.name, default="last")) for probe in probes}
+    sides = {
+        probe.name: (RunAt(at.store, None).baseline(probe.name), at.read(probe.name, default="last"))
+        for probe in probes
+    }
     known_facts = {fact for before, after in sides.values() for side in (before, after) for fact in _facts(side)}
     chosen: list[Chosen] = []
     for probe in probes:
@@ -100,8 +104,8 @@ def choose(
     if not any(one.group == "lost" for one in chosen):
         of = "" if ask.category is None else f" of category {quoted(ask.category)}"
         raise ValueError(
-            f"{at.store.path} lost no item{of} by step {at.step} that it knew at its baseline and that can be asked with "
-            "help: there is nothing to recheck"
+            f"{at.store.path} lost no item{of} by step {at.step} that it knew at its baseline and that can be "
+            "asked with help: there is nothing to recheck"
         )
     return chosen
 
@@ -132,20 +136,26 @@ def _lost(before: Snapshot, after: Snapshot) -> set[str]:
     return set(before.ids[answered(before) == 1]) & set(after.ids[answered(after) == 0])
 
 
+def _right(snapshot: Snapshot) -> NDArray[np.bool_]:
+    """Which items are right in one of their prompts at least, ``(n_items,)``."""
+    right: NDArray[np.bool_] = snapshot.correct > 0.5
+    for answers in snapshot.further:
+        right = right | (answers.correct > 0.5)
+    return right
+
+
 def _never_right(snapshot: Snapshot) -> set[str]:
     """Ids of the items that were scored in the first prompt and are right in none."""
-    right = np.any([answers.correct > 0.5 for answers in (snapshot, *snapshot.further)], axis=0)
-    return set(snapshot.ids[~right & ~np.isnan(snapshot.correct)])
+    return set(snapshot.ids[~_right(snapshot) & ~np.isnan(snapshot.correct)])
 
 
 def _facts(snapshot: Snapshot) -> set[str]:
     """The facts that are known in some form: not what a model never knew, whatever it never said."""
-    right = np.any([answers.correct > 0.5 for answers in (snapshot, *snapshot.further)], axis=0)
-    return {fact for fact in snapshot.fact[right] if fact}
+    return {fact for fact in snapshot.fact[_right(snapshot)] if fact}
 
 
 def _matched(lost: Sequence[Item], unknown: Sequence[Item], seed: str) -> list[Item]:
-    """As many items that were never known as were lost, if there are, of the same kinds and where possible categories."""
+    """As many items that were never known as were lost, if there are: of the same kinds, and categories if possible."""
     drawn = _by_lot(unknown, seed)
     chosen: dict[str, Item] = {}
     strata: Sequence[Callable[[Item], Any]] = (lambda one: (one.kind, one.category), lambda one: one.kind)

@@ -15,7 +15,7 @@ _FILES = ("config.json", "adapter_config.json")
 def model_of(run: Recorded, steps: Sequence[int], step: int | None = None) -> Checkpoint:
     """The saved model of a run at a step that was measured; of an adapter, its directory.
 
-    A model without a step of its own that lies in the run's directory is the one that was saved at the end.
+    A model without a step of its own that is the run's directory, or is called "model" in it, was saved at the end.
 
     Args:
         run: Its record.
@@ -26,10 +26,13 @@ def model_of(run: Recorded, steps: Sequence[int], step: int | None = None) -> Ch
         ValueError: If none was saved.
     """
     home = run.path.parent
-    inside = sorted(path for path in home.glob("*") if path.is_dir() and path != run.path)
-    found = [Checkpoint.of(str(path)) for path in (*inside, home) if _is_model(path)]
+    places = (*sorted(home.glob("checkpoint-*")), home / "model", home)
+    found = [Checkpoint.of(str(path)) for path in places if _is_model(path)]
     last = run.run.steps if run.run.steps is not None else steps[-1]
-    by_step = {last if one.step is None else one.step: one for one in sorted(found, key=lambda one: one.step is not None)}
+    scored = {known: _scored(run, known) for known in steps}  # of a history of checkpoints
+    by_step = {known: one for known, one in scored.items() if one is not None} | {
+        last if one.step is None else one.step: one for one in sorted(found, key=lambda one: one.step is not None)
+    }
     wanted = [known for known in steps if known in by_step] if step is None else [step]
     if wanted and wanted[-1] in by_step:
         one = by_step[wanted[-1]]
@@ -37,9 +40,18 @@ def model_of(run: Recorded, steps: Sequence[int], step: int | None = None) -> Ch
     at = "" if step is None else f" at step {step}"
     saved = f"; saved are those of steps {sorted(by_step)}, measured {list(steps)}" if by_step else ""
     raise ValueError(
-        f"no saved model of {quoted(str(home), 200)}{at}: expected a checkpoint, or a model in it{saved}; name one with "
-        "--model, or train with save_strategy and save_model()"
+        f"no saved model of {quoted(str(home), 200)}{at}: expected a checkpoint, or a model in it{saved}; name one "
+        "with --model, or train with save_strategy and save_model()"
     )
+
+
+def _scored(run: Recorded, step: int) -> Checkpoint | None:
+    """The model that a snapshot says it is of, where that is still there."""
+    for name in run.manifest()["probes"]:
+        model = run.read(name, step).metadata.get("model") if step in run.steps(name) else None
+        if isinstance(model, str) and _is_model(Path(model)):
+            return Checkpoint(model, step)
+    return None
 
 
 def baseline_model(run: Recorded) -> str | None:
