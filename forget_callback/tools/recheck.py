@@ -19,9 +19,9 @@ from forget_callback.probes.helps import AGAIN, HELPS
 from forget_callback.probes.items import MultipleChoice
 from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import printable, quoted
-from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.recheck_summary import summarize
 from forget_callback.runs.rechecked import SCHEMA, Rows, read_rows, write_summary
+from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.run_at import RunAt
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.loading import load_model, load_tokenizer
@@ -125,7 +125,7 @@ def _model_at(
     saved = model_of(run, steps, step)
     at = saved.step or 0
     if step is None and at != steps[-1]:
-        note(f"the last saved model is of step {at}: what was lost by then is asked, and not what was by step {steps[-1]}")
+        note(f"the last saved model is of step {at}: what was lost by then is asked, not by step {steps[-1]}")
     return saved.model, at
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.runs.item_changes import expected
+from forget_callback.runs.next_command import next_command
+from forget_callback.runs.rechecked import read_recheck
 from forget_callback.runs.run_at import RunAt, open_run
 
 # Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
@@ -63,7 +65,7 @@ class Pack:
         return json.dumps({**counts, "examples": chosen}, indent=2)
 
 
-def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pack:
+def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only: Literal["gone"] | None = None) -> Pack:
     """Selects from a pool the examples that are nearest to what a run forgot.
 
     Every forgotten item selects its nearest example, then its second, and so on (round robin) up to `size`: a pack
@@ -73,17 +75,21 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int) -> Pa
         run: RUN or RUN@STEP: items right at its baseline and wrong at that step, over all of its probes.
         pool: Training examples; text in any field counts.
         size: Maximum number of examples.
+        only: "gone" leaves out what `recheck` found to be there and what it did not ask.
 
     Raises:
-        ValueError: If `size` is below 1, nothing was forgotten, or nothing in the pool is near and not excluded: the
-            nearest examples of a pool about other things are no replay of what was forgotten.
+        ValueError: If `size` is below 1, nothing was forgotten, `only` has no recheck of that step, or nothing in the
+            pool is near and not excluded: the nearest examples of a pool about other things are no replay of it.
         ImportError: If scikit-learn is not installed.
     """
     if size < 1:
         raise ValueError(f"size must be 1 or more, got {size}")
-    items, lost = _forgotten(run)
+    items, lost = _forgotten(run, only)
     if not lost:
-        raise ValueError(f"{run} forgot nothing that it knew at its baseline: there is nothing to replay")
+        what = (
+            "forgot nothing that it knew at its baseline" if only is None else "has nothing that came back by no help"
+        )
+        raise ValueError(f"{run} {what}: there is nothing to replay")
     texts = [" ".join(_texts(example)) for example in pool]
     questions = [words for words in (_words(_question(item)) for item in items) if words]
     own = {ngram for words in questions for ngram in _ngrams(words, {min(len(words), OWN_WORDS)})}
@@ -135,14 +141,22 @@ def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
     return [dict(row) for row in rows]
 
 
-def _forgotten(run: str) -> tuple[list[Item], list[Item]]:
+def _forgotten(run: str, only: str | None) -> tuple[list[Item], list[Item]]:
     """All items of the run's probes, and those right at the baseline and wrong at the step."""
     at = open_run(run)
+    found = None if only is None else read_recheck(at.store)
     items: list[Item] = []
     lost: list[Item] = []
     for probe in at.store.probes():
         base, now = RunAt(at.store, None).baseline(probe.name), at.read(probe.name, default="last")
         forgotten = set(base.ids[base.correct == 1]) & set(now.ids[now.correct == 0])
+        if only is not None:
+            if found is None or found.step != now.step:
+                raise ValueError(
+                    f"--only {only}: {run} has no recheck of step {now.step}; run "
+                    f"{next_command('recheck', f'{at.store.path.parent}@{now.step}')} first"
+                )
+            forgotten &= {id for id, label in found.labels.get(probe.name, {}).items() if label == only}
         items += probe.items
         lost += [item for item in probe.items if item.id in forgotten]
     return items, lost
