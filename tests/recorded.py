@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pyarrow as pa
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store, Text
 from forget_callback.runs.history import Stage
 from forget_callback.runs.task import SCHEMA
 from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.snapshot import complete
 
 OPTIONS = (" alpha", " beta", " gamma", " delta")
 
@@ -114,3 +115,40 @@ def page_data(path):
     """What a page holds, read out of the file."""
     packed = re.search(r'id="packed-data">([^<]*)<', path.read_text(encoding="utf-8"))[1]
     return json.loads(gzip.decompress(base64.b64decode(packed)))
+
+
+def make_mixed_run(directory, *, steps=(0, 10, 20, 30)):
+    """A run that keeps its facts, loses its JSON and a part of its text; gives its store."""
+    rng = np.random.default_rng(0)
+    n = 40
+    schema = {"schema": {"type": "object", "required": ["city"]}}
+    shared = {"ability": "behaviour"}
+    items = [
+        Generation(f"json/{i}", "", '{"city": "Oslo"}', "json_schema", "json", doc=schema, **shared, messages=[
+            {"role": "system", "content": "Answer in JSON."}, {"role": "user", "content": f"Town {i}?"}])
+        for i in range(n)
+    ]  # fmt: skip
+    items += [Generation(f"terse/{i}", f"Town {i}, in one word?", "Oslo", "exact", "terse", **shared) for i in range(n)]
+    behaviour = Probe("behaviour", items, chat=True)
+    kinds = ("prose", "code", "dialogue")
+    documents = Probe("text", [Text(f"{kind}-{i}", f"{kind} {i} " * 30, kind) for kind in kinds for i in range(n)])
+    facts = make_probe(n_items=80, kinds=("choice",))
+    store = Store(directory)
+    store.begin([facts, behaviour, documents])
+    rise = np.repeat([0.02, 0.3, 0.0], n) * rng.normal(1, 0.2, 3 * n)
+    begun = rng.normal(1.2, 0.2, 3 * n)
+    lost = np.r_[rng.integers(1, 5, n), np.full(n, 9)]  # at which look
+    for t, (step, known) in enumerate(zip(steps, make_snapshots(facts, steps=steps, lose=0.0))):
+        right = t < lost
+        said = ['{"city": "Oslo"}', "Oslo"] * 2
+        text = [said[0 if i < n else 1] if ok else f"The town is Oslo ({i})." for i, ok in enumerate(right)]
+        outcome = np.where(right, "correct", "unparsed")
+        shared = {"samples_seen": 16.0 * step, "tokens_seen": 100.0 * step, "metadata": {"seconds": 1.0}}
+        did = Snapshot("behaviour", behaviour.fingerprint, step, list(behaviour.ids), right * 1.0, outcome, text=text,
+                       prediction=[one if ok else None for one, ok in zip(text, right)], **shared)  # fmt: skip
+        bits = begun + rise * t / (len(steps) - 1) + rng.normal(0, 0.002, 3 * n)
+        read = Snapshot("text", documents.fingerprint, step, list(documents.ids), np.ones(3 * n), bits_per_byte=bits,
+                        kl=np.full(3 * n, 0.02 * t), top1=np.full(3 * n, 1 - 0.05 * t), **shared)  # fmt: skip
+        for one, probe in ((known, facts), (did, behaviour), (read, documents)):
+            store.write(complete(one, probe))
+    return store

@@ -104,7 +104,7 @@ def compare(
     against = compared_against(first.snapshots, last.snapshots)
     results = [gate.judge(rows, not_measured=not_measured, before=against) for gate in gates]
     title = f"{first} → {last}"
-    about = [f"{name}: {decided_by(one)}" for name, one in first.snapshots.items()]
+    about = [f"{name}: {said}" for name, one in first.snapshots.items() if (said := decided_by(one))]
     about += _apart(before, after, first, last)
     for_files = [title, *one_sided(first, last), *about]  # which nobody reads beside the notes
     lost = lost_items(first, last) if items else []

@@ -193,7 +193,7 @@ def workspace(
     """
     if save_json is not None:
         require_writable(save_json, "--save-json")
-    from forget_callback.training.wandb_tracker import as_json, make_workspace
+    from forget_callback.training.wandb_workspace import as_json, make_workspace
 
     made = make_workspace(entity, project)
     url = None if save_json is not None else made.save().url

@@ -14,10 +14,11 @@ from xml.sax.saxutils import escape, quoteattr
 
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.formatting import estimate, percent, span
+from forget_callback.runs.formatting import bits_change, estimate, percent, span
 from forget_callback.runs.gate import MIN_SCORED
 from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import Row
+from forget_callback.runs.sentences import words_of
 
 # White text on each of them has a contrast of 4.5 or more, and each stands out from a white and from a black page.
 COLOURS = {"lost": "#b3261e", "moved": "#8a5700", "unknown": "#626a73", "none": "#18732f"}
@@ -74,7 +75,8 @@ def badge(rows: Sequence[Row], *, incomplete: Sequence[str] = (), dropped: Seque
 def _of(said: Headline, row: Row, rows: Sequence[Row], n_probes: int) -> Badge:
     t = row.transitions
     what = "facts" if t.knowledge.facts and n_probes == 1 else said.probe
-    label = f"{what} {'no longer answered' if said.method == 'exact' and t.n else 'lost'}"
+    gone = "lost" if not t.n else "bits per byte" if t.ability == "text" else words_of(t).gone
+    label = f"{what} {gone}"
     tone = {"lost": "lost", "moved": "moved", "none": "none"}.get(said.verdict, "unknown")
     value = {"lost": _number(said, row), "moved": "not established", "none": _number(said, row)}.get(
         said.verdict, "unclear"
@@ -89,7 +91,12 @@ def _of(said: Headline, row: Row, rows: Sequence[Row], n_probes: int) -> Badge:
 
 
 def _number(said: Headline, row: Row) -> str:
-    """The estimate, or the range where there is no estimate of the loss itself; "" where there is neither."""
+    """The estimate, or the range where there is no estimate of the loss itself; "" where there is neither.
+
+    Of text the change in bits per byte.
+    """
+    if row.transitions.ability == "text":
+        return "" if math.isnan(row.value("bits_per_byte_change")) else bits_change(row)
     inside = said.range.low <= said.number <= said.range.high
     if math.isnan(said.number):
         return ""

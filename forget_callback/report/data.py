@@ -22,13 +22,16 @@ from forget_callback.probes.spacing import spacing_problem
 from forget_callback.report.differences import difference, runs_sentence, same_items
 from forget_callback.report.items import STATES, TRAJECTORIES, item_texts
 from forget_callback.report.run import AnyRun, Run
+from forget_callback.runs import side_by_side
+from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.comparison import compare_checkpoints, comparison_result
+from forget_callback.runs.comparison import compare_checkpoints, comparison_result, overall
 from forget_callback.runs.data_scale import fit_data_scale
 from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
-from forget_callback.runs.history import COLUMNS, History
+from forget_callback.runs.history import COLUMNS, History, Row
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.results import result_json
+from forget_callback.runs.side_by_side import groups_of_lines
 from forget_callback.runs.sides import Side
 from forget_callback.runs.task import main_metric
 from forget_callback.runs.training import differences
@@ -69,6 +72,7 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
         "columns": COLUMNS,
         "methods": METHODS,
         "min_items": MIN_ITEMS,
+        "abilities": {"columns": side_by_side.COLUMNS, "legend": side_by_side.LEGEND},
         "items": {_key(probe): item_texts(probe) for run in read for probe in run.probes},
         "runs": [_run(run, name, before) for run, name, before in zip(read, names, _samples_before(read, pipeline))],
         "between": [] if pipeline else _between(read, names),
@@ -83,6 +87,8 @@ def report_data(runs: Sequence[AnyRun], *, stages: bool | None = None) -> dict[s
 def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
     whole = run.history.select(run.history.probes[0])
     headlines = worst_first([_headline(run.history, name) for name in run.history.probes])
+    last = run.history.last_rows
+    several = is_mixed(last) and headlines[0].verdict != "baseline"
     own = {probe.name: probe for probe in run.probes}
     axes = {axis: [float(getattr(row, column)) for row in whole] for axis, column in AXES.items()}
     for axis, values in axes.items():
@@ -102,6 +108,8 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "axes": axes,
         "seconds": run.seconds,
         "compare": _compared(run),
+        "abilities": _abilities(last) if several else [],
+        "joint": asdict(_headline(run.history, overall(last).probe)) if several else None,
         "order": [[row.probe, row.category] for row in run.history.rows if row.step == run.steps[0]],
         "probes": [
             {**_numbers(run, said.probe), **(_answers(run, own[said.probe]) if said.probe in own else {"items": None})}
@@ -109,6 +117,14 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
             for said in headlines
         ],
     }
+
+
+def _abilities(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
+    """The table of abilities side by side: a group of rows for each, what was lost first."""
+    return [
+        [{"ability": one.ability, "probe": one.probe, "category": one.category, "cells": one.cells} for one in group]
+        for group in groups_of_lines(rows)
+    ]
 
 
 def _task(run: Run) -> dict[str, Any]:
@@ -139,7 +155,8 @@ def _headline(history: History, probe: str) -> Headline:
     """Of the last checkpoint of a probe; while there is none but the baseline, of that."""
     rows = history.select(probe)
     changed = rows[-1].transitions
-    return headline(rows[-1], baseline=len(rows) == 1 and changed.n10 + changed.n01 == 0)
+    begun = len(rows) == 1 and changed.n10 + changed.n01 == 0
+    return headline(rows[-1], baseline=begun, among=history.last_rows)
 
 
 def _numbers(run: Run, probe: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Every item's answers over a run, packed small: an answer is stored only where it differs from the previous one.
 
 A column is a checkpoint; the first one is the baseline. An item's trajectory follows from its states alone; guesses
-are not corrected for.
+are not corrected for. A document is "wrong" where its bits per byte are above the baseline's by more than its floor.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
 from forget_callback.probes.conversation import asked as asked_text, calls_as_text
 from forget_callback.probes.items import Generation, Item, MultipleChoice, accepted, in_variant
 from forget_callback.probes.probe import Probe
+from forget_callback.report.reasons import reasons
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
@@ -27,6 +29,8 @@ TEXT_LENGTH = (200, 4_000)  # of one text, at least and at most
 PREDICTION_LENGTH = 400
 MARGIN_UNIT = 0.01  # nats
 NO_MARGIN = -32768
+BITS_UNIT = 0.001  # bits per byte
+NO_BITS = 65535
 
 States = NDArray[np.uint8]
 
@@ -39,9 +43,13 @@ class Paths:
         self._ids = np.array(probe.ids, object)
         self._columns: list[States] = []
         self._margins: list[NDArray[np.int16]] = []
+        self._bits: list[NDArray[np.uint16]] = []
+        self._first: Snapshot | None = None
+        self._better = np.zeros(len(probe), bool)  # documents that are better now than at the baseline
         self._changes: list[NDArray[np.int64]] = []
         self._last: NDArray[np.int64] | None = None
         self._texts: dict[str, int] = {}
+        self._shown: list[str | None] = [None] * len(probe)  # each item's generated text where its answer last changed
         self._asked: list[tuple[int, tuple[Answers, ...]]] = []  # columns at which further variants were asked
 
     def add(self, snapshot: Snapshot) -> None:
@@ -52,10 +60,12 @@ class Paths:
         """
         same = snapshot.fingerprint == self.probe.fingerprint and np.array_equal(snapshot.ids, self._ids)
         now = snapshot if same else complete(snapshot, self.probe)  # which takes its time
-        state, said = _states(now), self._said(now)
+        state, said = self._with_texts(now, _states(now)), self._said(now)
         answer = np.column_stack([state, now.choice, said]).astype(np.int64)
         rows = np.arange(len(answer)) if self._last is None else np.flatnonzero((answer != self._last).any(axis=1))
         whole = [-1 if now.text[i] is None else self._intern(now.text[i], TEXT_LENGTH[1]) for i in rows]
+        for i in rows:
+            self._shown[i] = now.text[i]
         column = np.full(len(rows), len(self._columns))
         self._changes.append(np.column_stack([rows, column, answer[rows], np.array(whole, np.int64)]))
         if now.further:
@@ -65,17 +75,33 @@ class Paths:
         self._margins.append(np.where(np.isnan(scaled), NO_MARGIN, scaled).astype(np.int16))
         self._last = answer
 
+    def _with_texts(self, now: Snapshot, state: States) -> States:
+        """The states with those of documents: what a document is depends on the first column."""
+        self._first = now if self._first is None else self._first
+        texts = texts_in(now)
+        if not texts.any():
+            return state
+        before, after = sides(bits_of(self._first, now), floor_of(self._first))
+        self._better = texts & (before == 0)
+        measured = np.isnan(now.bits_per_byte)
+        scaled = np.where(measured, NO_BITS, np.clip(np.round(now.bits_per_byte / BITS_UNIT), 0, NO_BITS - 1))
+        self._bits.append(scaled.astype(np.uint16))
+        found = np.where(np.isnan(after), 0, np.where(after == 0, STATES.index("wrong"), STATES.index("correct")))
+        return np.where(texts, found, state).astype(np.uint8)
+
     def pack(self) -> dict[str, Any]:
         """What the page reads: vectors as base64 of little-endian numbers.
 
         `counts` answers an item, and of each answer the column it came in at (`at`), its state, the chosen option, and
         the places of the answer and of the whole generated text among `texts`, -1 for none. `margin` is in units of
-        `margin_unit` nats, items by columns.
+        `margin_unit` nats, `bits` in units of `bits_unit` bits per byte, items by columns; None where none is a text.
         """
         changes = np.concatenate(self._changes)
         changes = changes[np.lexsort((changes[:, 1], changes[:, 0]))]
         states = np.stack(self._columns, axis=1)
         trajectory, lost_at = trajectories(states), first_lost(states)
+        trajectory[self._better & (states[:, -1] == 1)] = TRAJECTORIES.index("gained")
+        bits = np.stack(self._bits, axis=1) if self._bits else None
         variants = self._variants()  # whose texts are among the others
         return {
             "columns": len(self._columns),
@@ -88,10 +114,13 @@ class Paths:
             "texts": self._cut_to_budget(set(changes[:, 5].tolist())),
             "margin": _packed(np.stack(self._margins, axis=1), "<i2"),
             "margin_unit": MARGIN_UNIT,
+            "bits": None if bits is None else _packed(bits, "<u2"),
+            "bits_unit": BITS_UNIT,
             "trajectory": _packed(trajectory, "u1"),
             "lost_at": _packed(lost_at, "<i2"),
-            "order": _packed(grid_order(trajectory, lost_at), "<u4"),
+            "order": _packed(grid_order(trajectory, lost_at) if bits is None else worst_documents(bits), "<u4"),
             "variants": variants,
+            "why": reasons(self.probe, self._shown, [STATES[i] if i > 1 else None for i in states[:, -1]]),
         }
 
     def _variants(self) -> dict[str, Any] | None:
@@ -177,6 +206,12 @@ def first_lost(states: States) -> NDArray[np.int64]:
 def grid_order(trajectory: States, lost_at: NDArray[np.int64]) -> NDArray[np.int64]:
     """Items as the grid shows them: by their first loss, then those never lost, by trajectory, ``(n_items,)``."""
     return np.lexsort((trajectory, np.where(lost_at < 0, np.iinfo(np.int64).max, lost_at)))
+
+
+def worst_documents(bits: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Items by how much their bits per byte rose from the first to the last column, the worst first, ``(n_items,)``."""
+    first, last = bits[:, 0].astype(int), bits[:, -1].astype(int)
+    return np.argsort(np.where((first == NO_BITS) | (last == NO_BITS), NO_BITS, first - last), kind="stable")
 
 
 def item_texts(probe: Probe) -> dict[str, Any]:

@@ -12,13 +12,17 @@ from rich.text import Text
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable, shortened
+from forget_callback.report.abilities_table import abilities_markdown, abilities_table
 from forget_callback.report.fitted import FittedTable, plain_table
+from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.formatting import estimate, percent, span
+from forget_callback.runs.formatting import bits, estimate, percent, span
 from forget_callback.runs.headline import headline, most_in
 from forget_callback.runs.history import Row
 from forget_callback.runs.lost_items import LostItem
 from forget_callback.runs.retention import first_loss
+from forget_callback.runs.sentences import documents
+from forget_callback.runs.side_by_side import LEGEND
 from forget_callback.snapshots.snapshot import Snapshot
 
 _FEW, _SURE, _NOT_SHOWN = "too few", "*", "†"
@@ -44,15 +48,9 @@ def sparkline(values: Sequence[float]) -> str:
 def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     """One line per snapshot while training runs: accuracy at the baseline, each probe's headline later."""
     wholes = [row for row in rows if not row.category]
-    said = []
-    for whole in wholes:
-        name, changed = printable(whole.probe), whole.transitions
-        if name == "all" and len(wholes) > 1:
-            continue
-        if first:
-            said.append(f"{name} {percent(changed.accuracy_after)} of {changed.n} items right")
-            continue
-        said.append(f"{name}: {headline(whole).sentence}{most_in(rows, whole.probe)}")
+    said = [_begun(row) for row in wholes if row.probe != "all" or len(wholes) == 1]
+    if not first:
+        said = [f"{printable(row.probe)}: {_said(row, rows)}" for row in _told(wholes)]
     samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
     at = f"at step {rows[0].step:,}{samples}"
     # A first snapshot that differs from the baseline is compared with another run's, or with the base of an adapter.
@@ -61,12 +59,38 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     return f"{title}{' | '.join(said)} | {seconds:.1f} s"
 
 
+def _told(wholes: Sequence[Row]) -> list[Row]:
+    """The rows of which something is said: of several abilities one for all, else one a probe."""
+    pool = [row for row in wholes if row.probe == "all" or len(wholes) == 1]
+    if pool and len(pool[0].transitions.abilities) > 1:
+        return pool
+    return [row for row in wholes if row.probe != "all" or len(wholes) == 1]
+
+
+def _begun(row: Row) -> str:
+    """What there is at the baseline."""
+    t, name = row.transitions, printable(row.probe)
+    if t.ability == "text":
+        return f"{name} {bits(row.value('bits_per_byte_after'))} bits per byte in {t.n:,} {documents(t.n)}"
+    return f"{name} {percent(t.accuracy_after)} of {t.n} items right"
+
+
+def _said(row: Row, rows: Sequence[Row]) -> str:
+    said = headline(row, among=rows)
+    return said.sentence + ("" if len(row.transitions.abilities) > 1 else most_in(rows, row.probe))
+
+
 def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ()) -> Group:
     """Probes and their categories, from before to after, and each probe's headline below.
+
+    Where there is more than knowledge, abilities stand side by side, what was lost first, and one headline is of all.
 
     Args:
         about: Lines to end on, such as what was compared and the outcome of gates.
     """
+    below = Text("\n".join(map(printable, [*_findings(rows), *about])))
+    if is_mixed(rows):
+        return Group(abilities_table(rows, title=title), below)
     table, marks = FittedTable(title, ("probe", *_COLUMNS), drop=(4, 3, 1, 2)), marks_of(rows)
     for row in rows:
         name = printable(row.category or row.probe)
@@ -83,7 +107,7 @@ def changes_table(rows: Sequence[Row], *, title: str, about: Sequence[str] = ())
             percent(changed.backward_transfer),
             lost_cell(row) + marks.get((row.probe, row.category), ""),
         )
-    return Group(table, Text("\n".join(map(printable, [*_findings(rows), *about]))))
+    return Group(table, below)
 
 
 def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: Sequence[str] = ()) -> str:
@@ -96,6 +120,8 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: S
     """
     sure = {(row.probe, row.category) for row in significant_categories(rows)}
     lines = [*gates, *(markdown(line) for line in [*_findings(rows), *about])]
+    if is_mixed(rows):
+        return "\n\n".join(["\n".join(f"- {line}" for line in lines), abilities_markdown(rows)])
     other = [row for row in rows if row.category and (row.probe, row.category) not in sure]
     shown = [row for row in rows if not row.category or (row.probe, row.category) in sure]
     few = sum(bool(row.category) for row in rows) <= _CATEGORIES
@@ -192,11 +218,14 @@ def _open_ended(row: Row, rows: Sequence[Row]) -> str:
 
 
 def _findings(rows: Sequence[Row]) -> list[str]:
-    """Each probe's headline with what stands beside it, and the legend."""
-    lines = []
-    for one in (headline(row) for row in rows if not row.category):
-        lines += [f"{one.probe}: {one.sentence}", *(f"{one.probe}: {note}" for note in one.notes)]
-    return lines + legend(rows)
+    """Each probe's headline with what stands beside it, and the legend; of several abilities one headline."""
+    wholes = [row for row in rows if not row.category]
+    joint = _told(wholes) if is_mixed(rows) else wholes
+    lines = [f"{row.probe}: {headline(row, among=rows).sentence}" for row in joint] if joint is not wholes else []
+    for one in (headline(row, among=rows) for row in wholes):
+        own = [] if joint is not wholes else [f"{one.probe}: {one.sentence}"]
+        lines += [*own, *(f"{one.probe}: {note}" for note in one.notes)]
+    return lines + ([LEGEND] if is_mixed(rows) else legend(rows))
 
 
 def legend(rows: Sequence[Row], marks: Mapping[tuple[str, str], str] | None = None) -> list[str]:

@@ -6,6 +6,7 @@ What is only listed or plotted needs none of this; what is said to be lost does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from forget_callback.metrics.intervals import holm
@@ -27,4 +28,26 @@ def significant_categories(rows: Sequence[Row]) -> list[Row]:
         own = [row for row in rows if row.probe == probe and row.category and row.confirmed]
         adjusted = holm([row.transitions.loss_p_value for row in own])
         found += [row for row, p in zip(own, adjusted) if p < FAMILY_ERROR]
-    return sorted(found, key=lambda row: -row.value("knowledge_lost"))
+    return sorted(found, key=lambda row: -loss_order(row))
+
+
+def lost_share(row: Row) -> float:
+    """The share that was lost of what the model could do before; of text the share of documents that got worse.
+
+    Where next to nothing was there before, or not all prompts were asked, of the items that were right, guesses
+    included; NaN without any.
+    """
+    t = row.transitions
+    if t.ability == "text":
+        return t.forgetting
+    known = row.value("known_lost")
+    if not math.isnan(known):
+        return max(known, 0.0)
+    return t.n10 / (t.n11 + t.n10) if t.n11 + t.n10 else math.nan
+
+
+def loss_order(row: Row) -> float:
+    """By what categories of one ability are ordered: `lost_share`, of text the rise in units of its floor."""
+    by = row.value("bits_per_byte_change") / row.transitions.floor if row.transitions.ability == "text" else math.nan
+    by = lost_share(row) if math.isnan(by) else by
+    return -math.inf if math.isnan(by) else by

@@ -13,6 +13,7 @@ from forget_callback.metrics.collapse import COLLAPSED
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, History, Row
+from forget_callback.runs.side_by_side import abilities_result
 from forget_callback.runs.sides import Side
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
@@ -108,7 +109,7 @@ def comparison_result(
 
 
 def rows_result(rows: Sequence[Row], *, about: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """The rows of one step as JSON has them: `probes` by name with their categories, and `all` items.
+    """The rows of one step as JSON has them: `probes` by name with their categories, `all` items, and `abilities`.
 
     Args:
         rows: Of every probe and category, a whole probe before its categories.
@@ -119,12 +120,13 @@ def rows_result(rows: Sequence[Row], *, about: Mapping[str, Mapping[str, Any]] |
         if row.category and row.probe in probes:
             probes[row.probe]["categories"][row.category] = _numbers(row)
         elif row.probe != "all":
-            probes[row.probe] = {**_whole(row), **more.get(row.probe, {}), "categories": {}}
-    return {"probes": probes, "all": {**_whole(overall(rows)), **more.get("all", {})}}
+            probes[row.probe] = {**_whole(row, rows), **more.get(row.probe, {}), "categories": {}}
+    total = {**_whole(overall(rows), rows), **more.get("all", {})}
+    return {"probes": probes, "all": total, "abilities": abilities_result(rows)}
 
 
-def _whole(row: Row) -> dict[str, Any]:
-    said = headline(row)
+def _whole(row: Row, rows: Sequence[Row]) -> dict[str, Any]:
+    said = headline(row, among=rows)
     return {**_numbers(row), "headline": said.sentence, "notes": list(said.notes)}
 
 
@@ -147,10 +149,10 @@ def decided_by(snapshot: Snapshot) -> str:
     metric, chosen = snapshot.metadata.get("metric"), snapshot.metadata.get("filter", "none")
     parts = [] if metric is None else [f"decided by {metric}" + (f" of filter {chosen}" if chosen != "none" else "")]
     closed = snapshot.n_choices[np.isfinite(snapshot.n_choices)]
-    n_open = len(snapshot) - len(closed)
+    n_open = len(snapshot) - len(closed) - int((snapshot.kind == "text").sum())
     if len(closed):
         low, high = int(closed.min()), int(closed.max())
         parts.append(f"{low} options" if low == high else f"{low} to {high} options")
-    if n_open:
+    if n_open > 0:
         parts.append(f"{n_open} items open-ended" if len(closed) else "open-ended")
     return ", ".join(parts)

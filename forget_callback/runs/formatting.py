@@ -87,6 +87,28 @@ def _bare(value: float, digits: int = 1) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
+def bits(value: float, digits: int = 2) -> str:
+    """Bits per byte for people, "1.02" with a real minus sign; "-" where there is none."""
+    if math.isnan(value):
+        return "-"
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def bits_change(row: Row) -> str:
+    """How much bits per byte rose, with its 95% interval: "+0.08 [0.06, 0.10]"."""
+    return difference(row, "bits_per_byte_change")
+
+
+def difference(row: Row, metric: str) -> str:
+    """A difference that is no share, with its sign and its 95% interval; small ones with a digit more."""
+    change, low, high = (row.value(f"{metric}{end}") for end in ("", "_low", "_high"))
+    digits = 2 if not abs(change) < 0.05 else 3
+    sign = "+" if change > 0 else ""
+    ends = "" if math.isnan(low) else f" [{bits(low, digits)}, {bits(high, digits)}]"
+    return f"{sign}{bits(change, digits)}{ends}"
+
+
 def p_value(value: float) -> str:
     """A p-value with its sign, "= 0.012" or "< 0.001"."""
     return "< 0.001" if value < 0.001 else f"= {value:.3f}"

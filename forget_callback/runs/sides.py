@@ -201,11 +201,12 @@ def _one_scoring(one: Snapshot, other: Snapshot, one_step: bool) -> bool:
 
 
 def _alike(one: Snapshot, other: Snapshot) -> bool:
-    """Whether all items have the same answers, margins included."""
+    """Whether all items have the same answers, margins, scores and bits per byte included."""
     if not np.array_equal(np.sort(one.ids.astype(str)), np.sort(other.ids.astype(str))):
         return False
     a, b = (side.select(np.argsort(side.ids.astype(str))) for side in (one, other))
-    return np.array_equal(a.correct, b.correct, equal_nan=True) and np.array_equal(a.margin, b.margin, equal_nan=True)
+    columns = ("correct", "margin", "score", "bits_per_byte")
+    return all(np.array_equal(getattr(a, name), getattr(b, name), equal_nan=True) for name in columns)
 
 
 def copies(before: Side, after: Side) -> list[str]:

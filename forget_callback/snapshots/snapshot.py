@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from forget_callback.probes.abilities import ability_of
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import (
@@ -249,6 +250,7 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
         name: np.array([getattr(item, name) for item in probe.items], object)
         for name in ("category", "cluster", "fact", "kind")
     }
+    texts["ability"] = np.array([ability_of(item) for item in probe.items], object)
     return changed(ordered, **texts, n_choices=probe.n_choices, answer=probe.answer, samples=probe.samples)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import pandas as pd
 
+from forget_callback.metrics.abilities import ABILITIES
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.history import ALL_METRICS, Row
 
@@ -31,11 +32,18 @@ Upload = Literal["metrics", "all", "none"]
 # What log="main" logs, headline first. A metric that a history does not have, or that is NaN, is left out.
 MAIN = (
     *("knowledge_lost", "knowledge_lost_low", "knowledge_lost_high", "knowledge_gained", "spurious_forgetting"),
-    *("forgetting", "backward_transfer", "accuracy_after", "recall_lost"),
+    *("forgetting", "backward_transfer", "accuracy_after", "recall_lost", "score_change", "score_after"),
 )
-MAIN_OF_CATEGORY = ("knowledge_lost", "forgetting", "accuracy_after")
+MAIN_OF_CATEGORY = ("knowledge_lost", "forgetting", "accuracy_after", "score_after")
+# The same of text, where nothing is right or wrong: `forgetting` is the share of documents that got worse.
+MAIN_OF_TEXT = (
+    *("bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high", "bits_per_byte_after"),
+    *("forgetting", "kl", "top1_agreement"),
+)
+MAIN_OF_TEXT_CATEGORY = ("bits_per_byte_change", "forgetting", "bits_per_byte_after")
 # What the Trainer's evaluations get, beside what the user and `metric_for_best_model` name.
-MAIN_OF_EVALUATION = MAIN_OF_CATEGORY
+MAIN_OF_EVALUATION = ("knowledge_lost", "forgetting", "accuracy_after")
+MAIN_OF_TEXT_EVALUATION = ("bits_per_byte_change",)
 
 # Columns of the table of changed items that hold text of a probe or of a model.
 _TEXTS = ("prompt", "expected", "answer_at_baseline", "answer_now")
@@ -85,20 +93,27 @@ def checked_trackers(trackers: Tracker | Iterable[Tracker]) -> tuple[Tracker, ..
 def scalars(rows: Iterable[Row], *, log: Log = "main", sampled: Collection[str] = ()) -> dict[str, float]:
     """`forget/<probe>/<metric>` and `forget/<probe>/<category>/<metric>`; metrics that are NaN are left out.
 
-    Whole probes come before categories, the pool "all" first, and each opens with its headline: W&B's automatic
-    sections show panels in the order in which their keys came.
+    Whole probes come before categories, the pool "all" first, then by ability, and each opens with its headline: W&B's
+    automatic sections show panels in the order in which their keys came.
 
     Args:
         rows: Of one step.
-        log: "main" keeps `MAIN` of whole probes and `MAIN_OF_CATEGORY` of categories, "all" keeps every metric.
+        log: "main" keeps `MAIN` of whole probes and `MAIN_OF_CATEGORY` of categories, of text `MAIN_OF_TEXT` and
+            `MAIN_OF_TEXT_CATEGORY`; "all" keeps every metric.
         sampled: Probes whose answers are sampled: the headline is `knowledge_lost_net`, what was lost on balance.
     """
-    ordered = sorted(rows, key=lambda row: (row.category != "", row.probe != "all"))
+    ordered = sorted(rows, key=_place)
     return {
         "/".join(part for part in ("forget", row.probe, printable(row.category), name) if part): value
         for row in ordered
         for name, value in _chosen(row, log, sampled=row.probe in sampled).items()
     }
+
+
+def _place(row: Row) -> tuple[bool, bool, int]:
+    """Where a row stands: abilities in one order from the first evaluation on, at which nothing is lost yet."""
+    ability = row.transitions.ability
+    return row.category != "", row.probe != "all", ABILITIES.index(ability)
 
 
 def tracked(
@@ -136,6 +151,8 @@ def tracked(
 def _chosen(row: Row, log: Log, *, sampled: bool) -> dict[str, float]:
     values = _numbers(row)
     names: tuple[str, ...] = MAIN_OF_CATEGORY if row.category else MAIN
+    if row.transitions.ability == "text":
+        names = MAIN_OF_TEXT_CATEGORY if row.category else MAIN_OF_TEXT
     if sampled:
         names = tuple(name.replace("knowledge_lost", "knowledge_lost_net") for name in names)
     if log == "all":
@@ -167,12 +184,16 @@ def evaluation_metrics(rows: Iterable[Row], *, more: Iterable[str] = (), wanted:
     """`eval_forget_<probe>_<metric>`, NaN included: a notebook shows each in a column, so there are few.
 
     Args:
-        more: Metrics of each probe beside `MAIN_OF_EVALUATION`.
+        more: Metrics of each probe beside `MAIN_OF_EVALUATION`, of text `MAIN_OF_TEXT_EVALUATION`.
         wanted: A key that is needed as well, for `metric_for_best_model`; also of "all", the pool of the probes.
     """
-    names = dict.fromkeys((*MAIN_OF_EVALUATION, *more))
     whole = [row for row in rows if not row.category]
-    found = {_key(row, name): row.value(name) for row in whole for name in names if row.probe != "all"}
+    found = {
+        _key(row, name): row.value(name)
+        for row in whole
+        if row.probe != "all"
+        for name in (*(MAIN_OF_TEXT_EVALUATION if row.transitions.ability == "text" else MAIN_OF_EVALUATION), *more)
+    }
     return found | {key: row.value(name) for row in whole for name in ALL_METRICS if (key := _key(row, name)) == wanted}
 
 

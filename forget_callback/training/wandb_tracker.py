@@ -1,4 +1,4 @@
-"""W&B: the metrics, tables and charts of a run, and the saved workspace that shows them.
+"""W&B: the metrics, tables and charts of a run; `wandb_workspace` has the workspace that shows them.
 
 Which metrics and files get here is decided before: `trackers.scalars`, `trackers.uploadable` and the monitor. Nothing
 here is computed but what a chart needs.
@@ -10,7 +10,6 @@ import html
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from itertools import groupby
 from numbers import Real
 from pathlib import Path
@@ -19,10 +18,14 @@ from weakref import WeakSet
 
 import pandas as pd
 
+from forget_callback.probes.quoting import printable
+from forget_callback.runs.abilities import is_mixed, side_by_side
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import overall
-from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.training.trackers import AXES, GLOBAL_STEP, TASK, X_AXIS
+from forget_callback.runs.headline import headline
+from forget_callback.runs.history import Row
+from forget_callback.runs.side_by_side import COLUMNS, groups_of_lines
+from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
 
 if TYPE_CHECKING:
     import wandb
@@ -117,7 +120,10 @@ class WandbTracker:
         self.run.alert(title=title, text=text, level="WARN")
 
     def show(self, rows: Sequence[Row], changes: pd.DataFrame) -> None:
-        """Keeps for the next row the items that changed, an incremental table, the shares of all items, and the map."""
+        """Keeps for the next row the items that changed, an incremental table, the shares of all items, and the map.
+
+        Where there is more than knowledge, also the abilities side by side, what was lost first.
+        """
         import wandb
 
         of_all = overall(rows).probe
@@ -131,6 +137,13 @@ class WandbTracker:
             xname="samples seen",
         )
         self._media |= {"forget/shares": shares, "forget/map": forgetting_map(rows)}
+        now = [row for row in rows if row.step == last.step]
+        if is_mixed(now):
+            lines = [line for group in groups_of_lines(now) for line in group]
+            data: list[Any] = [
+                [line.ability, *map(printable, (line.probe, line.category)), *line.cells] for line in lines
+            ]
+            self._media["forget/abilities"] = wandb.Table(columns=["ability", "probe", "category", *COLUMNS], data=data)
         if self._items is None:
             self._items = wandb.Table(columns=list(changes.columns), log_mode="INCREMENTAL")
         room = min(ITEMS_AT_ONCE, ITEMS_IN_ALL - len(self._items.data))
@@ -140,10 +153,13 @@ class WandbTracker:
             self._media["forget/items"] = self._items
 
     def finish(self, rows: Sequence[Row], files: Mapping[str, Path]) -> None:
-        """Writes the run's highest losses into its summary, and keeps the files as a version of an Artifact."""
+        """Writes headline and highest losses into the summary, and keeps the files as a version of an Artifact."""
         import wandb
 
         self._write()
+        if rows:
+            now = [row for row in rows if row.step == rows[-1].step]
+            self.run.summary["forget/headline"] = printable(headline(overall(now), among=now).sentence)
         for name, value in worst(rows).items():
             self.run.summary[name] = value
         artifact = wandb.Artifact(f"forgetting-{self.run.id}", "forgetting", "Files of the run's forget/ folder")
@@ -169,12 +185,12 @@ def _is_hidden(name: str) -> bool:
 
 
 def worst(rows: Sequence[Row]) -> dict[str, float]:
-    """The highest of a run's losses, by probe: `forget/<probe>/worst_knowledge_lost` and `worst_forgetting`.
+    """The highest of a run's losses, by probe: `forget/<probe>/worst_knowledge_lost`, `worst_forgetting` and so on.
 
     The highest of many noisy numbers grows with their number, which is `worst_<metric>_over_looks`.
     """
     found: dict[str, float] = {}
-    for metric in ("knowledge_lost", "forgetting"):
+    for metric in ("knowledge_lost", "forgetting", "bits_per_byte_change"):
         for probe in dict.fromkeys(row.probe for row in rows):
             own = [row.value(metric) for row in rows if (row.probe, row.category) == (probe, "")]
             own = [value for value in own if not math.isnan(value)]
@@ -185,12 +201,20 @@ def worst(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def forgetting_map(rows: Sequence[Row]) -> Any:
-    """What was lost by category and snapshot, as a plotly figure; what is not significant is pale (Holm)."""
+    """What was lost by category and snapshot, as a plotly figure; what is not significant is pale (Holm).
+
+    Of text the share of documents that got worse. Of several abilities what was lost at last comes first.
+    """
     from plotly.graph_objects import Figure, Heatmap
 
-    names = list(dict.fromkeys((row.probe, row.category) for row in rows if row.probe != "all"))
+    last = [row for row in rows if row.step == rows[-1].step]
+    ordered = [part.row for group in side_by_side(last) for part in group] if is_mixed(last) else []
+    names = list(dict.fromkeys((row.probe, row.category) for row in (*ordered, *rows) if row.probe != "all"))
     at = list(dict.fromkeys(row.samples_seen for row in rows))
-    values = {(row.probe, row.category, row.samples_seen): row.value("knowledge_lost") for row in rows}
+    lost = {True: "forgetting", False: "knowledge_lost"}
+    values = {
+        (row.probe, row.category, row.samples_seen): row.value(lost[row.transitions.ability == "text"]) for row in rows
+    }
     sure = {(row.probe, "", row.samples_seen) for row in rows if not row.category and row.transitions.verdict == "lost"}
     for _, look in groupby(rows, key=lambda row: row.step):
         sure |= {(row.probe, row.category, row.samples_seen) for row in significant_categories(list(look))}
@@ -206,74 +230,3 @@ def forgetting_map(rows: Sequence[Row]) -> Any:
     figure.update_xaxes(title="samples seen", type="category")
     figure.update_yaxes(autorange="reversed", type="category")
     return figure
-
-
-# How W&B picks what a panel draws: the keys of whole probes, and those of categories.
-_OF_PROBE, _OF_CATEGORY = "^forget/[^/]+/{}$", "^forget/[^/]+/.+/{}$"
-
-# The panels of log="main", by section, as (title, metrics): each section opens with its headline.
-_OVERVIEW = (
-    ("Knowledge lost", ("knowledge_lost", "knowledge_lost_net")),
-    ("Knowledge lost, 95% confidence interval", ("knowledge_lost_low", "knowledge_lost_high")),
-    ("Knowledge gained", ("knowledge_gained",)),
-    ("Spurious forgetting", ("spurious_forgetting",)),
-    ("Right to wrong (1→0) and wrong to right (0→1), guesses included", ("forgetting", "backward_transfer")),
-    ("Accuracy", ("accuracy_after",)),
-    ("Recall lost", ("recall_lost",)),
-)
-_CATEGORIES = (
-    ("Knowledge lost", ("knowledge_lost", "knowledge_lost_net")),
-    ("Right to wrong (1→0), guesses included", ("forgetting",)),
-    ("Accuracy", ("accuracy_after",)),
-)
-
-
-_TASKS = tuple(f"{TASK}/{name}" for name in ("reward", "eval_loss", "loss"))
-
-
-def make_workspace(entity: str, project: str) -> Any:
-    """The workspace, not saved yet: `.save()` sends it to W&B.
-
-    Raises:
-        ImportError: Without `wandb-workspaces`; says what to install.
-    """
-    try:
-        panels: Any = import_module("wandb_workspaces.reports.v2")
-        views: Any = import_module("wandb_workspaces.workspaces")
-    except ImportError as error:
-        raise ImportError("a workspace needs wandb-workspaces; pip install 'forget-callback[workspace]'") from error
-
-    def lines(pattern: str, titled: Sequence[tuple[str, Sequence[str]]]) -> list[Any]:
-        found = []
-        for title, metrics in titled:
-            regex = "|".join(pattern.format(metric) for metric in metrics if metric in ALL_METRICS)
-            if regex:
-                found.append(panels.LinePlot(title=title, x=X_AXIS, metric_regex=regex, title_x="samples seen"))
-        return found
-
-    overview = lines(_OF_PROBE, _OVERVIEW)
-    # Under the headline what was learned for it; by full names, for what a trainer logs of the task is the user's.
-    task = panels.LinePlot(title="The task itself: reward, loss", x=X_AXIS, y=list(_TASKS), title_x="samples seen")
-    overview.insert(1, task)
-    sections = {
-        "Forgetting: overview": [*overview, panels.MediaBrowser(title="Forgetting map", media_keys=["forget/map"])],
-        "Forgetting: per category": lines(_OF_CATEGORY, _CATEGORIES),
-        "Forgetting: items": [panels.WeavePanelSummaryTable(table_name="forget/items")],
-        "Forgetting: cost": [
-            panels.LinePlot(title="Seconds of a snapshot", x=X_AXIS, y=["forget/probe_seconds"]),
-            panels.LinePlot(title="Share of the run's time", x=X_AXIS, y=["forget/overhead"]),
-        ],
-    }
-    return views.Workspace(
-        entity=entity,
-        project=project,
-        name="Forgetting",
-        sections=[views.Section(name=name, panels=own, is_open=True) for name, own in sections.items()],
-        settings=views.WorkspaceSettings(x_axis=X_AXIS),
-    )
-
-
-def as_json(workspace: Any) -> str:
-    """What `save` would send, for people without a server: the package has no public way to it."""
-    text: str = workspace._to_model().model_dump_json(by_alias=True, exclude_none=True, indent=2)
-    return text + "\n"

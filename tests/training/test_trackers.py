@@ -7,8 +7,10 @@ import pytest
 
 from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.text_items import Text
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.monitor import ForgetMonitor
+from forget_callback.training.trackers import evaluation_metrics
 
 FACTS = Probe("facts", [Recall(f"r{i}", "a prompt", "an answer", "geo" if i % 2 else "art") for i in range(40)])
 SUMS = Probe("sums", [MultipleChoice(f"m{i}", "a prompt", [" 1", " 2", " 3"], 1) for i in range(40)])
@@ -70,6 +72,27 @@ def test_by_default_a_probe_has_the_main_metrics_and_a_category_three_headline_f
     assert next(iter(row)) == "forget/all/knowledge_lost"
     assert row["forget/facts/geo/forgetting"] == row["forget/all/forgetting"] == 0.25
     assert {"churn", "n10", "ever_forgotten"} <= set(monitor.history)  # what trackers do not get is kept all the same
+
+
+def test_text_has_metrics_of_its_own_and_nothing_that_is_nan(tmp_path):
+    documents = Probe("text", [Text(f"t{i}", "a text", "prose" if i % 2 else "code") for i in range(40)])
+    tracker = Everything()
+    monitor = ForgetMonitor([documents, FACTS], tmp_path, tracker)
+    for step in range(2):
+        bits = np.full(40, 1.0 + step / 10)
+        read = Snapshot("text", documents.fingerprint, 0, list(documents.ids), np.ones(40), bits_per_byte=bits, kl=bits)
+        rows = monitor.observe(step, [read, *knows(30 - step, [FACTS])]).rows
+    row = tracker.rows[1]
+    change = ["bits_per_byte_change", "bits_per_byte_change_low", "bits_per_byte_change_high", "bits_per_byte_after"]
+    assert metrics(row, "text") == [*change, "forgetting", "kl"]
+    assert metrics(row, "text/code") == ["bits_per_byte_change", "forgetting", "bits_per_byte_after"]
+    assert metrics(row, "facts") == RECALLED and not any(np.isnan(list(row.values())))
+    assert row["forget/text/bits_per_byte_change"] == pytest.approx(0.1) and row["forget/text/forgetting"] == 1.0
+    places = [name.split("/")[1] for name in row if name.startswith("forget/") and name.count("/") == 2]
+    assert list(dict.fromkeys(places)) == ["all", "facts", "text"], "abilities in one order"
+    found = evaluation_metrics(rows)
+    assert [name for name in found if "_text_" in name] == ["eval_forget_text_bits_per_byte_change"]
+    assert not any(np.isnan(value) for value in found.values())
 
 
 @pytest.mark.parametrize("alone", [True, False])

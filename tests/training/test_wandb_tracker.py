@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Text
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import complete
@@ -21,7 +21,10 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def logged(sampled):
-    """Every key that a run of two probes gives its trackers by default: choices in two prompts and recall, or text."""
+    """Every key that a run gives its trackers by default: of choices in two prompts and recall, or of sampled answers.
+
+    Beside them of documents, and of answers with a graded score.
+    """
     names, category = ("facts", "my-probe"), [("a", "b / c")[i % 2] for i in range(40)]
     if sampled:
         items = [Generation(f"{i}", "Q", "A", "exact", category[i], samples=4) for i in range(40)]
@@ -29,6 +32,9 @@ def logged(sampled):
         kinds = [MultipleChoice(f"{i}", "Q", ["x", "y", "z"], 0, category[i], variants=("Q?",)) for i in range(20)]
         items = [*kinds, *(Recall(f"{i}", "Q", "A", category[i]) for i in range(20, 40))]
     probes = [Probe(name, items, temperature=float(sampled)) for name in names]
+    if not sampled:
+        probes.append(Probe("text", [Text(f"{i}", "A text", category[i]) for i in range(40)]))
+        probes.append(Probe("graded", [Generation(f"{i}", "Q", "A", "exact", category[i]) for i in range(40)]))
     history = History()
     history.append(snapshots(probes, 0))
     return scalars(history.append(snapshots(probes, 8)), sampled=(*names, "all") if sampled else ())
@@ -43,7 +49,14 @@ def snapshots(probes, step):
             Answers(name, np.where(np.arange(40) < 20, right, np.nan), choice=choice, asked=np.arange(40) < 20)
             for name in probe.variant_fingerprints
         ]
-        taken = Snapshot(probe.name, probe.fingerprint, step, list(probe.ids), right * 1.0, choice=choice, further=more)
+        kind, how = probe.items[0].kind, {"choice": choice, "further": more}
+        if kind == "text":
+            how = {"bits_per_byte": 1.0 + step / 10, "kl": 0.1, "top1": 0.9}
+        elif probe.name == "graded":
+            how = {"score": right * 0.9}
+        how = {name: np.full(40, value) if isinstance(value, float) else value for name, value in how.items()}
+        correct = np.ones(40) if kind == "text" else right * 1.0
+        taken = Snapshot(probe.name, probe.fingerprint, step, list(probe.ids), correct, **how)
         found.append(complete(taken, probe))
     return found
 
@@ -62,7 +75,7 @@ def test_every_section_and_panel_reads_what_is_logged(run_cli, tmp_path):
     assert (view["entity"], view["project"]) == ("us", "forgetting")
     found = list(panels(view["spec"]))
     assert {name for name, _ in found} == {
-        f"Forgetting: {part}" for part in ("overview", "per category", "items", "cost")
+        f"Forgetting: {part}" for part in ("overview", "text", "per category", "items", "cost")
     }
     plain, sampled = logged(False), logged(True)
     firsts, drawn = {}, 0
@@ -87,7 +100,10 @@ def test_every_section_and_panel_reads_what_is_logged(run_cli, tmp_path):
     assert beside["metrics"] == ["forget/task/reward", "forget/task/eval_loss", "forget/task/loss"]
     assert beside["xAxis"] == "forget/samples_seen"
     text = json.dumps(view)
-    assert all(key in text for key in ("forget/items", "forget/map", "forget/probe_seconds", "forget/overhead"))
+    assert all(
+        key in text
+        for key in ("forget/items", "forget/abilities", "forget/map", "forget/probe_seconds", "forget/overhead")
+    )
 
 
 def test_without_the_package_it_says_what_to_install(run_cli, monkeypatch, tmp_path):

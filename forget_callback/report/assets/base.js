@@ -59,6 +59,12 @@ function decimal(value, digits = 2) {
   return isNumber(value) ? value.toFixed(digits).replace("-", "−") : "–";
 }
 
+/** A change with its sign and its interval: "+0.08 [0.06, 0.10]". */
+function changeText(value, low, high, digits = 3) {
+  const ends = isNumber(low) && isNumber(high) ? ` [${decimal(low, digits)}, ${decimal(high, digits)}]` : "";
+  return isNumber(value) ? `${value > 0 ? "+" : ""}${decimal(value, digits)}${ends}` : "–";
+}
+
 const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
 /** A name that may break after its separators, never within a word. */
@@ -94,6 +100,8 @@ const chosen = {
 const theRun = () => report.runs[chosen.run];
 const theProbe = () => probeOf(theRun(), chosen.probe);
 const probeOf = (run, name) => run.probes.find((probe) => probe.name === name);
+/** Whether a probe is of documents, where nothing is right or wrong. */
+const isText = (probe) => probe.headline.ability === "text";
 const categoriesOf = (probe) => Object.keys(probe.series).filter((name) => name !== "");
 const categoryName = (name) => name || "whole probe";
 const probeName = (name) => (name === "all" ? "all probes" : name);
@@ -250,6 +258,18 @@ function endsOf(series, metric, i = series.n.length - 1) {
   const [low, high] = ["_low", "_high"].map((end) => series[metric + end]?.[i]);
   const [from, to] = [low, high].map((end) => possible(series, metric, end));
   return low < high && from === to ? "" : interval(from, to);
+}
+
+// Metrics that are no shares, by the tone of their curves: what stands behind the number.
+const MEASURES = { nats: " nats", bits: " bits per byte", score: "" };
+
+/** A metric for people at a checkpoint, whatever it is measured in; `tone` as in `METRICS`. */
+const shownOf = (series, metric, tone, i = series.n.length - 1) => (tone in MEASURES ? decimal(series[metric]?.[i], 3) : shareOf(series, metric, i));
+
+/** Its interval, "" where it has none. */
+function shownEnds(series, metric, tone, i = series.n.length - 1) {
+  const [low, high] = ["_low", "_high"].map((end) => series[metric + end]?.[i]);
+  return !(tone in MEASURES) ? endsOf(series, metric, i) : isNumber(low) && isNumber(high) ? `[${decimal(low, 3)}, ${decimal(high, 3)}]` : "";
 }
 
 /** A share and its interval, for a table cell. */

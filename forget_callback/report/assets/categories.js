@@ -2,7 +2,7 @@
 
 const MAPS = [
   ["knowledge_lost", "Lost"], ["forgetting", "Forgetting (1→0)"],
-  ["backward_transfer", "Backward transfer (0→1)"], ["accuracy_after", "Accuracy"],
+  ["backward_transfer", "Backward transfer (0→1)"], ["accuracy_after", "Accuracy"], ["bits_per_byte_change", "Change in bits per byte"],
 ];
 
 const MOST = 0.3;  // the colours end there in every run: a scale that follows the numbers paints noise as strongly as loss
@@ -29,8 +29,9 @@ const short = (name, length = 26) => (name.length > length ? name.slice(0, lengt
 
 function drawMap() {
   const run = theRun(), probe = theProbe();
-  if (!chosen.mapChosen) chosen.map = rawOnly(run, probe.series[""]).length >= run.steps.length / 2 ? "forgetting" : "knowledge_lost";
-  replace($("#map-controls"), select("Metric", [["", MAPS]], chosen.map, (value) => { Object.assign(chosen, { map: value, mapChosen: true }); refresh("map"); }));
+  const maps = MAPS.filter(([name]) => probe.series[""][name]);
+  if (!chosen.mapChosen || !maps.some(([name]) => name === chosen.map)) chosen.map = isText(probe) ? "bits_per_byte_change" : rawOnly(run, probe.series[""]).length >= run.steps.length / 2 ? "forgetting" : "knowledge_lost";
+  replace($("#map-controls"), select("Metric", [["", maps]], chosen.map, (value) => { Object.assign(chosen, { map: value, mapChosen: true }); refresh("map"); }));
   const names = categoriesOf(probe);
   if (!names.length) return noMap("The items of this probe have no categories.");
   if (run.steps.length < 2) return noMap("There is only one checkpoint so far: the map starts with the second.");
@@ -38,15 +39,15 @@ function drawMap() {
   const worst = (name) => lastOf(probe.series[name], chosen.map) ?? -9;
   const sign = chosen.map === "accuracy_after" ? -1 : 1;
   const rows = names.sort((a, b) => sign * (worst(a) - worst(b)));  // plotly draws the last one on top
+  const tone = METRIC.get(chosen.map)?.tone, marked = ["knowledge_lost", "bits_per_byte_change"].includes(chosen.map);
   const values = rows.map((name) => run.steps.map((_, i) => probe.series[name][chosen.map]?.[i] ?? null));
   const hover = rows.map((name, r) =>
     run.steps.map((_, i) => {
       const series = probe.series[name];
-      const ends = series[`${chosen.map}_low`] ? " " + endsOf(series, chosen.map, i) : "";
-      return `<b>${shareOf(series, chosen.map, i)}</b>${plain(ends)}${chosen.map === "knowledge_lost" ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
+      const ends = series[`${chosen.map}_low`] ? " " + shownEnds(series, chosen.map, tone, i) : "";
+      return `<b>${shownOf(series, chosen.map, tone, i)}</b>${plain(ends)}${marked ? (isSignificant(probe, name, i) ? ", significant" : ", not significant") : ""}<br>${plain(name)} · ${plural(series.n[i] ?? 0, "item")}<br>${plain(whenText(run, i))}`;
     }),
   );
-  const marked = chosen.map === "knowledge_lost";
   const empty = emptyMap(text, rows, values.flat().filter(isNumber), marked);
   if (empty) return noMap(empty);
   const ground = colour("sunken");
@@ -56,6 +57,7 @@ function drawMap() {
     forgetting: { colorscale: warm, zmin: 0, zmax: MOST },
     backward_transfer: { colorscale: cool, zmin: 0, zmax: MOST },
     accuracy_after: { colorscale: cool, zmin: 0, zmax: 1 },
+    bits_per_byte_change: { colorscale: [[0, colour("gained")], [0.5, ground], [1, colour("lost")]], zmin: -MOST, zmax: MOST },
   }[chosen.map];
   const narrow = innerWidth < 640;
   const every = Math.ceil(run.steps.length / (narrow ? 5 : 16));
@@ -63,12 +65,12 @@ function drawMap() {
   const x = run.axes[chosen.axis];
   const height = Math.max(180, rows.length * (rows.length > 40 ? 16 : 24) + 70);
   const cells = { type: "heatmap", ...scale, hoverinfo: "text", hovertext: hover, xgap: run.steps.length > 60 ? 0 : 2, ygap: 2, hoverongaps: false };
-  const colorbar = { tickformat: ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } };
+  const colorbar = { tickformat: tone in MEASURES ? ".1f" : ".0%", thickness: 10, outlinewidth: 0, len: 1, x: 1.01, tickfont: { size: 11 } };
   const sure = (name, i) => !marked || isSignificant(probe, name, i);
   const pick = (keep) => rows.map((name, r) => run.steps.map((_, i) => (keep(name, i) ? values[r][i] : null)));
   const traces = [{ ...cells, z: pick(sure), colorbar }];
   if (marked) {
-    const label = rows.map((name, r) => run.steps.map((_, i) => (!sure(name, i) ? "" : run.steps.length > (narrow ? 6 : 14) ? "●" : shareOf(probe.series[name], chosen.map, i, 0))));
+    const label = rows.map((name, r) => run.steps.map((_, i) => (!sure(name, i) ? "" : run.steps.length > (narrow ? 6 : 14) ? "●" : tone in MEASURES ? decimal(probe.series[name][chosen.map]?.[i]) : shareOf(probe.series[name], chosen.map, i, 0))));
     Object.assign(traces[0], { text: label, texttemplate: "%{text}", textfont: { size: 11 } });
     traces.unshift({ ...cells, z: pick((name, i) => !sure(name, i)), showscale: false, opacity: PALE });
   }
@@ -99,7 +101,7 @@ function emptyMap(text, names, values, marked) {
   if (marked && names.every((name) => most(name) < report.min_items)) {
     return `Too few items: no category has ${report.min_items} scored ones, and fewer do not tell how much was lost. The other metrics show raw answers.`;
   }
-  return values.some((value) => value !== 0) ? "" : `${text}: 0% in every category at every checkpoint.`;
+  return values.some((value) => value !== 0) ? "" : `${text}: 0${isText(theProbe()) ? "" : "%"} in every category at every checkpoint.`;
 }
 
 /** Whether the loss of a category at a checkpoint is significant among all categories of that checkpoint. */
@@ -126,19 +128,20 @@ function drawFlow() {
     replace($("#flow-counts"));
     return replace($("#flow-note"));
   }
-  replace($("#flow-chart"), flowPicture({ n, n11, n10, n01, n00 }));
+  const text = isText(probe);
+  replace($("#flow-chart"), text ? [] : flowPicture({ n, n11, n10, n01, n00 }));
   const has = probe.items !== null;
   const one = (value, text, colours, trajectories) =>
     el("button", { type: "button", disabled: !has, onclick: () => showItems({ trajectory: trajectories, category: chosen.flow }) },
       el("span", { class: "swatch", style: `background:${colours}` }), el("b", {}, `${percent(value / n)} `), text,
-      el("small", {}, `${plural(value, "item")} of ${count(n)}`));
+      el("small", {}, `${plural(value, text ? "document" : "item")} of ${count(n)}`));
   replace(
     $("#flow-counts"),
-    one(n11, "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, "forgetting (1→0)", FLOW.n10(), "1→0"),
-    one(n01, "backward transfer (0→1)", FLOW.n01(), "0→1"), one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
+    one(n11, text ? "about the same" : "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, text ? "got worse" : "forgetting (1→0)", FLOW.n10(), "1→0"),
+    one(n01, text ? "got better" : "backward transfer (0→1)", FLOW.n01(), "0→1"), text ? null : one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
   );
   const unscored = lastOf(series, "n_unscored") ?? 0;
-  replace($("#flow-note"), `Raw answers to the first prompt, lucky guesses included.${unscored ? ` ${plural(unscored, "item")} ${unscored === 1 ? "was" : "were"} not scored at both checkpoints.` : ""}`);
+  replace($("#flow-note"), `${text ? "By more than the floor, from the baseline to the last checkpoint." : "Raw answers to the first prompt, lucky guesses included."}${unscored ? ` ${plural(unscored, "item")} ${unscored === 1 ? "was" : "were"} not scored at both checkpoints.` : ""}`);
 }
 
 const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };
@@ -186,6 +189,7 @@ function flowPicture({ n, n11, n10, n01, n00 }) {
 function drawCategoryTable() {
   const probe = theProbe();
   const names = categoriesOf(probe);
+  if (isText(probe)) return drawTextTable(probe, names);
   const raw = !isNumber(lastOf(probe.series[""], "knowledge_lost"));
   const loss = (name) => lastOf(probe.series[name], raw ? "forgetting" : "knowledge_lost") ?? -9;
   const rows = ["", ...names.sort((a, b) => loss(b) - loss(a))].map((name) => {
@@ -211,4 +215,23 @@ function drawCategoryTable() {
     : !names.length ? null
     : "No category's loss is significant (Holm-corrected over all categories). Differences may be noise.";
   replace($("#category-table"), table(...withValues(head, rows)), legend && el("p", { class: "note" }, legend));
+}
+
+/** Kinds of text at the last checkpoint, those that got worse by most first. */
+function drawTextTable(probe, names) {
+  const worse = (name) => lastOf(probe.series[name], "bits_per_byte_change") ?? -9;
+  const rows = ["", ...names.sort((a, b) => worse(b) - worse(a))].map((name) => {
+    const series = probe.series[name], last = (metric) => lastOf(series, metric);
+    const sure = name && isSignificant(probe, name, series.n.length - 1);
+    return {
+      kind: name ? null : "whole",
+      cells: [
+        categoryName(name),
+        [sure ? el("span", { class: "down", title: "significant after Holm correction" }, "● ") : null, changeText(last("bits_per_byte_change"), last("bits_per_byte_change_low"), last("bits_per_byte_change_high"))],
+        `${decimal(last("bits_per_byte_before"))} → ${decimal(last("bits_per_byte_after"))}`, percent(last("forgetting")), percent(last("backward_transfer")), count(last("n")),
+      ],
+    };
+  });
+  const head = [["category", ""], ["change [95%]", "n"], ["bits per byte", "n"], ["got worse", "n"], ["got better", "n"], ["documents", "n"]];
+  replace($("#category-table"), table(...withValues(head, rows)), el("p", { class: "note" }, "●: significantly worse (Holm-corrected over all categories). Fewer bits per byte are better."));
 }

@@ -14,6 +14,16 @@ const METRICS = [
     ["recall_lost", "No longer recalled", "lost"],
     ["recall_still_chosen", "Of those, still answered right as a choice", "gained"],
   ]],
+  ["Text", [
+    ["bits_per_byte_change", "Change in bits per byte", "bits"],
+    ["bits_per_byte_after", "Bits per byte", "bits"],
+    ["kl", "KL to the baseline, per token", "nats"],
+    ["top1_agreement", "Same most likely token as the baseline", "gained"],
+  ]],
+  ["Graded scores", [
+    ["score_after", "Mean score", "score"],
+    ["score_change", "Change of the mean score", "score"],
+  ]],
   ["Raw answers, first prompt", [
     ["forgetting", "Forgetting (1→0)", "lost"],
     ["backward_transfer", "Backward transfer (0→1)", "gained"],
@@ -118,6 +128,7 @@ function curveColours() {
 
 /** Knowledge lost, unless it is known at the baseline alone, or nowhere: then what the first prompts show. */
 function defaultMetric() {
+  if (isText(theProbe()) && theProbe().series[""].bits_per_byte_change) return "bits_per_byte_change";
   const later = (name) => report.runs.some((run) => probeOf(run, chosen.probe)?.series[""][name]?.slice(1).some(isNumber));
   return theProbe().series[""].knowledge_lost && (later("knowledge_lost") || !later("forgetting")) ? "knowledge_lost" : "forgetting";
 }
@@ -136,8 +147,8 @@ function drawCurves() {
   const layout = withTask(chartLayout({
     xaxis: { title: axisTitle(), type: chosen.log ? "log" : "linear", rangemode: "tozero", tickformat: far < 100_000 ? "," : "~s" },
     yaxis: {
-      title: shares ? "Share of items" : title.text, tickformat: title.tone === "nats" ? "~g" : ".1~%",
-      zeroline: true, zerolinecolor: colour("line-strong"), zerolinewidth: 1, rangemode: shares ? "normal" : "tozero",
+      title: shares ? "Share of items" : title.text, tickformat: title.tone in MEASURES ? "~g" : ".1~%",
+      zeroline: true, zerolinecolor: colour("line-strong"), zerolinewidth: 1, rangemode: shares || chosen.metric === "bits_per_byte_after" ? "normal" : "tozero",
       ...(shares ? { range: [0, 1] } : fitted.most > 1 ? { range: [Math.min(0, ...traces.flatMap((trace) => trace.y)), 1.02] } : {}),
     },
     margin: { l: 60, r: 12, t: several ? 34 : 10, b: 46 },
@@ -173,9 +184,9 @@ function curveTraces({ run, r, category, series }, n) {
   const single = chosen.categories.length === 1;
   const line = several && single ? all[r % all.length] : curveColours().get(category);
   const name = [several ? run.name : null, single && several ? null : categoryName(category)].filter(Boolean).join(" · ");
-  const show = tone === "nats" ? (i) => `${decimal(values[i], 3)} nats` : (i) => shareOf(series, chosen.metric, i);
+  const show = (i) => shownOf(series, chosen.metric, tone, i) + (MEASURES[tone] ?? "");
   const hover = kept.map((i) => {
-    const ends = low && isNumber(low[i]) ? ` ${plain(endsOf(series, chosen.metric, i))}` : "";
+    const ends = low && isNumber(low[i]) ? ` ${plain(shownEnds(series, chosen.metric, tone, i))}` : "";
     const span = chosen.metric === "knowledge_lost" && rangeText(series, i) ? `<br>${rangeText(series, i)}` : "";
     return `<b>${show(i)}</b>${ends}${span}<br>${plain(name)}<br>${plain(whenText(run, i))}<br>${plain(plural(series.n[i] ?? 0, "item"))}`;
   });
@@ -297,7 +308,6 @@ function curveNotes(curves) {
 function curveTable(curves) {
   const shares = chosen.metric === "shares";
   const { tone } = METRIC.get(chosen.metric);
-  const show = tone === "nats" ? (value) => decimal(value, 3) : percent;
   const head = [["run", ""], ["category", ""], ["checkpoint", ""], ["items", "n"], ...(shares ? SHARES.map(([, text]) => [text, "n"]) : [[METRIC.get(chosen.metric).text, "n"]])];
   const beside = curves.some(({ run }) => run.task.metrics[theTask()]) ? theTask() : null;
   if (beside !== null) head.push([taskName(beside), "n"]);
@@ -307,7 +317,7 @@ function curveTable(curves) {
         run.name, categoryName(category), whenText(run, i), count(series.n[i]),
         ...(shares
           ? SHARES.map(([name]) => percent(series[name][i] / series.n[i]))
-          : [tone === "nats" ? show(series[chosen.metric]?.[i]) : estimateOf(series, chosen.metric, i)]),
+          : [tone in MEASURES ? `${shownOf(series, chosen.metric, tone, i)} ${shownEnds(series, chosen.metric, tone, i)}`.trim() : estimateOf(series, chosen.metric, i)]),
         ...(beside === null ? [] : [taskNumber(run.task.metrics[beside]?.at[i])]),
       ],
     })),

@@ -28,6 +28,7 @@ function detailBody(i) {
   const last = path.begin[i + 1] - 1;
   const trajectory = report.trajectories[path.trajectory[i]];
   const meta = [items.category_names[items.category[i]], items.kinds[i].replace("_", " "), items.match[i] ? `match: ${items.match[i]}` : null].filter(Boolean);
+  if (items.kinds[i] === "text") return textBody(i, probe, items, path, trajectory);
   const parts = [
     el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), meta.map((text) => el("span", {}, text))),
     ...detailAsked(items, i),
@@ -43,8 +44,20 @@ function detailBody(i) {
   }
   parts.push(...detailVariants(items, path, i), ...detailStrips(probe, i), marginPicture(path, i), detailTable(items, path, i));
   const whole = path.whole[last] >= 0 ? path.texts[path.whole[last]] : null;
+  if (path.why[i]) parts.splice(1, 0, detailPart("Why it is wrong", el("p", {}, path.why[i])));
   if (whole !== null) parts.push(detailPart("Full generation, at the latest change of the answer", el("pre", {}, whole || "(empty)")));
   return el("div", { class: "detail-body" }, parts);
+}
+
+/** A document: its bits per byte at every checkpoint. */
+function textBody(i, probe, items, path, trajectory) {
+  const columns = columnsOf(theRun()), values = Array.from({ length: path.columns }, (_, c) => bitsAt(path, i, c));
+  const rows = values.map((value, c) => ({ cells: [columns[c], decimal(value, 3), c ? changeText(value - values[0]) : "–"] }));
+  return el("div", { class: "detail-body" },
+    el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), [items.category_names[items.category[i]], "document"].filter(Boolean).map((text) => el("span", {}, text))),
+    detailPart("Document", el("pre", {}, items.prompts[i])),
+    ...detailStrips(probe, i), linePicture(values, "bits per byte", { zero: false }),
+    detailPart("Bits per byte", el("div", { class: "scroll" }, table([["checkpoint", ""], ["bits per byte", "n"], ["change", "n"]], rows))));
 }
 
 const detailPart = (title, ...content) => el("div", {}, el("h3", {}, title), content);
@@ -97,27 +110,29 @@ function detailStrips(probe, i) {
     const columns = columnsOf(run);
     const strip = Array.from({ length: path.columns }, (_, c) => {
       const state = path.states[at * path.columns + c];
-      return el("span", { style: `background:var(--${STATE_COLOURS[state]})`, title: `${columns[c]}: ${STATE_TEXT[state]}` });
+      return el("span", { style: `background:var(--${STATE_COLOURS[state]})`, title: `${columns[c]}: ${stateText(state)}` });
     });
     return [detailPart(report.runs.length > 1 ? `Checkpoints of ${run.name}` : "Checkpoints", el("div", { class: "strip" }, strip))];
   });
 }
 
 /** The margin over the checkpoints: it falls before the answer does. */
-function marginPicture(path, i) {
-  const values = Array.from({ length: path.columns }, (_, c) => marginAt(path, i, c));
+const marginPicture = (path, i) => linePicture(Array.from({ length: path.columns }, (_, c) => marginAt(path, i, c)), "nats", { title: "Margin of the right answer over the best wrong one (the line is zero): " });
+
+/** A line over the checkpoints, with its first and its last value. */
+function linePicture(values, unit, { title = "", zero = true } = {}) {
   const known = values.filter((value) => !Number.isNaN(value));
   if (known.length < 2) return null;
-  const width = 700, height = 90, edge = 6;
-  const low = Math.min(0, ...known), high = Math.max(0, ...known), span = high - low || 1;
+  const width = 700, height = 90, edge = 6, said = `${decimal(known[0])} → ${decimal(known[known.length - 1])} ${unit}`;
+  const ends = zero ? [0, ...known] : known, low = Math.min(...ends), high = Math.max(...ends), span = high - low || 1;
   const x = (c) => edge + (c / Math.max(1, values.length - 1)) * (width - 2 * edge);
   const y = (value) => edge + ((high - value) / span) * (height - 2 * edge);
-  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, preserveAspectRatio: "none", role: "img", "aria-label": `Margin from ${decimal(known[0])} to ${decimal(known[known.length - 1])} nats` });
-  picture.append(svg("line", { x1: 0, x2: width, y1: y(0), y2: y(0), stroke: colour("line-strong"), "vector-effect": "non-scaling-stroke" }));
+  const picture = svg("svg", { viewBox: `0 0 ${width} ${height}`, width: "100%", height, preserveAspectRatio: "none", role: "img", "aria-label": (title ? "Margin from " : "From ") + said.replace("→", "to") });
+  if (zero) picture.append(svg("line", { x1: 0, x2: width, y1: y(0), y2: y(0), stroke: colour("line-strong"), "vector-effect": "non-scaling-stroke" }));
   let pen = "";
   values.forEach((value, c) => { if (!Number.isNaN(value)) pen += `${pen && !Number.isNaN(values[c - 1]) ? "L" : "M"}${x(c).toFixed(1)},${y(value).toFixed(1)}`; });
   picture.append(svg("path", { d: pen, fill: "none", stroke: colour("accent"), "stroke-width": 2, "vector-effect": "non-scaling-stroke" }));
-  return detailPart(`Margin of the right answer over the best wrong one (the line is zero): ${decimal(known[0])} → ${decimal(known[known.length - 1])} nats`, picture);
+  return detailPart(title + said, picture);
 }
 
 function detailTable(items, path, i) {

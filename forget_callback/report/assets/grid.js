@@ -2,6 +2,7 @@
 
 const STATE_COLOURS = ["unscored", "right", "wrong", "unparsed", "truncated"];
 const STATE_TEXT = ["not scored", "right", "wrong", "unparsed", "truncated"];
+const stateText = (state) => (isText(theProbe()) ? ["not measured", "not worse", "worse than at the baseline"][state] : STATE_TEXT[state]);
 const ROW = 14;
 let gridAt = { row: 1, name: 0, width: 0 };
 
@@ -9,7 +10,7 @@ function drawGrid() {
   const path = pathOf(theProbe()), run = theRun();
   replace($("#grid-controls"), segments("Rows of the grid", [["all", "Overview"], ["rows", "Row by row"]], chosen.rows ? "rows" : "all", (value) => { chosen.rows = value === "rows"; $("#grid").scrollTop = 0; drawGrid(); }));
   const used = new Set(path.states);
-  replace($("#grid-legend"), STATE_TEXT.map((text, s) => (used.has(s) ? el("span", {}, el("i", { style: `background:var(--${STATE_COLOURS[s]})` }), text) : null)), el("span", {}, "one row per item, earliest losses on top"));
+  replace($("#grid-legend"), STATE_TEXT.map((_, s) => (used.has(s) ? el("span", {}, el("i", { style: `background:var(--${STATE_COLOURS[s]})` }), stateText(s)) : null)), el("span", {}, isText(theProbe()) ? "one row per document, the worst on top" : "one row per item, earliest losses on top"));
   const columns = columnsOf(run);
   replace($("#grid-axis"), el("span", {}, columns[0]), columns.length > 1 ? el("span", {}, columns[columns.length - 1]) : null);
   paintGrid();

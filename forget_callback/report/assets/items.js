@@ -3,7 +3,8 @@
 const PAGE = 25;
 const TRANSITIONS = { "1→1": ["kept", "recovered"], "1→0": ["lost", "format loss"], "0→1": ["gained"], "0→0": ["came and went", "never known"] };
 const TRAJECTORY_TEXT = { lost: "forgotten", gained: "newly right", kept: "stayed right", "came and went": "right in between", "never known": "never right" };
-const trajectoryText = (name) => TRAJECTORY_TEXT[name] ?? name;
+const TEXT_TRAJECTORY = { lost: "got worse", gained: "got better", kept: "about the same", recovered: "worse in between", "not scored": "not measured" };
+const trajectoryText = (name) => (isText(theProbe()) ? TEXT_TRAJECTORY : TRAJECTORY_TEXT)[name] ?? name;
 const VARIANTS = ["lost in all", "lost in this prompt alone"];
 const readPaths = new WeakMap();
 const readItems = new Map();
@@ -33,7 +34,8 @@ function pathOf(probe) {
       columns: p.columns, begin, at, state, states, texts: p.texts, unit: p.margin_unit, n: counts.length,
       choice: vector(p.choice, Int16Array), said: vector(p.said, Int32Array), whole: vector(p.whole, Int32Array),
       margin: vector(p.margin, Int16Array), trajectory: vector(p.trajectory, Uint8Array), lostAt: vector(p.lost_at, Int16Array),
-      order: vector(p.order, Uint32Array), variants: variantsOf(p.variants),
+      order: vector(p.order, Uint32Array), variants: variantsOf(p.variants), why: p.why,
+      bits: p.bits === null ? null : vector(p.bits, Uint16Array), bitsUnit: p.bits_unit,
     });
   }
   return readPaths.get(probe);
@@ -68,6 +70,15 @@ function marginAt(path, i, column) {
   const value = path.margin[i * path.columns + column];
   return value === -32768 ? NaN : value * path.unit;
 }
+
+/** Bits per byte of a document at a column; NaN where it was not measured. */
+function bitsAt(path, i, column) {
+  const value = path.bits === null ? 65535 : path.bits[i * path.columns + column];
+  return value === 65535 ? NaN : value * path.bitsUnit;
+}
+
+/** How much a document's bits per byte rose since the baseline. */
+const riseOf = (path, i) => bitsAt(path, i, path.columns - 1) - bitsAt(path, i, 0);
 
 const lastAnswer = (items, path, i) => answerAt(items, path, i, path.begin[i + 1] - 1);
 
@@ -146,6 +157,9 @@ const COLUMNS = [
   ["trajectory", "trajectory", 13], ["lost", "lost at", 7], ["margin", "margin", 7],
 ];
 
+// What the columns hold where items are documents.
+const TEXT_COLUMNS = { prompt: "document", right: "bits per byte before", answer: "bits per byte now", lost: "worse at", margin: "change" };
+
 /** The filtered items in the table's order. */
 function sorted() {
   if (chosen.sort === "order") return shown;
@@ -154,7 +168,8 @@ function sorted() {
   const key = {
     id: (i) => items.ids[i], prompt: (i) => items.prompts[i], right: (i) => items.expected[i].join("\n"),
     trajectory: (i) => path.trajectory[i], lost: (i) => (path.lostAt[i] < 0 ? Infinity : path.lostAt[i]),
-    answer: (i) => lastAnswer(items, path, i) ?? "", margin: (i) => { const m = marginAt(path, i, last); return Number.isNaN(m) ? Infinity : m; },
+    answer: (i) => lastAnswer(items, path, i) ?? "", ...(isText(probe) ? { right: (i) => bitsAt(path, i, 0), answer: (i) => bitsAt(path, i, last) } : {}),
+    margin: isText(probe) ? (i) => riseOf(path, i) : (i) => { const m = marginAt(path, i, last); return Number.isNaN(m) ? Infinity : m; },
   }[chosen.sort];
   const pairs = Array.from(shown, (i) => [key(i), i]);
   const text = pairs.length && typeof pairs[0][0] === "string";
@@ -185,7 +200,7 @@ function drawItemTable() {
       drawItemTable();
       $(`#item-table [data-sort="${name}"]`).focus();
     };
-    return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n hide" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, text + arrow));
+    return el("th", { scope: "col", "aria-sort": on ? (chosen.down ? "descending" : "ascending") : "none", class: name === "margin" || name === "lost" ? "n hide" : null }, el("button", { type: "button", "data-sort": name, onclick: sort }, ((isText(probe) && TEXT_COLUMNS[name]) || text) + arrow));
   }));
   const body = Array.from(order.slice(chosen.page * PAGE, (chosen.page + 1) * PAGE), (i) => {
     const trajectory = report.trajectories[path.trajectory[i]];
@@ -194,11 +209,12 @@ function drawItemTable() {
     return el("tr", { onclick: () => openDetail(i), "data-item": items.ids[i] },
       el("td", { class: "id" }, el("button", { type: "button", class: "open", title: items.ids[i], "aria-label": `Details of ${items.ids[i]}` }, breakable(items.ids[i])), category ? el("small", { class: "category", title: category }, category) : null),
       el("td", { class: "wide" }, longText(oneLine(items.prompts[i]))),
-      el("td", { class: "half", "data-label": "right answer" }, rightAnswer(items, i)),
-      el("td", { class: "half", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1)),
+      ...(items.kinds[i] === "text" ? [el("td", { class: "half", "data-label": "before" }, decimal(bitsAt(path, i, 0), 3)), el("td", { class: "half", "data-label": "now" }, decimal(bitsAt(path, i, path.columns - 1), 3))] : [
+        el("td", { class: "half", "data-label": "right answer" }, rightAnswer(items, i)),
+        el("td", { class: "half", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1), path.why[i] ? el("small", { class: "asked why" }, path.why[i]) : null)]),
       el("td", { class: "became" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
-      el("td", { class: "n hide" }, decimal(marginAt(path, i, path.columns - 1))));
+      el("td", { class: "n hide" }, items.kinds[i] === "text" ? changeText(riseOf(path, i)) : decimal(marginAt(path, i, path.columns - 1))));
   });
   if (!body.length) body.push(el("tr", {}, el("td", { colspan: COLUMNS.length, class: "wide" }, "No item matches these filters.")));
   replace($("#item-table"), el("colgroup", {}, COLUMNS.map(([, , width]) => el("col", { style: `width:${width}%` }))), el("thead", {}, head), el("tbody", {}, body));

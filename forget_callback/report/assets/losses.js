@@ -1,7 +1,9 @@
 // Kinds of loss side by side: knowledge, form and access are told apart, and the raw answers stand beside them.
 
-/** What a lost item of a series is called: an open-ended one is no longer answered, whatever the model knows. */
-const lostText = (series) => (lastOf(series, "knowledge_method") === "exact" ? "No longer answered" : "Lost");
+const isBehaviour = () => theProbe().headline.ability === "behaviour";
+
+/** What a lost item of a series is called: an open-ended one is no longer answered, whatever the model knows, or no longer done. */
+const lostText = (series) => (lastOf(series, "knowledge_method") !== "exact" ? "Lost" : isBehaviour() ? "No longer done" : "No longer answered");
 
 /** "range 4.8 to 22.4%" of a checkpoint, "" where there is none. */
 function rangeText(series, i = series.n.length - 1) {
@@ -17,6 +19,7 @@ function doubt(probe, metric) {
 
 function drawLosses() {
   const probe = theProbe(), series = probe.series[""];
+  if (isText(probe)) return drawTextLosses(probe, series);
   const last = (metric) => lastOf(series, metric);
   const variants = last("variants") ?? 1;
   const where = variants === 2 ? "in both prompt variants" : variants > 2 ? `in all ${variants} prompt variants` : "in the only prompt that was asked";
@@ -24,11 +27,12 @@ function drawLosses() {
     isNumber(last(metric)) ? el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title),
       el("b", {}, estimateOf(series, metric)), el("p", {}, [doubt(probe, metric), text].filter(Boolean).join("; "))) : null;
   const net = last("knowledge_method") === "net", exact = last("knowledge_method") === "exact";
+  const could = isBehaviour() ? "did" : exact ? "answered" : "knew";
   const lost = probe.headline.verdict === "lost" ? "lost" : null;
   const tiles = [
     tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
-    tile(exact ? "Share of what it answered" : "Share of what it knew", "known_lost", exact ? "no longer answered, of what it answered at the baseline" : "lost, of what it knew at the baseline"),
-    net ? null : tile(exact ? "Newly answered" : "Gained", "knowledge_gained", where),
+    tile(`Share of what it ${could}`, "known_lost", `${lostText(series).toLowerCase()}, of what it ${could} at the baseline`),
+    net ? null : tile(exact ? (isBehaviour() ? "Newly done" : "Newly answered") : "Gained", "knowledge_gained", where),
     net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "losses minus gains"),
     variants > 1 ? tile("Lost in this prompt alone", "spurious_forgetting", "form or access: still right in another variant") : null,
     exact ? null : tile("No longer recalled", "recall_lost", isNumber(last("recall_still_chosen")) ? `access: ${percent(last("recall_still_chosen"), 0)} of them still right as a choice` : "access: it may still be known in another form"),
@@ -42,4 +46,20 @@ function drawLosses() {
     `At the last checkpoint, as shares of the items of ${probeName(probe.name)}.`,
     isNumber(macro) ? `Mean over the probes: ${shareOf(series, "macro_knowledge_lost")} lost.` : "",
   ].filter(Boolean).join(" "));
+}
+
+/** Documents have no right and wrong: bits per byte, and how many got worse. */
+function drawTextLosses(probe, series) {
+  const last = (metric) => lastOf(series, metric);
+  const tile = (title, shown, text, kind = null) => el("div", { class: kind ? `tile ${kind}` : "tile" }, el("h3", {}, title), el("b", {}, shown), el("p", {}, text));
+  const known = (metric, made) => (isNumber(last(metric)) ? made() : null);
+  replace($("#loss-tiles"), [
+    known("bits_per_byte_change", () => tile("Change in bits per byte", [changeText(last("bits_per_byte_change")) + " ", el("span", { class: "ci" }, shownEnds(series, "bits_per_byte_change", "bits"))], "mean over the documents, with its 95% interval", probe.headline.verdict === "lost" ? "lost" : null)),
+    known("bits_per_byte_after", () => tile("Bits per byte", `${decimal(last("bits_per_byte_before"))} → ${decimal(last("bits_per_byte_after"))}`, "at the baseline and now; fewer are better")),
+    known("forgetting", () => tile("Documents that got worse", estimateOf(series, "forgetting"), "by more than the floor")),
+    known("backward_transfer", () => tile("Documents that got better", estimateOf(series, "backward_transfer"), "by more than the floor")),
+    known("kl", () => tile("KL to the baseline", `${decimal(last("kl"), 3)} nats`, "mean per token, on the same text")),
+    known("top1_agreement", () => tile("Same most likely token", percent(last("top1_agreement")), "as the baseline, of all tokens")),
+  ]);
+  replace($("#loss-note"), `At the last checkpoint, over the documents of ${probeName(probe.name)}.`);
 }

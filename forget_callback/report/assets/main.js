@@ -44,7 +44,7 @@ function startTheme() {
 }
 
 function startVerdicts() {
-  for (const line of document.querySelectorAll(".verdict")) {
+  for (const line of document.querySelectorAll(".verdict[data-probe]")) {
     const { run, probe } = line.dataset;
     const name = $(".probe-name", line);
     const open = () => { chosen.run = Number(run); chosen.probe = probe; choose(); $("#curves").scrollIntoView({ block: "start" }); };
