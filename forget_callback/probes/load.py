@@ -293,11 +293,23 @@ def _is_a(given: object, module: str, name: str) -> bool:
 
 def _rows(table: Any) -> Iterable[Any]:
     """The records of a table; what is missing in a row (None, NaN, NA) is no field of its item."""
+    gaps = _is_a(table, "datasets", "Dataset") or _is_a(table, "pandas", "DataFrame")
     if _is_a(table, "pandas", "DataFrame"):
         # A column of numbers with gaps is one of floats, and 8.0 is no number of tokens.
         table = table.convert_dtypes().to_dict("records")
     for row in table:
-        yield {k: _plain(v) for k, v in row.items() if not _is_missing(v)} if isinstance(row, Mapping) else row
+        if not isinstance(row, Mapping):
+            yield row
+            continue
+        known = {k: _plain(v) for k, v in row.items() if not _is_missing(v)}
+        # Arrow gives every message and tool of a column the fields of all, and None where it has none.
+        yield {k: _without_gaps(v) if gaps and k in ("messages", "tools") else v for k, v in known.items()}
+
+
+def _without_gaps(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_gaps(each) for key, each in value.items() if each is not None}
+    return [_without_gaps(each) for each in value] if isinstance(value, list) else value
 
 
 def _is_missing(value: Any) -> bool:
