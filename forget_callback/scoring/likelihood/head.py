@@ -160,12 +160,30 @@ class HeadHook:
         if not self.tiled:
             return (rows[None],)
 
-        def logits(tile: slice) -> torch.Tensor:
-            bias = None if head.bias is None else head.bias[tile]
-            return F.linear(rows, head.weight[tile], bias).float()
-
-        self.scores = _read(logits, head.weight.shape[0], self._chunk, flat.device)
+        self.scores = _read(_tiles(rows, head), head.weight.shape[0], self._chunk, flat.device)
         return (rest,)
+
+
+def _tiles(rows: torch.Tensor, head: Any) -> Callable[[slice], torch.Tensor]:
+    """The logits of these rows, tile by tile in float32.
+
+    On a CPU all tiles are one buffer: memory that is taken anew for each tile costs as much as reading the logits.
+    """
+    in_place = rows.device.type == "cpu" and rows.dtype == head.weight.dtype == torch.float32
+    if not in_place or torch.is_autocast_enabled("cpu"):  # which has no say in what has an `out`
+
+        def linear(tile: slice) -> torch.Tensor:
+            return F.linear(rows, head.weight[tile], None if head.bias is None else head.bias[tile]).float()
+
+        return linear
+    buffer = torch.empty(len(rows) * TILE)
+
+    def product(tile: slice) -> torch.Tensor:
+        weight = head.weight[tile]
+        found = torch.mm(rows, weight.T, out=buffer[: len(rows) * len(weight)].view(len(rows), len(weight)))
+        return found if head.bias is None else found.add_(head.bias[tile])
+
+    return product
 
 
 def read_logits(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
