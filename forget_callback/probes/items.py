@@ -37,6 +37,10 @@ Match: TypeAlias = Literal[
     "json_schema",
     "tool_call",
     "no_tool_call",
+    "constraints",
+    "refusal",
+    "no_refusal",
+    "language",
 ]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where

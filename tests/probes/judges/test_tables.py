@@ -1,6 +1,6 @@
 """Each judge on hand-written answers, right ones and wrong ones: what becomes of each, and that a reason is given.
 
-A table is a file a `match`: of each answer its item without id, prompt and match, the text, and the outcome.
+A table is a file a `match`: of each answer its item without id and match, the text, and the outcome.
 """
 
 import json
@@ -21,8 +21,9 @@ def rows(name):
 
 
 def asked(name, number, row):
-    question = [{"role": "user", "content": "Q"}]  # tools are offered in a conversation
-    item = Generation(f"{name}/{number}", messages=question, match=name, **row["item"])
+    asked = row["item"].get("prompt", "Q")
+    question = [{"role": "user", "content": asked}]  # tools are offered in a conversation
+    item = Generation(f"{name}/{number}", match=name, **row["item"] | {"prompt": "", "messages": question})
     return item, row["text"], row.get("finished", True)
 
 
