@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from forget_callback.probes.jsonl import packaged_table
+from forget_callback.probes.packaged import packaged_table
 
 Record = Mapping[str, Any]
 

@@ -56,9 +56,3 @@ def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(key for key, _ in pairs if [k for k, _ in pairs].count(key) > 1)
         raise ValueError(f"item {quoted(record.get('id'))}, field {quoted(twice)}: given twice")
     return record
-
-
-def packaged_table(name: str) -> list[list[str]]:
-    """The lines of a TSV file beside this one, without its header."""
-    lines = Path(__file__).with_name(name).read_text(encoding="utf-8").splitlines()
-    return [line.split("\t") for line in lines[1:]]

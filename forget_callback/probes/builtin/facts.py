@@ -16,7 +16,7 @@ from typing import cast
 
 from forget_callback.probes.item_variants import Variant
 from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall
-from forget_callback.probes.jsonl import packaged_table
+from forget_callback.probes.packaged import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
