@@ -116,7 +116,7 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     if tokens is not None and not cot:
         raise ValueError(f"spec {quoted(spec)}: max_new_tokens goes with cot=true")
     variants, samples = _prompts(spec, ours.pop("variants", "")), ours.pop("samples", None)
-    probe = _load(spec, path, options, limit=limit, seed=seed, chat=ours.get("chat", False))
+    probe = _load(spec, path, options, limit=limit, seed=seed, ours=ours)
     if limit is not None:  # an item's draw depends on its id alone, not on the order of the file
         draw = {item.id: random.Random(f"{seed}/{item.id}").random() for item in probe.items}
         kept = stratified(probe.items, limit, stratum=lambda item: item.category, draw=lambda item: draw[item.id])
@@ -160,7 +160,9 @@ def _sampled(spec: str, probe: Probe, samples: int) -> Probe:
     return replace(probe, items=items)
 
 
-def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int, chat: bool) -> Probe:
+def _load(
+    spec: str, path: str, options: dict[str, str], *, limit: int | None, seed: int, ours: Mapping[str, Any]
+) -> Probe:
     source, colon, name = path.partition(":")
     if source == "builtin" and colon:
         if name not in BUILTIN:
@@ -168,7 +170,8 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
             raise ValueError(f"spec {quoted(spec)}: expected one of {known}{_meant(path, ())}")
         one = BUILTIN[name]
         _require_known(spec, options, one.options)
-        return one.load(**{key: options[key] for key in one.options if key in options}, limit=limit, seed=seed)
+        code = {"run_code": ours.get("run_code", False)} if one.has_code else {}
+        return one.load(**{key: options[key] for key in one.options if key in options}, **code, limit=limit, seed=seed)
     if source == "hub" and colon:
         _require_known(spec, options, HUB_OPTIONS)
         return load_benchmark(name, options)
@@ -196,7 +199,9 @@ def _load(spec: str, path: str, options: dict[str, str], *, limit: int | None, s
             f"{GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())
-    return Probe(Path(path).stem, read_items(Path(path)), chat=chat)  # variants may differ from the prompt in it alone
+    return Probe(
+        Path(path).stem, read_items(Path(path)), chat=ours.get("chat", False)
+    )  # variants may differ from the prompt in it alone
 
 
 def _meant(path: str, own: Sequence[str]) -> str:
