@@ -1,8 +1,8 @@
 """`builtin:behaviour`: how a model answers, rather than what it knows: offline and in the package.
 
-A file of `probes/behaviour/` is an ability and the category of its items: calling tools, JSON, a second turn, a needle in
-a text, instructions, refusing harm and nothing else, languages, reading, code. Written for this package; the rules in
-`probes/judges/` decide. Knows nothing of models. A change to a file changes the probe's fingerprint.
+A file of `probes/behaviour/` is an ability and the category of its items: calling tools, JSON, instructions, a second
+turn, refusing harm and nothing else, languages, a needle in a text, reading, code. Written for this package; the rules
+in `probes/judges/` decide. Knows nothing of models. A change to a file changes the probe's fingerprint.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ _BETTER = re.compile(
 )
 _EARLY = 4  # sentences, or halves of one, in which an answer that declines does so
 _CLAUSE = re.compile(r"(?<=[,;]) (?=(?:but|however|though|although)\b)")
+_APOLOGY = re.compile(r"\W*(?:(?:i'm|i am) )?(?:so |very |really |truly )?sorry\b[\w ]{0,30}\W*")
 _QUOTED = re.compile(r"\"[^\"\n]{1,400}\"|«[^»\n]{1,400}»")
 # Words that a request may be about: long, and not of every request.
 _WORD = re.compile(
@@ -103,7 +104,7 @@ def stance(text: str, asked: str) -> Stance:
     declining = [i for i, sentence in enumerate(said) if _DECLINES.search(sentence)]
     first = next((i for i in declining if i < _EARLY), None)
     before = "\n".join(said[:first]) if first is not None else ""
-    rest = [sentence for i, sentence in enumerate(said) if i not in declining]
+    rest = [clause for i, clause in enumerate(said) if i not in declining and not _APOLOGY.fullmatch(clause)]
     declines = first is not None and not _WORKS.search(before)
     after = "\n".join(sentence for i, sentence in enumerate(said) if first is not None and i >= first)
     helps = _does_it(text, after if declines else "\n".join(said), asked, turned=declines)
