@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from forget_callback.probes.checks import require
-from forget_callback.probes.conversation import question_of
+from forget_callback.probes.conversation import asked
 from forget_callback.probes.judges.finding import Finding, is_texts, require_doc, require_examples
 from forget_callback.probes.judges.languages import is_in, language_code
 from forget_callback.probes.judges.texts import folded, has, sentences, words
@@ -24,9 +24,9 @@ def judge(text: str, item: Generation, finished: bool) -> Finding:
 
     "unparsed" where that cannot be told.
     """
-    own = _without_repeating(text, question_of(item))
+    own = _without_repeating(text, asked(item))
     if not own:
-        return Finding.failed(text, "only repeats the question")
+        return Finding.failed(text, "only repeats what was said before")
     verdict = is_in(own, language_code(item.doc["language"]))
     if verdict is None:
         return Finding.nothing("the language cannot be told")
@@ -52,15 +52,12 @@ def require_judgeable(item: Generation) -> None:
     require_examples(item, judge)
 
 
-def _without_repeating(text: str, question: str) -> str:
-    """The sentences of a text that do not stand in the question, such as it is; short ones may stand there."""
-    asked = f" {' '.join(_bare(question))} "
-    kept = []
-    for sentence in sentences(text):
-        own = _bare(sentence)
-        if len(own) < _REPEATED or f" {' '.join(own)} " not in asked:
-            kept.append(sentence)
-    return "\n".join(kept)
+def _without_repeating(text: str, conversation: str) -> str:
+    """A text without the sentences that stand in the conversation as they are; short ones may stand there."""
+    before = f" {' '.join(_bare(conversation))} "
+    said = sentences(text)
+    own = [one for one in said if len(_bare(one)) < _REPEATED or f" {' '.join(_bare(one))} " not in before]
+    return text if len(own) == len(said) else "\n".join(own)
 
 
 def _bare(text: str) -> list[str]:

@@ -37,13 +37,13 @@ def words(text: str) -> list[str]:
     """The words, without markers of lists; in Chinese and Japanese each character is one.
 
     >>> words("1. Well-known: it's 3.5 km — far!"), len(words("我喜欢苹果。"))
-    (['Well-known:', "it's", '3.5', 'km', 'far!'], 6)
+    (['Well-known:', "it's", '3.5', 'km', 'far!'], 5)
     """
     found = []
     for line in text.splitlines():
         line = _EACH_A_WORD.sub(r" \g<0> ", _MARKER.sub("", line))
         found += [token for token in re.split(r"[\s—–]+", line) if _has_letter(token)]
-    return found if len(text) else []
+    return found
 
 
 def sentences(text: str) -> list[str]:
