@@ -20,9 +20,7 @@ _OPENING = " \n\"'«»‹›「『(*_`#>-"
 # One character of these is about a word.
 _EACH_A_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s|$)|[。！？।؟]+[」』”）]?")
-_TITLE = re.compile(
-    r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|z\.b|d\.h|no|nr|approx|fig|ca|inc|ltd|mt|gen|rev|hon)\Z"
-)
+_TITLE = re.compile(r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|z\.b|d\.h|nr|approx|fig|ca|inc|ltd|mt|gen|rev|hon)\Z")
 _PLACE = re.compile(r"u\.[sk]\Z")
 _AT_EITHER = re.compile(r"(?:etc|[ap]\.m|usw|bzw)\Z")  # the end where a capital follows
 # What begins a sentence also after "vitamin C.": no surname.
@@ -90,7 +88,7 @@ def _ends(before: str, stop: str, after: str) -> bool:
     if stop[0] != ".":
         return True
     begins = _BEGINS.match(after.casefold()) is not None
-    if _TITLE.match(last):
+    if _TITLE.match(last) or (last == "no" and after[:1].isdigit()):
         return False
     if _PLACE.match(last) or _AT_EITHER.match(last):
         return begins if _PLACE.match(last) else not small
