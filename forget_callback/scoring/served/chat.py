@@ -56,7 +56,7 @@ def sent(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 def said(message: Mapping[str, Any]) -> str:
     """The text of a server's message, with the calls that the server parsed out of it, as a model writes them."""
-    calls = [f"<tool_call>\n{json.dumps(call, ensure_ascii=False)}\n</tool_call>" for call in called(message)]
+    calls = [f"<tool_call>{json.dumps(call, ensure_ascii=False)}</tool_call>" for call in called(message)]
     return "\n".join(text for text in (message.get("content") or "", *calls) if text)
 
 

@@ -8,9 +8,18 @@ from pathlib import Path
 
 import inspect_ai
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.model import (
+    ChatMessageAssistant,
+    ChatMessageSystem,
+    ChatMessageTool,
+    ChatMessageUser,
+    ModelOutput,
+    ModelUsage,
+    get_model,
+)
 from inspect_ai.scorer import choice, match
-from inspect_ai.solver import multiple_choice
+from inspect_ai.solver import generate, multiple_choice
+from inspect_ai.tool import ToolCall
 
 BEFORE = "ABCDABCDABCA"
 AFTER = ["A", "B", "C", "C", "B", "", "D", "D", "A", "B", "A", "D"]
@@ -32,8 +41,26 @@ def evaluate(directory, said, *, scorers=None, asked=(), **how):
     assert log.status == "success", log.error
 
 
+def talk(directory):
+    """Two samples whose inputs are conversations, one with a call of a tool."""
+    called = ChatMessageAssistant(content="", tool_calls=[ToolCall(id="1", function="add", arguments={"a": 1})])
+    asked = [
+        [ChatMessageSystem(content="Be brief."), ChatMessageUser(content="Who?")],
+        [ChatMessageUser(content="Add."), called, ChatMessageTool(content="2", tool_call_id="1", function="add")],
+    ]
+    samples = [Sample(one, target="Me", id=f"t{i}") for i, one in enumerate(asked)]
+    task = inspect_ai.Task(dataset=MemoryDataset(samples), solver=generate(), scorer=match(), name="talk")
+    outputs = [ModelOutput.from_content("mockllm/model", "Me") for _ in samples]
+    for output in outputs:
+        output.usage = ModelUsage()
+    model = get_model("mockllm/model", custom_outputs=outputs, memoize=False)
+    (log,) = inspect_ai.eval(task, model=model, log_dir=str(directory), display="none", max_samples=1)
+    assert log.status == "success", log.error
+
+
 def main():
     out = Path(sys.argv[1])
+    talk(out / "talk")
     evaluate(out / "before", BEFORE)
     evaluate(out / "after", AFTER, log_format="json")
     evaluate(out / "other", AFTER, asked={"template": "Think of {letters}.\n{question}\n{choices}"})

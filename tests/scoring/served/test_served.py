@@ -66,6 +66,7 @@ class Service(ThreadingHTTPServer):
         self.model, self.tokenizer, self.echoes, self.ids = model, tokenizer, echoes, ids
         self.faults, self.refused, self.asked, self.delay = deque(), None, [], 0.0
         self.lock, self.inside, self.most = threading.Lock(), 0, 0
+        self.usage = None
 
     @property
     def url(self):
@@ -166,8 +167,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(400, b'{"error": {"message": "too long for the context"}}')
             return
         with self.server.lock:
-            choice = self.server.answer(self.path, body)
+            choice, usage = self.server.answer(self.path, body), self.server.usage
         answer = {"object": "text_completion", "model": body["model"], "choices": [{"index": 0, **choice}]}
+        answer |= {} if usage is None else {"usage": usage}
         self._send(200, json.dumps(answer).encode())
 
     def _send(self, status, data, headers=None):

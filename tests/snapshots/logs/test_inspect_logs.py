@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from forget_callback import transitions
+from forget_callback.probes.conversation import asked
 from forget_callback.probes.installed import FOR_COMPARE
+from forget_callback.snapshots.logs import LogOptions, read_logs
 from tests.cli.few_packages import modules
 from tests.cli.test_few_packages import TRAINING, few
 
@@ -53,6 +55,15 @@ def test_beside_inspect_itself_four_packages_suffice(run_cli, logs):
     ((code, out, error),), _ = few(FOR_COMPARE, [command])
     assert (code, out) == (2, "")
     assert error.endswith("inspect_ai reads: pip install inspect-ai\n")
+
+
+def test_inputs_that_are_conversations_are_shown_as_such(logs):
+    (log,) = read_logs(logs / "talk", LogOptions(note=str)).values()
+    first, second = log.to_probe().items
+    assert asked(first) == "system: Be brief.\n\nuser: Who?"
+    assert asked(second) == 'user: Add.\n\nassistant: add({"a": 1})\n\ntool: 2'
+    (log,) = read_logs(logs / "before", LogOptions(note=str)).values()
+    assert not log.to_probe().items[0].messages, "one question is a prompt"
 
 
 def test_a_report(run_cli, logs, tmp_path):
