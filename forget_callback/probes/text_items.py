@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from forget_callback.probes.checks import require, require_text
+from forget_callback.probes.checks import is_whole, require, require_text
 from forget_callback.probes.quoting import quoted
 
 
@@ -20,6 +20,8 @@ class Text:
 
     Attributes:
         text: The document. It goes through no chat template.
+        length: Bytes that its bits are divided by where its source counts others than its own, as lm-eval's wikitext
+            does with pages that it tidies up; 0 for its own.
         variants: Always empty, as is `fact`: a document is asked nothing, so it has no other wording.
     """
 
@@ -30,6 +32,7 @@ class Text:
     variants: Sequence[Any] = field(default=(), kw_only=True)
     fact: str = field(default="", kw_only=True)
     ability: str = field(default="", kw_only=True)
+    length: int = field(default=0, kw_only=True)
 
     kind: ClassVar[str] = "text"
     answer: ClassVar[tuple[str, ...]] = ()
@@ -41,6 +44,11 @@ class Text:
         require_text(self, "text", self.text)
         for name in ("category", "cluster", "ability"):
             require_text(self, name, getattr(self, name), empty=True)
+        require(
+            self.ability in ("", self.kind), self, "ability", f"a document is of 'text', got {quoted(self.ability)}"
+        )
+        whole = is_whole(self.length) and self.length >= 0
+        require(whole, self, "length", f"expected a number of bytes, got {quoted(self.length)}")
         for name, of in (("variants", "prompts"), ("fact", "questions")):
             given = getattr(self, name)
             require(not given, self, name, f"goes with {of}, and this is a document, got {quoted(given)}; drop it")
@@ -53,5 +61,5 @@ class Text:
 
     @property
     def n_bytes(self) -> int:
-        """Length in UTF-8, which is what bits are divided by: no tokenizer changes it."""
-        return len(self.text.encode())
+        """What bits are divided by, the length in UTF-8 if not given: no tokenizer changes it."""
+        return self.length or len(self.text.encode())

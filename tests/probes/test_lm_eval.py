@@ -2,12 +2,14 @@
 
 import json
 import logging
+import math
 import random
 import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from forget_callback import Generation, MultipleChoice, Recall, load_probe, score_probe
@@ -57,6 +59,17 @@ doc_to_target: "was {{end}}"
 }
 
 CHOICE = KINDS["choice"]
+ROLLING = 'output_type: loglikelihood_rolling\ndoc_to_text: ""\ndoc_to_target: "{{prompt}}"\nmetric_list:\n' + "".join(
+    f"  - {{metric: {name}}}\n" for name in ("word_perplexity", "byte_perplexity", "bits_per_byte")
+)
+TIDIED = """
+def target(doc):
+    return doc["prompt"].replace(" @-@ ", "-")
+def results(doc, results):
+    size = len(doc["prompt"].encode())
+    names = "word_perplexity", "byte_perplexity", "bits_per_byte"
+    return dict.fromkeys(names, (results[0], size))
+"""
 WRITTEN = GENERATION + METRIC % "exact_match"
 
 
@@ -402,11 +415,8 @@ def test_a_task_that_samples_says_how(tmp_path):
         (CHOICE.replace("doc_to_target: gold", 'doc_to_target: "{{[0, 1]}}"'), "", "several right choices"),
         (CHOICE + "doc_to_image: gold", "", "shows images"),
         (KINDS["recall"], "&metric=perplexity", "less 'perplexity' is better"),
-        (
-            "output_type: loglikelihood_rolling\ndoc_to_text: prompt\ndoc_to_target: prompt",
-            "",
-            "has no right and wrong",
-        ),
+        (ROLLING, "&metric=word_perplexity", "metric='word_perplexity' does not go with documents"),
+        (ROLLING, "&filter=none", "filter='none' does not go with documents"),
         (WRITTEN, "&metric=f1", "has no metric 'f1', but exact_match"),
         (WRITTEN, "&filter=strict", "has no filter 'strict', but none"),
         (WRITTEN + "\nrepeats: 5", "", "5 answers to a question together"),
@@ -584,3 +594,27 @@ def test_the_templates_of_score_tasks_are_the_prompts_of_one_item(tmp_path):
         assert judge(asked, "It is 4. The best answer is A.", finished=True).outcome == "correct"
         assert judge(asked, "The best answer is B", finished=True).outcome == "wrong"
     assert load_probe(f"lm-eval:tiny_score?include_path={tmp_path}&variants=2").n_variants == 2
+
+
+@pytest.mark.parametrize("tidied", [False, True])
+def test_rolling_tasks_are_documents_in_lm_evals_own_bits_per_byte(tmp_path, taught, make_hflm, tidied):
+    """As wikitext does, a task may tidy its pages up, and divide by the bytes that they had before."""
+    docs = [{"prompt": "Say " + " ".join(WORDS[i:] + WORDS[:i]) * (1 + i % 5) + " @-@ größe"} for i in range(12)]
+    (tmp_path / "own.py").write_text(TIDIED, encoding="utf-8")
+    text = ROLLING
+    if tidied:
+        text = text.replace('"{{prompt}}"', "!function own.target") + "process_results: !function own.results\n"
+    write_task(tmp_path, "tiny_pages", text, [*docs, {"prompt": " "}])
+    probe = load_probe(f"lm-eval:tiny_pages?include_path={tmp_path}")
+    assert probe.name == "tiny_pages" and probe.n_variants == 1
+    assert [item.kind for item in probe.items] == ["text"] * 12, "an empty document is left out"
+    assert ("@-@" in probe.items[0].text) != tidied
+    snapshot = score_probe(taught.model, taught.tokenizer, probe)
+    results = run_lm_eval(make_hflm(taught), tmp_path, ["tiny_pages"])
+    rows = {f"tiny_pages/{row['doc_id']}": row["bits_per_byte"] for row in results["samples"]["tiny_pages"]}
+    theirs = [-total / math.log(2) / size for total, size in map(rows.__getitem__, snapshot.ids)]
+    np.testing.assert_allclose(snapshot.bits_per_byte, theirs, atol=1e-5, rtol=0)
+    sizes = [item.n_bytes for item in probe.items]
+    mean = float(np.average(snapshot.bits_per_byte, weights=sizes))
+    if not tidied:  # lm-eval's own mean counts the empty document's byte as well
+        assert mean == pytest.approx(results["results"]["tiny_pages"]["bits_per_byte,none"], abs=0.05)

@@ -1,7 +1,8 @@
 """`lm-eval:TASK`: tasks and groups of lm-eval's as probes, with lm-eval's own prompts, examples and rules.
 
 Multiple choice becomes `MultipleChoice`, `loglikelihood` becomes `Recall`, `generate_until` becomes `Generation` that
-lm-eval's filters and metric judge. What has no right and wrong of its own for each item is refused by name.
+lm-eval's filters and metric judge, `loglikelihood_rolling` becomes `Text`. What has no right and wrong of its own for
+each item is refused by name.
 `tasks.py` gets lm-eval's tasks, `items.py` turns their requests into items, `rules.py` applies their rules.
 """
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from forget_callback.probes.clusters import cluster_of, only_shared
-from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text
 from forget_callback.probes.lm_eval.prompts import by_question, passage_of, templates, unseen
 from forget_callback.probes.lm_eval.rules import by_task, metric_of, reference
 from forget_callback.probes.quoting import quoted
@@ -24,6 +24,8 @@ _MAX_TOKENS_DEFAULT = 256
 # What else a task may say of generation without changing greedy answers.
 _IDLE = {"num_beams": 1, "repetition_penalty": 1.0, "num_return_sequences": 1}
 _OF_SAMPLING = ("top_k", "min_p", "typical_p")
+
+BITS = "bits_per_byte"  # what documents are measured in, under lm-eval's own name
 
 Sampling = tuple[float, float]
 
@@ -83,6 +85,8 @@ def _maker(name: str, leaf: str, task: Any, metric: str, chosen: str) -> tuple[M
         raise ValueError("it runs the code that a model writes")
     if kind == "generate_until":
         return _generation(name, leaf, task, metric, chosen)
+    if kind == "loglikelihood_rolling":
+        return _documents(task, metric, chosen), set()
     if kind not in ("multiple_choice", "loglikelihood"):
         raise ValueError(f"{quoted(kind)} has no right and wrong")
     if type(task).__module__ != "lm_eval.api.task" or config.process_results is not None:
@@ -100,6 +104,22 @@ def _maker(name: str, leaf: str, task: Any, metric: str, chosen: str) -> tuple[M
     if task.multiple_target:
         raise ValueError("a question has several right choices")
     return lambda key, requests, category: _choice(key, requests, category, task, _LENGTHS[metric or "acc"]), set()
+
+
+def _documents(task: Any, metric: str, chosen: str) -> Make:
+    if metric not in ("", BITS) or chosen:
+        given = f"metric={quoted(metric)}" if metric else f"filter={quoted(chosen)}"
+        raise ValueError(f"{given} does not go with documents, which are scored in bits per byte; leave it out")
+
+    def make(key: str, requests: Sequence[Any], category: str) -> Text:
+        text, doc = requests[0].args[0], requests[0].doc
+        # What lm-eval divides by may be another form of the document: (log-likelihood, bytes) of each metric.
+        found = task.process_results(doc, (0.0,))
+        length = next((int(found[name][1]) for name in (BITS, "byte_perplexity") if name in found), 0)
+        own = len(text.encode())
+        return Text(key, text, category, length=0 if length == own else length)
+
+    return make
 
 
 def _choice(

@@ -36,6 +36,7 @@ from forget_callback.snapshots.logs.log import (
 from forget_callback.snapshots.logs.options import Pick, of_letters, settle, with_options
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
+BITS = "bits_per_byte"  # of `loglikelihood_rolling` tasks, whose items are documents
 _NEEDED = {"doc_id", "target", "arguments", "filtered_resps"}
 _FIELDS = {  # of a row; in logs older than the field `metrics` every other key is a metric
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
@@ -85,10 +86,11 @@ def read(file: Path, wanted: LogOptions) -> Log:
         )
     chosen = str(wanted.filter) if wanted.filter in filters else filters[0]
     own = by_id([row for row in rows if row.raw["filter"] == chosen], source, wanted)
-    metric, metrics = pick_metric(own, source, wanted, PREFERRED)
-    delimiter = str(table_in(results.of_task("configs")).get("target_delimiter", " "))
-    picks = settle(own, metric, partial(_pick, metric=metric, delimiter=delimiter), source, wanted)
-    items = of_letters([_item(row, metric, pick) for row, pick in zip(own, picks)], source, wanted)
+    items: Sequence[LoggedItem]
+    if all(_bits(row) is not None for row in own if row.metrics):
+        metric, metrics, items = BITS, [BITS], [_document(row) for row in own]
+    else:
+        metric, metrics, items = _answers(own, results, source, wanted)
     shots = results.of_task("n-shot", "n_shot")
     return Log(
         probe=results.task,
@@ -101,6 +103,51 @@ def read(file: Path, wanted: LogOptions) -> Log:
         named=results.known or bool(task_and_time(file)[1]),
         counted=results.evaluated is not None,
     )
+
+
+def _bits(row: LogRow) -> float | None:
+    """Bits per byte of a row of a `loglikelihood_rolling` task, NaN of an empty document, None if of another task.
+
+    Its metrics are pairs: the log-likelihood of the document, and the bytes or the words that it is divided by.
+    """
+    pairs = {name: row.metrics[name] for name in (BITS, "byte_perplexity", "word_perplexity") if name in row.metrics}
+    name = next(iter(pairs), None)
+    if name is None or not isinstance(pairs[name], list) or len(pairs[name]) != 2:
+        return None
+    total, count = pairs[name]
+    if name == "word_perplexity":  # then what there are bytes of is the text itself
+        count = len(_text_of(row).encode(errors="replace"))
+    if not all(isinstance(number, (int, float)) for number in (total, count)):
+        return None
+    if not count > 0:
+        return math.nan
+    return -float(total) / math.log(2) / float(count)
+
+
+def _text_of(row: LogRow) -> str:
+    return next((str(one[0]) for one in row.raw["arguments"] if one), "")
+
+
+def _document(row: LogRow) -> LoggedItem:
+    """A document: it was measured, which is all that `correct` says."""
+    bits, text = (_bits(row) if row.metrics else None), _text_of(row)
+    measured = bits is not None and math.isfinite(bits)
+    hashes = {
+        "document": str(row.raw.get("doc_hash") or digest(row.raw.get("doc"))),
+        "prompt": digest(text),
+    }
+    item = LoggedItem(row.id, 1.0 if measured else math.nan, hashes, text, ())
+    return replace(item, bits_per_byte=float(bits)) if bits is not None and measured else item
+
+
+def _answers(
+    own: Sequence[LogRow], results: Results, source: str, wanted: LogOptions
+) -> tuple[str, list[str], Sequence[LoggedItem]]:
+    """The metric that decides, those that could, and the items, of a task that asks for answers."""
+    metric, metrics = pick_metric(own, source, wanted, PREFERRED)
+    delimiter = str(table_in(results.of_task("configs")).get("target_delimiter", " "))
+    picks = settle(own, metric, partial(_pick, metric=metric, delimiter=delimiter), source, wanted)
+    return metric, metrics, of_letters([_item(row, metric, pick) for row, pick in zip(own, picks)], source, wanted)
 
 
 def _lost(rows: Sequence[LogRow], evaluated: int | None, source: str, wanted: LogOptions) -> list[LoggedItem]:

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from forget_callback.probes.items import Generation, Item, MultipleChoice
+from forget_callback.probes.items import Generation, MultipleChoice, Text
 from forget_callback.probes.probe import Probe, is_probe_name
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.logs.as_items import NOT_IN_LOG as NOT_IN_LOG, document_of, item_of
 from forget_callback.snapshots.logs.files import stem_of
 from forget_callback.snapshots.snapshot import Snapshot
 
-NOT_IN_LOG = "(not in the log)"
 SHOWN = 3  # of a list of ids or places
 _LONG, _MANY = 80, 20  # characters of a name, and names of a list, that an error shows
 
@@ -91,6 +91,7 @@ class LoggedItem:
         cluster: What it shares with items that are not independent of it, "" if nothing.
         fact: What it asks, shared by the items that ask the same in another form, "" if unknown.
         messages: The conversation that was asked, none where it was a text.
+        bits_per_byte: Of a document, NaN of all else; the prompt is its text then.
         further: The answers in each further prompt of the log's `variants`, None where it was not asked in it.
     """
 
@@ -110,6 +111,7 @@ class LoggedItem:
     cluster: str = ""
     fact: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
+    bits_per_byte: float = math.nan
     further: tuple[LoggedItem | None, ...] = ()
 
     @property
@@ -119,6 +121,13 @@ class LoggedItem:
             return math.nan
         return self.scores[self.answer] - max(s for i, s in enumerate(self.scores) if i != self.answer)
 
+    @property
+    def kind(self) -> str:
+        """As which kind of item it is shown."""
+        if not math.isnan(self.bits_per_byte):
+            return Text.kind
+        return (MultipleChoice if self.options else Generation).kind
+
     @staticmethod
     def lost(name: str) -> LoggedItem:
         """An item that was evaluated, of which the log has no more than the id."""
@@ -127,6 +136,7 @@ class LoggedItem:
     def unscored(self) -> LoggedItem:
         """The same question without an answer."""
         none: dict[str, Any] = {"choice": -1, "scores": (), "outcome": None, "prediction": None, "text": None}
+        none |= {"bits_per_byte": math.nan}
         return replace(self, correct=math.nan, further=(None,) * len(self.further), **none)
 
 
@@ -172,7 +182,7 @@ class Log:
             name: [getattr(item, name) for item in self.items]
             for name in (
                 *("correct", "choice", "margin", "prediction", "text", "scores", "answer"),
-                *("category", "cluster", "fact"),
+                *("category", "cluster", "fact", "kind", "bits_per_byte"),
             )
         }
         return Snapshot(
@@ -182,7 +192,7 @@ class Log:
             ids=np.array([item.id for item in self.items], object),
             outcome=[_outcome(item) for item in self.items],
             n_choices=np.array([len(item.options) or np.inf for item in self.items], float),
-            kind=[(MultipleChoice if item.options else Generation).kind for item in self.items],
+            ability=[Text.kind if item.kind == Text.kind else "" for item in self.items],
             metadata={**self.how, "log": self.source, "few_shot": self.few_shot},
             further=tuple(
                 _answers(name, [item.further[place] for item in self.items])
@@ -193,7 +203,8 @@ class Log:
 
     def to_probe(self) -> Probe:
         """The items as a probe, for the report."""
-        return Probe(self.probe, [_item(item, f"{self.how['tool']}:{self.probe}") for item in self.items])
+        task, texts = f"{self.how['tool']}:{self.probe}", any(item.kind == Text.kind for item in self.items)
+        return Probe(self.probe, [document_of(item) if texts else item_of(item, task) for item in self.items])
 
 
 def _answers(variant: str, items: Sequence[LoggedItem | None]) -> Answers:
@@ -214,25 +225,6 @@ def _outcome(item: LoggedItem) -> str | None:
     said = item.text if item.prediction is None else item.prediction
     empty = "unparsed" if said is not None and not said.strip() else "wrong"
     return "correct" if item.correct else item.outcome or empty
-
-
-def _item(item: LoggedItem, task: str) -> Item:
-    prompt = item.prompt if item.prompt.strip() or item.options else NOT_IN_LOG
-    asked: dict[str, Any] = {"messages": item.messages} if item.messages else {"prompt": prompt}
-    asked |= {"category": item.category, "cluster": item.cluster, "fact": item.fact}
-    if not item.options:
-        answers = tuple(text for text in item.expected if text.strip()) or (NOT_IN_LOG,)
-        return Generation(item.id, answer=answers, match="task", task=task, **asked)
-    place, texts = item.answer, list(item.options)
-    if place < 0:  # which one is right is not known; it is not one that was chosen and wrong
-        place = int(item.choice == 0)
-        texts[place] = f"the right one, {NOT_IN_LOG}"
-    right = texts[place].strip()
-    texts = [
-        f"{text} (option {i + 1})" if not text.strip() or (i != place and text.strip() == right) else text
-        for i, text in enumerate(texts)  # benchmarks have options that equal the right one
-    ]
-    return MultipleChoice(item.id, choices=texts, answer=place, **asked)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from forget_callback.probes.items import Text
 from forget_callback.probes.quoting import quoted
 from forget_callback.snapshots.logs.log import SHOWN, Log, LoggedItem, LogOptions, listed
 
@@ -146,6 +147,9 @@ def _say_what_decided(logs: Sequence[Log], wanted: LogOptions) -> None:
     """One line for all tasks in which the same metric decided between as many options."""
     groups: dict[str, list[str]] = {}
     for log in logs:
+        if any(item.kind == Text.kind for item in log.items):
+            groups.setdefault("documents, compared in bits per byte", []).append(log.probe)
+            continue
         others = [name for name in log.offers.get("metric", ()) if name != log.how.get("metric")]
         choice = f", and not {listed(others)}: --metric" if others else ""
         said = f"{quoted(log.how.get('metric'))} decides what is right{choice}; {_options_in_words(log.items)}"

@@ -480,3 +480,58 @@ def test_a_directory_with_logs_of_several_kinds(write, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"version": 2, "status": "success", "eval": {}}))
     with pytest.raises(ValueError, match="has logs of lm-eval and inspect; give a path with logs of one tool"):
         logs_of(tmp_path)
+
+
+def page(i, text, total, **more):
+    """A line of a `loglikelihood_rolling` task, as lm-eval 0.4.13 writes it."""
+    size, words = len(text.encode()), len(text.split())
+    return {
+        "doc_id": i,
+        "doc": {"page": text},
+        "target": text,
+        "arguments": {"gen_args_0": {"arg_0": text}},
+        "resps": [[str(total)]],
+        "filtered_resps": [str(total)],
+        "filter": "none",
+        "metrics": ["word_perplexity", "byte_perplexity", "bits_per_byte"],
+        "doc_hash": f"d{i}",
+        "prompt_hash": f"p{i}",
+        "target_hash": f"p{i}",
+        "word_perplexity": [total, words],
+        "byte_perplexity": [total, size],
+        "bits_per_byte": [total, size],
+    } | more
+
+
+def test_rolling_tasks_are_documents_in_bits_per_byte(read):
+    text = "Señor, the tide keeps no hours."
+    only_words = page(2, text, -40.0, metrics=["word_perplexity"])
+    tidied = page(1, text, -40.0, bits_per_byte=[-40.0, 20], byte_perplexity=[-40.0, 20])
+    broken = page(3, text, float("nan"))
+    log, notes = read([page(0, text, -40.0), tidied, only_words, broken, page(4, "", 0.0)])
+    bits = 40.0 / np.log(2)
+    own = bits / len(text.encode())
+    snapshot = log.snapshot()
+    np.testing.assert_allclose(snapshot.bits_per_byte[:3], [own, bits / 20, own])
+    assert np.isnan(snapshot.bits_per_byte[3:]).all() and np.isnan(snapshot.correct[3:]).all()
+    assert snapshot.kind.tolist()[:3] == ["text"] * 3 and snapshot.ability.tolist()[:3] == ["text"] * 3
+    assert snapshot.outcome.tolist() == ["correct"] * 3 + [None] * 2
+    items = log.to_probe().items
+    assert {item.kind for item in items} == {"text"} and items[0].text == text
+    assert notes == [] and log.how["metric"] == "bits_per_byte"
+
+
+def test_rolling_logs_of_other_documents_do_not_compare(tmp_path):
+    logs = []
+    for name, texts in (("a", ["One page.", "Another."]), ("b", ["One page.", "Changed."])):
+        file = tmp_path / name / "samples_pages_2026-01-01T00-00-00.000000.jsonl"
+        file.parent.mkdir()
+        rows = [page(i, text, -9.0, doc_hash=text, prompt_hash=text) for i, text in enumerate(texts)]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        logs.append(read_logs(file, LogOptions()))
+    with pytest.raises(ValueError, match="document"):
+        match(logs, LogOptions())
+    notes = []
+    one, _two = match(logs, LogOptions(allow_partial=True, note=notes.append))
+    assert np.isnan(one["pages"].snapshot().bits_per_byte).tolist() == [False, True]
+    assert any("pages: documents, compared in bits per byte" in note for note in notes)
