@@ -41,6 +41,7 @@ Match: TypeAlias = Literal[
     "refusal",
     "no_refusal",
     "language",
+    "code",
 ]
 
 # A custom matcher has a dot in its name: a misspelled built-in one is still found, and a run can be read where

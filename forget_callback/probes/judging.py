@@ -14,6 +14,8 @@ from forget_callback.probes.apart import APART, Patience, Text, Verdicts, judge_
 from forget_callback.probes.items import Generation, is_own_match
 from forget_callback.probes.probe import Probe
 
+NOT_RUN = "its code is not run; Probe(..., run_code=True), or ?run_code=true in the spec, allows it"
+
 _MATCHERS: dict[str, Callable[[str, Generation], bool | None]] = {}
 
 
@@ -49,20 +51,29 @@ def require_matchers(probe: Probe) -> None:
             )
 
 
-def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
+def not_run(probe: Probe) -> dict[int, str]:
+    """Why items whose answers are code cannot be judged, by index: nothing runs unless it is allowed."""
+    if probe.run_code or probe.scorer:
+        return {}
+    return {i: NOT_RUN for i, item in enumerate(probe.items) if isinstance(item, Generation) and item.match == "code"}
+
+
+def judge(item: Generation, text: str, *, finished: bool, run_code: bool = False) -> Judgement:
     """The outcome of a generated text, by the item's own `match` or by the benchmark that it names.
 
     Args:
         finished: False if generation stopped at the token limit.
+        run_code: Whether the text may be run, where the item's `match` is "code".
 
     Returns:
         "unparsed" as well if judging takes longer than a deadline, see `judge_all`.
 
     Raises:
-        ValueError: If the item names a benchmark or a matcher that is not known here, or its rule fails.
+        ValueError: If the item names a benchmark or a matcher that is not known here, its rule fails, or it would have
+            to run code and may not.
         ImportError: If a package that its rule needs is not installed.
     """
-    found = judge_all([(item, text, finished)])
+    found = judge_all([(item, text, finished)], run_code=run_code)
     if found.unjudged:
         raise ValueError(found.unjudged[0])
     judgement = found.judgements[0]
@@ -70,7 +81,7 @@ def judge(item: Generation, text: str, *, finished: bool) -> Judgement:
     return judgement
 
 
-def judge_all(texts: Sequence[Text], patience: Patience | None = None) -> Verdicts:
+def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_code: bool = False) -> Verdicts:
     """The outcomes of several generated texts. It always comes back, whatever a model wrote.
 
     What can run away, a parser of mathematics, a regular expression that backtracks and the rules of lm-eval's tasks,
@@ -80,6 +91,7 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None) -> Verdic
     Args:
         texts: Item, text, and whether it ended before the token limit, each.
         patience: What texts that run away may still cost; of this call alone by default.
+        run_code: Whether texts may be run whose items' `match` is "code"; they are not judged else.
 
     Raises:
         ImportError: If a package that a rule needs is not installed.
@@ -90,6 +102,9 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None) -> Verdic
     for i, (item, text, finished) in enumerate(texts):
         if item.match in APART:
             apart.append(i)
+            continue
+        if item.match == "code" and not run_code:
+            found.unjudged[i] = NOT_RUN
             continue
         try:
             found.judgements[i] = (_by_matcher if is_own_match(item.match) else by_text)(item, text, finished=finished)

@@ -88,7 +88,8 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
             ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
             ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words,
             ``variants=off`` asks each item in its own prompt alone (``variants=2`` in at most two), ``samples=8``
-            draws so many answers to each item where the probe samples, and ``name=`` renames the probe.
+            draws so many answers to each item where the probe samples, ``run_code=true`` runs the code of answers that
+            match "code", and ``name=`` renames the probe.
         limit: At most that many items, a random subset stratified by category; with one in the spec the smaller holds.
         seed: Which subset; the same seed gives the same items on every machine.
 
@@ -333,7 +334,7 @@ def _plain(value: Any) -> Any:
 # What may stand in any spec: settings of `Probe`, and what is done with its items.
 _OURS: dict[str, type] = {
     **dict.fromkeys(("name", "system", "normalization", "variants"), str),
-    **dict.fromkeys(("chat", "generation_prompt", "thinking", "cot"), bool),
+    **dict.fromkeys(("chat", "generation_prompt", "thinking", "cot", "run_code"), bool),
     **dict.fromkeys(("temperature", "top_p"), float),
     **dict.fromkeys(("seed", "limit", "max_new_tokens", "samples"), int),
 }

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -55,6 +55,8 @@ class Probe:
         temperature: 0 decodes generation items greedily; above 0 samples, with `top_p` and `seed`.
         scorer: Whose function judges the generated texts in place of `match`, and from which value on they are right;
             bound when the probe is scored with `scorer=`, and part of the fingerprint.
+        run_code: Whether what a model writes is run, for items that match "code". No part of the fingerprint, and not
+            kept with a run: whoever reads one does not run code unless they say so themselves.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Probe:
     thinking: bool | None = None
     revision: str = ""
     scorer: str = ""
+    run_code: bool = field(default=False, kw_only=True, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not is_probe_name(self.name):
@@ -103,6 +106,8 @@ class Probe:
             raise ValueError(f"top_p must lie in (0, 1], got {quoted(self.top_p)}")
         if all(isinstance(item, Text) for item in self.items):
             self._require_settings_of_texts()
+        if not isinstance(self.run_code, bool):
+            raise ValueError(f"run_code must be True or False, got {quoted(self.run_code)}")
         if self.chat is False and (self.system or not self.generation_prompt or self.thinking is not None):
             raise ValueError(f"probe {quoted(self.name)}: system, generation_prompt and thinking need chat=True")
         for name in ("temperature", "top_p"):  # 0 and 0.0 are one setting and must have one fingerprint
@@ -125,8 +130,8 @@ class Probe:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything but the name and the items, as JSON can hold it."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items")}
+        """Everything but the name, the items and `run_code`, as JSON can hold it."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("name", "items", "run_code")}
 
     @cached_property
     def fingerprint(self) -> str:

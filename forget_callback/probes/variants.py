@@ -97,7 +97,8 @@ def further(item: Item, *, chat: bool) -> tuple[Variant, ...]:
     prompt = item.prompt.rstrip()
     if not prompt or (isinstance(item, MultipleChoice) and item.contexts):
         return ()
-    if ability_of(item) == "behaviour":  # it asks for an answer of a form, which other words would change
+    # It asks for an answer of a form, which other words would change.
+    if ability_of(item) == "behaviour" or getattr(item, "match", "") == "code":
         return ()
     end = _end(prompt)
     if end:

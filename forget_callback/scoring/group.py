@@ -16,6 +16,7 @@ import torch
 
 from forget_callback.probes.apart import Patience
 from forget_callback.probes.items import Generation, Item, Recall, Text
+from forget_callback.probes.judging import not_run
 from forget_callback.scoring.generation.generate import TextGenerator
 from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
@@ -226,7 +227,8 @@ def _prepare(
         (i for i, tokens in texts if max(tokens, default=0) >= vocabulary),
         f"a token that is not among the model's {vocabulary}",
     )
-    dropped = {i: why for i, why in sorted((encoded.dropped | too_long | unknown).items()) if i in set(wanted)}
+    problems = encoded.dropped | too_long | unknown | not_run(probe)
+    dropped = {i: why for i, why in sorted(problems.items()) if i in set(wanted)}
     scored = set(wanted).difference(dropped)
     own = list(enumerate((row for row in encoded.rows if row.item in scored), first))
 

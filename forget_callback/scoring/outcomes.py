@@ -197,7 +197,7 @@ def _by_own_matches(part: Part, texts: Sequence[tuple[int, GeneratedText]], pati
         item = part.probe.items[i]
         assert isinstance(item, Generation)
         asked.append((item, text.text, text.finish != "length"))
-    found = judge_all(asked, patience)
+    found = judge_all(asked, patience, run_code=part.probe.run_code)
     if len(found.failed) == len(texts):  # not the texts' fault
         raise ValueError(found.unjudged[0])
     judged = {i for (i, _), judgement in zip(texts, found.judgements) if judgement is not None}

@@ -4,8 +4,8 @@ The first holds the tests and never runs the answer, the second runs the answer 
 tests goes over a pipe and plain values come back, compared where the answer cannot reach: to exit, to print, to change
 a built-in function or to return what equals everything passes no test.
 
-Both give up what the platform lets them: environment, files other than the standard library's, network, processes,
-threads; and have limits of processor time, memory and, whatever becomes of the process that started them, time. That
+Both give up what the platform lets them: environment, files other than the standard library's, network and
+processes; and have limits of processor time, memory and, whatever becomes of the process that started them, time. That
 stops what a model writes by mistake. It is no prison for code that means to break out.
 """
 
@@ -162,7 +162,7 @@ class Peer:
 
 _SEQUENCES: Mapping[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
 _SPREAD: Mapping[str, Any] = {"range": range, "complex": complex}
-_VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
+_VIEWS: tuple[Any, ...] = (type({}.keys()), type({}.values()), type({}.items()))
 
 
 def _update(mine: Any, theirs: Any) -> None:
@@ -212,7 +212,8 @@ def restrict(cpu_seconds: int) -> None:
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
             if isinstance(path, str) and not writes and ".." not in path and (path + os.sep).startswith(places):
                 return
-        raise PermissionError(f"{event} is not allowed in code that is judged")
+        what = f"import {args[0]}" if event == "import" else event
+        raise PermissionError(f"{what} is not allowed in code that is judged")
 
     sys.addaudithook(refuse)
 

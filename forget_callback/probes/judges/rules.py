@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from forget_callback.probes.judges import constraints, json_schema, language, refusals, tool_call
+from forget_callback.probes.judges import code, constraints, json_schema, language, refusals, tool_call
 from forget_callback.probes.judges.finding import Finding, Rule
 from forget_callback.probes.markup import first_line
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 RULES: Mapping[str, Rule] = {
     "tool_call": Rule(tool_call.judge_call, tool_call.require_call, marks=True),
     "no_tool_call": Rule(tool_call.judge_no_call, tool_call.require_no_call, marks=True),
+    "code": Rule(code.judge, code.require_judgeable),
     "json_schema": Rule(json_schema.judge, json_schema.require_judgeable, apart=True),
     "constraints": Rule(constraints.judge, constraints.require_judgeable),
     "refusal": Rule(refusals.judge_refusal, refusals.require_refusal),

@@ -16,6 +16,7 @@ from typing import Any
 
 from forget_callback.probes.conversation import question_of
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
+from forget_callback.probes.judging import not_run
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import (
@@ -157,12 +158,14 @@ class _Asked:
         else:
             encoded, turn = encode_items(probe, tokenizer), end_of_turn(probe, tokenizer)
             generated = list(encoded.prompts)
+        dropped = encoded.dropped | not_run(probe)
+        generated = [i for i in generated if i not in dropped]
         drawn = [(i, sample) for i in generated for sample in range(probe.samples[i])]
         requests = [
             _generation(probe.items[i], probe, encoded.prompts.get(i), turn, tokenizer, sample) for i, sample in drawn
         ]
         requests += [("completions", _echo(row.tokens)) for row in encoded.rows]
-        return cls(part, [i for i, _ in drawn], encoded.rows, requests, turn, encoded.dropped)
+        return cls(part, [i for i, _ in drawn], encoded.rows, requests, turn, dropped)
 
 
 def _judged(

@@ -34,7 +34,7 @@ def test_every_judge_has_a_table():
 @pytest.mark.parametrize("name", TABLES)
 def test_no_answer_is_judged_wrong(name):
     table = rows(name)
-    found = judge_all([asked(name, number, row) for number, row in enumerate(table, 1)])
+    found = judge_all([asked(name, number, row) for number, row in enumerate(table, 1)], run_code=True)
     wrong = [
         (number, row["text"], row["outcome"], one)
         for number, (row, one) in enumerate(zip(table, found.judgements), 1)
@@ -56,6 +56,6 @@ def test_a_table_is_large_and_balanced(name):
 def test_without_a_text_there_is_nothing_to_judge(name):
     item, _, _ = asked(name, 0, rows(name)[0])
     texts = ["", " \n\t ", "```\n```", "\u200b", "\xa0", "<think>Let me see.</think>\n", "<think>Let me see"]
-    found = judge_all([(item, text, finished) for text in texts for finished in (True, False)])
+    found = judge_all([(item, text, finished) for text in texts for finished in (True, False)], run_code=True)
     assert [one.outcome for one in found.judgements] == ["unparsed", "truncated"] * len(texts)
     assert {one.prediction for one in found.judgements} == {None}

@@ -1,0 +1,183 @@
+"""Code runs only where that was asked for, within limits, and leaves nothing behind."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from forget_callback import Generation, Probe, load_probe, score_probe
+from forget_callback.probes.judging import judge, judge_all
+from forget_callback.probes.records import item_record
+from forget_callback.runs.store import Store
+
+RIGHT = "def double(x):\n    return 2 * x"
+TESTS = "assert double(3) == 6"
+DOC = {"entry": "double", "tests": TESTS}
+
+
+def item(**more):
+    return Generation("q", "Write double(x).", **{"answer": RIGHT, "match": "code", "doc": DOC, **more})
+
+
+def why(text, tests=TESTS):
+    found = judge(item(doc={"entry": "double", "tests": tests}), text, finished=True, run_code=True)
+    return found.why
+
+
+def test_nothing_runs_unless_it_is_allowed(tmp_path):
+    mark = tmp_path / "ran"
+    text = f"open({str(mark)!r}, 'w')\n{RIGHT}"
+    with pytest.raises(ValueError, match=r"its code is not run; Probe\(..., run_code=True\), or \?run_code=true"):
+        judge(item(), text, finished=True)
+    found = judge_all([(item(), text, True)])
+    assert found.judgements == [None] and "not run" in found.unjudged[0] and not found.failed
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("spec, allowed", [("", False), ("&run_code=false", False), ("&run_code=true", True)])
+def test_a_spec_allows_it_and_a_run_on_disk_does_not(tmp_path, spec, allowed):
+    path = tmp_path / "mine.jsonl"
+    path.write_text(json.dumps(item_record(item())), encoding="utf-8")
+    probe = load_probe(f"{path}?variants=off{spec}")
+    plain = load_probe(f"{path}?variants=off")
+    assert probe.run_code == allowed
+    assert probe.fingerprint == plain.fingerprint and probe == plain
+    store = Store(tmp_path / "run")
+    store.begin([probe])
+    assert [one.run_code for one in store.probes()] == [False]
+    with pytest.raises(ValueError, match="run_code must be true or false, got 'yes'"):
+        load_probe(f"{path}?run_code=yes")
+
+
+def test_items_of_code_are_left_unscored_and_that_is_said_once(make_model, tokenizer, caplog):
+    items = [item(), Generation("g", "Who?", "x", "contains", max_new_tokens=4)]
+    with caplog.at_level(logging.WARNING):
+        snapshot = score_probe(make_model(), tokenizer, Probe("p", items))
+    assert snapshot.outcome[0] is None and snapshot.outcome[1] is not None
+    said = [record.getMessage() for record in caplog.records if "run_code=True" in record.getMessage()]
+    assert len(said) == 1 and "1 of 2 items is not scored: q" in said[0]
+    assert "run_code" in next(iter(snapshot.metadata["not_scored"]))
+    assert score_probe(make_model(), tokenizer, Probe("p", items, run_code=True)).outcome[0] is not None
+
+
+def test_the_environment_files_network_and_processes_are_out_of_reach(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    secret = tmp_path / "secret.txt"
+    secret.write_text("6", encoding="utf-8")
+    assert not why("import os\ndef double(x):\n    return 6 if 'HF_TOKEN' not in os.environ else 0")
+    for attempt in (
+        f"return int(open({str(secret)!r}).read())",
+        f"import os; os.remove({str(secret)!r}); return 6",
+        f"import shutil; shutil.rmtree({str(tmp_path)!r}); return 6",
+        f"import pathlib; pathlib.Path({str(tmp_path)!r}, 'new').write_text('x'); return 6",
+        "import os; os.kill(os.getppid(), 9); return 6",
+        "import os; return 6 if os.fork() else 6",
+        "import os; os.system('true'); return 6",
+        "import urllib.request; return 6",
+        "import ctypes; return 6",
+        "import multiprocessing; return 6",
+    ):
+        assert "not allowed" in why(f"def double(x):\n    {attempt}"), attempt
+    assert secret.read_text(encoding="utf-8") == "6" and os.listdir(tmp_path) == ["secret.txt"]
+
+
+def test_the_tests_of_an_item_have_no_more_rights(tmp_path):
+    mark = tmp_path / "ran"
+    assert "not allowed" in why(RIGHT, f"assert double(3) == 6\nopen({str(mark)!r}, 'w')")
+    assert not mark.exists()
+    assert why(RIGHT, "assert double(3) == 6\nraise SystemExit(0)").startswith("fails raise SystemExit(0)")
+
+
+def test_a_reason_names_the_test_and_what_happened():
+    assert why("def double(x):\n    return x") == "fails assert double(3) == 6"
+    assert (
+        why("def double(x):\n    return x / 0") == "fails assert double(3) == 6 (ZeroDivisionError: division by zero)"
+    )
+    assert why("def other(x):\n    return x") == "does not define double"
+    assert why("import nothing\ndef double(x): pass").startswith(
+        "raises ModuleNotFoundError: No module named 'nothing'"
+    )
+
+
+def test_results_do_not_depend_on_the_order_of_a_set():
+    """Which is another one in each process unless that is seen to."""
+    code = "def double(x):\n    return list({'red', 'green', 'blue', 'black', 'white'})"
+    first = judge(
+        item(doc={"entry": "double", "tests": "assert double(1)[0] == 'red'"}), code, finished=True, run_code=True
+    )
+    for name in ("green", "blue", "black", "white"):
+        if not why(code, f"assert double(1)[0] == '{name}'"):
+            break
+    else:
+        assert first.outcome == "correct"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of memory and processor time are POSIX's")
+def test_memory_and_time_are_limited():
+    assert "MemoryError" in why("def double(x):\n    return len('a' * 10**10)")
+    assert "takes too long" in why("def double(x):\n    return 10 ** 10 ** 10")
+
+
+def started_by(name):
+    return [
+        one
+        for one in psutil.process_iter(["cmdline"])
+        if any(name in (part or "") for part in one.info["cmdline"] or ())
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
+def test_no_process_is_left_where_the_trainer_is_killed():
+    """Even one that sleeps, and has left the group of processes."""
+    script = (
+        "from forget_callback import Generation\n"
+        "from forget_callback.probes.judging import judge\n"
+        f"item = Generation('q', 'Q', {RIGHT!r}, 'code', doc={DOC!r})\n"
+        "code = 'import os, time\\ndef double(x):\\n    os.setsid()\\n    time.sleep(60)'\n"
+        "judge(item, code, finished=True, run_code=True)\n"
+    )
+    before = {one.pid for one in started_by("code_process.py")}
+    trainer = subprocess.Popen([sys.executable, "-c", script])
+    wanted = time.monotonic() + 60
+    while len(new := {one.pid for one in started_by("code_process.py")} - before) < 2 and time.monotonic() < wanted:
+        time.sleep(0.1)
+    assert len(new) == 2
+    time.sleep(0.3)  # until the answer sleeps
+    trainer.send_signal(signal.SIGKILL)
+    trainer.wait()
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in new if psutil.pid_exists(pid)], timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize(
+    "fields, problem",
+    [
+        ({"doc": {"tests": TESTS}}, r"field 'doc.entry': missing; match 'code' reads tests, entry"),
+        ({"doc": {"entry": "double"}}, r"field 'doc.tests': missing"),
+        ({"doc": {**DOC, "test": ""}}, r"field 'doc': unknown key 'test'; .* did you mean 'tests'\?"),
+        ({"doc": {**DOC, "tests": "double(3) == 6"}}, r"field 'doc.tests': expected Python code that asserts, got"),
+        ({"doc": {**DOC, "tests": "assert double(3"}}, r"field 'doc.tests': is no Python: 'assert double\(3'"),
+        ({"doc": {**DOC, "entry": "triple"}}, r"field 'doc.tests': never calls triple"),
+        (
+            {"doc": {**DOC, "entry": "2x"}},
+            r"field 'doc.entry': expected the name of the function that it calls, got '2x'",
+        ),
+        ({"answer": "Two times x."}, r"field 'answer': holds no Python code: 'Two times x.'"),
+        ({"answer": "def triple(x):\n    return 3 * x"}, r"field 'answer': does not define double"),
+    ],
+)
+def test_an_item_that_cannot_be_judged_is_refused(fields, problem):
+    with pytest.raises(ValueError, match=rf"item 'q', {problem}"):
+        item(**fields)
+
+
+def test_the_processes_need_nothing_but_the_standard_library():
+    source = Path(judge.__code__.co_filename).parent / "judges" / "code_process.py"
+    assert "forget_callback" not in source.read_text(encoding="utf-8")
