@@ -111,7 +111,7 @@ def _unmarked(text: str, names: Collection[str]) -> Calls:
     found, rest = list[Call](), []
     at = 0
     for value, own in values(text):
-        calls = [call for call in _of_json(value) if call.name in names or (not names and call.arguments is not None)]
+        calls = [call for call in _of_json(value) if call.name in names or call.arguments is not None]
         if calls:
             found += calls
             start = text.index(own, at)
@@ -143,7 +143,7 @@ def _of_json(value: Any) -> list[Call]:
         if isinstance(value.get(key), (dict, list)):
             return _of_json(value[key])
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str)), None)
-    if name is None or not re.fullmatch(_NAME, name.removeprefix("functions.")):
+    if name is None:
         return []
     given: Any = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
     if "description" in value and isinstance(given, dict) and ("properties" in given or "type" in given):

@@ -16,6 +16,7 @@ _BRACKET = re.compile(r"[\[\]{}]")
 # A failure costs the decoder time that grows with the place, so what cannot be JSON is not tried.
 _OPENER = re.compile(r"[\[{]")
 _BEGINS = re.compile(r"\{\s{0,99}[\"}]|\[\s{0,99}[\]\[{\"\d\-tfn]")
+_CLOSES = re.compile(r"\s{0,99}[\]}]")  # one bracket too many
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})(.*)")
 
 
@@ -34,7 +35,7 @@ def load(text: str) -> Any:
     except NotJSON:
         raise
     except json.JSONDecodeError as error:
-        said = f"{error.msg[:1].lower()}{error.msg[1:]}"
+        said = f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at")
         raise NotJSON(f"no JSON: {said} at character {error.pos + 1}") from None
     except (ValueError, RecursionError):
         raise NotJSON("a number that is too long, or nested too deep") from None
@@ -57,7 +58,8 @@ def values(text: str) -> list[tuple[Any, str]]:
             at = _end_of_brackets(text, start)
         else:
             at = read[1]
-            found.append((read[0], text[start:at]))
+            if not _CLOSES.match(text, at):
+                found.append((read[0], text[start:at]))
     return found
 
 

@@ -106,17 +106,11 @@ def test_a_reason_names_the_test_and_what_happened():
     )
 
 
-def test_results_do_not_depend_on_the_order_of_a_set():
-    """Which is another one in each process unless that is seen to."""
-    code = "def double(x):\n    return list({'red', 'green', 'blue', 'black', 'white'})"
-    first = judge(
-        item(doc={"entry": "double", "tests": "assert double(1)[0] == 'red'"}), code, finished=True, run_code=True
-    )
-    for name in ("green", "blue", "black", "white"):
-        if not why(code, f"assert double(1)[0] == '{name}'"):
-            break
-    else:
-        assert first.outcome == "correct"
+def test_the_order_of_a_set_is_one():
+    """Which is another one in each process unless that is seen to: what passes once must pass again."""
+    show = [sys.executable, "-c", "print(hash('red'))"]
+    seen = subprocess.run(show, env={**os.environ, "PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True)
+    assert not why("def double(x):\n    return hash('red')", f"assert double(1) == {seen.stdout.strip()}")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of memory and processor time are POSIX's")
