@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from forget_callback.probes import judge_process, lm_eval
 from forget_callback.probes.answers import Judgement
+from forget_callback.probes.conversation import asked
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judge_process import JudgeProcess, ProcessLost
 from forget_callback.probes.judges.rules import RULES
@@ -196,4 +197,4 @@ def _plain(item: Generation) -> dict[str, Any]:
     own = {"id": item.id, "prompt": "-", "answer": list(item.answer), "match": item.match}
     if item.match in RULES:
         return own | {"doc": dict(item.doc)}
-    return own | ({"prompt": item.prompt, "task": item.task, "doc": dict(item.doc)} if item.task else {})
+    return own | ({"prompt": asked(item), "task": item.task, "doc": dict(item.doc)} if item.task else {})
