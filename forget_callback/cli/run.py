@@ -16,7 +16,8 @@ from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_in
 from forget_callback.cli.compare import EPOCH, FILTER, METRIC, OPTIONS, PARTIAL
 from forget_callback.cli.output import Format, print_json
 from forget_callback.metrics.diagnostics import few_items
-from forget_callback.probes.items import Item
+from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.probes.items import Item, Text
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
@@ -98,7 +99,7 @@ def probes(
     """Checks a probe and prints what is in it."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
-    if few := few_items(len(probe)):
+    if few := _too_few(probe):
         note(f"probe {probe.name!r}: {few}")
     if format == "json":
         print_json("probes", _contents(probe, probe.items[:show]))
@@ -108,7 +109,10 @@ def probes(
     for own in found["categories"]:
         print(f"  {own['category'] or '(no category)':<20} {own['kind']:<16} {own['n']:>6}")
     asked, weak = ", ".join(f"{count} items in {n}" for n, count in found["prompts"].items()), found["weak"]
-    print(f"  prompts: {asked}" + (f" ({weak} of them only with other words around the first)" if weak else ""))
+    if not all(isinstance(item, Text) for item in probe.items):
+        print(f"  prompts: {asked}" + (f" ({weak} of them only with other words around the first)" if weak else ""))
+    if sizes := [item.n_bytes for item in probe.items if isinstance(item, Text)]:
+        print(f"  documents: {len(sizes)} of {min(sizes):,} to {max(sizes):,} bytes, {sum(sizes):,} in all")
     for item in probe.items[:show]:
         print(json.dumps(item_record(item), ensure_ascii=False))
 
@@ -125,8 +129,14 @@ def _contents(probe: Probe, shown: Sequence[Item]) -> dict[str, Any]:
         "prompts": dict(sorted(prompts.items(), reverse=True)),
         "weak": sum(bool(item.variants) and all(one.weak for one in item.variants) for item in probe.items),
         "shown": [item_record(item) for item in shown],
-        "notes": [text for text in (spacing_problem(probe), few_items(len(probe))) if text],
+        "notes": [text for text in (spacing_problem(probe), _too_few(probe)) if text],
     }
+
+
+def _too_few(probe: Probe) -> str:
+    """What is said of a probe of few items; a document says more than one right or wrong answer."""
+    texts = all(isinstance(item, Text) for item in probe.items)
+    return few_items(len(probe)) if len(probe) < MIN_ITEMS or not texts else ""
 
 
 @app.command()

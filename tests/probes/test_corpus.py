@@ -123,3 +123,13 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         load_probe(f"corpus:{path}")
+
+
+def test_the_command_line_says_what_documents_a_probe_has(tmp_path, run_cli):
+    rows = [{"text": DOCUMENT * n, "category": "prose"} for n in range(1, 31)]
+    status, out, err = run_cli("probes", write(tmp_path / "docs.jsonl", *rows), "--show", "1")
+    size = len(DOCUMENT.encode("utf-8"))
+    assert status == 0 and "prose                text                 30" in out
+    assert f"documents: 30 of {size} to {30 * size:,} bytes, {size * 465:,} in all" in out
+    assert "prompts:" not in out and "fewer than" not in err
+    assert json.loads(out.splitlines()[-1])["text"] == DOCUMENT

@@ -13,7 +13,8 @@ from forget_callback import Generation, MultipleChoice, Probe, Recall, Text, sco
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood import fallbacks
 from forget_callback.scoring.likelihood.fallbacks import PATHS
-from forget_callback.scoring.likelihood.tokens import encode_items
+from forget_callback.scoring.likelihood.plan import plan
+from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
 from tests.helpers import adds_bos, log_probabilities
 from tests.scoring.architectures import EXPECTED_PATHS, MODELS, TREE, tiny
 from tests.scoring.test_memory import Memory
@@ -250,6 +251,17 @@ def test_a_document_with_a_token_that_the_model_does_not_have_leaves_the_others(
     found = score_probe(make_model(vocab_size=token), tokenizer, probe)
     assert np.isnan(found.bits_per_byte[0]) and np.isfinite(found.bits_per_byte[1])
     assert f"bad (a token that is not among the model's {token})" in caplog.text
+
+
+@pytest.mark.parametrize("budget", [1024, 2048, 8192])
+def test_few_documents_of_unlike_length_are_padded_little(budget):
+    rng = random.Random(budget)
+    rows = [Continuation(i, (1, *rng.choices(range(2, 90), k=rng.randint(20, 600))), 1) for i in range(40)]
+    batches = [batch for chunk in plan(rows, budget) for batch in chunk.batches]
+    n_tokens = sum(len(row.tokens) - 1 for row in rows)
+    assert n_tokens > 0.93 * sum(batch.ids.size for batch in batches)
+    assert max(batch.ids.size for batch in batches) <= budget
+    assert sorted(i for batch in batches for i in batch.continuations) == list(range(40))
 
 
 def test_long_documents_need_no_mask_and_short_ones_share_rows(make_model, tokenizer):

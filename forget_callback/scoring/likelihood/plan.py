@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,8 @@ Ints = NDArray[np.int64]
 _ATTENTION = 256
 # Rows are filled up to this many tokens, or up to the longest trie of their batch.
 _WIDTH = 128
+# A forward pass costs about one part in so many of its largest batch, whatever it holds.
+_PER_BATCH = 32
 # Scored tokens that are joined for the LM head: enough for a matrix product at full speed.
 _HEAD_ROWS = 1024
 
@@ -227,14 +229,43 @@ def _batches(
             insort(room, (left - len(trie), row))
     sized = sorted(((sum(map(len, row)), i) for i, row in enumerate(bins)), key=lambda pair: (-pair[0], pair[1]))
     result: list[tuple[Batch, list[_Trie]]] = []
+
+    def most(widest: int) -> int:
+        return max(min(budget // widest, cached // (len(prefix) + widest) if prefix else budget), 1)
+
     at = 0
-    while at < len(sized):
-        widest = max(sized[at][0], 1)
-        n = max(min(budget // widest, cached // (len(prefix) + widest) if prefix else budget), 1)
-        chosen = [i for size, i in sized[at : at + n] if pad or size == sized[at][0]]
-        result.append(_batch([bins[i] for i in chosen], widest, prefix))
-        at += len(chosen)
+    for n in _cuts([max(size, 1) for size, _ in sized], most, budget // _PER_BATCH, pad=pad):
+        chosen = [bins[i] for _, i in sized[at : at + n]]
+        result.append(_batch(chosen, max(sized[at][0], 1), prefix))
+        at += n
     return result
+
+
+def _cuts(sizes: Sequence[int], most: Callable[[int], int], overhead: int, *, pad: bool) -> list[int]:
+    """How many rows, the longest first, each batch has, so that all of them cost least.
+
+    A batch costs its tokens, padding included, and what a forward pass costs besides.
+
+    Args:
+        sizes: Tokens of each row, descending.
+        most: Rows that a batch of some width may have.
+        overhead: Of a forward pass, in tokens.
+        pad: Whether rows of a batch may differ in length.
+    """
+    cost, rows = [0] * (len(sizes) + 1), [0] * len(sizes)
+    for at in range(len(sizes) - 1, -1, -1):
+        width = sizes[at]
+        for n in range(1, min(most(width), len(sizes) - at) + 1):
+            if not pad and sizes[at + n - 1] != width:
+                break
+            own = n * width + overhead + cost[at + n]
+            if n == 1 or own <= cost[at]:
+                cost[at], rows[at] = own, n
+    cuts, at = [], 0
+    while at < len(sizes):
+        cuts.append(rows[at])
+        at += rows[at]
+    return cuts
 
 
 def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tuple[Batch, list[_Trie]]:

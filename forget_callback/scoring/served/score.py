@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from forget_callback.probes.conversation import question_of
-from forget_callback.probes.items import Generation, MultipleChoice, Recall, accepted
+from forget_callback.probes.items import Generation, MultipleChoice, Recall, Text, accepted
 from forget_callback.probes.judging import not_run
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -51,6 +51,7 @@ from forget_callback.snapshots.snapshot import Snapshot
 # template that is known locally.
 SERVERS_TEMPLATE = "the server's own"
 _ID = "token_id:"
+_SHOWN = 200  # characters of a document by which tokenizers are compared
 
 
 def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -> tuple[Probe, Any]:
@@ -301,8 +302,9 @@ def _prompt_part(answer: Any, n: int, server: Server) -> list[list[Any]]:
 def _no_likelihoods(server: Server, why: object) -> ValueError:
     return ValueError(
         f"{server.url} gave no log-probabilities of the prompt for model {server.model!r} (/completions with echo, "
-        "logprobs and token ids, as vLLM and SGLang support it), which choices and recall need; serve the model there, "
-        f"or score by generation: the spec with ?cot=true, or items of kind generation{f' ({why})' if why else ''}"
+        "logprobs and token ids, as vLLM and SGLang support it), which choices, recall and documents need; serve the "
+        "model there, or score choices by generation: the spec with ?cot=true, or items of kind generation"
+        f"{f' ({why})' if why else ''}"
     )
 
 
@@ -313,7 +315,10 @@ def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
         ValueError: If not.
     """
     item = next(item for item in probe.items if not isinstance(item, Generation))
-    text = question_of(item) + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
+    if isinstance(item, Text):
+        text = item.text[:_SHOWN]
+    else:
+        text = question_of(item) + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
     ids = encode(text, tokenizer)
     tokens = []
     for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, score_probe
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Store, Text, score_probe
 from forget_callback.probes.records import item_record
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.served.client import Server
@@ -210,10 +210,13 @@ def same(found, expected):
 
 @pytest.mark.parametrize("normalization", ["sum", "length", "token"])
 def test_choices_and_recall_of_a_server_are_those_of_the_model_here(serve, make_model, tokenizer, normalization):
-    probe, service = Probe("mixed", [*ITEMS, *WRITTEN[::5]], normalization=normalization), serve()
+    texts = [Text("t0", "数"), Text("t1", "The fox ran over a hill and Köln was gone.\n")]
+    probe, service = Probe("mixed", [*ITEMS, *texts, *WRITTEN[::5]], normalization=normalization), serve()
     expected = score_probe(make_model(seed=3), tokenizer, probe)
     found = score_served(service.server(), probe, tokenizer)
     same(found, expected)
+    np.testing.assert_allclose(found.bits_per_byte, expected.bits_per_byte, atol=1e-5)
+    assert np.isfinite(found.bits_per_byte).sum() == len(texts)
     assert {"correct", "wrong"} <= set(found.outcome) and found.correct[: len(ITEMS)].std() > 0
     assert found.metadata == {"server": service.url, "served_model": "tiny"}
 
@@ -461,10 +464,10 @@ def test_a_wrong_key_or_address_ends_it_at_once_and_the_key_is_nowhere(serve, mo
 
 def test_without_log_probabilities_of_the_prompt_choices_are_refused(serve, tokenizer):
     service = serve(echoes=False)
-    for probe in (Probe("scored", ITEMS[:1]), Probe("recalled", ITEMS[-1:])):
+    for probe in (Probe("scored", ITEMS[:1]), Probe("recalled", ITEMS[-1:]), Probe("read", [Text("t", "a")])):
         with pytest.raises(ValueError, match=rf"{service.url} gave no log-probabilities.*\?cot=true"):
             score_served(service.server(), probe, tokenizer)
-    assert len(service.asked) == 2
+    assert len(service.asked) == 3
 
 
 def test_another_tokenizer_than_the_servers_is_refused(serve, make_tokenizer):
