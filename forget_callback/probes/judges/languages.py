@@ -76,7 +76,7 @@ _LIKELIER = 3  # times as likely as any other language: in it
 _UNLIKELY = 10  # times less likely than another: not in it
 _FEW = 6  # letters, in one of several languages that share them: fewer tell nothing
 _SHORT = 4  # Chinese characters, without any kana, that may be Japanese as well
-_NO_WORDS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|\S+@\S+|</?\w+>", re.DOTALL)
+_NO_WORDS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|(?<!\S)\S{1,64}@\S{1,200}|</?\w+>", re.DOTALL)
 
 
 def language_code(code: object) -> str:

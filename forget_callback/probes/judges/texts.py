@@ -21,6 +21,7 @@ _OPENING = " \n\"'«»‹›「『(*_`#>-"
 _EACH_A_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s|$)|[。！？।؟]+[」』”）]?")
 _TITLE = re.compile(r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|z\.b|d\.h|nr|approx|fig|ca|inc|ltd|mt|gen|rev|hon)\Z")
+_NEAR = 80  # characters on both sides of a stop that decide whether it ends a sentence
 _PLACE = re.compile(r"u\.[sk]\Z")
 _AT_EITHER = re.compile(r"(?:etc|[ap]\.m|usw|bzw)\Z")  # the end where a capital follows
 # What begins a sentence also after "vitamin C.": no surname.
@@ -70,7 +71,8 @@ def _goes_on(line: str, following: str) -> bool:
 def _in_line(line: str) -> list[str]:
     found, start = [], 0
     for end in _END.finditer(line):
-        if _ends(line[start : end.start()], end[0], line[end.end() :].strip()):
+        before, after = line[max(start, end.start() - _NEAR) : end.start()], line[end.end() : end.end() + _NEAR]
+        if _ends(before, end[0], after.strip()):
             found.append(line[start : end.end()].strip())
             start = end.end()
     found.append(line[start:].strip())
