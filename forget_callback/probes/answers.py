@@ -44,11 +44,13 @@ class Judgement:
         outcome: "correct", "wrong", "truncated" or "unparsed".
         prediction: The answer found in it, None where there is none.
         why: Why it is not right, in a few words, where its rule says so.
+        score: The number in [0, 1] that a scorer gave it, None where it was judged by a rule.
     """
 
     outcome: str
     prediction: str | None
     why: str = ""
+    score: float | None = None
 
     @classmethod
     def of(cls, right: bool, prediction: str | None, *, finished: bool, why: str = "") -> Judgement:

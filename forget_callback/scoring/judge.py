@@ -35,7 +35,7 @@ class Judge:
             `category` and the keys of the items' `doc` (None where an item lacks one). Prompts and completions are
             texts, or of a chat probe lists of messages. Returns a list with a value for each: right or wrong, or a
             number in [0, 1]; None or NaN leaves the item unscored. It may be async, as TRL's may.
-        threshold: A number is right from here on.
+        threshold: A number is right from here on; the number itself is kept as the item's `score`.
         name: What the fingerprint calls it; the function's qualified name by default. Name it if the function's
             behaviour depends on more than its name, such as the model that a judge calls.
 
@@ -92,7 +92,7 @@ class Judge:
             number = _number(value, f"{owner}, item {quoted(probe.items[index].id)}")
             answer = after_thinking(text.text).strip() or None
             judged = Judgement.of(number >= self.threshold, answer, finished=text.finish != "length")
-            found.append(None if math.isnan(number) else judged)
+            found.append(None if math.isnan(number) else replace(judged, score=number))
         return found
 
 

@@ -139,7 +139,7 @@ def judge_texts(
 
     Of several samples `correct` is the share that is right, of those that were judged; the outcome is "correct" if that
     is more than half, else the most frequent of the others; text, prediction and choice are of the first sample with
-    that outcome.
+    that outcome. `score` is the mean of what a scorer gave.
 
     Args:
         answers: The columns to fill.
@@ -176,6 +176,8 @@ def judge_texts(
                 answers.dropped[i] = _UNJUDGED
             continue
         answers.correct[i] = outcomes.count("correct") / len(outcomes)
+        graded = [verdict.score for _, verdict in samples if verdict is not None and verdict.score is not None]
+        answers.score[i] = np.mean(graded) if graded else np.nan
         wrong = Counter(outcome for outcome in outcomes if outcome != "correct")
         answers.outcome[i] = "correct" if answers.correct[i] > 0.5 else wrong.most_common(1)[0][0]
         text, shown = next((t, v) for t, v in samples if v is not None and v.outcome == answers.outcome[i])

@@ -13,7 +13,8 @@ from typing import Any
 
 from forget_callback.probes.quoting import printable
 from forget_callback.snapshots.logs.conversations import messages_in
-from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, listed, pick_metric
+from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest, listed
+from forget_callback.snapshots.logs.metric import decide
 from forget_callback.snapshots.logs.options import as_choice, letter_place, of_letters
 
 _VALUES = {"C": 1.0, "I": 0.0, "P": 0.5, "N": 0.0}  # inspect's CORRECT, INCORRECT, PARTIAL, NOANSWER
@@ -77,7 +78,7 @@ def read(file: Path, wanted: LogOptions) -> Log:
     if len(scorers) > 1 and wanted.metric not in scorers:
         shown = listed(scorers)
         raise ValueError(f"{source} has {len(scorers)} scorers: {shown}; choose one: --metric")
-    metric, _ = pick_metric(rows, source, wanted)
+    rows, metric, _ = decide(rows, source, wanted, graded=_are_numbers(rows))
     there = {row.id for row in rows}
     lost = [] if whole else [name for name in map(str, log.eval.dataset.sample_ids or ()) if name not in there]
     items = of_letters([_item(row, metric) for row in rows], source, wanted)
@@ -118,6 +119,13 @@ def _metrics(sample: Any) -> dict[str, Any]:
     return found
 
 
+def _are_numbers(rows: Sequence[LogRow]) -> bool:
+    """Whether no sample has options, and the scores are numbers and no letters such as C and I."""
+    values = [score.value for row in rows for score in (row.raw.scores or {}).values()]
+    letters = any(isinstance(value, str) for value in values)
+    return not letters and not any(row.raw.choices for row in rows)
+
+
 def _item(row: LogRow, metric: str) -> LoggedItem:
     sample = row.raw
     score = (sample.scores or {}).get(metric.partition("/")[0])
@@ -136,7 +144,7 @@ def _item(row: LogRow, metric: str) -> LoggedItem:
     item = LoggedItem(
         row.id, row.value(metric), hashes, _text(sample.input), targets,
         outcome="unparsed" if unparsed else "truncated" if cut else None,
-        prediction=answer or None, text=sample.output.completion, messages=_conversation(sample),
+        prediction=answer or None, text=sample.output.completion, messages=_conversation(sample), score=row.score,
     )  # fmt: skip
     right = _right(targets, options)
     return item if right < 0 else as_choice(item, options, right, answer or "")

@@ -25,9 +25,9 @@ from forget_callback.snapshots.logs.log import (
     LogRow,
     by_id,
     digest,
-    pick_metric,
     task_and_time,
 )
+from forget_callback.snapshots.logs.metric import decide
 from forget_callback.snapshots.logs.options import Pick, alphabet_of, as_choice, of_letters, settle, with_options
 
 PREFERRED = ("acc", "extractive_match", "em", "exact_match", "qem", "quasi_exact_match", "pass@1")
@@ -70,7 +70,8 @@ def read(file: Path, wanted: LogOptions) -> Log:
     with file.open("rb") as opened:
         table = pq.read_table(opened).to_pylist()
     rows = [_row(number, raw, source, newer="doc" in columns) for number, raw in enumerate(table, start=1)]
-    metric, offers = pick_metric(rows, source, wanted, PREFERRED) if rows else ("", [])
+    generated = not any(row.raw["sums"] for row in rows)
+    rows, metric, offers = decide(rows, source, wanted, PREFERRED, graded=generated) if rows else ([], "", [])
     rows = [row for row in rows if metric in row.metrics]  # a task with two kinds of metrics has two rows an item
     rows = by_id(rows, source, wanted)
     picks = settle(rows, metric, partial(_pick, metric=metric), source, wanted)
@@ -200,7 +201,7 @@ def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
         "prompt": digest(raw["prompt"]),
     }
     text, correct = raw["text"], row.value(metric)
-    item = LoggedItem(row.id, correct, hashes, raw["question"], expected, text=text, prediction=text)
+    item = LoggedItem(row.id, correct, hashes, raw["question"], expected, text=text, prediction=text, score=row.score)
     if not 0 < len(right) < len(options):
         return item
     if pick is not None:

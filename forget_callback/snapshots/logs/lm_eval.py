@@ -30,9 +30,9 @@ from forget_callback.snapshots.logs.log import (
     by_id,
     digest,
     listed,
-    pick_metric,
     task_and_time,
 )
+from forget_callback.snapshots.logs.metric import decide
 from forget_callback.snapshots.logs.options import Pick, of_letters, settle, with_options
 
 PREFERRED = ("acc", "exact_match", "em", "pass@1", "prompt_level_strict_acc")
@@ -144,7 +144,8 @@ def _answers(
     own: Sequence[LogRow], results: Results, source: str, wanted: LogOptions
 ) -> tuple[str, list[str], Sequence[LoggedItem]]:
     """The metric that decides, those that could, and the items, of a task that asks for answers."""
-    metric, metrics = pick_metric(own, source, wanted, PREFERRED)
+    generated = not any(_options(row.raw["filtered_resps"], row.raw["arguments"]) for row in own)
+    own, metric, metrics = decide(own, source, wanted, PREFERRED, graded=generated)
     delimiter = str(table_in(results.of_task("configs")).get("target_delimiter", " "))
     picks = settle(own, metric, partial(_pick, metric=metric, delimiter=delimiter), source, wanted)
     return metric, metrics, of_letters([_item(row, metric, pick) for row, pick in zip(own, picks)], source, wanted)
@@ -283,7 +284,9 @@ def _item(row: LogRow, metric: str, pick: Pick | None) -> LoggedItem:
         "request": digest(arguments),  # options, and the settings of generation
     }
     prompt = texts[0] if texts else ""
-    item = LoggedItem(row.id, row.value(metric), hashes, str(prompt), (target,), messages=messages_in(prompt))
+    item = LoggedItem(
+        row.id, row.value(metric), hashes, str(prompt), (target,), messages=messages_in(prompt), score=row.score
+    )
     if pick is not None and pick.right:
         return with_options(item, pick)
     if any(isinstance(one[-1], str) for one in arguments if len(one) > 1):

@@ -1,6 +1,6 @@
 """A per-item log in one form for all tools: an item a row, with hashes of its prompt, options and right answer.
 
-A reader of one tool finds the rows; `by_id` and `pick_metric` validate them. An item that cannot be compared stays, as
+A reader of one tool finds the rows; `by_id` and `metric.decide` validate them. An item that cannot be compared stays, as
 one that was not scored. Knows nothing of any tool's files.
 """
 
@@ -63,12 +63,14 @@ class LogRow:
         where: Its place in the file, such as "line 3".
         metrics: Value of each metric.
         raw: The whole row.
+        score: The number in [0, 1] that decides, where it is graded; NaN where right and wrong is all there is.
     """
 
     id: str
     where: str
     metrics: Mapping[str, Any]
     raw: Any
+    score: float = math.nan
 
     def value(self, metric: str) -> float:
         """A metric as a number, NaN where it is missing, infinite where it is not a number."""
@@ -92,6 +94,7 @@ class LoggedItem:
         fact: What it asks, shared by the items that ask the same in another form, "" if unknown.
         messages: The conversation that was asked, none where it was a text.
         bits_per_byte: Of a document, NaN of all else; the prompt is its text then.
+        score: A graded number in [0, 1], NaN where there is none.
         further: The answers in each further prompt of the log's `variants`, None where it was not asked in it.
     """
 
@@ -112,6 +115,7 @@ class LoggedItem:
     fact: str = ""
     messages: tuple[Mapping[str, Any], ...] = ()
     bits_per_byte: float = math.nan
+    score: float = math.nan
     further: tuple[LoggedItem | None, ...] = ()
 
     @property
@@ -136,7 +140,7 @@ class LoggedItem:
     def unscored(self) -> LoggedItem:
         """The same question without an answer."""
         none: dict[str, Any] = {"choice": -1, "scores": (), "outcome": None, "prediction": None, "text": None}
-        none |= {"bits_per_byte": math.nan}
+        none |= {"bits_per_byte": math.nan, "score": math.nan}
         return replace(self, correct=math.nan, further=(None,) * len(self.further), **none)
 
 
@@ -178,11 +182,12 @@ class Log:
 
     def snapshot(self, *, step: int = 0, fingerprint: str = "") -> Snapshot:
         """The answers at a step; of logs no `fingerprint` of a probe is known, and `match` decides what compares."""
+        texts = any(item.kind == Text.kind for item in self.items)  # then those that were not measured are, too
         columns: dict[str, Any] = {
             name: [getattr(item, name) for item in self.items]
             for name in (
                 *("correct", "choice", "margin", "prediction", "text", "scores", "answer"),
-                *("category", "cluster", "fact", "kind", "bits_per_byte"),
+                *("category", "cluster", "fact", "score", "bits_per_byte"),
             )
         }
         return Snapshot(
@@ -192,7 +197,8 @@ class Log:
             ids=np.array([item.id for item in self.items], object),
             outcome=[_outcome(item) for item in self.items],
             n_choices=np.array([len(item.options) or np.inf for item in self.items], float),
-            ability=[Text.kind if item.kind == Text.kind else "" for item in self.items],
+            kind=[Text.kind if texts else item.kind for item in self.items],
+            ability=[Text.kind if texts else _ability(item, self.probe) for item in self.items],
             metadata={**self.how, "log": self.source, "few_shot": self.few_shot},
             further=tuple(
                 _answers(name, [item.further[place] for item in self.items])
@@ -217,6 +223,13 @@ def _answers(variant: str, items: Sequence[LoggedItem | None]) -> Answers:
         prediction=[None if item is None else item.prediction for item in items],
         asked=[item is not None for item in items],
     )
+
+
+def _ability(item: LoggedItem, task: str) -> str:
+    """What an item is about, as `ability_of` says of a probe's items."""
+    if item.options or item.fact:
+        return "knowledge"
+    return "behaviour" if "ifeval" in task.lower() else "task"
 
 
 def _outcome(item: LoggedItem) -> str | None:
@@ -272,41 +285,6 @@ def by_id(rows: Sequence[LogRow], source: str, wanted: LogOptions) -> list[LogRo
         wanted.note(f"{problem}; left out")
     unique = {row.id: row if count[row.id] == 1 else replace(row, metrics={}) for row in rows}
     return list(unique.values())
-
-
-def pick_metric(
-    rows: Sequence[LogRow], source: str, wanted: LogOptions, preferred: Sequence[str] = ()
-) -> tuple[str, list[str]]:
-    """The metric that decides right and wrong, and all that could: those that are 0 or 1 for every item.
-
-    It is the user's choice, else the first of `preferred`, else the only one.
-
-    Raises:
-        ValueError: If there is none, or several and none is preferred, or the user's choice is not 0 or 1.
-    """
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    values = {name: np.array([row.value(name) for row in rows]) for name in names}
-    odd = {name: ~np.isnan(column) & ~np.isin(column, (0.0, 1.0)) for name, column in values.items()}
-    usable = [name for name in names if not odd[name].any() and not np.isnan(values[name]).all()]
-    shown = listed(usable)
-    if wanted.metric in names and wanted.metric not in usable:
-        row = rows[int(odd[wanted.metric].argmax())]
-        raise ValueError(
-            f"{source}, {row.where}: metric {quoted(wanted.metric)} is {quoted(row.metrics.get(wanted.metric))}, not 0 "
-            f"or 1, so it does not tell right from wrong; metrics of 0 or 1 are {shown}"
-        )
-    if not usable:
-        has = listed(names)
-        raise ValueError(
-            f"{source}: no metric is 0 or 1 for all items, so none tells right from wrong; its metrics are {has}"
-        )
-    chosen = next((name for name in (wanted.metric, *preferred) if name in usable), None)
-    if chosen is None and len(usable) > 1:
-        missing = f" has no metric {quoted(wanted.metric)}, and" if wanted.metric is not None else ":"
-        raise ValueError(
-            f"{source}{missing} {len(usable)} metrics could decide what is right: {shown}; choose one: --metric"
-        )
-    return chosen or usable[0], usable
 
 
 def merge(group: str, logs: Sequence[Log], source: str) -> Log:

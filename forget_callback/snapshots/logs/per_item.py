@@ -24,11 +24,12 @@ from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.logs.conversations import messages_in
 from forget_callback.snapshots.logs.files import Record, columns_of, read_text, records, stem_of, suffix_of
 from forget_callback.snapshots.logs.log import Log, LoggedItem, LogOptions, LogRow, by_id, digest
+from forget_callback.snapshots.logs.metric import right, say_threshold
 from forget_callback.snapshots.logs.options import of_letters
 
 DECIDES = ("correct", "score")
 SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
-THRESHOLD = 0.5
+_BINARY = ("correct", "acc")  # right and wrong, as far as there is no number between
 _COLUMNS = (
     *("id", *DECIDES, "category", "cluster", "fact", "choice", "answer", "k"),
     *("variant", "prompt", "messages", "prediction", "outcome"),
@@ -117,9 +118,12 @@ def _by_variant(
 ) -> tuple[list[str], list[list[LogRow]]]:
     """The names of the prompts, in the order of the file, and the rows of each with unique ids."""
     parts: dict[str, list[LogRow]] = {}
-    for row, score in zip(rows, _scores(rows, metric, source, wanted)):
+    values = [_score(row, metric, source) for row in rows]
+    say_threshold(values, metric, source, wanted)
+    for row, value, score in zip(rows, values, _graded(rows, metric, values, source)):
         own = parts.setdefault(_text(row.raw.get("variant")), [])
-        own.append(LogRow(_id(row, source), row.where, {metric: score}, row.raw))
+        decided = {metric: None if value is None else right(value)}
+        own.append(LogRow(_id(row, source), row.where, decided, row.raw, math.nan if score is None else score))
     names = {name: f"{source}, variant {quoted(name)}" if len(parts) > 1 else source for name in parts}
     return list(parts), [by_id(own, names[name], wanted) for name, own in parts.items()]
 
@@ -186,20 +190,12 @@ def _number_or_text(value: Any) -> str:
     return re.sub(r"^(-?\d+)\.0$", r"\1", _text(value))
 
 
-def _scores(rows: Iterable[Record], metric: str, source: str, wanted: LogOptions) -> list[float | None]:
-    """The column as right (1), wrong (0) and not scored (None).
-
-    Raises:
-        ValueError: If a value is no number from 0 to 1.
-    """
-    values = [_score(row, metric, source) for row in rows]
-    shares = [value for value in values if value is not None and 0 < value < 1]
-    if shares:
-        wanted.note(
-            f"{source}: {quoted(metric)} is neither 0 nor 1 in {len(shares)} of {len(values)} rows, such as "
-            f"{shares[0]:g}; {THRESHOLD:g} or more is taken as right"
-        )
-    return [None if value is None else float(value >= THRESHOLD) for value in values]
+def _graded(rows: Sequence[Record], metric: str, values: Sequence[float | None], source: str) -> Sequence[float | None]:
+    """The scores beside right and wrong: of the column `score`, or of the one that decides where that is a number."""
+    if metric != "score" and any("score" in raw for _, raw in rows) and _could_decide(rows, "score", source):
+        return [_score(row, "score", source) for row in rows]
+    binary = metric in _BINARY and {0.0, 1.0, None}.issuperset(values)
+    return [None] * len(rows) if binary else values
 
 
 def _could_decide(rows: Iterable[Record], metric: str, source: str) -> bool:
@@ -277,6 +273,7 @@ def _item(row: LogRow, metric: str, source: str, options: int | None, *, indices
         category=_text(raw.get("category")),
         cluster=_text(raw.get("cluster")),
         fact=_text(raw.get("fact")),
+        score=row.score,
     )
 
 
