@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.metrics.intervals import holm
-from forget_callback.metrics.pairs import Flags, Ints
+from forget_callback.metrics.pairs import Flags, Ints, Pairs
 
 # By the number that stands for each in `Pairs`; "" is not known.
 ABILITIES = ("", "knowledge", "behaviour", "task", "text")
-_TASK, _TEXT = ABILITIES.index("task"), ABILITIES.index("text")
+_KNOWLEDGE, _TASK, _TEXT = map(ABILITIES.index, ("knowledge", "task", "text"))
 
 
 def ability_codes(ability: NDArray[np.object_], texts: Flags) -> Ints | None:
@@ -33,6 +33,18 @@ def rows_by_ability(codes: Ints | None) -> dict[str, Ints | slice]:
     if codes is None or len(there) == 1:
         return {ABILITIES[code]: slice(None) for code in there}
     return {ABILITIES[code]: np.flatnonzero(codes == code) for code in there}
+
+
+def is_text(pairs: Pairs) -> Flags:
+    """Which items are texts, ``(n_items,)``."""
+    found: Flags = np.zeros(len(pairs), bool) if pairs.ability is None else pairs.ability == _TEXT
+    return found
+
+
+def tells_of_knowledge(pairs: Pairs) -> Flags:
+    """The items that `knowledge_lost` may be of: those that ask for knowledge, if some do, else all but texts."""
+    asks: Flags = np.zeros(len(pairs), bool) if pairs.ability is None else pairs.ability == _KNOWLEDGE
+    return asks if asks.any() else ~is_text(pairs)
 
 
 def lost_in(p_values: Mapping[str, float], level: float) -> tuple[str, ...]:

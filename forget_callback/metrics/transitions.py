@@ -12,19 +12,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from forget_callback.metrics.abilities import ability_codes, rows_by_ability
+from forget_callback.metrics.abilities import ability_codes, is_text, rows_by_ability, tells_of_knowledge
 from forget_callback.metrics.estimates import Estimate, Scored, estimate_of, shares_of
 from forget_callback.metrics.graded import change_of
 from forget_callback.metrics.guessing import guess_persistence, nothing_forgotten
-from forget_callback.metrics.knowledge import knowledge_of
+from forget_callback.metrics.knowledge import knowledge_of, lost_by_item
 from forget_callback.metrics.names import INTERVALS, METRICS
 from forget_callback.metrics.numbers import Transitions, clip
-from forget_callback.metrics.pairs import Numbers, Pairs, mean, paired
+from forget_callback.metrics.pairs import Floats, Numbers, Pairs, mean, paired
 from forget_callback.metrics.recall import recall_of
 from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
-__all__ = ["INTERVALS", "METRICS", "Transitions", "compare", "compare_groups", "pairs_of", "transitions"]
+__all__ = [
+    "INTERVALS",
+    "METRICS",
+    "Transitions",
+    "compare",
+    "compare_groups",
+    "loss_by_item",
+    "pairs_of",
+    "transitions",
+]
 
 
 def compare(before: Snapshot, after: Snapshot) -> Transitions:
@@ -138,11 +147,8 @@ def _count(pairs: Pairs) -> Transitions:
     pairs = pairs.without_unasked()
     groups = rows_by_ability(pairs.ability)
     parts = {name: _count(pairs.take(rows)) for name, rows in groups.items()} if len(groups) > 1 else {}
-    no_texts = pairs
-    if "text" in groups:
-        rows = np.ones(len(pairs), bool)
-        rows[groups["text"]] = False
-        no_texts = pairs.take(rows)
+    knowing = tells_of_knowledge(pairs) if parts else ~is_text(pairs)
+    no_texts = pairs.take(~is_text(pairs)) if "text" in groups else pairs
     counted = no_texts if parts else pairs
     scored = counted.scored()
     in_all = scored if counted is pairs else pairs.scored()
@@ -160,7 +166,7 @@ def _count(pairs: Pairs) -> Transitions:
         forgetting_chance=_paper_chance(scored),
         forgetting_max=clip(mean(before - (1 - before) / (k - 1))) if len(no_texts) else float("nan"),
         backward_transfer_max=clip(mean(after - (1 - after) / (k - 1))) if len(no_texts) else float("nan"),
-        knowledge=knowledge_of(pairs.take(groups["knowledge"]) if "knowledge" in parts else no_texts),
+        knowledge=knowledge_of(pairs if knowing.all() else pairs.take(knowing)),
         recall=recall_of(counted),
         rates=_clustered_rates(scored),
         persistence=None if scored.choices is None else guess_persistence(scored),
@@ -171,6 +177,18 @@ def _count(pairs: Pairs) -> Transitions:
         bits=change_of(pairs.bits, pairs.cluster, bounded=False) if pairs.bits and "text" in groups else None,
         floor=pairs.floor if "text" in groups else float("nan"),
     )
+
+
+def loss_by_item(pairs: Pairs) -> Floats:
+    """Each item's part in what was lost, ``(n_items,)``: in `knowledge_lost`, of texts alone in the change of their bits.
+
+    NaN where an item does not enter, or was not measured both times.
+    """
+    if pairs.bits is not None and is_text(pairs).all():
+        return pairs.bits.after - pairs.bits.before
+    found, rows = np.full(len(pairs), np.nan), np.flatnonzero(tells_of_knowledge(pairs))
+    found[rows] = lost_by_item(pairs if len(rows) == len(pairs) else pairs.take(rows))
+    return found
 
 
 def _clustered_rates(scored: Pairs) -> dict[str, Estimate] | None:

@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 
 from forget_callback.metrics.collapse import collapse
 from forget_callback.metrics.diagnostics import Advice, advice
-from forget_callback.metrics.knowledge import lost_by_item
 from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.texts import noise_of
-from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, pairs_of
+from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, loss_by_item, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.series import OF_TEXT, OVER_TIME, STAGE, Floats, Series, flips
@@ -247,6 +246,8 @@ class History:
     def lost_scores(self, probe: str, category: str = "", *, unconfirmed: bool = False) -> NDArray[np.float32]:
         """Each item's part in `knowledge_lost`, ``(n_snapshots, n_items)``: a row's mean is the estimate, uncapped.
 
+        Of texts alone in the change of their bits per byte.
+
         NaN where an item does not enter the estimate, or was not scored both at the baseline and then.
 
         Args:
@@ -300,7 +301,7 @@ class History:
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             said = "" if name else collapse(series.baseline, now)
             rows.append(Row(*key, changed, over_time, self.stage, confirmed, said))
-        return _Look(series, lost_by_item(pairs).astype(np.float32), rows)
+        return _Look(series, loss_by_item(pairs).astype(np.float32), rows)
 
     def _new_series(self, snapshot: Snapshot) -> Series:
         base = self._begun.get(snapshot.probe)

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
+from forget_callback.metrics.abilities import tells_of_knowledge
 from forget_callback.metrics.knowledge import MIN_ITEMS, MOST, entering
 from forget_callback.metrics.pairs import Flags, Floats, Ints, Pairs, paired
 from forget_callback.metrics.transitions import Transitions, compare_groups, pairs_of
@@ -79,7 +80,9 @@ class Items:
 def items_of_baseline(baseline: Snapshot) -> Items:
     """What can be shown on the model of this snapshot, with the prompts that it was asked in."""
     pairs = pairs_of(baseline, baseline)
-    kept = entering(pairs) & ~np.isnan(pairs.before) & pairs.in_all_prompts.scored
+    kept = tells_of_knowledge(pairs)
+    kept[kept] = entering(pairs.take(kept))
+    kept &= ~np.isnan(pairs.before) & pairs.in_all_prompts.scored
     pairs = pairs.take(kept).without_unasked()
     known = _transitions(pairs).known_before if len(pairs) else nan
     prompts, k = pairs.in_all_prompts, pairs.n_choices
@@ -189,6 +192,8 @@ def start_lines(baseline: Sequence[Snapshot], rules: Sequence[StopRule] = ()) ->
         rules: Those on knowledge lost are judged by a loss well beyond their threshold, as in `rule_power`.
     """
     items = items_of_baseline(pool(baseline) if len(baseline) > 1 else baseline[0])
+    if not len(items):
+        return [f"{sum(map(len, baseline)):,} texts, compared by their bits per byte"]
     lines = [sentence(items, smallest_loss(items, n_runs=_AT_START))]
     for rule in rules:
         if why := hardly_found(rule, baseline, limit="its threshold", of="runs"):

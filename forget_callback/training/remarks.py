@@ -63,7 +63,9 @@ def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Se
         row = row_of.get(rule.target([snapshot.probe for snapshot in baseline]))
         if row is not None and rule.metric in INTERVALS and math.isnan(row.value(rule.metric)):
             why = "they are asked in one prompt or are of another kind; use a rule on knowledge_lost"
-            if rule.metric == "known_lost":
+            if row.transitions.ability == "text":
+                why = "texts have no right and wrong; use a rule on bits_per_byte_change or forgetting"
+            elif rule.metric == "known_lost":
                 why = "next to nothing of them is known at the baseline; ask easier items, or more of them"
             yield (
                 f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because "

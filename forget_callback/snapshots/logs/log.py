@@ -1,7 +1,7 @@
 """A per-item log in one form for all tools: an item a row, with hashes of its prompt, options and right answer.
 
-A reader of one tool finds the rows; `by_id` and `metric.decide` validate them. An item that cannot be compared stays, as
-one that was not scored. Knows nothing of any tool's files.
+A reader of one tool finds the rows; `by_id` and `metric.decide` validate them. An item that cannot be compared stays,
+as one that was not scored. Knows nothing of any tool's files.
 """
 
 from __future__ import annotations
