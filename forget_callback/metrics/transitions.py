@@ -180,7 +180,7 @@ def _count(pairs: Pairs) -> Transitions:
 
 
 def loss_by_item(pairs: Pairs) -> Floats:
-    """Each item's part in what was lost, ``(n_items,)``: in `knowledge_lost`, of texts alone in the change of their bits.
+    """Each item's part in `knowledge_lost`, or of texts alone in the change of their bits per byte, ``(n_items,)``.
 
     NaN where an item does not enter, or was not measured both times.
     """
