@@ -9,12 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from forget_callback.cli.app import IncludePath, app, say_spacing, with_include_path
+from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_include_path
 from forget_callback.cli.output import Format, print_json
+from forget_callback.metrics.texts import FLOOR
+from forget_callback.probes.items import Text
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.remote import require_model
-from forget_callback.runs import power
+from forget_callback.runs import power, text_power
 from forget_callback.snapshots.snapshot import Snapshot
 
 _PART = 200  # items that are scored to measure the time and what is known
@@ -24,7 +26,8 @@ _PART = 200  # items that are scored to measure the time and what is known
 def plan(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="Probe spec.")],
     detect: Annotated[
-        float | None, typer.Option(help="A loss, as a share of the items, such as 0.02: how many items find it.")
+        float | None,
+        typer.Option(help="A loss, a share of items or of documents bits per byte: how many find it."),
     ] = None,
     model: Annotated[
         str | None, typer.Option(help="Directory or hub id: measures what it knows and the time of an evaluation.")
@@ -44,6 +47,13 @@ def plan(
         require_model(model)
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
     say_spacing(probe)
+    answered = [item for item in probe.items if not isinstance(item, Text)]
+    if not answered:
+        _plan_documents(probe, detect, model, batch_tokens, format)
+        return
+    if len(answered) < len(probe):
+        note(f"probe {probe.name!r}: its {len(probe) - len(answered)} documents are left out; plan them by themselves")
+        probe = replace(probe, items=answered)
     items = power.items_of_probe(probe)
     n, seconds = len(items), None
     if model is not None:
@@ -74,6 +84,44 @@ def plan(
         print_json("plan", {**found, "headline": sentence})
     else:
         print("\n".join(_lines(found, sentence)))
+
+
+def _plan_documents(
+    probe: Probe, detect: float | None, model: str | None, batch_tokens: int | None, format: Format
+) -> None:
+    """What documents can show: the same numbers, with bits per byte in place of shares of items."""
+    n, seconds = len(probe), None if model is None else _measured(probe, model, batch_tokens)[1]
+    found: dict[str, Any] = {
+        "probe": probe.name,
+        "items": n,
+        "variants": 1,
+        "in_this_prompt": False,
+        "known": None,
+        "known_measured": False,
+        "power": text_power.POWER,
+        "smallest_loss": None,
+        "smallest_rise": text_power.smallest_rise(n),
+        "detect": detect,
+        "items_needed": None if detect is None else text_power.documents_needed(detect),
+        "detect_power": None if detect is None else text_power.share_found(detect, n),
+        "seconds": seconds,
+        "assumptions": {"spread": text_power.SPREAD},
+    }
+    sentence = text_power.sentence(n)
+    if format == "json":
+        print_json("plan", {**found, "headline": sentence})
+        return
+    print(f"{probe.name}: {sentence}")
+    print(f"assumed: the documents' changes have a standard deviation of {text_power.SPREAD:g} bits per byte")
+    if detect is not None and found["items_needed"] is None:
+        print(f"a rise of {detect:g} bits per byte is within the floor of {FLOOR:g}, so it is no loss")
+    elif detect is not None:
+        needed, power_of = found["items_needed"], 100 * found["detect_power"]
+        print(
+            f"a rise of {detect:g} bits per byte needs {needed:,} documents; {n:,} find it in {power_of:.0f}% of runs"
+        )
+    if seconds is not None:
+        print(f"an evaluation takes about {seconds['one']:.1f} s on this machine")
 
 
 def _measured(probe: Probe, model: str, batch_tokens: int | None) -> tuple[Snapshot, dict[str, float]]:

@@ -31,7 +31,7 @@ AGREEMENT = 0.3  # of the guesses are the same in all prompts: what they are on 
 PERSISTENCE = 0.6  # of the guesses training leaves as they are: .9 after light training, .3 after heavy
 HARDLY = 0.5  # below that share of runs a loss is rather missed than found
 N_RUNS = 120
-_AT_START = 24  # runs, when a training starts: a quarter of a second
+AT_START = 24  # runs, when a training starts: a quarter of a second
 _MOST_SIMULATED = 2000  # items; more count by the square root of their number
 _NEEDS = float(-ndtri(LEVEL))
 
@@ -184,26 +184,6 @@ def items_needed(items: Items, loss: float, *, power: float = POWER, n_runs: int
     return n
 
 
-def start_lines(baseline: Sequence[Snapshot], rules: Sequence[StopRule] = ()) -> list[str]:
-    """What to say before training: what all items together can show, and which rule can hardly fire.
-
-    Args:
-        baseline: A snapshot of each probe.
-        rules: Those on knowledge lost are judged by a loss well beyond their threshold, as in `rule_power`.
-    """
-    items = items_of_baseline(pool(baseline) if len(baseline) > 1 else baseline[0])
-    if not len(items):
-        return [f"{sum(map(len, baseline)):,} texts, compared by their bits per byte"]
-    lines = [sentence(items, smallest_loss(items, n_runs=_AT_START))]
-    for rule in rules:
-        if why := hardly_found(rule, baseline, limit="its threshold", of="runs"):
-            lines.append(
-                f"stop rule {rule.metric} > {rule.above:g} can hardly fire: {why}; add items, or raise the threshold "
-                "to what they can show"
-            )
-    return lines
-
-
 def sentence(items: Items, loss: float, *, n: int | None = None) -> str:
     """What so many items like these can show, in one line: a loss that `smallest_loss` found."""
     asked = {1: "one prompt", 2: "two variants"}.get(len(items.asked), f"up to {len(items.asked)} variants")
@@ -239,7 +219,7 @@ def hardly_found(rule: StopRule, baseline: Sequence[Snapshot], *, limit: str, of
     return f"these items find a loss of {what} in {percent(found, digits=0)} of {of}"
 
 
-def rule_power(rule: StopRule, baseline: Sequence[Snapshot], *, n_runs: int = _AT_START, seed: int = 0) -> float:
+def rule_power(rule: StopRule, baseline: Sequence[Snapshot], *, n_runs: int = AT_START, seed: int = 0) -> float:
     """Share of looks at which the rule's bound is above its threshold where one and a half times as much is lost.
 
     Of `known_lost`, one and a half times as much of what is known, at most all of it.

@@ -13,7 +13,7 @@ from forget_callback.runs.decisions import fired_so_far
 from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.item_changes import flips_line
-from forget_callback.runs.power import start_lines
+from forget_callback.runs.start_lines import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot

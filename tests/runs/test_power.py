@@ -17,8 +17,8 @@ from forget_callback.runs.power import (
     share_found,
     simulated,
     smallest_loss,
-    start_lines,
 )
+from forget_callback.runs.start_lines import start_lines
 from forget_callback.snapshots.answers import Answers
 
 OPTIONS = [" a", " b", " c", " d"]
