@@ -10,7 +10,7 @@ import unicodedata
 
 _MARKER = re.compile(r"^\s{0,12}(?:[-*•–+‣◦▪●]|\(?\d{1,3}[.)])\s+")
 _BULLET = re.compile(r"^\s{0,12}[-*•–+‣◦▪●]\s+\S")
-_NUMBERED = re.compile(r"^\W{0,12}?(\d{1,3})[.)]\s*(?=\S)")
+_NUMBERED = re.compile(r"^\W{0,12}?(\d{1,3})[.)][*_]{0,3}\s+\S")
 _FENCE = re.compile(r"^\s*(?:`{3,}|~{3,})\s*\w*\s*$")
 _STRAIGHT: dict[int, str] = {ord(c): '"' for c in "“”„‟"} | {ord(c): "'" for c in "’‘‚‛ʼ´"} | {ord("…"): "..."}
 _STRAIGHT |= dict.fromkeys(map(ord, "\xa0\u2007\u2009\u202f\u3000\t"), " ")
@@ -102,7 +102,7 @@ def _ends(before: str, stop: str, after: str) -> bool:
 
 def bullets(text: str) -> int:
     """Lines that begin with a bullet."""
-    return sum(_BULLET.match(line) is not None for line in text.splitlines())
+    return sum(_BULLET.match(line) is not None for line in text.splitlines() if _has_letter(line))
 
 
 def numbers(text: str) -> list[int]:
