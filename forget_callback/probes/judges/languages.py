@@ -70,13 +70,15 @@ _NAMES = {
     "CJK": "HAN",
     "FULLWIDTH": "LATIN",
 }
-_WEIGHT = {"HAN": 3, "KANA": 2, "HANGUL": 2}  # letters of another script that say as much
+_WEIGHT = {"HAN": 3, "KANA": 2, "HANGUL": 3}  # letters of another script that say as much
 _MOST = 0.6  # share of a text that must be in one writing system
 _LIKELIER = 3  # times as likely as any other language: in it
 _UNLIKELY = 10  # times less likely than another: not in it
 _FEW = 6  # letters, in one of several languages that share them: fewer tell nothing
 _SHORT = 4  # Chinese characters, without any kana, that may be Japanese as well
 _NO_WORDS = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+|(?<!\S)\S{1,64}@\S{1,200}|</?\w+>", re.DOTALL)
+
+_IN_BRACKETS = re.compile(r"[(（][^()（）]{1,400}[)）]")
 
 
 def language_code(code: object) -> str:
@@ -99,14 +101,17 @@ def language_code(code: object) -> str:
 def is_in(text: str, code: str) -> bool | None:
     """Whether most of a text is in a language; None where that cannot be told, as of a name or a number.
 
-    Code, addresses and tags are no part of it.
+    Code, addresses, tags and what is added in brackets, such as how Japanese is pronounced, are no part of it.
 
     >>> is_in("Ich hätte gern ein Glas Wasser.", "de"), is_in("Ich hätte gern ein Glas Wasser.", "en")
     (True, False)
     >>> is_in("Paris!", "fr") is None, is_in("42", "fr") is None
     (True, True)
     """
-    counts = _scripts(_NO_WORDS.sub(" ", text))
+    text = _NO_WORDS.sub(" ", text)
+    own = _IN_BRACKETS.sub(" ", text)
+    text = own if _scripts(own) else text
+    counts = _scripts(text)
     script = _most(counts)
     if script is None:
         return None
@@ -117,14 +122,14 @@ def is_in(text: str, code: str) -> bool | None:
         return None
     if script not in _SCRIPTS[code]:
         return False
-    return _by_model(_NO_WORDS.sub(" ", text), script, code) if shared else True
+    return _by_model(text, script, code) if shared else True
 
 
 def _scripts(text: str) -> Counter[str]:
     """Letters by writing system, of those that are known here."""
     counts: Counter[str] = Counter()
     for letter in unicodedata.normalize("NFC", text):
-        if letter.isalpha():
+        if letter.isalpha() or unicodedata.category(letter)[0] == "M":  # the vowels of Hindi
             name = unicodedata.name(letter, "").split(" ")[0]
             counts[_NAMES.get(name, name)] += 1
     return Counter({script: n for script, n in counts.items() if script in _LANGUAGES})
