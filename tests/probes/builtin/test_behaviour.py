@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_nothing_and_the_question_itself_are_no_answers(probe):
         echo = judge_all([(item, question_of(item), True) for item in short])
         share = sum(one.outcome == "correct" for one in echo.judgements) / len(items)
         assert share <= (0.26 if ability == "tools" else 0.1), (ability, share)
+
+
+def test_code_is_there_where_it_may_run_and_its_examples_pass():
+    probe = load_probe("builtin:behaviour?run_code=true")
+    assert list(dict.fromkeys(item.category for item in probe.items)) == list(ABILITIES)
+    code = [item for item in probe.items if item.category == "code"]
+    assert 140 <= len(code) <= 170
+    today = code[date.today().toordinal() % 12 :: 12]  # each takes two processes
+    texts = [(item, f"Here you are:\n```python\n{item.answer[0]}\n```", True) for item in today]
+    assert {one.outcome for one in judge_all(texts, run_code=True).judgements} == {"correct"}
+    assert {
+        one.outcome
+        for one in judge_all([(item, "def f():\n    pass", True) for item in today[:3]], run_code=True).judgements
+    } <= {"wrong", "unparsed"}
 
 
 def test_whoever_refuses_all_fails_every_harmless_request():
