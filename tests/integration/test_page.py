@@ -630,3 +630,41 @@ def test_ten_thousand_items_and_fifty_checkpoints_open_at_once(browser, tmp_path
     until(page, "document.querySelector('#item-count').textContent.includes(' of ')")
     found = sum("Question" in item.prompt and "999" in item.prompt for item in probe.items)
     assert page.locator("#item-count").inner_text() == f"{found} of 10,000 items"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_conversation_is_read_turn_by_turn(show, tmp_path, scheme):
+    call = {"function": {"name": "look", "arguments": {"at": HOSTILE}}}
+    talk = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": f"Look.\n{HOSTILE}"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "content": ""},
+    ]
+    tool = {"type": "function", "function": {"name": "look", "description": HOSTILE}}
+    items = [
+        Generation(f"g{i}", messages=[*talk, {"role": "user", "content": f"{i}?"}], tools=[tool], answer="no")
+        for i in range(12)
+    ]
+    make_run(tmp_path / "run", [Probe("talks", items)])
+    page = show(write_report(tmp_path / "run", tmp_path / "page.html"), color_scheme=scheme)
+    page.locator("tr[data-item='g3']").click()
+    turns = page.locator("#detail .turn")
+    assert turns.locator("h4").all_inner_texts() == ["system", "user", "assistant", "tool", "user"]
+    texts = turns.locator("pre").all_inner_texts()
+    assert texts == [
+        "Be brief.",
+        f"Look.\n{HOSTILE}",
+        f"look({json.dumps(call['function']['arguments'])})",
+        "(empty)",
+        "3?",
+    ]
+    page.locator("#detail .tools summary").click()
+    assert json.loads(page.locator("#detail .tools pre").inner_text()) == tool
+    assert page.evaluate("window.ran") is None
+    for turn in range(5):  # every word stands out from what is behind it
+        ink, paper = page.evaluate(
+            f"""(() => {{ const pre = document.querySelectorAll('#detail .turn')[{turn}].querySelector('pre');
+            const style = getComputedStyle(pre); return [style.color, style.backgroundColor]; }})()"""
+        )
+        assert ink != paper
