@@ -99,6 +99,10 @@ def test_an_accelerate_loop_on_two_processes(model, tmp_path):
 SHORT = {
     "own_loop.py": (["MODEL", "--steps", "5"], ["forget/history.parquet"]),
     "first_steps.py": (["MODEL", "--steps", "5"], ["forget/report.html"]),
+    "abilities.py": (
+        ["MODEL", "--steps", "2", "--facts", "8", "--behaviour", "5", "--text", "4"],
+        ["forget/snapshots/behaviour", "forget/snapshots/text", "forget/report.html"],
+    ),
     "grpo.py": (["MODEL", "--steps", "2"], ["forget/history.parquet"]),
     "early_stop.py": (["MODEL", "--above", "0.01"], []),
     "own_probe.py": (["MODEL"], ["mine.jsonl", "snapshot.parquet"]),

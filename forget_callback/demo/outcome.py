@@ -20,8 +20,9 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.variants import QUESTION
 from forget_callback.report.fitted import plain_table
-from forget_callback.report.terminal import lost_cell
-from forget_callback.runs.formatting import percent
+from forget_callback.report.terminal import changes_table, lost_cell
+from forget_callback.runs.abilities import is_mixed
+from forget_callback.runs.formatting import bits, bits_change, percent
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import Row
 from forget_callback.runs.next_command import next_command
@@ -44,16 +45,22 @@ def show(config: DemoConfig, callback: ForgetCallback, trainer: Any, samples: Sa
     results.print()
     count = trainer.state.max_steps * trainer.args.per_device_train_batch_size
     line(f"{config.method.upper()} on {trained_on(config, samples, count)}", "bold")
-    for row in monitor.last_rows:
-        if not row.category and row.probe != "all":
-            said = headline(row)
-            for text in (said.sentence, *said.notes):
-                line(f"{row.probe}: {text}")
+    if is_mixed(monitor.last_rows):
+        results.print()
+        results.print(changes_table(monitor.last_rows, title="Before and after, what was lost first"))
+    else:
+        for row in monitor.last_rows:
+            if not row.category and row.probe != "all":
+                said = headline(row)
+                for text in (said.sentence, *said.notes):
+                    line(f"{row.probe}: {text}")
     store = Store(config.out)
     for probe in monitor.probes:
         rows = [row for row in monitor.rows if (row.probe, row.category) == (probe.name, "")]
         results.print()
         results.print(curve(rows, logged, metric, title=f"{probe.name} during training"))
+        if rows[-1].transitions.ability == "text":
+            continue
         steps = store.steps(probe.name)
         before, after = (store.read(probe.name, steps[i]) for i in (0, -1))
         for what, sides in (("lost", (before, after)), ("gained", (after, before))):
@@ -72,8 +79,9 @@ def trained_on(config: DemoConfig, samples: Samples, count: int) -> str:
 
 def curve(rows: Sequence[Row], logged: Sequence[tuple[int, float]], metric: str, *, title: str) -> Table:
     """The task beside what was lost, a line an evaluation; the loss is the mean since the evaluation before."""
-    table = plain_table(title)
-    for name in ("samples", metric, "accuracy", "1→0", "0→1", "lost"):
+    table, text = plain_table(title), rows[0].transitions.ability == "text"
+    names = ("bits per byte", "worse", "better", "change") if text else ("accuracy", "1→0", "0→1", "lost")
+    for name in ("samples", metric, *names):
         table.add_column(name, justify="right", no_wrap=True)
     before = -1
     for row in rows:
@@ -82,10 +90,10 @@ def curve(rows: Sequence[Row], logged: Sequence[tuple[int, float]], metric: str,
         table.add_row(
             f"{row.samples_seen:,.0f}",
             f"{np.mean(own):.2f}" if own else "",
-            percent(t.accuracy_after),
+            bits(row.value("bits_per_byte_after")) if text else percent(t.accuracy_after),
             percent(t.forgetting),
             percent(t.backward_transfer),
-            lost_cell(row) if row.confirmed and row.step else "",
+            "" if not row.confirmed or not row.step else bits_change(row) if text else lost_cell(row),
         )
     return table
 

@@ -17,14 +17,18 @@ from huggingface_hub import EvalResult
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.quoting import code, markdown, printable
+from forget_callback.report.abilities_table import abilities_markdown
 from forget_callback.report.badge import Badge, badge
 from forget_callback.report.run import Run
 from forget_callback.report.terminal import is_few, legend, lost_cell, marks_of
-from forget_callback.runs.comparison import without_texts
+from forget_callback.runs.abilities import is_mixed
+from forget_callback.runs.comparison import overall, without_texts
 from forget_callback.runs.formatting import estimate, percent, share, span
 from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import Row
 from forget_callback.runs.run_at import open_run
+from forget_callback.runs.sentences import words_of
+from forget_callback.runs.side_by_side import LEGEND
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import short_name
 from forget_callback.tools.card_commands import HOME, reproduce, version_of
@@ -62,7 +66,7 @@ class Passport:
     @property
     def headlines(self) -> list[Headline]:
         """Of each probe, the worst first."""
-        return worst_first([headline(row) for row in self.whole])
+        return worst_first([headline(row, among=self.rows) for row in self.whole])
 
     @property
     def whole(self) -> list[Row]:
@@ -125,14 +129,15 @@ def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE, repo
         image: Where the badge is, as the card sees it.
         repo: Hub id of the model, "" where it is not known.
     """
-    marks = marks_of(found.rows)
+    marks, mixed = marks_of(found.rows), is_mixed(found.rows)
     few = [row for row in found.rows if row.category and is_few(row) and (row.probe, row.category) not in marks]
     every = [row for row in found.rows if row not in few]
     rows = [row for row in every if not row.category] if len(every) > _LONG_TABLE else every
-    table = _table(rows, marks)
-    if len(rows) < len(every):
+    table = abilities_markdown(found.rows) if mixed else _table(rows, marks)
+    if len(rows) < len(every) and not mixed:
         table += f"\n\n<details><summary>By category</summary>\n\n{_table(every, marks)}\n\n</details>"
-    notes = [f"*{markdown(line)}*" for line in (*_left_out(found, few), *legend(every, marks))]
+    said = (LEGEND,) if mixed else (*_left_out(found, few), *legend(every, marks))
+    notes = [f"*{markdown(line)}*" for line in said]
     data = f"Every item's result at every step, and the history: [dataset]({dataset})." if dataset else ""
     parts = [
         "## Forgetting: what training cost, and what it brought",
@@ -153,17 +158,20 @@ def section(found: Passport, *, dataset: str = "", image: str = BADGE_FILE, repo
 
 
 def _findings(found: Passport) -> list[str]:
-    """Each probe's sentence, the numbers behind it, and what stands beside it."""
+    """Each probe's sentence, the numbers behind it, and what stands beside it; of several abilities one sentence."""
     rows, parts = {row.probe: row for row in found.whole}, []
+    joint = len(overall(found.rows).transitions.abilities) > 1
+    if joint:
+        parts.append(f"**{markdown(headline(overall(found.rows), among=found.rows).sentence)}.**")
     for said in found.headlines:
         row = rows[said.probe]
         gained = row.value("knowledge_gained")
-        verb = "newly answered" if said.method == "exact" else "gained"
+        verb = words_of(row.transitions).new
         more = "" if math.isnan(gained) else f"; {verb} {estimate(row, 'knowledge_gained')}"
         lines = [markdown(said.detail + more), *map(markdown, said.notes)]
         if found.run.stage.number > 1 and not math.isnan(row.value("stage_knowledge_lost")):
             lines.append(f"in this stage alone {share(row, 'stage_knowledge_lost')} lost")
-        parts.append(f"**{markdown(said.probe)}: {markdown(said.sentence)}.**")
+        parts.append(f"{markdown(said.probe)}:" if joint else f"**{markdown(said.probe)}: {markdown(said.sentence)}.**")
         parts.append("\n".join(f"- {line}" for line in lines))
     return parts
 

@@ -128,20 +128,20 @@ function drawFlow() {
     replace($("#flow-counts"));
     return replace($("#flow-note"));
   }
-  const text = isText(probe);
-  replace($("#flow-chart"), text ? [] : flowPicture({ n, n11, n10, n01, n00 }));
+  const documents = isText(probe);
+  replace($("#flow-chart"), documents ? [] : flowPicture({ n, n11, n10, n01, n00 }));
   const has = probe.items !== null;
   const one = (value, text, colours, trajectories) =>
     el("button", { type: "button", disabled: !has, onclick: () => showItems({ trajectory: trajectories, category: chosen.flow }) },
       el("span", { class: "swatch", style: `background:${colours}` }), el("b", {}, `${percent(value / n)} `), text,
-      el("small", {}, `${plural(value, text ? "document" : "item")} of ${count(n)}`));
+      el("small", {}, `${plural(value, documents ? "document" : "item")} of ${count(n)}`));
   replace(
     $("#flow-counts"),
-    one(n11, text ? "about the same" : "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, text ? "got worse" : "forgetting (1→0)", FLOW.n10(), "1→0"),
-    one(n01, text ? "got better" : "backward transfer (0→1)", FLOW.n01(), "0→1"), text ? null : one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
+    one(n11, documents ? "about the same" : "stayed right (1→1)", FLOW.n11(), "1→1"), one(n10, documents ? "got worse" : "forgetting (1→0)", FLOW.n10(), "1→0"),
+    one(n01, documents ? "got better" : "backward transfer (0→1)", FLOW.n01(), "0→1"), documents ? null : one(n00, "stayed wrong (0→0)", FLOW.n00(), "0→0"),
   );
   const unscored = lastOf(series, "n_unscored") ?? 0;
-  replace($("#flow-note"), `${text ? "By more than the floor, from the baseline to the last checkpoint." : "Raw answers to the first prompt, lucky guesses included."}${unscored ? ` ${plural(unscored, "item")} ${unscored === 1 ? "was" : "were"} not scored at both checkpoints.` : ""}`);
+  replace($("#flow-note"), `${documents ? "By more than the floor, from the baseline to the last checkpoint." : "Raw answers to the first prompt, lucky guesses included."}${unscored ? ` ${plural(unscored, "item")} ${unscored === 1 ? "was" : "were"} not scored at both checkpoints.` : ""}`);
 }
 
 const FLOW = { n11: () => faded(colour("gained"), 0.35), n10: () => colour("lost"), n01: () => colour("gained"), n00: () => colour("line-strong") };
