@@ -17,7 +17,8 @@ from forget_callback.probes.remote import require_model
 from forget_callback.report.fitted import FittedTable
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.formatting import percent
-from forget_callback.runs.rechecked import ROWS, SUMMARY
+from forget_callback.runs.recheck_summary import beyond
+from forget_callback.runs.rechecked import ROWS, SUMMARY, told_apart
 from forget_callback.runs.run_at import open_run
 
 BASELINE = typer.Option(help="Model before training: directory or hub id; by default the one that the run names.")
@@ -54,6 +55,12 @@ def recheck(
     ask = Ask(at.step if step is None else step, tuple(probe or ()), category, limit)
     how: dict[str, Any] = {"model": model, "baseline": baseline, "tokenizer": tokenizer, "batch_tokens": batch_tokens}
     found = ask_again(at, ask, **how, progress=True, note=note)
+    page = at.store.path / "report.html"
+    if page.is_file():
+        from forget_callback.report.page import write_report
+
+        write_report([at.store], page)
+        note(f"the page shows it: {page}")
     files = {"summary": at.store.path / SUMMARY, "rows": at.store.path / ROWS}
     if format == "json":
         print_json("recheck", {**found, **files})
@@ -62,20 +69,20 @@ def recheck(
 
 
 def _show(found: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-    console, blocks = Console(), dict(found["probes"])
-    for name, block in blocks.items():
-        console.print(_table(name, block))
-    whole = [found["all"]] if len(blocks) > 1 else []
-    for block in (*blocks.values(), *whole):
+    console = Console()
+    blocks = [block for whole in found["probes"].values() for block in told_apart(whole)]
+    for block in blocks:
+        console.print(_table(block))
+    for block in blocks:
         console.print(printable(block["sentence"]), highlight=False, markup=False, soft_wrap=True)
     note(f"every question and answer is in {files['rows']}")
 
 
-def _table(name: str, block: Mapping[str, Any]) -> Any:
+def _table(block: Mapping[str, Any]) -> Any:
     """A row a help: how many of the lost items came right, beside what help alone explains."""
     columns = ("asked", "right", "never known", "by chance", "there", "baseline")
     table = FittedTable(
-        f"{printable(name)}: {block['lost']:,} lost items asked once more", ("help", *columns), drop=(4, 1)
+        f"{printable(block['name'])}: {block['lost']:,} lost items asked once more", ("help", *columns), drop=(4, 1)
     )
     rows = {**block["helps"], "any": {"label": "any help", **block["any"]}}
     for help, one in rows.items():
@@ -88,15 +95,7 @@ def _table(name: str, block: Mapping[str, Any]) -> Any:
             percent(one["right"]),
             percent(one["control"]),
             percent(one["chance"]) if one["chance"] > 0 else "-",
-            "" if help == AGAIN else _there(one),
+            "" if help == AGAIN else beyond(one),
             "-" if before is None else percent(before["before"]),
         )
     return table
-
-
-def _there(one: Mapping[str, Any]) -> str:
-    """What is above help alone, with its interval."""
-    low, high = one["there_low"], min(one["there_high"], 1.0)
-    if low != low:
-        return "not known"
-    return f"{percent(one['there'])} [{percent(low)[:-1]}, {percent(high)[:-1]}]"

@@ -64,11 +64,11 @@ class Peers:
         return list(found.values())
 
     def _near(self, item: Item) -> Iterator[Item]:
-        """Others of the category, those in the most similar words first; in the same words by lot."""
-        rng = random.Random(item.id)
-        others = [(rng.random(), one) for one in self._by_category.get(item.category, ()) if _is_other(item, one)]
-        text = question_of(item)
-        yield from (one for _, one in sorted(others, key=lambda pair: (-_shared(text, question_of(pair[1])), pair[0])))
+        """Others of the category: with the same tools, then in the most similar words first; else by lot."""
+        rng, text = random.Random(item.id), question_of(item)
+        others = [one for one in self._by_category.get(item.category, ()) if _is_other(item, one)]
+        keys = {one.id: (one.tools != item.tools, -_shared(text, question_of(one)), rng.random()) for one in others}
+        yield from sorted(others, key=lambda one: keys[one.id])
 
 
 def answer_of(item: Item) -> str:

@@ -30,6 +30,7 @@ from forget_callback.runs.data_scale import fit_data_scale
 from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
 from forget_callback.runs.history import COLUMNS, History, Row
 from forget_callback.runs.item_changes import flips
+from forget_callback.runs.next_command import next_command
 from forget_callback.runs.results import result_json
 from forget_callback.runs.side_by_side import groups_of_lines
 from forget_callback.runs.sides import Side
@@ -103,6 +104,7 @@ def _run(run: Run, name: str, samples_before: float) -> dict[str, Any]:
         "training": {"sentence": run.training.sentence, "described": run.training.described},
         "task": _task(run),
         "incomplete": run.incomplete,
+        "recheck": _recheck(run),
         "other_baseline": run.other_baseline,
         "steps": [row.step for row in whole],
         "axes": axes,
@@ -125,6 +127,18 @@ def _abilities(rows: Sequence[Row]) -> list[list[dict[str, Any]]]:
         [{"ability": one.ability, "probe": one.probe, "category": one.category, "cells": one.cells} for one in group]
         for group in groups_of_lines(rows)
     ]
+
+
+def _recheck(run: Run) -> dict[str, Any] | None:
+    """What the lost items answered with help; how to ask them so, where something was lost; else None."""
+    if run.recheck is not None:
+        return {"step": run.recheck.step, "sentences": run.recheck.sentences, "labels": run.recheck.labels, "how": ""}
+    last = [row for row in run.history.rows if row.step == run.steps[-1] and not row.category]
+    askable = [row for row in last if row.transitions.ability != "text" and row.transitions.n10]
+    if not askable or "source" in run.manifest:  # of logs there is no model
+        return None
+    how = next_command("recheck", run.path.parent)
+    return {"step": run.steps[-1], "sentences": [], "labels": {}, "how": how}
 
 
 def _task(run: Run) -> dict[str, Any]:

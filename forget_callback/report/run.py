@@ -9,6 +9,7 @@ from typing import TypeAlias
 from forget_callback.probes.probe import Probe
 from forget_callback.report.items import Paths
 from forget_callback.runs.history import History
+from forget_callback.runs.rechecked import Recheck, read_recheck
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
@@ -30,6 +31,7 @@ class Run:
         again: The model of the first step, scored once more; empty if it was not.
         training: What was trained.
         task: The task's own metrics as the trainer logged them.
+        recheck: What the lost items answered with help, None where they were not asked so.
         incomplete: In which ways the record is not that of a whole run, a sentence each.
 
     Raises:
@@ -52,6 +54,7 @@ class Run:
             run = named.store
         self.path, self.manifest, self.stage = run.path, run.manifest(), run.stage
         self.training, self.task, self.incomplete = run.training, run.task_curves(), run.incomplete()
+        self.recheck: Recheck | None = read_recheck(run)
         self.probes = run.probes() if probes is None else probes
         self.steps = run.steps(*(probe.name for probe in self.probes))
         if not self.steps:

@@ -15,10 +15,8 @@ from forget_callback.runs.files import write_text
 from forget_callback.runs.manifest import read_manifest, run_of
 
 # All that a record consists of. Without its manifest a folder is no run: that goes first, and comes back last.
-RECORD = (
-    *("manifest.json", "snapshots", "baseline", "again", "probes", "history.parquet", "task.parquet", "report.html"),
-    *("recheck.json", "recheck.parquet"),
-)
+MADE = ("report.html", "recheck.json", "recheck.parquet")  # of the last step
+RECORD = ("manifest.json", "snapshots", "baseline", "again", "probes", "history.parquet", "task.parquet", *MADE)
 _MOVES = ".moves.json"
 
 

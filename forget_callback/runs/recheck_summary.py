@@ -15,12 +15,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forget_callback.metrics.elicited import elicited, kept
-from forget_callback.probes.helps import HELPS, came_back
+from forget_callback.probes.helps import AGAIN, HELPS, came_back
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.rechecked import GONE, THERE
 
-Floats = NDArray[np.float64]
+_FORMS = {"open-ended": False, "with options": True}
 
 
 def summarize(rows: pd.DataFrame, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,36 +31,45 @@ def summarize(rows: pd.DataFrame, about: Mapping[str, Any]) -> dict[str, Any]:
         about: What they are of.
     """
     step, has_baseline = int(about["step"]), about["baseline"] is not None
-    blocks = {}
-    for name in about["probes"]:
+    blocks: dict[str, dict[str, Any]] = {}
+    for name in map(str, about["probes"]):
         own = rows[rows["probe"] == name]
-        if (own["group"] == "lost").any():
-            blocks[str(name)] = _block(own, str(name), step, has_baseline)
-    whole = _block(rows, "all", step, has_baseline) if blocks else None
-    if whole is not None:
-        del whole["items"]
+        lost = own[own["group"] == "lost"]
+        if not len(lost):
+            continue
+        items = _by_item(own, has_baseline)
+        blocks[name] = _block(own, items, name, step, has_baseline)
+        closed = dict(zip(items["id"], items["closed"]))
+        # What has options may be guessed every time, and comes back by another rule: told apart where there is both.
+        forms = {form: own[[closed[id] == is_closed for id in own["id"]]] for form, is_closed in _FORMS.items()}
+        forms = {form: part for form, part in forms.items() if (part["group"] == "lost").any()}
+        blocks[name]["forms"] = {
+            form: _block(part, items[items["closed"] == _FORMS[form]], f"{name}, {form}", step, has_baseline)
+            for form, part in forms.items()
+            if len(forms) > 1
+        }
+        was = {id: right for id, right, group in zip(items["id"], items["correct"], items["group"]) if group == "lost"}
+        blocks[name]["items"] = {id: THERE if right else GONE for id, right in was.items() if not math.isnan(right)}
+    whole = _block(rows, _by_item(rows, has_baseline), "all", step, has_baseline) if blocks else None
     return {"about": dict(about), "probes": blocks, "all": whole}
 
 
-def _block(rows: pd.DataFrame, name: str, step: int, has_baseline: bool) -> dict[str, Any]:
-    """One probe, or all of them."""
-    helps = {
-        help: {"label": label, **_compared(own, has_baseline)}
-        for help, label in HELPS.items()
-        if len(own := rows[rows["help"] == help])
-    }
-    items = _by_item(rows, has_baseline)
+def _block(rows: pd.DataFrame, items: pd.DataFrame, name: str, step: int, has_baseline: bool) -> dict[str, Any]:
+    """One probe, a form of its items, or all of them."""
     lost = items[items["group"] == "lost"]
-    was = dict(zip(lost["id"], lost["correct"]))
-    labels = {str(id): THERE if right == 1 else GONE for id, right in was.items() if not math.isnan(right)}
     block: dict[str, Any] = {
+        "name": name,
         "lost": len(lost),
         THERE: int((lost["correct"] == 1).sum()),
         GONE: int((lost["correct"] == 0).sum()),
         "any": _compared(items, has_baseline),
-        "helps": helps,
+        "helps": {
+            help: {"label": label, **_compared(own, has_baseline)}
+            for help, label in HELPS.items()
+            if len(own := rows[rows["help"] == help])
+        },
     }
-    return {**block, "sentence": _sentence(name, step, block), "items": labels}
+    return {**block, "sentence": _sentence(step, block)}
 
 
 def _by_item(rows: pd.DataFrame, has_baseline: bool) -> pd.DataFrame:
@@ -72,7 +81,9 @@ def _by_item(rows: pd.DataFrame, has_baseline: bool) -> pd.DataFrame:
         one["shown"] = min((n for n in shown.values() if n), default=0)
         one["closed"] = all(shown.values())
         for column in ("correct", *(["baseline_correct"] if has_baseline else [])):
-            right = {help: was == 1 for help, was in zip(own["help"], own[column]) if not math.isnan(was)}
+            # Without help the baseline model answers them all: what it gives with help is asked here.
+            counted = own if column == "correct" else own[own["help"] != AGAIN]
+            right = {help: was == 1 for help, was in zip(counted["help"], counted[column]) if not math.isnan(was)}
             one[column] = float(came_back(right, shown)) if right else math.nan
         found.append(one)
     return pd.DataFrame(found)
@@ -102,31 +113,34 @@ def _clusters(rows: pd.DataFrame) -> NDArray[Any]:
     return np.array(own, object).astype(str)
 
 
-def _sentence(name: str, step: int, block: Mapping[str, Any]) -> str:
+def _sentence(step: int, block: Mapping[str, Any]) -> str:
     """What a block says, and no more than it shows."""
     found, n = block["any"], block["lost"]
     said = (
-        f"{printable(name)}: of {n:,} lost {'item' if n == 1 else 'items'} at step {step}, {block[THERE]:,} came back "
-        f"with help and {block[GONE]:,} did not (gone, as far as these helps show)"
+        f"{printable(block['name'])}: of {n:,} lost {'item' if n == 1 else 'items'} at step {step}, "
+        f"{block[THERE]:,} came back with help and {block[GONE]:,} did not (gone, as far as these helps show)"
     )
+    before = found["baseline"]
+    if before is not None and before["n"]:
+        said += f", where the baseline model gives {percent(before['before'])} with the same help"
     if math.isnan(found["there"]):
         choice = block["helps"].get("choice")
         known = choice is not None and choice["there_low"] > 0
-        shown = f", but as a choice {_beyond(choice)} more come right than guesses" if known else ""
+        shown = f", but as a choice {beyond(choice)} more come right than guesses" if known else ""
         return f"{said}; none was never known, so what help alone brings back is not known{shown}"
-    by = f"of {found['control_n']:,} never known, {percent(found['control'])} come right with the same help"
-    if found["chance"] > found["control"] or not found["control_n"]:
-        by = (
-            f"{by}, and of guesses {percent(found['chance'])}"
-            if found["control_n"]
-            else (f"guesses come right in {percent(found['chance'])}")
-        )
+    alone = [f"of {found['control_n']:,} never known {percent(found['control'])} come right with it"]
+    if not found["control_n"] or found["chance"] > found["control"]:
+        alone.append(f"guesses may in up to {percent(found['chance'])}")
+    by = " and ".join(alone[0 if found["control_n"] else 1 :])
     if not found["there_low"] > 0:
         return f"{said}; {by}: this is not shown to be more than help alone gives"
-    return f"{said}; {by}: {_beyond(found)} of the lost are there, but not said, beyond what help alone gives"
+    return f"{said}; {by}: {beyond(found)} of the lost are there, but not said, beyond what help alone gives"
 
 
-def _beyond(found: Mapping[str, Any]) -> str:
-    """What is above help alone, with its interval."""
-    ends = [percent(min(found[end], 1.0)).removesuffix("%") for end in ("there_low", "there_high")]
-    return f"{percent(found['there'])} [{', '.join(ends)}]"
+def beyond(found: Mapping[str, Any]) -> str:
+    """What is above help alone, "40.7% [23.7, 54.2]", within what a share can be; no interval where none of it is."""
+    low, centre, high = (found[name] for name in ("there_low", "there", "there_high"))
+    if math.isnan(centre):
+        return "not known"
+    ends = [percent(min(max(end, 0.0), 1.0)).removesuffix("%") for end in (low, high)]
+    return percent(max(centre, 0.0)) + (f" [{', '.join(ends)}]" if high > 0 else "")

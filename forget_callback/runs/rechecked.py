@@ -90,7 +90,7 @@ class Recheck:
     Attributes:
         step: At which the items were lost.
         labels: By probe and id of each lost item that was asked, "gone" (it came back by no help) or "there".
-        sentences: For people, one a probe, and one of all where there are several.
+        sentences: For people, one a probe, or one for each form of its items.
         result: The whole summary.
     """
 
@@ -98,6 +98,11 @@ class Recheck:
     labels: Mapping[str, Mapping[str, str]]
     sentences: Sequence[str]
     result: Mapping[str, Any]
+
+
+def told_apart(block: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A probe's open-ended items and those with options, where it has both; else the probe."""
+    return list(block["forms"].values()) or [block]
 
 
 def read_recheck(run: Recorded) -> Recheck | None:
@@ -118,7 +123,7 @@ def read_recheck(run: Recorded) -> Recheck | None:
         same_probes = all(held.get(name) == fingerprint for name, fingerprint in about["probes"].items())
         if not (same_run and same_probes and about["step"] in run.steps(*about["probes"])):
             return None
-        sentences = [block["sentence"] for block in (*blocks.values(), *([found["all"]] if len(blocks) > 1 else []))]
+        sentences = [str(one["sentence"]) for block in blocks.values() for one in told_apart(block)]
         labels = {
             str(name): {str(id): str(label) for id, label in block["items"].items()} for name, block in blocks.items()
         }

@@ -8,6 +8,7 @@
     history.parquet                              the table
     task.parquet                                 the task's own metrics, as the trainer logged them
     report.html                                  the page, at the end of training
+    recheck.json, recheck.parquet                what was lost, asked once more with help
     set-aside/<n>/...                            what an earlier run left here, or a resumed one went back over
 
 A snapshot is never overwritten; answers to further prompts may be added to it. It says which run it is of, so that two
@@ -261,8 +262,8 @@ class Store(Recorded):
             return aside.set_aside(self.path)
         names = [folder.name for folder in (self.path / "snapshots").glob("*")]
         later = [self._file(name, step) for name in names for step in self.steps(name) if step > after]
-        # The page is of them too; the table is written anew with the next snapshot.
-        return aside.set_aside(self.path, [*map(self._relative, later), "report.html"]) if later else None
+        # What was made of them too; the table is written anew with the next snapshot.
+        return aside.set_aside(self.path, [*map(self._relative, later), *aside.MADE]) if later else None
 
     def take_back(self, run_id: str) -> bool:
         """Puts the record of a run that was set aside in its place again, and sets aside what is there instead."""

@@ -129,7 +129,12 @@ def _askable(probe: Probe, note: Callable[[str], object]) -> set[str]:
             f"probe {probe.name!r}: its {len(judged)} generated answers are judged by {quoted(probe.scorer)}, which is "
             "not available here, and are not asked again"
         )
-    return set(probe.ids) - texts - judged
+    code = {item.id for item in probe.items if isinstance(item, Generation) and item.match == "code"} - judged
+    if code:
+        note(
+            f"probe {probe.name!r}: its {len(code)} items of code are not asked again: what is written is not run here"
+        )
+    return set(probe.ids) - texts - judged - code
 
 
 def _lost(before: Snapshot, after: Snapshot) -> set[str]:

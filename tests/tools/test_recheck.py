@@ -225,5 +225,8 @@ def test_a_recheck_of_another_run_is_none_and_a_damaged_one_an_error(run, run_cl
         path.write_text(broken)
         with pytest.raises(ValueError, match=r"recheck\.json is damaged"):
             read_recheck(store)
+    path.write_text(text)
+    moved = store.set_aside(after=4)
+    assert read_recheck(store) is None and (moved / "recheck.json").exists(), "of a step that training went back over"
     (run / "forget" / "recheck.parquet").write_bytes(b"PAR1")
     assert read_rows(run / "forget") is None, "it can be made again"

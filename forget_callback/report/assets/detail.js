@@ -30,7 +30,7 @@ function detailBody(i) {
   const meta = [items.category_names[items.category[i]], items.kinds[i].replace("_", " "), items.match[i] ? `match: ${items.match[i]}` : null].filter(Boolean);
   if (items.kinds[i] === "text") return textBody(i, probe, items, path, trajectory);
   const parts = [
-    el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), meta.map((text) => el("span", {}, text))),
+    el("p", { class: "detail-meta" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), recheckMark(probe, i), meta.map((text) => el("span", {}, text))),
     ...detailAsked(items, i),
   ];
   if (items.choices[i]) {

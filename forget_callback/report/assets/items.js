@@ -51,6 +51,17 @@ function variantsOf(packed) {
   };
 }
 
+/** What a lost item is called after it was asked again with help, "" where it was not. */
+const RECHECKED = { gone: "gone", there: "there, but not said" };
+const MARKS = [...VARIANTS, ...Object.values(RECHECKED)];
+const rechecked = (probe, i) => RECHECKED[theRun().recheck?.labels[probe.name]?.[itemsOf(probe).ids[i]]] ?? "";
+
+/** The mark of that, for people. */
+function recheckMark(probe, i) {
+  const text = rechecked(probe, i);
+  return text ? el("small", { class: "asked recheck", title: `asked again with help, at step ${theRun().recheck.step}` }, text) : null;
+}
+
 /** What the variants say of an item: lost in all of them, in the first prompt alone, or neither. */
 function inVariants(path, i) {
   if (!path.variants || path.variants.asked[i] < 2) return "";
@@ -98,9 +109,9 @@ function filtered() {
   const words = chosen.search.toLowerCase().split(/\s+/).filter(Boolean);
   const hay = words.length ? haystack(items, path) : null;
   const place = chosen.category === "" ? -1 : items.category_names.indexOf(chosen.category);
-  const variants = VARIANTS.includes(chosen.trajectory) ? chosen.trajectory : null;
-  const wanted = chosen.trajectory && !variants ? new Set((TRANSITIONS[chosen.trajectory] ?? [chosen.trajectory]).map((name) => report.trajectories.indexOf(name))) : null;
-  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.trajectory[i])) && (!variants || inVariants(path, i) === variants) && (!hay || words.every((word) => hay[i].includes(word))));
+  const marked = MARKS.includes(chosen.trajectory) ? chosen.trajectory : null;
+  const wanted = chosen.trajectory && !marked ? new Set((TRANSITIONS[chosen.trajectory] ?? [chosen.trajectory]).map((name) => report.trajectories.indexOf(name))) : null;
+  return path.order.filter((i) => (place < 0 || items.category[i] === place) && (!wanted || wanted.has(path.trajectory[i])) && (!marked || inVariants(path, i) === marked || rechecked(probe, i) === marked) && (!hay || words.every((word) => hay[i].includes(word))));
 }
 
 let shown = new Uint32Array();
@@ -125,13 +136,16 @@ function itemFilters() {
   const tally = new Map(report.trajectories.map((name) => [name, 0]));
   for (const code of path.trajectory) tally.set(report.trajectories[code], tally.get(report.trajectories[code]) + 1);
   const trajectories = [...tally].filter(([, n]) => n).map(([name, n]) => [name, `${trajectoryText(name)} (${count(n)})`]);
+  const counted = (entries) => entries.map(([name, n]) => [name, `${name} (${count(n)})`]);
   const flows = Object.entries(TRANSITIONS).map(([name, parts]) => [name, `${name} (${count(parts.reduce((sum, part) => sum + tally.get(part), 0))})`]);
-  const both = VARIANTS.map((name) => [name, path.trajectory.reduce((sum, _, i) => sum + (inVariants(path, i) === name), 0)]).filter(([, n]) => n);
-  if (chosen.trajectory && !tally.get(chosen.trajectory) && !TRANSITIONS[chosen.trajectory] && !both.some(([name]) => name === chosen.trajectory)) chosen.trajectory = "";
+  const countOf = (mark) => (name) => [name, path.trajectory.reduce((sum, _, i) => sum + (mark(i) === name), 0)];
+  const both = VARIANTS.map(countOf((i) => inVariants(path, i))).filter(([, n]) => n);
+  const again = Object.values(RECHECKED).map(countOf((i) => rechecked(probe, i))).filter(([, n]) => n);
+  if (chosen.trajectory && !tally.get(chosen.trajectory) && !TRANSITIONS[chosen.trajectory] && ![...both, ...again].some(([name]) => name === chosen.trajectory)) chosen.trajectory = "";
   replace(
     $("#item-filters"), search,
     names.length ? select("Category", [["", [["", "all categories"], ...names.map((name) => [name, name])]]], chosen.category, change("category"), { hideLabel: true }) : null,
-    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Prompt variants", both.map(([name, n]) => [name, `${name} (${count(n)})`])], ["Baseline → last checkpoint", flows]].filter(([, entries]) => entries.length), chosen.trajectory, change("trajectory"), { hideLabel: true }),
+    select("Trajectory", [["", [["", "all trajectories"]]], ["Trajectory", trajectories], ["Prompt variants", counted(both)], ["Asked again with help", counted(again)], ["Baseline → last checkpoint", flows]].filter(([, entries]) => entries.length), chosen.trajectory, change("trajectory"), { hideLabel: true }),
     el("button", { type: "button", id: "item-clear", onclick: () => showItems({}, { scroll: false }) }, "Clear"),
   );
 }
@@ -212,7 +226,7 @@ function drawItemTable() {
       ...(items.kinds[i] === "text" ? [el("td", { class: "half", "data-label": "before" }, decimal(bitsAt(path, i, 0), 3)), el("td", { class: "half", "data-label": "now" }, decimal(bitsAt(path, i, path.columns - 1), 3))] : [
         el("td", { class: "half", "data-label": "right answer" }, rightAnswer(items, i)),
         el("td", { class: "half", "data-label": "answer now" }, givenAnswer(items, path, i, path.begin[i + 1] - 1), path.why[i] ? el("small", { class: "asked why" }, path.why[i]) : null)]),
-      el("td", { class: "became" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i)),
+      el("td", { class: "became" }, el("span", { class: `trajectory ${trajectory.replace(/ /g, "-")}` }, trajectoryText(trajectory)), variantCount(path, i), recheckMark(probe, i)),
       el("td", { class: "n hide", title: lost < 0 ? null : columns[lost] }, lost < 0 ? "–" : whenShort(run, lost)),
       el("td", { class: "n hide" }, items.kinds[i] === "text" ? changeText(riseOf(path, i)) : decimal(marginAt(path, i, path.columns - 1))));
   });
