@@ -12,15 +12,18 @@ from forget_callback.cli.app import IncludePath, app, note, say_spacing, with_in
 from forget_callback.cli.output import Format, print_json
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
+from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import require_model
 from forget_callback.report.terminal import snapshot_line
 from forget_callback.runs.comparison import compare_checkpoints, rows_result
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.results import snapshot_result
+from forget_callback.runs.run_at import RunAt, open_run
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.served.client import Server, is_address
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -38,7 +41,12 @@ def snapshot(
     probe: Annotated[list[str], typer.Option(help="Probe spec; repeat for several.")],
     out: Annotated[Path, typer.Option(help="Run directory to write.")],
     step: Annotated[int | None, typer.Option(min=0, help="Step of a single model; by default its own, or 0.")] = None,
-    baseline: Annotated[str | None, typer.Option(help="Of checkpoints: the model before training, step 0.")] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            help="The model before training, step 0; of one model also a RUN, to give its KL divergence from that."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
     tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
@@ -66,6 +74,12 @@ def snapshot(
     from forget_callback.tools.checkpoints import find_checkpoints
 
     checkpoints = find_checkpoints(models)
+    before = None if baseline is None or not _is_run(baseline) else open_run(baseline)
+    if before is not None and len(checkpoints) > 1:
+        raise ValueError(
+            f"--baseline {quoted(baseline)} is a RUN, which goes with one model; give the model before training"
+        )
+    baseline = None if before is not None else baseline
     for model in [*(one.model for one in checkpoints), *filter(None, (baseline, tokenizer))]:
         require_model(model)
     if step is not None and (len(checkpoints) > 1 or baseline is not None):
@@ -77,7 +91,7 @@ def snapshot(
             steps = [*([0] if baseline else []), *(one.step or 0 for one in checkpoints)]
         else:
             steps = [(checkpoints[0].step or 0) if step is None else step]
-            _score_one(scorer, checkpoints[0], store, steps[0])
+            _score_one(scorer, checkpoints[0], store, steps[0], before)
         if rank() == 0:
             _ended(store, probes, steps, format)
 
@@ -111,11 +125,31 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
         _keep(store, [score_served(server, probe, loaded, progress=True).at(step)])
 
 
-def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int) -> None:
-    from forget_callback.scoring.distributed import on_main
+def _is_run(name: str) -> bool:
+    """Whether a baseline is a RUN or RUN@STEP, and no model: a training keeps both in one directory."""
+    path = Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
+    return Store(path).exists and not (path / "config.json").is_file()
 
-    on_main(lambda: _begin(store, scorer.probes, step, checkpoint.model))
-    taken, _ = scorer.score(checkpoint)
+
+def _score_one(
+    scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int, before: RunAt | None
+) -> None:
+    """Scores one model; the first of a directory, without another baseline, is what later ones are compared with."""
+    from forget_callback.scoring.distributed import on_main
+    from forget_callback.training.record import keep_references
+
+    def known() -> dict[str, Reference] | None:
+        run = RunAt(store, None) if before is None and store.exists else before
+        measured = [probe for probe in scorer.probes if run is not None and run.store.steps(probe.name)]
+        found = run.references(measured) if run is not None and (measured or before is not None) else None
+        _begin(store, scorer.probes, step, checkpoint.model)
+        return found
+
+    references = on_main(known)
+    scorer.references.update(references or {})
+    taken, _ = scorer.score(checkpoint, keep=references is None)
+    if references is None:
+        on_main(lambda: keep_references(store, scorer.references.values()))
     samples, tokens = checkpoint.samples_seen, checkpoint.tokens_seen
     taken = [one.at(step, samples_seen=samples, tokens_seen=tokens) for one in taken]
     on_main(lambda: _keep(store, taken))

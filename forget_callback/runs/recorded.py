@@ -19,6 +19,7 @@ from forget_callback.runs.history import History, Stage
 from forget_callback.runs.manifest import RunState, incomplete, read_manifest, run_of
 from forget_callback.runs.task import FILE, TaskCurve, curves_of, read_table
 from forget_callback.runs.training import Training
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
@@ -225,6 +226,20 @@ class Recorded:
         if found.probe != probe:
             raise ValueError(f"{path} is of probe {quoted(found.probe)}: it does not belong here")
         return found
+
+    def reference(self, baseline: Snapshot) -> Reference:
+        """What `write_reference` kept of the model that a snapshot is of.
+
+        Raises:
+            ValueError: If there is nothing, it is damaged, or it is of another model.
+        """
+        path = self._reference(baseline.probe)
+        if not path.is_file():
+            raise ValueError(f"{path} is not there")
+        return Reference.load(path).require_of(baseline, path)
+
+    def _reference(self, probe: str) -> Path:
+        return self.path / "reference" / f"{probe}.parquet"
 
     def _file(self, probe: str, step: int) -> Path:
         return self.path / "snapshots" / probe / f"step-{step:08d}.parquet"

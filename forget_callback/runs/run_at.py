@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import beside, did_you_mean
 from forget_callback.runs.history import Stage
 from forget_callback.runs.store import Store
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,18 @@ class RunAt:
         """
         own = self.store.read_beside("baseline", probe) if self.step is None else None
         return self.read(probe, default="first") if own is None else own
+
+    def references(self, probes: Iterable[Probe]) -> dict[str, Reference]:
+        """What the baseline expected in the documents of these probes, by name; says where that is not known."""
+        found = {}
+        for probe in probes:
+            if not any(item.kind == "text" for item in probe.items):
+                continue
+            try:
+                found[probe.name] = self.store.reference(self.baseline(probe.name))
+            except (OSError, ValueError) as error:
+                logger.warning("probe %r has no KL divergence from the baseline: %s", probe.name, error)
+        return found
 
     def next_stage(self, probe: str) -> Stage:
         """The stage of a run that continues from here; the same one if nothing was trained yet."""

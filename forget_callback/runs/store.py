@@ -4,6 +4,7 @@
     probes/<probe>.jsonl                         the items
     snapshots/<probe>/step-00000000.parquet      one row an item
     baseline/<probe>.parquet                     what is compared against, where that is not the first snapshot
+    reference/<probe>.parquet                    the baseline's likely next tokens in documents, for KL
     again/<probe>.parquet                        the first model, scored a second time: what flips for no reason
     history.parquet                              the table
     task.parquet                                 the task's own metrics, as the trainer logged them
@@ -39,6 +40,7 @@ from forget_callback.runs.lock import DirectoryLock, take
 from forget_callback.runs.manifest import RunState, new_manifest, run_of
 from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.training import Training
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -208,6 +210,11 @@ class Store(Recorded):
         """Keeps a baseline that is not this run's first snapshot, or the second scoring of the first model."""
         if self._may_write():
             write_whole(self.path / kind / f"{snapshot.probe}.parquet", snapshot.save)
+
+    def write_reference(self, reference: Reference) -> None:
+        """Keeps what later models are compared with on documents; in place of what is there."""
+        if self._may_write():
+            write_whole(self._reference(reference.probe), reference.save)
 
     def write_stage(self, stage: Stage) -> None:
         """Records which stage of a pipeline this run is."""

@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from forget_callback.probes.apart import Patience
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.quoting import quoted
@@ -28,6 +30,7 @@ from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.progress import Pace, Progress, progress_of, what_is_scored
 from forget_callback.scoring.sharding import RankShard
+from forget_callback.snapshots.reference import Reference, digest_of_snapshot
 from forget_callback.snapshots.snapshot import Snapshot
 
 # Tokens of one batch: enough to keep the device busy, few enough to fit beside a training step.
@@ -98,9 +101,12 @@ class Scorer:
             then, and a failure on one raises on all. A `scorer` runs on the main process only.
         vllm: The `vllm_generation` of a GRPO trainer, which then generates greedy answers.
         pace: How long work took before, where another Scorer scored the same model.
+        references: By probe, what the baseline expected in documents, with which each model is compared; a dictionary
+            is kept as it is, and may be shared.
 
     Attributes:
         probes: As they are scored, with the chat template and the scorer in their fingerprints.
+        references: As given, and of each model that was scored with `keep`.
 
     Raises:
         ValueError: If a number is below 1, or a chat template, a matcher or the scorer of a probe is missing.
@@ -118,6 +124,7 @@ class Scorer:
         vllm: Any = None,
         scorer: Judge | Callable[..., Any] | None = None,
         pace: Pace | None = None,
+        references: dict[str, Reference] | None = None,
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
@@ -132,15 +139,19 @@ class Scorer:
         self.only = dict(only or {})
         self.shared, self.vllm = shared, vllm
         self.pace = Pace() if pace is None else pace
+        self.references = {} if references is None else references
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
 
-    def score(self, model: Any, *, variants: bool = True, progress: Progress = False) -> list[Snapshot]:
+    def score(
+        self, model: Any, *, variants: bool = True, progress: Progress = False, keep: bool = False
+    ) -> list[Snapshot]:
         """A snapshot of each probe at step 0. Its share of the time that this took is in its metadata.
 
         Args:
             variants: Whether to ask the further prompts as well; without, the snapshots have the first ones alone.
             progress: As in `score_probe`.
+            keep: This is the baseline: keep what it expects in documents in `references`, and compare it with nothing.
         """
         if isinstance(model, str):
             raise ValueError(
@@ -151,13 +162,13 @@ class Scorer:
             got = type(model).__name__
             raise ValueError(f"model must be a loaded model of transformers, got {got}; pass the one that it wraps")
         begun = time.perf_counter()
-        work = partial(self._score, model, variants, progress)
+        work = partial(self._score, model, variants, progress, keep)
         found = together(work) if self.shared else work()
         asked = [len(one) + sum(int(answers.asked.sum()) for answers in one.further) for one in found]
         per_prompt = (time.perf_counter() - begun) / sum(asked)
         return [one.with_metadata(seconds=round(per_prompt * n, 6)) for one, n in zip(found, asked)]
 
-    def _score(self, model: Any, variants: bool, progress: Progress) -> list[Snapshot]:
+    def _score(self, model: Any, variants: bool, progress: Progress, keep: bool) -> list[Snapshot]:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
         further: list[PartAnswers] = []
@@ -168,7 +179,7 @@ class Scorer:
             with self._progress(groups, progress, variants) as advance:
                 how: dict[str, Any] = {"shard": shard, "vllm": vllm, "patience": patience}
                 how["advance"] = lambda kind, units: advance(kind, units * shard.count)
-                first, budget = groups[0].score(model, budget, **how)
+                first, budget = groups[0].score(model, budget, keep=keep, references=self.references, **how)
                 if variants:
                     further, _ = groups[1].score(model, budget, required=False, **how)
             self.batch_tokens = budget
@@ -181,7 +192,12 @@ class Scorer:
                 **groups[0].ways(i),
             }
             own = [one for one in further if one.part.probe.name == probe.name]
+            if not keep and probe.name in self.references and not np.isnan(answers.kl).all():
+                metadata["kl_baseline"] = self.references[probe.name].baseline
             result.append(snapshot_of(probe, answers, own, metadata))
+            if answers.kept:
+                key = (probe.name, probe.fingerprint, digest_of_snapshot(result[-1]))
+                self.references[probe.name] = Reference(*key, answers.kept)
         return result
 
     def _progress(

@@ -6,6 +6,7 @@ in the same batches whether or not the others are asked. Knows nothing of snapsh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +23,7 @@ from forget_callback.scoring.generation.text import GeneratedText
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.judge import Judge
+from forget_callback.scoring.likelihood.divergence import Reading
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
@@ -30,6 +32,9 @@ from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_l
 from forget_callback.scoring.parts import Part
 from forget_callback.scoring.progress import ROWS, TEXTS
 from forget_callback.scoring.sharding import RankShard
+from forget_callback.snapshots.reference import KEPT, Reference, TopTokens, digest_of_tokens
+
+logger = logging.getLogger(__name__)
 
 Texts: TypeAlias = Sequence[Sequence[GeneratedText | None]]
 
@@ -114,6 +119,8 @@ class PromptGroup:
         advance: Callable[[str, float], object],
         patience: Patience,
         required: bool = True,
+        keep: bool = False,
+        references: Mapping[str, Reference] | None = None,
     ) -> tuple[list[PartAnswers], int]:
         """The answers to each part, in order, and the budget in tokens that fitted the memory.
 
@@ -124,13 +131,15 @@ class PromptGroup:
             advance: Called with a kind of work and the units of it that are finished, see `progress`.
             patience: What judging may still cost.
             required: Whether it is an error that nothing fits into memory.
+            keep: Whether later models are to be compared with this one on documents.
+            references: By probe, what earlier models that are compared with this one expected in documents.
 
         Raises:
             torch.OutOfMemoryError: If nothing does.
         """
-        work: list[Callable[..., list[Any]]] = [
-            partial(self._scorer.score, model, shard=shard, advance=partial(advance, ROWS))
-        ]
+        how: dict[str, Any] = {"shard": shard, "advance": partial(advance, ROWS)}
+        how["reading"] = self._reading(keep, references or {})
+        work: list[Callable[..., list[Any]]] = [partial(self._scorer.score, model, **how)]
         for one in self._generators:
             each = _tokens(one) / max(len(one.requests), 1)
             done = partial(_advance_by, advance, each)
@@ -152,6 +161,40 @@ class PromptGroup:
         found, *texts = results
         pairs = zip(texts[::2], texts[1::2])
         return [self._answers(one, found, *own, patience) for one, own in zip(self._prepared, pairs)], fitted
+
+    def _reading(self, keep: bool, references: Mapping[str, Reference]) -> Reading:
+        """What is read of the documents beside their log-probabilities."""
+        documents: set[int] = set()
+        against: dict[int, TopTokens] = {}
+        for one in self._prepared:
+            probe = one.part.probe
+            own = [(i, row) for i, row in one.rows if isinstance(probe.items[row.item], Text)]
+            documents |= {i for i, _ in own}
+            reference = references.get(probe.name)
+            if keep or reference is None:
+                continue
+            windows = {(name, w.read): w.top for name, ws in reference.documents.items() for w in ws}
+            found = {
+                i: windows.get((probe.ids[row.item], digest_of_tokens(row.tokens, row.n_context))) for i, row in own
+            }
+            against |= {i: top for i, top in found.items() if top is not None}
+            self._warn_otherwise(
+                one.part, {row.item for i, row in own if found[i] is None}, {row.item for _, row in own}
+            )
+        return Reading(KEPT if keep else 0, frozenset(documents), against)
+
+    def _warn_otherwise(self, part: Part, lacking: Collection[int], documents: Collection[int]) -> None:
+        """Says once which documents have nothing to be compared with."""
+        why = "no kl"
+        if lacking and (part.name, why) not in self._reported:
+            self._reported.add((part.name, why))
+            logger.warning(
+                "%s: %d of %d documents have no KL: they are tokenized otherwise than at the baseline, or were not "
+                "scored there",
+                part.name,
+                len(lacking),
+                len(documents),
+            )
 
     def ways(self, number: int) -> dict[str, str]:
         """How the part at an index was scored: its scoring path and generation backend, where it has such items."""

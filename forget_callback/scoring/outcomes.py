@@ -25,11 +25,13 @@ from forget_callback.probes.quoting import printable
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.scoring.generation.text import GeneratedText, recalls
 from forget_callback.scoring.judge import Judge
+from forget_callback.scoring.likelihood.divergence import Divergence
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, spoken
 from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.answers import ANSWERS, FURTHER, GRADED, Answers
+from forget_callback.snapshots.reference import TopTokens, Window, digest_of_tokens
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ class PartAnswers:
     Attributes:
         dropped: Why an item could not be scored, by index.
         overdue: Texts that were over a deadline of judging, by the ids of their items.
+        kept: What a later model of these documents is compared with, by the ids of their items.
     """
 
     def __init__(self, part: Part) -> None:
@@ -62,6 +65,7 @@ class PartAnswers:
         self.top1 = np.full(n, np.nan)
         self.dropped: dict[int, str] = {}
         self.overdue: dict[str, float] = {}
+        self.kept: dict[str, list[Window]] = {}
 
     def judge(self, index: int, outcome: str) -> None:
         """Fills the outcome of an item that was answered once."""
@@ -229,7 +233,7 @@ def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation,
             continue
         item = answers.probe.items[index]
         if isinstance(item, Text):
-            judge_text(answers, index, [found for _, found in options])
+            judge_text(answers, index, options)
         elif isinstance(item, Recall):
             judge_recall(answers, index, [_greedy(row, found, tokenizer) for row, found in options])
         elif isinstance(item, MultipleChoice):
@@ -242,16 +246,31 @@ def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation,
             answers.prediction[index] = item.choices[choice]
 
 
-def judge_text(answers: PartAnswers, index: int, found: Sequence[Likelihood]) -> None:
-    """Fills the row of a document: the negative log2-probability of all of its tokens, per byte of UTF-8."""
+def judge_text(answers: PartAnswers, index: int, windows: Sequence[tuple[Continuation, Likelihood]]) -> None:
+    """Fills the row of a document: the negative log2-probability of all of its tokens, per byte of UTF-8.
+
+    And how far the model is from the baseline on them, where that is there to compare with; 0 where it is the baseline.
+    """
     item = answers.probe.items[index]
     assert isinstance(item, Text)
-    bits = -sum(window.logprob for window in found) / math.log(2)
+    bits = -sum(found.logprob for _, found in windows) / math.log(2)
     if math.isinf(bits):  # logits of -inf, as of a padded vocabulary
         answers.dropped[index] = "a token of probability 0"
         return
     answers.judge(index, "correct")
     answers.bits_per_byte[index] = bits / item.n_bytes
+    read = [found.document for _, found in windows]
+    if top := [one for one in read if isinstance(one, TopTokens)]:
+        digests = (digest_of_tokens(row.tokens, row.n_context) for row, _ in windows)
+        answers.kept[item.id] = [Window(*pair) for pair in zip(digests, top)]
+        answers.kl[index] = answers.kl_error[index] = 0.0
+        answers.top1[index] = 1.0
+    apart = [one for one in read if isinstance(one, Divergence)]
+    if len(apart) == len(read):
+        n = sum(one.n for one in apart)
+        answers.kl[index] = max(sum(one.kl for one in apart) / n, 0.0)  # rounding alone makes it less
+        answers.kl_error[index] = sum(one.error for one in apart) / n
+        answers.top1[index] = sum(one.agree for one in apart) / n
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,17 @@ from typing import Any, Protocol
 
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.tools.checkpoints import Checkpoint, baseline_of
 from forget_callback.training.monitor import ForgetMonitor, Observation
+from forget_callback.training.record import keep_references
 from forget_callback.training.session import with_time_of
 from forget_callback.training.setup import can_differ
 from forget_callback.training.trackers import Log, Tracker, Upload
@@ -34,11 +37,21 @@ class ModelScorer(Protocol):
     def probes(self) -> Sequence[Probe]:
         """As they are scored, with their chat templates."""
 
+    @property
+    def references(self) -> dict[str, Reference]:
+        """By probe, what the baseline expected in documents; to be filled where that is known."""
+
     def use_batches_of(self, batch_tokens: int | None) -> None:
         """Uses the batch size of an earlier run of the command, or of the run itself, unless one is set."""
 
     def score(
-        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        again: bool = False,
+        variants: bool = True,
+        confirm: Confirm | None = None,
+        keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """A snapshot of each probe at step 0; with `again`, where answers can differ, a second one of other samples.
 
@@ -47,6 +60,7 @@ class ModelScorer(Protocol):
             again: Whether to score it once more.
             variants: Whether to ask the further prompts as well.
             confirm: Where they are not asked: whether these snapshots of the first prompts call for it.
+            keep: Whether later models are compared with this one on documents.
         """
 
 
@@ -65,23 +79,40 @@ class CheckpointScorer:
         self._scorer = Scorer(loaded, self.probes, batch_tokens=batch_tokens, shared=True)
         self._device = device
 
+    @property
+    def references(self) -> dict[str, Reference]:
+        """See `ModelScorer`."""
+        return self._scorer.references
+
     def use_batches_of(self, batch_tokens: int | None) -> None:
         """Uses the batch size of an earlier run of the command, or of the run itself, unless one is set."""
         self._scorer.batch_tokens = self._scorer.batch_tokens or batch_tokens
 
     def score(
-        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        again: bool = False,
+        variants: bool = True,
+        confirm: Confirm | None = None,
+        keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """See `ModelScorer`."""
         network = together(lambda: load_model(checkpoint.model, device=self._device, dtype=checkpoint.dtype))
-        taken = self._scorer.score(network, variants=variants, progress=rank() == 0)
+        taken = self._scorer.score(network, variants=variants, progress=rank() == 0, keep=keep)
         if not variants and confirm is not None and on_main(lambda: confirm(taken)):
             taken = with_time_of(taken, self._scorer.score(network, progress=rank() == 0))
         other: list[Snapshot] = []
         if again and can_differ(network, self.probes):
             own = self._scorer
             scorer = Scorer(
-                own.tokenizer, self.probes, batch_tokens=own.batch_tokens, replicate=1, shared=True, pace=own.pace
+                own.tokenizer,
+                self.probes,
+                batch_tokens=own.batch_tokens,
+                replicate=1,
+                shared=True,
+                pace=own.pace,
+                references=own.references,
             )
             other = scorer.score(network, variants=False, progress=rank() == 0)
         return [snapshot.with_metadata(model=checkpoint.model) for snapshot in taken], other
@@ -118,19 +149,22 @@ class CheckpointHistory:
         log: Log = "main",
         upload: Upload = "metrics",
     ) -> None:
-        self._scorer = scorer
+        self._scorer, self._store = scorer, store
         self.monitor: ForgetMonitor | None = None
 
-        def open_store() -> tuple[list[int], int | None]:
+        def open_store() -> tuple[list[int], int | None, dict[str, Reference]]:
             require_same_probes(store, scorer.probes)
             self.monitor = monitor = ForgetMonitor(
                 scorer.probes, store, trackers(), stop, log=log, upload=upload, training=training
             )
             steps = sorted({row.step for row in monitor.rows})
             last = store.read(scorer.probes[0].name, steps[-1]).metadata if steps else {}
-            return steps, last.get("batch_tokens")
+            known = RunAt(store, None).references(scorer.probes) if steps else {}
+            return steps, last.get("batch_tokens"), known
 
-        self.steps, batch_tokens = on_main(open_store)
+        self.steps, batch_tokens, references = on_main(open_store)
+        scorer.references.clear()  # of a training before
+        scorer.references.update(references)
         scorer.use_batches_of(batch_tokens)
 
     @property
@@ -158,11 +192,14 @@ class CheckpointHistory:
             again=first,
             variants=variants,
             confirm=lambda snapshots: self.main.would_act(step, snapshots),
+            keep=first,
         )
         taken = [one.with_metadata(**(metadata or {})) for one in taken]
         seen: list[Observation] = []
 
         def observe() -> None:
+            if first:
+                keep_references(self._store, self._scorer.references.values())
             counts = {"samples_seen": checkpoint.samples_seen, "tokens_seen": checkpoint.tokens_seen}
             seen.append(self.main.observe(step, taken, **counts, again=again or None))
 

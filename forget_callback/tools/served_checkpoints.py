@@ -16,6 +16,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.tools.checkpoint_history import Confirm
 from forget_callback.tools.checkpoints import Checkpoint
@@ -49,6 +50,7 @@ class ServedScorer:
         concurrency: int = 16,
     ) -> None:
         require_load(address, load)
+        self.references: dict[str, Reference] = {}
         self._address, self._load, self._concurrency = address, load, concurrency
         # Where only the server needs a tokenizer, texts are sent and not ids: some take nothing else.
         names = [tokenizer or (None if _is_generated(probe) else first) for probe in probes]
@@ -60,9 +62,16 @@ class ServedScorer:
         """The server makes its own batches."""
 
     def score(
-        self, checkpoint: Checkpoint, *, again: bool = False, variants: bool = True, confirm: Confirm | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        again: bool = False,
+        variants: bool = True,
+        confirm: Confirm | None = None,
+        keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
-        """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own.
+        """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own. Servers
+        give no likely tokens of documents, so nothing is kept.
 
         Raises:
             RuntimeError: If the command fails.

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from forget_callback.runs.history import Stage
+from forget_callback.runs.run_at import open_run
 from forget_callback.scoring.distributed import on_main
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training import start
@@ -48,20 +49,26 @@ class Baseline:
             if not hasattr(model, "disable_adapter"):
                 raise ValueError("baseline='base' needs a PEFT model, whose adapters can be switched off")
             with model.disable_adapter():
-                return self.score(model), Stage()
-        found, stage, failed = on_main(lambda: start.run_baseline(kind, self._scorer.probes, strict=self._strict))
+                return self.score(model, keep=True), Stage()
+        probes = self._scorer.probes
+        found, stage, failed = on_main(lambda: start.run_baseline(kind, probes, strict=self._strict))
         self._drop(failed)
+        self._scorer.references.update(on_main(lambda: open_run(kind).references(self._scorer.probes)))
         return found, stage
 
-    def score(self, model: Any) -> list[Snapshot]:
-        """Snapshots of the probes that can be scored."""
+    def score(self, model: Any, *, keep: bool) -> list[Snapshot]:
+        """Snapshots of the probes that can be scored.
+
+        Args:
+            keep: Whether it is this model that later ones are compared with.
+        """
         variants = self._settings.variants != "off"
         while True:
             failed: dict[str, str] = {}
             if self._strict:
-                found = self._scorer.score(model, variants=variants)
+                found = self._scorer.score(model, variants=variants, keep=keep)
             else:
-                scored = self._scorer.score_apart(model, variants=variants)
+                scored = self._scorer.score_apart(model, variants=variants, keep=keep)
                 found, failed = list(scored.snapshots), dict(scored.failed)
             failed |= start.without_numbers(found)
             if not failed:

@@ -18,6 +18,7 @@ from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import first_part, further_parts
 from forget_callback.scoring.progress import Pace, Progress
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.unmeasured import reason
 
@@ -45,6 +46,9 @@ class ProbeScorer:
         batch_tokens: Tokens of one forward pass.
         vllm: The `vllm_generation` of a GRPO trainer.
         bars: Whether progress may be a bar.
+
+    Attributes:
+        references: By probe, what the baseline expected in documents.
     """
 
     def __init__(
@@ -58,7 +62,9 @@ class ProbeScorer:
         bars: bool = True,
     ) -> None:
         self._judge, self._bars = judge, bars
-        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace())
+        self.references: dict[str, Reference] = {}
+        how: dict[str, Any] = {"shared": True, "vllm": vllm, "pace": Pace(), "references": self.references}
+        self._make = partial(Scorer, tokenizer, **how)
         self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
 
     @property
@@ -92,26 +98,26 @@ class ProbeScorer:
         """Scores these items alone from here on, by probe."""
         self._scorer = self._other(self.probes, only=only)
 
-    def score(self, model: Any, *, variants: bool) -> list[Snapshot]:
-        """A snapshot of each probe.
+    def score(self, model: Any, *, variants: bool, keep: bool = False) -> list[Snapshot]:
+        """A snapshot of each probe; with `keep` later ones are compared with it on documents.
 
         Raises:
             Exception: If one fails.
         """
-        return self._scorer.score(model, variants=variants, progress=self._progress)
+        return self._scorer.score(model, variants=variants, progress=self._progress, keep=keep)
 
     def score_again(self, model: Any) -> list[Snapshot]:
         """The same once more, in other batches and with other samples."""
         return self._other(self.probes, replicate=1).score(model, variants=False, progress=self._progress)
 
-    def score_apart(self, model: Any, *, variants: bool) -> Scored:
+    def score_apart(self, model: Any, *, variants: bool, keep: bool = False) -> Scored:
         """Snapshots of all probes that can be scored. Of several each one alone, if they fail together.
 
         Raises:
             Exception: If none can be scored.
         """
         try:
-            return Scored(tuple(self.score(model, variants=variants)), {})
+            return Scored(tuple(self.score(model, variants=variants, keep=keep)), {})
         except Exception as error:
             if len(self.probes) == 1:
                 raise
@@ -120,7 +126,7 @@ class ProbeScorer:
         for probe in self.probes:
             # In batches of its own: near a tie, an answer may flip by that alone.
             try:
-                apart += self._other([probe]).score(model, variants=variants)
+                apart += self._other([probe]).score(model, variants=variants, keep=keep)
             except Exception as error:
                 failed[probe.name] = reason(error)
         if not apart:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -17,9 +17,11 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import Row
+from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank
+from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import complete
 from forget_callback.training.claim import claim, lock
 from forget_callback.training.description import described
@@ -174,6 +176,10 @@ class Record:
         self.add(rows)
         return batch_tokens
 
+    def references(self, probes: Sequence[Probe]) -> dict[str, Reference]:
+        """On rank 0, what the baseline expected in documents, for a run that goes on."""
+        return {} if self.store is None else RunAt(self.store, None).references(probes)
+
     def write(self, **changes: Any) -> None:
         """On rank 0, writes to the manifest what was not measured, and how far the run is.
 
@@ -191,6 +197,15 @@ class Record:
         """Lets other runs have the directory."""
         if self.store is not None:
             self.store.close()
+
+
+def keep_references(store: Store, references: Iterable[Reference]) -> None:
+    """Writes what the baseline expected in documents; without it, only a run that goes on has no KL divergence."""
+    for one in references:
+        try:
+            store.write_reference(one)
+        except OSError as error:
+            logger.warning("probe %r will have no KL divergence once this run is resumed: %s", one.probe, error)
 
 
 def record_unwatched(settings: Settings, args: TrainingArguments, state: TrainerState, why: str) -> None:

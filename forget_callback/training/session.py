@@ -30,7 +30,7 @@ from forget_callback.training.description import described
 from forget_callback.training.display import guarded
 from forget_callback.training.follower import Follower
 from forget_callback.training.probing import ProbeScorer
-from forget_callback.training.record import Record
+from forget_callback.training.record import Record, keep_references
 from forget_callback.training.remarks import best_model
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.setup import Settings
@@ -85,7 +85,9 @@ class Session:
             self._budget = Budget.of(settings, probes, first_step=state.global_step)
             self.data = DataSeen(self._seen_before(state, kept, before))
             self.data.watch(model)
-            if self.record.last_step is None:
+            if self.record.last_step is not None:
+                self._scorer.references.update(on_main(lambda: self.record.references(probes)))
+            else:
                 if settings.every is None and args.eval_strategy == "no" and rank() == 0:
                     logger.warning(
                         "no evaluation is scheduled, so only the first and the last step are scored; "
@@ -276,10 +278,12 @@ class Session:
         baseline = Baseline(self.settings, self._scorer, self.record, low_precision=low)
         other, stage = baseline.other_model(model, state.global_step, trained=trained)
         self._budget.announce(state, self._setup["samples_per_step"])
-        now = baseline.score(model)
+        now = baseline.score(model, keep=not other)
         again = None if trained or state.global_step > 0 else baseline.score_again(model)
         probes = self._scorer.probes
         self.record.open(self.settings, self.trainer, args, state, probes, Notes())
+        # Before the baseline: where that is on disk, this is too.
+        on_main(lambda: keep_references(self.record.main.store, self._scorer.references.values()))
         if other:
             left = [one for one in other if one.probe in {probe.name for probe in probes}]
             on_main(lambda: self.record.main.compare_with(left, stage=stage))

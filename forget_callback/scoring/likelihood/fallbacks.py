@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from forget_callback.scoring import cache as kv
+from forget_callback.scoring.likelihood.divergence import Reading
 from forget_callback.scoring.likelihood.forward import Likelihood, ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, is_matrix, keeps_logits, rounding
 from forget_callback.scoring.likelihood.plan import Chunk, plan, renumbered
@@ -76,6 +77,7 @@ class LikelihoodScorer:
         budget: int,
         shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         advance: Callable[[int], object] = lambda tokens: None,
+        reading: Reading = Reading(),  # noqa: B008 - it is frozen
     ) -> list[Likelihood | None]:
         """The likelihoods of all rows, in order, under a causal language model in eval mode.
 
@@ -86,6 +88,7 @@ class LikelihoodScorer:
                 time are kept where it is the same.
             shard: This rank's shard of the batches; all ranks must call this.
             advance: Called with the tokens of the continuations that are finished, 0 where forward passes begin.
+            reading: What is read of documents beside their log-probabilities.
 
         Raises:
             Exception: What the model raises even on the plainest path.
@@ -95,7 +98,7 @@ class LikelihoodScorer:
         if not self.rows:
             self.budget = budget
             return []
-        run = partial(self._run, model, budget, shard, advance)
+        run = partial(self._run, model, budget, shard, advance, reading)
         if self.path is not None:
             return run(self.path)
         self.dtype = computes_in(model)
@@ -117,13 +120,19 @@ class LikelihoodScorer:
         return sum(len(self.rows[i].tokens) for i in rows)
 
     def _run(
-        self, model: Any, budget: int, shard: RankShard, advance: Callable[[int], object], path: ScoringPath
+        self,
+        model: Any,
+        budget: int,
+        shard: RankShard,
+        advance: Callable[[int], object],
+        reading: Reading,
+        path: ScoringPath,
     ) -> list[Likelihood | None]:
         limit = 2**62 if path.head == "tiles" else max(_MAX_LOGITS // text_config(model).vocab_size, 256)
         if self._asked != (path, budget):
             self._asked, self._chunks, self.budget = (path, budget), [], budget
         found, fitted = within_memory(
-            partial(self._attempts, model, path, shard, advance),
+            partial(self._attempts, model, path, shard, advance, reading),
             [i for i in range(len(self.rows)) if i not in self._too_large],
             min(self.budget, limit),
             item=self.items.__getitem__,
@@ -136,7 +145,8 @@ class LikelihoodScorer:
             # In a packed row one NaN token spoils its neighbours, because a masked 0 x NaN is NaN.
             alone = ScoringPath("rows", path.head)
             chunks = [renumbered(c, broken) for c in _planned([self.rows[i] for i in broken], alone, fitted)]
-            found.update(attempted(partial(likelihoods, model, chunks, alone, self.dtype, lambda done: None)).found)
+            own = partial(likelihoods, model, chunks, alone, self.dtype, lambda done: None, reading=reading)
+            found.update(attempted(own).found)
         return [found.get(i) for i in range(len(self.rows))]
 
     def _attempts(
@@ -145,12 +155,14 @@ class LikelihoodScorer:
         path: ScoringPath,
         shard: RankShard,
         advance: Callable[[int], object],
+        reading: Reading,
         keys: Sequence[int],
         budget: int,
         anew: bool,
     ) -> list[Attempt[Likelihood]]:
         own = shard.select(self._batched(model, path, keys, budget, anew=anew))
-        work = partial(likelihoods, model, own, path, self.dtype, lambda done: advance(self.tokens(done)))
+        done = lambda rows: advance(self.tokens(rows))  # noqa: E731
+        work = partial(likelihoods, model, own, path, self.dtype, done, reading=reading)
         advance(0)
         return shard.collect(model, lambda: attempted(work))
 

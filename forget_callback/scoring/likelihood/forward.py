@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import replaced, without_router_loss
-from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, head_of, read_logits
+from forget_callback.scoring.likelihood.divergence import Divergence, Reading
+from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, MakeReader, head_of, read_logits
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
 from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
+from forget_callback.snapshots.reference import TopTokens
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,13 @@ class Likelihood:
         margin: Smallest margin of a token over the best other token, in nats; 0 or more if all are the argmax. NaN if
             not read.
         argmax: The most likely token at each position of the continuation, ``(n_tokens,)``; None if not read.
+        document: What a `Reading` asked for; None if nothing.
     """
 
     logprob: float
     margin: float = float("nan")
     argmax: NDArray[np.int64] | None = None
+    document: TopTokens | Divergence | None = None
 
 
 def likelihoods(
@@ -65,6 +70,8 @@ def likelihoods(
     dtype: torch.dtype,
     advance: Callable[[Sequence[int]], object] = lambda done: None,
     progress: Progress[Likelihood] | None = None,
+    *,
+    reading: Reading = Reading(),  # noqa: B008 - it is frozen
 ) -> dict[int, Likelihood]:
     """Log-probabilities of the continuations of a plan, by continuation index.
 
@@ -74,6 +81,7 @@ def likelihoods(
         dtype: The dtype in which the model computes.
         advance: Called with the continuations that are finished.
         progress: Filled while the work goes on: what it has found, and what is in a batch now.
+        reading: What is read of documents beside their log-probabilities.
 
     Raises:
         Exception: Whatever a model raises that does not support the path.
@@ -84,7 +92,7 @@ def likelihoods(
     hooked = contextlib.nullcontext() if head is None else HeadHook(head, tiled=path.head == "tiles")
     with without_router_loss(model), forward.ready(), hooked as hook:
         for chunk in chunks:
-            scores = None
+            scores, reader = None, partial(reading.reader, chunk, forward.device)
             for batch in chunk.batches:
                 last = batch is chunk.batches[-1]
                 progress.running = batch.continuations.tolist()
@@ -92,14 +100,14 @@ def likelihoods(
                 if hook is None:
                     assert last, "logits of all tokens are never held from one batch to the next"
                     order = torch.from_numpy(chunk.order).to(forward.device)
-                    scores = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk)
+                    scores = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk, reader)
                 else:
                     hook.expect(None)
                     forward.prepare(batch)
-                    hook.expect(scored, chunk if last else None)
+                    hook.expect(scored, chunk if last else None, reader)
                     logits = forward(batch)
                     if last:
-                        scores = hook.scores if hook.tiled else _read_own(logits, chunk)
+                        scores = hook.scores if hook.tiled else _read_own(logits, chunk, reader)
                 advance(batch.continuations.tolist())
             if scores is None:
                 raise RuntimeError("the model does not call the module that get_output_embeddings returns")
@@ -107,12 +115,12 @@ def likelihoods(
     return progress.found
 
 
-def _read_own(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
+def _read_own(logits: torch.Tensor, chunk: Chunk, reader: MakeReader) -> ChunkScores:
     if logits.shape[:2] != (1, len(chunk.order)):
         raise RuntimeError(
             f"{len(chunk.order)} scored tokens went into the LM head, but its logits have shape {tuple(logits.shape)}"
         )
-    return read_logits(logits[0], chunk)
+    return read_logits(logits[0], chunk, reader)
 
 
 class _Forward:
@@ -198,6 +206,6 @@ def _likelihoods(chunk: Chunk, scores: ChunkScores) -> Iterator[tuple[int, Likel
         total = float(steps[low:high].sum())
         own = chunk.target_index[low:high]
         if own[0] < 0:
-            yield index, Likelihood(total)
+            yield index, Likelihood(total, document=scores.documents.get(index))
         else:
             yield index, Likelihood(total, float(margin[own].min()), argmax[own])

@@ -7,16 +7,20 @@ in vocabulary tiles with an online softmax. Does not know how the tokens were ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from forget_callback.scoring.generation.sampling import row_max
+from forget_callback.scoring.likelihood.divergence import Divergence, TileReader
 from forget_callback.scoring.likelihood.plan import Chunk
+from forget_callback.snapshots.reference import TopTokens
+
+MakeReader: TypeAlias = Callable[[], TileReader | None]
 
 TILE = 1024  # a tile of a thousand rows stays in the cache of a CPU core
 # Logits up to this size need no rescaling: exp(40) leaves 48 nats to float32's maximum, exp(-40) does not underflow.
@@ -33,11 +37,13 @@ class ChunkScores:
         logprob: Log-probability of each edge, float32, ``(n_edges,)``.
         margin: Logit of each target minus that of the best other token, in nats, ``(n_targets,)``.
         argmax: The most likely token in place of each target, ``(n_targets,)``.
+        documents: What a `TileReader` read, by continuation.
     """
 
     logprob: torch.Tensor
     margin: torch.Tensor
     argmax: torch.Tensor
+    documents: Mapping[int, TopTokens | Divergence] = field(default_factory=dict)
 
 
 class OnlineSoftmax:
@@ -109,15 +115,16 @@ class OnlineSoftmax:
             self.maximum = maximum
         self.rescaled = bool(self.maximum.any())
 
-    def finalize(self) -> ChunkScores:
+    def finalize(self, reader: TileReader | None = None) -> ChunkScores:
         """Log-probabilities of the edges, margins and argmax of the targets, once all tiles are added."""
         log_sum_exp = self.maximum.squeeze(1) + self.total.log()
+        documents = {} if reader is None else reader.finish(log_sum_exp)
         margin = self.target_logit - self.rival_logit
         target = torch.from_numpy(self.chunk.targets).to(margin.device)
         # In a tie the lower id is the argmax, as `torch.argmax` has it.
         is_argmax = (margin > 0) | ((margin == 0) & (target < self.rival_token))
         argmax = torch.where(is_argmax, target, self.rival_token)
-        return ChunkScores(self.edge_logit - log_sum_exp[self._edge_row], margin, argmax)
+        return ChunkScores(self.edge_logit - log_sum_exp[self._edge_row], margin, argmax, documents)
 
 
 class HeadHook:
@@ -134,6 +141,7 @@ class HeadHook:
         self._scored: torch.Tensor | None = None
         self._held: list[torch.Tensor] = []
         self._chunk: Chunk | None = None
+        self._reader: MakeReader = _none
         self._handle = head.register_forward_pre_hook(self._before)
 
     def __enter__(self) -> HeadHook:
@@ -142,9 +150,14 @@ class HeadHook:
     def __exit__(self, *exc: object) -> None:
         self._handle.remove()
 
-    def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None) -> None:
-        """Sets the scored tokens of the next forward pass and, with the chunk's last one, the chunk to read."""
+    def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None, reader: MakeReader | None = None) -> None:
+        """Sets the scored tokens of the next forward pass and, with the chunk's last one, the chunk to read.
+
+        Args:
+            reader: Makes what reads more of the chunk than its log-probabilities.
+        """
         self._scored, self._chunk, self.scores = scored, chunk, None
+        self._reader = reader or _none
 
     def _before(self, head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
         hidden = args[0]
@@ -160,7 +173,7 @@ class HeadHook:
         if not self.tiled:
             return (rows[None],)
 
-        self.scores = _read(_tiles(rows, head), head.weight.shape[0], self._chunk, flat.device)
+        self.scores = _read(_tiles(rows, head), head.weight.shape[0], self._chunk, flat.device, self._reader)
         return (rest,)
 
 
@@ -186,20 +199,33 @@ def _tiles(rows: torch.Tensor, head: Any) -> Callable[[slice], torch.Tensor]:
     return product
 
 
-def read_logits(logits: torch.Tensor, chunk: Chunk) -> ChunkScores:
+def _none() -> None:
+    """Reads nothing more."""
+
+
+def read_logits(logits: torch.Tensor, chunk: Chunk, make_reader: MakeReader = _none) -> ChunkScores:
     """Reads logits that the model computed itself, ``(n_rows, vocabulary)``, rows as in `chunk.order`."""
-    return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device)
+    return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device, make_reader)
 
 
-def _read(logits: Callable[[slice], torch.Tensor], vocabulary: int, chunk: Chunk, device: torch.device) -> ChunkScores:
+def _read(
+    logits: Callable[[slice], torch.Tensor],
+    vocabulary: int,
+    chunk: Chunk,
+    device: torch.device,
+    make_reader: MakeReader,
+) -> ChunkScores:
     """Reads logits that come tile by tile, float32, ``(n_rows, width)``, and are overwritten."""
     for careful in (False, True):
-        softmax = OnlineSoftmax(chunk, device, careful=careful)
+        softmax, reader = OnlineSoftmax(chunk, device, careful=careful), make_reader()
         for start in range(0, vocabulary, TILE):
-            softmax.add(logits(slice(start, start + TILE)), start)
+            tile = logits(slice(start, start + TILE))
+            if reader is not None:
+                reader.add(tile, start)
+            softmax.add(tile, start)
         if not softmax.total.isinf().any():
             break
-    return softmax.finalize()
+    return softmax.finalize(reader)
 
 
 def head_of(model: torch.nn.Module) -> torch.nn.Module | None:
