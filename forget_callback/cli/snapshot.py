@@ -131,9 +131,7 @@ def _is_run(name: str) -> bool:
     return Store(path).exists and not (path / "config.json").is_file()
 
 
-def _score_one(
-    scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int, before: RunAt | None
-) -> None:
+def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int, before: RunAt | None) -> None:
     """Scores one model; the first of a directory, without another baseline, is what later ones are compared with."""
     from forget_callback.scoring.distributed import on_main
     from forget_callback.training.record import keep_references

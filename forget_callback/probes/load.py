@@ -32,6 +32,7 @@ from forget_callback.probes.reasoning import by_reasoning
 from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
 from forget_callback.probes.suggest import beside, closest, did_you_mean
+from forget_callback.probes.training_data import load_training_rows
 from forget_callback.probes.variants import with_variants
 
 if TYPE_CHECKING:
@@ -82,9 +83,10 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     Args:
         spec: ``builtin:facts``, ``builtin:facts?category=capitals,elements&kind=recall``, ``builtin:text``, the path
             of a JSON Lines file, which is named by its stem, ``corpus:FILE`` with documents (see
-            `forget_callback.probes.corpus`), ``hub:NAME`` (see `forget_callback.probes.hub`), ``lm-eval:TASK`` (see
-            `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an entry point of that
-            name. After a question mark stand the source's own options and any setting of `Probe`, such as
+            `forget_callback.probes.corpus`), ``train:`` with rows of the training data (see
+            `forget_callback.probes.training_data`), ``hub:NAME`` (see `forget_callback.probes.hub`),
+            ``lm-eval:TASK`` (see `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an
+            entry point of that name. After a question mark stand the source's own options and any setting of `Probe`, such as
             ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
             ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words,
             ``variants=off`` asks each item in its own prompt alone (``variants=2`` in at most two), ``samples=8``
@@ -179,6 +181,9 @@ def _load(
     if source == "corpus" and colon:
         _require_known(spec, options, ())
         return load_corpus(name)
+    if source == "train" and colon:
+        _require_known(spec, options, ())
+        return load_training_rows(name, limit=limit)
     if source == "lm-eval" and colon:
         _require_known(spec, options, LM_EVAL_OPTIONS)
         return load_task(name, options)
@@ -196,7 +201,7 @@ def _load(
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *own])
         raise ValueError(
             f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, "
-            f"'corpus:FILE', {known} or 'lm-eval:TASK'; a source of your own is an entry point of the group "
+            f"'corpus:FILE', 'train:', {known} or 'lm-eval:TASK'; a source of your own is an entry point of the group "
             f"{GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())

@@ -19,6 +19,7 @@ import numpy as np
 from forget_callback.probes.apart import Patience
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.training_data import require_made
 from forget_callback.scoring.distributed import together
 from forget_callback.scoring.generation.vllm import VLLM
 from forget_callback.scoring.group import PromptGroup
@@ -134,7 +135,8 @@ class Scorer:
             )
         self.tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
         self.judge = Judge.of(scorer)
-        self.probes = tuple(bind(probe, self.tokenizer) for probe in judged_by(self.judge, as_probes(probes)))
+        given = map(require_made, judged_by(self.judge, as_probes(probes)))
+        self.probes = tuple(bind(probe, self.tokenizer) for probe in given)
         self.batch_tokens, self.replicate = batch_tokens, replicate
         self.only = dict(only or {})
         self.shared, self.vllm = shared, vllm

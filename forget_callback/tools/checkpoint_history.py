@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.run_at import RunAt
+from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Scorer

@@ -70,8 +70,9 @@ class ServedScorer:
         confirm: Confirm | None = None,
         keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
-        """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own. Servers
-        give no likely tokens of documents, so nothing is kept.
+        """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own.
+
+        Nothing is kept either: servers give no likely tokens of documents.
 
         Raises:
             RuntimeError: If the command fails.

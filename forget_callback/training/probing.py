@@ -63,8 +63,7 @@ class ProbeScorer:
     ) -> None:
         self._judge, self._bars = judge, bars
         self.references: dict[str, Reference] = {}
-        how: dict[str, Any] = {"shared": True, "vllm": vllm, "pace": Pace(), "references": self.references}
-        self._make = partial(Scorer, tokenizer, **how)
+        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace(), references=self.references)
         self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
 
     @property

@@ -34,6 +34,7 @@ from forget_callback.training.record import Record, keep_references
 from forget_callback.training.remarks import best_model
 from forget_callback.training.resume import Notes, active_wandb_run, address_of, report_changes, setup_of
 from forget_callback.training.setup import Settings
+from forget_callback.training.train_rows import made
 from forget_callback.training.unmeasured import alarm, reason
 
 logger = logging.getLogger(__name__)
@@ -251,8 +252,10 @@ class Session:
         self, args: TrainingArguments, state: TrainerState, tokenizer: Any, notes: Notes
     ) -> tuple[int | None, Sequence[Probe]]:
         """The probes that this run can measure; opens the record of one that goes on, and gives its batch size."""
-        fit, failed = together(lambda: start.bound(self.settings.probes, tokenizer, strict=self._strict))
-        found = self.record.remaining(self.settings, fit, failed)
+        probes, store, strict = self.settings.probes, self.record.store, self._strict
+        given, unmade = on_main(lambda: made(probes, self.trainer, tokenizer, store, strict=strict))
+        fit, failed = together(lambda: start.bound(given, tokenizer, strict=strict))
+        found = self.record.remaining(self.settings, fit, failed | unmade)
         steps = on_main(lambda: self.record.steps(found))
         new = start.measured_before(found, steps)
         whole = [probe for probe in found if probe.name not in new]

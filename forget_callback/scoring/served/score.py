@@ -19,6 +19,7 @@ from forget_callback.probes.items import Generation, MultipleChoice, Recall, Tex
 from forget_callback.probes.judging import not_run
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.probes.training_data import require_made
 from forget_callback.scoring.generation.text import (
     GeneratedText,
     GenerationRequest,
@@ -66,6 +67,7 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
     Raises:
         ValueError: If a tokenizer is needed and cannot be loaded, or has no chat template where the probe needs one.
     """
+    require_made(probe)
     if tokenizer is None and all(isinstance(item, Generation) for item in probe.items):
         return _with_template(probe, tokenizer=None), None
     loaded = load_tokenizer(tokenizer or server.model)
