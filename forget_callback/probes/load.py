@@ -86,9 +86,9 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
             `forget_callback.probes.corpus`), ``train:`` with rows of the training data (see
             `forget_callback.probes.training_data`), ``hub:NAME`` (see `forget_callback.probes.hub`),
             ``lm-eval:TASK`` (see `forget_callback.probes.lm_eval`) or ``SCHEME:NAME`` of an installed package with an
-            entry point of that name. After a question mark stand the source's own options and any setting of `Probe`, such as
-            ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is `limit`;
-            ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words,
+            entry point of that name. After a question mark stand the source's own options and any setting of `Probe`,
+            such as ``facts.jsonl?chat=true&system=Be brief.&temperature=0.6&top_p=0.95&seed=1``; ``limit=100`` is
+            `limit`; ``cot=true`` makes multiple choice, numbers and mathematics questions to reason about in words,
             ``variants=off`` asks each item in its own prompt alone (``variants=2`` in at most two), ``samples=8``
             draws so many answers to each item where the probe samples, ``run_code=true`` runs the code of answers that
             match "code", and ``name=`` renames the probe.

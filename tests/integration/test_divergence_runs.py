@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from forget_callback import ForgetCallback, Probe, Store, Text
 from forget_callback.probes.jsonl import dump_items
+from forget_callback.runs.run_at import RunAt
 from forget_callback.snapshots.reference import Reference
 from tests.integration.conftest import weights_hash
 from tests.scoring.test_divergence import whole
@@ -72,23 +73,28 @@ def test_a_resumed_run_compares_with_its_own_start(make_sft, tmp_path):
     same(tmp_path / "part", tmp_path / "whole", steps=[0, 3, 6])
 
 
-@pytest.mark.parametrize("what", ["gone", "cut", "of another model"])
-def test_a_resumed_run_whose_reference_is_no_good_has_no_kl_and_says_so(make_sft, tmp_path, caplog, what):
-    saved = {"save_strategy": "steps", "save_steps": 3}
+def test_a_resumed_run_whose_reference_is_no_good_has_no_kl_and_says_so(make_sft, tmp_path, caplog):
+    saved = {"save_strategy": "steps", "save_steps": 3, "max_steps": 4}
     make_sft([ForgetCallback([DOCS], every=3)], **saved).train()
     file = tmp_path / "forget" / "reference" / "docs.parquet"
-    before = kl(tmp_path, 3)
-    if what == "gone":
-        file.unlink()
-    elif what == "cut":
-        file.write_bytes(file.read_bytes()[:500])
-    else:
-        kept = Reference.load(file)
-        Reference(kept.probe, kept.fingerprint, "0" * 32, kept.documents).save(file)
-    make_sft([ForgetCallback([DOCS], every=3)], **saved).train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
+    before, kept = kl(tmp_path, 3), Reference.load(file)
+    content = file.read_bytes()
+    file.unlink()
+    assert RunAt(Store(tmp_path), None).references([DOCS]) == {}
+    assert f"probe 'docs' has no KL divergence from the baseline: {file} is not there" in caplog.text
+    Reference(kept.probe, kept.fingerprint, "0" * 32, kept.documents).save(file)
+    assert RunAt(Store(tmp_path), None).references([DOCS]) == {}
+    assert "docs.parquet is of another model than the snapshot of step 0" in caplog.text
+    file.write_bytes(content)
+    assert RunAt(Store(tmp_path), 0).references([DOCS])["docs"].baseline == kept.baseline
+    assert RunAt(Store(tmp_path), 3).references([DOCS]) == {}, "of that model nothing was kept"
+
+    file.write_bytes(content[:500])
+    resumed = make_sft([ForgetCallback([DOCS], every=3)], **saved)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-3"))
     np.testing.assert_array_equal(kl(tmp_path, 3), before)
-    assert np.isnan(kl(tmp_path, 6)).all() and np.isfinite(Store(tmp_path).read("docs", 6).bits_per_byte).all()
-    assert "probe 'docs' has no KL divergence from the baseline" in caplog.text
+    assert np.isnan(kl(tmp_path, 4)).all() and np.isfinite(Store(tmp_path).read("docs", 4).bits_per_byte).all()
+    assert "docs.parquet is damaged" in caplog.text
 
 
 def test_another_stage_compares_with_the_model_that_the_first_one_began_with(make_sft, make_model, tokenizer, tmp_path):
@@ -100,7 +106,7 @@ def test_another_stage_compares_with_the_model_that_the_first_one_began_with(mak
     np.testing.assert_allclose(kl(tmp_path / "two", 0), kl(tmp_path / "one", 6), atol=1e-6)
     expected = [whole(make_model().eval(), second.model.eval(), tokenizer, item)[0] for item in DOCS.items]
     last = Store(tmp_path / "two").read("docs", 6)
-    assert (last.kl <= np.array(expected) + 1e-4).all() and (last.kl > 0.3 * np.array(expected)).all()
+    assert (last.kl <= np.array(expected) + 1e-4).all() and (last.kl > 0.1 * np.array(expected)).all()
     assert (tmp_path / "two" / "forget" / "reference" / "docs.parquet").is_file()
 
 

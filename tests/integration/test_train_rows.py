@@ -33,9 +33,7 @@ def test_a_run_measures_kl_on_its_own_data_and_trains_as_without(make_sft, tmp_p
     trainer = make_sft([callback], output_dir=str(tmp_path / "run"))
     trainer.train()
     assert weights_hash(trainer.model) == weights_hash(plain.model)
-    assert random.getstate() is not None and trainer.state.log_history[-1]["train_loss"] == pytest.approx(
-        plain.state.log_history[-1]["train_loss"], abs=0
-    )
+    assert trainer.state.log_history[-1]["train_loss"] == plain.state.log_history[-1]["train_loss"]
     table = callback.history.query("probe == 'train' and category == ''").set_index("step")
     assert table.kl[0] == 0 and 0 < table.kl[3] < table.kl[6]
     assert table.bits_per_byte_change[6] < 0, "it is learned"
@@ -137,7 +135,8 @@ def test_a_stream_is_not_measured_and_costs_no_other_probe(make_sft, tmp_path, r
     docs = Probe("docs", [Text("a", "The fox ran over the hill.")])
     make_sft([ForgetCallback([docs, SPEC], every=2)], data=stream, max_steps=2).train()
     assert [probe.name for probe in Store(tmp_path).probes()] == ["docs"]
-    assert "NOT WATCHED: probe 'train' cannot be measured: train: the training data are a stream" in caplog.text
+    assert "NOT WATCHED: probe 'train' cannot be measured" in caplog.text
+    assert "the training data are a stream" in caplog.text
 
 
 def test_elsewhere_than_in_a_training_it_says_what_to_give(make_model, tokenizer, run_cli, tmp_path):
