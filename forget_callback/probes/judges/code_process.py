@@ -18,6 +18,7 @@ import os
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO, cast
 
@@ -56,8 +57,8 @@ class Opaque:
 class Peer:
     """One end of the pipe: calls functions of the other process, and has its own called."""
 
-    def __init__(self, reader: BinaryIO, writer: BinaryIO) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(self, reader: BinaryIO, writer: BinaryIO, *, plain_only: bool = False) -> None:
+        self._reader, self._writer, self._plain_only = reader, writer, plain_only
         self._own: list[Callable[..., Any]] = []
         self.gone = False
 
@@ -119,6 +120,8 @@ class Peer:
         if callable(value):
             self._own.append(value)
             return {"function": len(self._own) - 1, "name": str(getattr(value, "__name__", "function"))}
+        if self._plain_only:
+            raise TypeError(f"a {type(value).__name__} cannot be passed to code that is judged, only plain values can")
         return {"opaque": bool(value)}
 
     def _unpacked(self, value: Any) -> Any:
@@ -250,9 +253,9 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _defined(asked: dict[str, str]) -> Any:
-    names: dict[str, Any] = {"__name__": "answer"}
-    exec(compile(asked["code"], "answer", "exec"), names)
-    return names[asked["entry"]]
+    module = sys.modules["answer"] = types.ModuleType("answer")
+    exec(compile(asked["code"], "answer", "exec"), module.__dict__)
+    return module.__dict__[asked["entry"]]
 
 
 def run_answer() -> None:
@@ -278,7 +281,7 @@ def run_tests() -> None:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     to, back = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
     restrict(CPU_SECONDS + 1)
-    problem = _problem(Peer(back, to), asked)
+    problem = _problem(Peer(back, to, plain_only=True), asked)
     result.write(json.dumps({"problem": problem}).encode())
     result.flush()
     to.close()

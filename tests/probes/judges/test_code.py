@@ -106,6 +106,13 @@ def test_a_reason_names_the_test_and_what_happened():
     )
 
 
+def test_what_no_pipe_can_carry_is_said():
+    assert "a A cannot be passed to code that is judged" in why(RIGHT, "class A:\n    pass\nassert double(A())")
+    own = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n"
+    assert not why(f"{own}def double(x):\n    return P(2 * x).x")
+    assert why(f"{own}def double(x):\n    return P(2 * x)") == "fails assert double(3) == 6"
+
+
 def test_the_order_of_a_set_is_one():
     """Which is another one in each process unless that is seen to: what passes once must pass again."""
     show = [sys.executable, "-c", "print(hash('red'))"]
