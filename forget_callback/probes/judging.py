@@ -5,7 +5,9 @@ Knows nothing of models. A user's function that judges all texts of a probe at o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -86,7 +88,7 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
 
     What can run away, a parser of mathematics, a regular expression that backtracks and the rules of lm-eval's tasks,
     is judged in a process of its own, with a deadline in processor time: how busy the machine is does not decide. A
-    registered matcher is the user's own code, and runs here and without a deadline.
+    registered matcher is the user's own code, and runs here and without a deadline. Code runs in processes of its own.
 
     Args:
         texts: Item, text, and whether it ended before the token limit, each.
@@ -98,19 +100,28 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
         ValueError: If an item names a benchmark that is not known here, or is not what it was.
     """
     found = Verdicts([None] * len(texts))
-    apart = []
-    for i, (item, text, finished) in enumerate(texts):
-        if item.match in APART:
-            apart.append(i)
-            continue
-        if item.match == "code" and not run_code:
-            found.unjudged[i] = NOT_RUN
-            continue
+    apart, code = [], []
+
+    def judge_here(i: int) -> None:
+        item, text, finished = texts[i]
         try:
             found.judgements[i] = (_by_matcher if is_own_match(item.match) else by_text)(item, text, finished=finished)
         except ValueError as error:
             found.unjudged[i] = str(error)
             found.failed.add(i)
+
+    for i, (item, _, _) in enumerate(texts):
+        if item.match in APART:
+            apart.append(i)
+        elif item.match != "code":
+            judge_here(i)
+        elif run_code:
+            code.append(i)
+        else:
+            found.unjudged[i] = NOT_RUN
+    if code:  # each in processes of its own, for which its thread waits
+        with ThreadPoolExecutor(min(len(code), os.cpu_count() or 1, 8)) as pool:
+            list(pool.map(judge_here, code))
     if apart:
         own = judge_apart([texts[i] for i in apart], patience or Patience())
         for j, i in enumerate(apart):

@@ -253,8 +253,13 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def _defined(asked: dict[str, str]) -> Any:
+    """The function that an answer defines; examples of its use that come after it may fail."""
     module = sys.modules["answer"] = types.ModuleType("answer")
-    exec(compile(asked["code"], "answer", "exec"), module.__dict__)
+    try:
+        exec(compile(asked["code"], "answer", "exec"), module.__dict__)
+    except (Exception, SystemExit):
+        if asked["entry"] not in module.__dict__:
+            raise
     return module.__dict__[asked["entry"]]
 
 

@@ -102,9 +102,10 @@ def _of_the_sort(found: list[tuple[Any, str]], schema: Any) -> list[tuple[Any, s
 
 def _problem(schema: str, value: Any) -> str:
     """What stands against a value most, "" if it fits."""
+    validator = _validator(schema)
     from jsonschema.exceptions import best_match
 
-    error = best_match(_validator(schema).iter_errors(value))
+    error = best_match(validator.iter_errors(value))
     return "" if error is None else _short(f"{error.json_path}: {error.message}")
 
 

@@ -1,5 +1,6 @@
 """What the rules ask of an item: what `doc` holds is what they read, and example answers pass their own rule."""
 
+import gc
 import json
 import re
 import sys
@@ -160,5 +161,9 @@ def test_reading_calls_takes_no_longer_than_a_text_is_long(unit):
             calls_in(text, names)
         return time.process_time() - began
 
-    short = min(seconds(10_000) for _ in range(3))
-    assert seconds(100_000) < 30 * max(short, 0.002)
+    gc.disable()  # which looks at all that other tests have left
+    try:
+        short = min(seconds(10_000) for _ in range(3))
+        assert min(seconds(100_000) for _ in range(2)) < 30 * max(short, 0.002)
+    finally:
+        gc.enable()
