@@ -19,8 +19,9 @@ from forget_callback.metrics.intervals import NO_INTERVAL, Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.probes.quoting import printable
-from forget_callback.runs.history import History
-from forget_callback.runs.sentences import called
+from forget_callback.runs.formatting import bits
+from forget_callback.runs.history import History, Row
+from forget_callback.runs.sentences import called, documents
 from forget_callback.snapshots.snapshot import Snapshot
 
 ERROR = 0.05
@@ -30,10 +31,10 @@ ALIKE = 0.02
 
 @dataclass(frozen=True)
 class Difference:
-    """A second run less a first one, on one probe; fractions of items.
+    """A second run less a first one, on one probe; fractions of items, of text bits per byte.
 
     Attributes:
-        lost: `knowledge_lost` of the second less that of the first.
+        lost: `knowledge_lost` of the second less that of the first; of text `bits_per_byte_change`.
         interval: At 95%, or at what was asked for; NaN where there is none.
         between: From the last checkpoint of the first to that of the second, item by item, where both answered the
             same items, so that what they share cancels; else None.
@@ -44,6 +45,7 @@ class Difference:
         n: Items that enter.
         items: What they are called, "facts".
         open_ended: Whether a lost one is one that is no longer answered.
+        text: Whether they are documents.
     """
 
     lost: float
@@ -56,6 +58,7 @@ class Difference:
     n: int
     items: str
     open_ended: bool
+    text: bool = False
 
     @property
     def finding(self) -> str:
@@ -75,23 +78,30 @@ def difference(
         error: Of the interval and the claim, two-sided; less for one of several pairs.
     """
     one, two = (history.select(probe)[-1].transitions for history in (first, second))
+    text = one.ability == two.ability == "text"
+    metric = "bits_per_byte_change" if text else "knowledge_lost"
     r = 0.0 if last is None else correlation(first.lost_scores(probe)[-1], second.lost_scores(probe)[-1])
-    own = [t.interval("knowledge_lost", confidence=1 - error) for t in (one, two)]
-    ends = mover_difference(one.knowledge_lost, own[0], two.knowledge_lost, own[1], r)
+    own = [t.interval(metric, confidence=1 - error) for t in (one, two)]
+    values = [float(getattr(t, metric)) for t in (one, two)]
+    ends = mover_difference(values[0], own[0], values[1], own[1], r)
     between = None if last is None else compare(*last)
     obstacle = "they answered different items" if between is None else _obstacle(first, second, probe)
     caveat = "" if between is None else _begun(first, second, probe)
-    lost, in_this_prompt = two.knowledge_lost - one.knowledge_lost, one.in_this_prompt or two.in_this_prompt
+    lost, in_this_prompt = values[1] - values[0], not text and (one.in_this_prompt or two.in_this_prompt)
     sure = not obstacle and (ends.low > 0 or ends.high < 0)
     if sure and in_this_prompt and between is not None:
         sides = [(t.net_change, t.interval("net_change", confidence=1 - error)) for t in (one, two)]
         fell = mover_difference(*sides[0], *sides[1], 0.0)  # of models that began alike the test of pairs is sharper
         sure = (fell.high < 0 if lost > 0 else fell.low > 0) if caveat else between.p_value < error
         sure &= (two.net_change < one.net_change) == (lost > 0)
-    n = min(one.knowledge_n, two.knowledge_n)
-    return Difference(
-        lost, ends, between, obstacle, caveat, sure, in_this_prompt, n, called(two, n), two.knowledge_method == "exact"
-    )
+    n = min(_told(one), _told(two))
+    items, open_ended = documents(n) if text else called(two, n), not text and two.knowledge_method == "exact"
+    return Difference(lost, ends, between, obstacle, caveat, sure, in_this_prompt, n, items, open_ended, text)
+
+
+def _told(t: Transitions) -> int:
+    """The items that tell what was lost."""
+    return t.n if t.ability == "text" else t.knowledge_n
 
 
 def _begun(first: History, second: History, probe: str) -> str:
@@ -109,7 +119,7 @@ def _obstacle(first: History, second: History, probe: str) -> str:
         return "one has no checkpoint but the baseline"
     if not all(own[-1].confirmed for own in rows) or one.variants != two.variants:
         return "they were asked in different variants of the prompts"
-    if min(one.knowledge_n, two.knowledge_n) < MIN_ITEMS:
+    if min(_told(one), _told(two)) < MIN_ITEMS:
         return f"fewer than {MIN_ITEMS} items were scored"
     return ""
 
@@ -125,6 +135,8 @@ def pair_sentence(gap: Difference, first: str, second: str) -> str:
     a, b = printable(first), printable(second)
     if gap.obstacle:
         return f"{a} and {b} cannot be compared: {gap.obstacle}"
+    if gap.text:
+        return _text_sentence(gap, a, b)
     where, gone = " in this prompt" if gap.in_this_prompt else "", "no longer answered" if gap.open_ended else "lost"
     low, high = (round(end * gap.n) for end in gap.interval) if not isnan(gap.interval.low) else (0, 0)
     if gap.sure:
@@ -139,6 +151,17 @@ def pair_sentence(gap: Difference, first: str, second: str) -> str:
     if low < 0 < high:
         return f"{said} ({b}: between {-low:,} fewer and {high:,} more {gap.items} {gone})"
     return said if low == high == 0 else f"{said} (accuracy does not tell)"
+
+
+def _text_sentence(gap: Difference, a: str, b: str) -> str:
+    """The same of documents, in bits per byte."""
+    low, high = gap.interval
+    if not gap.sure:
+        return f"no difference shown between {a} and {b} ({b}: {bits(low, 3)} to {bits(high, 3)} bits per byte)"
+    more, less = (b, a) if gap.lost > 0 else (a, b)
+    few, many = (low, high) if gap.lost > 0 else (-high, -low)
+    by = f"{bits(abs(gap.lost), 3)} bits per byte more, between {bits(few, 3)} and {bits(many, 3)}"
+    return f"text got worse by more in {more} than in {less}: {by}" + (f" ({gap.caveat})" if gap.caveat else "")
 
 
 def runs_sentence(
@@ -156,7 +179,7 @@ def runs_sentence(
     same = all(same_items(last[0], one) for one in last)
     error = ERROR / (n * (n - 1) / 2)
     if n > 2:
-        lost = [history.select(probe)[-1].value("knowledge_lost") for history in histories]
+        lost = [_lost(history.select(probe)[-1]) for history in histories]
         pairs = [(names[one], names[two], histories[one], histories[two]) for one, two in combinations(range(n), 2)]
         why = "" if same and not any(map(isnan, lost)) else "they did not answer the same items in the same variants"
         for a, b, one, two in pairs if not why else ():
@@ -169,6 +192,10 @@ def runs_sentence(
     gap = difference(histories[i], histories[j], probe, (last[i], last[j]) if same else None, error=error)
     said = pair_sentence(gap, names[i], names[j])
     return (said if n == 2 else f"{said}; of {n} runs these lost most and least"), gap.finding
+
+
+def _lost(row: Row) -> float:
+    return row.value("bits_per_byte_change" if row.transitions.ability == "text" else "knowledge_lost")
 
 
 def same_items(one: Snapshot, other: Snapshot) -> bool:

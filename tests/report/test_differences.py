@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from forget_callback import Snapshot
 from forget_callback.report.data import report_data
 from forget_callback.report.differences import difference, pair_sentence, runs_sentence
 from forget_callback.report.page import write_report
@@ -170,3 +171,20 @@ def test_a_page_of_two_runs_begins_with_which_lost_more(tmp_path):
     assert text.index(first["sentence"]) < text.index('class="verdict ', start)
     assert data["differences"][0]["probes"][0]["finding"] == "lost more"
     assert report_data([mild])["between"] == [] == report_data([mild, hard], stages=True)["between"]
+
+
+@pytest.mark.parametrize("rise, finding", [(0.1, "lost more"), (0.0, "no difference shown")])
+def test_text_of_two_runs_is_told_apart_in_bits_per_byte(rise, finding):
+    rng = np.random.default_rng(0)
+    bits, kinds = rng.normal(1.0, 0.2, 60), {"kind": ["text"] * 60, "ability": ["text"] * 60}
+    histories, last = [], []
+    for more in (0.0, rise):
+        history = History()
+        for step, now in enumerate((bits, bits + 0.05 + more + rng.normal(0, 0.01, 60))):
+            last.append(Snapshot("text", "t", step, list(range(60)), np.ones(60), bits_per_byte=now, **kinds))
+            history.append([last[-1]])
+        histories.append(history)
+    said, found = runs_sentence(histories, ["short", "long"], "text", [last[1], last[3]])
+    assert found == finding and "bits per byte" in said
+    claim = "text got worse by more in long than in short: 0.09" if rise else "no difference shown between short"
+    assert said.startswith(claim)
