@@ -25,6 +25,8 @@ def closest(given: object, known: Iterable[object]) -> str | None:
     """
     plain: dict[str, str] = {}
     for name in map(str, known):
+        if name == given:  # an error that is worded before it is known that there is one costs nothing
+            return name
         plain.setdefault(_plain(name), name)
     words = [word for word in str(given)[:_LONGEST].split() if len(word) >= _WORD][::-1]  # what it is comes last
     for text in (str(given), *words):

@@ -7,7 +7,6 @@ in `probes/judges/` decide. Knows nothing of models. A change to a file changes 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from forget_callback.probes.jsonl import read_items
@@ -61,7 +60,5 @@ def load_behaviour(
             "network; allow it with run_code=true, or leave the category out"
         )
     kept = [ability for ability in ABILITIES if ability in chosen and (run_code or ability != CODE)]
-    items = [
-        replace(item, ability="behaviour") for ability in kept for item in read_items(_FOLDER / f"{ability}.jsonl")
-    ]
+    items = [item for ability in kept for item in read_items(_FOLDER / f"{ability}.jsonl")]
     return Probe("-".join(["behaviour", *(kept if category is not None else ())]), items, chat=None)

@@ -84,8 +84,9 @@ def require_judgeable(item: Generation) -> None:
         field = f"doc.constraints[{i}]"
         require(isinstance(constraint, Mapping), item, field, f"expected an object, got {quoted(constraint)}")
         name = constraint.get("kind")
-        known = f"expected kind to be one of {', '.join(_KINDS)}, got {quoted(name)}"
-        require(isinstance(name, str) and name in _KINDS, item, field, f"{known}{did_you_mean(name, _KINDS)}")
+        if not isinstance(name, str) or name not in _KINDS:
+            known = f"expected kind to be one of {', '.join(_KINDS)}, got {quoted(name)}{did_you_mean(name, _KINDS)}"
+            require(False, item, field, known)
         kind = _KINDS[str(name)]
         given = [key for key in constraint if key != "kind"]
         wanted = [kind.field] if kind.field else []
