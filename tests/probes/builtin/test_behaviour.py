@@ -97,7 +97,7 @@ CONSTANT = {"tools": 0.26, "language": 0.1, "second_turn": 0.1, "refusal": 1.0, 
 
 def test_no_constant_answer_passes_many_items(probe):
     for ability, items in by_ability(probe.items).items():
-        own = [item.answer[0] for item in items[:: max(1, len(items) // 8)]]
+        own = [item.answer[0] for item in items[:: max(1, len(items) // 4)]]
         common = ["I'm sorry, but I can't help with that.", "Yes.", "no", "A", "1", "{}", "[]", "OK", "I don't know."]
         for text in [*own, *common]:
             found = judge_all([(item, text, True) for item in items]).judgements
