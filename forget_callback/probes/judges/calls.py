@@ -148,6 +148,8 @@ def _of_json(value: Any) -> list[Call]:
     given: Any = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
     if "description" in value and isinstance(given, dict) and ("properties" in given or "type" in given):
         return []  # the tool as it was offered, said again
+    if given in (None, "") and any(key in value for key in _ARGUMENTS):  # of a tool that takes none
+        given = {}
     if isinstance(given, str):  # as in OpenAI's messages
         try:
             given = load(given)

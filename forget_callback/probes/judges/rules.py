@@ -43,4 +43,7 @@ def find(text: str, item: Generation, *, finished: bool) -> Finding:
     """
     if first_line(text) is None:
         return Finding.nothing("no text")
-    return RULES[item.match].judge(text.strip(), item, finished)
+    try:
+        return RULES[item.match].judge(text.strip(), item, finished)
+    except RecursionError:  # lists within lists, as a collapsed model writes them
+        return Finding.nothing("nested too deep")

@@ -140,6 +140,24 @@ def test_a_part_of_what_is_broken_is_not_read(text):
         load(text)
 
 
+@pytest.mark.parametrize("depth", [100, 900, 3000, 50_000])
+def test_what_is_nested_deep_comes_back(depth):
+    deep = "[" * depth + "]" * depth
+    texts = [
+        deep,
+        f'{{"name": "set_timer", "arguments": {{"minutes": {deep}}}}}',
+        '{"function": ' * depth + "1" + "}" * depth,
+    ]
+    texts += [f"set_timer(minutes={deep})", "-" * depth + "1", f"set_timer(minutes={'-' * depth}1)"]
+    items = [
+        tool_item(CALL),
+        tool_item("Hi", match="no_tool_call"),
+        item("json_schema", '{"age": 3}', {"schema": SCHEMA}),
+    ]
+    found = judge_all([(one, text, True) for one in items for text in texts])
+    assert not found.unjudged and {one.outcome for one in found.judgements[: len(texts)]} <= {"unparsed", "wrong"}
+
+
 UNITS = [
     "<tool_call>",
     '<tool_call>{"name": "f", "arguments": {}}</tool_call>',
