@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from forget_callback import ForgetMonitor, Probe, Snapshot, load_probe, score_probe
+from forget_callback import ForgetMonitor, Probe, Snapshot, Text, load_probe, score_probe
 from forget_callback.probes.records import item_record
 from forget_callback.runs.store import Store
 from tests.forked import finish, start
@@ -134,10 +134,11 @@ def test_progress_shows_on_a_terminal_alone_and_only_if_it_takes_long(tmp_path, 
 
 
 def several(probe, name, n):
-    """`n` items, in turn of all kinds; the first and every fifth in two prompts."""
+    """`n` items, in turn of all kinds, the first and every fifth in two prompts; to more than one also documents."""
     items = [replace(probe.items[i % len(probe)], id=f"{i}") for i in range(n)]
     prompts = [(f"{i}. {item.prompt}", [f"Item {i}: {item.prompt}"] * (i % 5 == 0)) for i, item in enumerate(items)]
-    return Probe(name, [replace(item, prompt=one, variants=more) for item, (one, more) in zip(items, prompts)])
+    asked = [replace(item, prompt=one, variants=more) for item, (one, more) in zip(items, prompts)]
+    return Probe(name, [*asked, *(Text(f"t{i}", "The fox ran over a hill. " * (i + 1)) for i in range(20 * (n > 1)))])
 
 
 @pytest.mark.parametrize("options", [(), ("--sharded",)], ids=["copies", "FSDP 2"])
@@ -164,6 +165,8 @@ def test_two_processes_share_the_items_find_what_one_finds_and_fail_together(
             for column in ("ids", *columns, "asked_2", *(f"{column}_2" for column in columns)):
                 np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
             np.testing.assert_allclose(found.margin, expected.margin, atol=1e-4)
+            np.testing.assert_allclose(found.bits_per_byte, expected.bits_per_byte, atol=1e-5)
+            assert np.isfinite(found.bits_per_byte).sum() == (0 if name == "one" else 20)
             np.testing.assert_allclose(found.margin_2, expected.margin_2, atol=1e-4)
     assert (tmp_path / "error-0.txt").read_text() == "RuntimeError: rank 1: ValueError: broken on purpose"
     assert (tmp_path / "error-1.txt").read_text() == "ValueError: broken on purpose"

@@ -117,14 +117,13 @@ def test_equals_lm_evals_rolling_log_likelihood(make_tokenizer, make_model, make
 
 
 def test_a_tokenizer_that_puts_bos_itself_gets_one(make_tokenizer, make_model):
-    """lm-eval scores a second BOS after the first there, unless it is told that the tokenizer should put none."""
+    """lm-eval scores a second BOS after the first there, unless it is told to put none."""
     huggingface = pytest.importorskip("lm_eval.models.huggingface")
     tokenizer = adds_bos(make_tokenizer(bos_token="<|bos|>"))
     model = make_model(vocab_size=len(tokenizer))
     found = score_probe(model, tokenizer, PROBE).bits_per_byte
     np.testing.assert_allclose(found, [by_definition(model, tokenizer, text, 256) for text in DOCUMENTS], atol=1e-5)
-    plain = make_tokenizer(bos_token="<|bos|>")
-    lm = huggingface.HFLM(pretrained=model, tokenizer=plain, batch_size=4)
+    lm = huggingface.HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4, add_bos_token=False)
     np.testing.assert_allclose(found, of_lm_eval(lm, PROBE), atol=1e-5, rtol=0)
 
 
