@@ -63,7 +63,7 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
     """
     if isinstance(given, (Mapping, list, tuple)) and not given:
         raise ValueError("probes is empty; give at least one")
-    if isinstance(given, Mapping) and not ("id" in given and {"prompt", "messages"} & set(given)):
+    if isinstance(given, Mapping) and not ("id" in given and {"prompt", "messages", "text"} & set(given)):
         return tuple(replace(_one(value), name=name) for name, value in given.items())
     whole = isinstance(given, (str, os.PathLike, Probe, Mapping)) or _is_table(given)
     if whole or not isinstance(given, Iterable):

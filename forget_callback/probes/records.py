@@ -82,6 +82,7 @@ def parse_item(record: object) -> Item:
     for key in given:
         if key not in known:
             remedy = "; drop it, or put it in `doc`" if "doc" in known else "; drop it"
+            remedy = "; a document has kind 'text'" if key == "text" else remedy
             remedy += "" if key in _FIELDS else did_you_mean(key, _FIELDS)  # a field of another kind is no slip
             raise ValueError(
                 f"item {quoted(name)}, field {quoted(key)}: unknown for {kind}; known are {', '.join(known)}{remedy}"

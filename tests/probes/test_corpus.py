@@ -3,10 +3,12 @@
 import json
 import logging
 
+import pandas as pd
 import pytest
 
 from forget_callback import Generation, Probe, Text, dump_items, load_probe
 from forget_callback.probes.jsonl import read_items
+from forget_callback.probes.load import as_probes
 from forget_callback.probes.records import item_record, parse_item
 from forget_callback.probes.spacing import spacing_problem
 
@@ -133,3 +135,12 @@ def test_the_command_line_says_what_documents_a_probe_has(tmp_path, run_cli):
     assert f"documents: 30 of {size} to {30 * size:,} bytes, {size * 465:,} in all" in out
     assert "prompts:" not in out and "fewer than" not in err
     assert json.loads(out.splitlines()[-1])["text"] == DOCUMENT
+
+
+def test_one_document_is_no_mapping_of_names_and_one_without_a_kind_is_told_so():
+    with pytest.raises(ValueError, match="got one item; wrap it in a list"):
+        as_probes({"kind": "text", "id": "a", "text": "x"})
+    with pytest.raises(ValueError, match=r"field .text.: unknown for generation; .*; a document has kind 'text'"):
+        as_probes([{"id": "a", "text": "x"}])
+    (probe,) = as_probes(pd.DataFrame([{"kind": "text", "id": "a", "text": "x", "category": None}]))
+    assert probe.items == (Text("a", "x"),)
