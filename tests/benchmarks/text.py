@@ -1,6 +1,6 @@
 """Cost and truth of bits per byte: ours, lm-eval's rolling log-likelihood, plain forward passes, and the limit.
 
-    OMP_NUM_THREADS=1 python tests/benchmarks/text.py [MODEL_DIR] [--documents SPEC] [--limit N] [--long]
+    python tests/benchmarks/text.py [MODEL_DIR] [--documents SPEC] [--limit N] [--long] [--threads N]
 
 The limit is a bare decoder forward pass over as many tokens in rows as long, without mask, cache or padding, and
 matrix products of the LM head over all of them. Without a directory the model is S of `workloads.py` with 32,000
@@ -91,12 +91,14 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     quiet()
     import torch
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
+    torch.set_num_threads(arguments.threads)
     from forget_callback import load_model, load_tokenizer
     from forget_callback.scoring.engine import Scorer
     from forget_callback.scoring.likelihood.tokens import encode_items

@@ -27,7 +27,7 @@ _ATTENTION = 256
 # Rows are filled up to this many tokens, or up to the longest trie of their batch.
 _WIDTH = 128
 # A forward pass costs about one part in so many of its largest batch, whatever it holds.
-_PER_BATCH = 32
+_PER_BATCH = 64
 # Scored tokens that are joined for the LM head: enough for a matrix product at full speed.
 _HEAD_ROWS = 1024
 
