@@ -152,6 +152,21 @@ def test_right_and_wrong_numbers_and_what_is_left_unscored(taught, given, outcom
     assert all(snapshot.text[i] for i in (0, 1, 3))
 
 
+def test_the_numbers_are_kept_of_several_samples_their_mean(taught):
+    found = score_probe(taught.model, taught.tokenizer, probe(), scorer=values([0.75, 0.25, None]))
+    np.testing.assert_array_equal(found.score, [0.75, 0.25, np.nan, np.nan])
+    assert found.outcome.tolist()[:2] == ["correct", "wrong"]
+    yes = score_probe(taught.model, taught.tokenizer, probe(), scorer=values([True, False, True]))
+    np.testing.assert_array_equal(yes.score, [1, 0, np.nan, 1])
+    change = compare(yes, replace(found, fingerprint=yes.fingerprint))
+    assert change.score_change == pytest.approx((0.75 - 1 + 0.25 - 0) / 2) and change.score.n_asked == 3
+    items = [Generation("a", PROMPTS[0], "Paris", samples=4, max_new_tokens=4)]
+    sampled = Probe("s", items, temperature=1.0)
+    found = score_probe(taught.model, taught.tokenizer, sampled, scorer=values([0.1, 0.9, None, 0.8]))
+    assert found.score[0] == pytest.approx(0.6) and found.correct[0] == pytest.approx(2 / 3)
+    assert np.isnan(score_probe(taught.model, taught.tokenizer, probe()).score).all()
+
+
 def test_an_async_scorer_works_also_where_an_event_loop_runs(taught):
     async def scorer(prompts, completions, **columns):
         await asyncio.sleep(0)
