@@ -174,6 +174,8 @@ def _points(history: History, probe: str | None, category: str) -> tuple[DataSca
     scores = scores[~np.isnan(scores).all(axis=1)]
     known = rows[0].transitions.known_before
     points = DataScaleFit(name, category, len(scores), seen[kept], lost[kept], ends[kept, 0], ends[kept, 1], known)
+    if rows[0].transitions.ability == "text":
+        return replace(points, reason="texts have no right and wrong, so nothing known can be lost"), scores
     return replace(points, reason=_too_little(points, scores)), scores
 
 

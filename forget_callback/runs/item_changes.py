@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from forget_callback.metrics.texts import FLOOR, texts_in
 from forget_callback.probes.conversation import asked as asked_text
 from forget_callback.probes.items import Item, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.series import Series, answered
+from forget_callback.runs.series import Series, answered, answered_both, in_bits
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot, align
 
@@ -32,6 +33,7 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
     prompts: list[Snapshot | Answers] = [now, *now.further]
     asked = np.sum([~np.isnan(answered(one)) for one in prompts], axis=0)
     right = np.sum([answered(one) == 1 for one in prompts], axis=0)
+    right = np.where(texts_in(base), np.nan_to_num(series.now), right).astype(int)
     rows = np.flatnonzero(series.changed)
     rows = rows[np.lexsort((-base.margin[rows], change[rows]))]
     items = [by_id[str(name)] for name in base.ids[rows]]
@@ -47,8 +49,8 @@ def item_changes(probe: Probe, series: Series, now: Snapshot) -> pd.DataFrame:
             "prompts_right": right[rows],
             "prompt": [asked_text(item) for item in items],
             "expected": [expected(item) for item in items],
-            "answer_at_baseline": base.prediction[rows],
-            "answer_now": now.prediction[rows],
+            "answer_at_baseline": in_bits(base)[rows],
+            "answer_now": in_bits(now)[rows],
             "margin_at_baseline": base.margin[rows],
             "margin_now": now.margin[rows],
             "first_lost_at": series.lost_at[rows],
@@ -73,12 +75,13 @@ def flips(once: Snapshot, again: Snapshot) -> pd.DataFrame:
         ValueError: If the snapshots are of different probes.
     """
     again = align(once, again)
-    flipped = answered(once) + answered(again) == 1
+    one, other = answered_both(once, again, FLOOR)
+    flipped = one + other == 1
     columns = {
         "id": once.ids,
         "category": once.category,
-        "correct": once.correct,
-        "correct_again": again.correct,
+        "correct": one,
+        "correct_again": other,
         "margin": once.margin,
         "margin_again": again.margin,
     }

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forget_callback.metrics.texts import texts_in
 from forget_callback.probes.conversation import asked
 from forget_callback.probes.items import Item, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import expected
-from forget_callback.runs.series import Floats, answered
+from forget_callback.runs.series import Floats, answered_both, in_bits
 from forget_callback.runs.sides import Side, texts_of
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
@@ -60,9 +61,14 @@ def lost_items(before: Side, after: Side) -> list[LostItem]:
 
 def _lost(first: Snapshot, last: Snapshot, probe: Probe | None) -> list[LostItem]:
     items = {} if probe is None else {item.id: item for item in probe.items}
-    shares = [_share_right(side) for side in (first, last)]
+    right = answered_both(first, last)
+    texts = texts_in(first)
+    shares = [np.where(texts, own, _share_right(side)) for own, side in zip(right, (first, last))]
+    said = in_bits(first), in_bits(last)
+    gone = np.flatnonzero((right[0] == 1) & (right[1] == 0))
+    rise = np.nan_to_num(last.bits_per_byte - first.bits_per_byte)
     lost = []
-    for i in np.flatnonzero((answered(first) == 1) & (answered(last) == 0)).tolist():
+    for i in gone[np.argsort(-rise[gone], kind="stable")].tolist():
         item = items.get(str(first.ids[i]))
         lost.append(
             LostItem(
@@ -71,8 +77,8 @@ def _lost(first: Snapshot, last: Snapshot, probe: Probe | None) -> list[LostItem
                 str(first.ids[i]),
                 None if item is None else asked(item),
                 None if item is None else expected(item),
-                _answer(first, i, item),
-                _answer(last, i, item),
+                str(said[0][i]) if texts[i] else _answer(first, i, item),
+                str(said[1][i]) if texts[i] else _answer(last, i, item),
                 float(shares[0][i]),
                 float(shares[1][i]),
                 float(first.margin[i]),

@@ -9,6 +9,7 @@ with every look, so what chance alone brings stands beside them. What guessing e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,21 @@ def answered(answers: Snapshot | Answers) -> Floats:
     return np.where(np.isnan(correct), np.nan, correct > 0.5)
 
 
+def answered_both(before: Snapshot, after: Snapshot, floor: float | None = None) -> tuple[Floats, Floats]:
+    """What `answered` says of both; of a text 0 where it is worse than on the other side by more than a floor.
+
+    Args:
+        after: Of the same items in the same order.
+        floor: In bits per byte; that of `before` by default.
+    """
+    one, other = answered(before), answered(after)
+    texts = texts_in(before)
+    if not texts.any():
+        return one, other
+    was, now = sides(bits_of(before, after), floor_of(before) if floor is None else floor)
+    return np.where(texts, was, one), np.where(texts, now, other)
+
+
 def flips(once: Snapshot, again: Snapshot) -> Floats:
     """1 where one model's two scorings of an item differ, NaN where one has no answer, ``(n_items,)``.
 
@@ -45,11 +61,15 @@ def flips(once: Snapshot, again: Snapshot) -> Floats:
     Args:
         again: Of the same items in the same order.
     """
-    one, other = answered(once), answered(again)
-    if (texts := texts_in(once)).any():
-        side = sides(bits_of(once, again), FLOOR)
-        one, other = (np.where(texts, found, own) for found, own in zip(side, (one, other)))
+    one, other = answered_both(once, again, FLOOR)
     return np.where(np.isnan(one) | np.isnan(other), np.nan, one != other)
+
+
+def in_bits(snapshot: Snapshot) -> Any:
+    """What was answered, of texts their bits per byte in words, ``(n_items,)``."""
+    bits = snapshot.bits_per_byte
+    words = np.array([f"{one:.3f} bits per byte" for one in bits], object)
+    return np.where(np.isnan(bits), snapshot.prediction, words)
 
 
 class Series:
@@ -124,10 +144,7 @@ class Series:
 
     def _answered(self, snapshot: Snapshot) -> Floats:
         """As `answered` says; of texts 0 where they are worse than at the baseline, 1 where not."""
-        found = answered(snapshot)
-        if not self._texts.any():
-            return found
-        return np.where(self._texts, sides(bits_of(self.baseline, snapshot), floor_of(self.baseline))[1], found)
+        return answered_both(self.baseline, snapshot)[1] if self._texts.any() else answered(snapshot)
 
     def by_chance(self, rows: Rows) -> dict[str, float]:
         """What `ever_forgotten` and `churn` of these items would be if nothing had been lost or gained on balance.

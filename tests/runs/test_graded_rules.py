@@ -8,6 +8,8 @@ from forget_callback import ForgetMonitor, Generation, History, Probe, Snapshot,
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.gate import Gate
+from forget_callback.runs.lost_items import lost_items
+from forget_callback.runs.sides import Side
 from forget_callback.runs.stopping import can_fire, decide
 from forget_callback.snapshots.snapshot import NOISE, complete
 
@@ -159,3 +161,21 @@ def test_the_worst_case_of_texts_and_scores():
     assert can_fire(StopRule("forgetting", 0.9), baseline) and can_fire(StopRule("bits_per_byte_change", 5), baseline)
     assert can_fire(StopRule("score_lost", 0.5), [answers(0, N, np.full(N, 0.9))])
     assert not can_fire(StopRule("score_lost", 0.5), [answers(0, N, np.full(N, 0.4))])
+
+
+def test_documents_that_got_worse_are_among_what_was_lost_the_worst_first(tmp_path):
+    rise = np.where(np.arange(N) < 3, [0.1 * (i + 1) for i in range(N)], 0.0)
+    before, after = (Side("", {"text": one}, probes={"text": TEXTS}) for one in (texts(0), texts(1, rise)))
+    found = lost_items(before, after)
+    assert [one.id for one in found] == ["d2", "d1", "d0"]
+    assert found[0].answer_before == f"{BITS[2]:.3f} bits per byte"
+    assert found[0].answer_after == f"{BITS[2] + 0.3:.3f} bits per byte"
+    assert (found[0].prompt, found[0].right_before, found[0].right_after) == ("Document 2.", 1, 0)
+    history = History()
+    history.append([texts(0)])
+    history.append([texts(1, rise)])
+    table = history.changes(TEXTS, texts(1, rise))
+    assert sorted(table["id"]) == ["d0", "d1", "d2"] and set(table["change"]) == {"lost"}
+    assert set(table["prompts_right"]) == {0} and table["answer_now"].str.endswith("bits per byte").all()
+    history.append([texts(2)])
+    assert set(history.changes(TEXTS, texts(2))["change"]) == {"recovered"}
