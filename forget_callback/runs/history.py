@@ -25,6 +25,7 @@ from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions,
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.series import OF_TEXT, OVER_TIME, STAGE, Floats, Series, flips
+from forget_callback.snapshots.reference import with_own_kl
 from forget_callback.snapshots.snapshot import NOISE, Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
@@ -191,6 +192,8 @@ class History:
 
     def _looks(self, snapshots: Sequence[Snapshot], series: Mapping[str, Series]) -> list[_Look]:
         """What snapshots add to a history whose series are these; nothing is changed."""
+        bases = self._begun | {name: own.baseline for name, own in series.items()}
+        snapshots = [with_own_kl(one, bases.get(one.probe, one)) for one in snapshots]
         looks = [self._look(snapshot, series.get(snapshot.probe)) for snapshot in _pooled(snapshots)]
         for row in looks[-1].rows if len(looks) > 1 else ():
             exact = row.transitions.knowledge_method == "exact"  # else the pool has no open-ended items in it either

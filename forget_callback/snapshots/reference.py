@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from forget_callback.probes.quoting import quoted
+from forget_callback.snapshots.answers import changed
 from forget_callback.snapshots.snapshot import Snapshot
 
 # Next tokens that are kept: of SmolLM2-135M three quarters of the KL divergence lie in them, see docs/text.md.
@@ -136,3 +137,12 @@ def digest_of_snapshot(snapshot: Snapshot) -> str:
     digest = hashlib.sha256("\0".join(map(str, snapshot.ids[order])).encode(errors="replace"))
     digest.update(np.asarray(snapshot.bits_per_byte, np.float64)[order].tobytes())
     return digest.hexdigest()[:32]
+
+
+def with_own_kl(snapshot: Snapshot, baseline: Snapshot) -> Snapshot:
+    """The snapshot without its KL where that is to another model than this baseline."""
+    of = snapshot.metadata.get("kl_baseline")
+    if of is None or of == digest_of_snapshot(baseline):
+        return snapshot
+    none = np.full(len(snapshot), np.nan)
+    return changed(snapshot, kl=none, kl_error=none, top1=none)

@@ -7,6 +7,7 @@ import pytest
 
 from forget_callback import History, Snapshot, compare
 from forget_callback.metrics.texts import FLOOR, floor_of, with_noise
+from forget_callback.snapshots.reference import digest_of_snapshot
 from forget_callback.snapshots.snapshot import NOISE
 
 N = 100
@@ -123,3 +124,16 @@ def test_kl_and_agreement_are_means_of_what_was_measured():
     first, last = history.select("text")
     assert [first.value(name) for name in ("kl", "top1_agreement")] == [0, 1] and isnan(first.value("kl_error"))
     assert [last.value(name) for name in ("kl", "kl_error", "top1_agreement")] == pytest.approx([0.25, 0.01, 0.9])
+
+
+def test_kl_to_another_model_than_the_baseline_is_not_shown():
+    columns = {"kl": np.full(N, 0.25), "kl_error": np.zeros(N), "top1": np.full(N, 0.9)}
+    other = texts(BITS + 0.5)
+    for baseline, shown in ((texts(), True), (other, False)):
+        history = History()
+        history.append([baseline, texts(name="more")])
+        after = texts(BITS, 1, metadata={"kl_baseline": digest_of_snapshot(texts())}, **columns)
+        rows = {row.probe: row for row in history.append([after, texts(BITS, 1, name="more")])}
+        for probe in ("text", "all"):
+            values = [rows[probe].value(name) for name in ("kl", "kl_error", "top1_agreement")]
+            assert values == pytest.approx([0.25, 0, 0.9]) if shown else np.isnan(values).all()
