@@ -101,7 +101,7 @@ SHORT = {
     "first_steps.py": (["MODEL", "--steps", "5"], ["forget/report.html"]),
     "abilities.py": (
         ["MODEL", "--steps", "2", "--facts", "8", "--behaviour", "5", "--text", "4"],
-        ["forget/snapshots/behaviour", "forget/snapshots/text", "forget/report.html"],
+        ["forget/snapshots/text", "forget/report.html"],
     ),
     "grpo.py": (["MODEL", "--steps", "2"], ["forget/history.parquet"]),
     "early_stop.py": (["MODEL", "--above", "0.01"], []),
