@@ -244,10 +244,11 @@ def _one_prompt(snapshot: Snapshot) -> str:
     """How most items lack a second prompt of other structure; "" if they have one.
 
     Of those that knowledge is read from: recall is access and needs none, nor does, where there are choices, any other
-    open-ended item.
+    open-ended item. Other words would ask for another behaviour, and a document has none.
     """
     choice = np.isfinite(snapshot.n_choices)
     read = choice if choice.any() else snapshot.kind != "recall"
+    read &= ~np.isin(snapshot.ability.astype(str), ("behaviour", "text"))
     if not read.any():
         return ""
     if not snapshot.further:

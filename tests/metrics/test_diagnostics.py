@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest, chisquare
 
-from forget_callback import ForgetMonitor, Generation, MultipleChoice, Probe, Recall, Snapshot, load_probe
+from forget_callback import ForgetMonitor, Generation, MultipleChoice, Probe, Recall, Snapshot, compare, load_probe
 from forget_callback.metrics import diagnostics
 from forget_callback.metrics.diagnostics import FEW_ITEMS, SIGNIFICANT
 from forget_callback.metrics.knowledge import MIN_ITEMS
@@ -298,3 +298,11 @@ def test_what_appears_later_is_said_when_it_appears(tmp_path, caplog):
         for step in (1, 2):
             monitor.observe(step, broken)
     assert len(told(caplog)) == 1 and "that is a change of format" in caplog.text
+
+
+@pytest.mark.parametrize("ability, kind", [("behaviour", "generation"), ("text", "text"), ("task", "generation")])
+def test_behaviour_and_documents_need_no_second_prompt(ability, kind):
+    before = Snapshot("p", "f", 0, list(range(40)), np.ones(40), ability=[ability] * 40, kind=[kind] * 40)
+    found = diagnostics.advice(before, before.at(1), changed=compare(before, before.at(1)), sampled=False)
+    said = {one.key for one in found}
+    assert ("one_prompt" in said) == (ability == "task")
