@@ -208,7 +208,7 @@ def test_the_self_check_in_parts_is_that_of_the_whole(name, tokenizer, monkeypat
 
 
 def test_out_of_memory_halves_the_batches_and_changes_nothing(make_model, tokenizer, caplog):
-    probe = Probe("p", [*PROBE.items, *(Text(f"like {i}", document(30, i)) for i in range(12))])
+    probe = Probe("p", [*PROBE.items, *(Text(f"like {i}", f"{i:02} {document(30)}") for i in range(12))])
     usual = score_probe(make_model(), tokenizer, probe)
     model = make_model()
     memory = Memory(model, 300)
