@@ -66,7 +66,7 @@ def _block(rows: pd.DataFrame, items: pd.DataFrame, name: str, step: int, has_ba
         "helps": {
             help: {"label": label, **_compared(own, has_baseline)}
             for help, label in HELPS.items()
-            if len(own := rows[rows["help"] == help])
+            if (own := rows[rows["help"] == help])["group"].eq("lost").any()
         },
     }
     return {**block, "sentence": _sentence(step, block)}

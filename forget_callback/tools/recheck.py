@@ -146,7 +146,8 @@ class _Work:
         self._tokenizer, self._batch_tokens, self._progress = tokenizer, batch_tokens, progress
         self.table, self._done = _empty_rows(chosen), []
         before = read_rows(folder)
-        units = {(side, help) for side in (NOW, BASELINE) for help in HELPS}
+        sides = (NOW,) if about["baseline"] is None else (NOW, BASELINE)
+        units = {(side, help) for side in sides for help in HELPS}
         left = units if before is None else units - set(before.done)
         same = before is not None and before.about == about and _same_questions(before.table, self.table)
         if before is not None and left and same:

@@ -77,8 +77,10 @@ def test_the_baseline_counts_with_help_alone_and_what_was_not_scored_not_at_all(
         ("a", "lost", "again", 0, 0.0, 1.0),
         ("a", "lost", "chat", 0, np.nan, 0.0),
         ("b", "lost", "again", 0, np.nan, np.nan),
+        ("c", "control", "choice", 7, 0.0, 0.0),
     ]
     found = summarize(rows(*told), {**ABOUT, "baseline": "first"})["probes"]["facts"]
+    assert set(found["helps"]) == {"again", "chat"}, "what no lost item was asked is no help of theirs"
     assert found["items"] == {"a": "gone"} and (found["there"], found["gone"]) == (0, 1)
     assert found["any"]["baseline"]["before"] == 0.0, "without help it answers all of them"
 

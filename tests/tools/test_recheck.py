@@ -125,6 +125,9 @@ def test_the_rows_say_what_was_asked_and_the_same_command_gives_the_same(run, ru
     summary = (run / "forget" / "recheck.json").read_text()
     asked(run_cli, run, "--limit", 5)
     assert read_rows(run / "forget").table.equals(first)
+    asked_now = (run / "forget" / "recheck.parquet").stat().st_mtime_ns
+    _, notes = asked(run_cli, run, "--limit", 5)
+    assert "goes on" not in notes and (run / "forget" / "recheck.parquet").stat().st_mtime_ns > asked_now
     assert (run / "forget" / "recheck.json").read_text() == summary
 
 
@@ -160,6 +163,21 @@ def test_an_adapter_is_a_saved_model(run, trained, run_cli):
     found, notes = asked(run_cli, run, "--limit", 2)
     assert found["about"]["model"].endswith("checkpoint-8") and found["all"]["helps"]["again"]["right"] == 1
     assert "is not the model that was measured" in notes, "an adapter that was not trained is the first model"
+
+
+def test_a_whole_recheck_without_a_baseline_model_is_done_again(run, run_cli):
+    path = run / "forget" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["training"]["model"] = None
+    path.write_text(json.dumps(manifest))
+    for _ in range(2):
+        found, notes = asked(run_cli, run, "--limit", 1)
+        assert found["about"]["baseline"] is None and found["all"]["any"]["baseline"] is None
+        assert "names no baseline model" in notes and "goes on" not in notes
+    manifest["training"]["model"] = "no/such-model"
+    path.write_text(json.dumps(manifest))
+    found, notes = asked(run_cli, run, "--limit", 1)
+    assert found["about"]["baseline"] is None and "the baseline model is not compared: " in notes
 
 
 def test_without_a_saved_model_or_a_loss_there_is_nothing_to_ask(run, trained, run_cli):
