@@ -73,7 +73,7 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
     return paired(
         _rows(right[0], [old.correct for old, _ in further]),
         _rows(right[1], [new.correct for _, new in further]),
-        before.n_choices,
+        np.where(before.ability == "behaviour", np.inf, before.n_choices),  # done or not, options or none
         before_choice=_rows(before.choice, [old.choice for old, _ in further]),
         after_choice=_rows(after.choice, [new.choice for _, new in further]),
         answer=before.answer,

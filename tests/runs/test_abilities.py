@@ -216,3 +216,11 @@ def test_while_fewer_prompts_of_the_facts_were_asked_behaviour_is_judged_all_the
     sentence = joint_sentence(overall(rows), rows)
     assert sentence.startswith("lost in behaviour: about 45 of the 50 items it did") or "json 45 of" in sentence
     assert "in the first prompt alone" in sentence and said(rows).verdict == "lost"
+
+
+def test_a_few_items_of_behaviour_with_options_do_not_hide_the_others():
+    """Of knowledge those with options tell; of behaviour all items do: 6 of 60 choose an option, 54 write."""
+    before, after = (np.r_[np.ones(50), np.zeros(10)], np.r_[np.zeros(40), np.ones(10), np.zeros(10)])
+    kinds = {"kind": ["generation"] * 60, "ability": ["behaviour"] * 60, "n_choices": [4.0] * 6 + [np.inf] * 54}
+    rows = rows_of(facts(), sides("behaviour", before, after, **kinds))
+    assert said(rows).sentence.startswith("lost in behaviour: about 40 of the 50 items it did")
