@@ -142,6 +142,10 @@ def test_checkpoints_give_what_the_callback_measured(make_sft, make_model, token
         code, _, err = run_cli("snapshot", one, "--probe", spec, "--out", tmp_path / "two", "--step", step)
         assert code == 0, err
     same(tmp_path / "two", run, steps=[0, 6])
+    # The divergence from step 0 is none from step 3.
+    shown = [json.loads(run_cli("compare", f"{run}@{step}", run, "--format", "json")[1])["all"] for step in (0, 3)]
+    assert shown[0]["kl"] == pytest.approx(kl(run, 6).mean()) and shown[1]["kl"] is None
+    assert shown[1]["bits_per_byte_change"] is not None
     code, _, err = run_cli("snapshot", run, "--probe", spec, "--baseline", run / "forget", "--out", tmp_path / "no")
     assert code == 2 and "is a RUN, which goes with one model" in err
 

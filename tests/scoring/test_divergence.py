@@ -174,7 +174,7 @@ def test_what_was_kept_is_read_back_and_gives_the_same_numbers(reference, make_m
 
 def test_a_token_takes_less_than_two_hundred_bytes(make_model, make_tokenizer, tmp_path):
     tokenizer = make_tokenizer()
-    model = make_model(vocab_size=40_000)
+    model = make_model(vocab_size=8_000)
     probe = Probe("docs", [Text(f"d{i}", document(60, i)) for i in range(20)])
     scorer = Scorer(tokenizer, [probe])
     scorer.score(model, keep=True)

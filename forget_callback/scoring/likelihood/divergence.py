@@ -74,20 +74,24 @@ class Reading:
         rows = np.concatenate([chunk.edge_row[chunk.edge_index[low:high]] for _, (low, high) in own])
         lengths = {i: high - low for i, (low, high) in own}
         if self.keep:
-            return _Keeping(rows, lengths, self.keep, device)
+            return _Keeping(rows, lengths, self.keep, len(chunk.order), device)
         return _Comparing(rows, lengths, [self.against[i] for i in lengths], len(chunk.order), device)
 
 
 class _Keeping:
     """Keeps the most likely next tokens of some rows."""
 
-    def __init__(self, rows: NDArray[np.int64], lengths: Mapping[int, int], keep: int, device: torch.device) -> None:
+    def __init__(
+        self, rows: NDArray[np.int64], lengths: Mapping[int, int], keep: int, n_rows: int, device: torch.device
+    ) -> None:
         self._rows, self._lengths, self._keep = torch.from_numpy(rows).to(device), lengths, keep
+        self._all = n_rows == len(rows) and bool((rows == np.arange(n_rows)).all())  # then a tile is not copied
         self._logit = torch.empty(len(rows), 0, device=device)
         self._token = torch.empty(len(rows), 0, dtype=torch.long, device=device)
 
     def add(self, tile: torch.Tensor, start: int) -> None:
-        logit, at = tile[self._rows].topk(min(self._keep, tile.shape[1]), dim=1)
+        own = tile if self._all else tile[self._rows]
+        logit, at = own.topk(min(self._keep, tile.shape[1]), dim=1)
         logit, token = torch.cat([self._logit, logit], dim=1), torch.cat([self._token, at + start], dim=1)
         self._logit, at = logit.topk(min(self._keep, logit.shape[1]), dim=1)
         self._token = token.gather(1, at)
