@@ -85,22 +85,22 @@ class _Keeping:
         self, rows: NDArray[np.int64], lengths: Mapping[int, int], keep: int, n_rows: int, device: torch.device
     ) -> None:
         self._rows, self._lengths, self._keep = torch.from_numpy(rows).to(device), lengths, keep
-        self._all = n_rows == len(rows) and bool((rows == np.arange(n_rows)).all())  # then a tile is not copied
-        self._logit = torch.empty(len(rows), 0, device=device)
-        self._token = torch.empty(len(rows), 0, dtype=torch.long, device=device)
+        # Of all rows: to choose some in every tile would copy it.
+        self._logit = torch.empty(n_rows, 0, device=device)
+        self._token = torch.empty(n_rows, 0, dtype=torch.long, device=device)
 
     def add(self, tile: torch.Tensor, start: int) -> None:
-        own = tile if self._all else tile[self._rows]
-        logit, at = own.topk(min(self._keep, tile.shape[1]), dim=1)
+        logit, at = tile.topk(min(self._keep, tile.shape[1]), dim=1)
         logit, token = torch.cat([self._logit, logit], dim=1), torch.cat([self._token, at + start], dim=1)
         self._logit, at = logit.topk(min(self._keep, logit.shape[1]), dim=1)
         self._token = token.gather(1, at)
 
     def finish(self, log_sum_exp: torch.Tensor) -> dict[int, TopTokens | Divergence]:
-        logprob = (self._logit - log_sum_exp[self._rows][:, None]).cpu().numpy().astype(np.float64)
+        logprob = (self._logit - log_sum_exp[:, None])[self._rows].cpu().numpy().astype(np.float64)
         with np.errstate(divide="ignore"):  # nothing is left where the vocabulary is as small as what is kept
             rest = np.log(np.maximum(1 - np.exp(logprob).sum(axis=1), 0.0))
-        whole = (self._token.cpu().numpy().astype(np.int32), logprob.astype(np.float16), rest.astype(np.float16))
+        tokens = self._token[self._rows].cpu().numpy().astype(np.int32)
+        whole = (tokens, logprob.astype(np.float16), rest.astype(np.float16))
         ends = np.cumsum(list(self._lengths.values()))[:-1]
         parts = zip(*(np.split(part, ends) for part in whole))
         return {i: TopTokens(*part) for i, part in zip(self._lengths, parts)}
