@@ -6,7 +6,6 @@ Knows nothing of models: what was measured here and what a server returned becom
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,15 +22,15 @@ from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.scoring.distributed import on_main, rank
+from forget_callback.scoring.documents import judge_text
 from forget_callback.scoring.generation.text import GeneratedText, recalls
 from forget_callback.scoring.judge import Judge
-from forget_callback.scoring.likelihood.divergence import Divergence
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.tokens import Continuation, spoken
 from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.answers import ANSWERS, FURTHER, GRADED, Answers
-from forget_callback.snapshots.reference import TopTokens, Window, digest_of_tokens
+from forget_callback.snapshots.reference import Window
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 logger = logging.getLogger(__name__)
@@ -244,33 +243,6 @@ def judge_likelihoods(answers: PartAnswers, scored: Sequence[tuple[Continuation,
             answers.choice[index], answers.scores[index] = choice, scores
             answers.margin[index] = scores[item.answer] - np.delete(scores, item.answer).max()
             answers.prediction[index] = item.choices[choice]
-
-
-def judge_text(answers: PartAnswers, index: int, windows: Sequence[tuple[Continuation, Likelihood]]) -> None:
-    """Fills the row of a document: the negative log2-probability of all of its tokens, per byte of UTF-8.
-
-    And how far the model is from the baseline on them, where that is there to compare with; 0 where it is the baseline.
-    """
-    item = answers.probe.items[index]
-    assert isinstance(item, Text)
-    bits = -sum(found.logprob for _, found in windows) / math.log(2)
-    if math.isinf(bits):  # logits of -inf, as of a padded vocabulary
-        answers.dropped[index] = "a token of probability 0"
-        return
-    answers.judge(index, "correct")
-    answers.bits_per_byte[index] = bits / item.n_bytes
-    read = [found.document for _, found in windows]
-    if top := [one for one in read if isinstance(one, TopTokens)]:
-        digests = (digest_of_tokens(row.tokens, row.n_context) for row, _ in windows)
-        answers.kept[item.id] = [Window(*pair) for pair in zip(digests, top)]
-        answers.kl[index] = answers.kl_error[index] = 0.0
-        answers.top1[index] = 1.0
-    apart = [one for one in read if isinstance(one, Divergence)]
-    if len(apart) == len(read):
-        n = sum(one.n for one in apart)
-        answers.kl[index] = max(sum(one.kl for one in apart) / n, 0.0)  # rounding alone makes it less
-        answers.kl_error[index] = sum(one.error for one in apart) / n
-        answers.top1[index] = sum(one.agree for one in apart) / n
 
 
 @dataclass(frozen=True)
