@@ -128,11 +128,14 @@ def most_in(rows: Sequence[Row], probe: str) -> str:
 
 
 def worst_first(headlines: Sequence[Headline]) -> list[Headline]:
-    """What was lost first, by its share of what the model could do before; then what moved, the rest, and "all"."""
+    """What was lost first, by its share of what the model could do before; then what moved, the rest, and "all".
 
-    def order(one: Headline) -> tuple[bool, int, bool, float]:
-        missing = math.isnan(one.share)
-        return one.probe == "all", _RANK.get(one.verdict, 2), missing, 0.0 if missing else -one.share
+    What is only recalled comes after what is known in other forms.
+    """
+
+    def order(one: Headline) -> tuple[bool, int, bool, bool, float]:
+        missing, recall = math.isnan(one.share), one.ability == "knowledge" and one.method == "exact"
+        return one.probe == "all", _RANK.get(one.verdict, 2), missing, recall, 0.0 if missing else -one.share
 
     return sorted(headlines, key=order)
 
