@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import os
 import random
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 from urllib.parse import parse_qsl
-
-import numpy as np
 
 from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.builtin import BUILTIN
@@ -29,9 +26,9 @@ from forget_callback.probes.lm_eval import OPTIONS as LM_EVAL_OPTIONS, load_task
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.reasoning import by_reasoning
-from forget_callback.probes.records import parse_item
 from forget_callback.probes.sampling import stratified
 from forget_callback.probes.suggest import beside, closest, did_you_mean
+from forget_callback.probes.tables import is_table, of_table
 from forget_callback.probes.training_data import load_training_rows
 from forget_callback.probes.variants import with_variants
 
@@ -40,7 +37,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 GROUP = "forget_callback.probes"
-UNNAMED = "probe"
 
 Table: TypeAlias = "Sequence[Item | Mapping[str, Any]] | pd.DataFrame | datasets.Dataset"
 OneProbe: TypeAlias = "str | os.PathLike[str] | Probe | Table"
@@ -65,11 +61,11 @@ def as_probes(given: Probes) -> tuple[Probe, ...]:
         raise ValueError("probes is empty; give at least one")
     if isinstance(given, Mapping) and not ("id" in given and {"prompt", "messages", "text"} & set(given)):
         return tuple(replace(_one(value), name=name) for name, value in given.items())
-    whole = isinstance(given, (str, os.PathLike, Probe, Mapping)) or _is_table(given)
+    whole = isinstance(given, (str, os.PathLike, Probe, Mapping)) or is_table(given)
     if whole or not isinstance(given, Iterable):
         return (_one(given),)
     several = list(given)
-    if sum(map(_is_table, several)) > 1:
+    if sum(map(is_table, several)) > 1:
         raise ValueError(
             "probes: several tables without a name; name each, as in probes={'maths': rows, 'law': other_rows}, or "
             "make a Probe(name, items) of each"
@@ -103,7 +99,7 @@ def load_probe(spec: str | os.PathLike[str], *, limit: int | None = None, seed: 
     'facts-capitals-recall'
     """
     if not isinstance(spec, (str, os.PathLike)):
-        remedy = "; for rows of a table use Probe(name, items), or ForgetCallback(rows)" if _is_table(spec) else ""
+        remedy = "; for rows of a table use Probe(name, items), or ForgetCallback(rows)" if is_table(spec) else ""
         raise ValueError(
             f"spec must be a string such as 'builtin:facts' or 'probe.jsonl', got {type(spec).__name__} "
             f"{str(spec)[:80]}{remedy}"
@@ -253,7 +249,7 @@ def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mappin
         ) from error
     try:
         made = source(name, dict(options))
-        return replace(_of_table(made), name=name) if _is_table(made) else _one(made)
+        return replace(of_table(made), name=name) if is_table(made) else _one(made)
     except (ImportError, OSError):
         raise
     except Exception as error:  # other people's code
@@ -269,71 +265,12 @@ def _one(given: Any) -> Probe:
         return load_probe(given)
     if isinstance(given, (Mapping, *get_args(Item))):
         raise ValueError(f"probes: got one item; wrap it in a list: [{str(given)[:80]}]")
-    if not _is_table(given):
+    if not is_table(given):
         raise ValueError(
             "probes must be a Probe, a spec such as 'builtin:facts', a path, a list of dicts, a datasets.Dataset, a "
             f"DataFrame, or several of these, got {type(given).__name__} {str(given)[:80]}"
         )
-    return with_variants(_of_table(given))
-
-
-def _of_table(given: Any) -> Probe:
-    items = []
-    for number, row in enumerate(_rows(given)):
-        try:
-            items.append(row if isinstance(row, get_args(Item)) else parse_item(row))
-        except ValueError as error:
-            raise ValueError(f"row {number} of a table of items: {error}") from None
-    probe = Probe(UNNAMED, items)
-    require_matchers(probe)
-    return probe
-
-
-def _is_table(given: object) -> bool:
-    if _is_a(given, "pandas", "DataFrame") or _is_a(given, "datasets", "Dataset"):
-        return True
-    # Any row that is no item gets an error with its number, so the first one decides.
-    return isinstance(given, (list, tuple)) and bool(given) and isinstance(given[0], (Mapping, *get_args(Item)))
-
-
-def _is_a(given: object, module: str, name: str) -> bool:
-    """Whether it is of a class of a package that need not be loaded: nothing is of a class that nobody loaded."""
-    loaded = sys.modules.get(module)
-    return loaded is not None and isinstance(given, getattr(loaded, name, ()))
-
-
-def _rows(table: Any) -> Iterable[Any]:
-    """The records of a table; what is missing in a row (None, NaN, NA) is no field of its item."""
-    gaps = _is_a(table, "datasets", "Dataset") or _is_a(table, "pandas", "DataFrame")
-    if _is_a(table, "pandas", "DataFrame"):
-        # A column of numbers with gaps is one of floats, and 8.0 is no number of tokens.
-        table = table.convert_dtypes().to_dict("records")
-    for row in table:
-        if not isinstance(row, Mapping):
-            yield row
-            continue
-        known = {k: _plain(v) for k, v in row.items() if not _is_missing(v)}
-        # Arrow gives every message and tool of a column the fields of all, and None where it has none.
-        yield {k: _without_gaps(v) if gaps and k in ("messages", "tools") else v for k, v in known.items()}
-
-
-def _without_gaps(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_gaps(each) for key, each in value.items() if each is not None}
-    return [_without_gaps(each) for each in value] if isinstance(value, list) else value
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ == "NAType" or (isinstance(value, float) and value != value)
-
-
-def _plain(value: Any) -> Any:
-    """Arrays and numbers of numpy as lists and numbers of Python, within lists and mappings too."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        value = value.tolist()
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list) else value
+    return with_variants(of_table(given))
 
 
 # What may stand in any spec: settings of `Probe`, and what is done with its items.
