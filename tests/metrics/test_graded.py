@@ -120,7 +120,8 @@ def test_the_bootstrap_is_scipys(clustered):
     rng = np.random.default_rng(3)
     changes, cluster = rng.exponential(0.05, 80) - 0.02, None
     ours = bootstrap(changes, n_draws=20_000)
-    theirs = stats.bootstrap((changes,), np.mean, n_resamples=20_000, method="BCa", rng=rng).confidence_interval
+    how = {"n_resamples": 20_000, "method": "BCa", "random_state": rng}  # scipy before 1.15 has no "rng"
+    theirs = stats.bootstrap((changes,), np.mean, **how).confidence_interval
     if clustered:  # each item twice, so half as much is known
         cluster = np.repeat(np.arange(80), 2)
         ours = bootstrap(np.repeat(changes, 2), cluster, n_draws=20_000)
