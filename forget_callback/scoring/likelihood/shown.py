@@ -200,9 +200,10 @@ def _hidden(form: _Form, text: str, draw: Draw) -> str:
         content, role = (message.get("content") or "").strip(), message["role"]
         before, after = messages[:i], messages[i + 1 :]
         if _calls(message):
-            bare = {**{name: value for name, value in message.items() if name != "tool_calls"}, "content": content}
-            if same([*before, bare, *after], tools):
-                return "a call of a tool"
+            bare = {name: value for name, value in message.items() if name != "tool_calls"}
+            for empty in (content, message.get("content")):  # some write None as a word, which is no call
+                if same([*before, {**bare, "content": empty}, *after], tools):
+                    return "a call of a tool"
         # Some write it as JSON, or without an earlier block of thinking.
         changed = {**message, "content": content + _WORD}
         if content and content not in text and same([*before, changed, *after], tools):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import trl
+from packaging.version import Version
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
 from forget_callback.scoring.likelihood import shown
@@ -77,6 +78,13 @@ def nothing_said():
     shown._said.clear()
 
 
+def template(name):
+    path = FOLDER / f"{name}.jinja"
+    if Version(trl.__version__) < Version("1.14") and not path.is_file():
+        pytest.skip(f"TRL {trl.__version__} does not ship {path.name}")
+    return path.read_text()
+
+
 def prompts(tokenizer, **conversation):
     """Token ids of a generation item's prompt, and its text."""
     probe = bind(Probe("p", [Generation("a", answer="yes", **conversation)]), tokenizer)
@@ -91,7 +99,7 @@ def reference(tokenizer, messages, tools=None):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_the_ids_are_apply_chat_templates(tokenizer, caplog, name):
-    tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
+    tokenizer.chat_template = template(name)
     for conversation in CONVERSATIONS.values():
         assert prompts(tokenizer, **conversation)[0] == reference(tokenizer, **conversation)
     assert not caplog.records
@@ -100,7 +108,7 @@ def test_the_ids_are_apply_chat_templates(tokenizer, caplog, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_no_template_hides_anything_from_the_model(tokenizer, caplog, name):
     """The model sees tools, calls, what they gave and every message, whatever the template has no place for."""
-    tokenizer.chat_template = (FOLDER / f"{name}.jinja").read_text()
+    tokenizer.chat_template = template(name)
     for conversation in CONVERSATIONS.values():
         text = prompts(tokenizer, **conversation)[1]
         for message in conversation["messages"]:
@@ -132,8 +140,15 @@ def test_what_a_template_does_not_show_is_put_into_the_messages_and_said_once(to
     ]
 
 
+@pytest.mark.parametrize("name", ["a call", "a call without content"])
+def test_none_in_place_of_a_call_does_not_show_it(name):
+    messages = CONVERSATIONS[name]["messages"]
+    text = shown.shown(messages, (), lambda asked, _: "".join(f"{one.get('content')}\n" for one in asked), owner="p")
+    assert "None" not in text and text.count("get_weather") == 1
+
+
 def test_a_system_message_stands_before_the_first_question_where_the_template_refuses_the_role(tokenizer):
-    tokenizer.chat_template = (FOLDER / "gemma.jinja").read_text()
+    tokenizer.chat_template = template("gemma")
     given = CONVERSATIONS["several turns"]["messages"]
     merged = [{"role": "user", "content": "Be very brief.\n\nHello there."}, *given[2:]]
     assert prompts(tokenizer, messages=given)[0] == reference(tokenizer, merged)
@@ -185,7 +200,7 @@ def test_conversations_need_a_template(tokenizer):
 def talker(make_model, make_tokenizer):
     """A model that has learned answers after conversations, with a template that renders all of them."""
     tokenizer = make_tokenizer()
-    tokenizer.chat_template = (FOLDER / "qwen2_5.jinja").read_text().replace("You are Qwen", "You are")
+    tokenizer.chat_template = template("qwen2_5").replace("You are Qwen", "You are")
     lines = {}
     for name, answer in zip(LEARNED, ("Paris<|im_end|>", "Rome, and it is hot<|im_end|>", "Tokyo<|im_end|>")):
         text = tokenizer.apply_chat_template(LEARNED[name], add_generation_prompt=True, tokenize=False)
