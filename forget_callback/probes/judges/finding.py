@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -76,6 +77,7 @@ def require_doc(item: Generation, form: Form, needed: tuple[str, ...] = ()) -> N
     for key, value in item.doc.items():
         known = f"{', '.join(form) or 'nothing'}{did_you_mean(str(key), list(form)) or '; drop it'}"
         require(key in form, item, "doc", f"unknown key {quoted(key)}; {of} {known}")
+        require(_is_json(value), item, f"doc.{key}", f"expected what JSON can hold, got {quoted(value)}")
         expected, fits = form[key]
         require(fits(value), item, f"doc.{key}", f"expected {expected}, got {quoted(value)}")
     for key in needed:
@@ -88,6 +90,13 @@ def require_examples(item: Generation, judge: Callable[[str, Generation, bool], 
         found = judge(answer.strip(), item, True)
         problem = f"its own rule fails it ({found.why}): {quoted(answer)}; mend the answer or `doc`"
         require(found.right, item, "answer", problem)
+
+
+def _is_json(value: object) -> bool:
+    try:
+        return bool(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def is_texts(value: object) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from forget_callback.probes.quoting import printable, quoted, shortened
 if TYPE_CHECKING:
     from forget_callback.probes.items import Generation
 
+_UNCHECKED = "cannot be checked against the schema"
 _FORM: Form = {
     "schema": ("a JSON Schema", lambda value: isinstance(value, (Mapping, bool))),
     "equals": ("an object of keys and their values", lambda value: isinstance(value, Mapping) and bool(value)),
@@ -50,7 +52,7 @@ def judge(text: str, item: Generation, finished: bool) -> Finding:
 
 
 def require_judgeable(item: Generation) -> None:
-    """That the schema is one, and the example answers fit it.
+    """That the schema is one, refers to nothing outside it, and the example answers fit it.
 
     Where jsonschema is not installed, as where a run is only read, they are not tried.
 
@@ -58,18 +60,21 @@ def require_judgeable(item: Generation) -> None:
         ValueError: If not.
     """
     require_doc(item, _FORM, ("schema",))
+    schema = json.dumps(plain(item.doc["schema"]))
     try:
-        from jsonschema import SchemaError
-        from referencing.exceptions import Unresolvable
+        _validator(schema)
     except ImportError:
         return
-    try:
-        _validator(json.dumps(plain(item.doc["schema"])))
-        require_examples(item, judge)
-    except SchemaError as error:
-        require(False, item, "doc.schema", f"is no JSON Schema: {_short(error.message)}")
-    except Unresolvable as error:
-        require(False, item, "doc.schema", f"refers to what is not in it: {_short(str(error))}")
+    except Exception as error:  # whatever a library raises that takes what it is given for a schema
+        lacks = type(error).__module__.startswith("referencing")
+        said = "refers to what is not in it" if lacks else "is no JSON Schema"
+        require(False, item, "doc.schema", f"{said}: {_said(error)}")
+    for answer in item.answer:
+        problem = ""
+        with suppress(NotJSON):  # as its own rule says below
+            problem = _problem(schema, _of_the_sort(_candidates(answer.strip()), json.loads(schema))[0][0])
+        require(not problem.startswith(_UNCHECKED), item, "doc.schema", f"{problem}, here {quoted(answer)}")
+    require_examples(item, judge)
 
 
 def _candidates(text: str) -> list[tuple[Any, str]]:
@@ -101,12 +106,20 @@ def _of_the_sort(found: list[tuple[Any, str]], schema: Any) -> list[tuple[Any, s
 
 
 def _problem(schema: str, value: Any) -> str:
-    """What stands against a value most, "" if it fits."""
+    """What stands against a value most, "" if it fits.
+
+    A value that the validator fails on, such as a number beyond what a float holds, does not fit either.
+    """
     validator = _validator(schema)
     from jsonschema.exceptions import best_match
 
-    error = best_match(validator.iter_errors(value))
-    return "" if error is None else _short(f"{error.json_path}: {error.message}")
+    try:
+        error = best_match(validator.iter_errors(value))
+        return "" if error is None else _short(f"{error.json_path}: {error.message}")
+    except MemoryError:
+        raise
+    except Exception as failure:  # whatever a library raises on what a collapsed model writes
+        return f"{_UNCHECKED} ({_said(failure)})"
 
 
 @lru_cache(256)
@@ -114,18 +127,35 @@ def _validator(schema: str) -> Any:
     """The validator of a schema; nothing is fetched for it from anywhere.
 
     Raises:
-        jsonschema.SchemaError: If it is none.
+        ImportError: If jsonschema is not installed.
+        Exception: Of jsonschema or referencing, if it is no schema or refers to what is not in it.
     """
     try:
         from jsonschema import Draft202012Validator
         from jsonschema.validators import validator_for
         from referencing import Registry
+        from referencing.jsonschema import DRAFT202012, specification_with
     except ImportError as error:
         raise ImportError("match 'json_schema' needs jsonschema: pip install 'jsonschema>=4.18'") from error
     read = json.loads(schema)
     kind = validator_for(read, default=Draft202012Validator)
     kind.check_schema(read)
-    return kind(read, registry=Registry())
+    registry: Any = Registry()
+    root = specification_with(kind.META_SCHEMA["$schema"], default=DRAFT202012).create_resource(read)
+    left = [(root, registry.resolver_with_root(root))]
+    while left:
+        part, resolver = left.pop()
+        for key in ("$ref", "$dynamicRef"):
+            if isinstance(part.contents, dict) and key in part.contents:
+                kind.check_schema(resolver.lookup(part.contents[key]).contents)
+        left += [(inner, resolver.in_subresource(inner)) for inner in part.subresources()]
+    return kind(read, registry=registry)
+
+
+def _said(error: Exception) -> str:
+    """An exception as people read it: jsonschema's message alone, which says all, else with its type."""
+    message = getattr(error, "message", None)
+    return _short(message if isinstance(message, str) else f"{type(error).__name__}: {error}")
 
 
 def _short(message: str) -> str:

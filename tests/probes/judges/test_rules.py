@@ -61,6 +61,23 @@ def tool_item(answer, doc=None, match="tool_call"):
             lambda: item("json_schema", "{}", {"schema": {"$ref": "https://example.org/person.json"}}),
             "field 'doc.schema': refers to what is not in it",
         ),
+        *(
+            (lambda schema=schema: item("json_schema", "{}", {"schema": schema}), f"field 'doc.schema': {problem}")
+            for schema, problem in [
+                ({"$ref": "#"}, "cannot be checked against the schema (RecursionError: "),
+                ({"allOf": [{"$ref": "#"}]}, "cannot be checked against the schema (RecursionError: "),
+                ({"$schema": 3}, "is no JSON Schema: AttributeError: "),
+                ({"$schema": ["a"]}, "is no JSON Schema: TypeError: "),
+                ({"$schema": "http://[x"}, "is no JSON Schema: ValueError: "),
+                ({"properties": {"b": {"$ref": "#/a"}}, "a": 5}, "is no JSON Schema: 5 is not of type 'object'"),
+                ({"properties": {"b": {"$ref": "#/a"}}}, "refers to what is not in it: PointerToNowhere: "),
+                ({"$dynamicRef": "#q"}, "refers to what is not in it: NoSuchAnchor: "),
+                ({"patternProperties": {"(": {}}}, "is no JSON Schema: '(' is not a 'regex'"),
+                ({"enum": {1}}, "expected what JSON can hold, got {'enum': {1}}"),
+                ({"minimum": float("nan")}, "expected what JSON can hold, got {'minimum': nan}"),
+            ]
+        ),
+        (lambda: item("json_schema", "{}", {"schema": {}, "equals": {"a": {1}}}), "field 'doc.equals': expected what"),
         (lambda: item("json_schema", "{}", {"schema": {}, "equals": []}), "field 'doc.equals': expected an object"),
         (lambda: tool_item("set_timer"), 'field \'answer\': expected a call as JSON text, {"name": ..., "arguments"'),
         (lambda: tool_item('{"name": "set_timer"}'), "(not an object with just these two)"),
@@ -116,6 +133,17 @@ def test_a_schema_whose_pattern_backtracks_is_over_after_its_deadline(monkeypatc
     found = judge_all([(one, slow, True), (one, quick, True)])
     assert [judgement.outcome for judgement in found.judgements] == ["unparsed", "correct"]
     assert list(found.overdue) == [0]
+
+
+def test_what_a_validator_fails_on_is_wrong_and_scored():
+    """As a model that collapsed writes it: digits without end, numbers beyond a float."""
+    prices = {"type": "array", "items": {"multipleOf": 0.1, "minimum": 0}}
+    one = item("json_schema", "[1, 0.5]", {"schema": prices})
+    texts = ["9" * 4000, "1e999", "-1e999", f"-{'7' * 400}", "1, 2, " * 200 + "8" * 350]
+    found = judge_all([(one, f"[{text}]", finished) for finished in (True, False) for text in texts])
+    assert [judgement and judgement.outcome for judgement in found.judgements] == ["wrong"] * 5 + ["truncated"] * 5
+    assert not found.unjudged and not found.failed
+    assert "OverflowError" in found.judgements[0].why
 
 
 def test_the_reason_comes_with_the_judgement():
