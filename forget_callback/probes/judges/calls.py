@@ -7,6 +7,7 @@ there is. Pure text processing, in a time that grows with the text's length.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,22 @@ _NAME = r"[A-Za-z_][\w.-]{0,63}"
 # What stands between a name and the JSON of its arguments, in the forms that put it there.
 _BETWEEN = r"(?:\[CALL_ID\]\w{1,40}|\[ARGS\]|<\|tool_call_argument_begin\|>|<｜tool▁sep｜>|\s|```(?:json)?)*"
 _NAMED = re.compile(rf"\s*(?:function<｜tool▁sep｜>)?(?:functions\.)?({_NAME})(?::\d{{1,4}})?{_BETWEEN}(?=\{{)")
+_GEMMA = re.compile(rf"\s*call:({_NAME})(?=\{{)")
+_KEY = re.compile(r"([{,]\s{0,9})([\w.-]{1,64})\s{0,9}:")
 _HARMONY = re.compile(rf"\bto=functions\.({_NAME})[^{{]{{0,80}}(?=\{{)")
+# A thought, then an action and what it is given: ReAct's and Qwen-Agent's words for it.
+_ACTION = re.compile(
+    rf"^[ \t]*(?:Action|✿FUNCTION✿): *({_NAME})[ \t]*\n\s{{0,9}}(?:Action Input|✿ARGS✿): *(?=\{{)", re.MULTILINE
+)
+# Marks of DeepSeek and Gemma, as those that mean the same here.
+_ALIKE = {
+    "｜DSML｜": "",
+    "<start_function_call>": "<tool_call>",
+    "<end_function_call>": "</tool_call>",
+    "<tool_call|>": "</tool_call>",
+    '<|"|>': "<escape>",
+    "<start_function_response>": "<tool_response>",
+}
 _ARGUMENTS = ("arguments", "parameters", "args")
 _NAMES = ("name", "function", "tool_name", "tool")
 
@@ -66,14 +82,17 @@ def calls_in(text: str, names: Collection[str] = ()) -> Calls:
     >>> calls_in('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>')
     Calls(found=(Call(name='add', arguments={'a': 1}, typed=True),), broken=0)
     """
+    for mark, own in _ALIKE.items():
+        text = text.replace(mark, own)
     text = _first_turn(text)
     bodies = _marked(text)
     if not bodies and ("<function=" in text or "<invoke name=" in text):
         bodies = [text]
     if bodies:
-        read = [_of_body(body) for body in bodies]
+        read = [_of_body(body, names) for body in bodies]
         return Calls(tuple(call for calls in read for call in calls), sum(not calls for calls in read))
-    if addressed := list(_HARMONY.finditer(text)):
+    actions = [action for action in _ACTION.finditer(text) if not names or action[1] in names]
+    if addressed := list(_HARMONY.finditer(text)) or actions:
         found = [Call(mark[1], _arguments_at(text, mark.end())) for mark in addressed]
         return Calls(tuple(found), 0)
     return _unmarked(text, names)
@@ -96,8 +115,12 @@ def _marked(text: str) -> list[str]:
     return found
 
 
-def _of_body(body: str) -> list[Call]:
+def _of_body(body: str, names: Collection[str]) -> list[Call]:
     """The calls that a body spells, in whatever form; none if it cannot be read."""
+    if body.strip() in names:  # GLM's call of a tool without arguments
+        return [Call(body.strip(), {})]
+    if own := _GEMMA.match(body):
+        return _escaped(own[1], body[own.end() :])
     if "<function=" in body or "<invoke name=" in body:
         return _xml(body)
     if "<arg_key>" in body:
@@ -112,7 +135,7 @@ def _unmarked(text: str, names: Collection[str]) -> Calls:
     at = 0
     for value, own in values(text):
         calls = [call for call in _of_json(value) if call.name in names or call.arguments is not None]
-        if calls:
+        if calls or _is_offer(value):
             found += calls
             start = text.index(own, at)
             rest.append(text[at:start])
@@ -146,8 +169,8 @@ def _of_json(value: Any) -> list[Call]:
     if name is None:
         return []
     given: Any = next((value[key] for key in _ARGUMENTS if key in value), {} if len(value) == 1 else None)
-    if "description" in value and isinstance(given, dict) and ("properties" in given or "type" in given):
-        return []  # the tool as it was offered, said again
+    if _is_offer(value):
+        return []
     if given in (None, "") and any(key in value for key in _ARGUMENTS):  # of a tool that takes none
         given = {}
     if isinstance(given, str):  # as in OpenAI's messages
@@ -156,6 +179,20 @@ def _of_json(value: Any) -> list[Call]:
         except NotJSON:
             given = None
     return [Call(name.removeprefix("functions."), given if isinstance(given, dict) else None)]
+
+
+def _is_offer(value: Any) -> bool:
+    """Whether a JSON value is a tool as it was offered, said again, or holds only such."""
+    if isinstance(value, list):
+        return bool(value) and all(map(_is_offer, value))
+    if not isinstance(value, dict):
+        return False
+    inner = value.get("function", value.get("tools"))
+    if isinstance(inner, (dict, list)):
+        return _is_offer(inner)
+    given = value.get("parameters", {})
+    schema = isinstance(given, dict) and (not given or isinstance(given.get("properties"), dict) or "type" in given)
+    return isinstance(value.get("name"), str) and isinstance(value.get("description"), str) and schema
 
 
 def _named(text: str) -> list[Call]:
@@ -192,6 +229,7 @@ def _xml(text: str) -> list[Call]:
         arguments = {}
         for parameter in body.split(value_of)[1:]:
             key, _, rest = parameter.partition(">")
+            key = key.partition('" string=')[0]  # DeepSeek's, which says so of texts
             arguments[key.strip().strip("\"'")] = rest.partition("</parameter>")[0].strip()
         found.append(Call(name, arguments, typed=False))
     return found
@@ -205,6 +243,15 @@ def _keys_and_values(body: str) -> list[Call]:
         key, _, rest = pair.partition("</arg_key>")
         arguments[key.strip()] = rest.partition("<arg_value>")[2].partition("</arg_value>")[0].strip()
     return [Call(name.strip(), arguments, typed=False)] if re.fullmatch(_NAME, name.strip()) else []
+
+
+def _escaped(name: str, body: str) -> list[Call]:
+    """A call with keys that are not quoted, and texts between `<escape>` on both sides."""
+    parts = body.split("<escape>")
+    parts[::2] = [_KEY.sub(r'\1"\2":', part) for part in parts[::2]]
+    parts[1::2] = [json.dumps(part) for part in parts[1::2]]
+    read = value_at("".join(parts), 0)
+    return [Call(name, read[0])] if read else []
 
 
 def _of_python(source: str, names: Collection[str]) -> list[Call]:
