@@ -114,7 +114,7 @@ def _events(scores: NDArray[np.float64], default_weight: float) -> tuple[float, 
     """Effective number of events and their weight; `scores` are positive."""
     total = float(scores.sum())
     weight = float((scores**2).sum()) / total if total > 0 else default_weight
-    return total / weight if total > 0 else 0.0, weight
+    return min(total / weight, len(scores)) if total > 0 else 0.0, weight  # all of one size: not more, by rounding
 
 
 def shares_of(stratum: ArrayLike, *events: tuple[ArrayLike, ArrayLike]) -> Shares:

@@ -64,17 +64,35 @@ class Change:
             return 0.0 if self.change > above else 1.0
         return float(special.stdtr(self.freedom, (above - self.change) / self.error))
 
+    def fall_p_value(self, by: float = 0.0) -> float:
+        """One-sided p-value of "the mean did not fall by more than this"; NaN with one item or cluster.
+
+        By t, and where the number is bounded not below that of the changes as events, of "it did not fall".
+        """
+        if not self.error >= 0:
+            return nan
+        fell = self.change + by
+        by_t = float(special.stdtr(self.freedom, fell / self.error)) if self.error else float(fell >= 0)
+        return by_t if self.shares is None else max(by_t, 1 - self.shares.p_value())
+
 
 class GradedNumbers:
     """The numbers of a comparison that are no counts of right and wrong.
 
     Attributes:
+        n: Items scored both times.
         score: Change of graded scores; None where there are none.
         bits: Change of bits per byte; None where no item is a text.
     """
 
+    n: int
     score: Change | None
     bits: Change | None
+
+    @property
+    def graded(self) -> bool:
+        """Whether every item that was scored both times has a graded score."""
+        return self.score is not None and 0 < self.n <= self.score.n
 
     @property
     def score_before(self) -> float:

@@ -20,7 +20,14 @@ from forget_callback.metrics.intervals import NO_INTERVAL, Interval, mcnemar_mid
 from forget_callback.metrics.knowledge import Knowledge
 from forget_callback.metrics.names import INTERVALS, METRICS
 from forget_callback.metrics.recall import Recall
-from forget_callback.metrics.verdict import LEVEL, loss_p_value, text_loss_p_value, text_verdict_of, verdict_of
+from forget_callback.metrics.verdict import (
+    LEVEL,
+    loss_p_value,
+    text_loss_p_value,
+    text_verdict_of,
+    told_by_score,
+    verdict_of,
+)
 
 
 @dataclass(frozen=True)
@@ -206,7 +213,14 @@ class Transitions(GradedNumbers):
             return loss_p_value_of(self._loss_p_values)
         if self.bits:
             return text_loss_p_value(self.bits, floor=self.floor)
-        return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value)
+        return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value, score=self.score)
+
+    @cached_property
+    def told_by_score(self) -> bool:
+        """Whether the verdict is that of graded scores, which fell where right and wrong tell of no loss."""
+        if self.abilities or self.bits or self.verdict not in ("lost", "moved"):
+            return False
+        return told_by_score(self.knowledge, accuracy_p_value=self._accuracy_p_value, score=self.score)
 
     @property
     def lost_abilities(self) -> tuple[str, ...]:

@@ -13,6 +13,8 @@ from forget_callback.metrics.knowledge import MIN_ITEMS, Knowledge
 LEVEL = 0.025
 # More items of the first prompt that changed sides than this are told, whatever they mean.
 MOVED = 0.05
+# A mean graded score that fell by less is no loss: any training changes scores a little, in one direction.
+SCORE_FLOOR = 0.01
 
 
 def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float, score: Change | None = None) -> str:
@@ -20,7 +22,7 @@ def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float, s
 
     Few items are unclear. Lost is what `loss_p_value` claims. Moved is where accuracy in the first prompt fell
     significantly or many of its items changed sides (of sampled items, where the net is above 0), or graded scores
-    fell. If nothing was known before, nothing can be lost, and that is unclear.
+    fell. If nothing was known before, nothing can be lost, and that is unclear, unless graded scores could fall.
 
     Args:
         knowledge: Of all prompts.
@@ -30,27 +32,54 @@ def verdict_of(knowledge: Knowledge, *, accuracy_p_value: float, moved: float, s
     """
     if not knowledge.net_of_all.n >= MIN_ITEMS:
         return "unclear"
-    if loss_p_value(knowledge, accuracy_p_value=accuracy_p_value) < LEVEL:
+    if loss_p_value(knowledge, accuracy_p_value=accuracy_p_value, score=score) < LEVEL:
         return "lost"
     sampled = knowledge.sampled  # then the same model answers differently twice
     if knowledge.net.p_value() < LEVEL if sampled else accuracy_p_value < LEVEL or moved > MOVED:
         return "moved"
-    if score is not None and score.n >= MIN_ITEMS and score.interval().high < 0:
-        return "moved"
+    if score is not None and score.n >= MIN_ITEMS:
+        if score.fall_p_value() < LEVEL:
+            return "moved"
+        if score.before > score.change - score.interval().low:  # a fall to 0 would be sure
+            return "none"
     return "none" if knowledge.known_before.interval().low > 0 else "unclear"
 
 
-def loss_p_value(knowledge: Knowledge, *, accuracy_p_value: float) -> float:
+def loss_p_value(knowledge: Knowledge, *, accuracy_p_value: float, score: Change | None = None) -> float:
     """One-sided p-value of the claim "lost": it holds where this is below `LEVEL`; NaN without items.
 
-    By what was lost or the net, the smaller one doubled; with one prompt by accuracy, or where sampled by the net. 1
-    with few items, of which nothing is claimed.
+    By what was lost or the net, the smaller one doubled; with one prompt by accuracy, or where sampled by the net, and
+    where its answers are graded by that or the fall of the mean score, the smaller one doubled. 1 with few items, of
+    which nothing is claimed.
     """
     if 0 < knowledge.net_of_all.n < MIN_ITEMS:
         return 1.0
-    if knowledge.two_prompts:
-        return min(2 * min(knowledge.lost.p_value(), knowledge.net_of_all.p_value()), 1.0)
+    if knowledge.two_prompts:  # scores are of the first prompt
+        return _either(knowledge.lost.p_value(), knowledge.net_of_all.p_value())
+    own = _in_one_prompt(knowledge, accuracy_p_value)
+    return _either(own, score.fall_p_value(SCORE_FLOOR)) if _tells(score) and score is not None else own
+
+
+def told_by_score(knowledge: Knowledge, *, accuracy_p_value: float, score: Change | None) -> bool:
+    """Whether it is sure that graded scores fell, and not, by right and wrong alone, that something was lost."""
+    if score is None or not _tells(score) or not score.fall_p_value() < LEVEL:
+        return False
+    own = loss_p_value(knowledge, accuracy_p_value=accuracy_p_value)
+    return not (own if knowledge.two_prompts else 2 * own) < LEVEL
+
+
+def _in_one_prompt(knowledge: Knowledge, accuracy_p_value: float) -> float:
     return knowledge.net_of_all.p_value() if knowledge.sampled else accuracy_p_value
+
+
+def _tells(score: Change | None) -> bool:
+    """Whether there are enough graded scores, of more than one cluster."""
+    return score is not None and score.n >= MIN_ITEMS and score.error >= 0
+
+
+def _either(one: float, other: float) -> float:
+    """Of a claim that holds by either of two tests (Bonferroni)."""
+    return min(2 * min(one, other), 1.0)
 
 
 def text_verdict_of(bits: Change, *, floor: float, moved: float) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape, quoteattr
 
+from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import significant_categories
-from forget_callback.runs.formatting import bits_change, estimate, percent, span
+from forget_callback.runs.formatting import bits_change, difference, estimate, percent, span
 from forget_callback.runs.gate import MIN_SCORED
 from forget_callback.runs.headline import Headline, headline, worst_first
 from forget_callback.runs.history import Row
@@ -75,7 +76,15 @@ def badge(rows: Sequence[Row], *, incomplete: Sequence[str] = (), dropped: Seque
 def _of(said: Headline, row: Row, rows: Sequence[Row], n_probes: int) -> Badge:
     t = row.transitions
     what = "facts" if t.knowledge.facts and n_probes == 1 else said.probe
-    gone = "lost" if not t.n else "bits per byte" if t.ability == "text" else words_of(t).gone
+    gone = (
+        "lost"
+        if not t.n
+        else "bits per byte"
+        if t.ability == "text"
+        else "score"
+        if _by_score(said, t)
+        else words_of(t).gone
+    )
     label = f"{what} {gone}"
     tone = {"lost": "lost", "moved": "moved", "none": "none"}.get(said.verdict, "unknown")
     value = {"lost": _number(said, row), "moved": "not established", "none": _number(said, row)}.get(
@@ -93,14 +102,21 @@ def _of(said: Headline, row: Row, rows: Sequence[Row], n_probes: int) -> Badge:
 def _number(said: Headline, row: Row) -> str:
     """The estimate, or the range where there is no estimate of the loss itself; "" where there is neither.
 
-    Of text the change in bits per byte.
+    Of text the change in bits per byte, of graded answers that of the mean score where that is what is told.
     """
+    if _by_score(said, row.transitions):
+        return difference(row, "score_change")
     if row.transitions.ability == "text":
         return "" if math.isnan(row.value("bits_per_byte_change")) else bits_change(row)
     inside = said.range.low <= said.number <= said.range.high
     if math.isnan(said.number):
         return ""
     return estimate(row) if said.verdict == "none" or (said.method != "net" and inside) else span(row)
+
+
+def _by_score(said: Headline, t: Transitions) -> bool:
+    """Whether it is the mean score that tells."""
+    return t.told_by_score or (t.graded and said.verdict == "none")
 
 
 def svg(shown: Badge) -> str:

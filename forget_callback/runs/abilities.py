@@ -17,7 +17,7 @@ from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import loss_order, lost_share, significant_categories
 from forget_callback.runs.formatting import bits_change
 from forget_callback.runs.history import Row
-from forget_callback.runs.sentences import bits_moved, counts, lost, open_ended, sentence, words_of
+from forget_callback.runs.sentences import bits_moved, counts, lost, mean_score, open_ended, scores, sentence, words_of
 
 NAMED = 3  # categories in a sentence
 _RANK = {"lost": 0, "moved": 1}
@@ -53,9 +53,10 @@ def by_ability(row: Row) -> list[Row]:
 
 
 def is_mixed(rows: Sequence[Row]) -> bool:
-    """Whether there is more to tell apart than one kind of knowledge or task: several abilities, behaviour or text."""
-    found = {one.transitions.ability for row in rows if row.probe != "all" for one in by_ability(row)}
-    return len(found) > 1 or not found <= {"", "knowledge", "task"}
+    """Whether there is more to show than one kind of right and wrong: several abilities, behaviour, text, or scores."""
+    parts = [one.transitions for row in rows if row.probe != "all" for one in by_ability(row)]
+    found = {t.ability for t in parts}
+    return len(found) > 1 or not found <= {"", "knowledge", "task"} or any(t.graded for t in parts)
 
 
 def side_by_side(rows: Sequence[Row]) -> list[list[Part]]:
@@ -146,10 +147,14 @@ def _clause(whole: Part, sure: Sequence[Part]) -> str:
     if whole.verdict == "lost":
         if name == "text":
             return f"lost in text: {bits_moved(whole.row)}{most}"
+        if t.told_by_score and not sure:
+            return f"lost in {name}: {scores(whole.row)}"
         if name == "knowledge" or not sure:
             return f"lost in {name}: {lost(t, bare=True)}{most}"
         return f"lost in {name}: {_named(sure)}"
-    said = sentence(whole.row) if t.verdict != "lost" or not whole.row.confirmed else "a loss is not established"
+    said = sentence(whole.row)
+    if t.verdict == "lost" and whole.row.confirmed:  # by its own test alone
+        said = f"{scores(whole.row)}; a loss is not established" if t.told_by_score else "a loss is not established"
     return f"lost in a part of {name}: {_named(sure)}; overall {said}" if sure else f"{name}: {said}"
 
 
@@ -160,6 +165,9 @@ def _named(parts: Sequence[Part]) -> str:
         t, name = part.row.transitions, printable(part.row.category)
         if part.ability == "text":
             said.append(f"{name} ({bits_change(part.row)})")
+            continue
+        if t.told_by_score:
+            said.append(f"{name} ({mean_score(part.row)})")
             continue
         c = counts(t)
         known = f"the {c.known:,} it {words_of(t).could}" if not said and t.knowledge.known_well else f"{c.known:,}"

@@ -34,12 +34,14 @@ def significant_categories(rows: Sequence[Row]) -> list[Row]:
 def lost_share(row: Row) -> float:
     """The share that was lost of what the model could do before; of text the share of documents that got worse.
 
-    Where next to nothing was there before, or not all prompts were asked, of the items that were right, guesses
-    included; NaN without any.
+    Of the mean score where its fall is what is told. Where next to nothing was there before, or not all prompts were
+    asked, of the items that were right, guesses included; NaN without any.
     """
     t = row.transitions
     if t.ability == "text":
         return t.forgetting
+    if row.confirmed and t.told_by_score:
+        return t.score_lost / t.score_before
     known = row.value("known_lost")
     if not math.isnan(known):
         return max(known, 0.0)

@@ -16,7 +16,7 @@ from forget_callback.runs.abilities import joint_sentence, joint_verdict
 from forget_callback.runs.categories import lost_share, significant_categories
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent, share, span
 from forget_callback.runs.history import Row
-from forget_callback.runs.sentences import called, counts, documents, items, open_ended, sentence, words_of
+from forget_callback.runs.sentences import called, counts, documents, items, mean_score, open_ended, sentence, words_of
 
 _RANK = {"lost": 0, "moved": 1}
 METHODS = {
@@ -122,6 +122,8 @@ def most_in(rows: Sequence[Row], probe: str) -> str:
     t, name = sure[0].transitions, printable(sure[0].category)
     if t.ability == "text":
         return f", most in {name} ({bits_change(sure[0])})"
+    if t.told_by_score:
+        return f", most in {name} ({difference(sure[0], 'score_change')})"
     c = counts(t)
     known = words_of(t).known if t.knowledge.known_well else called(t, c.known)
     return f", most in {name} (about {c.lost:,} of {c.known:,} {known})"
@@ -195,8 +197,8 @@ def _notes(row: Row) -> tuple[str, ...]:
         notes.append(f"{percent(t.recall_lost)} no longer recalled{_still(row)}")
     if not math.isnan(macro) and (mean := share(row, "macro_knowledge_lost")) != share(row, "knowledge_lost"):
         notes.append(f"mean over the probes {mean}")
-    if not math.isnan(before := row.value("score_before")):
-        notes.append(f"mean score {before:.2f} → {row.value('score_after'):.2f} ({difference(row, 'score_change')})")
+    if not math.isnan(row.value("score_before")) and not (row.confirmed and t.told_by_score):  # else it is the headline
+        notes.append(mean_score(row))
     if flips > 0:
         notes.append(
             f"numerical reproducibility: {percent(flips)} of the items flip when the same model is scored again"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions
-from forget_callback.runs.formatting import bits, bits_change, p_value, percent
+from forget_callback.runs.formatting import bits, bits_change, difference, p_value, percent
 from forget_callback.runs.history import Row
 
 SIGNIFICANT = 0.05
@@ -56,6 +56,10 @@ def sentence(row: Row) -> str:
     if not row.confirmed:
         moved = f"{t.n10:,} of {t.n:,} {items(t.n)} went from right to wrong and {t.n01:,} from wrong to right"
         return f"{moved} in the first prompt alone, {_accuracy(t)}: {NOT_ASKED}"
+    if t.told_by_score:
+        if t.verdict == "lost":
+            return f"lost{_where(t)}: {scores(row)}"
+        return f"{scores(row)}; a loss is not established"
     say = {"lost": lost, "moved": _moved, "none": _none, "unclear": _unclear}[t.verdict]
     return say(t)
 
@@ -167,6 +171,26 @@ def bits_moved(row: Row) -> str:
     """Text before and after, "1.02 → 1.10 bits per byte (+0.08 [0.06, 0.10])"."""
     before, after = (bits(row.value(f"bits_per_byte_{side}")) for side in ("before", "after"))
     return f"{before} → {after} bits per byte ({bits_change(row)})"
+
+
+def mean_score(row: Row) -> str:
+    """Graded scores before and after, "mean score 0.95 → 0.55 (-0.40 [-0.42, -0.38])", of how many items if not all."""
+    t, few = row.transitions, ""
+    if t.score and not t.graded:
+        few = f" of {t.score.n:,} {items(t.score.n)}"
+    before, after = (bits(row.value(f"score_{side}")) for side in ("before", "after"))
+    return f"mean score{few} {before} → {after} ({difference(row, 'score_change')})"
+
+
+def scores(row: Row) -> str:
+    """`mean_score`, and how many items crossed the threshold that makes right and wrong of it."""
+    t = row.transitions
+    if not t.n11 + t.n10:
+        crossed = f"no item was at the threshold before{f', {t.n01:,} are now' if t.n01 else ''}"
+    else:
+        up = f" and {t.n01:,} rose to it" if t.n01 else ""
+        crossed = f"{t.n10:,} of {t.n:,} {items(t.n)} fell below the threshold{up}"
+    return f"{mean_score(row)}, {crossed}"
 
 
 def open_ended(t: Transitions) -> bool:

@@ -13,16 +13,23 @@ from typing import Any
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.runs.abilities import Part, side_by_side
 from forget_callback.runs.categories import lost_share
-from forget_callback.runs.formatting import bits, bits_change, estimate, percent
+from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent
 from forget_callback.runs.history import Row
 from forget_callback.runs.sentences import counts
 
 COLUMNS = ("items", "before", "after", "lost", "share [95%]", "verdict")
 LEGEND = (
     "lost: how many of those that were right, of text how many documents got worse; share: of what it could do before, "
-    "of text the change in bits per byte; a category is “lost” with all of its ability tested at once (Holm)"
+    "of text the change in bits per byte, of graded answers that of the mean score; "
+    "a category is “lost” with all of its ability tested at once (Holm)"
 )
 _FEW = "too few"
+# By the unit of a row in JSON: what stands before and after, and what tells of the change.
+_METRICS = {
+    "share": ("accuracy", "known_lost"),
+    "score": ("score", "score_change"),
+    "bits_per_byte": ("bits_per_byte", "bits_per_byte_change"),
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,11 @@ class Line:
         probe: Its name.
         category: "" is the whole ability.
         items: Those scored both times, of how many.
-        before: Share right, or bits per byte.
+        before: Share right, mean score, or bits per byte.
         after: The same at the later checkpoint.
         lost: Of how many.
-        share: Of what it could do before with its interval; of text the change in bits per byte.
+        share: Of what it could do before with its interval; of text the change in bits per byte, of graded answers of
+            the mean score.
         verdict: "lost", "moved", "none" or "unclear".
     """
 
@@ -72,6 +80,9 @@ def _line(part: Part) -> Line:
     if part.ability == "text":
         before, after = (bits(row.value(f"bits_per_byte_{side}")) for side in ("before", "after"))
         lost, share = f"{t.n10:,} of {t.n:,}", bits_change(row)
+    elif t.graded:
+        before, after = (bits(row.value(f"score_{side}")) for side in ("before", "after"))
+        lost, share = f"{t.n10:,} of {t.n11 + t.n10:,}", difference(row, "score_change")
     else:
         before, after = percent(t.accuracy_before), percent(t.accuracy_after)
         lost, share = _of_known(row)
@@ -92,23 +103,23 @@ def _of_known(row: Row) -> tuple[str, str]:
 
 
 def abilities_result(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The table as numbers, for JSON; shares are fractions, of text bits per byte. A number that is missing is NaN."""
+    """The table as numbers, for JSON: fractions, bits per byte of text, mean scores of graded answers; NaN: missing."""
     return [_numbers(part) for group in side_by_side(rows) for part in group]
 
 
 def _numbers(part: Part) -> dict[str, Any]:
-    row, t, text = part.row, part.row.transitions, part.ability == "text"
-    metric = "bits_per_byte_change" if text else "known_lost"
-    sides = ("bits_per_byte_before", "bits_per_byte_after") if text else ("accuracy_before", "accuracy_after")
+    row, t = part.row, part.row.transitions
+    unit = "bits_per_byte" if part.ability == "text" else "score" if t.graded else "share"
+    side, metric = _METRICS[unit]
     change = {end: row.value(f"{metric}_{end}") for end in ("low", "high")}
     return {
         "ability": part.ability,
         "probe": row.probe,
         "category": row.category,
         "items": t.n,
-        "unit": "bits_per_byte" if text else "share",
-        "before": row.value(sides[0]),
-        "after": row.value(sides[1]),
+        "unit": unit,
+        "before": row.value(f"{side}_before"),
+        "after": row.value(f"{side}_after"),
         "lost_share": lost_share(row),
         "metric": metric,
         "value": row.value(metric),

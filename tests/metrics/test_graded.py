@@ -11,6 +11,7 @@ from forget_callback import Snapshot, bootstrap_change, compare
 from forget_callback.metrics.bootstrap import bootstrap
 from forget_callback.metrics.graded import change_of
 from forget_callback.metrics.pairs import Numbers
+from forget_callback.metrics.verdict import LEVEL
 
 
 def snapshot(step, score=None, *, bits=None, cluster=None, correct=None, fingerprint="f"):
@@ -87,10 +88,40 @@ def test_transitions_are_at_the_threshold_and_the_change_sees_what_does_not_cros
     t = compare(snapshot(0, before), snapshot(1, before - 0.15))
     assert (t.n10, t.forgetting) == (0, 0)
     assert t.score_change == pytest.approx(-0.15) and t.interval("score_change").high < 0
-    assert t.verdict == "moved"
+    assert t.verdict == "lost" and t.told_by_score and t.in_this_prompt
     assert compare(snapshot(0, before), snapshot(1, before)).verdict == "none"
     lost = compare(snapshot(0, before), snapshot(1, np.where(np.arange(60) < 20, 0.1, before)))
-    assert lost.n10 == 20 and lost.verdict == "lost"
+    assert lost.n10 == 20 and lost.verdict == "lost" and not lost.told_by_score
+
+
+@pytest.mark.parametrize(
+    "n, fall, verdict", [(29, 0.3, "unclear"), (30, 0.3, "lost"), (1000, 0.008, "moved"), (200, 0.03, "lost")]
+)
+@pytest.mark.parametrize("level", [0.4, 0.9])  # below and above the threshold
+def test_the_verdict_of_scores_that_cross_no_threshold(n, fall, verdict, level):
+    rng = np.random.default_rng(6)
+    before = level + rng.uniform(0, 0.05, n)
+    fell = before - fall * (1 + 0.1 * rng.normal(size=n))
+    t = compare(snapshot(0, before), snapshot(1, np.where(level > 0.5, np.maximum(fell, 0.5), fell)))
+    assert t.n10 == 0 and t.verdict == verdict and t.told_by_score == (verdict != "unclear")
+    assert (t.loss_p_value < LEVEL) == (verdict == "lost")
+    up = compare(snapshot(0, fell), snapshot(1, before))
+    assert up.verdict in ("none", "unclear") and up.told_by_score is False and not up.loss_p_value < 0.5
+
+
+@pytest.mark.parametrize("kind", ["normal", "few", "skewed", "threshold"])
+@pytest.mark.parametrize("n", [30, 200])
+def test_scores_that_only_waver_are_seldom_claimed_to_be_lost(kind, n):
+    rng, runs, claims = np.random.default_rng(7), 400, 0
+    for _ in range(runs):
+        level = rng.uniform(0.45, 0.55, n) if kind == "threshold" else rng.uniform(0.3, 0.7, n)
+        noise = rng.normal(0, 0.1, (2, n))
+        if kind == "few":
+            noise *= rng.random((2, n)) < 0.05
+        if kind == "skewed":
+            noise = -rng.exponential(0.1, (2, n)) * (rng.random((2, n)) < 0.2)
+        claims += compare(*(snapshot(step, np.clip(level + noise[step], 0, 1)) for step in (0, 1))).verdict == "lost"
+    assert claims / runs <= 0.025 + 2 * sqrt(0.025 * 0.975 / runs)
 
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5])

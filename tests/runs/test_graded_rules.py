@@ -5,10 +5,14 @@ import pytest
 from scipy import stats
 
 from forget_callback import ForgetMonitor, Generation, History, Probe, Snapshot, StopRule, Text
-from forget_callback.runs.comparison import compare_checkpoints
+from forget_callback.report.badge import badge
+from forget_callback.report.terminal import changes_markdown
+from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.gate import Gate
+from forget_callback.runs.headline import headline
 from forget_callback.runs.lost_items import lost_items
+from forget_callback.runs.side_by_side import abilities_result
 from forget_callback.runs.sides import Side
 from forget_callback.runs.stopping import can_fire, decide
 from forget_callback.snapshots.snapshot import NOISE, complete
@@ -179,3 +183,41 @@ def test_documents_that_got_worse_are_among_what_was_lost_the_worst_first(tmp_pa
     assert set(table["prompts_right"]) == {0} and table["answer_now"].str.endswith("bits per byte").all()
     history.append([texts(2)])
     assert set(history.changes(TEXTS, texts(2))["change"]) == {"recovered"}
+
+
+@pytest.mark.parametrize("before, after", [(0.95, 0.55), (0.4, 0.1)])
+def test_a_fall_of_scores_that_crosses_no_threshold_is_told_everywhere(before, after):
+    spread = np.linspace(-0.02, 0.02, N)
+    sides = [{"refusals": answers(step, N * (before > 0.5), at + spread)} for step, at in ((0, before), (1, after))]
+    rows = compare_checkpoints(*sides)
+    said = headline(rows[-1], among=rows)
+    assert said.verdict == "lost" and said.sentence.startswith(
+        f"lost in this prompt: mean score {before:.2f} → {after:.2f} ("
+    )
+    assert "both ways" not in said.sentence and not said.notes
+    assert said.share == pytest.approx(1 - after / before)
+    (part, *_) = abilities_result(rows)
+    assert (part["unit"], part["metric"], part["verdict"]) == ("score", "score_change", "lost")
+    assert (part["before"], part["after"], part["value"]) == pytest.approx((before, after, after - before))
+    assert part["low"] <= part["value"] < part["high"] < 0
+    assert Gate.parse("known_lost>0.5").judge(rows).message.endswith(said.sentence)
+    shown = badge(rows)
+    assert shown.tone == "lost" and shown.text.startswith(f"refusals score: −{before - after:.2f} [")
+    table = changes_markdown(rows)
+    assert f"| {before:.2f} | {after:.2f} | 0 of " in table and said.sentence in table.replace("\\", "")
+
+
+def test_among_several_abilities_the_fall_of_scores_is_told():
+    before = {"text": texts(0), "refusals": answers(0, N, np.full(N, 0.95))}
+    after = {"text": texts(1), "refusals": answers(1, N, 0.6 + np.arange(N) / 1000)}
+    rows = compare_checkpoints(before, after)
+    said = headline(overall(rows), among=rows)
+    assert said.verdict == "lost" and said.sentence.startswith("lost in task: mean score 0.95 → 0.64 (−0.31 [")
+
+
+def test_scores_that_stay_are_no_loss_though_none_is_at_the_threshold():
+    same = np.linspace(0.3, 0.45, N)
+    rows = compare_checkpoints({"refusals": answers(0, 0, same)}, {"refusals": answers(1, 0, same)})
+    assert headline(rows[-1]).verdict == "none" and badge(rows).tone == "none"
+    nothing = compare_checkpoints({"refusals": answers(0, 0, same * 0)}, {"refusals": answers(1, 0, same * 0)})
+    assert headline(nothing[-1]).verdict == "unclear"

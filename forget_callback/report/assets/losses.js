@@ -29,8 +29,12 @@ function drawLosses() {
   const net = last("knowledge_method") === "net", exact = last("knowledge_method") === "exact";
   const could = isBehaviour() ? "did" : exact ? "answered" : "knew";
   const lost = probe.headline.verdict === "lost" ? "lost" : null;
+  const byScore = last("score_change_high") < 0 && !(last("knowledge_lost_low") > 0);
   const tiles = [
-    tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), lost),
+    isNumber(last("score_change")) ? el("div", { class: lost && byScore ? "tile lost" : "tile" }, el("h3", {}, "Mean score"),
+      el("b", {}, [`${decimal(last("score_before"))} → ${decimal(last("score_after"))} `, el("span", { class: "ci" }, changeText(last("score_change")), " ", shownEnds(series, "score_change", "bits"))]),
+      el("p", {}, "in the first prompt, with the 95% interval of the change")) : null,
+    tile(net ? "Lost less gained" : lostText(series), "knowledge_lost", [where, rangeText(series)].filter(Boolean).join("; "), byScore ? null : lost),
     tile(`Share of what it ${could}`, "known_lost", `${lostText(series).toLowerCase()}, of what it ${could} at the baseline`),
     net ? null : tile(exact ? (isBehaviour() ? "Newly done" : "Newly answered") : "Gained", "knowledge_gained", where),
     net || exact ? null : tile("Lost less gained", "knowledge_lost_net", "losses minus gains"),
