@@ -198,6 +198,11 @@ class Gate:
 
     def _too_few_to_show(self, row: Row) -> str:
         """That passing is no evidence, where of so few items nothing is claimed; a count claims nothing."""
+        if lost := _lost_beside(row, self.metric):
+            other = "bits_per_byte_change>" if lost == ["text"] else "forgetting>"
+            return (
+                f"passes, though {' and '.join(lost)} was lost, which {self.metric} is not of; gate it by {other}VALUE"
+            )
         n = _n(row, self.metric)
         if self.metric in COUNTS or n >= MIN_ITEMS:
             return ""
@@ -273,6 +278,14 @@ def _n(row: Row, metric: str) -> int:
     if metric.startswith("score_"):
         return t.score.n if t.score else 0
     return t.knowledge_n if metric.startswith(("knowledge", "known", "spurious")) else t.n
+
+
+def _lost_beside(row: Row, metric: str) -> list[str]:
+    """The abilities that the verdict says were lost and a metric of knowledge does not see."""
+    t = row.transitions
+    if not metric.startswith(("knowledge", "known", "spurious")):
+        return []
+    return [one for one in t.lost_abilities if one == "text" or ("knowledge" in t.abilities and one != "knowledge")]
 
 
 def _message(row: Row, metric: str) -> str:

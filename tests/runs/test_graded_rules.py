@@ -221,3 +221,14 @@ def test_scores_that_stay_are_no_loss_though_none_is_at_the_threshold():
     assert headline(rows[-1]).verdict == "none" and badge(rows).tone == "none"
     nothing = compare_checkpoints({"refusals": answers(0, 0, same * 0)}, {"refusals": answers(1, 0, same * 0)})
     assert headline(nothing[-1]).verdict == "unclear"
+
+
+def test_a_gate_on_knowledge_that_passes_says_what_was_lost_beside_it():
+    before, after = {"text": texts(0), "refusals": answers(0, N)}, {"text": texts(1, 0.2), "refusals": answers(1, N)}
+    rows = compare_checkpoints(before, after)
+    found = Gate.parse("knowledge_lost>0.05").judge(rows, before=list(before.values()))
+    assert found.outcome == "passed" and "text was lost, which knowledge_lost is not of" in found.too_few
+    assert "gate it by bits_per_byte_change>VALUE" in found.whole_message
+    assert not Gate.parse("refusals/knowledge_lost>0.05").judge(rows).too_few
+    kept = compare_checkpoints(before, {"text": texts(1), "refusals": answers(1, N)})
+    assert not Gate.parse("knowledge_lost>0.05").judge(kept).too_few
