@@ -13,17 +13,18 @@ from numpy.typing import NDArray
 
 from forget_callback.metrics.intervals import holm
 from forget_callback.metrics.pairs import Flags, Ints, Pairs
+from forget_callback.probes.abilities import TRAINING
 
 # By the number that stands for each in `Pairs`; "" is not known.
-ABILITIES = ("", "knowledge", "behaviour", "task", "text")
-_KNOWLEDGE, _TASK, _TEXT = map(ABILITIES.index, ("knowledge", "task", "text"))
+ABILITIES = ("", "knowledge", "behaviour", "task", "text", TRAINING)
+_KNOWLEDGE, _TASK, _TEXT, _TRAINING = map(ABILITIES.index, ("knowledge", "task", "text", TRAINING))
 
 
 def ability_codes(ability: NDArray[np.object_], texts: Flags) -> Ints | None:
-    """Abilities by their place in `ABILITIES`: of texts "text", of others never; None where nothing is known."""
-    places = {name: place for place, name in enumerate(ABILITIES)} | {"text": _TASK}
+    """Abilities by their place in `ABILITIES`, of texts alone "text" or "training"; None where nothing is known."""
+    places = {name: place for place, name in enumerate(ABILITIES)} | {"text": _TASK, TRAINING: _TASK}
     codes = np.fromiter((places.get(name, _TASK) for name in ability), np.int64, len(ability))
-    codes[texts] = _TEXT
+    codes[texts] = np.where(ability[texts] == TRAINING, _TRAINING, _TEXT)
     return codes if codes.any() else None
 
 
@@ -37,7 +38,7 @@ def rows_by_ability(codes: Ints | None) -> dict[str, Ints | slice]:
 
 def is_text(pairs: Pairs) -> Flags:
     """Which items are texts, ``(n_items,)``."""
-    found: Flags = np.zeros(len(pairs), bool) if pairs.ability is None else pairs.ability == _TEXT
+    found: Flags = np.zeros(len(pairs), bool) if pairs.ability is None else pairs.ability >= _TEXT
     return found
 
 

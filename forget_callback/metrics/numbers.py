@@ -55,6 +55,7 @@ class Transitions(GradedNumbers):
         no_forgetting_p_value: Exact one-sided test of "nothing forgotten" by the first prompt, mid-p; NaN where no item
             can be guessed right.
         ability: What the items are about, such as "knowledge", "behaviour" or "text"; "" if several, or unknown.
+        training: Whether they are texts of the training data itself, whose verdict is "unclear": nothing is claimed.
         abilities: Of items of several abilities the transitions of each; else nothing.
         score: Change of graded scores; None where there are none.
         bits: Change of bits per byte; None where no item is a text.
@@ -78,6 +79,7 @@ class Transitions(GradedNumbers):
     persistence: GuessPersistence | None
     no_forgetting_p_value: float
     ability: str
+    training: bool
     abilities: Mapping[str, Transitions]
     score: Change | None
     bits: Change | None
@@ -202,6 +204,8 @@ class Transitions(GradedNumbers):
         if self.abilities:
             said = {name: part.verdict for name, part in self.abilities.items()}
             return verdict_of_mix(said, lost=bool(self.lost_abilities))
+        if self.training:
+            return "unclear"
         if self.bits:
             return text_verdict_of(self.bits, floor=self.floor, moved=moved)
         return verdict_of(self.knowledge, accuracy_p_value=self._accuracy_p_value, moved=moved, score=self.score)
@@ -211,6 +215,8 @@ class Transitions(GradedNumbers):
         """One-sided p-value of the claim "lost" of the verdict, which holds at 0.025; for Holm over several."""
         if self.abilities:
             return loss_p_value_of(self._loss_p_values)
+        if self.training:
+            return float("nan")
         if self.bits:
             return text_loss_p_value(self.bits, floor=self.floor)
         return loss_p_value(self.knowledge, accuracy_p_value=self._accuracy_p_value, score=self.score)

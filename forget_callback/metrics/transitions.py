@@ -22,6 +22,7 @@ from forget_callback.metrics.numbers import Transitions, clip
 from forget_callback.metrics.pairs import Floats, Numbers, Pairs, mean, paired
 from forget_callback.metrics.recall import recall_of
 from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
+from forget_callback.probes.abilities import TRAINING
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
 __all__ = [
@@ -147,8 +148,9 @@ def _count(pairs: Pairs) -> Transitions:
     pairs = pairs.without_unasked()
     groups = rows_by_ability(pairs.ability)
     parts = {name: _count(pairs.take(rows)) for name, rows in groups.items()} if len(groups) > 1 else {}
-    knowing = tells_of_knowledge(pairs) if parts else ~is_text(pairs)
-    no_texts = pairs.take(~is_text(pairs)) if "text" in groups else pairs
+    training, texts = [*groups] == [TRAINING], is_text(pairs)
+    knowing = tells_of_knowledge(pairs) if parts else ~texts
+    no_texts = pairs.take(~texts) if texts.any() else pairs
     counted = no_texts if parts else pairs
     scored = counted.scored()
     in_all = scored if counted is pairs else pairs.scored()
@@ -171,11 +173,12 @@ def _count(pairs: Pairs) -> Transitions:
         rates=_clustered_rates(scored),
         persistence=None if scored.choices is None else guess_persistence(scored),
         no_forgetting_p_value=nothing_forgotten(scored),
-        ability="" if parts else next(iter(groups)),
+        ability="" if parts else "text" if training else next(iter(groups)),
+        training=training,
         abilities=parts,
         score=None if pairs.score is None else change_of(pairs.score, pairs.cluster, bounded=True),
-        bits=change_of(pairs.bits, pairs.cluster, bounded=False) if pairs.bits and "text" in groups else None,
-        floor=pairs.floor if "text" in groups else float("nan"),
+        bits=change_of(pairs.bits, pairs.cluster, bounded=False) if pairs.bits and texts.any() else None,
+        floor=pairs.floor if texts.any() else float("nan"),
     )
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 Ability: TypeAlias = Literal["knowledge", "behaviour", "text", "task"]
 
+# Of documents that the model learns: no ability that can be lost, so they count in no number but the KL divergence
+# and those of their own probe.
+TRAINING = "training"
+
 # Rules that judge how a model answers, not what it knows.
 BEHAVIOUR = ("tool_call", "no_tool_call", "json_schema", "constraints", "refusal", "no_refusal", "language")
 

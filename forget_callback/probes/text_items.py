@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from forget_callback.probes.abilities import TRAINING
 from forget_callback.probes.checks import is_whole, require, require_text
 from forget_callback.probes.quoting import quoted
 
@@ -22,6 +23,8 @@ class Text:
         text: The document. It goes through no chat template.
         length: Bytes that its bits are divided by where its source counts others than its own, as lm-eval's wikitext
             does with pages that it tidies up; 0 for its own.
+        ability: "training" marks a document of the training data itself, which is read by its KL divergence and counts
+            in no other number of several probes. Else "text".
         variants: Always empty, as is `fact`: a document is asked nothing, so it has no other wording.
     """
 
@@ -44,9 +47,8 @@ class Text:
         require_text(self, "text", self.text)
         for name in ("category", "cluster", "ability"):
             require_text(self, name, getattr(self, name), empty=True)
-        require(
-            self.ability in ("", self.kind), self, "ability", f"a document is of 'text', got {quoted(self.ability)}"
-        )
+        expected = f"a document is of 'text', or of the {TRAINING!r} data, got {quoted(self.ability)}"
+        require(self.ability in ("", self.kind, TRAINING), self, "ability", expected)
         whole = is_whole(self.length) and self.length >= 0
         require(whole, self, "length", f"expected a number of bytes, got {quoted(self.length)}")
         for name, of in (("variants", "prompts"), ("fact", "questions")):

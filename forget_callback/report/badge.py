@@ -59,7 +59,7 @@ def badge(rows: Sequence[Row], *, incomplete: Sequence[str] = (), dropped: Seque
         incomplete: In which ways the record is not that of a whole run.
         dropped: Probes that were to be measured and were not.
     """
-    whole = [row for row in rows if not row.category and row.probe != "all"]
+    whole = [row for row in rows if not row.category and row.probe != "all" and not row.transitions.training]
     said = worst_first([headline(row) for row in whole])
     of = {row.probe: row for row in whole}
     found = [_of(one, of[one.probe], rows, len(of)) for one in said]

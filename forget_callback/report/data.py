@@ -249,6 +249,8 @@ def _differences(one: Run, two: Run) -> list[dict[str, Any]]:
     """The second run less the first, on every probe that both have."""
     found = []
     for name in [name for name in one.history.probes if name in two.history.probes]:
+        if one.history.select(name)[-1].transitions.training:  # what was learned is no loss
+            continue
         a, b = (run.last[name] if name != "all" else pool(list(run.last.values())) for run in (one, two))
         gap = difference(one.history, two.history, name, (a, b) if same_items(a, b) else None)
         between = None if gap.between is None else gap.between.as_dict()

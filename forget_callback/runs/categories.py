@@ -35,9 +35,11 @@ def lost_share(row: Row) -> float:
     """The share that was lost of what the model could do before; of text the share of documents that got worse.
 
     Of the mean score where its fall is what is told. Where next to nothing was there before, or not all prompts were
-    asked, of the items that were right, guesses included; NaN without any.
+    asked, of the items that were right, guesses included; NaN without any, and of the training data.
     """
     t = row.transitions
+    if t.training:
+        return math.nan
     if t.ability == "text":
         return t.forgetting
     if row.confirmed and t.told_by_score:

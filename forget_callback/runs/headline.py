@@ -175,9 +175,8 @@ def _detail_of_text(row: Row, baseline: bool) -> str:
     t = row.transitions
     if baseline:
         return f"{t.n:,} {documents(t.n)}"
-    parts = [
-        f"{share(row, 'forgetting')} of {t.n:,} {documents(t.n)} got worse by more than {t.floor:.2g} bits per byte"
-    ]
+    worse = f"{share(row, 'forgetting')} of {t.n:,} {documents(t.n)} got worse by more than {t.floor:.2g} bits per byte"
+    parts = [f"{t.n:,} {documents(t.n)}" if t.training else worse]
     if not math.isnan(kl := row.value("kl")):
         parts.append(f"KL to the baseline {kl:.3g} nats per token")
     if not math.isnan(top := row.value("top1_agreement")):

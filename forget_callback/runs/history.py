@@ -202,6 +202,8 @@ class History:
                 one.value("knowledge_lost") for one in own if (one.transitions.knowledge_method == "exact") == exact
             ]
             row.over_time["macro_knowledge_lost"] = _known_mean(np.array(counted))
+            for name, column in OF_TEXT.items():  # also of the training data, which is in no other number of the pool
+                row.over_time[name] = _known_mean(np.concatenate([getattr(one, column) for one in snapshots]))
         return looks
 
     def _add(self, looks: Sequence[_Look]) -> list[Row]:

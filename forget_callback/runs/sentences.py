@@ -51,6 +51,10 @@ def sentence(row: Row) -> str:
     t = row.transitions
     if t.n == 0:
         return "nothing to compare, no item was scored both times"
+    if t.training:
+        top = row.value("kl")
+        kl = "" if math.isnan(top) else f", KL to the baseline {top:.3g} nats per token"
+        return f"the training data, which is learned: {bits_moved(row)}{kl}"
     if t.ability == "text":
         return _text(row)
     if not row.confirmed:

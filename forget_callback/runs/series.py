@@ -21,7 +21,8 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 STAGE = ("stage_forgetting", "stage_backward_transfer", "stage_knowledge_lost")
 CHANCE = ("ever_forgotten_chance", "churn_chance")
-OF_TEXT = ("kl", "kl_error", "top1_agreement")
+# Metrics of documents alone, by the column that each is the mean of.
+OF_TEXT = {"kl": "kl", "kl_error": "kl_error", "top1_agreement": "top1"}
 OVER_TIME = (
     *("ever_forgotten", "recovered", "forgetting_events", "churn", "unparsed", "format_loss", "margin", "drift"),
     *OF_TEXT,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.probes.abilities import TRAINING
 from forget_callback.runs.abilities import Part, side_by_side
 from forget_callback.runs.categories import lost_share
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent
@@ -37,7 +38,7 @@ class Line:
     """A row of the table as people read it.
 
     Attributes:
-        ability: "knowledge", "behaviour", "text", "task", or "".
+        ability: "knowledge", "behaviour", "text", "task", "training data", or "".
         probe: Its name.
         category: "" is the whole ability.
         items: Those scored both times, of how many.
@@ -46,7 +47,7 @@ class Line:
         lost: Of how many.
         share: Of what it could do before with its interval; of text the change in bits per byte, of graded answers of
             the mean score.
-        verdict: "lost", "moved", "none" or "unclear".
+        verdict: "lost", "moved", "none" or "unclear"; "-" of the training data.
     """
 
     ability: str
@@ -86,6 +87,8 @@ def _line(part: Part) -> Line:
     else:
         before, after = percent(t.accuracy_before), percent(t.accuracy_after)
         lost, share = _of_known(row)
+    if t.training:
+        return Line("training data", row.probe, row.category, items, before, after, "-", share, "-")
     return Line(part.ability, row.probe, row.category, items, before, after, lost, share, part.verdict)
 
 
@@ -113,7 +116,7 @@ def _numbers(part: Part) -> dict[str, Any]:
     side, metric = _METRICS[unit]
     change = {end: row.value(f"{metric}_{end}") for end in ("low", "high")}
     return {
-        "ability": part.ability,
+        "ability": TRAINING if t.training else part.ability,
         "probe": row.probe,
         "category": row.category,
         "items": t.n,

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from forget_callback.probes.abilities import ability_of
+from forget_callback.probes.abilities import TRAINING, ability_of
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import (
@@ -316,8 +316,11 @@ def scoring_seconds(snapshots: Iterable[Snapshot]) -> float:
 def pool(snapshots: Sequence[Snapshot]) -> Snapshot:
     """All items of several probes at one step as one snapshot, ids prefixed by the probe's name.
 
-    Items of a probe with fewer variants than another are not asked in the further ones of that.
+    Items of a probe with fewer variants than another are not asked in the further ones of that. Documents of the
+    training data are learned and not remembered: they are in it only where there is nothing else.
     """
+    others = [s.select(kept) if not kept.all() else s for s in snapshots if (kept := s.ability != TRAINING).any()]
+    snapshots = others or snapshots
     first = snapshots[0]
     columns: dict[str, Any] = {
         name: np.concatenate([getattr(s, name) for s in snapshots]) for name in PER_ITEM if name != "ids"

@@ -44,7 +44,8 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
             )
     for row in rows:
         changed = row.transitions
-        if not row.category and row.probe != "all" and changed.n10 + changed.n01:
+        whole = not row.category and row.probe != "all" and not changed.training
+        if whole and changed.n10 + changed.n01:
             yield (
                 f"probe {row.probe!r}: the model of step {row.step} differs from the baseline before this run: "
                 f"{changed.n10} of {changed.n} items forgotten, {changed.n01} gained; stage_forgetting counts from "

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
+from forget_callback.probes.abilities import TRAINING
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
@@ -45,7 +46,7 @@ def rows_of(trainer: Any, probe: TrainingRows, tokenizer: Any) -> Probe:
             text = _text(data[i], tokenizer)
             if text.strip() and text not in texts:
                 texts.add(text)
-                items.append(Text(f"row-{i}", text))
+                items.append(Text(f"row-{i}", text, ability=TRAINING))
     if not items:
         raise ValueError(f"train: none of {len(drawn)} rows of the training data has a text")
     return Probe(probe.name, items, seed=probe.seed)

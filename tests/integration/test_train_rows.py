@@ -37,6 +37,9 @@ def test_a_run_measures_kl_on_its_own_data_and_trains_as_without(make_sft, tmp_p
     table = callback.history.query("probe == 'train' and category == ''").set_index("step")
     assert table.kl[0] == 0 and 0 < table.kl[3] < table.kl[6]
     assert table.bits_per_byte_change[6] < 0, "it is learned"
+    everything = callback.history.query("probe == 'all'").set_index("step")
+    assert everything.bits_per_byte_change.isna().all() and everything.n[6] == 4
+    assert everything.kl[6] == table.kl[6], "a rule on kl reads it"
     store = Store(tmp_path / "run")
     (kept,) = (probe for probe in store.probes() if probe.name == "train")
     assert len(kept) == 8

@@ -224,3 +224,46 @@ def test_a_few_items_of_behaviour_with_options_do_not_hide_the_others():
     kinds = {"kind": ["generation"] * 60, "ability": ["behaviour"] * 60, "n_choices": [4.0] * 6 + [np.inf] * 54}
     rows = rows_of(facts(), sides("behaviour", before, after, **kinds))
     assert said(rows).sentence.startswith("lost in behaviour: about 40 of the 50 items it did")
+
+
+def training_data(*, n=16, fall=3.0, kl=0.25):
+    """Documents of the training data, which are learned."""
+    kinds = {"kind": ["text"] * n, "ability": ["training"] * n}
+    ids = [f"row-{i}" for i in range(n)]
+    bits = np.linspace(4.0, 5.0, n)
+    return tuple(
+        Snapshot("own", "own", step, ids, np.ones(n), bits_per_byte=bits - step * fall, kl=[step * kl] * n, **kinds)
+        for step in (0, 1)
+    )
+
+
+def test_the_training_data_count_in_nothing_but_kl_and_hide_no_loss():
+    lost = text({"": 0.4}, n=40)
+    alone, rows = rows_of(lost), rows_of(lost, training_data())
+    total, own = overall(rows), next(row for row in rows if row.probe == "own")
+    metrics = ["n", "n10", "forgetting", "bits_per_byte_change", "bits_per_byte_after", "net_change", "ever_forgotten"]
+    for metric in metrics:
+        assert total.numbers[metric] == pytest.approx(overall(alone).numbers[metric]), metric
+    assert total.value("bits_per_byte_change") > 0.3
+    assert total.transitions.verdict == "lost" == headline(total, among=rows).verdict
+    assert said(rows).sentence == said(alone).sentence
+    assert total.value("kl") == pytest.approx(0.25) == own.value("kl"), "the documents have none"
+    assert own.value("bits_per_byte_change") == pytest.approx(-3.0), "its own row has all of its numbers"
+
+
+def test_learning_the_training_data_is_no_finding():
+    for rows in (rows_of(training_data()), rows_of(facts(lost=40), training_data(fall=-3.0))):
+        own = next(row for row in rows if row.probe == "own")
+        one = headline(own, among=rows)
+        assert own.transitions.verdict == "unclear" and np.isnan(own.transitions.loss_p_value)
+        assert (
+            one.sentence.startswith("the training data, which is learned: ")
+            and "KL to the baseline 0.25" in one.sentence
+        )
+        assert not re.search("worse|better|lost|loss", one.sentence + one.detail)
+    assert overall(rows).transitions.verdict == "lost" and overall(rows).value("bits_per_byte_change") != 3.0
+    assert worst_first([headline(row) for row in rows if row.probe != "all"])[-1].probe == "own"
+    last = groups_of_lines(rows)[-1][0]
+    assert (last.ability, last.probe, last.lost, last.verdict) == ("training data", "own", "-", "-")
+    assert rows_result(rows)["abilities"][-1]["ability"] == "training"
+    assert "own" not in badge(rows).title and badge(rows_of(training_data())).value == "not measured"
