@@ -65,6 +65,13 @@ def checked_tools(item: Any, given: object) -> tuple[dict[str, Any], ...]:
     return tuple(tools)
 
 
+def without_gaps(value: Any) -> Any:
+    """The value without the fields that hold None, at any depth; a None in a list stays."""
+    if isinstance(value, Mapping):
+        return {key: without_gaps(each) for key, each in value.items() if each is not None}
+    return [without_gaps(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
 def tool_name(tool: Mapping[str, Any]) -> Any:
     """What a tool is called by, with or without `function` around its description; None if it has no name."""
     function = tool.get("function")
@@ -140,7 +147,7 @@ def _message(item: Any, name: str, given: object) -> dict[str, Any]:
         if own["tool_calls"] in ([], ()):
             del own["tool_calls"]
     calls = bool(own.get("tool_calls"))
-    if "content" in given or not calls:
+    if given.get("content") is not None or not calls:
         content = _content(item, f"{name}.content", given.get("content", "") if calls else given.get("content"), calls)
         own = {"content": content, **own}
     return _as_json(item, name, {"role": role, **own})
@@ -172,9 +179,12 @@ def _require_calls(item: Any, name: str, role: object, given: object) -> None:
 
 
 def _as_json(item: Any, name: str, value: Any) -> dict[str, Any]:
-    """A copy that nobody else holds, as it comes back from a file."""
+    """A copy that nobody else holds, as it comes back from a file; fields that are None are not there.
+
+    Arrow gives every message and tool of a column the fields of all, and None where it has none.
+    """
     try:
-        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(without_gaps(value), allow_nan=False, ensure_ascii=False)
         text.encode()  # half of a surrogate pair, which no file can hold
     except (TypeError, ValueError, RecursionError) as error:
         require(False, item, name, f"expected what JSON can hold, got {quoted(value)} ({error})")

@@ -11,6 +11,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from forget_callback.probes.conversation import without_gaps
 from forget_callback.probes.items import Item
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.probe import Probe
@@ -61,14 +62,8 @@ def _rows(table: Any) -> Iterable[Any]:
             yield row
             continue
         known = {k: _plain(v) for k, v in row.items() if not _is_missing(v)}
-        # Arrow gives every message and tool of a column the fields of all, and None where it has none.
-        yield {k: _without_gaps(v) if gaps and k in ("messages", "tools") else v for k, v in known.items()}
-
-
-def _without_gaps(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_gaps(each) for key, each in value.items() if each is not None}
-    return [_without_gaps(each) for each in value] if isinstance(value, list) else value
+        # Arrow gives every rule of a column of docs the fields of all, and None where it has none.
+        yield {k: without_gaps(v) if gaps and k == "doc" else v for k, v in known.items()}
 
 
 def _is_missing(value: Any) -> bool:

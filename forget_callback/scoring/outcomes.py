@@ -20,7 +20,7 @@ from forget_callback.probes.apart import Patience, Verdicts
 from forget_callback.probes.items import Generation, MultipleChoice, Recall, Text, accepted, place_of
 from forget_callback.probes.judging import judge_all
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import printable
+from forget_callback.probes.quoting import printable, quoted
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.scoring.documents import judge_text
 from forget_callback.scoring.generation.text import GeneratedText, recalls
@@ -175,8 +175,7 @@ def judge_texts(
         outcomes = [verdict.outcome for _, verdict in samples if verdict is not None]
         answers.text[i] = samples[0][0].text
         if not outcomes:
-            if judge is None:
-                answers.dropped[i] = _UNJUDGED
+            answers.dropped[i] = _UNJUDGED if judge is None else f"the scorer {quoted(judge.name)} gave no number"
             continue
         answers.correct[i] = outcomes.count("correct") / len(outcomes)
         graded = [verdict.score for _, verdict in samples if verdict is not None and verdict.score is not None]

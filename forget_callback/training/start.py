@@ -65,7 +65,7 @@ def measured_before(probes: Sequence[Probe], steps: Mapping[str, Sequence[int]])
 def without_numbers(snapshots: Sequence[Snapshot]) -> dict[str, str]:
     """The probes of which no item was scored."""
     return {
-        one.probe: "no item could be scored: " + ("; ".join(one.metadata.get("not_scored", ())) or "its logits are NaN")
+        one.probe: ": ".join(filter(None, ("no item could be scored", "; ".join(one.metadata.get("not_scored", ())))))
         for one in snapshots
         if np.isnan(one.correct).all()
     }

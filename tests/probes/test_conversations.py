@@ -15,6 +15,7 @@ from forget_callback.probes.items import in_variant
 from forget_callback.probes.load import as_probes
 from forget_callback.probes.records import item_record, parse_item
 from forget_callback.probes.variants import further
+from forget_callback.scoring.likelihood.rendering import messages_of
 
 SYSTEM, HI = {"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}
 ADD = {
@@ -56,7 +57,7 @@ def test_tables_that_fill_gaps_with_none_give_the_same_items():
         {"id": "b", "messages": ROUND, "answer": "y", "tools": [ADD, other]},
     ]
     plain = [parse_item({k: v for k, v in row.items() if v}) for row in rows]
-    filled = datasets.Dataset.from_list(rows)
+    filled = datasets.datasets.Dataset.from_list(rows)
     assert "tool_calls" in filled[0]["messages"][0] and "required" in filled[1]["tools"][0]["function"]["parameters"]
     for table in (rows, filled, pd.DataFrame(rows), filled.to_pandas()):
         (probe,) = as_probes({"talks": table})
@@ -204,3 +205,39 @@ def test_reasoning_asks_within_the_conversation(tmp_path):
 def test_abilities(item, ability):
     assert ability_of(item) == ability
     assert ability_of(parse_item(item_record(item))) == ability
+
+
+def test_none_inside_messages_and_tools_is_no_field_in_whatever_form_items_are_given(tmp_path):
+    call = {"type": "function", "function": {"name": "look", "arguments": {"at": "Paris", "unit": None}}}
+    messages = [
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "18 degrees", "name": None},
+    ]
+    fields = {"at": {"type": "string", "default": None, "enum": ["Paris", None]}}
+    tool = {"name": "look", "description": None, "parameters": {"type": "object", "properties": fields}}
+    record = {"id": "a", "messages": messages, "tools": [tool], "answer": "18"}
+    (path := tmp_path / "items.jsonl").write_text(json.dumps(record))
+    whole = json.loads(json.dumps(record))
+    del whole["messages"][1]["content"], whole["messages"][2]["name"], whole["tools"][0]["description"]
+    del whole["messages"][1]["tool_calls"][0]["function"]["arguments"]["unit"]
+    del whole["tools"][0]["parameters"]["properties"]["at"]["default"]
+    forms = [
+        [record],
+        [Generation(**record)],
+        pd.DataFrame([record]),
+        datasets.Dataset.from_list([record]),
+        str(path),
+        [whole],
+    ]
+    probes = [as_probes(form)[0] for form in forms]
+    assert len({replace(probe, name="p").fingerprint for probe in probes}) == 1
+    assert probes[0].items[0].tools[0]["parameters"]["properties"]["at"]["enum"] == ["Paris", None]
+    assert messages_of(probes[0].items[0], probes[0])[1]["content"] == "", "what templates put between others"
+
+
+def test_docs_of_different_forms_can_stand_in_one_data_set():
+    rules = [{"kind": "max_words", "n": 3}, {"kind": "contains", "text": "a"}]
+    item = {"id": "a", "prompt": "Say a.", "match": "constraints", "answer": "a", "doc": {"constraints": rules}}
+    (kept,) = as_probes(datasets.Dataset.from_list([item]))[0].items
+    assert kept.doc == item["doc"]

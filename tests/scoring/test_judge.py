@@ -26,6 +26,7 @@ from forget_callback import (
     compare,
     score_probe,
 )
+from forget_callback.training.start import without_numbers
 from tests.forked import finish, start
 from tests.helpers import generators
 
@@ -368,3 +369,12 @@ def test_of_two_ranks_one_judges_and_both_have_the_same(taught, tmp_path):
         assert [path.name for path in sorted(tmp_path.glob(f"{what}-*"))] == [f"{what}-0"]
     assert "draws', probe 'p', 1 items from 'g0' on: KeyError: 'no sandbox'" in Path(tmp_path / "0.txt").read_text()
     assert Path(tmp_path / "1.txt").read_text().startswith("RuntimeError: rank 0: RuntimeError: scorer '")
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_what_a_scorer_leaves_unscored_has_the_scorer_as_its_reason(taught, value):
+    found = score_probe(taught.model, taught.tokenizer, probe(), scorer=values([value] * 3))
+    ((why, count),) = found.metadata["not_scored"].items()
+    assert "scorer" in why and "NaN" not in why and count == 3
+    (said,) = without_numbers([found.select(np.isnan(found.correct))]).values()
+    assert why in said and "logits" not in said

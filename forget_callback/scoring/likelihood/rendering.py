@@ -94,5 +94,7 @@ def render(
 def messages_of(item: Item, probe: Probe) -> list[dict[str, Any]]:
     """The messages of an item of a chat probe; a system message of its own stands in place of the probe's."""
     messages = [dict(message) for message in item.messages] or [{"role": "user", "content": item.prompt}]
+    for message in messages:
+        message.setdefault("content", "")  # of calls alone; templates put it between other texts
     own = not probe.system or messages[0]["role"] == "system"
     return messages if own else [{"role": "system", "content": probe.system}, *messages]
