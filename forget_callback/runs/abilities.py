@@ -15,7 +15,7 @@ from forget_callback.metrics.intervals import holm
 from forget_callback.metrics.verdict import LEVEL
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import loss_order, lost_share, significant_categories
-from forget_callback.runs.formatting import bits_change
+from forget_callback.runs.formatting import bits_change, percent
 from forget_callback.runs.history import Row
 from forget_callback.runs.sentences import bits_moved, counts, lost, mean_score, open_ended, scores, sentence, words_of
 
@@ -123,7 +123,9 @@ def joint_sentence(row: Row, among: Sequence[Row] = ()) -> str:
             if part.ability == ability and part.verdict == "lost"
         ]
         groups.append([Part(ability, whole, verdict), *sorted(sure, key=lambda part: part.order)])
-    return "; ".join(_clause(group[0], group[1:]) for group in sorted(groups, key=_group_order))
+    return "; ".join(
+        _clause(group[0], group[1:]) + _unrecalled(group[0].row) for group in sorted(groups, key=_group_order)
+    )
 
 
 def _kinds(row: Row, among: Sequence[Row]) -> list[Row]:
@@ -156,6 +158,13 @@ def _clause(whole: Part, sure: Sequence[Part]) -> str:
     if t.verdict == "lost" and whole.row.confirmed:  # by its own test alone
         said = f"{scores(whole.row)}; a loss is not established" if t.told_by_score else "a loss is not established"
     return f"lost in a part of {name}: {_named(sure)}; overall {said}" if sure else f"{name}: {said}"
+
+
+def _unrecalled(row: Row) -> str:
+    """Recall that was lost for sure, of knowledge that is read from choices: access, which the clause leaves out."""
+    t = row.transitions
+    gone = t.interval("recall_lost").low > 0 and not open_ended(t)
+    return f", and {percent(t.recall_lost)} no longer recalled" if gone else ""
 
 
 def _named(parts: Sequence[Part]) -> str:

@@ -232,3 +232,17 @@ def test_a_gate_on_knowledge_that_passes_says_what_was_lost_beside_it():
     assert not Gate.parse("refusals/knowledge_lost>0.05").judge(rows).too_few
     kept = compare_checkpoints(before, {"text": texts(1), "refusals": answers(1, N)})
     assert not Gate.parse("knowledge_lost>0.05").judge(kept).too_few
+
+
+def test_recall_that_is_lost_is_in_the_headline_of_several_abilities():
+    ids, kinds = [f"k{i}" for i in range(2 * N)], np.repeat(["choice", "recall"], N)
+    options, known = np.where(kinds == "choice", 4.0, np.inf), ["knowledge"] * (2 * N)
+
+    def facts(step, recalled):
+        right = np.where(kinds == "recall", float(recalled), 1.0)
+        return Snapshot("facts", "f", step, ids=ids, correct=right, kind=kinds, n_choices=options, ability=known)
+
+    rows = compare_checkpoints({"facts": facts(0, 1), "text": texts(0)}, {"facts": facts(1, 0), "text": texts(1)})
+    assert ", and 100.0% no longer recalled" in headline(overall(rows), among=rows).sentence
+    kept = compare_checkpoints({"facts": facts(0, 1), "text": texts(0)}, {"facts": facts(1, 1), "text": texts(1)})
+    assert "recalled" not in headline(overall(kept), among=kept).sentence
