@@ -18,8 +18,10 @@ parser = argparse.ArgumentParser()
 parser.add_argument("model")
 parser.add_argument("--out", default="runs/abilities")
 parser.add_argument("--steps", type=int, default=30)
+parser.add_argument("--learning-rate", type=float, default=1e-3)
 parser.add_argument("--facts", type=int, default=60)
 parser.add_argument("--behaviour", type=int, default=140)
+parser.add_argument("--categories", default="json,instructions,refusal,reading", help="of behaviour")
 parser.add_argument("--text", type=int, default=40)
 given = parser.parse_args()
 
@@ -40,7 +42,7 @@ def ticket(i: int) -> dict[str, list[dict[str, str]]]:
 
 probes = [
     f"builtin:facts?kind=choice&limit={given.facts}",
-    f"builtin:behaviour?category=json,instructions,refusal,reading&limit={given.behaviour}",
+    f"builtin:behaviour?category={given.categories}&limit={given.behaviour}",
     f"builtin:text?limit={given.text}",
 ]
 args = SFTConfig(
@@ -49,7 +51,7 @@ args = SFTConfig(
     bf16=torch.cuda.is_available(),
     max_steps=given.steps,
     per_device_train_batch_size=4,
-    learning_rate=1e-3,
+    learning_rate=given.learning_rate,
     max_length=128,
     logging_steps=5,
     report_to="none",  # "wandb" draws the curves and the table of abilities
