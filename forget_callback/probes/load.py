@@ -194,11 +194,11 @@ def _load(
         )
     if not path.endswith(".jsonl"):
         own = sorted({entry.name for entry in installed})
+        builtin = ", ".join(f"'builtin:{name}'" for name in BUILTIN)
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *own])
         raise ValueError(
-            f"spec {quoted(spec)} is not known; expected 'builtin:facts', the path of a .jsonl file, "
-            f"'corpus:FILE', 'train:', {known} or 'lm-eval:TASK'; a source of your own is an entry point of the group "
-            f"{GROUP}{_meant(path, own)}"
+            f"spec {quoted(spec)} is not known; expected {builtin}, the path of a .jsonl file, 'corpus:FILE', 'train:', "
+            f"{known} or 'lm-eval:TASK'; a source of your own is an entry point of the group {GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())
     return Probe(

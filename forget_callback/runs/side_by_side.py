@@ -16,7 +16,7 @@ from forget_callback.runs.abilities import Part, side_by_side
 from forget_callback.runs.categories import lost_share
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent
 from forget_callback.runs.history import Row
-from forget_callback.runs.sentences import counts
+from forget_callback.runs.sentences import counts, open_ended
 
 COLUMNS = ("items", "before", "after", "lost", "share [95%]", "verdict")
 LEGEND = (
@@ -24,7 +24,7 @@ LEGEND = (
     "of text the change in bits per byte, of graded answers that of the mean score; "
     "a category is “lost” with all of its ability tested at once (Holm)"
 )
-_FEW = "too few"
+_FEW, _LITTLE = "too few", "little known"
 # By the unit of a row in JSON: what stands before and after, and what tells of the change.
 _METRICS = {
     "share": ("accuracy", "known_lost"),
@@ -100,8 +100,9 @@ def _of_known(row: Row) -> tuple[str, str]:
     if t.knowledge_n < MIN_ITEMS:
         return f"{t.n10:,} of {t.n11 + t.n10:,}", _FEW
     c = counts(t)
-    if math.isnan(row.value("known_lost")):
-        return f"{c.lost:,} of {t.knowledge_n:,}", estimate(row)
+    if math.isnan(row.value("known_lost")):  # a share of next to nothing
+        raw = f"{t.n10:,} of {t.n11 + t.n10:,}"
+        return raw if open_ended(t) else f"{c.lost:,} of {t.knowledge_n:,} items", _LITTLE
     return f"{c.lost:,} of {c.known:,}", estimate(row, "known_lost")
 
 

@@ -21,7 +21,7 @@ from forget_callback.snapshots.logs.files import PACKED, read_text, suffix_of
 from forget_callback.snapshots.snapshot import Snapshot, complete
 
 # What may be compared beside runs.
-_OTHERS = ", a snapshot file, or logs of lm-eval, lighteval or inspect"
+_OTHERS = ", a snapshot file, a file with id and score, or logs of lm-eval, lighteval or inspect"
 
 
 @dataclass(frozen=True)

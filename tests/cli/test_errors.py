@@ -179,7 +179,10 @@ def test_a_model_that_cannot_be_had_is_named(run_cli, run, tmp_path, monkeypatch
         ("compare runn run", "runn is not a run: no such file or directory; expected a directory that holds forget/"),
         ("compare runn run", "inspect; did you mean 'run'?"),
         ("compare runn@3 run", "runn@3 is not a run: no such file or directory as 'runn'; expected"),
-        ("compare nosuch/base nosuch/new", "RUN@STEP, a snapshot file, or logs of lm-eval, lighteval or inspect"),
+        (
+            "compare nosuch/base nosuch/new",
+            "RUN@STEP, a snapshot file, a file with id and score, or logs of lm-eval, lighteval or inspect",
+        ),
         ("compare run run@7", "no snapshot of probe 'p' at step 7; has [0, 10]"),
         ("report runn", "runn is not a run: no such file or directory; expected"),
         ("report runn", "RUN or RUN@STEP; did you mean 'run'?"),
