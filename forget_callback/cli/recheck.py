@@ -39,7 +39,7 @@ def recheck(
     tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with the model.")] = None,
     format: Format = "text",
 ) -> None:
-    """Asks what a run lost once more, with help: gone, or not said?
+    """Asks what a run lost once more, with help.
 
     Worked examples, first words, options, the chat template, other words; items never known get the same help.
     """

@@ -197,7 +197,7 @@ def _load(
         builtin = ", ".join(f"'builtin:{name}'" for name in BUILTIN)
         known = ", ".join(f"'{scheme}:NAME'" for scheme in ["hub", *own])
         raise ValueError(
-            f"spec {quoted(spec)} is not known; expected {builtin}, the path of a .jsonl file, 'corpus:FILE', 'train:', "
+            f"spec {quoted(spec)} is not known; expected {builtin}, a .jsonl file, 'corpus:FILE', 'train:', "
             f"{known} or 'lm-eval:TASK'; a source of your own is an entry point of the group {GROUP}{_meant(path, own)}"
         )
     _require_known(spec, options, ())

@@ -103,7 +103,7 @@ def test_the_builtin_facts_pass_their_options_on(spec, options):
 @pytest.mark.parametrize(
     "spec, problem",
     [
-        ("facts", "spec 'facts' is not known; expected 'builtin:facts', 'builtin:behaviour', 'builtin:text', the path"),
+        ("facts", "is not known; expected 'builtin:facts', 'builtin:behaviour', 'builtin:text', a .jsonl file"),
         ("builtin", "is not known"),
         ("facts.json", "is not known"),
         ("web:page", "is not known"),
