@@ -105,6 +105,9 @@ def recheck(
     summary = summarize(work.table, work.about)
     for remark in _remarks(summary, model, baseline):
         note(remark)
+        blocks = list(summary["probes"].values())  # the page and whoever reads the file must know as well
+        for block in [summary["all"], *blocks, *(form for one in blocks for form in one["forms"].values())]:
+            block["sentence"] += f"; but {remark}"
     write_summary(run.path, summary)
     return summary
 

@@ -163,6 +163,8 @@ def test_an_adapter_is_a_saved_model(run, trained, run_cli):
     found, notes = asked(run_cli, run, "--limit", 2)
     assert found["about"]["model"].endswith("checkpoint-8") and found["all"]["helps"]["again"]["right"] == 1
     assert "is not the model that was measured" in notes, "an adapter that was not trained is the first model"
+    told = [found["all"]["sentence"], *(block["sentence"] for block in found["probes"].values())]
+    assert all("is not the model that was measured" in one for one in [*told, *read_recheck(Store(run)).sentences])
 
 
 def test_a_whole_recheck_without_a_baseline_model_is_done_again(run, run_cli):
