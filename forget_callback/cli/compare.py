@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from forget_callback.runs.comparison import (
     comparison_result,
     decided_by,
     left_out,
+    overall,
     without_texts,
 )
 from forget_callback.runs.files import require_writable, write_text
@@ -221,11 +223,21 @@ def _require_both(gate: Gate, first: Side, last: Side) -> None:
                 f"--fail-if {quoted(gate.text, 200)}: {side} has probe {gate.probe!r}, and {other} does not"
             )
         if side.alone and gate.probe in (None, "all"):
-            example = f"{next(iter(side.snapshots))}/{gate.metric}{gate.relation}{gate.threshold:g}"
+            probe = _with_number(gate, first, last)
+            example = f": {quoted(f'{probe}/{gate.metric}{gate.relation}{gate.threshold:g}', 200)}" if probe else ""
             raise ValueError(
                 f"--fail-if {quoted(gate.text, 200)} is about all probes, and {other} lacks {listed(side.alone)}, "
-                f"which {side} has. Measure it there too, or name a probe that both have: {quoted(example, 200)}"
+                f"which {side} has. Measure it there too, or name a probe that both have{example}"
             )
+
+
+def _with_number(gate: Gate, first: Side, last: Side) -> str | None:
+    """A probe of both sides that has the metric of a gate, None where there is none."""
+    for name in first.snapshots:
+        row = overall(compare_checkpoints({name: first.snapshots[name]}, {name: last.snapshots[name]}))
+        if math.isfinite(float(row.numbers[gate.metric])):
+            return name
+    return None
 
 
 def _gaps(*sides: Side, gated: bool) -> list[str]:

@@ -52,7 +52,9 @@ def plan(
         _plan_documents(probe, detect, model, batch_tokens, format)
         return
     if len(answered) < len(probe):
-        note(f"probe {probe.name!r}: its {len(probe) - len(answered)} documents are left out; plan them by themselves")
+        n = len(probe) - len(answered)
+        left = "its document is" if n == 1 else f"its {n:,} documents are"
+        note(f"probe {probe.name!r}: {left} left out; plan them by themselves")
         probe = replace(probe, items=answered)
     items = power.items_of_probe(probe)
     n, seconds = len(items), None

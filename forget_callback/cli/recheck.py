@@ -19,7 +19,7 @@ from forget_callback.runs.files import require_writable
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.recheck_summary import beyond
 from forget_callback.runs.rechecked import ROWS, SUMMARY, told_apart
-from forget_callback.runs.run_at import open_run
+from forget_callback.runs.run_at import open_run, require_before
 
 BASELINE = typer.Option(help="Model before training: directory or hub id; by default the one that the run names.")
 
@@ -50,6 +50,8 @@ def recheck(
     for one in (model, baseline, tokenizer):
         if one is not None:
             require_model(one)
+    if baseline is not None:
+        require_before(baseline, at.store.path)
     from forget_callback.tools.recheck import Ask, recheck as ask_again
 
     ask = Ask(at.step if step is None else step, tuple(probe or ()), category, limit)
@@ -63,6 +65,8 @@ def recheck(
         note(f"the page shows it: {page}")
     files = {"summary": at.store.path / SUMMARY, "rows": at.store.path / ROWS}
     if format == "json":
+        for warning in found["warnings"]:
+            note(warning)
         print_json("recheck", {**found, **files})
     else:
         _show(found, files)
@@ -73,8 +77,8 @@ def _show(found: Mapping[str, Any], files: Mapping[str, Path]) -> None:
     blocks = [block for whole in found["probes"].values() for block in told_apart(whole)]
     for block in blocks:
         console.print(_table(block))
-    for block in blocks:
-        console.print(printable(block["sentence"]), highlight=False, markup=False, soft_wrap=True)
+    for text in (*found["warnings"], *(block["sentence"] for block in blocks)):
+        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
     note(f"every question and answer is in {files['rows']}")
 
 

@@ -23,6 +23,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
 from forget_callback.probes.spacing import spacing_problem
+from forget_callback.probes.training_data import TrainingRows
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
@@ -98,6 +99,11 @@ def probes(
 ) -> None:
     """Checks a probe and prints what is in it."""
     probe = load_probe(with_include_path(spec, include_path), limit=limit)
+    if isinstance(probe, TrainingRows):
+        raise ValueError(
+            f"{printable(spec)}: up to {probe.rows} rows of a trainer's own data, which are taken when training "
+            "starts: there is nothing to show before; forget/probes/train.jsonl of that run holds them"
+        )
     say_spacing(probe)
     if few := _too_few(probe):
         note(f"probe {probe.name!r}: {few}")

@@ -14,10 +14,9 @@ from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import require_model
-from forget_callback.report.terminal import snapshot_line
+from forget_callback.report.terminal import measured, snapshot_line
 from forget_callback.runs.comparison import compare_checkpoints, rows_result
 from forget_callback.runs.files import require_writable
-from forget_callback.runs.formatting import percent
 from forget_callback.runs.results import snapshot_result
 from forget_callback.runs.run_at import RunAt, open_run
 from forget_callback.runs.store import Store
@@ -77,7 +76,8 @@ def snapshot(
     before = None if baseline is None or not _is_run(baseline) else open_run(baseline)
     if before is not None and len(checkpoints) > 1:
         raise ValueError(
-            f"--baseline {quoted(baseline)} is a RUN, which goes with one model; give the model before training"
+            f"--baseline {quoted(baseline)} is a RUN, which goes with one model; give the model before training, in a "
+            "directory that holds no forget/"
         )
     baseline = None if before is not None else baseline
     for model in [*(one.model for one in checkpoints), *filter(None, (baseline, tokenizer))]:
@@ -126,9 +126,8 @@ def _score_served(server: Server, probes: Sequence[Probe], store: Store, step: i
 
 
 def _is_run(name: str) -> bool:
-    """Whether a baseline is a RUN or RUN@STEP, and no model: a training keeps both in one directory."""
-    path = Path(name if Path(name).exists() else name.rpartition("@")[0] or name)
-    return Store(path).exists and not (path / "config.json").is_file()
+    """Whether a baseline is a RUN or RUN@STEP: also where the trained model was saved beside its forget/."""
+    return Store(Path(name if Path(name).exists() else name.rpartition("@")[0] or name)).exists
 
 
 def _score_one(scorer: CheckpointScorer, checkpoint: Checkpoint, store: Store, step: int, before: RunAt | None) -> None:
@@ -177,4 +176,4 @@ def _show(seen: Observation, first: bool) -> None:
 def _keep(store: Store, taken: Sequence[Snapshot]) -> None:
     for one in taken:
         store.write(one)
-        print(f"{one.probe}: {percent(one.accuracy)} of {len(one)} items right", flush=True)
+        print(measured(one), flush=True)

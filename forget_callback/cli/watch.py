@@ -18,6 +18,7 @@ from forget_callback.report.terminal import snapshot_line
 from forget_callback.runs.comparison import rows_result
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.remote import RemoteTraining
+from forget_callback.runs.run_at import require_before
 from forget_callback.runs.stopping import check_targets, stop_rules
 from forget_callback.runs.store import Store
 
@@ -80,6 +81,8 @@ def watch(
         say_spacing(*given)
     for model in filter(None, (baseline, tokenizer)):
         require_model(model)
+    if baseline is not None:
+        require_before(baseline, run)
 
     from forget_callback.scoring.distributed import process_group, rank, world_size
     from forget_callback.tools.checkpoint_history import CheckpointScorer

@@ -17,7 +17,7 @@ from typing import Any
 from forget_callback.probes.checks import is_whole
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
-from forget_callback.probes.suggest import beside, did_you_mean
+from forget_callback.probes.text_files import missing_file, read_utf8
 from forget_callback.probes.text_items import Text
 
 logger = logging.getLogger(__name__)
@@ -36,15 +36,11 @@ def load_corpus(name: str) -> Probe:
     """
     path = Path(name)
     if not name or not path.is_file():
-        meant = did_you_mean(path, list(beside(path))) or ";"
         raise ValueError(
-            f"spec {quoted(f'corpus:{name}')}: no file at {quoted(name)}{meant} "
+            f"spec {quoted(f'corpus:{name}')}: {missing_file(name, path) if name else 'no file is named;'} "
             "expected a text file, or JSON Lines with a document a line under 'text'"
         )
-    try:
-        content = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    content = read_utf8(path)
     found = _of_lines(path, content) if path.suffix == ".jsonl" else _of_text(content)
     items: dict[str, Text] = {}
     texts: set[str] = set()

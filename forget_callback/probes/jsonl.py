@@ -10,6 +10,7 @@ from forget_callback.probes.items import Item
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.records import item_record, parse_item
 from forget_callback.probes.suggest import beside, did_you_mean
+from forget_callback.probes.text_files import read_utf8
 
 
 def read_items(path: Path) -> list[Item]:
@@ -21,10 +22,7 @@ def read_items(path: Path) -> list[Item]:
     if not path.is_file():
         meant = did_you_mean(path, [one for one in beside(path) if one.suffix == ".jsonl"])
         raise ValueError(f"no probe file at {path}{meant or ';'} expected JSON Lines, one item a line")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    text = read_utf8(path)
     items: list[Item] = []
     first: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.metrics.texts import texts_in
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import markdown, printable, shortened
 from forget_callback.report.abilities_table import abilities_markdown, abilities_table
@@ -57,6 +59,19 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     own = not any(whole.transitions.n10 or whole.transitions.n01 for whole in wholes)
     title = f"{'baseline' if own else 'start'}{f' {at}' if rows[0].step else ''}: " if first else f"forgetting {at} | "
     return f"{title}{' | '.join(said)} | {seconds:.1f} s"
+
+
+def measured(one: Snapshot) -> str:
+    """One line of a snapshot by itself: how much of it is right, of texts their bits per byte."""
+    texts = texts_in(one)
+    said, n = [], int((~texts).sum())
+    if n:
+        said.append(f"{percent(one.accuracy)} of {n:,} {'item' if n == 1 else 'items'} right")
+    if n < len(one):
+        scored = one.bits_per_byte[texts & ~np.isnan(one.bits_per_byte)]
+        mean = float(scored.mean()) if len(scored) else math.nan
+        said.append(f"{bits(mean)} bits per byte in {len(one) - n:,} {documents(len(one) - n)}")
+    return f"{printable(one.probe)}: {', '.join(said)}"
 
 
 def _told(wholes: Sequence[Row]) -> list[Row]:

@@ -50,15 +50,22 @@ def left_out(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> l
     for name, one in before.items():
         sides = one.n_variants, after[name].n_variants
         first, last = align_both(one, after[name])
-        both, moved = first.n_variants, int((first.category.astype(str) != last.category.astype(str)).sum())
+        both, moved = first.n_variants, _moved(first, last)
         if moved:
-            lines.append(f"probe {quoted(name)}: {moved} items are of another category after; that of before is used")
+            items = "1 item is" if moved == 1 else f"{moved} items are"
+            lines.append(f"probe {quoted(name)}: {items} of another category after; that of before is used")
         if max(sides) > both:
             asked = f"{sides[0]} before and {sides[1]} after"
             lines.append(
                 f"probe {quoted(name)}: compared over {both} of its variants, for {asked} were asked, not all the same"
             )
     return lines
+
+
+def _moved(first: Snapshot, last: Snapshot) -> int:
+    """How many of the same items are of another category; a side that names none at all says nothing of them."""
+    one, other = first.category.astype(str), last.category.astype(str)
+    return int((one != other).sum()) if (one != "").any() and (other != "").any() else 0
 
 
 def without_texts(rows: Sequence[Row]) -> list[Row]:

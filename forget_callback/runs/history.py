@@ -203,7 +203,9 @@ class History:
             ]
             row.over_time["macro_knowledge_lost"] = _known_mean(np.array(counted))
             for name, column in OF_TEXT.items():  # also of the training data, which is in no other number of the pool
-                row.over_time[name] = _known_mean(np.concatenate([getattr(one, column) for one in snapshots]))
+                values = _known_mean(np.concatenate([getattr(one, column) for one in snapshots]))
+                # Where a probe has its KL no more, that of the others is not that of all.
+                row.over_time[name] = float("nan") if any(look.series.lacks_kl for look in looks[:-1]) else values
         return looks
 
     def _add(self, looks: Sequence[_Look]) -> list[Row]:

@@ -89,8 +89,9 @@ class Recheck:
 
     Attributes:
         step: At which the items were lost.
-        labels: By probe and id of each lost item that was asked, "gone" (it came back by no help) or "there".
-        sentences: For people, one a probe, or one for each form of its items.
+        labels: By probe and id of each lost item that was asked, "gone" (it came back by no help) or "there"; none of
+            those that are right without help.
+        sentences: For people: what warns of another model, and one a probe, or one for each form of its items.
         result: The whole summary.
     """
 
@@ -123,7 +124,8 @@ def read_recheck(run: Recorded) -> Recheck | None:
         same_probes = all(held.get(name) == fingerprint for name, fingerprint in about["probes"].items())
         if not (same_run and same_probes and about["step"] in run.steps(*about["probes"])):
             return None
-        sentences = [str(one["sentence"]) for block in blocks.values() for one in told_apart(block)]
+        sentences = [str(warning) for warning in found["warnings"]]
+        sentences += [str(one["sentence"]) for block in blocks.values() for one in told_apart(block)]
         labels = {
             str(name): {str(id): str(label) for id, label in block["items"].items()} for name, block in blocks.items()
         }

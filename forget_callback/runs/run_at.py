@@ -89,6 +89,20 @@ def open_run(run: str | os.PathLike[str], *, others: str = "") -> RunAt:
     return RunAt(store, int(step) if named else None)
 
 
+def require_before(baseline: str, run: Path) -> None:
+    """That a model before training is not the run's own directory, where a trainer saves the one after it.
+
+    Raises:
+        ValueError: If it is.
+    """
+    home = run.parent if run.name == "forget" else run
+    if Path(baseline).exists() and Path(baseline).resolve() in (home.resolve(), (home / "forget").resolve()):
+        raise ValueError(
+            f"--baseline {quoted(baseline, 200)} is the RUN itself, and a model saved there is the one after training; "
+            "give the model before training"
+        )
+
+
 def _instead(path: Path) -> str:
     """Which run was probably meant by a path that is none: one of that name, or one within it."""
     if not path.exists():

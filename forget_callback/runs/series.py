@@ -99,6 +99,7 @@ class Series:
         self.now = self._before = self.lost_at = np.full(len(baseline), np.nan)
         self.changed = self.lost_once = self.watched = np.zeros(len(baseline), bool)
         self.events = np.zeros(len(baseline))
+        self._had_kl = np.isfinite(baseline.kl)
 
     def update(self, snapshot: Snapshot) -> dict[str, Floats]:
         """Takes in one more snapshot and gives metrics of `OVER_TIME` per item, NaN where one does not apply.
@@ -111,6 +112,9 @@ class Series:
         self.lost_once = self.lost_once | lost
         self.events = self.events + ((last == 1) & (now == 0))
         scored = ~np.isnan(now)
+        self._measured = self._texts & scored & ~np.isnan(first)
+        self._has_kl = np.isfinite(snapshot.kl)
+        self._had_kl = self._had_kl | self._has_kl
         self.watched = scored if self.n < 2 else self.watched | scored
         self._before, self.now, self.n = last, now, self.n + 1
         unknown = np.isnan(last) | ~scored
@@ -134,6 +138,11 @@ class Series:
             "kl_error": np.where(scored, snapshot.kl_error, np.nan),
             "top1_agreement": np.where(scored, snapshot.top1, np.nan),
         }
+
+    @property
+    def lacks_kl(self) -> bool:
+        """Whether a document that was measured at the last snapshot has no KL divergence any more."""
+        return bool((self._measured & self._had_kl & ~self._has_kl).any())
 
     def counted(self, rows: Rows) -> Rows:
         """Of these items those whose right and wrong counts: texts do not where there are others."""

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from forget_callback.probes.conversation import asked
-from forget_callback.probes.helps import AGAIN, HELPS
+from forget_callback.probes.helps import HELPS
 from forget_callback.probes.items import MultipleChoice
 from forget_callback.probes.probe import PLAIN, Probe
-from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.quoting import printable
 from forget_callback.runs.recheck_summary import summarize
 from forget_callback.runs.rechecked import SCHEMA, Rows, read_rows, write_summary
 from forget_callback.runs.recorded import Recorded
@@ -30,8 +30,6 @@ from forget_callback.tools.saved_models import baseline_model, model_of
 
 NOW, BASELINE = "now", "baseline"
 _ANSWERS = ["answer", "correct", "baseline_answer", "baseline_correct"]
-# More of the lost items are right without help than rounding explains: another model than the one that was measured.
-_NOT_LOST = 0.1
 
 Note = Callable[[str], object]
 
@@ -103,11 +101,6 @@ def recheck(
         if name is not None and not work.ask(side, name):
             work.about["baseline"] = None
     summary = summarize(work.table, work.about)
-    for remark in _remarks(summary, model, baseline):
-        note(remark)
-        blocks = list(summary["probes"].values())  # the page and whoever reads the file must know as well
-        for block in [summary["all"], *blocks, *(form for one in blocks for form in one["forms"].values())]:
-            block["sentence"] += f"; but {remark}"
     write_summary(run.path, summary)
     return summary
 
@@ -243,22 +236,3 @@ def _probe(help: str, chosen: Sequence[Chosen], chat: bool) -> Probe:
     items = [item for one in chosen for item in one.asking.items]
     name = f"{own.name[:70]}-{help}{'-chat' if chat else ''}"
     return replace(own, name=name, items=items, temperature=0.0, **changed)
-
-
-def _remarks(summary: Mapping[str, Any], model: str, baseline: str | None) -> list[str]:
-    """What does not fit: models that do not answer as those of the run did."""
-    again = summary["all"]["helps"].get(AGAIN, {})
-    found = []
-    if again.get("right", 0.0) > _NOT_LOST:
-        found.append(
-            f"{again['right']:.0%} of the lost items are right without any help: {quoted(model, 200)} is not the model "
-            "that was measured at that step, or was saved in another precision; name that one with --model"
-        )
-    before = again.get("baseline") or {}
-    missed = before.get("n", 0) * (1 - before.get("before", 1.0))
-    if missed > max(2, _NOT_LOST * before.get("n", 0)):  # of few items one or two flip by rounding
-        found.append(
-            f"without help {quoted(baseline, 200)} answers only {before['before']:.0%} of the lost items, all of which "
-            "the run's baseline answered: it may be another model, and what is said of the baseline is of that one"
-        )
-    return found

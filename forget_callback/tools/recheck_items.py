@@ -123,16 +123,18 @@ def _askable(probe: Probe, note: Callable[[str], object]) -> set[str]:
     texts = {item.id for item in probe.items if item.kind == "text"}
     judged = {item.id for item in probe.items if probe.scorer and isinstance(item, Generation)}
     if texts:
-        note(f"probe {probe.name!r}: its {len(texts)} texts have no recheck: a text that got worse has no answer")
+        has = "1 text has" if len(texts) == 1 else f"{len(texts)} texts have"
+        note(f"probe {probe.name!r}: {has} no recheck: a text that got worse has no answer")
     if judged:
         note(
-            f"probe {probe.name!r}: its {len(judged)} generated answers are judged by {quoted(probe.scorer)}, which is "
-            "not available here, and are not asked again"
+            f"probe {probe.name!r}: {len(judged)} generated answer{'' if len(judged) == 1 else 's'} judged by "
+            f"{quoted(probe.scorer)}, which is not available here: not asked again"
         )
     code = {item.id for item in probe.items if isinstance(item, Generation) and item.match == "code"} - judged
     if code:
         note(
-            f"probe {probe.name!r}: its {len(code)} items of code are not asked again: what is written is not run here"
+            f"probe {probe.name!r}: {len(code)} item{'' if len(code) == 1 else 's'} of code not asked again: what is "
+            "written is not run here"
         )
     return set(probe.ids) - texts - judged - code
 

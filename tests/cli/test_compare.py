@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store
+from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store, Text
 from forget_callback.probes.quoting import code, markdown
 from forget_callback.runs.gate import GateResult, junit
 
@@ -454,6 +454,21 @@ def test_files_whose_categories_differ_are_compared_by_the_first(run_cli, tmp_pa
     assert code == 0 and set(json.loads(out)["probes"]["p"]["categories"]) == {"x", "y"}
     assert "probe 'p': 60 items are of another category after" in err
     assert run_cli("compare", *sides, "--fail-if", "p/z/forgetting>0.5")[0] == 2
+    taken(0, 30).save(tmp_path / "b.parquet")
+    assert "another category" not in run_cli("compare", *sides)[2], "a side without categories says nothing of them"
+
+
+def test_a_gate_on_texts_is_not_told_to_name_a_probe_that_has_none(run_cli, tmp_path):
+    made = {name: Probe(name, [Text(f"d{i}", f"{name} {i}") for i in range(40)]) for name in ("text", "more")}
+    for side, names in (("a", ("text", "more")), ("b", ("text",))):
+        store = record(tmp_path / side, [(0, 0)])
+        store.begin([PROBE, *(made[name] for name in names)])
+        for name in names:
+            columns = {"kind": ["text"] * 40, "ability": ["text"] * 40, "bits_per_byte": np.ones(40)}
+            store.write(Snapshot(name, made[name].fingerprint, 0, list(made[name].ids), np.ones(40), **columns))
+    sides = (tmp_path / "a", tmp_path / "b")
+    err = run_cli("compare", *sides, "--fail-if", "bits_per_byte_change>0.1")[2]
+    assert "name a probe that both have: 'text/bits_per_byte_change>0.1'" in err
 
 
 # ---- coverage

@@ -143,11 +143,24 @@ def test_checkpoints_give_what_the_callback_measured(make_sft, make_model, token
         code, _, err = run_cli("snapshot", one, "--probe", spec, "--out", tmp_path / "two", "--step", step)
         assert code == 0, err
     same(tmp_path / "two", run, steps=[0, 6])
+    # A run whose trained model was saved beside its forget/ is a run still.
+    model.save_pretrained(run)
+    tokenizer.save_pretrained(run)
+    for name in (run, f"{run}@0"):
+        out = tmp_path / f"saved-{len(str(name))}"
+        code, said, err = run_cli("snapshot", last, "--probe", spec, "--baseline", name, "--out", out)
+        assert code == 0 and "docs: " in said and "bits per byte in 6 documents" in said, err
+        np.testing.assert_allclose(kl(out, 6), kl(run, 6), atol=1e-6)
+        assert Store(out).steps("docs") == [6], "no final weights as step 0"
+    for command in (("recheck", run), ("watch", run, "--probe", spec, "--out", tmp_path / "watched")):
+        code, _, err = run_cli(*command, "--baseline", run)
+        assert code == 2 and "is the RUN itself" in err
     # The divergence from step 0 is none from step 3.
     shown = [json.loads(run_cli("compare", f"{run}@{step}", run, "--format", "json")[1])["all"] for step in (0, 3)]
     assert shown[0]["kl"] == pytest.approx(kl(run, 6).mean()) and shown[1]["kl"] is None
     assert shown[1]["bits_per_byte_change"] is not None
-    code, _, err = run_cli("snapshot", run, "--probe", spec, "--baseline", run / "forget", "--out", tmp_path / "no")
+    both = (run / "checkpoint-3", last)
+    code, _, err = run_cli("snapshot", *both, "--probe", spec, "--baseline", run / "forget", "--out", tmp_path / "no")
     assert code == 2 and "is a RUN, which goes with one model" in err
 
 

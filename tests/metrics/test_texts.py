@@ -137,3 +137,16 @@ def test_kl_to_another_model_than_the_baseline_is_not_shown():
         for probe in ("text", "all"):
             values = [rows[probe].value(name) for name in ("kl", "kl_error", "top1_agreement")]
             assert values == pytest.approx([0.25, 0, 0.9]) if shown else np.isnan(values).all()
+
+
+def test_of_a_pool_there_is_no_kl_where_one_probe_has_lost_its_own():
+    kl = {"kl": np.full(N, 0.25), "kl_error": np.full(N, 0.01), "top1": np.full(N, 0.9)}
+    history = History()
+    history.append([texts(kl=np.zeros(N)), texts(name="more", kl=np.zeros(N))])
+    last = {row.probe: row for row in history.append([texts(BITS, 1), texts(BITS, 1, name="more", **kl)])}
+    for name, expected in (("kl", 0.25), ("kl_error", 0.01), ("top1_agreement", 0.9)):
+        assert last["more"].value(name) == pytest.approx(expected) and isnan(last["text"].value(name))
+        assert isnan(last["all"].value(name)), "the other probe's alone is not that of all"
+    unscored = texts(np.full(N, nan), 2)
+    later = {row.probe: row for row in history.append([unscored, texts(BITS, 2, name="more", **kl)])}
+    assert later["all"].value("kl") == pytest.approx(0.25), "what was not measured is no gap"

@@ -1,7 +1,10 @@
 """Documents as items, and the files that they come from."""
 
+import bz2
+import gzip
 import json
 import logging
+import lzma
 
 import pandas as pd
 import pytest
@@ -125,6 +128,35 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00a")
     with pytest.raises(ValueError, match="is not UTF-8 text"):
         load_probe(f"corpus:{path}")
+
+
+@pytest.mark.parametrize("read", ["corpus:{}", "{}"])
+def test_compressed_files_are_called_that(tmp_path, read):
+    for name, packed in (("a", gzip.compress(b"{}")), ("b", bz2.compress(b"{}")), ("c", lzma.compress(b"{}"))):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_bytes(packed)
+        with pytest.raises(ValueError, match=r"is compressed .*; unpack it first"):
+            load_probe(read.format(path))
+    path = tmp_path / "docs.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"text": "a"}'))
+    with pytest.raises(ValueError, match=r"is compressed \(gzip\); unpack it first, with gunzip"):
+        load_probe(f"corpus:{path}")
+
+
+def test_a_directory_is_called_that_with_what_is_in_it(tmp_path):
+    (tmp_path / "d").mkdir()
+    with pytest.raises(ValueError, match="d' is a directory; name a file; it holds none") as caught:
+        load_probe(f"corpus:{tmp_path / 'd'}")
+    assert "did you mean" not in str(caught.value)
+    write(tmp_path / "d" / "docs.jsonl", {"text": "a"})
+    with pytest.raises(ValueError, match=r"d' is a directory; name one of its files: '.*docs.jsonl'; expected"):
+        load_probe(f"corpus:{tmp_path / 'd'}")
+
+
+def test_rows_that_are_not_taken_yet_are_not_shown_as_a_document(run_cli):
+    for more in ((), ("--show", "2"), ("--format", "json")):
+        status, out, err = run_cli("probes", "train:?limit=8", *more)
+        assert status == 2 and not out and "up to 8 rows" in err and "when training starts" in err
 
 
 def test_the_command_line_says_what_documents_a_probe_has(tmp_path, run_cli):

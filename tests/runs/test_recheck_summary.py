@@ -117,3 +117,56 @@ def test_where_nothing_was_lost_the_page_does_not_say_how(tmp_path):
     data = report_data([tmp_path / "kept"])["runs"][0]
     counts = data["probes"][0]["series"][""]["n10"]
     assert (data["recheck"] is None) == (counts[-1] == 0)
+
+
+def again(group, start, n, right):
+    return many(group, start, n, right, "again", 0)
+
+
+def test_what_is_right_without_help_is_no_help_and_has_no_label():
+    told = [
+        *again("lost", 0, 40, 8),
+        *many("lost", 0, 40, 10),
+        *again("control", 100, 40, 0),
+        *many("control", 100, 40, 4),
+    ]
+    found = summarize(rows(*told), ABOUT)
+    block = found["probes"]["facts"]
+    assert (block["lost"], block["not_lost"], block["there"], block["gone"]) == (40, 8, 2, 30)
+    assert set(block["items"]) == {f"{i}" for i in range(8, 40)} and block["items"]["9"] == "there"
+    assert block["any"]["n"] == 32 and block["any"]["right"] == pytest.approx(2 / 32)
+    assert block["helps"]["again"]["right"] == 0.2 and block["helps"]["choice"]["n"] == 32
+    assert "8 are right without any help, and so not lost in this model, 2 came back with help" in block["sentence"]
+    (warning,) = found["warnings"]
+    assert warning.startswith("20.0% of the lost items are right without any help: 'm' is not the model")
+    assert summarize(rows(*again("lost", 0, 40, 0), *told[40:]), ABOUT)["warnings"] == []
+
+
+def test_items_with_options_that_are_right_without_help_have_no_label_either():
+    told = [
+        (f"{i}", "lost", help, 4, float(help == "again" and i < 2), np.nan)
+        for i in range(9)
+        for help in ("again", "chat")
+    ]
+    block = summarize(rows(*told), ABOUT)["probes"]["facts"]
+    assert (block["not_lost"], block["there"], block["gone"]) == (2, 0, 7) and not {"0", "1"} & set(block["items"])
+
+
+def test_where_most_are_right_without_help_nothing_is_claimed_anywhere(tmp_path):
+    probe = make_probe("facts", 60)
+    make_run(tmp_path / "sft", [probe])
+    store = Store(tmp_path / "sft")
+    about = {**ABOUT, "run": store.run.id, "probes": {"facts": probe.fingerprint}}
+    told = [*again("lost", 0, 40, 30), *many("lost", 0, 40, 38), *many("control", 100, 40, 4)]
+    found = summarize(rows(*told), about)
+    for block in (found["all"], found["probes"]["facts"]):
+        assert (block["not_lost"], block["there"], block["gone"]) == (30, 0, 0)
+        assert "the model that was asked is not the model that was measured" in block["sentence"]
+        assert "came back" not in block["sentence"] and "gone, as far" not in block["sentence"]
+        assert np.isnan([block["any"]["there"], block["helps"]["choice"]["there_low"]]).all()
+    assert found["probes"]["facts"]["items"] == {}, "so that a replay of what is gone has nothing to go by"
+    write_summary(store.path, found)
+    kept = read_recheck(store)
+    assert kept.labels == {"facts": {}} and kept.sentences[0] == found["warnings"][0]
+    page = write_report(tmp_path / "sft", tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "<b>Asked again with help:</b> 75.0% of the lost items are right without any help" in page

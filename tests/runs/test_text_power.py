@@ -66,4 +66,4 @@ def test_plan_says_what_documents_can_show(run_cli, tmp_path):
     rows.append({"kind": "text", "id": "t", "text": "x"})
     mixed.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     code, out, err = run_cli("plan", mixed)
-    assert code == 0 and "mixed: 60 items" in out and "its 1 documents are left out" in err
+    assert code == 0 and "mixed: 60 items" in out and "its document is left out" in err

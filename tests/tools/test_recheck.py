@@ -165,6 +165,9 @@ def test_an_adapter_is_a_saved_model(run, trained, run_cli):
     assert "is not the model that was measured" in notes, "an adapter that was not trained is the first model"
     told = [found["all"]["sentence"], *(block["sentence"] for block in found["probes"].values())]
     assert all("is not the model that was measured" in one for one in [*told, *read_recheck(Store(run)).sentences])
+    code, out, _ = run_cli("recheck", run, "--limit", 2)
+    assert code == 0 and "is not the model that was measured" in " ".join(out.split()), "below the table too"
+    assert "came back" not in out and found["all"]["gone"] == found["all"]["there"] == 0
 
 
 def test_a_whole_recheck_without_a_baseline_model_is_done_again(run, run_cli):
