@@ -198,22 +198,24 @@ _KINDS: dict[str, _Kind] = {
     "max_sentences": _Kind("n", _at_most(_count_sentences, "sentences"), settled=True, whole=True),
     "sentences": _Kind("n", _exactly(_count_sentences, "sentences"), whole=True),
     "contains": _Kind("text", lambda text, one: _unless(texts.has(text, one), f"no {quoted(one)}")),
-    "excludes": _Kind("text", lambda text, one: _unless(not texts.has(text, one), f"{quoted(one)}"), settled=True),
+    "excludes": _Kind(
+        "text", lambda text, one: _unless(not texts.has(text, one), f"{quoted(one)}"), settled=True, whole=True
+    ),
     "starts_with": _Kind(
         "text", lambda text, one: _unless(texts.starts(text, one), f"does not start with {quoted(one)}"), settled=True
     ),
     "ends_with": _Kind(
         "text", lambda text, one: _unless(texts.ends(text, one), f"does not end with {quoted(one)}"), whole=True
     ),
-    "lowercase": _Kind("", _in_case(("Lu", "Lt"), "capital letters"), settled=True),
-    "uppercase": _Kind("", _in_case(("Ll", "Lt"), "small letters"), settled=True),
-    "no_commas": _Kind("", lambda text, _: _unless(not set(text) & set(",，、،"), "a comma"), settled=True),
+    "lowercase": _Kind("", _in_case(("Lu", "Lt"), "capital letters"), settled=True, whole=True),
+    "uppercase": _Kind("", _in_case(("Ll", "Lt"), "small letters"), settled=True, whole=True),
+    "no_commas": _Kind("", lambda text, _: _unless(not set(text) & set(",，、،"), "a comma"), settled=True, whole=True),
     "bullets": _Kind("n", _exactly(texts.bullets, "bullets"), whole=True),
     "numbered": _Kind("n", _numbered, whole=True),
     "paragraphs": _Kind("n", _exactly(lambda text: len(texts.paragraphs(text)), "paragraphs"), whole=True),
     "lines": _Kind("n", _exactly(lambda text: len(texts.lines(text)), "lines"), whole=True),
     "one_of": _Kind("texts", _one_of),
-    "no_letter": _Kind("c", _no_letter, settled=True),
+    "no_letter": _Kind("c", _no_letter, settled=True, whole=True),
     "json": _Kind("", _json, whole=True),
     "quoted": _Kind("", _quoted, whole=True),
     "language": _Kind("code", _language),
