@@ -160,7 +160,7 @@ def test_a_model_that_cannot_be_had_is_named(run_cli, run, tmp_path, monkeypatch
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     line = {
-        "snapshot": ["snapshot", "model", "--baseline", name, "--probe", "builtin:facts", "--out", "out"],
+        "snapshot": ["snapshot", name, "--probe", "builtin:facts", "--out", "out"],
         "plan": ["plan", "builtin:facts", "--model", name],
         "dial before": ["dial", name, "model", "--probe", "builtin:facts", "--task", "x.jsonl"],
         "dial after": ["dial", "model", name, "--probe", "builtin:facts", "--task", "x.jsonl"],
