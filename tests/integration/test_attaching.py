@@ -328,7 +328,7 @@ def test_a_baseline_that_fails_is_a_training_that_is_not_watched(make_sft, argum
     arguments |= {"on_error": "warn"}
     below_run = request.getfixturevalue("below_run")
     make_sft([], max_steps=2)
-    monkeypatch.setattr(Baseline, "score", lambda *args: 1 / 0)
+    monkeypatch.setattr(Baseline, "score", lambda *args, **more: 1 / 0)
     trainer = make_sft([], max_steps=2)
     trainer.train()
     assert trainer.state.global_step == 2
