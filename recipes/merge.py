@@ -15,7 +15,7 @@ from rich.console import Console
 from forget_callback import load_probe
 from forget_callback.report import write_report
 from forget_callback.runs.store import Store
-from forget_callback.scoring.likelihood.tokens import bind
+from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.tools.dial import best_point, dial_table, turn_dial
 
