@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forget_callback.probes.builtin.categories import chosen_categories
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import quoted
-from forget_callback.probes.suggest import did_you_mean
 
 _FOLDER = Path(__file__).parents[1] / "behaviour"
 CODE = "code"  # judged by running what a model wrote
@@ -47,18 +46,12 @@ def load_behaviour(
     >>> load_behaviour(category="json,tools").name
     'behaviour-tools-json'
     """
-    chosen = list(ABILITIES) if category is None else [key.strip() for key in category.split(",")]
-    for key in chosen:
-        if key not in ABILITIES:
-            raise ValueError(
-                f"category must be one or more of {', '.join(ABILITIES)}, got {quoted(key)} in {quoted(category)}"
-                f"{did_you_mean(key, ABILITIES)}"
-            )
+    chosen = chosen_categories(category, ABILITIES)
     if category is not None and CODE in chosen and not run_code:
         raise ValueError(
             "category 'code' is judged by running what the model writes, in a process with limits and without "
             "network; allow it with run_code=true, or leave the category out"
         )
-    kept = [ability for ability in ABILITIES if ability in chosen and (run_code or ability != CODE)]
+    kept = [ability for ability in chosen if run_code or ability != CODE]
     items = [item for ability in kept for item in read_items(_FOLDER / f"{ability}.jsonl")]
     return Probe("-".join(["behaviour", *(kept if category is not None else ())]), items, chat=None)

@@ -14,13 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
+from forget_callback.probes.builtin.categories import chosen_categories
 from forget_callback.probes.item_variants import Variant
 from forget_callback.probes.items import Generation, Item, Match, MultipleChoice, Recall
 from forget_callback.probes.packaged import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
-from forget_callback.probes.suggest import did_you_mean
 
 _KINDS = ("choice", "recall")  # what is asked where no kind is named
 _CHAT = "generation"
@@ -87,19 +87,12 @@ def load_facts(
     'facts-capitals-recall'
     """
     known = list(dict.fromkeys(fact.relation.category for fact in _FACTS))
-    chosen = known if category is None else [key.strip() for key in category.split(",")]
-    for key in chosen:
-        if key not in known:
-            raise ValueError(
-                f"category must be one or more of {', '.join(known)}, got {quoted(key)} in {quoted(category)}"
-                f"{did_you_mean(key, known)}"
-            )
+    kept = chosen_categories(category, known)
     if kind is not None and kind not in (*_KINDS, _CHAT):
         raise ValueError(
             f"kind must be 'choice', 'recall', 'generation' or None for choice and recall, got {quoted(kind)}"
         )
     kinds = _KINDS if kind is None else (kind,)
-    kept = [key for key in known if key in chosen]
     facts = [fact for fact in _FACTS if fact.relation.category in kept]
     if limit is not None:
         # One draw for every fact of the table: whether a fact comes early must not depend on the other categories.

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from forget_callback.probes.builtin.categories import chosen_categories
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import quoted
-from forget_callback.probes.suggest import did_you_mean
 
 _FOLDER = Path(__file__).parents[1] / "text"
 KINDS = ("prose", "code", "mathematics", "dialogue", "languages")
@@ -32,13 +31,6 @@ def load_texts(*, category: str | None = None, limit: int | None = None, seed: i
     >>> load_texts(category="code,prose").name
     'text-prose-code'
     """
-    chosen = KINDS if category is None else [key.strip() for key in category.split(",")]
-    for key in chosen:
-        if key not in KINDS:
-            raise ValueError(
-                f"category must be one or more of {', '.join(KINDS)}, got {quoted(key)} in {quoted(category)}"
-                f"{did_you_mean(key, KINDS)}"
-            )
-    kept = [kind for kind in KINDS if kind in chosen]
+    kept = chosen_categories(category, KINDS)
     items = [item for kind in kept for item in read_items(_FOLDER / f"{kind}.jsonl")]
     return Probe("-".join(["text", *(kept if category is not None else ())]), items, chat=False)
