@@ -30,7 +30,7 @@ def missing_file(name: str, path: Path, known: Iterable[Path] | None = None) -> 
         known: What may have been meant; by default all that lies beside it.
     """
     if path.is_dir():
-        inside = [quoted(str(one)) for one in sorted(path.iterdir()) if one.is_file() and one.name[:1] != "."]
+        inside = [quoted(one.name) for one in sorted(path.iterdir()) if one.is_file() and one.name[:1] != "."]
         more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
         there = f"one of its files: {', '.join(inside[:_SHOWN])}{more};" if inside else "a file; it holds none;"
         return f"{quoted(name)} is a directory; name {there}"
