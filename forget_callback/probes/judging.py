@@ -13,6 +13,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking, by_text
 from forget_callback.probes.apart import APART, Patience, Text, Verdicts, judge_apart
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.items import Generation, is_own_match
 from forget_callback.probes.probe import Probe
 
@@ -135,7 +136,8 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
 def _by_matcher(item: Generation, text: str, *, finished: bool) -> Judgement:
     answer = after_thinking(text).strip()
     try:
-        right = _MATCHERS[item.match](answer, item)
+        with exits_as_errors():
+            right = _MATCHERS[item.match](answer, item)
     except Exception as error:  # other people's code
         problem = f"{type(error).__name__}: {error}" if item.match in _MATCHERS else "not registered in this process"
         raise ValueError(

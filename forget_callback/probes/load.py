@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.builtin import BUILTIN
 from forget_callback.probes.corpus import load_corpus
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.hub import ALL, OPTIONS as HUB_OPTIONS, load_benchmark
 from forget_callback.probes.items import Generation, Item
 from forget_callback.probes.jsonl import read_items
@@ -241,14 +242,16 @@ def _require_known(spec: str, options: Iterable[str], own: Sequence[str]) -> Non
 def _installed(spec: str, entry: metadata.EntryPoint, name: str, options: Mapping[str, str]) -> Probe:
     """The probe of a source that an installed package declares: a function of the name and the options."""
     try:
-        source = entry.load()
+        with exits_as_errors():
+            source = entry.load()
     except (ImportError, AttributeError) as error:
         raise ImportError(
             f"spec {quoted(spec)}: the entry point {entry.name!r} ({entry.value}) cannot be imported: "
             f"{type(error).__name__}: {error}; install again the package that declares it"
         ) from error
     try:
-        made = source(name, dict(options))
+        with exits_as_errors():
+            made = source(name, dict(options))
         return replace(of_table(made), name=name) if is_table(made) else _one(made)
     except (ImportError, OSError):
         raise

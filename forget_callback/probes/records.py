@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 from typing import Any, get_args
 
 from forget_callback.probes.checks import is_whole
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.item_variants import Variant
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text
 from forget_callback.probes.quoting import quoted
@@ -61,7 +62,8 @@ def parse_item(record: object) -> Item:
     kind = record.get("kind", "multiple_choice" if "choices" in record else "generation")
     if isinstance(kind, str) and kind in _OWN_KINDS:
         try:
-            item: Any = _OWN_KINDS[kind](record)
+            with exits_as_errors():
+                item: Any = _OWN_KINDS[kind](record)
         except Exception as error:  # other people's code
             raise ValueError(f"item {quoted(name)}, kind {quoted(kind)}: {type(error).__name__}: {error}") from error
         if not isinstance(item, get_args(Item)):

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from forget_callback.probes.apart import Patience
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.load import OneProbe, Probes, as_probes
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.training_data import require_made
@@ -174,7 +175,7 @@ class Scorer:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
         further: list[PartAnswers] = []
-        with no_side_effects(model, self.tokenizer):
+        with exits_as_errors(), no_side_effects(model, self.tokenizer):
             groups = self._prepared(model, variants)
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             patience = Patience()  # of the whole snapshot

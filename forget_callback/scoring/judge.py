@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from forget_callback.probes.answers import Judgement, after_thinking
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judging import require_matchers
 from forget_callback.probes.probe import Probe
@@ -75,12 +76,14 @@ class Judge:
             return []
         items = [probe.items[i] for i, _ in texts]
         owner = f"scorer {self.name!r}, probe {probe.name!r}"
+        arguments = _arguments(probe, texts)
         try:
-            values = self.function(**_arguments(probe, texts))
-            if inspect.iscoroutine(values):  # in a thread: a notebook has an event loop of its own running here
-                with ThreadPoolExecutor(1) as thread:
-                    values = thread.submit(asyncio.run, values).result()
-            values = list(values)
+            with exits_as_errors():
+                values = self.function(**arguments)
+                if inspect.iscoroutine(values):  # in a thread: a notebook has an event loop of its own running here
+                    with ThreadPoolExecutor(1) as thread:
+                        values = thread.submit(asyncio.run, values).result()
+                values = list(values)
         except Exception as error:  # the user's code
             raise RuntimeError(
                 f"{owner}, {len(items)} items from {quoted(items[0].id)} on: {type(error).__name__}: {error}"

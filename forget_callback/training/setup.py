@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from transformers import TrainerState, TrainingArguments
 
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.history import ALL_METRICS
@@ -145,7 +146,8 @@ def metric_names(metrics: Iterable[str] | None) -> tuple[str, ...]:
 def errors(on_error: OnError, report: Callable[[Exception], object], *, starting: bool = False) -> Iterator[None]:
     """Reports what goes wrong, or raises it if that is wanted: as training starts, or always."""
     try:
-        yield
+        with exits_as_errors():
+            yield
     except Exception as error:  # whatever it is, it must not end a run that costs days
         if on_error == "raise" or (starting and on_error == "refuse"):
             raise

@@ -1,6 +1,7 @@
 """What goes wrong on other people's machines: training goes on, and what was measured is kept."""
 
 import logging
+import sys
 
 import pandas as pd
 import pytest
@@ -82,6 +83,34 @@ def test_an_interrupt_within_a_probe_ends_the_run_and_keeps_all_before(make_sft,
 
 def _interrupt(*args):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("whose", ["scorer", "tokenizer"])
+def test_other_peoples_code_that_would_end_the_process_costs_a_look_and_not_the_run(
+    make_sft, probe, tokenizer, caplog, monkeypatch, whose
+):
+    looks = []
+
+    def scorer(prompts, completions, **columns):
+        if len(looks) == 2 and whose == "scorer":
+            sys.exit(1)
+        return [1.0] * len(prompts)
+
+    def decode(*args, **kwargs):
+        if len(looks) == 2 and whose == "tokenizer":
+            sys.exit(1)
+        return usual(*args, **kwargs)
+
+    class Looks(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            looks[:] = range(state.global_step // 2 + 1)
+
+    trainer = make_sft([Looks(), callback := ForgetCallback(probe, every=2, scorer=scorer)])
+    usual = trainer.processing_class.decode
+    monkeypatch.setattr(trainer.processing_class, "decode", decode)
+    trainer.train()
+    assert trainer.state.global_step == 6 and steps_of(callback) == [0, 2, 6]
+    assert "(SystemExit: 1)" in caplog.text
 
 
 @pytest.mark.parametrize("broken", [True, False])

@@ -149,7 +149,7 @@ def test_a_directory_is_called_that_with_what_is_in_it(tmp_path):
         load_probe(f"corpus:{tmp_path / 'd'}")
     assert "did you mean" not in str(caught.value)
     write(tmp_path / "d" / "docs.jsonl", {"text": "a"})
-    with pytest.raises(ValueError, match="d' is a directory; name one of its files: 'docs.jsonl'; expected"):
+    with pytest.raises(ValueError, match=r"d' is a directory; name one of its files: 'docs.jsonl'; expected"):
         load_probe(f"corpus:{tmp_path / 'd'}")
 
 

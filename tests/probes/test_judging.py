@@ -1,6 +1,7 @@
 """What registered matchers and kinds promise: they judge as written, and errors name function, item and remedy."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def test_booleans_of_numpy_are_right_and_wrong():
     [
         (lambda text, item: 0.7, "must return True, False or None, got 0.7"),
         (lambda text, item: item.doc["none"], "could not judge '10': KeyError: 'none'"),
+        (lambda text, item: sys.exit(3), r"could not judge '10': RuntimeError: .*\(SystemExit: 3\)"),
     ],
 )
 def test_a_matcher_that_fails_is_named_with_the_item(function, problem):

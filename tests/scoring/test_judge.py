@@ -3,7 +3,11 @@
 import asyncio
 import functools
 import json
+import os
 import random
+import signal
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +220,46 @@ def test_a_scorer_that_fails_is_named_with_its_error(taught):
 
     with pytest.raises(RuntimeError, match=r"broken', probe 'p', 3 items from 'g0' on: KeyError: 'none'"):
         score_probe(taught.model, taught.tokenizer, probe(), scorer=broken)
+
+
+def exits(prompts, completions, **columns):
+    sys.exit("no key")
+
+
+async def exits_later(prompts, completions, **columns):
+    exits(prompts, completions)
+
+
+def is_cancelled(prompts, completions, **columns):
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("scorer, said", [(exits, "SystemExit: no key"), (exits_later, "exit"), (is_cancelled, "Canc")])
+def test_a_scorer_that_would_end_the_process_is_one_that_fails(taught, scorer, said):
+    with pytest.raises(RuntimeError, match=f"{scorer.__name__}', probe 'p', .*ended the whole process .*(?i:{said})"):
+        score_probe(taught.model, taught.tokenizer, probe(), scorer=scorer)
+
+
+@pytest.mark.parametrize("handler", ["function", "object"])
+@pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_that_ends_the_process_does_so_within_a_scorer_too(taught, number, error, handler):
+    """Ctrl-C, and what a scheduler sends, where its handler exits."""
+
+    class Leave:
+        def __call__(self, number, frame):
+            sys.exit(143)
+
+    def signalled(prompts, completions, **columns):
+        os.kill(os.getpid(), number)
+        time.sleep(5)
+
+    leave = {"object": Leave(), "function": lambda number, frame: sys.exit(143)}[handler]
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with pytest.raises(error):
+            score_probe(taught.model, taught.tokenizer, probe(), scorer=signalled)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("arguments", [{"function": "judge.py"}, {"function": values([]), "threshold": 0}])

@@ -20,6 +20,7 @@ import numpy as np
 
 from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.conversation import asked
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.generators import generators_kept
 from forget_callback.probes.items import Generation
 from forget_callback.probes.lm_eval.tasks import included, load_around, load_tasks, set_included, short
@@ -188,9 +189,10 @@ def _judged(task: Any, item: Generation, text: str, metric: str, chosen: str) ->
     try:
         metric, ensemble = metric_of(task, metric), filter_of(task, chosen)
         request = Instance(request_type="generate_until", doc=doc, arguments=(asked(item), {}), idx=0, resps=[text])
-        ensemble.apply([request])
-        answer = request.filtered_resps[ensemble.name]
-        value = task.process_results(doc, [answer])[metric]
+        with exits_as_errors():
+            ensemble.apply([request])
+            answer = request.filtered_resps[ensemble.name]
+            value = task.process_results(doc, [answer])[metric]
         if "prompt_id" in doc and isinstance(value, tuple):
             value = _of_template(value)
     except (MemoryError, RecursionError):  # says nothing of the task

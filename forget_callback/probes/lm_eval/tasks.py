@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import did_you_mean
 
@@ -121,7 +122,7 @@ def _explained(name: str) -> Iterator[None]:
     with contextlib.redirect_stdout(sys.stderr):
         _lm_eval()  # where lm-eval itself is missing, its own error says all
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), exits_as_errors():
             yield
     except ImportError as error:
         raise ImportError(
