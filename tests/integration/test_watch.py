@@ -19,7 +19,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 import forget_callback
-from forget_callback import Generation, MultipleChoice, Recall, Store
+from forget_callback import Generation, MultipleChoice, Recall, Store, Text
 from forget_callback.probes.records import item_record
 from forget_callback.runs.remote import RemoteTraining, read_decision, read_training, write_training
 from forget_callback.runs.stopping import stop_rules
@@ -36,7 +36,9 @@ ITEMS = {
         MultipleChoice(f"c{i}", f"{i} is", [" odd", " even"], i % 2, variants=(f"So {i} is",)) for i in range(8)
     ],
     "answers": [Recall("r", "one two", " three"), Generation("g", "one two", "three", max_new_tokens=3)],
+    "documents": [Text("t", "one two three " * 3), Text("u", "7 times 7 is 49. 8 times 8 is 64.")],
 }
+OF_TEXTS = ("bits_per_byte", "kl", "kl_error", "top1")
 # Where a watcher is killed: a function that it calls, and whether before or after what that does.
 MOMENTS = {
     "loads": ("forget_callback.tools.checkpoint_history", "load_model", "before"),
@@ -106,7 +108,7 @@ def same_history(found, expected, steps=STEPS):
         for step in steps:
             mine, theirs = found.read(name, step), expected.read(name, step)
             assert (mine.fingerprint, mine.n_variants) == (theirs.fingerprint, theirs.n_variants)
-            for column in ("ids", "correct", "outcome", "choice", "margin", "prediction", "text"):
+            for column in ("ids", "correct", "outcome", "choice", "margin", "prediction", "text", *OF_TEXTS):
                 np.testing.assert_array_equal(getattr(mine, column), getattr(theirs, column), err_msg=column)
             for count in ("step", "samples_seen", "tokens_seen"):
                 np.testing.assert_equal(getattr(mine, count), getattr(theirs, count))
