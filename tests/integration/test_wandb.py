@@ -22,6 +22,8 @@ from forget_callback import (
     StopRule,
     compare,
 )
+from forget_callback.runs.comparison import overall
+from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
@@ -89,6 +91,10 @@ def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe,
     alerts = [record for record in found if record["type"] == "alert"]
     assert len(alerts) == 1
     assert "mini" in json.dumps(alerts) or "all/churn" in json.dumps(alerts)
+    # The sentence of the end stands in the table of runs.
+    summary = {k: v for one in found if one["type"] == "summary" for k, v in one["summary"]["update"].items()}
+    now = [row for row in callback.monitor.rows if row.step == trainer.state.global_step]
+    assert summary["forget/headline"] == headline(overall(now), among=now).sentence
 
 
 def test_the_items_the_shares_the_map_and_every_snapshot_are_there(make_sft, probe, wandb_offline):
