@@ -33,17 +33,19 @@ _said: set[str] = set()
 
 @dataclass
 class Patience:
-    """What texts that run away may still cost: some 2 minutes in all.
+    """What texts that run away may still cost: some 2 minutes in all, and one more where they are code.
 
     Attributes:
         texts: So many may fail the short deadline; what comes after them is not judged.
         retries: So many may fail the long one; what comes after them does not get it.
         losses: So many may end the process in another way than by a deadline.
+        code_seconds: By the clock, so long may code run that comes to no end; what comes after it is not run.
     """
 
     texts: int = 100
     retries: int = 4
     losses: int = 3
+    code_seconds: float = 50.0
 
 
 @dataclass

@@ -6,6 +6,7 @@ Knows nothing of models. A user's function that judges all texts of a probe at o
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,9 +16,12 @@ from forget_callback.probes.answers import Judgement, after_thinking, by_text
 from forget_callback.probes.apart import APART, Patience, Text, Verdicts, judge_apart
 from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.items import Generation, is_own_match
+from forget_callback.probes.judges.code_limits import CPU_SECONDS
 from forget_callback.probes.probe import Probe
 
 NOT_RUN = "its code is not run; Probe(..., run_code=True), or ?run_code=true in the spec, allows it"
+
+_TOO_SLOW = "its code is not run: that of answers before it came to no end, which took too long in all"
 
 _MATCHERS: dict[str, Callable[[str, Generation], bool | None]] = {}
 
@@ -101,6 +105,7 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
         ValueError: If an item names a benchmark that is not known here, or is not what it was.
     """
     found = Verdicts([None] * len(texts))
+    patience = patience or Patience()
     apart, code = [], []
 
     def judge_here(i: int) -> None:
@@ -121,10 +126,22 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
         else:
             found.unjudged[i] = NOT_RUN
     if code:  # each in processes of its own, for which its thread waits
-        with ThreadPoolExecutor(min(len(code), os.cpu_count() or 1, 8)) as pool:
-            list(pool.map(judge_here, code))
+        threads = min(len(code), os.cpu_count() or 1, 8)
+
+        def run(i: int) -> None:
+            if patience.code_seconds <= 0:
+                found.unjudged[i] = _TOO_SLOW
+                return
+            began = time.monotonic()
+            judge_here(i)
+            seconds, judgement = time.monotonic() - began, found.judgements[i]
+            if seconds >= CPU_SECONDS and judgement is not None and judgement.outcome != "correct":
+                patience.code_seconds -= seconds / threads
+
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, code))
     if apart:
-        own = judge_apart([texts[i] for i in apart], patience or Patience())
+        own = judge_apart([texts[i] for i in apart], patience)
         for j, i in enumerate(apart):
             found.judgements[i] = own.judgements[j]
         found.overdue |= {apart[j]: seconds for j, seconds in own.overdue.items()}

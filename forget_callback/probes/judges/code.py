@@ -12,10 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from forget_callback.probes.checks import require
-from forget_callback.probes.judges import code_process
+from forget_callback.probes.judges.code_limits import SECONDS
 from forget_callback.probes.judges.code_text import code_in, parsed
 from forget_callback.probes.judges.finding import Finding, Form, require_doc
 from forget_callback.probes.quoting import printable, quoted, shortened
@@ -27,6 +28,7 @@ _FORM: Form = {
     "tests": ("Python code that asserts", lambda value: isinstance(value, str) and "assert" in value),
     "entry": ("the name of the function that it calls", lambda value: isinstance(value, str) and value.isidentifier()),
 }
+_PROCESS = Path(__file__).with_name("code_process.py")
 # To start Python twice on a busy machine; the processes have their own limits from there on.
 _START_SECONDS = 30.0
 
@@ -65,7 +67,7 @@ def require_judgeable(item: Generation) -> None:
 def _tried(code: str, tests: str, entry: str) -> str:
     """What stands against code, "" if it passes."""
     # Without site-packages, and with one order of sets: what passes once passes again.
-    command = [sys.executable, "-s", "-S", "-B", code_process.__file__, "tests"]
+    command = [sys.executable, "-s", "-S", "-B", str(_PROCESS), "tests"]
     environment = {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"}
     environment |= {
         key: os.environ[key] for key in ("SYSTEMROOT", "LD_LIBRARY_PATH", "PYTHONHOME") if key in os.environ
@@ -85,7 +87,7 @@ def _tried(code: str, tests: str, entry: str) -> str:
         raise ValueError(f"{sys.executable!r} could not be started to run code: {error}") from error
     try:
         asked = json.dumps({"code": code, "tests": tests, "entry": entry}).encode() + b"\n"
-        said, _ = process.communicate(asked, timeout=code_process.SECONDS + _START_SECONDS)
+        said, _ = process.communicate(asked, timeout=SECONDS + _START_SECONDS)
     except subprocess.TimeoutExpired:
         said = b""
     finally:

@@ -134,8 +134,14 @@ def _numbered(text: str, n: int) -> str:
     return _unless(found == list(range(1, n + 1)), f"numbered {found or 'nowhere'}, 1 to {n} asked")
 
 
+def _closed(text: str) -> str:
+    """A text as it is compared, without a final mark, "Yes!"; marks alone are what they are."""
+    plain = comparable(text)
+    return comparable(plain.rstrip("!?！？")) or plain
+
+
 def _one_of(text: str, accepted: list[str]) -> str:
-    same = comparable(text) in {comparable(one) for one in accepted} or text.strip() in accepted
+    same = text.strip() in accepted or _closed(text) in map(_closed, accepted)
     return _unless(same, f"none of {', '.join(map(quoted, accepted[:5]))}")
 
 

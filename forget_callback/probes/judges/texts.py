@@ -20,14 +20,30 @@ _OPENING = " \n\"'«»‹›「『(*_`#>-"
 # One character of these is about a word.
 _EACH_A_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 _END = re.compile(r"[.!?…]+[\"'”’»)\]*_`]*(?=\s|$)|[。！？।؟]+[」』”）]?")
-_TITLE = re.compile(r"(?:mr|mrs|ms|dr|prof|st|sr|jr|vs|e\.g|i\.e|z\.b|d\.h|nr|approx|fig|ca|inc|ltd|mt|gen|rev|hon)\Z")
+# Abbreviations before a name or what they are about, and those before a number.
+_TITLE = re.compile(
+    r"(?:(?i:mr|mrs|ms|dr|prof|st|mt|vs|e\.g|i\.e|z\.b|d\.h|nr|approx|fig|ca)|"
+    r"Gen|Rev|Hon|Lt|Col|Capt|Sgt|Maj|Gov|Sen|Rep|Pres)\Z"
+)
+_BEFORE_NUMBER = re.compile(
+    r"(?:[Nn]o|pp?|[Vv]ol|[Cc]h|[Ss]ec|c|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec|Mon|Tues?|Wed|Thu(?:rs)?|Fri|"
+    r"Sat|Sun)\Z"
+)
+# Abbreviations that may end a sentence as well: p.m. and etc. where a capital follows; U.S., J.K., Ph.D. and Inc.
+# where it is that of a word such as "The".
+_AT_EITHER = re.compile(r"(?:etc|usw|bzw)\Z|[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+\Z")
+_BEFORE_NAMES = re.compile(r"[A-Z][^\W\d_]{0,2}(?:\.[^\W\d_]{1,2})+\Z|(?i:jr|sr|inc|ltd|co|corp)\Z")
+_DAY = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)day")
+_ONLY_TIME = re.compile(r"\W*(?:at|by|around|about|until|till|before|after|since|from|every|the)[\d: apm.–-]+\Z")
+_NO_VOWEL = re.compile(r"[b-df-hj-np-tv-xz]{2,5}\Z")  # ft, lbs: a small letter follows
+_NAMES = re.compile(r"(?:[^\W\d_]\.|by|with|like|than)\Z")  # what stands before an initial
+_INITIAL = re.compile(r"[^\W\d_]\.(?!\w)")
 _NEAR = 80  # characters on both sides of a stop that decide whether it ends a sentence
-_PLACE = re.compile(r"u\.[sk]\Z")
-_AT_EITHER = re.compile(r"(?:etc|[ap]\.m|usw|bzw)\Z")  # the end where a capital follows
 # What begins a sentence also after "vitamin C.": no surname.
 _BEGINS = re.compile(
-    r"(?:an?|and|any|but|for|he|here|how|i|if|in|its?|let|no|not|now|on|or|please|she|so|that|the|then|there|these|they|"
-    r"this|to|we|what|when|where|which|who|why|yes|your?)\b"
+    r"(?:after|all|also|an?|and|any|as|at|because|before|both|but|by|each|every\w*|for|from|he|here|hers?|his|how|i|if|"
+    r"in|its?|let|many|most|my|no|nobody|not|now|on|one|or|our|people|please|she|so|some\w*|that|the|their|then|there|"
+    r"these|they|this|those|to|we|what|when|where|which|while|who|why|with|yes|your?)\b"
 )
 _WRITTEN_APART = ("LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "GEORGIAN", "DIGIT")
 
@@ -83,21 +99,26 @@ def _ends(before: str, stop: str, after: str) -> bool:
     """Whether a stop ends a sentence, by the words around it."""
     if not after:
         return True
-    last = before.split()[-1].strip("(\"'*_").casefold() if before.split() else ""
+    own = before.split()
+    last = own[-1].strip("(\"'*_[") if own else ""
     small = after.lstrip("\"'“‘(*_")[:1].islower()
-    if stop[0] in "!?…" or stop.startswith("..."):
-        return not (small and (len(stop) > 1 or stop[0] == "…"))  # "Stop!" he said; well... no
+    if stop[0] == "…" or stop.startswith("..."):
+        return not small and len(own) > 1  # "well... no", "Well... I think so"
+    if stop[0] in "!?":
+        return not (small and len(stop) > 1)  # "Stop!" he said
     if stop[0] != ".":
         return True
     begins = _BEGINS.match(after.casefold()) is not None
-    if _TITLE.match(last) or (last == "no" and after[:1].isdigit()):
+    if _TITLE.match(last) or (_BEFORE_NUMBER.match(last) and after[:1].isdigit()):
         return False
-    if _PLACE.match(last) or _AT_EITHER.match(last):
-        return begins if _PLACE.match(last) else not small
-    if len(last) == 1 and last.isalpha() and last != "i":  # an initial, unless what follows is no name
-        named = len(before.split()) == 1 or before.split()[-2][:1].isupper()
+    if _BEFORE_NAMES.match(last):
+        return begins and not small
+    if _AT_EITHER.match(last):
+        return not (small or _DAY.match(after.casefold()) or _ONLY_TIME.match(before.casefold()))
+    if len(last) == 1 and last.isalpha() and last != "I":  # an initial, unless what follows is no name
+        named = len(own) == 1 or own[-2][:1].isupper() or _NAMES.match(own[-2]) or _INITIAL.match(after)
         return not (named and after[:1].isupper() and not begins)
-    return True
+    return not (small and _NO_VOWEL.match(last))
 
 
 def bullets(text: str) -> int:

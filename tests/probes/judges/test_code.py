@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
 from forget_callback import Generation, Probe, load_probe, score_probe
+from forget_callback.probes.apart import Patience
 from forget_callback.probes.judging import judge, judge_all
 from forget_callback.probes.records import item_record
 from forget_callback.runs.store import Store
@@ -138,6 +138,21 @@ def test_memory_and_time_are_limited():
     assert "MemoryError" in found[0].why and "takes too long" in found[1].why
 
 
+@pytest.mark.skipif(os.name != "posix", reason="limits of processor time are POSIX's")
+def test_answers_without_end_use_up_a_patience_and_what_is_not_run_is_not_wrong():
+    """Of a snapshot of many such answers no more than a minute: what comes after is unscored, and that is said."""
+    patience = Patience(code_seconds=0.1)
+    endless = [(item(), "def double(x):\n    while True: pass", True)] * 8  # as many as run at once
+    found = judge_all([*endless, (item(), RIGHT, True)], patience, run_code=True)
+    assert found.judgements[0].outcome == "wrong" and "takes too long" in found.judgements[0].why
+    assert found.judgements[-1] is None and "not run: that of answers before it came to no end" in found.unjudged[8]
+    assert not found.failed
+    assert judge_all([(item(), RIGHT, True)], patience, run_code=True).judgements == [None]
+    unspent = Patience()
+    assert judge_all([(item(), RIGHT, True)], unspent, run_code=True).judgements[0].outcome == "correct"
+    assert unspent == Patience()
+
+
 def started_by(name):
     return [
         one
@@ -191,6 +206,7 @@ def test_an_item_that_cannot_be_judged_is_refused(fields, problem):
         item(**fields)
 
 
-def test_the_processes_need_nothing_but_the_standard_library():
-    source = Path(judge.__code__.co_filename).parent / "judges" / "code_process.py"
-    assert "forget_callback" not in source.read_text(encoding="utf-8")
+def test_the_processes_load_nothing_but_the_standard_library_and_their_own_files():
+    foreign = "sorted({name.partition('.')[0] for name in sys.modules} - set(sys.stdlib_module_names))"
+    own = ["__main__", "answer", "code_limits", "code_pipe"]
+    assert not why(f"import sys\ndef double(x):\n    return {foreign}", f"assert double(0) == {own}, double(0)")
