@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,7 +25,8 @@ from forget_callback.runs.comparison import (
     without_texts,
 )
 from forget_callback.runs.files import require_writable, write_text
-from forget_callback.runs.gate import MIN_SCORED, Gate, GateResult, junit
+from forget_callback.runs.gate import MIN_SCORED, GateResult, junit
+from forget_callback.runs.gates import AnyGate, read_gate
 from forget_callback.runs.history import History, Row
 from forget_callback.runs.lost_items import LostItem, lost_items
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
@@ -55,7 +55,8 @@ def compare(
     ],
     format: Annotated[Literal["table", "json", "markdown"], typer.Option(help="How to print it.")] = "table",
     fail_if: Annotated[
-        list[str] | None, typer.Option(help="Gate such as 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'.")
+        list[str] | None,
+        typer.Option(help="Gate: 'verdict=lost', 'knowledge_lost>0.05' or 'PROBE/CATEGORY/METRIC>VALUE'."),
     ] = None,
     bound: Annotated[
         Literal["value", "lower"], typer.Option(help="What a gate tests: the value, or its lower confidence limit.")
@@ -81,9 +82,7 @@ def compare(
     """
     if not 0 <= min_scored <= 1:  # NaN, which older versions of click let pass
         raise ValueError(f"--min-scored must lie in [0, 1], such as {MIN_SCORED}, got {min_scored:g}")
-    gates = [Gate.parse(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
-    for gate in gates:
-        gate.require_sense()
+    gates = [read_gate(one, bound=bound, min_scored=min_scored, inconclusive=inconclusive) for one in fail_if or ()]
     for file, option in ((junit_file, "--junit"), (markdown_file, "--markdown")):
         if file is not None:
             require_writable(file, option)
@@ -210,7 +209,7 @@ def _of_logs(source: str, logs: Mapping[str, Log], before: Mapping[str, Log]) ->
     return Side(source, {name: log.snapshot() for name, log in logs.items()}, files, alone=alone)
 
 
-def _require_both(gate: Gate, first: Side, last: Side) -> None:
+def _require_both(gate: AnyGate, first: Side, last: Side) -> None:
     """That both sides have what a gate is about.
 
     Raises:
@@ -223,19 +222,19 @@ def _require_both(gate: Gate, first: Side, last: Side) -> None:
                 f"--fail-if {quoted(gate.text, 200)}: {side} has probe {gate.probe!r}, and {other} does not"
             )
         if side.alone and gate.probe in (None, "all"):
-            probe = _with_number(gate, first, last)
-            example = f": {quoted(f'{probe}/{gate.metric}{gate.relation}{gate.threshold:g}', 200)}" if probe else ""
+            probe = _readable(gate, first, last)
+            example = f": {quoted(gate.on(probe), 200)}" if probe else ""
             raise ValueError(
                 f"--fail-if {quoted(gate.text, 200)} is about all probes, and {other} lacks {listed(side.alone)}, "
                 f"which {side} has. Measure it there too, or name a probe that both have{example}"
             )
 
 
-def _with_number(gate: Gate, first: Side, last: Side) -> str | None:
-    """A probe of both sides that has the metric of a gate, None where there is none."""
+def _readable(gate: AnyGate, first: Side, last: Side) -> str | None:
+    """A probe of both sides that has what a gate compares, None where there is none."""
     for name in first.snapshots:
         row = overall(compare_checkpoints({name: first.snapshots[name]}, {name: last.snapshots[name]}))
-        if math.isfinite(float(row.numbers[gate.metric])):
+        if gate.can_read(row):
             return name
     return None
 

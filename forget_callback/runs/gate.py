@@ -17,10 +17,9 @@ from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.quoting import printable, quoted
-from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs import worst
-from forget_callback.runs.comparison import overall
 from forget_callback.runs.formatting import in_words, percent, possible, span
+from forget_callback.runs.gate_rows import not_scored, option, row_of, shown
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, Row
 from forget_callback.runs.power import hardly_found
@@ -32,7 +31,6 @@ MIN_SCORED = 0.95
 Bound: TypeAlias = Literal["value", "lower"]
 Outcome: TypeAlias = Literal["passed", "failed", "inconclusive"]
 _FAILS = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
-_SHOWN = 10
 # What is worse the larger it is, and what is better: change alone (churn, drift, kl) is neither.
 _WORSE = {*LOSSES} - {"churn", "drift", "kl"}
 _BETTER = (
@@ -108,18 +106,18 @@ class Gate:
         match = RULE.fullmatch(text)
         if match is None:
             raise ValueError(
-                f"{_option(text)}: expected METRIC>VALUE with a fraction as VALUE, such as 'knowledge_lost>0.05'"
-                f"{nearly_a_rule(text, ALL_METRICS)}"
+                f"{option(text)}: expected METRIC>VALUE with a fraction as VALUE, such as 'knowledge_lost>0.05', or "
+                f"verdict=lost{nearly_a_rule(text, ALL_METRICS)}"
             )
         metric, threshold = match[3], float(match[5])
         if metric not in ALL_METRICS:
-            raise ValueError(f"{_option(text)}: {unknown_metric(metric, ALL_METRICS)}")
+            raise ValueError(f"{option(text)}: {unknown_metric(metric, ALL_METRICS)}")
         if bound == "lower" and metric not in INTERVALS:
             raise ValueError(
-                f"{_option(text)} with --bound lower: {metric!r} has no interval; {', '.join(INTERVALS)} have one"
+                f"{option(text)} with --bound lower: {metric!r} has no interval; {', '.join(INTERVALS)} have one"
             )
         if problem := outside(threshold, _limits(metric)):
-            raise ValueError(f"{_option(text)}: {problem}")
+            raise ValueError(f"{option(text)}: {problem}")
         where = match[1], match[2] or ""
         return Gate(
             text, *where, metric, match[4], threshold, bound=bound, min_scored=min_scored, inconclusive=inconclusive
@@ -133,9 +131,17 @@ class Gate:
         """
         if "<" in self.relation and self.metric in _WORSE:
             raise ValueError(
-                f"{_option(self.text)} fails what loses little, for a gate fails where its condition holds; to fail "
+                f"{option(self.text)} fails what loses little, for a gate fails where its condition holds; to fail "
                 f"what loses more: {quoted(self._turned('>'), 200)}"
             )
+
+    def on(self, probe: str) -> str:
+        """The same gate on one probe, as it is written."""
+        return f"{probe}/{self.metric}{self.relation}{self.threshold:g}"
+
+    def can_read(self, row: Row) -> bool:
+        """Whether a row has what the gate compares."""
+        return math.isfinite(float(row.numbers[self.metric]))
 
     def _turned(self, relation: str) -> str:
         return "/".join(filter(None, (self.probe, self.category, f"{self.metric}{relation}{self.threshold:g}")))
@@ -153,18 +159,13 @@ class Gate:
         Raises:
             ValueError: If there is no such probe or category, or on these items the gate could never or always fail.
         """
-        probe = self.probe or overall(rows).probe
-        row = next((row for row in rows if (row.probe, row.category) == (probe, self.category)), None)
-        if row is None:
-            known = sorted({"/".join(filter(None, (row.probe, row.category))) for row in rows})
-            there = ", ".join(map(_name, known[:_SHOWN])) + (f" and {len(known) - _SHOWN} more" * (len(known) > _SHOWN))
-            name = "/".join(filter(None, (probe, self.category)))
-            of_that_name = [one for one in known if one.endswith(f"/{name}")]  # a category without its probe
-            meant = did_you_mean(of_that_name[0] if of_that_name else name, known)
-            raise ValueError(f"{_option(self.text)}: no such probe or category; there are {there}{meant}")
+        row = row_of(rows, self.probe, self.category, gate=self.text)
         self._require_open(row)
         number = float(row.numbers[self.metric + self._end])
-        gaps = [*self._too_few(rows, row), *(not_measured if self.probe in (None, "all") else ())]
+        gaps = [
+            *not_scored(rows, row, self.metric, least=self.min_scored),
+            *(not_measured if self.probe in (None, "all") else ()),
+        ]
         doubts = self._doubts(row) if self.inconclusive else []
         if not math.isfinite(number) or _FAILS[self.relation](number, self.threshold) or gaps:
             if ">" in self.relation and self.metric in _BETTER:  # what was meant may be the opposite
@@ -186,7 +187,7 @@ class Gate:
             end = {"": "", "_low": "the lower end of ", "_high": "the upper end of "}[self._end]
             t, limit = lost.transitions, "lower" if worse == ">" else "higher"
             return (
-                f"can never fail: even if all {t.n10} of {t.n} items of {_name(headline(row).name)} that were right "
+                f"can never fail: even if all {t.n10} of {t.n} items of {shown(headline(row).name)} that were right "
                 f"before were wrong after, {end}{self.metric} would be {percent(number)}; give it more items, or ones "
                 f"that the model knows, or a {limit} limit"
             )
@@ -201,7 +202,8 @@ class Gate:
         if lost := _lost_beside(row, self.metric):
             other = "bits_per_byte_change>" if lost == ["text"] else "forgetting>"
             return (
-                f"passes, though {' and '.join(lost)} was lost, which {self.metric} is not of; gate it by {other}VALUE"
+                f"passes, though {' and '.join(lost)} was lost, which {self.metric} is not of; gate it by "
+                f"{other}VALUE, or whatever was lost by verdict=lost"
             )
         n = _n(row, self.metric)
         if self.metric in COUNTS or n >= MIN_ITEMS:
@@ -225,24 +227,9 @@ class Gate:
         )
         span_here = f"{self.metric} is {here_is} here{hint(self.threshold, limits)}"
         if never(self.relation, self.threshold, here):
-            raise ValueError(f"{_option(self.text)} can never fail: {span_here}")
+            raise ValueError(f"{option(self.text)} can never fail: {span_here}")
         if always(self.relation, self.threshold, limits):  # but more items than there are may be demanded
-            raise ValueError(f"{_option(self.text)} always fails: {span_here}")
-
-    def _too_few(self, rows: Sequence[Row], row: Row) -> list[str]:
-        """What is missing in the items: of the row, and of each probe of a pool, which would hide it."""
-        parts = [row, *(one for one in rows if row.probe == "all" and one is not row and not one.category)]
-        lines = []
-        for one in parts:
-            t, name = one.transitions, _name("/".join(filter(None, (one.probe, one.category))))
-            scored = t.coverage(self.metric)
-            if t.n == 0:
-                lines.append(f"no item of {name} was scored both times")
-            elif not scored >= self.min_scored:
-                which = "" if scored == t.scored else f" that {self.metric} is of"
-                share = f"only {scored:.4g} of the items of {name}{which}"
-                lines.append(f"{share} were scored both times, below --min-scored {self.min_scored:g}")
-        return lines
+            raise ValueError(f"{option(self.text)} always fails: {span_here}")
 
     def _doubts(self, row: Row) -> list[str]:
         """Why a gate whose number is within its limit does not show that the limit is kept."""
@@ -259,15 +246,6 @@ class Gate:
 def _limits(metric: str) -> Interval:
     """What a metric can be in a comparison of two snapshots, between which an item is lost once at most."""
     return Interval(0.0, 1.0) if metric == "forgetting_events" else range_of(metric)
-
-
-def _option(text: str) -> str:
-    return f"--fail-if {quoted(text, 200)}"
-
-
-def _name(text: str) -> str:
-    """A probe or category in a line: as it is, a very long one cut."""
-    return printable(text) if len(text) <= 200 else quoted(text, 200)
 
 
 def _n(row: Row, metric: str) -> int:
@@ -293,7 +271,7 @@ def _message(row: Row, metric: str) -> str:
     said = headline(row)
     t = row.transitions
     n = _n(row, metric)
-    name = _name(said.name)
+    name = shown(said.name)
     of_texts = metric.startswith(_OF_TEXTS)
     called = "text" if of_texts else "item"
     items = name if metric.startswith("recall") else f"{n} {called}{'' if n == 1 else 's'} of {name}"

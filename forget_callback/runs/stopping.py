@@ -26,7 +26,7 @@ from forget_callback.runs.headline import headline
 from forget_callback.runs.history import OF_ALL_PROMPTS, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
-from forget_callback.runs.thresholds import RULE, as_number, hint, nearly_a_rule, never, range_of
+from forget_callback.runs.thresholds import RULE, as_number, hint, nearly_a_rule, never, of_verdict, range_of
 from forget_callback.snapshots.snapshot import Snapshot
 
 # Metrics that grow as a model gets worse, and only then: what a rule in text may name.
@@ -111,6 +111,12 @@ class StopRule:
         Raises:
             ValueError: If it is none of these, or the rule is not valid.
         """
+        if of_verdict(text):
+            raise ValueError(
+                f"stop rule {quoted(text)}: a rule compares a number of a loss, and a verdict is a word; stop by "
+                "'knowledge_lost>0.05', by 'PROBE/forgetting>VALUE' for behaviour and by 'bits_per_byte_change>VALUE' "
+                "for text, and gate what came of it: forget-callback compare --fail-if verdict=lost"
+            )
         match = RULE.fullmatch(text)
         if match is None or match[4] != ">":
             meant = "; a rule fires above VALUE" if match else nearly_a_rule(text, (*METRICS, *OVER_TIME))

@@ -15,6 +15,8 @@ from forget_callback.probes.suggest import closest
 
 # [PROBE/[CATEGORY/]]METRIC>VALUE; a category may hold a slash, a probe's name may not.
 RULE = re.compile(r"\s*(?:([^/<>]+)/)?(?:(.+)/)?(\w+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*")
+# [PROBE/[CATEGORY/]]verdict and whatever is said of it, in any case: what a verdict's rule is, or was meant to be.
+_OF_VERDICT = re.compile(r"\s*((?:[^/<>]+/)?(?:.+/)?)verdict\s*(?:([=<>!~:]+)\s*([^/<>=]*?)\s*)?", re.IGNORECASE)
 _NEARLY = re.compile(r"\s*((?:[^<>=]+/)?)\s*(\w[\w-]*)\s*([<>=]{1,2})\s*([-+]?\d*[.,]?\d+)\s*(%?)\s*")
 
 COUNTS = ("n", "n11", "n10", "n01", "n00", "n_unscored", "knowledge_n")
@@ -30,6 +32,16 @@ _UNBOUNDED = {
     **dict.fromkeys(("margin", "bits_per_byte_change"), Interval(-math.inf, math.inf)),
     "known_lost": Interval(-math.inf, 1.0),  # a share of next to nothing
 }
+
+
+def of_verdict(text: str) -> tuple[str, str, str] | None:
+    """Where, relation and word of a text about a verdict, which is no number; None if it is about a metric.
+
+    >>> of_verdict("p/c/verdict = lost"), of_verdict("verdict>0.1"), of_verdict("verdict/forgetting>0.1")
+    (('p/c/', '=', 'lost'), ('', '>', '0.1'), None)
+    """
+    found = _OF_VERDICT.fullmatch(text)
+    return None if found is None else (found[1], found[2] or "", found[3] or "")
 
 
 def range_of(metric: str) -> Interval:

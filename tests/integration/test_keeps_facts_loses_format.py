@@ -49,3 +49,10 @@ def test_the_verdict_is_lost_and_the_headline_and_the_table_name_what(run, run_c
     assert sentence in page, "in the page's own text, above all else"
     status, _, err = run_cli("compare", run, run, "--fail-if", "known_lost>0.05", "--fail-if", "format/known_lost>0.05")
     assert status == 1 and "format/known_lost" in err
+    gates = [word for gate in ("known_lost>0.05", "verdict=lost", "facts/verdict=lost") for word in ("--fail-if", gate)]
+    status, out, err = run_cli("compare", run, run, *gates, "--format", "json")
+    assert status == 1 and json.loads(out)["gate"] == {"passed": False, "failed": ["verdict=lost"]}
+    assert f"gate failed: verdict=lost: verdict is lost, {2 * N} items of all, 100.0% scored, {sentence}" in err
+    assert "known_lost>0.05 passes, though behaviour was lost" in err and "whatever was lost by verdict=lost" in err
+    status, out, _ = run_cli("compare", run, run, "--fail-if", "verdict=lost", "--format", "markdown")
+    assert status == 1 and out.startswith("- failed: `verdict=lost`: verdict is lost"), out[:300]

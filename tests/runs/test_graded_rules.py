@@ -228,7 +228,7 @@ def test_a_gate_on_knowledge_that_passes_says_what_was_lost_beside_it():
     rows = compare_checkpoints(before, after)
     found = Gate.parse("knowledge_lost>0.05").judge(rows, before=list(before.values()))
     assert found.outcome == "passed" and "text was lost, which knowledge_lost is not of" in found.too_few
-    assert "gate it by bits_per_byte_change>VALUE" in found.whole_message
+    assert "gate it by bits_per_byte_change>VALUE, or whatever was lost by verdict=lost" in found.whole_message
     assert not Gate.parse("refusals/knowledge_lost>0.05").judge(rows).too_few
     kept = compare_checkpoints(before, {"text": texts(1), "refusals": answers(1, N)})
     assert not Gate.parse("knowledge_lost>0.05").judge(kept).too_few
