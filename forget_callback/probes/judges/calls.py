@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from forget_callback.probes.judges.json_text import NotJSON, fenced, load, value_at, values
+from forget_callback.probes.judges.json_text import NotJSON, fenced, load, places, value_at, values
 from forget_callback.probes.judges.python_calls import python_calls
 
 # Where the assistant's turn has ended: what a model writes after it is no part of its answer.
@@ -36,6 +36,11 @@ _HARMONY = re.compile(rf"\bto=functions\.({_NAME})[^{{]{{0,80}}(?=\{{)")
 _ACTION = re.compile(
     rf"^[ \t]*(?:Action|✿FUNCTION✿): *({_NAME})[ \t]*\n\s{{0,9}}(?:Action Input|✿ARGS✿): *(?=\{{)", re.MULTILINE
 )
+_OTHER_MARKS = (
+    r"</?(?:function|parameter|invoke|arg_key|arg_value|escape)\b",
+    r"to=functions\.",
+    r"\[(?:ARGS|CALL_ID)\]",
+)
 # Marks of DeepSeek and Gemma, as those that mean the same here.
 _ALIKE = {
     "｜DSML｜": "",
@@ -45,6 +50,10 @@ _ALIKE = {
     '<|"|>': "<escape>",
     "<start_function_response>": "<tool_response>",
 }
+# What within a text of JSON is none of these marks, and how that text says it otherwise.
+_ANY_MARK = re.compile("|".join((_MARK.pattern, _TURN_END.pattern, *map(re.escape, _ALIKE), *_OTHER_MARKS)))
+_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<[=｜"}
 _ARGUMENTS = ("arguments", "parameters", "args")
 _NAMES = ("name", "function", "tool_name", "tool")
 
@@ -82,6 +91,7 @@ def calls_in(text: str, names: Collection[str] = ()) -> Calls:
     >>> calls_in('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>')
     Calls(found=(Call(name='add', arguments={'a': 1}, typed=True),), broken=0)
     """
+    text = _without_marks_in_json(text)
     for mark, own in _ALIKE.items():
         text = text.replace(mark, own)
     text = _first_turn(text)
@@ -96,6 +106,16 @@ def calls_in(text: str, names: Collection[str] = ()) -> Calls:
         found = [Call(mark[1], _arguments_at(text, mark.end())) for mark in addressed]
         return Calls(tuple(found), 0)
     return _unmarked(text, names)
+
+
+def _without_marks_in_json(text: str) -> str:
+    r"""The same JSON, with `\u003c` for the `<` of a mark in one of its texts: an argument that speaks of marks."""
+    parts, at = [], 0
+    for _, start, end in places(text):
+        if _ANY_MARK.search(text, start, end):
+            parts += [text[at:start], _JSON_TEXT.sub(lambda own: own[0].translate(_ESCAPED), text[start:end])]
+            at = end
+    return "".join([*parts, text[at:]])
 
 
 def _first_turn(text: str) -> str:

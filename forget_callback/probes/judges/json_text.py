@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from forget_callback.probes.quoting import quoted
@@ -49,7 +50,11 @@ def values(text: str) -> list[tuple[Any, str]]:
     >>> values('[sic] Sure: {"a": [1]}, not {"b": [2],}.')
     [({'a': [1]}, '{"a": [1]}')]
     """
-    found: list[tuple[Any, str]] = []
+    return [(value, text[start:end]) for value, start, end in places(text)]
+
+
+def places(text: str) -> Iterator[tuple[Any, int, int]]:
+    """The `values` of a text, and from where to where each stands."""
     at = 0
     while opened := _OPENER.search(text, at):
         start = opened.start()
@@ -59,8 +64,7 @@ def values(text: str) -> list[tuple[Any, str]]:
         else:
             at = read[1]
             if not _CLOSES.match(text, at):
-                found.append((read[0], text[start:at]))
-    return found
+                yield read[0], start, at
 
 
 def value_at(text: str, start: int) -> tuple[Any, int] | None:
