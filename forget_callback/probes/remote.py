@@ -18,6 +18,7 @@ _SECONDS = 10.0  # to hear from the hub
 _NOT_THERE = {"RepositoryNotFoundError", "DatasetNotFoundError", "RevisionNotFoundError"}
 _NO_NETWORK = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "ProxyError", "gaierror", "Timeout"}
 _SUFFIXES = {".jsonl", ".json", ".csv", ".parquet", ".txt"}  # of files with data: no hub id ends so
+_ADAPTER = "adapter_config.json"
 _LOG_IN = "log in with 'hf auth login'"
 
 
@@ -78,7 +79,11 @@ def require_model(name: str) -> None:
     Raises:
         ValueError: If there is none.
     """
-    if (problem := model_problem(name)) is not None:
+    path = Path(name)
+    problem = model_problem(name)
+    if problem is None and not (path / "config.json").is_file():
+        problem = _base_problem(path)
+    if problem is not None:
         raise ValueError(f"no model at {quoted(name, 200)}: {problem}")
 
 
@@ -101,16 +106,27 @@ def looks_like_path(name: str) -> bool:
 
 
 def _directory_problem(path: Path) -> str | None:
-    """What a directory lacks to be a model's; an adapter needs its base model as well."""
+    """What a directory lacks to be a model's or a tokenizer's; an adapter needs its base model as well."""
     if (path / "config.json").is_file() or any(path.glob("tokenizer*")):
         return None
-    adapter = path / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        problem = model_problem(base) if isinstance(base, str) and base else None
-        return None if problem is None else f"the base model of this adapter, {quoted(base)}: {problem}"
+    if (path / _ADAPTER).is_file():
+        return _base_problem(path)
     inside = sorted(str(one.parent) for one in path.glob("*/config.json"))
     return "it has no config.json" + (f"; did you mean {quoted(inside[-1], 200)}?" if inside else "")
+
+
+def _base_problem(path: Path) -> str | None:
+    """Why the base model of an adapter cannot be had; None of a directory that holds no adapter."""
+    if not (path / _ADAPTER).is_file():
+        return None
+    base = json.loads((path / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    problem = model_problem(base) if isinstance(base, str) and base else None
+    if problem is None:
+        return None
+    return (
+        f"the base model of this adapter, {quoted(base)}: {problem}; if it is a directory, go to where training was "
+        f"started, or correct its {_ADAPTER}"
+    )
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -63,6 +63,11 @@ def test_an_adapter_is_as_good_as_its_base_model(here):
     (here / "adapter").rmdir()
     problem = model_problem(adapter(here, "org/base"))
     assert problem.startswith("the base model of this adapter, 'org/base': cannot reach the hub for 'org/base': ")
+    # The tokenizer that training saved beside it is one, but no model.
+    (here / "adapter" / "tokenizer.json").touch()
+    assert model_problem(str(here / "adapter")) is None
+    with pytest.raises(ValueError, match="the base model of this adapter, 'org/base': cannot reach"):
+        require_model(str(here / "adapter"))
 
 
 def test_without_a_network_it_is_known_at_once(tmp_path):
