@@ -146,6 +146,7 @@ class ForgetCallback(TrainerCallback):
             remote=remote,
             specs=specs_of(probes) if remote else (),
         )
+        self.settings.say_idle_rules()
         self._without_run()
         if trainer is not None:
             self.attach(trainer)

@@ -18,7 +18,8 @@ from forget_callback.runs.stopping import StopDecision, StopRule, can_fire
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.display import guarded
-from forget_callback.training.remarks import differences, idle_rules, spacing
+from forget_callback.training.idle import idle_rules
+from forget_callback.training.remarks import differences, spacing
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Notices:
             *(spacing(self._probes) if self._store.writable else ()),
             *filter(None, map(flips_line, snapshots, again)),
             *differences(baseline, snapshots, history.last_rows),
-            *idle_rules(self._rules, baseline, history.last_rows),
+            *idle_rules(self._rules, self._probes, baseline, history.last_rows),
         ):
             logger.warning("%s", line)
         if self._store.writable:

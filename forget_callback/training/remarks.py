@@ -1,22 +1,20 @@
 """What there is to say of a run before it trains, a line each.
 
-How its probes are written, what its baseline differs in, which rules are idle.
+How its probes are written, what its baseline differs in, by what its best model is chosen.
 
 Pure: probes, snapshots and rows in, text out. The monitor logs it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.spacing import spacing_problem
 from forget_callback.probes.suggest import closest
 from forget_callback.runs.history import ALL_METRICS, Row
-from forget_callback.runs.stopping import LOSSES, StopRule, can_fire
+from forget_callback.runs.stopping import LOSSES
 from forget_callback.snapshots.snapshot import Snapshot
 
 
@@ -50,33 +48,6 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
                 f"probe {row.probe!r}: the model of step {row.step} differs from the baseline before this run: "
                 f"{changed.n10} of {changed.n} items forgotten, {changed.n01} gained; stage_forgetting counts from "
                 "this model on"
-            )
-
-
-def idle_rules(rules: Sequence[StopRule], baseline: Sequence[Snapshot], rows: Sequence[Row]) -> Iterator[str]:
-    """The rules that nothing could make fire on these items.
-
-    Args:
-        rows: Of the baseline.
-    """
-    row_of = {(row.probe, row.category): row for row in rows}
-    for rule in rules:
-        row = row_of.get(rule.target([snapshot.probe for snapshot in baseline]))
-        if row is not None and rule.metric in INTERVALS and math.isnan(row.value(rule.metric)):
-            why = "they are asked in one prompt or are of another kind; use a rule on knowledge_lost"
-            if row.transitions.ability == "text":
-                why = "texts have no right and wrong; use a rule on bits_per_byte_change or forgetting"
-            elif rule.metric == "known_lost":
-                why = "next to nothing of them is known at the baseline; ask easier items, or more of them"
-            yield (
-                f"stop rule {rule.metric} > {rule.above:g} can never fire: these items have no such number, because "
-                f"{why}"
-            )
-            continue
-        if not can_fire(rule, baseline):
-            yield (
-                f"stop rule {rule.metric} > {rule.above:g} can never fire: even if every item that is right now were "
-                "forgotten, these items could not show it; lower the threshold or add items"
             )
 
 

@@ -28,6 +28,7 @@ from forget_callback.runs.training import Training
 from forget_callback.scoring.judge import Judge
 from forget_callback.training import schedule
 from forget_callback.training.claim import claim
+from forget_callback.training.idle import idle_by_items
 from forget_callback.training.monitor import ForgetMonitor
 from forget_callback.training.resume import Notes, active_wandb_run
 from forget_callback.training.trackers import Log, Tracker, TrainerTracker, Upload
@@ -111,6 +112,13 @@ class Settings:
             raise ValueError(f"upload must be 'metrics', 'all' or 'none', got {quoted(self.upload)}")
         if self.on_error not in get_args(OnError):
             raise ValueError(f"on_error must be 'warn', 'refuse' or 'raise', got {quoted(self.on_error)}")
+
+    def say_idle_rules(self) -> None:
+        """Logs, in one process, the rules that cannot fire on these probes."""
+        if os.environ.get("RANK", "0") == "0" and not self.remote:
+            staged = self.baseline != "start"
+            for line in idle_by_items(self.stop, self.probes, variants=self.variants != "off", staged=staged):
+                logger.warning("%s", line)
 
     def _require_only_what_is_remote(self) -> None:
         for name, default in _OF_THE_WATCHER.items():

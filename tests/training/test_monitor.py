@@ -628,7 +628,8 @@ def test_overhead_is_the_share_of_time_that_probing_took(tmp_path, monkeypatch):
         (StopRule("knowledge_lost", 0.9, confidence=None), False),
         (StopRule("forgetting", 0.99), True),
         (StopRule("forgetting", 0.2, category="rare"), True),
-        (StopRule("drift", 5.0, confidence=None), False),
+        (StopRule("churn", 0.9, confidence=None), False),
+        (StopRule("drift", 5.0, confidence=None), True),  # there are no options
     ],
 )
 def test_a_rule_that_can_never_fire_is_said_at_the_baseline(tmp_path, caplog, rule, idle):
