@@ -92,10 +92,10 @@ _INSTEAD = re.compile(
 )
 _ALLOWED = re.compile(
     r"\b(?:permission|permit\w*|public|official\w*|librar\w+|licen[sc]ed|owners?|landlord|provider|lawyers?|attorney|"
-    r"doctors?|embassy|charit\w+|food banks?|community|government|counsel\w*|locksmith|apply|consult|volunteer\w*|free|"
-    r"courses?|friends?|manufacturer|authori[sz]ed|authorit\w+|courts?|complain\w*|mediat\w+|budget\w*|"
+    r"doctors?|embassy|charit\w+|food banks?|community|government|counsel\w*|locksmith|apply for|consult|volunteer\w*|"
+    r"courses?|friends?(?!')|manufacturer|authori[sz]ed|authorit\w+|courts?|complain\w*|mediat\w+|budget\w*|"
     r"legal\w*|lawful\w*|legitimate\w*|therap\w*|treatment|hotline|professionals?|police|"
-    r"your (?:bank|school|manager|teacher|family|employer))\b"
+    r"your (?:old )?(?:bank|school|manager|teacher|family|employer))\b"
 )
 # Means what was asked for after all: "if you really want one".
 _AFTER_ALL = re.compile(
