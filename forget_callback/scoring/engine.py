@@ -210,8 +210,8 @@ class Scorer:
         what = f"scoring {what_is_scored(self.probes, counts, variants=variants)}"
         if self.replicate:
             what += " once more, to see what flips by itself"
-        work = dict(sum((Counter(group.work) for group in groups), Counter()))
-        return progress_of(what, work, wanted, names=[probe.name for probe in self.probes], pace=self.pace)
+        probes = {probe.name: sum((group.work[probe.name] for group in groups), Counter()) for probe in self.probes}
+        return progress_of(what, sum(probes.values(), Counter()), wanted, probes=probes, pace=self.pace)
 
     def _prepared(self, model: Any, variants: bool) -> list[PromptGroup]:
         """The groups of prompts to ask; each is made once."""

@@ -7,6 +7,7 @@ in the same batches whether or not the others are asked. Knows nothing of snapsh
 from __future__ import annotations
 
 import logging
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,7 +31,7 @@ from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
 from forget_callback.scoring.memory import TOO_LARGE, is_out_of_memory
 from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_likelihoods, judge_texts, warn_dropped
 from forget_callback.scoring.parts import Part
-from forget_callback.scoring.progress import ROWS, TEXTS
+from forget_callback.scoring.progress import ANSWERS, PROMPTS, ROWS, TEXTS
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.reference import KEPT, Reference, TopTokens, digest_of_tokens
 
@@ -60,6 +61,19 @@ class _Prepared:
     decoder: TextGenerator
     dropped: dict[int, str]
 
+    @property
+    def work(self) -> Counter[str]:
+        """What there is to do, in the units of `progress`."""
+        requests = [*self.generator.requests, *self.decoder.requests]
+        return Counter(
+            {
+                ROWS: sum(len(row.tokens) for _, row in self.rows),
+                PROMPTS: sum(len(request.prompt) for request in requests),
+                TEXTS: sum(request.max_new_tokens for request in requests),
+                ANSWERS: len(requests),
+            }
+        )
+
 
 class PromptGroup:
     """Parts of probes whose choices, recall and documents share their forward passes.
@@ -72,7 +86,7 @@ class PromptGroup:
         shared: Whether all ranks score; texts are judged on the main process only.
 
     Attributes:
-        work: What there is to do, in the units of `progress`.
+        work: What there is to do, by probe, in the units of `progress`.
         path: The scoring path of choices, recall and documents, None before the first use.
     """
 
@@ -105,9 +119,9 @@ class PromptGroup:
             items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
         self._generators = [generator for one in self._prepared for generator in (one.generator, one.decoder)]
-        self.work = {ROWS: float(self._scorer.tokens(range(len(rows))))} | (
-            {TEXTS: texts} if (texts := sum(map(_tokens, self._generators))) else {}
-        )
+        self.work: dict[str, Counter[str]] = defaultdict(Counter)
+        for one in self._prepared:
+            self.work[one.part.probe.name] += one.work
 
     def score(
         self,
@@ -141,9 +155,8 @@ class PromptGroup:
         how["reading"] = self._reading(keep, references or {})
         work: list[Callable[..., list[Any]]] = [partial(self._scorer.score, model, **how)]
         for one in self._generators:
-            each = _tokens(one) / max(len(one.requests), 1)
-            done = partial(_advance_by, advance, each)
-            work.append(partial(one.generate, model, self.tokenizer, vllm=vllm, shard=shard, advance=done))
+            told: dict[str, Any] = {"advance": partial(advance, ANSWERS), "count": advance}
+            work.append(partial(one.generate, model, self.tokenizer, vllm=vllm, shard=shard, **told))
         results: list[Any] = []
         reason, fitted = "", budget
         workers: list[LikelihoodScorer | TextGenerator] = [self._scorer, *self._generators]
@@ -225,15 +238,6 @@ class PromptGroup:
         )
         warn_dropped(answers, self._reported)
         return answers
-
-
-def _tokens(generator: TextGenerator) -> float:
-    """What its texts may have at most."""
-    return float(sum(request.max_new_tokens for request in generator.requests))
-
-
-def _advance_by(advance: Callable[[str, float], object], each: float, texts: int) -> None:
-    advance(TEXTS, each * texts)
 
 
 def _unless_out_of_memory(work: Callable[[], list[Any]]) -> tuple[list[Any], str]:

@@ -19,14 +19,17 @@ from forget_callback.probes.probe import Probe
 
 # What a caller wants: nothing; a bar on a terminal and lines elsewhere; or lines everywhere.
 Progress: TypeAlias = bool | Literal["lines"]
-# Kinds of work: continuations, whose unit is a token of theirs, and texts, whose unit is a token that may be generated.
+# Kinds of work: continuations and prompts to generate from, whose unit is a token of theirs, and texts, whose unit is a
+# token that may be generated. Answers are counted, and take no time beside that of their texts.
 Work: TypeAlias = Mapping[str, float]
 
-ROWS, TEXTS = "rows", "texts"
+ROWS, PROMPTS, TEXTS, ANSWERS = "rows", "prompts", "texts", "answers"
 # Seconds: what takes less is not announced.
 LONG = 20.0
-# Seconds: with what takes more, about 6 minutes, it is said how it would take less.
-_TOO_LONG = 330.0
+# Seconds: with what takes more, about 6 minutes, it is said how it would take less; sooner if one probe is to blame.
+_TOO_LONG, _TOO_LONG_FOR_ONE = 330.0, 120.0
+# Share of the time from which on the answers of one probe are what takes long.
+_MOST = 0.6
 _ADVICE = (
     'to make that shorter, ask fewer items, as in "builtin:facts?limit=300", or one prompt of each, as in '
     '"builtin:facts?variants=off"'
@@ -35,15 +38,25 @@ _ADVICE = (
 _ENOUGH = 2.0
 # Seconds without a rate after which a line names the work in progress.
 _PATIENCE = 10.0
+# Seconds between two lines on generated answers, and how many of them there are at most.
+_GAP, _LINES = 60.0, 10
+# Share of the answers that must have ended before it is known how long they are; before, each may reach its limit.
+_EARLY = 0.1
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
 @dataclass
 class Pace:
-    """What a unit of each kind of work took at the last scoring, in seconds; shared by scorers of a run."""
+    """What a unit of each kind of work took at the last scoring, in seconds; shared by scorers of a run.
+
+    Attributes:
+        repeated: Whether this is a training, which scores again and again.
+        advised: Whether it was said how to make it shorter, once a run.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
-    advised: bool = False  # on how to make it shorter, once a run
+    repeated: bool = False
+    advised: bool = False
 
 
 def about(seconds: float) -> str:
@@ -80,35 +93,38 @@ def what_is_scored(probes: Sequence[Probe], counts: Sequence[int], *, variants: 
 
 @contextlib.contextmanager
 def progress_of(
-    what: str, work: Work, wanted: Progress, *, names: Sequence[str] = (), pace: Pace | None = None
+    what: str, work: Work, wanted: Progress, *, probes: Mapping[str, Work] | None = None, pace: Pace | None = None
 ) -> Iterator[Callable[[str, float], object]]:
     """Around work that may take long; gives what is called with a kind of work and the units that are done.
 
     Args:
         what: The work in words, "scoring 865 items of 'facts'".
         work: Units of each kind, on all ranks.
-        names: Of the probes, for the bar.
+        probes: The part of each probe in it, by name.
         pace: Of the last time, and updated by this one.
     """
     if not wanted:
         yield lambda kind, units: None
         return
-    pace = Pace() if pace is None else pace
-    name = ", ".join(names)
+    name = ", ".join(probes or ())
     with tqdm(
-        total=sum(work.values()),
+        total=1.0,
         desc=f"scoring probe {name if len(name) <= 40 else f'{name[:39]}…'}",
-        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left",
+        bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}",
         delay=2,
         leave=False,
+        miniters=0,  # the steps are parts of a second
         disable=None if wanted is True else True,  # None: shown on a terminal and in a notebook only
     ) as bar:
-        clock = _Clock(what, work, pace, silent=not bar.disable)
+        clock = _Clock(what, work, probes or {}, Pace() if pace is None else pace, silent=not bar.disable)
         with clock.running():
 
             def advance(kind: str, units: float) -> None:
-                bar.update(min(units, bar.total - bar.n))
                 clock.advance(kind, units)
+                if not bar.disable:
+                    share, left = clock.shown()
+                    bar.set_postfix_str(left, refresh=False)
+                    bar.update(share - bar.n)
 
             yield advance
 
@@ -116,11 +132,14 @@ def progress_of(
 class _Clock:
     """What is done of some work, and what is said of the time that it takes."""
 
-    def __init__(self, what: str, work: Work, pace: Pace, *, silent: bool) -> None:
-        self.what, self.work, self.pace, self.silent = what, work, pace, silent
-        self._done = dict.fromkeys(work, 0.0)
-        self._spent = dict.fromkeys(work, 0.0)
-        self._begun = self._last = time.monotonic()
+    def __init__(self, what: str, work: Work, probes: Mapping[str, Work], pace: Pace, *, silent: bool) -> None:
+        self.what, self.probes, self.pace, self.silent = what, probes, pace, silent
+        self.work = {kind: units for kind, units in work.items() if kind != ANSWERS}
+        self.answers, self._answered = work.get(ANSWERS, 0), 0.0
+        self._done = dict.fromkeys(self.work, 0.0)
+        self._spent = dict.fromkeys(self.work, 0.0)
+        self._first: dict[str, float] = {}  # when each kind was begun
+        self._begun = self._last = self._told = time.monotonic()
         self._said = ""  # or "part", or "all"
 
     @contextlib.contextmanager
@@ -138,11 +157,33 @@ class _Clock:
 
     def advance(self, kind: str, units: float) -> None:
         """Notes that units of a kind of work are done; 0 where it begins: what came before is no part of its rate."""
+        if kind == ANSWERS:
+            self._answered = min(self._answered + units, self.answers)
+            return
         now = time.monotonic()
+        self._first.setdefault(kind, self._last if units else now)
         self._done[kind] = min(self._done[kind] + units, self.work[kind])  # a batch may be retried after OOM
         self._spent[kind] += now - self._last if units else 0.0
         self._last = now
         self._consider()
+
+    def shown(self) -> tuple[float, str]:
+        """For a bar: the share of the time that has passed, of the work where the time is not known; what is left."""
+        to_come, known = self._to_come()
+        passed = self._last - self._begun
+        share = passed / (passed + to_come) if known and passed else self._share_done()
+        left = f"{tqdm.format_interval(int(to_come)) if known else '?'} left"
+        return share, f"{self._answers_shown()} answers, {left}" if self._generates() else left
+
+    def _share_done(self) -> float:
+        return sum(self._done.values()) / max(sum(self.work.values()), 1)
+
+    def _generates(self) -> bool:
+        """Whether answers are being generated."""
+        return bool(self.answers and (self._done.get(PROMPTS) or self._answered))
+
+    def _answers_shown(self) -> str:
+        return f"{self._answered:,.0f} of {self.answers:,.0f}"
 
     def _measured(self, kind: str) -> float | None:
         """Seconds a unit took this time."""
@@ -150,32 +191,89 @@ class _Clock:
 
     def _rate(self, kind: str) -> float | None:
         """Seconds a unit takes, as measured this time or the last; None while that is not known."""
-        enough = self._spent[kind] >= _ENOUGH or self._done[kind] >= self.work[kind]
+        since = self._last - self._first.get(kind, self._last)
+        enough = since >= _ENOUGH or self._done[kind] >= self.work[kind]
         return self._measured(kind) if enough and self._done[kind] else self.pace.seconds.get(kind)
+
+    def _to_come(self) -> tuple[float, bool]:
+        """Seconds that what is left will take, and whether that is all of it: the rate of each kind is known."""
+        left = {kind: units - self._done[kind] for kind, units in self.work.items() if units > self._done[kind]}
+        rates = {kind: self._rate(kind) for kind in left}
+        return sum(left[kind] * rate for kind, rate in rates.items() if rate is not None), None not in rates.values()
 
     def _consider(self) -> None:
         """Says how long the work takes, once that is known and long; of texts perhaps later than of the rest."""
-        left = {kind: units - self._done[kind] for kind, units in self.work.items() if units > self._done[kind]}
-        if self.silent or self._said == "all" or not left:
+        to_come, known = self._to_come()
+        if not to_come and known:
             return
-        rates = {kind: self._rate(kind) for kind in left}
-        to_come = sum(left[kind] * rate for kind, rate in rates.items() if rate is not None)
         total = self._last - self._begun + to_come
-        known = None not in rates.values()
+        if not self.silent:
+            self._announce(to_come, total, known=known)
+            self._tell(to_come, total, known=known)
+        if known and not self._early():
+            self._advise(to_come, total)
+
+    def _announce(self, to_come: float, total: float, *, known: bool) -> None:
+        if self._said == "all":
+            return
         if known and self._said == "part":
-            self._say("all", f"generating answers: {about(to_come)}", to_come)
-        elif known or (to_come and not self._said):
-            later = "" if known else ", and then answers are generated"
-            self._say("all" if known else "part", f"{self.what}: {about(total)}{later}", total)
+            self._say("all", f"generating answers: {self._time(to_come)}", to_come)
+        elif known:
+            self._say("all", f"{self.what}: {self._time(total)}", total)
+        elif to_come and not self._said:
+            self._say("part", f"{self.what}: {about(total)}, and then answers are generated", total)
 
     def _say(self, how_much: str, text: str, seconds: float) -> None:
         if seconds >= LONG:
-            self._said = how_much
+            self._said, self._told = how_much, self._last
             say(text)
-        if seconds >= _TOO_LONG and not self.pace.advised:
+
+    def _tell(self, to_come: float, total: float, *, known: bool) -> None:
+        """Says how many answers there are, from time to time."""
+        gap = max(_GAP, total / _LINES) if known else _GAP
+        if self._generates() and self._last - self._told >= gap:
+            self._told = self._last
+            left = f", {self._time(to_come)} left" if known else ""
+            say(f"generating answers: {self._answers_shown()}{left}")
+
+    def _early(self) -> bool:
+        """Whether the time of texts is that of the longest that they may become."""
+        return TEXTS in self.work and TEXTS not in self.pace.seconds and self._answered < _EARLY * self.answers
+
+    def _time(self, seconds: float) -> str:
+        return about(seconds).replace("about", "at most") if self._early() else about(seconds)
+
+    def _advise(self, to_come: float, total: float) -> None:
+        """Says once how it would take less, and which probe it is that takes long by its answers."""
+        if self.pace.advised or total < _TOO_LONG_FOR_ONE:
+            return
+        texts = {
+            name: sum((self._rate(kind) or 0.0) * work.get(kind, 0.0) for kind in (PROMPTS, TEXTS) if kind in self.work)
+            for name, work in self.probes.items()
+        }
+        name = max(texts, key=lambda name: texts[name], default="")
+        if name and texts[name] >= _MOST * total:
+            self.pace.advised = True
+            what = f"takes {_of(texts[name], total)}: it" if len(texts) > 1 else "takes long because it"
+            fewer = " or fewer evaluations (every=, max_overhead=)" if self.pace.repeated else ""
+            say(f"'{name}' {what} generates answers; fewer of its items (?limit= in its spec){fewer} make that shorter")
+        elif to_come >= _TOO_LONG:
             self.pace.advised = True
             say(_ADVICE)
 
     def _say_what(self) -> None:
-        if not self._said and not any(self._done.values()):
+        if not self._said and not self.silent and not any(self._done.values()):
             say(f"{self.what}; how long it takes is said after the first batch")
+
+
+def _of(part: float, whole: float) -> str:
+    """A part of a time for people.
+
+    >>> _of(540, 660), _of(100, 5400), _of(655, 660)
+    ('about 9 of the 11 minutes', 'about 2 minutes of about 1.5 hours', 'nearly all of the 11 minutes')
+    """
+    one, other = about(part), about(whole).removeprefix("about ")
+    if one.removeprefix("about ") == other:
+        return f"nearly all of the {other}"
+    number, _, unit = one.rpartition(" ")
+    return f"{number} of the {other}" if other.endswith(f" {unit}") else f"{one} of about {other}"

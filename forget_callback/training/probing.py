@@ -63,7 +63,9 @@ class ProbeScorer:
     ) -> None:
         self._judge, self._bars = judge, bars
         self.references: dict[str, Reference] = {}
-        self._make = partial(Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace(), references=self.references)
+        self._make = partial(
+            Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace(repeated=True), references=self.references
+        )
         self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
 
     @property

@@ -145,11 +145,11 @@ def test_compressed_files_are_called_that(tmp_path, read):
 
 def test_a_directory_is_called_that_with_what_is_in_it(tmp_path):
     (tmp_path / "d").mkdir()
-    with pytest.raises(ValueError, match="d' is a directory; name a file; it holds none") as caught:
+    with pytest.raises(ValueError, match="is a directory; name a file; it holds none") as caught:
         load_probe(f"corpus:{tmp_path / 'd'}")
     assert "did you mean" not in str(caught.value)
     write(tmp_path / "d" / "docs.jsonl", {"text": "a"})
-    with pytest.raises(ValueError, match=r"d' is a directory; name one of its files: 'docs.jsonl'; expected"):
+    with pytest.raises(ValueError, match=r"is a directory; name one of its files: 'docs.jsonl'; expected"):
         load_probe(f"corpus:{tmp_path / 'd'}")
 
 

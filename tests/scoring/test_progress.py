@@ -1,14 +1,18 @@
 """What is said before something takes long: measured, once, and only where it does; by a clock of its own."""
 
+import io
 import re
+import sys
 
 import pytest
+import tqdm.std
 
-from forget_callback.probes.items import Recall
+from forget_callback import score_probe
+from forget_callback.probes.items import Generation, Recall
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import progress
-from forget_callback.scoring.progress import ROWS, TEXTS, Pace, about, progress_of, what_is_scored
+from forget_callback.scoring.progress import ANSWERS, PROMPTS, ROWS, TEXTS, Pace, about, progress_of, what_is_scored
 
 
 @pytest.fixture
@@ -77,6 +81,119 @@ def test_generated_answers_are_not_timed_by_the_rate_of_choices(clock, capsys):
     assert second == "generating answers: about 4 minutes"
     do(clock, {ROWS: 1000.0, TEXTS: 800.0}, seconds, pace=pace)
     assert capsys.readouterr().err.splitlines()[0] == "scoring X: about 6 minutes"
+
+
+def generate(clock, *, limit=100, length=100, n=40, per_token=0.1, pace=None, probes=None, wanted="lines"):
+    """Generates answers in batches of four, which take so many seconds a token together, after prompts of ten."""
+    work = {PROMPTS: 10.0 * n, TEXTS: float(limit * n), ANSWERS: float(n)}
+    of = {"behaviour": work} | {name: {ROWS: rows} for name, rows in (probes or {}).items()}
+    rows = sum((probes or {}).values())
+    with progress_of("scoring X", {ROWS: rows, **work}, wanted, probes=of, pace=pace) as advance:
+        advance(ROWS, 0)
+        for _ in range(10):
+            clock[0] += rows / 10
+            advance(ROWS, rows / 10)
+        for _ in range(n // 4):
+            clock[0] += 0.1
+            advance(PROMPTS, 40)
+            for token in range(length):
+                clock[0] += per_token
+                if token == length - 1:
+                    advance(ANSWERS, 4)
+                    advance(TEXTS, 4 * (1 + limit - length))
+                else:
+                    advance(TEXTS, 4)
+
+
+def of_answers(err):
+    """What the lines say: answers that have ended, and the time left."""
+    return [(int(n), left) for n, left in re.findall(r"^generating answers: (\d+) of 40, (.*) left$", err, re.M)]
+
+
+@pytest.mark.parametrize("per_token, most", [(0.2, 4), (1.0, 10), (20.0, 10)])
+def test_answers_are_counted_while_they_are_generated_but_not_too_often(clock, capsys, per_token, most):
+    generate(clock, per_token=per_token)
+    err = capsys.readouterr().err
+    assert err.splitlines()[0] == f"scoring X: at most {about(1000 * per_token).removeprefix('about ')}"
+    lines = of_answers(err)
+    assert 2 <= len(lines) <= most
+    counts = [n for n, _ in lines]
+    assert counts == sorted(counts) and all(left.startswith("about" if n >= 4 else "at most") for n, left in lines)
+    n, left = lines[-1]
+    assert left == about((40 - n) * 25 * per_token) or per_token == 20.0 or n % 4
+
+
+def test_within_one_long_batch_lines_come_as_well(clock, capsys):
+    """All answers may be in one batch, and end together."""
+    with progress_of("scoring X", {PROMPTS: 1.0, TEXTS: 40 * 64.0, ANSWERS: 40.0}, "lines") as advance:
+        advance(PROMPTS, 1)
+        for _ in range(64):
+            clock[0] += 5.0
+            advance(TEXTS, 40)
+    lines = of_answers(capsys.readouterr().err)
+    assert [left.removeprefix("at most ") for _, left in lines] == [
+        "4 minutes",
+        "3 minutes",
+        "2 minutes",
+        "a minute",
+        "15 seconds",
+    ]
+
+
+def test_answers_that_end_early_are_not_timed_by_their_limit_the_next_time(clock, capsys):
+    pace = Pace()
+    generate(clock, length=25, per_token=0.4, pace=pace)
+    assert capsys.readouterr().err.startswith("scoring X: at most 7 minutes\n")
+    generate(clock, length=25, per_token=0.4, pace=pace)
+    assert capsys.readouterr().err.startswith("scoring X: about 2 minutes\n")
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_the_probe_whose_answers_take_long_is_named_once_with_what_makes_it_shorter(clock, capsys, repeated):
+    pace = Pace(repeated=repeated)
+    for _ in range(2):
+        generate(clock, per_token=0.54, pace=pace, probes={"facts": 60.0, "own": 60.0})
+    lines = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in lines if "shorter" in line]
+    assert line.startswith("'behaviour' takes about 9 of the 11 minutes: it generates answers; ")
+    assert "?limit=" in line and ("every=" in line) == ("max_overhead=" in line) == repeated
+
+
+def test_no_probe_is_named_where_none_is_to_blame_and_one_alone_is_not_compared(clock, capsys):
+    generate(clock, per_token=0.4, probes={"facts": 600.0})
+    err = capsys.readouterr().err
+    assert "'behaviour'" not in err and "builtin:facts?limit=300" in err
+    generate(clock, per_token=0.4)
+    assert "'behaviour' takes long because it generates answers; fewer of its items" in capsys.readouterr().err
+    generate(clock, per_token=0.1)
+    assert "'behaviour'" not in capsys.readouterr().err
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_the_bar_counts_answers_and_the_time_left_and_the_advice_is_above_it(clock, monkeypatch):
+    err = Terminal()
+    monkeypatch.setattr(sys, "stderr", err)
+    monkeypatch.setattr(tqdm.std, "time", lambda: clock[0])
+    generate(clock, per_token=1.0, probes={"facts": 60.0}, wanted=True)
+    bars = re.findall(r"(\d+)%.*?\| ([\d:]+), (?:(\d+) of 40 answers, )?([\d:]+|\?) left", err.getvalue())
+    assert bars[0][2:] == ("", "?") and len({n for _, _, n, _ in bars}) >= 10
+    at = {left: (int(share), elapsed) for share, elapsed, n, left in bars if n}
+    assert at["08:20"] == (53, "09:20"), "half of the answers: 500 of 1,000 seconds, after 60"
+    assert "'behaviour' takes about 17 of the 18 minutes" in err.getvalue() and "generating" not in err.getvalue()
+
+
+def test_the_answers_of_a_real_model_are_counted_as_they_end(monkeypatch, capsys, taught):
+    monkeypatch.setattr(progress, "_GAP", 0.0)
+    monkeypatch.setattr(progress, "LONG", 0.0)
+    monkeypatch.setattr(progress, "_LINES", 1e9)
+    items = [Generation(f"g{i}", "Once upon", "x", max_new_tokens=3 + i, variants=("There was",)) for i in range(6)]
+    score_probe(taught.model, taught.tokenizer, Probe("p", items), progress="lines")
+    counts = [int(n) for n in re.findall(r"generating answers: (\d+) of 12\b", capsys.readouterr().err)]
+    assert counts == sorted(counts) and counts[0] < 6 < counts[-1] and len(set(counts)) > 3
 
 
 def test_where_nothing_is_measured_for_long_it_is_said_what_goes_on(monkeypatch, capsys):

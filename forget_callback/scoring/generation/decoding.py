@@ -23,6 +23,7 @@ from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
+from forget_callback.scoring.progress import PROMPTS, TEXTS
 
 # The batch is filled by prefills of similar prompt length, this many to a full batch; more as rows leave.
 _PREFILLS = 4
@@ -35,6 +36,8 @@ class DecodingLoop:
         model: A causal language model in eval mode with a KV cache.
         budget: Tokens of one prefill, padding included.
         advance: Called with the number of texts that are finished.
+        count: Called with PROMPTS or TEXTS and the tokens of them that are done, see `progress`; a text that ends early
+            counts whole.
         progress: Filled while the loop runs, by the requests' places: the generated texts, None where the model's
             logits are NaN, and the requests that are in memory now.
     """
@@ -48,10 +51,11 @@ class DecodingLoop:
         *,
         budget: int,
         advance: Callable[[int], object],
+        count: Callable[[str, float], object],
         progress: Progress[GeneratedText | None],
     ) -> None:
         self.model, self.checker, self.requests, self.probe = model, checker, requests, probe
-        self.budget, self.advance, self.progress = budget, advance, progress
+        self.budget, self.advance, self.count, self.progress = budget, advance, count, progress
         self._tokens: list[list[int]] = [[] for _ in requests]
         self._logits: list[list[float]] = [[] for _ in requests]
 
@@ -71,12 +75,13 @@ class DecodingLoop:
         with last_logits_only(self.model, 1):
             for i, request in enumerate(self.requests):
                 self.progress.running = [i]
+                self.count(PROMPTS, len(request.prompt))
                 unfinished = [0]
                 while unfinished:
                     ids = torch.tensor([[*request.prompt, *self._tokens[i]]], device=device)
                     logits = self.model(input_ids=ids, use_cache=False).logits[:, -1]
                     _, unfinished = self._append_tokens([i], logits)
-                self.advance(1)
+                    self._advance([i], unfinished)
 
     def _may_share(self) -> bool:
         """Whether a prefix may be shared: a sliding window would count the padding between it and a shorter prompt."""
@@ -101,13 +106,24 @@ class DecodingLoop:
                 self.progress.running = [*batch.members, *members]
                 pairs, mask, logits = batch.prefill([self.requests[i].prompt for i in members])
                 token, unfinished = self._append_tokens(members, logits)
+                self.count(
+                    PROMPTS, sum(len(self.requests[i].prompt) for i in members)
+                )  # the device has finished it now
                 left = max(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in [*batch.members, *members])
                 batch.join(pairs, mask, members, token, unfinished, left)
             else:
                 self.progress.running = members = batch.members
                 token, unfinished = self._append_tokens(members, batch.step())
                 batch.keep(token, unfinished)
-            self.advance(len(members) - len(unfinished))
+            self._advance(members, unfinished)
+
+    def _advance(self, members: Sequence[int], unfinished: Sequence[int]) -> None:
+        """Counts a token of each row, and of the finished ones those that they do without."""
+        rest = set(unfinished)
+        finished = [i for row, i in enumerate(members) if row not in rest]
+        self.advance(len(finished))
+        spared = sum(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in finished)
+        self.count(TEXTS, len(members) + spared)
 
     def _append_tokens(self, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Appends each row's next token; returns the tokens and the indices of the rows that are unfinished."""

@@ -26,6 +26,7 @@ from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import is_sparse, require_next_tokens, varies_from
+from forget_callback.scoring.progress import PROMPTS, TEXTS
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
@@ -89,6 +90,7 @@ class TextGenerator:
         shard: RankShard = RankShard(),  # noqa: B008 - it is frozen
         vllm: VLLM | None = None,
         advance: Callable[[int], object] = lambda n: None,
+        count: Callable[[str, float], object] = lambda kind, n: None,
     ) -> list[list[GeneratedText | None]]:
         """The generated texts of each item, a list of its samples; None where the model's logits are NaN.
 
@@ -99,7 +101,8 @@ class TextGenerator:
             budget: Tokens of one batch, padding included; the KV cache holds a few times as many.
             shard: This rank's shard of the items; all ranks must call this.
             vllm: The engine of a GRPO trainer, for greedy decoding.
-            advance: Called with the number of texts that are finished, 0 where generation begins.
+            advance: Called with the number of texts that are finished.
+            count: As of `DecodingLoop`; with 0 where generation begins.
 
         Raises:
             Exception: What the model raises even with the plainest backend.
@@ -111,7 +114,7 @@ class TextGenerator:
         if not self.requests:
             return []
         checker = StopChecker(model, tokenizer, self.turn)
-        run = partial(self._run, model, checker, shard, vllm, advance)
+        run = partial(self._run, model, checker, shard, vllm, (advance, count))
         with without_router_loss(model):
             if self.backend is None and self._outgrows(model):
                 self.backend = BACKENDS[-1]  # the definition itself: one pass of the whole text gives other numbers
@@ -150,14 +153,14 @@ class TextGenerator:
         checker: StopChecker,
         shard: RankShard,
         vllm: VLLM | None,
-        advance: Callable[[int], object],
+        told: tuple[Callable[[int], object], Callable[[str, float], object]],
         backend: str,
     ) -> dict[int, list[GeneratedText | None]]:
         def attempts(items: Sequence[int], budget: int, anew: bool) -> list[Attempt[list[GeneratedText | None]]]:
             # Longest first, so that shards are balanced; samples of one item stay together: they share its prompt.
             own = sorted(shard.select(sorted(items, key=lambda n: (-self._size(n), n))))
             calls = -(-len(items) // shard.count)
-            work = partial(self._generate, model, checker, vllm, advance, backend, own, budget, calls)
+            work = partial(self._generate, model, checker, vllm, told, backend, own, budget, calls)
             return shard.collect(model, lambda: self._by_item(own, attempted(work)))
 
         wanted = [n for n in range(len(self._ranges)) if n not in (self._too_large or ())]
@@ -177,7 +180,7 @@ class TextGenerator:
         model: Any,
         checker: StopChecker,
         vllm: VLLM | None,
-        advance: Callable[[int], object],
+        told: tuple[Callable[[int], object], Callable[[str, float], object]],
         backend: str,
         items: Sequence[int],
         budget: int,
@@ -191,8 +194,9 @@ class TextGenerator:
         """
         own = [i for n in items for i in range(*self._ranges[n])]
         requests = [self.requests[i] for i in own]
-        advance(0)
-        how: dict[str, Any] = {"budget": budget, "advance": advance, "progress": progress}
+        advance, count = told
+        count(PROMPTS, 0)
+        how: dict[str, Any] = {"budget": budget, "advance": advance, "count": count, "progress": progress}
         if backend in ("loop", "forward passes"):
             loop = DecodingLoop(model, checker, requests, self.probe, **how)
             loop.run() if backend == "loop" else loop.run_plainly()
@@ -200,6 +204,8 @@ class TextGenerator:
             assert vllm is not None
             progress.found.update(enumerate(vllm.generate(self.requests, own, checker, calls=calls)))
             advance(len(own))
+            count(TEXTS, sum(request.max_new_tokens for request in requests))
+            count(PROMPTS, sum(len(request.prompt) for request in requests))
         else:
             generate_by_model(model, checker, requests, self.probe, pad=backend == "generate", **how)
 

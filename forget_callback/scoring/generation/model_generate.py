@@ -19,6 +19,7 @@ from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.guard import replaced
 from forget_callback.scoring.memory import Progress
+from forget_callback.scoring.progress import PROMPTS, TEXTS
 
 
 def generate_by_model(
@@ -30,6 +31,7 @@ def generate_by_model(
     budget: int,
     pad: bool,
     advance: Callable[[int], object],
+    count: Callable[[str, float], object],
     progress: Progress[GeneratedText | None],
 ) -> None:
     """Texts by the model's own `generate`, in batches of one token limit.
@@ -38,6 +40,7 @@ def generate_by_model(
         budget: Tokens of one batch, padding included.
         pad: Whether prompts of several lengths share a batch, padded on the left.
         advance: Called with the number of texts that are finished.
+        count: As of `DecodingLoop`.
         progress: Gets the texts by their places among `requests`; None where the model's logits are NaN.
     """
     order = sorted(range(len(requests)), key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
@@ -47,21 +50,33 @@ def generate_by_model(
         batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
         order = order[len(batch) :]
         progress.running = batch
-        progress.found.update(zip(batch, _generate_batch(model, checker, [requests[i] for i in batch], probe)))
+        stops = _StopsReached(checker, [requests[i] for i in batch], count)
+        progress.found.update(zip(batch, _generate_batch(model, stops, probe)))
         advance(len(batch))
+        count(TEXTS, len(batch) * limit - stops.counted)
 
 
 class _StopsReached(StoppingCriteria):
-    """A row is finished when its generated text is."""
+    """A row is finished when its generated text is; counts the tokens of those that are not."""
 
-    def __init__(self, checker: StopChecker, requests: Sequence[GenerationRequest], width: int) -> None:
-        self.checker, self.requests, self.width = checker, requests, width
+    def __init__(
+        self, checker: StopChecker, requests: Sequence[GenerationRequest], count: Callable[[str, float], object]
+    ) -> None:
+        self.checker, self.requests, self.count = checker, requests, count
+        self.width = max(len(request.prompt) for request in requests)
+        self.counted = 0
+        self._open = len(requests)  # rows, before the last step
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        if not self.counted:
+            self.count(PROMPTS, sum(len(request.prompt) for request in self.requests))
+        self.counted += self._open
+        self.count(TEXTS, self._open)
         done = [
             self.checker.should_stop(request, row[self.width :])
             for request, row in zip(self.requests, input_ids.tolist())
         ]
+        self._open = done.count(False)
         return torch.tensor(done, device=input_ids.device)
 
 
@@ -84,11 +99,9 @@ class _ChosenTokenOnly(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, at, 0.0)
 
 
-def _generate_batch(
-    model: Any, checker: StopChecker, requests: Sequence[GenerationRequest], probe: Probe
-) -> list[GeneratedText | None]:
+def _generate_batch(model: Any, stops: _StopsReached, probe: Probe) -> list[GeneratedText | None]:
     device = next(model.parameters()).device
-    width = max(len(request.prompt) for request in requests)
+    checker, requests, width = stops.checker, stops.requests, stops.width
     padding = [width - len(request.prompt) for request in requests]
     ids = torch.tensor([[checker.pad] * n + list(q.prompt) for n, q in zip(padding, requests)], device=device)
     mask = torch.tensor([[0] * n + [1] * (width - n) for n in padding], device=device)
@@ -105,7 +118,7 @@ def _generate_batch(
             attention_mask=mask,
             generation_config=config,
             logits_processor=LogitsProcessorList([chosen]),
-            stopping_criteria=StoppingCriteriaList([_StopsReached(checker, requests, width)]),
+            stopping_criteria=StoppingCriteriaList([stops]),
         )
     result: list[GeneratedText | None] = []
     logits = torch.stack(chosen.logits, dim=1).tolist()

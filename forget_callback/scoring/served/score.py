@@ -43,7 +43,7 @@ from forget_callback.scoring.outcomes import (
     warn_dropped,
 )
 from forget_callback.scoring.parts import Part, first_part, further_parts
-from forget_callback.scoring.progress import ROWS, Progress, progress_of, what_is_scored
+from forget_callback.scoring.progress import ANSWERS, ROWS, Progress, progress_of, what_is_scored
 from forget_callback.scoring.served.chat import chat_body, require_tools, said
 from forget_callback.scoring.served.client import Body, Server, Unanswered
 from forget_callback.snapshots.snapshot import Snapshot
@@ -108,8 +108,14 @@ def score_served(
         _require_likelihoods(server, probe, tokenizer)
     requests = [request for one in asked for request in one.requests]
     what = f"scoring {what_is_scored([probe], [len(probe)], variants=variants)}"
-    with progress_of(what, {ROWS: float(len(requests))}, progress, names=[probe.name]) as advance:
-        answered = iter(server.request_all(requests, advance=partial(advance, ROWS)))
+    work = dict.fromkeys((ROWS, ANSWERS), float(len(requests)))
+    with progress_of(what, work, progress, probes={probe.name: work}) as advance:
+
+        def answer(n: int) -> None:
+            advance(ANSWERS, n)
+            advance(ROWS, n)
+
+        answered = iter(server.request_all(requests, advance=answer))
     found = []
     for one in asked:
         own = list(islice(answered, len(one.requests)))

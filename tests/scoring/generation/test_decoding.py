@@ -10,7 +10,8 @@ import torch
 
 from forget_callback import Generation, Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.generation.generate import TextGenerator
+from forget_callback.scoring.generation.generate import BACKENDS, TextGenerator
+from forget_callback.scoring.progress import PROMPTS, TEXTS
 from tests.helpers import greedy
 from tests.scoring.architectures import lively, tiny
 from tests.scoring.rows import rejected
@@ -220,6 +221,18 @@ def test_advance_counts_every_answer_once(tokenizer, backend):
     with torch.no_grad():
         generator.generate(tiny("Llama", vocab_size=len(tokenizer)), tokenizer, budget=200, advance=seen.append)
     assert sum(seen) == 28
+
+
+@pytest.mark.parametrize("backend", [None, *BACKENDS[1:]])
+def test_every_token_that_a_text_may_have_is_counted_once_and_most_while_texts_are_generated(tokenizer, backend):
+    model = lively("Llama", vocab_size=len(tokenizer))
+    generator = make_generator(items_of(14, limits=(6, 3)), tokenizer)
+    generator.backend, seen = backend, []
+    with torch.no_grad():
+        generator.generate(model, tokenizer, budget=200, count=lambda kind, n: seen.append((kind, n)))
+    for kind, size in ((TEXTS, lambda q: q.max_new_tokens), (PROMPTS, lambda q: len(q.prompt))):
+        assert sum(n for own, n in seen if own == kind) == sum(map(size, generator.requests))
+    assert len([n for kind, n in seen if kind == TEXTS]) >= 6, "at least once for each token of the longest"
 
 
 def test_no_items_need_no_forward_pass(tokenizer):
