@@ -110,11 +110,14 @@ def probes(
     if format == "json":
         print_json("probes", _contents(probe, probe.items[:show]))
         return
-    print(f"{probe.name}: {len(probe)} items, fingerprint {probe.fingerprint}")
+    print(f"{probe.name}: {len(probe)} {'item' if len(probe) == 1 else 'items'}, fingerprint {probe.fingerprint}")
     found = _contents(probe, ())
     for own in found["categories"]:
         print(f"  {own['category'] or '(no category)':<20} {own['kind']:<16} {own['n']:>6}")
-    asked, weak = ", ".join(f"{count} items in {n}" for n, count in found["prompts"].items()), found["weak"]
+    asked, weak = (
+        ", ".join(f"{count} {'item' if count == 1 else 'items'} in {n}" for n, count in found["prompts"].items()),
+        found["weak"],
+    )
     if not all(isinstance(item, Text) for item in probe.items):
         print(f"  prompts: {asked}" + (f" ({weak} of them only with other words around the first)" if weak else ""))
     if sizes := [item.n_bytes for item in probe.items if isinstance(item, Text)]:

@@ -258,7 +258,8 @@ def _one_prompt(snapshot: Snapshot) -> str:
     if strong.any(axis=0).mean() >= MOST:
         return ""
     weak = int((asked.any(axis=0) & ~strong.any(axis=0)).sum())
-    found = [f"{int((~asked.any(axis=0)).sum())} items have one prompt"]
+    alone = int((~asked.any(axis=0)).sum())
+    found = [f"{alone} {'item has' if alone == 1 else 'items have'} one prompt"]
     found += [f"{weak} a second that is only words around the first"] * (weak > 0)
     return " and ".join(found)
 

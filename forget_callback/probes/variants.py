@@ -69,11 +69,13 @@ def with_variants(probe: Probe) -> Probe:
     weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in askable)
     if none or weak:
         logger.warning(
-            "probe %s: of %d items %d have no second prompt and %d only words around the first: what is said of these "
+            "probe %s: of %d %s %d %s no second prompt and %d only words around the first: what is said of these "
             "holds in this prompt; give them `variants`",
             probe.name,
             len(items),
+            "item" if len(items) == 1 else "items",
             none,
+            "has" if none == 1 else "have",
             weak,
         )
     return replace(probe, items=items)

@@ -164,7 +164,7 @@ def test_what_has_no_or_only_weak_variants_is_said_once(caplog):
     weak, none = choice("Frage: Wo?\nAntwort:", key="b"), choice("", (" a", " b"), key="c")
     with_variants(Probe("mine", [choice(WHERE), weak, none, Recall("r", "The capital is", " x")]))
     assert [record.getMessage() for record in caplog.records] == [
-        "probe mine: of 4 items 1 have no second prompt and 1 only words around the first: what is said of these holds "
+        "probe mine: of 4 items 1 has no second prompt and 1 only words around the first: what is said of these holds "
         "in this prompt; give them `variants`"
     ]
     caplog.clear()
@@ -308,10 +308,10 @@ def test_real_items(name, chat, second, third, caplog, tmp_path):
 
 def test_the_command_line_says_how_items_are_asked(run_cli, path):
     status, out, _ = run_cli("probes", path, "--show", 1)
-    assert status == 0 and "prompts: 1 items in 3, 2 items in 2\n" in out
+    assert status == 0 and "prompts: 1 item in 3, 2 items in 2\n" in out
     assert json.loads(out.splitlines()[-1])["variants"] == ["Say where the Louvre is:"]
     path.write_text(json.dumps({**ROWS[1], "prompt": "Frage: Wo?\nAntwort:"}), encoding="utf-8")
-    assert "prompts: 1 items in 2 (1 of them only with other words around the first)" in run_cli("probes", path)[1]
+    assert "prompts: 1 item in 2 (1 of them only with other words around the first)" in run_cli("probes", path)[1]
 
 
 RACE = "Article: We met.\n\nQuestion: Who met?\nAnswer: We.\nWhere did we meet?"
