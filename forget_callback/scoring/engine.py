@@ -27,6 +27,7 @@ from forget_callback.scoring.group import PromptGroup
 from forget_callback.scoring.guard import no_side_effects
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.rendering import bind
+from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
@@ -105,10 +106,12 @@ class Scorer:
         pace: How long work took before, where another Scorer scored the same model.
         references: By probe, what the baseline expected in documents, with which each model is compared; a dictionary
             is kept as it is, and may be shared.
+        encodings: Of another Scorer with the same tokenizer: what it encoded is not encoded again.
 
     Attributes:
         probes: As they are scored, with the chat template and the scorer in their fingerprints.
         references: As given, and of each model that was scored with `keep`.
+        encodings: Token ids of the probes, for further scorers.
 
     Raises:
         ValueError: If a number is below 1, or a chat template, a matcher or the scorer of a probe is missing.
@@ -127,6 +130,7 @@ class Scorer:
         scorer: Judge | Callable[..., Any] | None = None,
         pace: Pace | None = None,
         references: dict[str, Reference] | None = None,
+        encodings: Encodings | None = None,
     ) -> None:
         if batch_tokens is not None and batch_tokens < 1:
             raise ValueError(f"batch_tokens must be 1 or more, got {batch_tokens}")
@@ -143,6 +147,7 @@ class Scorer:
         self.shared, self.vllm = shared, vllm
         self.pace = Pace() if pace is None else pace
         self.references = {} if references is None else references
+        self.encodings = Encodings(self.tokenizer) if encodings is None else encodings
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
 
@@ -226,4 +231,4 @@ class Scorer:
     def _group(self, parts: Sequence[Part], model: Any) -> PromptGroup:
         more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}
         more |= {"limit": context_length(model), "vocabulary": vocabulary_size(model)}
-        return PromptGroup(parts, self.tokenizer, only=self.only, **more)
+        return PromptGroup(parts, self.encodings, only=self.only, **more)

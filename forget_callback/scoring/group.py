@@ -27,7 +27,7 @@ from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.divergence import Reading
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import Likelihood
-from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
+from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, Encodings
 from forget_callback.scoring.memory import TOO_LARGE, is_out_of_memory
 from forget_callback.scoring.outcomes import PartAnswers, judge_decoded, judge_likelihoods, judge_texts, warn_dropped
 from forget_callback.scoring.parts import Part
@@ -79,6 +79,7 @@ class PromptGroup:
     """Parts of probes whose choices, recall and documents share their forward passes.
 
     Args:
+        encodings: Of the model's tokenizer.
         limit: Tokens of the model's context.
         vocabulary: Tokens that the model has an embedding of: another one is an error, which ends a CUDA process.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
@@ -93,7 +94,7 @@ class PromptGroup:
     def __init__(
         self,
         parts: Sequence[Part],
-        tokenizer: Any,
+        encodings: Encodings,
         *,
         limit: int,
         vocabulary: int,
@@ -102,7 +103,7 @@ class PromptGroup:
         judge: Judge | None = None,
         shared: bool = False,
     ) -> None:
-        self.tokenizer, self.judge, self.shared = tokenizer, judge, shared
+        self.tokenizer, self.judge, self.shared = encodings.tokenizer, judge, shared
         self._reported: set[tuple[str, str]] = set()
         # Of the scorer and the generators, in order: what each was first asked for, and which memory cannot hold.
         self._budgets: dict[int, int] = {}
@@ -114,7 +115,8 @@ class PromptGroup:
         for place, part in enumerate(parts):
             chosen = only.get(part.probe.name)
             wanted = [i for i, name in enumerate(part.probe.ids) if chosen is None or name in chosen]
-            self._prepared.append(_prepare(part, tokenizer, wanted, (limit, vocabulary), len(rows), replicate))
+            encoded, limits = encodings.of(part.probe, limit=limit), (limit, vocabulary)
+            self._prepared.append(_prepare(part, encoded, self.tokenizer, wanted, limits, len(rows), replicate))
             rows += [row for _, row in self._prepared[-1].rows]
             items += [place + len(parts) * row.item for _, row in self._prepared[-1].rows]
         self._scorer = LikelihoodScorer(rows, items, replicate=replicate)
@@ -251,17 +253,24 @@ def _unless_out_of_memory(work: Callable[[], list[Any]]) -> tuple[list[Any], str
 
 
 def _prepare(
-    part: Part, tokenizer: Any, wanted: Sequence[int], limits: tuple[int, int], first: int, replicate: int
+    part: Part,
+    encoded: EncodedItems,
+    tokenizer: Any,
+    wanted: Sequence[int],
+    limits: tuple[int, int],
+    first: int,
+    replicate: int,
 ) -> _Prepared:
     """Computes whatever depends on the tokenizer and the context length.
 
     Args:
+        encoded: All items of the part.
         wanted: Indices of the items to score.
         limits: Tokens of the model's context, and of its vocabulary.
         first: Index of the part's first continuation among those of all parts.
     """
     limit, vocabulary = limits
-    probe, encoded = part.probe, encode_items(part.probe, tokenizer, limit=limit)
+    probe = part.probe
     needed = {i: len(prompt) + _least(probe.items[i]) for i, prompt in encoded.prompts.items()}
     for row in encoded.rows:
         windowed = isinstance(probe.items[row.item], Text)

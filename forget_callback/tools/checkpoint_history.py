@@ -113,6 +113,7 @@ class CheckpointScorer:
                 shared=True,
                 pace=own.pace,
                 references=own.references,
+                encodings=own.encodings,
             )
             other = scorer.score(network, variants=False, progress=rank() == 0)
         return [snapshot.with_metadata(model=checkpoint.model) for snapshot in taken], other

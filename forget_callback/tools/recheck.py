@@ -24,6 +24,7 @@ from forget_callback.runs.rechecked import SCHEMA, Rows, read_rows, write_summar
 from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.run_at import RunAt
 from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.tools.recheck_items import Chosen, choose, require_names
 from forget_callback.tools.saved_models import baseline_model, model_of
@@ -139,7 +140,7 @@ class _Work:
         note: Note,
     ) -> None:
         self.about, self._folder, self._chosen, self._note = about, folder, chosen, note
-        self._tokenizer, self._batch_tokens, self._progress = tokenizer, batch_tokens, progress
+        self._encodings, self._batch_tokens, self._progress = Encodings(tokenizer), batch_tokens, progress
         self.table, self._done = _empty_rows(chosen), []
         before = read_rows(folder)
         sides = (NOW,) if about["baseline"] is None else (NOW, BASELINE)
@@ -172,7 +173,7 @@ class _Work:
         own = [one for one in self._chosen if one.help == help]
         if not own:
             return
-        answers = _scored(help, own, network, self._tokenizer, self._batch_tokens, self._progress)
+        answers = _scored(help, own, network, self._encodings, self._batch_tokens, self._progress)
         column = "" if side == NOW else "baseline_"
         rows = [i for i, one in enumerate(self._chosen) if one.help == help]
         self.table.loc[rows, f"{column}correct"] = [right for right, _ in answers]
@@ -209,14 +210,15 @@ def _empty_rows(chosen: Sequence[Chosen]) -> pd.DataFrame:
 
 
 def _scored(
-    help: str, chosen: Sequence[Chosen], network: Any, tokenizer: Any, batch_tokens: int | None, progress: bool
+    help: str, chosen: Sequence[Chosen], network: Any, encodings: Encodings, batch_tokens: int | None, progress: bool
 ) -> list[tuple[float, str | None]]:
     """Of each item whether all of its askings were right, NaN where one was not scored, and what was answered."""
     groups: dict[tuple[str, bool], list[Chosen]] = {}
     for one in chosen:
         groups.setdefault((one.probe.name, one.asking.chat), []).append(one)
     probes = [_probe(help, own, chat) for (_, chat), own in groups.items()]
-    taken = Scorer(tokenizer, probes, batch_tokens=batch_tokens).score(network, progress=progress)
+    scorer = Scorer(encodings.tokenizer, probes, batch_tokens=batch_tokens, encodings=encodings)
+    taken = scorer.score(network, progress=progress)
     found: dict[tuple[str, str], tuple[float, str | None]] = {}
     for own, snapshot in zip(groups.values(), taken):
         answered = dict(zip(snapshot.ids, zip(snapshot.correct, snapshot.prediction)))

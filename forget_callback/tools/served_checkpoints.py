@@ -10,10 +10,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
 from forget_callback.snapshots.reference import Reference
@@ -56,7 +58,7 @@ class ServedScorer:
         names = [tokenizer or (None if _is_generated(probe) else first) for probe in probes]
         bound = [bind_served(probe, self._server(first), tokenizer=name) for probe, name in zip(probes, names)]
         self.probes: Sequence[Probe] = [probe for probe, _ in bound]
-        self._tokenizers = [loaded for _, loaded in bound]
+        self._encodings = [None if loaded is None else Encodings(loaded) for _, loaded in bound]
 
     def use_batches_of(self, batch_tokens: int | None) -> None:
         """The server makes its own batches."""
@@ -88,8 +90,12 @@ class ServedScorer:
         return [one.with_metadata(model=model) for one in taken], []
 
     def _ask(self, server: Server, *, variants: bool) -> list[Snapshot]:
-        pairs = zip(self.probes, self._tokenizers)
-        return [score_served(server, probe, known, variants=variants, progress=True) for probe, known in pairs]
+        found = []
+        for probe, known in zip(self.probes, self._encodings):
+            tokenizer = None if known is None else known.tokenizer
+            how: dict[str, Any] = {"variants": variants, "progress": True, "encodings": known}
+            found.append(score_served(server, probe, tokenizer, **how))
+        return found
 
     def _server(self, model: str) -> Server:
         return Server.at(self._address.replace(PLACE, model), concurrency=self._concurrency)

@@ -85,6 +85,7 @@ class ProbeScorer:
     def _other(self, probes: Sequence[Probe], **more: Any) -> Scorer:
         """Another Scorer with the same batch size."""
         more = {"only": self._scorer.only, "batch_tokens": self.batch_tokens, **more}
+        more["encodings"] = self._scorer.encodings
         return self._make(probes, scorer=self._judge_of(probes), **more)
 
     def _judge_of(self, probes: Sequence[Probe]) -> Judge | None:

@@ -8,17 +8,20 @@ conversation is rendered is in `rendering.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from forget_callback.probes.items import MultipleChoice, Recall, Text, accepted
+from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, accepted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
+from forget_callback.scoring.likelihood.batched import BatchedTokenizer
 from forget_callback.scoring.likelihood.rendering import context_of
 from forget_callback.scoring.likelihood.shown import NotScorableError
 
 _NO_TOKEN = "no token of its own after the prompt"
+# Characters that are encoded at once: some hundred MB while the tokenizer works.
+_CHARACTERS = 2**21
 # Tokens of a document's window where the model has no limit, as lm-eval has it.
 _WINDOW = 2048
 
@@ -58,6 +61,25 @@ class EncodedItems:
     dropped: dict[int, str]
 
 
+class Encodings:
+    """What a tokenizer makes of probes, each encoded once: for all who score them in one run, and for all their looks.
+
+    Args:
+        tokenizer: Of transformers.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self._kept: dict[tuple[str, tuple[str, ...], int], EncodedItems] = {}
+
+    def of(self, probe: Probe, *, limit: int = 2**62) -> EncodedItems:
+        """As `encode_items`."""
+        key = (probe.fingerprint, probe.ids, limit)  # the fingerprint is that of any order of the items
+        if key not in self._kept:
+            self._kept[key] = encode_items(probe, self.tokenizer, limit=limit)
+        return self._kept[key]
+
+
 def encode_items(probe: Probe, tokenizer: Any, *, limit: int = 2**62) -> EncodedItems:
     """Token ids of all items of a probe.
 
@@ -65,30 +87,81 @@ def encode_items(probe: Probe, tokenizer: Any, *, limit: int = 2**62) -> Encoded
         limit: Tokens of the model's context: a longer document is scored in several windows.
     """
     result = EncodedItems([], {}, {})
+    batched = BatchedTokenizer(tokenizer)
+    block: list[tuple[int, str]] = []
+    texts: list[tuple[str, bool]] = []
+    size = 0
     for index, item in enumerate(probe.items):
-        at = "chat template"
+        try:
+            context = "" if isinstance(item, Text) else context_of(item, probe, tokenizer)
+        except Exception as error:  # a template refuses messages as it likes
+            result.dropped[index] = _refused("chat template", error)
+            continue
+        block.append((index, context))
+        own = list(_texts(item, context, probe, batched))
+        texts += own
+        size += sum(len(text) for text, _ in own)
+        if size > _CHARACTERS:
+            _encode_block(block, texts, probe, batched, limit, result)
+            block, texts, size = [], [], 0
+    _encode_block(block, texts, probe, batched, limit, result)
+    return replace(result, dropped=dict(sorted(result.dropped.items())))
+
+
+def _encode_block(
+    block: Sequence[tuple[int, str]],
+    texts: Sequence[tuple[str, bool]],
+    probe: Probe,
+    tokenizer: BatchedTokenizer,
+    limit: int,
+    result: EncodedItems,
+) -> None:
+    """Adds the token ids of some items, by index with their contexts, to the result."""
+    tokenizer.prepare(texts)
+    for index, context in block:
+        item = probe.items[index]
         try:
             if isinstance(item, Text):
-                at = "tokenizer"
                 result.rows.extend(_document(index, item, tokenizer, limit))
                 continue
-            context = context_of(item, probe, tokenizer)
-            at = "tokenizer"
             if isinstance(item, MultipleChoice):
                 result.rows.extend(_options(index, item, context, probe, tokenizer))
                 continue
             prompt = prompt_tokens(context, tokenizer, chat=bool(probe.chat))
             own = _recalled(index, item, context, prompt, probe, tokenizer) if isinstance(item, Recall) else []
-        except NotScorableError as error:
-            result.dropped[index] = str(error)
-        except Exception as error:  # a template refuses messages as it likes, a tokenizer texts
-            lines = str(error).strip().splitlines() or [type(error).__name__]
-            result.dropped[index] = f"the {at} refuses it: {printable(lines[0])[:80]}"
+        except Exception as error:  # a tokenizer refuses texts as it likes
+            result.dropped[index] = _refused("tokenizer", error)
         else:
             result.rows.extend(own)
             if not own:
                 result.prompts[index] = tuple(prompt)
-    return result
+
+
+def _refused(by: str, error: Exception) -> str:
+    if isinstance(error, NotScorableError):
+        return str(error)
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"the {by} refuses it: {printable(lines[0])[:80]}"
+
+
+def _texts(item: Item, context: str, probe: Probe, tokenizer: Any) -> Iterator[tuple[str, bool]]:
+    """The texts that an item needs the token ids of, each with or without special tokens.
+
+    One too few is no error: it is encoded by itself.
+    """
+    chat = bool(probe.chat)
+    pairs = [("", item.text)] if isinstance(item, Text) else []
+    if isinstance(item, MultipleChoice):
+        contexts = [context + own for own in item.contexts] or [context] * len(item.choices)
+        pairs = [(own, spoken(text, probe)) for own, text in zip(contexts, item.choices)]
+    elif isinstance(item, (Generation, Recall)):
+        yield context, not chat and not _has_bos(context, tokenizer)
+        pairs = [(context, spoken(text, probe)) for text in accepted(item)] if isinstance(item, Recall) else []
+    for before, text in pairs:
+        bare = before if chat or isinstance(item, Recall) else before.rstrip()
+        special = not chat and bool(bare)
+        for one in (bare, before + text) if bare else (before + text,):
+            yield one, special and not _has_bos(one, tokenizer)
 
 
 def _options(index: int, item: MultipleChoice, context: str, probe: Probe, tokenizer: Any) -> list[Continuation]:
@@ -213,6 +286,9 @@ def split(context: str, continuation: str, tokenizer: Any, *, chat: bool) -> tup
 
 def encode(text: str, tokenizer: Any, *, special: bool = True) -> list[int]:
     """Token ids. `special` adds the tokenizer's special tokens, unless the text already begins with BOS."""
-    has_bos = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=special and not has_bos)
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=special and not _has_bos(text, tokenizer))
     return ids
+
+
+def _has_bos(text: str, tokenizer: Any) -> bool:
+    return bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)

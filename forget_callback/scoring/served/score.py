@@ -30,7 +30,7 @@ from forget_callback.scoring.generation.text import (
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.rendering import bind
-from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, encode, encode_items
+from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, Encodings, encode
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.scoring.outcomes import (
     PartAnswers,
@@ -75,7 +75,13 @@ def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -
 
 
 def score_served(
-    server: Server, probe: Probe, tokenizer: Any = None, *, variants: bool = True, progress: Progress = False
+    server: Server,
+    probe: Probe,
+    tokenizer: Any = None,
+    *,
+    variants: bool = True,
+    progress: Progress = False,
+    encodings: Encodings | None = None,
 ) -> Snapshot:
     """Scores a served model on a probe.
 
@@ -88,6 +94,7 @@ def score_served(
         tokenizer: Likewise.
         variants: Whether to ask the further prompts of the items as well.
         progress: As in `score_probe`.
+        encodings: Of this tokenizer, where another model was asked before.
 
     Returns:
         A snapshot at step 0.
@@ -98,8 +105,9 @@ def score_served(
         ImportError: If openai is not installed.
     """
     with_template = partial(_with_template, tokenizer=tokenizer)
+    encodings = encodings or (None if tokenizer is None else Encodings(tokenizer))
     asked = [
-        _Asked.of(part, tokenizer)
+        _Asked.of(part, encodings)
         for part in [first_part(probe), *(further_parts(probe, with_template) if variants else [])]
     ]
     if tokenizer is None:
@@ -159,13 +167,13 @@ class _Asked:
     dropped: dict[int, str]
 
     @classmethod
-    def of(cls, part: Part, tokenizer: Any) -> _Asked:
-        probe = part.probe
-        if tokenizer is None:  # then all are generation items, which the server renders
+    def of(cls, part: Part, encodings: Encodings | None) -> _Asked:
+        probe, tokenizer = part.probe, None if encodings is None else encodings.tokenizer
+        if encodings is None:  # then all are generation items, which the server renders
             encoded, turn = EncodedItems([], {}, {}), TurnEnd()
             generated = list(range(len(probe)))
         else:
-            encoded, turn = encode_items(probe, tokenizer), end_of_turn(probe, tokenizer)
+            encoded, turn = encodings.of(probe), end_of_turn(probe, tokenizer)
             generated = list(encoded.prompts)
         dropped = encoded.dropped | not_run(probe)
         generated = [i for i in generated if i not in dropped]
