@@ -4,20 +4,18 @@
 
 Items are choices as text and recall, zero-shot and after as many solved ones as make a prompt of some 1,100 tokens.
 One by one means that each option's context and whole are encoded where they are needed, as before there were batches;
-both ways are timed in turn in one process, with the same ids. Memory is what the process holds more afterwards, each
-way in a process of its own. Without --model the tokenizer is trained on the fly.
+both ways are timed in turn in one process, with the same ids. Memory is that of the Python objects that are kept.
+Without --model the tokenizer is trained on the fly.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import subprocess
-import sys
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -84,22 +82,16 @@ def processor_time(probe: Probe, tokenizer: Any, repeats: int) -> list[float]:
 
 
 def held(way: str, tokenizer: Any, n: int) -> int:
-    """MB that the process holds more with the token ids of choices after examples."""
-    items = probes(tokenizer, 500)["choices, after examples"].items
-    many = Probe("p", [replace(items[i % len(items)], id=f"{i}") for i in range(n)])
-    WAYS[way](Probe("p", many.items[:100]), tokenizer)  # whatever is set up once
+    """Bytes of the token ids of choices after examples, as they are kept."""
+    items = probes(tokenizer, n)["choices, after examples"].items
+    probe = Probe("p", [replace(items[i % len(items)], id=f"{i}") for i in range(n)])
+    WAYS[way](probe, tokenizer)  # whatever is set up once
+    tracemalloc.start()
+    rows = WAYS[way](probe, tokenizer)
     gc.collect()
-    before = resident()
-    rows = WAYS[way](many, tokenizer)
-    gc.collect()
-    return round((resident() - before) / 1e6) if rows else 0
-
-
-def resident() -> int:
-    """Bytes of this process in memory (Linux)."""
-    import os
-
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    found, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found if rows else 0
 
 
 def main() -> None:
@@ -108,13 +100,9 @@ def main() -> None:
     parser.add_argument("--model", help="directory or hub id; a tokenizer that is trained on the fly by default")
     parser.add_argument("--items", type=int, default=300, help="of each kind")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=int, default=2000, help="items whose token ids are held")
-    parser.add_argument("--way", choices=WAYS, help="only the memory of one way, for itself")
+    parser.add_argument("--memory", type=int, default=200, help="items whose token ids are held")
     options = parser.parse_args()
     tokenizer = load_tokenizer(options.model) if options.model else make_tokenizer()
-    if options.way:
-        print(held(options.way, tokenizer, options.memory))
-        return
     print("| items | tokens of a prompt | one by one, ms | batched, ms | times less |\n| --- | --- | --- | --- | --- |")
     for name, probe in probes(tokenizer, options.items).items():
         rows = {(row.item, row.tokens, row.n_context) for row in batched(probe, tokenizer)}
@@ -123,12 +111,9 @@ def main() -> None:
         before, after = processor_time(probe, tokenizer, options.repeats)
         length = round(median(n for _, _, n in rows))
         print(f"| {name} | {length:,} | {before:.2f} | {after:.2f} | {before / after:.1f} |")
-    command = [sys.executable, __file__, "--memory", str(options.memory)]
-    command += ["--model", options.model] if options.model else []
-    found = [int(subprocess.check_output([*command, "--way", way])) for way in WAYS]
-    each = [mb / options.memory * 50 for mb in found]
-    print(f"\n{options.memory:,} items after examples: {found[0]:,} and {found[1]:,} MB", end="")
-    print(f" ({each[0]:.1f} and {each[1]:.1f} GB for 50,000)")
+    found = [held(way, tokenizer, options.memory) / options.memory / 1000 for way in WAYS]
+    print(f"\ntoken ids of choices after examples: {found[0]:.0f} and {found[1]:.0f} KB an item", end="")
+    print(f", {found[0] * 50 / 1000:.1f} and {found[1] * 50 / 1000:.1f} GB for 50,000")
 
 
 if __name__ == "__main__":
