@@ -1,6 +1,6 @@
 """How the cost of an evaluation grows: with the evaluations before it, and with the number of items.
 
-    python tests/benchmarks/growth.py [--without-model] [--items 1000 2000 ...] [--out growth.png] [--threads N]
+    python tests/benchmarks/growth.py [--without-model] [--items 1000 2000 ...] [--data DIR] [--out growth.png]
 
 First `observe` late in a run against early in it, without a model: 57 categories, as in MMLU, and 60 evaluations.
 
@@ -22,15 +22,15 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-from scoring import quiet
-from workloads import choices, make_model, make_tokenizer, source
+from contestants import quiet
+from workloads import make_model, make_probe as items_of, make_tokenizer
 
 from forget_callback import ForgetMonitor, MultipleChoice, Probe, Snapshot
 
 
-def make_probe(n: int) -> Probe:
+def make_probe(n: int, data: Path | None) -> Probe:
     """`n` different items."""
-    items = islice(cycle(choices("text", 900).items), n)
+    items = islice(cycle(items_of("text", 900, data).items), n)
     return Probe(
         "items",
         [
@@ -40,12 +40,13 @@ def make_probe(n: int) -> Probe:
     )
 
 
-def measure(n: int, model: Any, tokenizer: Any, repeats: int) -> tuple[float, float]:
+def measure(probe: Probe, model: Any, tokenizer: Any, repeats: int) -> tuple[float, float]:
     """Seconds of a snapshot, and of its forwards; the first one, which plans, is left out."""
     from forget_callback.scoring.engine import Scorer
     from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 
-    probe, forward, whole = make_probe(n), [], []
+    forward: list[float] = []
+    whole: list[float] = []
     plain = LikelihoodScorer.score
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -116,6 +117,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, nargs="+", default=[1_000, 2_000, 5_000, 10_000, 20_000])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--data", type=Path, help="folder of items, see workloads.py; built-in ones by default")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.threads:
@@ -125,13 +127,13 @@ def main() -> None:
     print(f"evaluation 5: {1000 * early:.0f} ms, evaluation 60: {1000 * late:.0f} ms, {late / early:.2f} times as much")
     if options.without_model:
         return
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(options.data)
     model = make_model("S", "32k", tokenizer)
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; {source()}")
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
     print("  items  seconds  ms an item  the rest")
     rows = []
     for n in options.items:
-        seconds, forward = measure(n, model, tokenizer, options.repeats)
+        seconds, forward = measure(make_probe(n, options.data), model, tokenizer, options.repeats)
         rows.append((n, seconds, forward))
         print(f"{n:>7} {seconds:>8.2f} {1000 * seconds / n:>11.2f} {(seconds - forward) / seconds:>8.1%}", flush=True)
     if options.out:

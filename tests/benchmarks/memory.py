@@ -1,6 +1,6 @@
 """Peak memory of a snapshot: 64 rows at a vocabulary of 152k, compared with a training step and with lm-eval.
 
-    python tests/benchmarks/memory.py [--device cuda] [--dtype bfloat16]
+    python tests/benchmarks/memory.py [--data DIR] [--device cuda] [--dtype bfloat16]
 
 Measured is the peak above what is allocated before: weights and AdamW's moments, but no gradients. On CPU it is exact
 for tensors, from the profiler's record of each allocation; buffers inside matrix libraries are not counted.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from scoring import make_lm_eval, make_ours, quiet, work_of_choices
-from workloads import choices, make_model, make_tokenizer, source
+from contestants import make_lm_eval, make_ours, quiet
+from limit import rows_of, work_of
+from workloads import make_model, make_probe, make_tokenizer
 
 ROWS, MIB = 64, 2**20
 
@@ -82,22 +84,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Peak extra memory of a snapshot.")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    parser.add_argument("--data", type=Path, help="folder of items, see workloads.py; built-in ones by default")
     arguments = parser.parse_args()
     quiet()
     check(arguments.device)
-    tokenizer = make_tokenizer()
-    probe = choices("text", ROWS // 4)
-    work, widths = work_of_choices(probe, tokenizer), row_widths(probe, tokenizer)
+    tokenizer = make_tokenizer(arguments.data)
+    probe = make_probe("text", ROWS // 4, arguments.data)
+    work, widths = work_of(probe, tokenizer), [len(row.tokens) - 1 for row in rows_of(probe, tokenizer)]
     model = make_model("S", "152k", tokenizer, device=arguments.device, dtype=arguments.dtype)
     vocabulary, weights = model.config.vocab_size, sum(p.nbytes for p in model.parameters())
-    print(f"{arguments.device}, {arguments.dtype}; {source()}: {len(widths)} rows, {work.tokens} distinct tokens of")
+    print(f"{arguments.device}, {arguments.dtype}: {len(widths)} rows, {work.tokens} distinct tokens of")
     print(f"{sum(widths)}, {work.scored} distinct scored tokens; weights {weights / MIB:,.0f} MiB\n")
-    step, ours = training_step(model), make_ours(probe, tokenizer)
+    step, ours = training_step(model), make_ours(probe, tokenizer, model)
     step()
     peaks = {
         "training step, 8 x 128 tokens": extra(step, arguments.device),
-        "first snapshot": extra(lambda: ours(model), arguments.device),
-        "later snapshot": extra(lambda: ours(model), arguments.device),
+        "first snapshot": extra(ours, arguments.device),
+        "later snapshot": extra(ours, arguments.device),
         "lm-eval, batch size 64": extra(make_lm_eval(probe, tokenizer, model, ROWS), arguments.device),
         "logits of scored tokens, float32": 4 * work.scored * vocabulary,
         "logits of padded rows, float32": 4 * len(widths) * max(widths) * vocabulary,
@@ -107,13 +110,6 @@ def main() -> None:
     for name, peak in peaks.items():
         ratios = [peak / peaks[names[at]] for at in (0, -2, -1)]
         print(f"{name:<36}{peak / MIB:>9,.0f}{ratios[0]:>17.3f}{ratios[1]:>10.3f}{ratios[2]:>10.3f}")
-
-
-def row_widths(probe: Any, tokenizer: Any) -> list[int]:
-    """Tokens to forward for each choice in a row of its own."""
-    from forget_callback.scoring.likelihood.tokens import encode_items
-
-    return [len(row.tokens) - 1 for row in encode_items(probe, tokenizer).rows]
 
 
 if __name__ == "__main__":

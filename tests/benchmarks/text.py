@@ -4,7 +4,7 @@
 
 The limit is a bare decoder forward pass over as many tokens in rows as long, without mask, cache or padding, and
 matrix products of the LM head over all of them. Without a directory the model is S of `workloads.py` with 32,000
-tokens. Seconds are medians of runs in turn, and on a CPU of the process alone: other load on the machine counts little.
+tokens. Seconds are medians of runs in turn, with one thread those of the process: other load counts little.
 The first snapshot, with tokens, batches and self-check, is not among them.
 """
 
@@ -16,12 +16,12 @@ import copy
 import io
 import math
 import platform
-import time
 from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 
-from scoring import fastest, head_calls, quiet, seconds
+from contestants import quiet
+from limit import fastest, head_calls, seconds
 from workloads import make_model, make_tokenizer
 
 from forget_callback import Probe, Text, load_probe
@@ -38,8 +38,9 @@ def documents(spec: str, limit: int, long: bool) -> Probe:
 def limit_of(model: Any, rows: list[Any]) -> list[Any]:
     """The calls that no implementation can avoid: each token but the last of a row is read, and each is predicted."""
     scored = sum(len(row.tokens) - row.n_context for row in rows)
-    calls = fastest([list(bodies(model, rows, budget)) for budget in (1024, 2048, 4096)], model)
-    return calls + fastest([list(head_calls(model, scored, tile)) for tile in (1024, 8192)], model)
+    passes = [list(bodies(model, rows, budget)) for budget in (1024, 2048, 4096)]
+    heads = [list(head_calls(model, scored, tile)) for tile in (1024, 8192)]
+    return passes[fastest(passes, model)] + heads[fastest(heads, model)]
 
 
 def bodies(model: Any, rows: list[Any], budget: int) -> Iterator[Any]:
@@ -52,13 +53,6 @@ def bodies(model: Any, rows: list[Any], budget: int) -> Iterator[Any]:
         lengths = lengths[len(own) :]
         ids = torch.randint(0, 30_000, (len(own), round(sum(own) / len(own))), device=model.device)
         yield lambda ids=ids: model.model(input_ids=ids, use_cache=False)
-
-
-def spent(call: Callable[[], Any], model: Any) -> tuple[float, Any]:
-    """Seconds that a call takes, of this process on a CPU, and its result."""
-    begun = time.process_time()
-    taken, found = seconds(call, model)
-    return (time.process_time() - begun if model.device.type == "cpu" else taken), found
 
 
 def quietly(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -118,11 +112,11 @@ def main() -> None:
     requests = [Instance("loglikelihood_rolling", {}, (item.prompt,), 0) for item in probe.items]
     limit = limit_of(model, rows)
     for _ in range(arguments.repeats):  # in turn, so that other load on the machine affects both alike
-        a, (snapshot,) = spent(lambda: scorer.score(model), model)
-        c, _ = spent(lambda: [call() for call in limit], model)
+        a, (snapshot,) = seconds(lambda: scorer.score(model), model)
+        c, _ = seconds(lambda: [call() for call in limit], model)
         taken.append((a, c))
     a, c = (median(column) for column in zip(*taken))
-    b, theirs = spent(lambda: quietly(lm.loglikelihood_rolling, requests), model)  # once: it takes longest
+    b, theirs = seconds(lambda: quietly(lm.loglikelihood_rolling, requests), model)  # once: it takes longest
     of_lm_eval = [-total / math.log(2) / item.n_bytes for total, item in zip(theirs, probe.items)]
     of_plain = plain(model, rows, probe.items)
     differences = [max(abs(snapshot.bits_per_byte - other)) for other in (of_plain, of_lm_eval)]
