@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from limit import rows_of, seconds
+from limit import rows_of, seconds, texts_of
 
 from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.probe import Probe
@@ -64,8 +64,7 @@ def make_lm_eval(probe: Probe, tokenizer: Any, model: Any, batch_size: int) -> C
         how = {"do_sample": False, "max_gen_toks": probe.items[0].max_new_tokens, "until": list(probe.items[0].stop)}
         requests = [Instance("generate_until", {}, (item.prompt, copy.deepcopy(how)), 0) for item in probe.items]
         return lambda: Found(_quietly(lm.generate_until, requests))
-    texts = [item.choices if isinstance(item, MultipleChoice) else item.answer for item in probe.items]
-    pairs = [(item.prompt, text) for item, own in zip(probe.items, texts) for text in own]
+    pairs = [(item.prompt, text) for item in probe.items for text in texts_of(item)]
     requests = [Instance("loglikelihood", {}, pair, 0) for pair in pairs]
 
     def run() -> Found:
@@ -131,8 +130,7 @@ def _of_options(probe: Probe, scores: list[float], greedy: list[bool]) -> Found:
     answers: list[Any] = []
     begin = 0
     for item in probe.items:
-        texts = item.choices if isinstance(item, MultipleChoice) else item.answer
-        own = range(begin, begin := begin + len(texts))
+        own = range(begin, begin := begin + len(texts_of(item)))
         is_choice = isinstance(item, MultipleChoice)
         answers.append(max(own, key=scores.__getitem__) - own[0] if is_choice else any(greedy[i] for i in own))
     return Found(answers, scores if isinstance(probe.items[0], MultipleChoice) else ())

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from forget_callback.probes.items import Generation, MultipleChoice, Recall
+from forget_callback.probes.items import Generation, MultipleChoice, accepted
 from forget_callback.probes.probe import Probe
 
 Call = Callable[[], Any]
@@ -52,16 +52,15 @@ def rows_of(probe: Probe, tokenizer: Any) -> list[Row]:
     rows = []
     for i, item in enumerate(probe.items):
         head = tokenizer.encode(item.prompt)
-        texts: Sequence[str] = (
-            [""] if isinstance(item, Generation) else item.choices if _is_choice(item) else item.answer
-        )
-        rows += [Row(i, tuple(tokenizer.encode(item.prompt + text)), len(head)) for text in texts]
+        rows += [Row(i, tuple(tokenizer.encode(item.prompt + text)), len(head)) for text in texts_of(item)]
     return rows
 
 
-def _is_choice(item: Any) -> bool:
-    assert isinstance(item, (MultipleChoice, Recall)), "documents are measured by text.py"
-    return isinstance(item, MultipleChoice)
+def texts_of(item: Any) -> Sequence[str]:
+    """What is scored after an item's prompt: its options or accepted answers; nothing where an answer is generated."""
+    if isinstance(item, Generation):
+        return [""]
+    return item.choices if isinstance(item, MultipleChoice) else accepted(item)
 
 
 def common_prefix(rows: Sequence[tuple[int, ...]]) -> int:

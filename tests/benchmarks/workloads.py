@@ -1,6 +1,7 @@
 """Workloads of the benchmarks of speed and memory: models with random weights, a tokenizer made on the fly, and probes.
 
-S has 6 layers of hidden size 256 and Llama's proportion of intermediate size, 688; M has the shape of Qwen2.5-0.5B.
+S has 6 layers of hidden size 256 and Llama's proportion of intermediate size, 688; M has the shape of Qwen2.5-0.5B; XS
+is only for what is counted.
 Items are those of a folder with arc_easy.jsonl, openbook_qa.jsonl, commonsense_qa.jsonl, boolq.jsonl, jeopardy.jsonl
 and gsm8k.jsonl, as `load_probe` reads them; a file that it lacks, or no folder, means items of the same form from the
 built-in probes. Nothing is downloaded or written to disk.
@@ -21,6 +22,7 @@ from forget_callback.probes.items import Generation, MultipleChoice, Recall
 from forget_callback.probes.probe import Probe
 
 SIZES = {
+    "XS": {"hidden_size": 64, "num_hidden_layers": 1, "intermediate_size": 128, "num_attention_heads": 4},
     "S": {"hidden_size": 256, "num_hidden_layers": 6, "intermediate_size": 688, "num_attention_heads": 4},
     "M": {"hidden_size": 896, "num_hidden_layers": 24, "intermediate_size": 4864, "num_attention_heads": 14},
 }
