@@ -109,7 +109,7 @@ def decoder_calls(model: Any, n_tokens: int, length: int, batch_tokens: int) -> 
     """Forward passes over `n_tokens` tokens in total, in rows of `length`, without mask, KV cache or LM head."""
     import torch
 
-    ids = torch.randint(0, 1000, (1, max(batch_tokens, length)), device=model.device)
+    ids = torch.randint(0, min(model.config.vocab_size, 1000), (1, max(batch_tokens, length)), device=model.device)
     while n_tokens > 0:
         rows = max(min(batch_tokens, n_tokens) // length, 1)
         width = min(length, n_tokens)

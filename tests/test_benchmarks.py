@@ -1,0 +1,136 @@
+"""The benchmarks of speed, small: they run, count right, and all who are measured give the same answers."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Scorer
+from forget_callback.scoring.likelihood.tokens import encode_items
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+CHOICES = [
+    MultipleChoice(f"{i}", f"{i} The capital of" + " it" * i, [" Rome", " Tokyo is", " Tokyo"], 0) for i in range(5)
+]
+RECALLS = [Recall(f"r{i}", f"{i} Who wrote" + " this" * i, (" hot", " cold")) for i in range(4)]
+ANSWERS = [Generation(f"g{i}", f"{i} She has" + " 12" * i, "42", max_new_tokens=6, stop=("a",)) for i in range(4)]
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def test_the_gpu_check_runs_dry_and_says_what_it_promises(capsys):
+    import gpu
+
+    check = gpu.Check("tiny", 8)
+    for part in gpu.PARTS.values():
+        part(check)
+    lines = capsys.readouterr().out.splitlines()
+    assert all(re.match(r"(PASS|MISS)  tiny .* \(goal [<>]= [\d.]+\)", line) for line in lines)
+    said = "\n".join(lines)
+    for kind in ("text", "letters", "5-shot", "recall"):
+        assert all(f"{kind}: {what}" in said for what in ("ours / limit", "wall / time in kernels", "peak of two"))
+    assert re.search(r"items scored +9.000 \(goal >= 9\)", said) and "tree, tiles" in said
+    assert check.misses == sum(line.startswith("MISS") for line in lines)
+
+
+@pytest.mark.parametrize("value, above, word", [(1.2, False, "PASS"), (1.4, False, "MISS"), (1.2, True, "MISS")])
+def test_a_line_passes_at_its_goal_only(value, above, word, capsys):
+    import gpu
+
+    check = gpu.Check("tiny", 1)
+    check.verdict("a number", value, 1.3, above=above)
+    assert capsys.readouterr().out.startswith(word) and check.misses == (word == "MISS")
+
+
+def test_the_least_work_is_counted_by_hand(tokenizer):
+    import limit
+
+    probe = Probe("p", CHOICES[:2])
+    found = limit.work_of(probe, tokenizer)
+    texts = [[tokenizer.encode(item.prompt + text)[:-1] for text in item.choices] for item in probe.items]
+    prefixes = [{tuple(own[:n]) for own in rows for n in range(1, len(own) + 1)} for rows in texts]
+    assert found.tokens == sum(map(len, prefixes))
+    heads = [len(tokenizer.encode(item.prompt)) for item in probe.items]
+    assert found.scored == sum(sum(len(p) >= n for p in own) for own, n in zip(prefixes, heads))
+    written = limit.work_of(Probe("p", ANSWERS[:3]), tokenizer, [3, 1, 2])
+    prompts = [len(tokenizer.encode(item.prompt)) for item in ANSWERS[:3]]
+    assert (written.tokens, written.scored) == (sum(prompts), 3)
+    assert written.steps == ((2, round((prompts[0] + prompts[2]) / 2)), (1, prompts[0] + 1))
+
+
+def test_the_least_work_is_of_the_tokens_that_are_scored(tokenizer):
+    import limit
+
+    probe = Probe("p", [*CHOICES, *RECALLS])
+    ours = [(row.item, row.tokens, row.n_context) for row in encode_items(probe, tokenizer).rows]
+    assert [tuple(row) for row in limit.rows_of(probe, tokenizer)] == ours
+
+
+@pytest.mark.parametrize("items", [CHOICES, RECALLS, ANSWERS])
+def test_all_give_the_same_answers(items, tokenizer, make_model):
+    import contestants
+
+    model, probe = make_model(initializer_range=0.3), Probe("p", items)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    with torch.no_grad():
+        ours, naive = (make(probe, tokenizer, model)() for make in (contestants.make_ours, contestants.make_naive))
+    assert contestants.differences(ours, naive) == {"items": 0, "log-probability": pytest.approx(0, abs=1e-4)}
+    assert list(ours.answers) == list(naive.answers)
+    other = contestants.Found([*ours.answers[:-1], None], ours.scores)
+    assert contestants.differences(ours, other)["items"] == 1
+
+
+def test_steps_of_the_limit_read_the_keys_and_values_that_are_there(tokenizer, make_model):
+    import limit
+    from transformers.cache_utils import Cache, DynamicCache
+
+    model, ids = make_model(), torch.tensor([tokenizer.encode("The capital of France is")])
+    cache, n = DynamicCache(), ids.shape[1] - 1
+    with torch.no_grad():
+        model(input_ids=ids[:, :-1], past_key_values=cache)
+        room = torch.zeros_like(cache.layers[0].keys[:, :, :1])
+        pairs = [[torch.cat([part, room], dim=2) for part in (layer.keys, layer.values)] for layer in cache.layers]
+        fixed = Cache(layers=[limit.make_layer()(*pair) for pair in pairs])
+        found = model(input_ids=ids[:, -1:], past_key_values=fixed, position_ids=torch.tensor([[n]])).logits[:, -1]
+        expected = model(input_ids=ids).logits[:, -1]
+        (call,) = limit.decode_calls(model, [(2, n)])
+        assert call().logits.shape == (2, 1, model.config.vocab_size)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_what_a_rank_does_is_counted(tokenizer, make_model):
+    import limit
+    import sharding
+
+    model = make_model()
+    recalls = [replace(item, answer=" hot") for item in RECALLS]  # each further answer takes a row of logits of its own
+    for probe in (Probe("p", CHOICES), Probe("r", recalls), Probe("g", ANSWERS)):
+        scorer = Scorer(tokenizer, [probe])
+        scorer.score(model)
+        found = sharding.counted(model, partial(scorer.score, model))
+        least = limit.work_of(probe, tokenizer, [1] * len(probe) if probe.name == "g" else ())
+        assert found["tokens"] >= least.tokens and (found["generated"] > 0) == (probe.name == "g")
+        assert found["scored"] == least.scored
+
+
+def test_a_measured_cell_is_kept(tokenizer, make_model, tmp_path):
+    make_model(max_position_embeddings=512).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    kept = {"items": 3, "tokens": 9, "forwarded": 9, "generated": 0, "differ": {}}
+    kept["seconds"] = {"ours": [2.0, 9.0, 1.0], "limit": [1.0], "naive": [8.0]}
+    (tmp_path / "speed.json").write_text(json.dumps({"letters": kept}))
+    words = f"--model {tmp_path / 'model'} --out {tmp_path / 'speed.json'} --items 3 --repeats 1 --against naive limit"
+    command = [sys.executable, BENCHMARKS / "scoring.py", *words.split(), "--only", "letters", "recall"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    cells = json.loads((tmp_path / "speed.json").read_text())
+    assert "| 3 letters | - | 4.00 | 2.00 | 1.00 |" in printed and cells["letters"] == kept
+    assert cells["recall"]["differ"]["naive"]["items"] == 0 and "| 3 recall | - |" in printed
