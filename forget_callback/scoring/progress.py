@@ -20,10 +20,11 @@ from forget_callback.probes.probe import Probe
 # What a caller wants: nothing; a bar on a terminal and lines elsewhere; or lines everywhere.
 Progress: TypeAlias = bool | Literal["lines"]
 # Kinds of work: continuations and prompts to generate from, whose unit is a token of theirs, and texts, whose unit is a
-# token that may be generated. Answers are counted, and take no time beside that of their texts.
+# token that may be generated. Answers are counted, and take no time beside that of their texts; nor do tokens that are
+# spared by texts that end before their limit, which are done with these.
 Work: TypeAlias = Mapping[str, float]
 
-ROWS, PROMPTS, TEXTS, ANSWERS = "rows", "prompts", "texts", "answers"
+ROWS, PROMPTS, TEXTS, ANSWERS, SPARED = "rows", "prompts", "texts", "answers", "spared"
 # Seconds: what takes less is not announced.
 LONG = 20.0
 # Seconds: with what takes more, about 6 minutes, it is said how it would take less; sooner if one probe is to blame.
@@ -40,8 +41,10 @@ _ENOUGH = 2.0
 _PATIENCE = 10.0
 # Seconds between two lines on generated answers, and how many of them there are at most.
 _GAP, _LINES = 60.0, 10
-# Share of the answers that must have ended before it is known how long they are; before, each may reach its limit.
+# Share of the answers that must have ended before it is said of a probe that its answers take long.
 _EARLY = 0.1
+# Seconds over which the rate of texts is measured: the fewer are left in a batch, the more a token takes.
+_RECENT = 20.0
 _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -139,6 +142,9 @@ class _Clock:
         self._done = dict.fromkeys(self.work, 0.0)
         self._spent = dict.fromkeys(self.work, 0.0)
         self._first: dict[str, float] = {}  # when each kind was begun
+        self._spared = 0.0
+        # Seconds spent on texts and tokens generated: one time span ago or more, and since.
+        self._marks = [(0.0, 0.0), (0.0, 0.0)]
         self._begun = self._last = self._told = time.monotonic()
         self._said = ""  # or "part", or "all"
 
@@ -160,11 +166,16 @@ class _Clock:
         if kind == ANSWERS:
             self._answered = min(self._answered + units, self.answers)
             return
+        if kind == SPARED:
+            self._spared += units
+            return
         now = time.monotonic()
         self._first.setdefault(kind, self._last if units else now)
         self._done[kind] = min(self._done[kind] + units, self.work[kind])  # a batch may be retried after OOM
         self._spent[kind] += now - self._last if units else 0.0
         self._last = now
+        if kind == TEXTS and self._spent[TEXTS] - self._marks[1][0] >= _RECENT:
+            self._marks = [self._marks[1], (self._spent[TEXTS], self._generated())]
         self._consider()
 
     def shown(self) -> tuple[float, str]:
@@ -172,7 +183,7 @@ class _Clock:
         to_come, known = self._to_come()
         passed = self._last - self._begun
         share = passed / (passed + to_come) if known and passed else self._share_done()
-        left = f"{tqdm.format_interval(int(to_come)) if known else '?'} left"
+        left = f"{'at most ' * self._bounded()}{tqdm.format_interval(int(to_come))} left" if known else "? left"
         return share, f"{self._answers_shown()} answers, {left}" if self._generates() else left
 
     def _share_done(self) -> float:
@@ -199,7 +210,26 @@ class _Clock:
         """Seconds that what is left will take, and whether that is all of it: the rate of each kind is known."""
         left = {kind: units - self._done[kind] for kind, units in self.work.items() if units > self._done[kind]}
         rates = {kind: self._rate(kind) for kind in left}
-        return sum(left[kind] * rate for kind, rate in rates.items() if rate is not None), None not in rates.values()
+        times = {kind: left[kind] * rate for kind, rate in rates.items() if rate is not None}
+        if TEXTS in times:
+            times[TEXTS] = left[TEXTS] * self._recent() if self._bounded() else self._last_time() - self._spent[TEXTS]
+        return sum(times.values()), None not in rates.values()
+
+    def _bounded(self) -> bool:
+        """Whether it is not known how long texts become, so that each of them may reach its limit."""
+        return self._done.get(TEXTS, 0.0) < self.work.get(TEXTS, 0.0) and self._spent[TEXTS] >= self._last_time()
+
+    def _last_time(self) -> float:
+        """Seconds that the texts would take at the last rate, 0 if there is none."""
+        return self.pace.seconds.get(TEXTS, 0.0) * self.work[TEXTS]
+
+    def _generated(self) -> float:
+        return self._done[TEXTS] - self._spared
+
+    def _recent(self) -> float:
+        """Seconds that a generated token took of late."""
+        seconds, tokens = self._marks[0]
+        return (self._spent[TEXTS] - seconds) / max(self._generated() - tokens, 1.0)
 
     def _consider(self) -> None:
         """Says how long the work takes, once that is known and long; of texts perhaps later than of the rest."""
@@ -210,7 +240,7 @@ class _Clock:
         if not self.silent:
             self._announce(to_come, total, known=known)
             self._tell(to_come, total, known=known)
-        if known and not self._early():
+        if known and self._answered >= _EARLY * self.answers * self._bounded():
             self._advise(to_come, total)
 
     def _announce(self, to_come: float, total: float, *, known: bool) -> None:
@@ -236,12 +266,8 @@ class _Clock:
             left = f", {self._time(to_come)} left" if known else ""
             say(f"generating answers: {self._answers_shown()}{left}")
 
-    def _early(self) -> bool:
-        """Whether the time of texts is that of the longest that they may become."""
-        return TEXTS in self.work and TEXTS not in self.pace.seconds and self._answered < _EARLY * self.answers
-
     def _time(self, seconds: float) -> str:
-        return about(seconds).replace("about", "at most") if self._early() else about(seconds)
+        return about(seconds).replace("about", "at most") if self._bounded() else about(seconds)
 
     def _advise(self, to_come: float, total: float) -> None:
         """Says once how it would take less, and which probe it is that takes long by its answers."""

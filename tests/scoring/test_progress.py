@@ -12,7 +12,17 @@ from forget_callback.probes.items import Generation, Recall
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import progress
-from forget_callback.scoring.progress import ANSWERS, PROMPTS, ROWS, TEXTS, Pace, about, progress_of, what_is_scored
+from forget_callback.scoring.progress import (
+    ANSWERS,
+    PROMPTS,
+    ROWS,
+    SPARED,
+    TEXTS,
+    Pace,
+    about,
+    progress_of,
+    what_is_scored,
+)
 
 
 @pytest.fixture
@@ -78,7 +88,7 @@ def test_generated_answers_are_not_timed_by_the_rate_of_choices(clock, capsys):
     do(clock, {ROWS: 1000.0, TEXTS: 800.0}, seconds, pace=pace)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "scoring X: about 2 minutes, and then answers are generated"
-    assert second == "generating answers: about 4 minutes"
+    assert second == "generating answers: at most 4 minutes"
     do(clock, {ROWS: 1000.0, TEXTS: 800.0}, seconds, pace=pace)
     assert capsys.readouterr().err.splitlines()[0] == "scoring X: about 6 minutes"
 
@@ -100,6 +110,7 @@ def generate(clock, *, limit=100, length=100, n=40, per_token=0.1, pace=None, pr
                 clock[0] += per_token
                 if token == length - 1:
                     advance(ANSWERS, 4)
+                    advance(SPARED, 4 * (limit - length))
                     advance(TEXTS, 4 * (1 + limit - length))
                 else:
                     advance(TEXTS, 4)
@@ -118,9 +129,27 @@ def test_answers_are_counted_while_they_are_generated_but_not_too_often(clock, c
     lines = of_answers(err)
     assert 2 <= len(lines) <= most
     counts = [n for n, _ in lines]
-    assert counts == sorted(counts) and all(left.startswith("about" if n >= 4 else "at most") for n, left in lines)
+    assert counts == sorted(counts) and all(left.startswith("at most ") for _, left in lines)
     n, left = lines[-1]
-    assert left == about((40 - n) * 25 * per_token) or per_token == 20.0 or n % 4
+    assert left == about((40 - n) * 25 * per_token).replace("about", "at most") or per_token == 20.0 or n % 4
+
+
+def test_where_short_answers_end_first_the_time_of_the_rest_is_not_below_what_it_takes(clock, capsys):
+    """In one batch of 40, an answer at a time ends: a step takes as long with few as with many."""
+    with progress_of("scoring X", {PROMPTS: 1.0, TEXTS: 40 * 80.0, ANSWERS: 40.0}, "lines") as advance:
+        advance(PROMPTS, 1)
+        for step in range(1, 81):
+            going, ends = 40 - (step - 1) // 2, step % 2 == 0
+            clock[0] += 5.0
+            advance(ANSWERS, ends)
+            advance(SPARED, ends * (80 - step))
+            advance(TEXTS, going + ends * (80 - step))
+    lines = of_answers(capsys.readouterr().err)
+    for n, left in lines:
+        number, unit = left.removeprefix("at most ").replace("a minute", "1 minutes").split()
+        seconds = int(number) * {"minutes": 60, "seconds": 1}[unit]
+        assert 0.9 * (40 - n) * 10 - 30 <= seconds <= 4 * (40 - n) * 10 + 30
+    assert len(lines) > 4
 
 
 def test_within_one_long_batch_lines_come_as_well(clock, capsys):
@@ -179,7 +208,7 @@ def test_on_a_terminal_the_bar_counts_answers_and_the_time_left_and_the_advice_i
     monkeypatch.setattr(sys, "stderr", err)
     monkeypatch.setattr(tqdm.std, "time", lambda: clock[0])
     generate(clock, per_token=1.0, probes={"facts": 60.0}, wanted=True)
-    bars = re.findall(r"(\d+)%.*?\| ([\d:]+), (?:(\d+) of 40 answers, )?([\d:]+|\?) left", err.getvalue())
+    bars = re.findall(r"(\d+)%.*?\| ([\d:]+), (?:(\d+) of 40 answers, )?(?:at most )?([\d:]+|\?) left", err.getvalue())
     assert bars[0][2:] == ("", "?") and len({n for _, _, n, _ in bars}) >= 10
     at = {left: (int(share), elapsed) for share, elapsed, n, left in bars if n}
     assert at["08:20"] == (53, "09:20"), "half of the answers: 500 of 1,000 seconds, after 60"

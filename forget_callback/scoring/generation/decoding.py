@@ -23,7 +23,7 @@ from forget_callback.scoring.likelihood.head import head_of
 from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
-from forget_callback.scoring.progress import PROMPTS, TEXTS
+from forget_callback.scoring.progress import PROMPTS, SPARED, TEXTS
 
 # The batch is filled by prefills of similar prompt length, this many to a full batch; more as rows leave.
 _PREFILLS = 4
@@ -37,7 +37,7 @@ class DecodingLoop:
         budget: Tokens of one prefill, padding included.
         advance: Called with the number of texts that are finished.
         count: Called with PROMPTS or TEXTS and the tokens of them that are done, see `progress`; a text that ends early
-            counts whole.
+            counts whole, and is called SPARED what it lacks.
         progress: Filled while the loop runs, by the requests' places: the generated texts, None where the model's
             logits are NaN, and the requests that are in memory now.
     """
@@ -123,6 +123,7 @@ class DecodingLoop:
         finished = [i for row, i in enumerate(members) if row not in rest]
         self.advance(len(finished))
         spared = sum(self.requests[i].max_new_tokens - len(self._tokens[i]) for i in finished)
+        self.count(SPARED, spared)
         self.count(TEXTS, len(members) + spared)
 
     def _append_tokens(self, members: Sequence[int], logits: torch.Tensor) -> tuple[torch.Tensor, list[int]]:

@@ -19,7 +19,7 @@ from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.guard import replaced
 from forget_callback.scoring.memory import Progress
-from forget_callback.scoring.progress import PROMPTS, TEXTS
+from forget_callback.scoring.progress import PROMPTS, SPARED, TEXTS
 
 
 def generate_by_model(
@@ -53,7 +53,9 @@ def generate_by_model(
         stops = _StopsReached(checker, [requests[i] for i in batch], count)
         progress.found.update(zip(batch, _generate_batch(model, stops, probe)))
         advance(len(batch))
-        count(TEXTS, len(batch) * limit - stops.counted)
+        spared = len(batch) * limit - stops.counted
+        count(SPARED, spared)
+        count(TEXTS, spared)
 
 
 class _StopsReached(StoppingCriteria):
