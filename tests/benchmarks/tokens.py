@@ -1,6 +1,6 @@
 """What tokenizing costs: processor time an item, and the memory of token ids, beside one text after the other.
 
-    python tests/benchmarks/tokens.py [--model DIRECTORY] [--items N] [--repeats N] [--memory N]
+    python tests/benchmarks/tokens.py [--model DIRECTORY] [--data DIR] [--items N] [--repeats N] [--memory N]
 
 Items are choices as text and recall, zero-shot and after as many solved ones as make a prompt of some 1,100 tokens.
 One by one means that each option's context and whole are encoded where they are needed, as before there were batches;
@@ -16,10 +16,11 @@ import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
-from workloads import load_items, make_tokenizer
+from workloads import facts, load_items, make_tokenizer
 
 from forget_callback import MultipleChoice, Probe, Recall, load_tokenizer
 
@@ -60,11 +61,11 @@ def after_examples(items: Sequence[Any], tokenizer: Any) -> list[Any]:
     return [replace(item, prompt=shown + item.prompt) for item in items]
 
 
-def probes(tokenizer: Any, n: int) -> dict[str, Probe]:
+def probes(tokenizer: Any, n: int, data: Path | None = None) -> dict[str, Probe]:
     """Choices and recall, zero-shot and after examples."""
     found = {}
     for what, name, kind in (("choices", "arc_easy", MultipleChoice), ("recall", "jeopardy", Recall)):
-        items = [replace(item, variants=()) for item in load_items(name) if isinstance(item, kind)][:n]
+        items = [replace(item, variants=()) for item in load_items(data, name) or facts(kind)][:n]
         found[f"{what}, zero-shot"] = Probe("p", items)
         found[f"{what}, after examples"] = Probe("p", after_examples(items, tokenizer))
     return found
@@ -81,9 +82,9 @@ def processor_time(probe: Probe, tokenizer: Any, repeats: int) -> list[float]:
     return [median(times) for times in taken]
 
 
-def held(way: str, tokenizer: Any, n: int) -> int:
+def held(way: str, tokenizer: Any, n: int, data: Path | None = None) -> int:
     """Bytes of the token ids of choices after examples, as they are kept."""
-    items = probes(tokenizer, n)["choices, after examples"].items
+    items = probes(tokenizer, n, data)["choices, after examples"].items
     probe = Probe("p", [replace(items[i % len(items)], id=f"{i}") for i in range(n)])
     WAYS[way](probe, tokenizer)  # whatever is set up once
     tracemalloc.start()
@@ -101,17 +102,18 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=300, help="of each kind")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory", type=int, default=200, help="items whose token ids are held")
+    parser.add_argument("--data", type=Path, help="folder of items, see workloads.py; built-in ones by default")
     options = parser.parse_args()
-    tokenizer = load_tokenizer(options.model) if options.model else make_tokenizer()
+    tokenizer = load_tokenizer(options.model) if options.model else make_tokenizer(options.data)
     print("| items | tokens of a prompt | one by one, ms | batched, ms | times less |\n| --- | --- | --- | --- | --- |")
-    for name, probe in probes(tokenizer, options.items).items():
+    for name, probe in probes(tokenizer, options.items, options.data).items():
         rows = {(row.item, row.tokens, row.n_context) for row in batched(probe, tokenizer)}
         if not rows <= set(one_by_one(probe, tokenizer)):
             raise SystemExit(f"{name}: other token ids")
         before, after = processor_time(probe, tokenizer, options.repeats)
         length = round(median(n for _, _, n in rows))
         print(f"| {name} | {length:,} | {before:.2f} | {after:.2f} | {before / after:.1f} |")
-    found = [held(way, tokenizer, options.memory) / options.memory / 1000 for way in WAYS]
+    found = [held(way, tokenizer, options.memory, options.data) / options.memory / 1000 for way in WAYS]
     print(f"\ntoken ids of choices after examples: {found[0]:.0f} and {found[1]:.0f} KB an item", end="")
     print(f", {found[0] * 50 / 1000:.1f} and {found[1] * 50 / 1000:.1f} GB for 50,000")
 
