@@ -36,11 +36,6 @@ _HARMONY = re.compile(rf"\bto=functions\.({_NAME})[^{{]{{0,80}}(?=\{{)")
 _ACTION = re.compile(
     rf"^[ \t]*(?:Action|✿FUNCTION✿): *({_NAME})[ \t]*\n\s{{0,9}}(?:Action Input|✿ARGS✿): *(?=\{{)", re.MULTILINE
 )
-_OTHER_MARKS = (
-    r"</?(?:function|parameter|invoke|arg_key|arg_value|escape)\b",
-    r"to=functions\.",
-    r"\[(?:ARGS|CALL_ID)\]",
-)
 # Marks of DeepSeek and Gemma, as those that mean the same here.
 _ALIKE = {
     "｜DSML｜": "",
@@ -50,10 +45,9 @@ _ALIKE = {
     '<|"|>': "<escape>",
     "<start_function_response>": "<tool_response>",
 }
-# What within a text of JSON is none of these marks, and how that text says it otherwise.
-_ANY_MARK = re.compile("|".join((_MARK.pattern, _TURN_END.pattern, *map(re.escape, _ALIKE), *_OTHER_MARKS)))
-_JSON_TEXT = re.compile(r'"(?:[^"\\]|\\.)*"')
-_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<[=｜"}
+# The strings of a JSON text, and what no mark in one of them does without.
+_JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+_MASK = str.maketrans("<[=｜", "____")
 _ARGUMENTS = ("arguments", "parameters", "args")
 _NAMES = ("name", "function", "tool_name", "tool")
 
@@ -80,6 +74,40 @@ class Calls:
     broken: int
 
 
+@dataclass(frozen=True)
+class _Text:
+    """A text, and the same with a mask over the marks in strings of JSON: of one length, so that places hold for both.
+
+    Attributes:
+        own: What is read.
+        masked: Where marks are looked for: an argument may speak of them.
+    """
+
+    own: str
+    masked: str
+
+    def __getitem__(self, where: slice) -> _Text:
+        return _Text(self.own[where], self.masked[where])
+
+    def partition(self, mark: str) -> tuple[_Text, str, _Text]:
+        before, found, _ = self.masked.partition(mark)
+        return self[: len(before)], found, self[len(before) + len(found) :]
+
+    def before(self, mark: str) -> _Text:
+        return self.partition(mark)[0]
+
+    def split(self, mark: str) -> list[_Text]:
+        parts, at = [], 0
+        for part in self.masked.split(mark):
+            parts.append(self[at : at + len(part)])
+            at += len(part) + len(mark)
+        return parts
+
+    def replace(self, mark: str, other: str) -> _Text:
+        parts = self.split(mark)
+        return _Text(other.join(part.own for part in parts), other.join(part.masked for part in parts))
+
+
 def calls_in(text: str, names: Collection[str] = ()) -> Calls:
     r"""The tool calls that a text makes.
 
@@ -91,62 +119,61 @@ def calls_in(text: str, names: Collection[str] = ()) -> Calls:
     >>> calls_in('<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>')
     Calls(found=(Call(name='add', arguments={'a': 1}, typed=True),), broken=0)
     """
-    text = _without_marks_in_json(text)
+    whole = _masked(text)
     for mark, own in _ALIKE.items():
-        text = text.replace(mark, own)
-    text = _first_turn(text)
-    bodies = _marked(text)
-    if not bodies and ("<function=" in text or "<invoke name=" in text):
-        bodies = [text]
+        whole = whole.replace(mark, own)
+    whole = _first_turn(whole)
+    bodies = _marked(whole)
+    if not bodies and ("<function=" in whole.masked or "<invoke name=" in whole.masked):
+        bodies = [whole]
     if bodies:
         read = [_of_body(body, names) for body in bodies]
         return Calls(tuple(call for calls in read for call in calls), sum(not calls for calls in read))
-    actions = [action for action in _ACTION.finditer(text) if not names or action[1] in names]
-    if addressed := list(_HARMONY.finditer(text)) or actions:
-        found = [Call(mark[1], _arguments_at(text, mark.end())) for mark in addressed]
+    actions = [action for action in _ACTION.finditer(whole.masked) if not names or action[1] in names]
+    if addressed := list(_HARMONY.finditer(whole.masked)) or actions:
+        found = [Call(mark[1], _arguments_at(whole.own, mark.end())) for mark in addressed]
         return Calls(tuple(found), 0)
-    return _unmarked(text, names)
+    return _unmarked(whole.own, names)
 
 
-def _without_marks_in_json(text: str) -> str:
-    r"""The same JSON, with `\u003c` for the `<` of a mark in one of its texts: an argument that speaks of marks."""
+def _masked(text: str) -> _Text:
     parts, at = [], 0
     for _, start, end in places(text):
-        if _ANY_MARK.search(text, start, end):
-            parts += [text[at:start], _JSON_TEXT.sub(lambda own: own[0].translate(_ESCAPED), text[start:end])]
-            at = end
-    return "".join([*parts, text[at:]])
+        masked = _JSON_STRING.sub(lambda string: string[0].translate(_MASK), text[start:end])
+        parts += [text[at:start], masked]
+        at = end
+    return _Text(text, "".join([*parts, text[at:]]))
 
 
-def _first_turn(text: str) -> str:
-    end = _TURN_END.search(text)
+def _first_turn(text: _Text) -> _Text:
+    end = _TURN_END.search(text.masked)
     return text if end is None else text[: end.start()]
 
 
-def _marked(text: str) -> list[str]:
+def _marked(text: _Text) -> list[_Text]:
     """What stands after each opening mark, up to the next mark; a mark before another one has nothing of its own."""
-    marks = list(_MARK.finditer(text))
+    marks = list(_MARK.finditer(text.masked))
     found = []
     for i, mark in enumerate(marks):
         following = marks[i + 1] if i + 1 < len(marks) else None
-        body = text[mark.end() : following.start() if following else len(text)]
-        if mark["opens"] and (body.strip() or following is None or not following["opens"]):
+        body = text[mark.end() : following.start() if following else None]
+        if mark["opens"] and (body.own.strip() or following is None or not following["opens"]):
             found.append(body)
     return found
 
 
-def _of_body(body: str, names: Collection[str]) -> list[Call]:
+def _of_body(body: _Text, names: Collection[str]) -> list[Call]:
     """The calls that a body spells, in whatever form; none if it cannot be read."""
-    if body.strip() in names:  # GLM's call of a tool without arguments
-        return [Call(body.strip(), {})]
-    if own := _GEMMA.match(body):
-        return _escaped(own[1], body[own.end() :])
-    if "<function=" in body or "<invoke name=" in body:
+    own = body.own
+    if own.strip() in names:  # GLM's call of a tool without arguments
+        return [Call(own.strip(), {})]
+    if gemma := _GEMMA.match(own):
+        return _escaped(gemma[1], body[gemma.end() :])
+    if "<function=" in body.masked or "<invoke name=" in body.masked:
         return _xml(body)
-    if "<arg_key>" in body:
+    if "<arg_key>" in body.masked:
         return _keys_and_values(body)
-    named = _named(body)
-    return named or [call for value, _ in values(body) for call in _of_json(value)] or _of_python(body, ())
+    return _named(own) or [call for value, _ in values(own) for call in _of_json(value)] or _of_python(own, ())
 
 
 def _unmarked(text: str, names: Collection[str]) -> Calls:
@@ -233,41 +260,45 @@ def _arguments_at(text: str, start: int) -> dict[str, Any] | None:
     return read[0] if read and isinstance(read[0], dict) else None
 
 
-def _xml(text: str) -> list[Call]:
+def _xml(text: _Text) -> list[Call]:
     """Calls as `<function=NAME><parameter=KEY>VALUE</parameter></function>`, or with `<invoke name="NAME">`."""
     found = []
-    opening, value_of = ("<function=", "<parameter=") if "<function=" in text else ("<invoke name=", "<parameter name=")
+    functions = "<function=" in text.masked
+    opening, value_of = ("<function=", "<parameter=") if functions else ("<invoke name=", "<parameter name=")
     for part in text.split(opening)[1:]:
-        name, closed, body = part.partition(">")
-        body = body.partition("</function>")[0].partition("</invoke>")[0]
-        if not closed or not re.fullmatch(_NAME, name.strip().strip("\"'")):
+        head, closed, body = part.partition(">")
+        body = body.before("</function>").before("</invoke>")
+        name = head.own.strip().strip("\"'")
+        if not closed or not re.fullmatch(_NAME, name):
             return []
-        name = name.strip().strip("\"'")
-        if value_of not in body:
-            found.append(Call(name, _arguments_at(body.strip(), 0) if body.strip() else {}))
+        if value_of not in body.masked:
+            given = body.own.strip()
+            found.append(Call(name, _arguments_at(given, 0) if given else {}))
             continue
         arguments = {}
         for parameter in body.split(value_of)[1:]:
             key, _, rest = parameter.partition(">")
-            key = key.partition('" string=')[0]  # DeepSeek's, which says so of texts
-            arguments[key.strip().strip("\"'")] = rest.partition("</parameter>")[0].strip()
+            key = key.before('" string=')  # DeepSeek's, which says so of texts
+            arguments[key.own.strip().strip("\"'")] = rest.before("</parameter>").own.strip()
         found.append(Call(name, arguments, typed=False))
     return found
 
 
-def _keys_and_values(body: str) -> list[Call]:
+def _keys_and_values(body: _Text) -> list[Call]:
     """A call as a name with `<arg_key>` and `<arg_value>` after it."""
-    name, *pairs = body.split("<arg_key>")
+    head, *pairs = body.split("<arg_key>")
     arguments = {}
     for pair in pairs:
         key, _, rest = pair.partition("</arg_key>")
-        arguments[key.strip()] = rest.partition("<arg_value>")[2].partition("</arg_value>")[0].strip()
-    return [Call(name.strip(), arguments, typed=False)] if re.fullmatch(_NAME, name.strip()) else []
+        value = rest.partition("<arg_value>")[2].before("</arg_value>")
+        arguments[key.own.strip()] = value.own.strip()
+    name = head.own.strip()
+    return [Call(name, arguments, typed=False)] if re.fullmatch(_NAME, name) else []
 
 
-def _escaped(name: str, body: str) -> list[Call]:
+def _escaped(name: str, body: _Text) -> list[Call]:
     """A call with keys that are not quoted, and texts between `<escape>` on both sides."""
-    parts = body.split("<escape>")
+    parts = [part.own for part in body.split("<escape>")]
     parts[::2] = [_KEY.sub(r'\1"\2":', part) for part in parts[::2]]
     parts[1::2] = [json.dumps(part) for part in parts[1::2]]
     read = value_at("".join(parts), 0)
