@@ -73,8 +73,9 @@ class ForgetCallback(TrainerCallback):
         trackers: Trackers of your own, one or several, beside those of the trainer: objects with `log(row)` and
             `alert(title, text)`, see `Tracker`. A `WandbTracker` among them replaces that of the active W&B run.
         max_overhead: Share of the wall time of training that probing may take after the baseline, such as 0.05,
-            further prompts included. Snapshots that would exceed it are left out; where too few would be left, a fixed
-            random part of the items is scored instead. The baseline is always whole.
+            further prompts included. Where all items do not fit, a fixed random part of them is scored, which grows
+            back where evaluations turn out cheaper; where even 100 items of each probe do not, an evaluation is left
+            out, the last one never. The baseline is always whole.
         variants: When items are asked in their further prompts as well: a loss is knowledge only where all prompts show
             it. "all" at every evaluation; "ends" at the baseline, at the last evaluation and wherever a rule would act,
             so that no run stops on one prompt: other evaluations cost half or less, and have the raw numbers and no

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,7 @@ from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
+from forget_callback.scoring.once import once
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.progress import Pace, Progress, progress_of, what_is_scored
@@ -112,6 +114,7 @@ class Scorer:
         probes: As they are scored, with the chat template and the scorer in their fingerprints.
         references: As given, and of each model that was scored with `keep`.
         encodings: Token ids of the probes, for further scorers.
+        seconds: What the last scoring of the first prompts and of the further ones took, without what is done once.
 
     Raises:
         ValueError: If a number is below 1, or a chat template, a matcher or the scorer of a probe is missing.
@@ -148,8 +151,19 @@ class Scorer:
         self.pace = Pace() if pace is None else pace
         self.references = {} if references is None else references
         self.encodings = Encodings(self.tokenizer) if encodings is None else encodings
+        self.seconds: dict[str, float] = {}
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
+
+    def narrowed(self, only: Mapping[str, Collection[str]]) -> Scorer:
+        """A Scorer of some of the items that this one scores: token ids and scoring paths are kept, batches are not.
+
+        Args:
+            only: By probe name, the ids of the items.
+        """
+        other = copy(self)
+        other.only, other._groups = dict(only), [group.narrowed(only) for group in self._groups]
+        return other
 
     def score(
         self, model: Any, *, variants: bool = True, progress: Progress = False, keep: bool = False
@@ -181,15 +195,19 @@ class Scorer:
         vllm = None if self.vllm is None else VLLM(self.vllm)
         further: list[PartAnswers] = []
         with exits_as_errors(), no_side_effects(model, self.tokenizer):
-            groups = self._prepared(model, variants)
+            with once():
+                groups = self._prepared(model, variants)
             budget = self.batch_tokens or _BATCH_TOKENS.get(model.device.type, _BATCH_TOKENS_ELSEWHERE)
             patience = Patience()  # of the whole snapshot
             with self._progress(groups, progress, variants) as advance:
                 how: dict[str, Any] = {"shard": shard, "vllm": vllm, "patience": patience}
                 how["advance"] = lambda kind, units: advance(kind, units * shard.count)
-                first, budget = groups[0].score(model, budget, keep=keep, references=self.references, **how)
+                self.seconds = {}
+                with self._timed("first"):
+                    first, budget = groups[0].score(model, budget, keep=keep, references=self.references, **how)
                 if variants:
-                    further, _ = groups[1].score(model, budget, required=False, **how)
+                    with self._timed("further"):
+                        further, _ = groups[1].score(model, budget, required=False, **how)
             self.batch_tokens = budget
         result = []
         for i, (probe, answers) in enumerate(zip(self.probes, first)):
@@ -207,6 +225,13 @@ class Scorer:
                 key = (probe.name, probe.fingerprint, digest_of_snapshot(result[-1]))
                 self.references[probe.name] = Reference(*key, answers.kept)
         return result
+
+    @contextlib.contextmanager
+    def _timed(self, prompts: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        with once(repeated=True) as work:
+            yield
+        self.seconds[prompts] = time.perf_counter() - begun - work.seconds
 
     def _progress(
         self, groups: Sequence[PromptGroup], wanted: Progress, variants: bool

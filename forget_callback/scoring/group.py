@@ -83,6 +83,7 @@ class PromptGroup:
         limit: Tokens of the model's context.
         vocabulary: Tokens that the model has an embedding of: another one is an error, which ends a CUDA process.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
+        known: A group of the same parts: the ways to score that agreed on the model are taken from it.
         judge: Judges the generated texts in place of each item's `match`.
         shared: Whether all ranks score; texts are judged on the main process only.
 
@@ -102,8 +103,11 @@ class PromptGroup:
         replicate: int = 0,
         judge: Judge | None = None,
         shared: bool = False,
+        known: PromptGroup | None = None,
     ) -> None:
         self.tokenizer, self.judge, self.shared = encodings.tokenizer, judge, shared
+        self._made_with: dict[str, Any] = {"encodings": encodings, "limit": limit, "vocabulary": vocabulary}
+        self._made_with |= {"replicate": replicate, "judge": judge, "shared": shared}
         self._reported: set[tuple[str, str]] = set()
         # Of the scorer and the generators, in order: what each was first asked for, and which memory cannot hold.
         self._budgets: dict[int, int] = {}
@@ -124,6 +128,20 @@ class PromptGroup:
         self.work: dict[str, Counter[str]] = defaultdict(Counter)
         for one in self._prepared:
             self.work[one.part.probe.name] += one.work
+        if known is not None:
+            self._take_over(known)
+
+    def narrowed(self, only: Mapping[str, Collection[str]]) -> PromptGroup:
+        """A group of these parts that scores some of the items that this one does, without what is done once."""
+        return PromptGroup([one.part for one in self._prepared], only=only, known=self, **self._made_with)
+
+    def _take_over(self, known: PromptGroup) -> None:
+        """What another group of these parts found out about the model."""
+        self._reported, self._known = known._reported, known._known
+        self._budgets = dict(known._budgets)
+        self._scorer.path, self._scorer.dtype = known._scorer.path, known._scorer.dtype
+        for own, other in zip(self._generators, known._generators):
+            own.backend = other.backend
 
     def score(
         self,

@@ -14,6 +14,7 @@ import torch
 
 from forget_callback.scoring.likelihood.head import FULL
 from forget_callback.scoring.memory import is_out_of_memory
+from forget_callback.scoring.once import once
 
 logger = logging.getLogger(__name__)
 
@@ -46,19 +47,22 @@ def first_correct(
     rejected: dict[str, str] = {}
     for way in ways:
         plainest = way == ways[-1]
-        try:
-            found = run(way)
-        except Exception as error:  # any model's code may run here, and the next way may suit it
-            if is_out_of_memory(error) or plainest:
-                raise
-            problem: str | None = f"{type(error).__name__}: {error}"
-        else:
-            problem = disagreement(found)
-            if problem is not None and plainest and dtype not in FULL:
-                logger.warning("%s, even without batching, in %s: near ties flip by rounding alone", problem, dtype)
-                problem = None
-            if problem is None:
-                return way, found
+        with once() as attempt:
+            try:
+                found = run(way)
+            except Exception as error:  # any model's code may run here, and the next way may suit it
+                if is_out_of_memory(error) or plainest:
+                    raise
+                problem: str | None = f"{type(error).__name__}: {error}"
+            else:
+                with once():
+                    problem = disagreement(found)
+                if problem is not None and plainest and dtype not in FULL:
+                    logger.warning("%s, even without batching, in %s: near ties flip by rounding alone", problem, dtype)
+                    problem = None
+                attempt.repeated = problem is None
+                if problem is None:
+                    return way, found
         rejected[str(way)] = str(problem)
         logger.info("%s %r rejected, falling back to the next one: %s", name, str(way), problem)
     raise RuntimeError(

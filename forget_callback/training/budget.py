@@ -1,131 +1,203 @@
 """`max_overhead`: which evaluations a run can afford, and of how many items.
 
-The baseline is always whole, whatever it costs, so the limit holds for what comes after it; where the baseline alone
-exceeds it, that is said. What the first evaluation costs once (token ids, batches, the choice of a scoring path) is not
-held against later ones.
+The baseline is always whole, and the limit holds for what comes after it. An evaluation may spend what training has
+earned by then and what leaves enough for the later ones, the last one all that is left. What is done once (token ids,
+batches, self-checks) counts as time that has passed, not as what a later evaluation takes. Decides on rank 0 alone.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
 
-from transformers import TrainerState
+from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
-from forget_callback.training.monitor import ForgetMonitor
-from forget_callback.training.schedule import MIN_SNAPSHOTS, affordable, allowance, baseline_share, part_of
-from forget_callback.training.setup import Settings
+from forget_callback.scoring.once import once
+from forget_callback.training.budget_lines import BudgetLines
+from forget_callback.training.parts import Cost, largest, part_of, size_of
+from forget_callback.training.schedule import to_come
+from forget_callback.training.setup import Settings, evaluations_of
 
-logger = logging.getLogger(__name__)
-
-# Steps after which the time of a step is known; the first ones take longer.
+# Steps after which the time of a step is known; the first one takes longer.
 _STEPS_TO_KNOW = 5
+# By how much an evaluation may run ahead of what training has earned before it is made smaller, or left out: no two
+# take quite the same time.
+_AHEAD = 1.06
+# Where the best part has this many times the items of the last one, that one is kept: a curve is of the same items.
+_NEAR = (0.9, 1.15)
+# Weight of the last measurement.
+_NEW = 0.3
 
 
 class Budget:
     """The time that a run may spend on its probes after the baseline.
 
     Args:
-        prompts: Of all probes together, with further ones.
-        items: Of all probes together.
-        first_step: Where this training starts, or resumes.
+        args: With the schedule of the Trainer's own evaluations.
+        state: When this training starts, or resumes.
+        kept: What the checkpoint that it resumes from has of this, see `kept`.
 
     Attributes:
         part: Share of the items that is scored.
+        lines: What is said of it.
     """
 
-    def __init__(self, settings: Settings, *, prompts: int, items: int, first_step: int) -> None:
-        self._limit, self._prompts, self._first_step = settings.max_overhead, prompts, first_step
-        self._ends = settings.variants == "ends"
-        # A snapshot of all prompts costs this many of the first ones, where there are both.
-        self._whole_cost = prompts / items if self._ends else 1.0
+    def __init__(
+        self, settings: Settings, args: TrainingArguments, state: TrainerState, kept: Mapping[str, Any]
+    ) -> None:
+        self._limit, self._variants, self._every = settings.max_overhead, settings.variants, settings.every
+        self._evaluations = evaluations_of(args, state)
+        self.lines = BudgetLines(settings.max_overhead)
         self.part = 1.0
-        self._first: float | None = None  # seconds of the first evaluation, on rank 0
-        self._skipped = self._said = False
+        self._first_step, self._last_step = state.global_step, state.max_steps
+        self._since = int(kept.get("since", state.global_step))  # the step from which on time was measured
+        self._trained_before, self._probed_before = (float(kept.get(name, 0)) for name in ("trained", "probed"))
+        cost = kept.get("cost")
+        self._cost = None if cost is None else Cost(**cost)
+        self._scored = cost is not None  # whether the cost is that of an evaluation after the baseline
+        self._probed = 0.0  # seconds, of this process
+        self._begun = time.perf_counter()
+        self._after_first_step = 0.0
 
-    @classmethod
-    def of(cls, settings: Settings, probes: Sequence[Probe], *, first_step: int) -> Budget:
-        """The budget for these probes."""
-        further = settings.variants != "off"
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._limit is not None
+
+    @property
+    def kept(self) -> dict[str, Any]:
+        """What was measured, for a checkpoint: a resumed run goes on with it."""
+        if self._limit is None:
+            return {}
+        cost = None if self._cost is None else asdict(self._cost)
+        probed = self._probed_before + self._probed
+        return {"since": self._since, "trained": self._trained, "probed": probed, "cost": cost}
+
+    @property
+    def _trained(self) -> float:
+        """Seconds of training so far."""
+        return self._trained_before + time.perf_counter() - self._begun - self._probed
+
+    def announce(self, probes: Sequence[Probe], *, samples: float) -> None:
+        """Says before the baseline is scored if it is likely to exceed the limit by itself.
+
+        Args:
+            samples: That the run trains on.
+        """
+        further = self._variants != "off"
         prompts = sum(1 + len(item.variants) * further for probe in probes for item in probe.items)
-        return cls(settings, prompts=prompts, items=sum(map(len, probes)), first_step=first_step)
+        self.lines.announce(prompts, samples)
 
-    def announce(self, state: TrainerState, samples_per_step: float) -> None:
-        """Says before the baseline is scored if it is likely to exceed the limit by itself."""
-        trained = (state.max_steps - self._first_step) * samples_per_step
-        share = baseline_share(self._prompts, trained)
-        self._said = self._limit is not None and share > self._limit
-        if self._said:
-            logger.warning(
-                "the baseline alone is likely to take more than max_overhead=%g of this run: it is %d prompts, and "
-                "training is %d samples, about %.2g of the time; it is scored whole all the same, and the limit holds "
-                "for what comes after it",
-                self._limit,
-                self._prompts,
-                trained,
-                share,
-            )
+    @contextlib.contextmanager
+    def baseline(self) -> Iterator[None]:
+        """Around the baseline, after which the limit begins to hold."""
+        with once(repeated=True) as work:
+            yield
+        now = time.perf_counter()
+        self.lines.baseline_took(now - self._begun, work.seconds)
+        self._begun = now
 
-    def begin(self, monitor: ForgetMonitor, *, baseline: bool) -> None:
-        """Takes the first evaluation, on rank 0: what it took is not held against later ones."""
-        if self._first is None:
-            self._first = monitor.probe_seconds[0]
-            self._said |= not baseline
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Around an evaluation."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._probed += time.perf_counter() - begun
 
-    def afforded(self, monitor: ForgetMonitor, state: TrainerState) -> tuple[float, bool]:
-        """The share of the items to score from here on, and whether even that is too expensive now; on rank 0."""
+    def scored(self, probes: Sequence[Probe], seconds: Mapping[str, float], *, baseline: bool = False) -> None:
+        """Learns what prompts take from a scoring of the present part, see `Scorer.seconds`."""
+        asked = {
+            name: Cost(name == "first", name == "further").of(probes, self.part, variants=True) for name in seconds
+        }
+        per_prompt = {name: spent / asked[name] for name, spent in seconds.items() if asked[name]}
+        self._learn(per_prompt, afresh=not self._scored)
+        self._scored = not baseline
+
+    @contextlib.contextmanager
+    def observing(self) -> Iterator[None]:
+        """Around what an evaluation after the baseline does beside scoring."""
+        begun = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - begun
+        self._learn({"rest": seconds}, afresh=self._cost is None or self._cost.rest == 0)
+
+    def _learn(self, new: Mapping[str, float], *, afresh: bool) -> None:
+        """A moving average: answers grow longer as a model is trained, and machines are shared.
+
+        Args:
+            afresh: Whether the old does not count: it is of the baseline, before any training.
+        """
+        old = self._cost or Cost(0.0, 0.0)
+        kept = {} if afresh else asdict(old)
+        self._cost = replace(
+            old, **{name: kept.get(name, s) + _NEW * (s - kept.get(name, s)) for name, s in new.items()}
+        )
+
+    def step_ended(self, state: TrainerState) -> None:
+        """Says what share of the run the baseline takes, as soon as the time of a step is known."""
+        done, total = state.global_step - self._first_step, self._last_step - self._first_step
+        if done == 1:
+            self._after_first_step = self._trained
+        elif self._limit is not None and done == min(_STEPS_TO_KNOW, total):
+            self.lines.baseline_is((self._trained - self._after_first_step) / (done - 1) * total)
+
+    def choose(self, probes: Sequence[Probe], state: TrainerState, *, end: bool) -> float | None:
+        """The share of the items to score now; None where even the smallest part costs too much, but at the end.
+
+        Args:
+            end: Whether it is the last one.
+        """
         assert self._limit is not None
-        total, last = monitor.probe_seconds
-        spent = total - (self._first or 0.0)
-        # Where most evaluations ask the first prompts alone, the last one still asks all.
-        if monitor.confirmed:
-            last /= self._whole_cost
-        reserved = last * self._whole_cost if self._ends else 0.0
-        steps = state.global_step - self._first_step
-        progress = steps / (state.max_steps - self._first_step)
-        trained = monitor.elapsed - total
-        self._say_measured(trained / progress)
-        allowed = allowance(self._limit, trained=trained, progress=progress) - reserved
-        part = self.part
-        if part == 1 and steps >= _STEPS_TO_KNOW:
-            part = affordable(allowed - spent, last)
-        return part, spent + last * part / self.part > progress * allowed
+        if self._cost is None:
+            return self.lines.unknown(state.global_step, probes)
+        left = 1 if end else to_come(self._every, state.global_step, self._last_step, evaluations=self._evaluations)
+        cost, probed = self._cost, self._probed_before + self._probed
+        trained, step = self._trained, state.global_step
+        earned = self._limit / (1 - self._limit) * trained
+        total: float = earned * (self._last_step - self._since) / (step - self._since)
 
-    def _say_measured(self, training: float) -> None:
-        """Says once that the baseline alone exceeds the limit, as measured; where that was not said before it."""
-        first = self._first or 0.0
-        if not self._said and first > (self._limit or 1.0) * (first + training):
-            self._said = True
-            logger.warning(
-                "the baseline alone took %.3g s, and training takes about %.3g s: more than max_overhead=%g of this "
-                "run; the limit holds for what comes after the baseline",
-                first,
-                training,
-                self._limit,
-            )
+        def one(share: float, *, last: bool = False) -> float:
+            return cost.of(probes, share, variants=self._variants == "all" or (last and self._variants != "off"))
+
+        def planned(share: float) -> bool:
+            before = 0.0 if end else one(share) * max(left - 1, 1)
+            return probed + before + one(share, last=True) <= total
+
+        def now(share: float) -> bool:
+            needed = probed + one(share)
+            return end or bool(needed <= _AHEAD * earned and needed + one(share, last=True) <= total)
+
+        wanted = self._near(probes, largest(planned) or 0.0, end=end)
+        part = largest(now, wanted)
+        training = trained * (self._last_step - self._since) / (step - self._since)
+        seconds = one(1.0, last=end)
+        self.lines.chosen(step, probes, self.part, part, seconds=seconds, left=left, training=training)
+        return part
+
+    def _near(self, probes: Sequence[Probe], best: float, *, end: bool) -> float:
+        """The last part, where the best one is not far from it."""
+        if best == 1:
+            return best
+        items = [sum(size_of(len(probe), share) for probe in probes) for share in (best, self.part)]
+        # Where evaluations are left out, so that what is left at the end is less than one more, it is no larger.
+        low, high = (_NEAR[0], 2.0) if end and self.part == 0 else _NEAR
+        return self.part if low <= items[0] / items[1] <= high else best
 
     def items(self, part: float, probes: Sequence[Probe]) -> Mapping[str, Collection[str]] | None:
         """The items to score from here on, by probe; None where that changes nothing."""
-        only = {probe.name: part_of(probe, part) for probe in probes}
-        if part == self.part or all(len(only[probe.name]) == len(probe) for probe in probes):
+        if part == self.part:
             return None
         self.part = part
-        logger.warning(
-            "scoring all items %d more times would take more than max_overhead=%g of this run; from here on the same "
-            "random part of them is scored, by category: %s",
-            MIN_SNAPSHOTS,
-            self._limit,
-            ", ".join(f"{len(only[probe.name])} of {len(probe)} of {probe.name!r}" for probe in probes),
-        )
-        return only
+        return {probe.name: part_of(probe, part) for probe in probes if size_of(len(probe), part) < len(probe)}
 
-    def say_skipped(self, step: int) -> None:
-        """Says that the snapshot of a step is left out, aloud the first time."""
-        logger.log(
-            logging.INFO if self._skipped else logging.WARNING,
-            "no snapshot at step %d: it would exceed max_overhead=%g (more of these are logged at level INFO)",
-            step,
-            self._limit,
-        )
-        self._skipped = True
+    def finish(self) -> None:
+        """Says what was taken of the time after the baseline."""
+        probed = self._probed_before + self._probed
+        if self._limit is not None and probed:
+            self.lines.took(probed / (probed + self._trained))

@@ -46,6 +46,7 @@ class Evaluations:
     def step_ended(self, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Evaluates when `every` is due, and at the last step, before load_best_model_at_end replaces the weights."""
         self.data.end_step()
+        self._session.step_ended(state)
         last = state.global_step >= state.max_steps
         if control.should_save or control.should_log or control.should_evaluate:
             self._session.count(state)  # a collective: `on_log` may come on one rank alone

@@ -67,6 +67,7 @@ class ProbeScorer:
             Scorer, tokenizer, shared=True, vllm=vllm, pace=Pace(repeated=True), references=self.references
         )
         self._scorer = self._make(probes, scorer=self._judge_of(probes), batch_tokens=batch_tokens)
+        self._whole = self._scorer  # of all items
 
     @property
     def probes(self) -> tuple[Probe, ...]:
@@ -77,6 +78,11 @@ class ProbeScorer:
     def batch_tokens(self) -> int | None:
         """The batch size, possibly reduced on OOM."""
         return self._scorer.batch_tokens
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """What the last scoring took together, see `Scorer`; of the "first" prompts and of "further" ones."""
+        return self._scorer.seconds
 
     @property
     def _progress(self) -> Progress:
@@ -94,11 +100,12 @@ class ProbeScorer:
 
     def keep(self, names: Collection[str]) -> None:
         """Scores these probes alone from here on."""
-        self._scorer = self._other([probe for probe in self.probes if probe.name in names])
+        self._whole = self._scorer = self._other([probe for probe in self.probes if probe.name in names])
 
     def keep_items(self, only: Mapping[str, Collection[str]]) -> None:
-        """Scores these items alone from here on, by probe."""
-        self._scorer = self._other(self.probes, only=only)
+        """Scores these items alone from here on, by probe; what is done once is not done again."""
+        self._whole.batch_tokens = self.batch_tokens
+        self._scorer = self._whole.narrowed(only) if only else self._whole
 
     def score(self, model: Any, *, variants: bool, keep: bool = False) -> list[Snapshot]:
         """A snapshot of each probe; with `keep` later ones are compared with it on documents.

@@ -34,6 +34,7 @@ class Notes:
 
     Attributes:
         part: Share of the items that is scored.
+        budget: What was measured of the time that probing takes, see `Budget`.
         wandb_run: `entity`, `project` and `id` of the W&B run, empty without one.
         setup: What should not change when a run is resumed, see `setup_of`.
         run_id: Whose record the run's directory must hold when it is resumed.
@@ -43,6 +44,7 @@ class Notes:
     samples_seen: float = 0.0
     tokens_seen: float = 0.0
     part: float = 1.0
+    budget: Mapping[str, Any] = field(default_factory=dict)
     wandb_run: Mapping[str, str] = field(default_factory=dict)
     setup: Mapping[str, Any] = field(default_factory=dict)
     run_id: str = ""

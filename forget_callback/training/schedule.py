@@ -1,20 +1,16 @@
-"""When to evaluate the probes, by the number of optimizer steps, and how much of them a time budget allows.
+"""When to evaluate the probes, by the number of optimizer steps.
 
-Arithmetic on steps and seconds alone: nothing here knows a model or a Trainer.
+Arithmetic on steps alone: nothing here knows a model or a Trainer.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
-from hashlib import sha256
+from collections.abc import Iterable
 from operator import index
 from typing import Any
 
-from forget_callback.probes.items import Item
-from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.probes.sampling import stratified
 
 Schedule = int | frozenset[int] | str | None
 
@@ -94,11 +90,24 @@ def evaluations(strategy: str, last: int, *, steps: float, epochs: float) -> int
     return math.ceil(epochs) if strategy == "epoch" else 0
 
 
-# Snapshots that a run should be able to afford; fewer show no curve.
-MIN_SNAPSHOTS = 8
+def to_come(every: Schedule, step: int, last: int, *, evaluations: int) -> int:
+    """Snapshots from a step on at which one is due, that of the last step among them; at least one.
 
-# Items of a probe, and part of them, below which no number means much.
-LEAST, LEAST_PART = 30, 0.01
+    Args:
+        evaluations: How many the Trainer plans in all: the schedule where `every` is None.
+
+    >>> [to_come(every, 8, 20, evaluations=5) for every in (8, frozenset([3, 8]), "log2", None)]
+    [3, 2, 3, 4]
+    """
+    if every is None:
+        return 1 + math.ceil(max(evaluations, 1) * (last - step) / last)
+    if isinstance(every, int):
+        due = last // every - (step - 1) // every
+    elif isinstance(every, frozenset):
+        due = sum(step <= one <= last for one in every)
+    else:  # powers of two
+        due = last.bit_length() - (step - 1).bit_length()
+    return max(due + (not is_due(every, last)), 1)
 
 
 # A training step runs a sample forward and backward: about three forward passes.
@@ -118,38 +127,3 @@ def baseline_share(prompts: int, trained: float) -> float:
     0.333
     """
     return prompts / (prompts + _PASSES * trained)
-
-
-def allowance(max_overhead: float, *, trained: float, progress: float) -> float:
-    """Seconds that probing may take in a whole run, after its baseline.
-
-    Args:
-        max_overhead: Share of the run's wall time that probing may take, in (0, 1).
-        trained: Seconds of training so far, without probing.
-        progress: Part of the training that is done, in (0, 1].
-
-    >>> round(allowance(0.05, trained=19.0, progress=0.02), 6)  # of 950 + 50 seconds
-    50.0
-    """
-    return max_overhead / (1 - max_overhead) * trained / progress
-
-
-def affordable(left: float, cost: float) -> float:
-    """Share of the items that can be scored `MIN_SNAPSHOTS` times in the seconds left, at least `LEAST_PART`.
-
-    Scoring all of them once takes `cost` seconds.
-
-    >>> affordable(40.0, 10.0)
-    0.5
-    """
-    return min(max(left / (MIN_SNAPSHOTS * cost), LEAST_PART), 1.0) if cost > 0 else 1.0
-
-
-def part_of(probe: Probe, share: float) -> Collection[str]:
-    """Ids of a random part of a probe's items, the same ones at every call; of each category its share."""
-
-    def draw(item: Item) -> float:
-        return int.from_bytes(sha256(item.id.encode()).digest()[:8], "big")
-
-    limit = max(round(share * len(probe)), min(LEAST, len(probe)))
-    return frozenset(item.id for item in stratified(probe.items, limit, stratum=lambda i: i.category, draw=draw))

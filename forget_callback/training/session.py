@@ -83,7 +83,7 @@ class Session:
             vllm = getattr(trainer, "vllm_generation", None)
             how: dict[str, Any] = {"batch_tokens": batch_tokens, "vllm": vllm, "bars": not args.disable_tqdm}
             self._scorer = ProbeScorer(tokenizer, probes, settings.scorer, **how)
-            self._budget = Budget.of(settings, probes, first_step=state.global_step)
+            self._budget = Budget(settings, args, state, kept.budget if kept is not None and before is None else {})
             self.data = DataSeen(self._seen_before(state, kept, before))
             self.data.watch(model)
             if self.record.last_step is not None:
@@ -97,7 +97,8 @@ class Session:
                 chosen = args.metric_for_best_model if args.load_best_model_at_end and rank() == 0 else None
                 if said := best_model(chosen, settings.evaluation_names, greater=args.greater_is_better):
                     logger.warning("%s", said)
-                self._take_baseline(args, state, model, trained=trained)
+                with self._budget.baseline():
+                    self._take_baseline(args, state, model, trained=trained)
             if kept is not None and before is None:
                 self._score_part(kept.part)
         except BaseException as error:
@@ -120,20 +121,10 @@ class Session:
             whole: Ask the further prompts too, unless variants are off; at the step of a last snapshot that
                 `lacks_prompts`, this one takes its place.
         """
-        self.count(state)
-        if self.settings.max_overhead is not None:
-            # Clocks differ between ranks, and all must take the same snapshots.
-            part, too_dear = on_main(lambda: self._budget.afforded(self.record.main, state))
-            self._score_part(part)
-            self.count(state)  # a checkpoint of this step keeps the part
-            if too_dear and not always:
-                self._budget.say_skipped(state.global_step)
-                return False
-        step, variants = state.global_step, self.settings.variants
-        snapshots = self._score(step, model, variants=variants == "all" or (whole and variants != "off"))
-        if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
-            snapshots = with_time_of(snapshots, self._score(step, model, variants=True))
-        return self._observe(state, snapshots)
+        with self._budget.spending():
+            stop = self._evaluate(state, model, always=always, whole=whole)
+        self.count(state)  # a checkpoint of this step keeps the part, and what it took
+        return stop
 
     def missed(self, step: int, error: Exception) -> None:
         """Notes that the evaluation of a step failed, of all probes; says so once a step."""
@@ -153,6 +144,7 @@ class Session:
         monitor.finish()
         rows = monitor.last_rows
         samples = rows[0].samples_seen
+        self._budget.finish()
         title = f"From the baseline to step {rows[0].step:,}"
         title += "" if math.isnan(samples) else f", after {samples:,.0f} samples"
         show(changes_table(rows, title=title))
@@ -172,8 +164,14 @@ class Session:
             self._counted = self.data.totals(state.global_step)
         seen, wandb = self._counted, address_of(active_wandb_run())
         run = self.record.run_id
-        Notes(seen.samples, seen.tokens, self._budget.part, wandb, self._setup, run_id=run, step=seen.step).write(state)
+        how: dict[str, Any] = {"part": self._budget.part, "budget": self._budget.kept, "run_id": run, "step": seen.step}
+        Notes(seen.samples, seen.tokens, wandb_run=wandb, setup=self._setup, **how).write(state)
         return seen
+
+    def step_ended(self, state: TrainerState) -> None:
+        """Times the first steps of training."""
+        if rank() == 0:
+            self._budget.step_ended(state)
 
     def log_task(self, state: TrainerState, logs: Mapping[str, Any], *, saving: bool) -> None:
         """Keeps what a trainer logged of the task itself, on rank 0; no collective, for one rank may log alone.
@@ -195,11 +193,29 @@ class Session:
             )
             task.write_soon(now=saving)
 
+    def _evaluate(self, state: TrainerState, model: Any, *, always: bool, whole: bool) -> bool:
+        self.count(state)
+        if self._budget.limited and state.global_step != self.record.last_step:
+            # Clocks differ between ranks, and all must take the same snapshots.
+            part = on_main(lambda: self._budget.choose(self._scorer.probes, state, end=always))
+            if part is None:
+                return False
+            self._score_part(part)
+        step, variants = state.global_step, self.settings.variants
+        snapshots = self._score(step, model, variants=variants == "all" or (whole and variants != "off"))
+        if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
+            snapshots = with_time_of(snapshots, self._score(step, model, variants=True))
+        with self._budget.observing():
+            return self._observe(state, snapshots)
+
     def _score(self, step: int, model: Any, *, variants: bool) -> list[Snapshot]:
         """A snapshot of each probe; of one that failed while another did not, without a number."""
         if self._strict:
-            return self._scorer.score(model, variants=variants)
+            snapshots = self._scorer.score(model, variants=variants)
+            self._budget.scored(self._scorer.probes, self._scorer.seconds)
+            return snapshots
         found, unmeasured = self._scorer.score_apart(model, variants=variants), self.record.unmeasured
+        self._budget.scored(self._scorer.probes, self._scorer.seconds)
         unmeasured.measured(step, found.snapshots)
         new = [name for name, why in found.failed.items() if unmeasured.add(why, probe=name, step=step)]
         if new:
@@ -217,7 +233,6 @@ class Session:
             counts = {"samples_seen": seen.samples, "tokens_seen": seen.tokens}
             found = monitor.observe(state.global_step, snapshots, **counts, again=again)
             say(snapshot_line(found.rows, found.seconds, first=first))
-            self._budget.begin(monitor, baseline=first)
             self.record.write()
             if found.error is not None and self._strict:
                 raise found.error
@@ -280,8 +295,11 @@ class Session:
         low = bool(args.bf16 or args.fp16)  # the Trainer wraps the forward in autocast
         baseline = Baseline(self.settings, self._scorer, self.record, low_precision=low)
         other, stage = baseline.other_model(model, state.global_step, trained=trained)
-        self._budget.announce(state, self._setup["samples_per_step"])
+        if rank() == 0:
+            steps = state.max_steps - state.global_step
+            self._budget.announce(self._scorer.probes, samples=steps * self._setup["samples_per_step"])
         now = baseline.score(model, keep=not other)
+        self._budget.scored(self._scorer.probes, self._scorer.seconds, baseline=True)
         again = None if trained or state.global_step > 0 else baseline.score_again(model)
         probes = self._scorer.probes
         self.record.open(self.settings, self.trainer, args, state, probes, Notes())

@@ -218,19 +218,22 @@ def open_monitor(
     if args.push_to_hub and settings.upload != "all":
         _warn_of_push(store, args)
     last = int(state.max_steps)
-    evaluations = schedule.evaluations(
-        args.eval_strategy, last, steps=state.eval_steps or 0, epochs=args.num_train_epochs
-    )
     return ForgetMonitor(
         probes,
         store,
         trackers_of(settings, trainer),
         settings.stop,
-        planned=schedule.planned(settings.every, last, evaluations=evaluations),
+        planned=schedule.planned(settings.every, last, evaluations=evaluations_of(args, state)),
         log=settings.log,
         upload=settings.upload,
         started=started,
     )
+
+
+def evaluations_of(args: TrainingArguments, state: TrainerState) -> int:
+    """Evaluations that the Trainer plans."""
+    how = {"steps": float(state.eval_steps or 0), "epochs": args.num_train_epochs}
+    return schedule.evaluations(args.eval_strategy, int(state.max_steps), **how)
 
 
 def trackers_of(settings: Settings, trainer: Any) -> list[Tracker]:

@@ -19,6 +19,7 @@ from forget_callback.runs.stopping import stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.likelihood import fallbacks, tokens
 from forget_callback.training.data_seen import DataSeen
 from tests.helpers import generators
 
@@ -619,6 +620,24 @@ def test_max_overhead_scores_a_part_where_all_is_too_dear(
     assert len(set(known)) == 1
     by_category = np.bincount([int(i) % 2 for i in known[0]])
     assert abs(by_category[0] - by_category[1]) <= 1
+
+
+def test_what_the_first_scoring_does_once_cuts_no_later_one(make_sft, probe_in_two, monkeypatch, caplog):
+    """Token ids, batches and self-checks of 40 seconds, before evaluations of a quarter of a second."""
+    items = [replace(probe_in_two.items[i % 3], id=f"{i}") for i in range(200)]
+    slow = _Slow(monkeypatch, per_item=1 / 1600, per_step=1 / 32)
+    for module, name in ((tokens, "encode_items"), (fallbacks, "plan"), (fallbacks, "_reference")):
+        work = getattr(module, name)
+
+        def once(*args, work=work, **how):
+            slow.now += 10
+            return work(*args, **how)
+
+        monkeypatch.setattr(module, name, once)
+    callback = ForgetCallback(Probe("mini", items), every=8, max_overhead=0.55, on_error="raise")
+    make_sft([slow.step, callback], max_steps=40).train()
+    assert slow.now > 40 and whole(callback.history)["n"].tolist() == [200] * 6
+    assert "random part" not in caplog.text and "no snapshot at" not in caplog.text
 
 
 @pytest.mark.parametrize("per_item, limit, before", [(1 / 1600, 0.05, True), (1 / 16, 0.1, False)])

@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Scorer, score_probe
+from forget_callback.scoring.generation import generate
+from forget_callback.scoring.likelihood import fallbacks, tokens
+from forget_callback.scoring.once import once
 from tests.helpers import teach
 
 CAPITAL = "The capital of France is"
@@ -192,6 +195,26 @@ def test_a_part_of_the_items_is_that_part_in_every_variant(taught):
         np.testing.assert_array_equal(one.correct[kept], other.correct[kept])
         np.testing.assert_array_equal(one.prediction[kept], other.prediction[kept])
     np.testing.assert_array_equal(whole.asked_2, part.asked_2)
+
+
+def test_a_narrowed_scorer_scores_its_part_and_does_nothing_again_that_is_done_once(taught, monkeypatch):
+    probe, chosen = Probe("p", ITEMS), {"p": ["both", "text", "recall"]}
+    whole = Scorer(taught.tokenizer, probe)
+    with once(repeated=True) as first:
+        whole.score(taught.model)
+    assert first.seconds > 0 and set(whole.seconds) == {"first", "further"} and min(whole.seconds.values()) > 0
+    expected = Scorer(taught.tokenizer, probe, only=chosen).score(taught.model)
+    for module, name in ((tokens, "encode_items"), (fallbacks, "first_correct"), (generate, "first_correct")):
+        monkeypatch.setattr(module, name, lambda *args, **how: pytest.fail("this was done before"))
+    found = whole.narrowed(chosen)
+    same(*expected, *found.score(taught.model))
+    assert np.isnan(expected[0].correct).any()
+    # The whole is as it was: a part may grow back.
+    with once(repeated=True) as again:
+        (later,) = whole.score(taught.model)
+    assert not np.isnan(later.correct).any() and again.seconds < first.seconds / 10
+    found.score(taught.model, variants=False)
+    assert set(found.seconds) == {"first"}
 
 
 def test_out_of_memory_in_a_variant_leaves_the_batches_of_the_first_prompts(make_model, tokenizer, caplog):

@@ -23,6 +23,7 @@ from forget_callback.scoring.likelihood.plan import Chunk, plan, renumbered
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import is_sparse, layer_settings, require_next_tokens, text_config, varies_from
+from forget_callback.scoring.once import once
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
 
@@ -101,10 +102,11 @@ class LikelihoodScorer:
         run = partial(self._run, model, budget, shard, advance, reading)
         if self.path is not None:
             return run(self.path)
-        self.dtype = computes_in(model)
-        require_next_tokens(model, min((row.tokens for row in self.rows), key=len)[:16], self.dtype)
-        paths = _supported(model, self.rows)
-        reference, tolerance = shard.collect(model, lambda: _reference(model, self.rows, self.dtype))[0]
+        with once():
+            self.dtype = computes_in(model)
+            require_next_tokens(model, min((row.tokens for row in self.rows), key=len)[:16], self.dtype)
+            paths = _supported(model, self.rows)
+            reference, tolerance = shard.collect(model, lambda: _reference(model, self.rows, self.dtype))[0]
         self.path, found = first_correct(
             paths,
             run,
@@ -177,7 +179,8 @@ class LikelihoodScorer:
         others = [chunk for chunk in self._chunks if members[id(chunk)].isdisjoint(wanted)]
         rest = sorted(wanted.difference(*(members[id(chunk)] for chunk in kept)))
         if rest:
-            planned = _planned([self.rows[i] for i in rest], path, budget, model, self.replicate)
+            with once():
+                planned = _planned([self.rows[i] for i in rest], path, budget, model, self.replicate)
             kept = [*kept, *(renumbered(chunk, rest) for chunk in planned)]
         self._chunks = [*others, *kept]
         return kept
