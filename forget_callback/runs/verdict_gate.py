@@ -1,7 +1,8 @@
 """A gate on the verdict, `verdict=lost`: it fails where anything was lost, facts, behaviour or text.
 
 Fails closed: of too few items, or of a model that could do next to nothing before, there is no verdict, which is no
-pass. `gate` has the gates on numbers.
+pass; and what the table of abilities shows as lost does not pass beside a pool that is not. `gate` has the gates on
+numbers.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
+from forget_callback.metrics.intervals import mcnemar_midp
 from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import closest
 from forget_callback.runs import worst
+from forget_callback.runs.abilities import side_by_side
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.gate import MIN_SCORED, Bound, GateResult, Outcome
 from forget_callback.runs.gate_rows import not_scored, option, row_of, shown
@@ -24,6 +27,8 @@ from forget_callback.snapshots.snapshot import Snapshot
 
 # From the best to the worst: a gate fails on its word and on what is worse.
 _VERDICTS = ("none", "unclear", "moved", "lost")
+# Two-sided, of a fall of right answers that are too few for a verdict.
+_BY_CHANCE = 0.05
 # What a verdict rests on, where items have it.
 _RESTS_ON = ("knowledge_lost", "score_lost", "bits_per_byte_change")
 
@@ -70,7 +75,9 @@ class VerdictGate:
                 f"{option(text)} with --bound {bound}: a verdict has no interval, for it is what a test says; gate by "
                 "it in a command without --bound"
             )
-        probe, _, category = where.removesuffix("/").partition("/")
+        probe, slash, category = where.removesuffix("/").partition("/")
+        if slash and not category:
+            raise ValueError(f"{option(text)}: expected PROBE/verdict=WORD or PROBE/CATEGORY/verdict=WORD")
         return VerdictGate(text, probe or None, category, word, min_scored=min_scored, inconclusive=inconclusive)
 
     def require_sense(self) -> None:
@@ -113,13 +120,20 @@ class VerdictGate:
         gaps = not_scored(rows, row, *_RESTS_ON, least=self.min_scored, abilities=True)
         gaps += not_measured if self.probe in (None, "all") else ()
         message = f"verdict is {said.verdict}, {_counted(row)}, {percent(t.scored)} scored, {said.sentence}"
-        if gaps or _is_at_least(said.verdict, self.verdict):
-            return GateResult(self.text, "failed", "; ".join([message, *gaps]))
+        worse = [
+            f"{name} {verdict}" for name, verdict in _in_the_table(rows, row) if _is_at_least(verdict, self.verdict)
+        ]
+        worse += _fallen(t)
+        if gaps or worse or _is_at_least(said.verdict, self.verdict):
+            beside = [] if _is_at_least(said.verdict, self.verdict) else worse
+            return GateResult(self.text, "failed", "; ".join([message, *beside, *gaps]))
         none: Outcome = "inconclusive" if self.inconclusive else "failed"
-        if said.verdict == "unclear":
-            return GateResult(self.text, none, f"{message}; that is no verdict, which is no pass")
+        most = worst.history(before).select(row.probe, row.category)[-1].transitions if before else None
+        if "unclear" in (said.verdict, most and most.verdict):
+            why = "" if said.verdict == "unclear" else "; there was too little that it could lose"
+            return GateResult(self.text, none, f"{message}{why}; that is no verdict, which is no pass")
         doubts = [f"there is no verdict on {' and '.join(names)}"] if (names := _unclear(t)) else []
-        too_few = self._never(before, row) if before else ""
+        too_few = self._never(most) if most else ""
         if not self.inconclusive:
             return GateResult(
                 self.text, "passed", message, too_few or "".join(f"passes, though {one}" for one in doubts)
@@ -127,9 +141,12 @@ class VerdictGate:
         doubts += ["what moved may be lost"] if said.verdict == "moved" else []
         return GateResult(self.text, none if doubts else "passed", "; ".join([message, *doubts]), too_few)
 
-    def _never(self, before: Sequence[Snapshot], row: Row) -> str:
-        """Why the gate would pass whatever is lost; "" where a loss can fail it."""
-        lost = worst.history(before).select(row.probe, row.category)[-1].transitions
+    def _never(self, lost: Transitions) -> str:
+        """Why the gate would pass whatever is lost; "" where a loss can fail it.
+
+        Args:
+            lost: What the row would be if all that was right before were wrong after.
+        """
         if _is_at_least(lost.verdict, self.verdict):
             return ""
         return (
@@ -142,9 +159,40 @@ def _is_at_least(verdict: str, word: str) -> bool:
     return _VERDICTS.index(verdict) >= _VERDICTS.index(word)
 
 
-def _unclear(t: Transitions) -> list[str]:
+def _in_the_table(rows: Sequence[Row], row: Row) -> list[tuple[str, str]]:
+    """What the table of abilities says of the parts of a row: of whole probes, and of categories what is lost.
+
+    A category is lost there with all of its probe tested at once; what moved in one by itself is no finding.
+    """
+    if row.category:
+        return []
+    parts = [
+        (part.row, part.verdict)
+        for group in side_by_side([one for one in rows if row.probe in (one.probe, "all")])
+        for part in group
+        if not part.row.transitions.training
+    ]
+    return [
+        (f"{shown('/'.join(filter(None, (one.probe, one.category))))} is", verdict)
+        for one, verdict in parts
+        if verdict == "lost" or (verdict == "moved" and not one.category)
+    ]
+
+
+def _fallen(t: Transitions) -> list[str]:
+    """The abilities without a verdict in which more got worse than chance would have it."""
+    return [
+        f"in {name}, too small for a verdict, {one.n10} got worse and {one.n01} better"
+        for name, one in _unclear(t).items()
+        if one.n10 > one.n01 and mcnemar_midp(one.n10, one.n01) < _BY_CHANCE
+    ]
+
+
+def _unclear(t: Transitions) -> dict[str, Transitions]:
     """The abilities without a verdict that the verdict of the whole leaves aside; not those that never have one."""
-    return [name or "other items" for name, one in t.abilities.items() if one.verdict == "unclear" and not one.training]
+    return {
+        name or "other items": one for name, one in t.abilities.items() if one.verdict == "unclear" and not one.training
+    }
 
 
 def _counted(row: Row) -> str:

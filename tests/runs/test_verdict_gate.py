@@ -1,5 +1,6 @@
 """A gate on the verdict fails where anything was lost, and where there is no verdict."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -117,11 +118,36 @@ def test_a_probe_that_was_not_measured_fails_it_without_a_probe():
 
 
 def test_an_ability_without_a_verdict_is_named_where_the_others_have_one():
-    sides = [[look("knowledge", 60), look("behaviour", right, n=10)] for right in (8, 0)]
+    sides = [[look("knowledge", 60), look("behaviour", right, n=10)] for right in (8, 6)]
     found = judged("verdict=lost", *sides)
     assert found.outcome == "passed" and found.too_few == "passes, though there is no verdict on behaviour"
     found = judged("verdict=lost", *sides, inconclusive=True)
     assert found.outcome == "inconclusive" and found.message.endswith("there is no verdict on behaviour")
+
+
+def test_an_ability_too_small_for_a_verdict_that_fell_by_more_than_chance_does_not_pass():
+    for after, failed in ((4, False), (3, True)):  # McNemar's mid-p of 4 changes is .063, of 5 .031
+        found = judged("verdict=lost", *[[look("knowledge", 60), look("behaviour", n, n=10)] for n in (8, after)])
+        assert found.failed is failed
+    assert "in behaviour, too small for a verdict, 5 got worse and 0 better" in found.message
+
+
+def test_what_the_table_shows_as_lost_does_not_pass_beside_a_probe_that_hides_it():
+    large, small = look("knowledge", 1000, n=2000), look("knowledge", 100)
+    before = {"large": replace(large, probe="large"), "small": replace(small, probe="small")}
+    after = {"large": replace(look("knowledge", 1030, n=2000), probe="large")}
+    after["small"] = replace(look("knowledge", 75), probe="small")
+    rows = compare_checkpoints(before, after)
+    found = {where: read_gate(f"{where}verdict=lost", bound="value").judge(rows) for where in ("", "large/", "small/")}
+    assert [where for where, one in found.items() if one.failed] == ["", "small/"]
+    assert found[""].message.startswith("verdict is none, ") and "; small is lost" in found[""].message
+    # And a category beside the others of its probe.
+    named = {"category": np.repeat(["a", "b"], [1800, 200]).astype(object)}
+    half = np.arange(2000) % 2.0
+    one = replace(large, correct=half, outcome=None, **named)
+    now = np.r_[np.ones(60), half[60:1940], np.zeros(60)]
+    found = judged("verdict=lost", [one], [replace(one, correct=now, outcome=None)])
+    assert found.failed and found.message.startswith("verdict is none, ") and "; knowledge/b is lost" in found.message
 
 
 @pytest.mark.parametrize("right", range(1, 9))
