@@ -240,21 +240,59 @@ def test_a_scorer_that_would_end_the_process_is_one_that_fails(taught, scorer, s
         score_probe(taught.model, taught.tokenizer, probe(), scorer=scorer)
 
 
-@pytest.mark.parametrize("handler", ["function", "object"])
-@pytest.mark.parametrize("number, error", [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
-def test_a_signal_that_ends_the_process_does_so_within_a_scorer_too(taught, number, error, handler):
-    """Ctrl-C, and what a scheduler sends, where its handler exits."""
+def restores_default_first(number, frame):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(143)
 
-    class Leave:
-        def __call__(self, number, frame):
-            sys.exit(143)
+
+def ignores_more_and_drops_frame(number, frame):
+    del frame
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(143)
+
+
+class Leave:
+    def __call__(self, number, frame):
+        sys.exit(143)
+
+    def method(self, number, frame):
+        restores_default_first(number, frame)
+
+    def of_any_kind(self, *arguments):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.exit(143)
+
+
+LEAVE = {
+    "function": lambda number, frame: sys.exit(143),
+    "object": Leave(),
+    "method": Leave().method,
+    "any arguments": Leave().of_any_kind,
+    "default first": restores_default_first,
+    "ignores more": ignores_more_and_drops_frame,
+    "partial": functools.partial(lambda code, number, frame: sys.exit(code), 143),
+    "partial of an object": functools.partial(functools.partial(Leave())),
+}
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize(
+    "number, error, leave",
+    [(signal.SIGINT, KeyboardInterrupt, "function"), *((signal.SIGTERM, SystemExit, one) for one in LEAVE)],
+)
+def test_a_signal_that_ends_the_process_does_so_within_a_scorer_too(taught, number, error, leave, wrapped):
+    """Ctrl-C, and what a scheduler sends, where its handler exits, in whichever way, and a scorer exits upon that."""
 
     def signalled(prompts, completions, **columns):
-        os.kill(os.getpid(), number)
-        time.sleep(5)
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except error:
+            if wrapped:
+                raise error("cleaned up") from None
+            raise
 
-    leave = {"object": Leave(), "function": lambda number, frame: sys.exit(143)}[handler]
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, LEAVE[leave])
     try:
         with pytest.raises(error):
             score_probe(taught.model, taught.tokenizer, probe(), scorer=signalled)
