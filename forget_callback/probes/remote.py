@@ -117,10 +117,23 @@ def _directory_problem(path: Path) -> str | None:
 
 def _base_problem(path: Path) -> str | None:
     """Why the base model of an adapter cannot be had; None of a directory that holds no adapter."""
-    if not (path / _ADAPTER).is_file():
-        return None
-    base = json.loads((path / _ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    problem = model_problem(base) if isinstance(base, str) and base else None
+    seen: set[Path] = set()
+    base = str(path)
+    while (Path(base) / _ADAPTER).is_file() and not (seen and (Path(base) / "config.json").is_file()):
+        if Path(base).resolve() in seen:
+            return f"its {_ADAPTER} leads back to {quoted(base)} as the base model; name a model there"
+        seen.add(Path(base).resolve())
+        try:
+            config = json.loads((Path(base) / _ADAPTER).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # no UTF-8 and no JSON are ValueErrors
+            config = None
+        if not isinstance(config, dict):
+            return f"{quoted(str(Path(base) / _ADAPTER), 200)} is no JSON object; save the adapter again"
+        named = config.get("base_model_name_or_path")
+        if not isinstance(named, str) or not named:
+            return None
+        base = named
+    problem = model_problem(base) if seen else None
     if problem is None:
         return None
     return (

@@ -86,7 +86,7 @@ def _lacking(metric: str, items: _Items, variants: bool, staged: bool) -> str:
         return "texts of the training data count under their probe's name alone; write it before the metric"
     if metric in STAGE and not staged:
         return "this run is no later stage of another; pass baseline=RUN, or use a rule without stage_"
-    if items.kinds <= {"text", TRAINING} and metric not in _OF_TEXTS:
+    if items.kinds <= {"text", TRAINING} and metric in LOSSES and metric not in _OF_TEXTS:
         return "texts have no right and wrong; use a rule on bits_per_byte_change or forgetting"
     if metric == "macro_knowledge_lost" and not items.pooled:
         return "it is a mean over several probes; use a rule on knowledge_lost"

@@ -1,5 +1,6 @@
 """A model or data set that cannot be had is named, with what kept it away: a path, the network, the hub."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -68,6 +69,28 @@ def test_an_adapter_is_as_good_as_its_base_model(here):
     assert model_problem(str(here / "adapter")) is None
     with pytest.raises(ValueError, match="the base model of this adapter, 'org/base': cannot reach"):
         require_model(str(here / "adapter"))
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"null", b"5", b"{", b"", b"\xff\xfe"])
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_an_adapter_whose_config_cannot_be_read_is_said(here, content, tokenizer):
+    adapter(here, "x")
+    (here / "adapter" / "adapter_config.json").write_bytes(content)
+    if tokenizer:
+        (here / "adapter" / "tokenizer.json").touch()
+    with pytest.raises(ValueError, match=r"no model at 'adapter': .*adapter_config.json' is no JSON object"):
+        require_model("adapter")
+
+
+@pytest.mark.parametrize("names", [["adapter"], ["other", "adapter"]])
+def test_an_adapter_that_is_its_own_base_is_said(here, names):
+    """Itself, or by way of another adapter."""
+    adapter(here, names[0])
+    for name, base in itertools.pairwise(names):
+        (here / name).mkdir()
+        (here / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    with pytest.raises(ValueError, match=r"no model at 'adapter': its adapter_config.json leads back to 'adapter'"):
+        require_model("adapter")
 
 
 def test_without_a_network_it_is_known_at_once(tmp_path):

@@ -106,3 +106,9 @@ def test_of_a_category_its_own_items_count(caplog):
     stop = ["p/recalled/recall_lost>0.1", "p/chosen/recall_lost>0.1"]
     ForgetCallback(Probe("p", mixed), stop=stop)
     assert said(caplog) == {"p/chosen/recall_lost"}
+
+
+@pytest.mark.parametrize("metric", ["bits_per_byte_before", "scored", "n10", "p_value"])
+def test_of_a_number_that_is_no_loss_texts_may_have_it(caplog, metric):
+    ForgetCallback(Probe("t", KINDS["texts"]), stop=[rule(metric)])
+    assert not said(caplog)

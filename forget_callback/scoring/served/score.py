@@ -116,11 +116,13 @@ def score_served(
         _require_likelihoods(server, probe, tokenizer)
     requests = [request for one in asked for request in one.requests]
     what = f"scoring {what_is_scored([probe], [len(probe)], variants=variants)}"
-    work = dict.fromkeys((ROWS, ANSWERS), float(len(requests)))
+    generated = [place < len(one.written) for one in asked for place in range(len(one.requests))]
+    work = {ROWS: float(len(requests)), ANSWERS: float(sum(generated))}
+    coming = iter(generated)  # requests are done in their order
     with progress_of(what, work, progress, probes={probe.name: work}) as advance:
 
         def answer(n: int) -> None:
-            advance(ANSWERS, n)
+            advance(ANSWERS, sum(islice(coming, n)))
             advance(ROWS, n)
 
         answered = iter(server.request_all(requests, advance=answer))
