@@ -21,7 +21,7 @@ from forget_callback.probes.probe import Probe
 
 NOT_RUN = "its code is not run; Probe(..., run_code=True), or ?run_code=true in the spec, allows it"
 
-_TOO_SLOW = "its code is not run: that of answers before it came to no end, which took too long in all"
+_TOO_SLOW = "its code is not run: that of answers before it ran into its limits, which took too long in all"
 
 _MATCHERS: dict[str, Callable[[str, Generation], bool | None]] = {}
 
@@ -135,7 +135,8 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
             began = time.monotonic()
             judge_here(i)
             seconds, judgement = time.monotonic() - began, found.judgements[i]
-            if seconds >= CPU_SECONDS and judgement is not None and judgement.outcome != "correct":
+            # By the clock alone, a busy machine or an answer that sleeps and ends would count as one without end.
+            if seconds >= CPU_SECONDS and judgement is not None and "takes too long" in (judgement.why or ""):
                 patience.code_seconds -= seconds / threads
 
         with ThreadPoolExecutor(threads) as pool:
