@@ -14,10 +14,10 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-if TYPE_CHECKING:
+if TYPE_CHECKING or __name__ != "__main__":
     from forget_callback.probes.judges.code_limits import CPU_SECONDS, restrict
     from forget_callback.probes.judges.code_pipe import Peer, words_of
-else:  # of a script: Python looks where it lies
+else:  # as a script: Python looks where it lies
     from code_limits import CPU_SECONDS, restrict
     from code_pipe import Peer, words_of
 
