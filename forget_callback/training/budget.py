@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from transformers import TrainerState, TrainingArguments
@@ -58,7 +58,8 @@ class Budget:
         self._trained_before, self._probed_before = (float(kept.get(name, 0)) for name in ("trained", "probed"))
         cost = kept.get("cost")
         self._cost = None if cost is None else Cost(**cost)
-        self._scored = cost is not None  # whether the cost is that of an evaluation after the baseline
+        # What of it was measured after the baseline: before any training, the model is another one.
+        self._later = set() if cost is None else set(cost)
         self._probed = 0.0  # seconds, of this process
         self._begun = time.perf_counter()
         self._after_first_step = 0.0
@@ -116,28 +117,24 @@ class Budget:
             name: Cost(name == "first", name == "further").of(probes, self.part, variants=True) for name in seconds
         }
         per_prompt = {name: spent / asked[name] for name, spent in seconds.items() if asked[name]}
-        self._learn(per_prompt, afresh=not self._scored)
-        self._scored = not baseline
+        self._learn(per_prompt, baseline=baseline)
 
     @contextlib.contextmanager
-    def observing(self) -> Iterator[None]:
-        """Around what an evaluation after the baseline does beside scoring."""
+    def observing(self, *, baseline: bool = False) -> Iterator[None]:
+        """Around what an evaluation does beside scoring."""
         begun = time.perf_counter()
         yield
-        seconds = time.perf_counter() - begun
-        self._learn({"rest": seconds}, afresh=self._cost is None or self._cost.rest == 0)
+        self._learn({"rest": time.perf_counter() - begun}, baseline=baseline)
 
-    def _learn(self, new: Mapping[str, float], *, afresh: bool) -> None:
-        """A moving average: answers grow longer as a model is trained, and machines are shared.
-
-        Args:
-            afresh: Whether the old does not count: it is of the baseline, before any training.
-        """
-        old = self._cost or Cost(0.0, 0.0)
-        kept = {} if afresh else asdict(old)
-        self._cost = replace(
-            old, **{name: kept.get(name, s) + _NEW * (s - kept.get(name, s)) for name, s in new.items()}
-        )
+    def _learn(self, new: Mapping[str, float], *, baseline: bool) -> None:
+        """A moving average: answers grow longer as a model is trained, and machines are shared."""
+        cost = asdict(self._cost or Cost(0.0, 0.0))
+        for name, seconds in new.items():
+            known = cost[name] if name in self._later else seconds
+            cost[name] = known + _NEW * (seconds - known)
+        self._cost = Cost(**cost)
+        if not baseline:
+            self._later |= new.keys()
 
     def step_ended(self, state: TrainerState) -> None:
         """Says what share of the run the baseline takes, as soon as the time of a step is known."""

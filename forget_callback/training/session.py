@@ -308,7 +308,8 @@ class Session:
         if other:
             left = [one for one in other if one.probe in {probe.name for probe in probes}]
             on_main(lambda: self.record.main.compare_with(left, stage=stage))
-        self._observe(state, now, again)
+        with self._budget.observing(baseline=True):
+            self._observe(state, now, again)
 
 
 def with_time_of(first: Sequence[Snapshot], whole: Sequence[Snapshot]) -> list[Snapshot]:

@@ -30,6 +30,7 @@ class Run:
         further: Of a further one.
         work: Done once, before the baseline.
         slower: How many times as slow prompts are at the end.
+        rest: Of an evaluation beside its scoring.
         noise: Standard deviation of each time, as a share of it.
 
     Attributes:
@@ -41,6 +42,7 @@ class Run:
         self.limit, self.every, self.step, self.probes = limit, checked(every), step, [probe_of(n)]
         self.prompt, self.further, self.variants = prompt, further, more.get("variants", "all")
         self.slower, self.noise, self.work = more.get("slower", 1.0), more.get("noise", 0.0), more.get("work", 30.0)
+        self.rest = more.get("rest", 0.0)
         self.now, self.random, self.shares, self.items, self.steps = 0.0, random.Random(0), [], [], []
         self.state = SimpleNamespace(global_step=0, max_steps=400, eval_steps=0)
         for module in (budget_module, once_module):
@@ -57,6 +59,8 @@ class Run:
             with once():
                 self.now += self.work
             self.budget.scored(self.probes, self.score(variants=self.variants != "off"), baseline=True)
+            with self.budget.observing(baseline=True):
+                self.takes(2 * self.rest)
         self.began, self.spent = self.now, 0.0
         return self
 
@@ -88,6 +92,8 @@ class Run:
                 self.budget.items(part, self.probes)
                 seconds = self.score(variants=self.variants == "all" or (end and self.variants == "ends"))
                 self.budget.scored(self.probes, seconds)
+                with self.budget.observing():
+                    self.takes(self.rest)
         self.spent += self.now - begun
         if part is not None:
             self.steps.append(self.state.global_step)
@@ -104,6 +110,7 @@ class Run:
         {"slower": 2.0, "noise": 0.1},
         {"slower": 0.4, "noise": 0.1},
         {"every": 40, "further": 0.005},
+        {"every": 40, "rest": 0.3, "noise": 0.05},
         {"variants": "ends", "further": 0.004},
         {"variants": "off", "prompt": 0.005},
     ],
