@@ -238,7 +238,7 @@ def _baseline(found: Passport) -> str:
 def _limits(found: Passport) -> list[str]:
     of = "the model of the last log" if found.run.manifest.get("source") else f"the weights of step {found.step:,}"
     lines = [f"It is about these items, and about {of}; what no item asks can be lost unseen."]
-    single = [row.probe for row in found.whole if row.transitions.in_this_prompt]
+    single = [row.probe for row in found.whole if row.transitions.in_this_prompt and not row.transitions.bits]
     several = max((row.transitions.variants for row in found.whole if row.probe not in single), default=0)
     if several:
         lines.append(
@@ -255,8 +255,13 @@ def _limits(found: Passport) -> list[str]:
             "Brackets are 95% intervals of the estimate; the range also holds where guesses are not what the "
             f"estimate takes them for ([statistics]({HOME}/blob/main/docs/statistics.md))."
         )
-    verdicts = dict.fromkeys(said.verdict for said in found.headlines)
-    lines += [_LIMITS[verdict] for verdict in verdicts if verdict in _LIMITS]
+    verdicts = {said.verdict: "" for said in found.headlines}
+    if len(verdicts) > 1:  # whose
+        verdicts = {
+            verdict: f"{', '.join(code(said.name) for said in found.headlines if said.verdict == verdict)}: "
+            for verdict in verdicts
+        }
+    lines += [f"{whose}{_LIMITS[verdict]}" for verdict, whose in verdicts.items() if verdict in _LIMITS]
     for row in found.whole:
         t = row.transitions
         if t.n_unscored:

@@ -12,6 +12,8 @@ from dataclasses import replace
 from importlib import metadata
 from urllib.parse import quote, urlencode
 
+from forget_callback.probes.builtin import BUILTIN
+from forget_callback.probes.items import Generation
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import code, printable
@@ -73,8 +75,7 @@ def spec_of(probe: Probe, file: os.PathLike[str], *, published: bool) -> tuple[s
         published: Whether they are in the dataset.
     """
     probe = replace(probe, template="")  # the model's own, and bound to the probe when it is scored
-    builtin = _builtin(probe) if probe.name.startswith("facts") else []
-    if spec := next((one for one in builtin if _loads(one, probe)), ""):
+    if spec := next((one for one in _builtin(probe) if _loads(one, probe)), ""):
         return spec, ""
     default = Probe("x", probe.items[:1]).settings
     changed = {name: value for name, value in probe.settings.items() if value != default[name]}
@@ -96,13 +97,18 @@ def _loads(spec: str, probe: Probe) -> bool:
 
 
 def _builtin(probe: Probe) -> list[str]:
-    """Specs of the built-in facts that this probe may be."""
+    """Specs of the package's own probes that this one may be, by its name."""
+    name = probe.name.partition("-")[0]
+    if name not in BUILTIN:
+        return []
     kinds = sorted({"choice" if item.kind == "multiple_choice" else item.kind for item in probe.items})
     categories = sorted({item.category for item in probe.items})
-    chosen = [f"kind={kinds[0]}"] if len(kinds) == 1 else []
+    chosen = [f"kind={kinds[0]}"] if len(kinds) == 1 and "kind" in BUILTIN[name].options else []
+    if BUILTIN[name].has_code and any(isinstance(item, Generation) and item.match == "code" for item in probe.items):
+        chosen.append("run_code=true")
     found = []
     for parts in ([], [f"category={','.join(categories)}"]):
         for limit in ([], [f"limit={len(probe)}"]):
             query = "&".join([*parts, *chosen, *limit])
-            found.append("builtin:facts" + (f"?{query}" if query else ""))
+            found.append(f"builtin:{name}" + (f"?{query}" if query else ""))
     return found

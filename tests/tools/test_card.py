@@ -322,6 +322,19 @@ def test_of_several_probes_each_has_its_own_results(tmp_path):
     assert "**one: " in card.text and "**two: " in card.text and "1 of 2 probes" in found.badge.title
 
 
+def test_of_several_probes_it_is_said_of_which_a_loss_is_not_excluded(tmp_path):
+    probes = [Probe(name, [Recall(f"{name}{i}", f"{i}?", " a") for i in range(200)]) for name in ("gone", "kept")]
+    store = Store(tmp_path)
+    store.begin(probes)
+    for step in (0, 5):
+        for probe in probes:
+            correct = (np.arange(200) >= (100 if step and probe.name == "gone" else 0)).astype(float)
+            more = {"kind": ["recall"] * 200, "samples_seen": 16.0 * step}
+            store.write(Snapshot(probe.name, probe.fingerprint, step, list(probe.ids), correct, **more))
+    text = section(passport(store))
+    assert "- `kept`: “No loss shown” is not “nothing lost”" in text and "`gone`: “No loss" not in text
+
+
 def test_the_step_that_is_named_is_the_one_of_the_card(tmp_path):
     store = make_run(tmp_path / "run", [make_probe(kinds=("choice",), n_items=120)])
     found = passport(f"{tmp_path / 'run'}@10")
@@ -495,6 +508,10 @@ def test_datasets_loads_it_and_it_holds_what_the_run_does(tmp_path):
         "builtin:facts?kind=choice&limit=40",
         "builtin:facts?category=capitals,elements&kind=recall",
         "builtin:facts?limit=50",
+        "builtin:behaviour?category=json,refusal&limit=40",
+        "builtin:behaviour?category=code&run_code=true&limit=12",
+        "builtin:text",
+        "builtin:text?category=code&limit=9",
         "FILE.jsonl",
         "FILE.jsonl?chat=true&normalization=length",
     ],
