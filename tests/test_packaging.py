@@ -47,7 +47,8 @@ def used():
             continue  # loaded by the trainer that each is for
         for name, within in imported(ast.parse(path.read_text(encoding="utf-8"))):
             top = name.partition(".")[0]
-            if top not in {*sys.stdlib_module_names, "forget_callback"}:
+            beside = path.with_name(f"{top}.py").exists()  # of a script that is run where it lies
+            if top not in {*sys.stdlib_module_names, "forget_callback"} and not beside:
                 key = DISTRIBUTIONS.get(top, top.replace("_", "-"))
                 found[key] = found.get(key, True) and within
     return found
