@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from forget_callback.scoring.likelihood.head import FULL, rounding
+from forget_callback.scoring.likelihood.head import FULL, head_of, rounding
 
 # What a model is, by the end of its class name.
 _KINDS = {
@@ -143,6 +143,15 @@ def vocabulary_size(model: Any) -> int:
     except (AttributeError, NotImplementedError):  # transformers does not know every model's
         size = None
     return size if isinstance(size, int) else 2**62
+
+
+def head_cost(model: torch.nn.Module) -> float:
+    """What a token costs in the LM head, where it costs 1 in the decoder: the ratio of their weights."""
+    embeddings = [head_of(model), model.get_input_embeddings()]  # type: ignore[operator]
+    outside = {id(p): p.numel() for module in embeddings if module is not None for p in module.parameters()}
+    decoder = sum(p.numel() for p in model.parameters() if id(p) not in outside)
+    head = sum(p.numel() for p in embeddings[0].parameters()) if embeddings[0] is not None else 0
+    return head / max(decoder, 1)
 
 
 def is_sparse(model: Any) -> bool:

@@ -1,6 +1,7 @@
 """Splits a probe over the ranks of a run: each rank scores a shard, every rank gets all results.
 
-The batches do not depend on the world size, so a snapshot of eight ranks equals that of one. Where weights are sharded
+Work is shared by what it costs. Batches of forward passes do not depend on the world size, so what eight ranks find
+equals what one finds. Where weights are sharded
 (FSDP, ZeRO-3) every forward pass is a collective, and a rank that has finished runs dummy forwards until all have.
 Knows nothing of items or scores.
 """
@@ -8,7 +9,7 @@ Knows nothing of items or scores.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,9 +44,34 @@ class RankShard:
         size = getattr(model, "tp_size", None) or 1
         return RankShard(distributed.rank() // size, distributed.world_size() // size, _is_sharded(model))
 
-    def select(self, items: Sequence[T]) -> list[T]:
-        """Every `count`-th item, starting at `index`; the first one, redundantly, where there are too few items."""
-        return list(items[self.index :: self.count] or items[:1])
+    def select(
+        self,
+        items: Sequence[T],
+        cost: Callable[[T], float] = lambda item: 1,
+        shared: Callable[[T], Mapping[Any, float]] = lambda item: {},
+    ) -> list[T]:
+        """This rank's items, in their order: the costliest first, each goes to the rank that is through with it first.
+
+        All ranks share alike. Where there are too few items, a rank without one takes the first, redundantly.
+
+        Args:
+            cost: Of an item, above 0.
+            shared: What a rank does once for all of its items that need it, and its cost.
+        """
+        loads, done, own = [0.0] * self.count, [set[Any]() for _ in range(self.count)], []
+        costs = [(cost(item), shared(item)) for item in items]
+        for at in sorted(range(len(items)), key=lambda at: (-costs[at][0], at)):
+            alone, needed = costs[at]
+            after = [
+                load + alone + sum(more for what, more in needed.items() if what not in known)
+                for load, known in zip(loads, done)
+            ]
+            rank = after.index(min(after))
+            loads[rank] = after[rank]
+            done[rank].update(needed)
+            if rank == self.index:
+                own.append(at)
+        return [items[at] for at in sorted(own)] or list(items[:1])
 
     def collect(self, model: Any, work: Callable[[], T]) -> list[T]:
         """Runs `work` on every rank; the results of all of them, in rank order.

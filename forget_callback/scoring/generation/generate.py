@@ -26,6 +26,7 @@ from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import is_sparse, require_next_tokens, varies_from
+from forget_callback.scoring.prefixes import prefix_groups
 from forget_callback.scoring.progress import PROMPTS, TEXTS
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
@@ -157,8 +158,7 @@ class TextGenerator:
         backend: str,
     ) -> dict[int, list[GeneratedText | None]]:
         def attempts(items: Sequence[int], budget: int, anew: bool) -> list[Attempt[list[GeneratedText | None]]]:
-            # Longest first, so that shards are balanced; samples of one item stay together: they share its prompt.
-            own = sorted(shard.select(sorted(items, key=lambda n: (-self._size(n), n))))
+            own = self._share(items, shard, backend)
             calls = -(-len(items) // shard.count)
             work = partial(self._generate, model, checker, vllm, told, backend, own, budget, calls)
             return shard.collect(model, lambda: self._by_item(own, attempted(work)))
@@ -166,6 +166,19 @@ class TextGenerator:
         wanted = [n for n in range(len(self._ranges)) if n not in (self._too_large or ())]
         found, self.budget = within_memory(attempts, wanted, self.budget, item=lambda n: n, size=self._size)
         return found
+
+    def _share(self, items: Sequence[int], shard: RankShard, backend: str) -> list[int]:
+        """This rank's items, by their tokens; samples of one item stay together, as they share its prompt."""
+        if shard.in_lockstep or backend == "vllm":  # forward passes and calls of one rank are those of all
+            return sorted(shard.select(sorted(items, key=lambda n: (-self._size(n), n))))
+        prompts = [self.requests[self._ranges[n][0]].prompt for n in items]
+        cost, shared = {}, {}
+        for depth, members in prefix_groups([prompt[:-1] for prompt in prompts]):
+            for at in members:
+                own = self.requests[slice(*self._ranges[items[at]])]
+                cost[items[at]] = len(prompts[at]) - depth + sum(request.max_new_tokens for request in own)
+                shared[items[at]] = {prompts[at][:depth]: depth} if depth else {}
+        return shard.select(items, cost.__getitem__, shared.__getitem__)
 
     def _texts(self, found: dict[int, list[GeneratedText | None]]) -> list[GeneratedText | None]:
         """The text of each request, None where its item was too large for memory."""

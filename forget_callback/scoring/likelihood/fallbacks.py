@@ -22,7 +22,14 @@ from forget_callback.scoring.likelihood.head import FULL, computes_in, head_of, 
 from forget_callback.scoring.likelihood.plan import Chunk, plan, renumbered
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
-from forget_callback.scoring.models import is_sparse, layer_settings, require_next_tokens, text_config, varies_from
+from forget_callback.scoring.models import (
+    head_cost,
+    is_sparse,
+    layer_settings,
+    require_next_tokens,
+    text_config,
+    varies_from,
+)
 from forget_callback.scoring.once import once
 from forget_callback.scoring.self_check import first_correct
 from forget_callback.scoring.sharding import RankShard
@@ -162,7 +169,7 @@ class LikelihoodScorer:
         budget: int,
         anew: bool,
     ) -> list[Attempt[Likelihood]]:
-        own = shard.select(self._batched(model, path, keys, budget, anew=anew))
+        own = _share(model, shard, self._batched(model, path, keys, budget, anew=anew))
         done = lambda rows: advance(self.tokens(rows))  # noqa: E731
         work = partial(likelihoods, model, own, path, self.dtype, done, reading=reading)
         advance(0)
@@ -184,6 +191,13 @@ class LikelihoodScorer:
             kept = [*kept, *(renumbered(chunk, rest) for chunk in planned)]
         self._chunks = [*others, *kept]
         return kept
+
+
+def _share(model: Any, shard: RankShard, chunks: Sequence[Chunk]) -> list[Chunk]:
+    """This rank's share of the work."""
+    if shard.in_lockstep:  # each forward pass on one rank is one on all: their number is what counts
+        return shard.select(chunks, lambda chunk: len(chunk.batches), lambda chunk: dict.fromkeys(chunk.prefixes, 1))
+    return shard.select(chunks, partial(Chunk.cost, head=head_cost(model)), lambda chunk: chunk.prefixes)
 
 
 def _planned(

@@ -28,8 +28,12 @@ _ATTENTION = 256
 _WIDTH = 128
 # A forward pass costs about one part in so many of its largest batch, whatever it holds.
 _PER_BATCH = 64
+_FORWARD = 32  # the same in tokens, where the budget is not known
 # Scored tokens that are joined for the LM head: enough for a matrix product at full speed.
 _HEAD_ROWS = 1024
+# Ranks share chunks. A chunk has about one part in so many of all tokens, so that they can be shared evenly; but not
+# fewer than so many tokens, of which a matrix product is at full speed.
+_PARTS, _PART = 32, 1024
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,19 @@ class Chunk:
     ends: Ints
     continuations: Ints
 
+    @property
+    def prefixes(self) -> dict[tuple[int, ...], int]:
+        """The cached prefixes and their lengths."""
+        return {batch.prefix: len(batch.prefix) for batch in self.batches if batch.prefix}
+
+    def cost(self, head: float) -> float:
+        """Work in tokens of the decoder, padding included, without cached prefixes.
+
+        Args:
+            head: What a scored token costs in the LM head.
+        """
+        return sum(batch.ids.size + _FORWARD for batch in self.batches) + head * len(self.order)
+
 
 def plan(
     rows: Sequence[Continuation],
@@ -108,17 +125,20 @@ def plan(
     if replicate:  # a random split in two: other rows share a batch, with other padding
         shuffled = random.Random(replicate).sample(halves[0], len(rows))
         halves = [shuffled[::2], shuffled[1::2]]
-    found: list[tuple[Batch, list[_Trie]]] = []
+    groups: list[tuple[list[_Trie], tuple[int, ...]]] = []
     for half in halves:
         # The last context token is a scored token, so it is never part of a cached prefix.
         contexts = [rows[i].tokens[: rows[i].n_context - 1] for i in half]
         for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(half)))]:
             members = sorted((half[at] for at in chosen), key=lambda i: (rows[i].tokens, i))
             tries = _tries(rows, members, depth, budget if share else 0)
-            prefix = rows[members[0]].tokens[:depth] if members else ()
-            width = min(max(_WIDTH, depth // 2), budget) if share else 0
-            found += _batches(tries, prefix, width, budget, cached=cached, pad=pad)
-    return _chunks(rows, found, _HEAD_ROWS if join else 1)
+            groups.append((tries, rows[members[0]].tokens[:depth] if members else ()))
+    part = max(sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups) // _PARTS, _PART)
+    found: list[tuple[Batch, list[_Trie]]] = []
+    for tries, prefix in groups:
+        width = min(max(_WIDTH, len(prefix) // 2), budget) if share else 0
+        found += _batches(tries, prefix, width, min(budget, part), cached=cached, pad=pad)
+    return _chunks(rows, found, _HEAD_ROWS if join else 1, part)
 
 
 def renumbered(chunk: Chunk, numbers: Sequence[int]) -> Chunk:
@@ -285,15 +305,16 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
     return Batch(prefix, ids, positions, ends, _ints(scored), _ints(members), chains), tries
 
 
-def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int) -> list[Chunk]:
-    """Joins batches until they have at least `least` scored tokens for the head."""
+def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int, part: int) -> list[Chunk]:
+    """Joins batches until they have at least `least` scored tokens for the head, or about `part` tokens."""
     chunks: list[Chunk] = []
-    first = n = 0
+    first = n = size = 0
     for at, (batch, _) in enumerate(found):
-        n += len(batch.scored)
-        if n >= least or at == len(found) - 1:
+        n, size = n + len(batch.scored), size + batch.ids.size
+        last = at == len(found) - 1
+        if last or n >= least or size + found[at + 1][0].ids.size // 2 > part:
             chunks.append(_chunk(rows, found[first : at + 1]))
-            first, n = at + 1, 0
+            first, n, size = at + 1, 0, 0
     return chunks
 
 
