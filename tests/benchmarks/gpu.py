@@ -160,18 +160,18 @@ class Check:
 
     def settings(self) -> None:
         """Whether the defaults are near the best of nine."""
-        probe, tile = self.probes()["text"], head.TILE
+        probe, usual = self.probes()["text"], head.tile_width
         default = self.scored(probe)
 
         def tiled(width: int, budget: int) -> Call:
             call = self.scored(probe, batch_tokens=budget)
 
             def run() -> Any:
-                head.TILE = width
+                head.tile_width = lambda n_rows, device: width
                 try:
                     return call()
                 finally:
-                    head.TILE = tile
+                    head.tile_width = usual
 
             return run
 

@@ -21,6 +21,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.guard import replaced, without_router_loss
 from forget_callback.scoring.likelihood.divergence import Divergence, Reading
 from forget_callback.scoring.likelihood.head import ChunkScores, HeadHook, MakeReader, head_of, read_logits
+from forget_callback.scoring.likelihood.inputs import ChunkInputs
 from forget_callback.scoring.likelihood.plan import Batch, Chunk
 from forget_callback.scoring.memory import Progress
 from forget_callback.scoring.models import layer_settings, text_config
@@ -90,37 +91,53 @@ def likelihoods(
     forward = _Forward(model, chunks, path.body, dtype)
     head = None if path.head == "all" else head_of(model)
     hooked = contextlib.nullcontext() if head is None else HeadHook(head, tiled=path.head == "tiles")
-    with without_router_loss(model), forward.ready(), hooked as hook:
-        for chunk in chunks:
-            scores, reader = None, partial(reading.reader, chunk, forward.device)
-            for batch in chunk.batches:
-                last = batch is chunk.batches[-1]
-                progress.running = batch.continuations.tolist()
-                scored = torch.from_numpy(batch.scored).to(forward.device)
-                if hook is None:
-                    assert last, "logits of all tokens are never held from one batch to the next"
-                    order = torch.from_numpy(chunk.order).to(forward.device)
-                    scores = read_logits(forward(batch).flatten(0, 1)[scored[order]], chunk, reader)
-                else:
-                    hook.expect(None)
-                    forward.prepare(batch)
-                    hook.expect(scored, chunk if last else None, reader)
-                    logits = forward(batch)
-                    if last:
-                        scores = hook.scores if hook.tiled else _read_own(logits, chunk, reader)
-                advance(batch.continuations.tolist())
-            if scores is None:
-                raise RuntimeError("the model does not call the module that get_output_embeddings returns")
+    unread: list[tuple[Chunk, ChunkScores]] = []
+    try:
+        with without_router_loss(model), forward.ready(), hooked as hook:
+            for chunk in chunks:
+                unread.append((chunk, _scores(forward, hook, chunk, progress, advance, reading)))
+    finally:  # only now, and on OOM too: to read them before would wait for the device
+        for chunk, scores in unread:
             progress.found.update(_likelihoods(chunk, scores))
     return progress.found
 
 
-def _read_own(logits: torch.Tensor, chunk: Chunk, reader: MakeReader) -> ChunkScores:
-    if logits.shape[:2] != (1, len(chunk.order)):
-        raise RuntimeError(
-            f"{len(chunk.order)} scored tokens went into the LM head, but its logits have shape {tuple(logits.shape)}"
-        )
-    return read_logits(logits[0], chunk, reader)
+def _scores(
+    forward: _Forward,
+    hook: HeadHook | None,
+    chunk: Chunk,
+    progress: Progress[Likelihood],
+    advance: Callable[[Sequence[int]], object],
+    reading: Reading,
+) -> ChunkScores:
+    """What is read from a chunk, still on the device."""
+    scores, reader = None, partial(reading.reader, chunk, forward.device)
+    progress.running = chunk.batches[0].continuations.tolist()
+    inputs = ChunkInputs.of(chunk, forward.device)
+    for batch, (*parts, scored) in zip(chunk.batches, inputs.batches):
+        last = batch is chunk.batches[-1]
+        progress.running = batch.continuations.tolist()
+        if hook is None:
+            assert last, "logits of all tokens are never held from one batch to the next"
+            scores = read_logits(forward(batch, *parts).flatten(0, 1)[scored[inputs.order]], inputs, reader)
+        else:
+            hook.expect(None)
+            forward.prepare(batch)
+            hook.expect(scored, inputs if last else None, reader)
+            logits = forward(batch, *parts)
+            if last:
+                scores = hook.scores if hook.tiled else _read_own(logits, inputs, reader)
+        advance(batch.continuations.tolist())
+    if scores is None:
+        raise RuntimeError("the model does not call the module that get_output_embeddings returns")
+    return scores
+
+
+def _read_own(logits: torch.Tensor, inputs: ChunkInputs, reader: MakeReader) -> ChunkScores:
+    n = len(inputs.order)
+    if logits.shape[:2] != (1, n):
+        raise RuntimeError(f"{n} scored tokens went into the LM head, but its logits have shape {tuple(logits.shape)}")
+    return read_logits(logits[0], inputs, reader)
 
 
 class _Forward:
@@ -162,10 +179,8 @@ class _Forward:
             shared = kv.of_prefix(self.model, batch.prefix)
             self._cache = kv.from_pairs(shared, len(batch.prefix) + width, rows=rows)
 
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        ids, positions, ends = (
-            torch.from_numpy(part).to(self.device) for part in (batch.ids, batch.positions, batch.ends)
-        )
+    def __call__(self, batch: Batch, ids: torch.Tensor, positions: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch, whose integers are on the device."""
         inputs: dict[str, Any] = {"use_cache": False}
         if batch.prefix:
             kv.truncate(self._cache, len(ids), len(batch.prefix))

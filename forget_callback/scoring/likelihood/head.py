@@ -17,16 +17,24 @@ import torch.nn.functional as F
 
 from forget_callback.scoring.generation.sampling import row_max
 from forget_callback.scoring.likelihood.divergence import Divergence, TileReader
-from forget_callback.scoring.likelihood.plan import Chunk
+from forget_callback.scoring.likelihood.inputs import ChunkInputs
 from forget_callback.snapshots.reference import TopTokens
 
 MakeReader: TypeAlias = Callable[[], TileReader | None]
 
-TILE = 1024  # a tile of a thousand rows stays in the cache of a CPU core
+# Tokens of a vocabulary tile on a CPU, where a tile of a thousand rows stays in a core's cache.
+_TILE = 1024
+# Logits of a tile on an accelerator, where each tile costs some launches: 256 MiB in float32.
+_TILE_LOGITS = 2**26
 # Logits up to this size need no rescaling: exp(40) leaves 48 nats to float32's maximum, exp(-40) does not underflow.
 _MODERATE = 40.0
 # Precisions in which rounding does not decide an item, except at a tie.
 FULL = (torch.float32, torch.float64)
+
+
+def tile_width(n_rows: int, device: torch.device) -> int:
+    """Tokens of a vocabulary tile of `n_rows` rows; on an accelerator a multiple of what its matrix products like."""
+    return _TILE if device.type == "cpu" else max(_TILE_LOGITS // max(n_rows, 1) // 128, 1) * 128
 
 
 @dataclass(frozen=True)
@@ -50,21 +58,22 @@ class OnlineSoftmax:
     """Log-sum-exp, edge logits and best rivals of one chunk, read tile by tile (Milakov and Gimelshein 2018).
 
     Attributes:
-        chunk: What to read.
+        inputs: What to read.
         careful: Rescale by the running maximum in every tile; otherwise only once, by the first tile's maximum, or not
             at all if that is moderate. Saves passes over the logits, but may overflow where they lie far apart: then
             `total` is infinite.
         maximum: Subtracted from a row's logits before exp, ``(n_rows, 1)``.
         total: Sum of exp(logit - maximum) so far, ``(n_rows,)``.
-        rescaled: Whether any maximum is not 0.
+        rescaled: Whether `maximum` may not be 0.
         edge_logit: Logit of each edge, ``(n_edges,)``.
         target_logit: Logit of each target, ``(n_targets,)``.
         rival_logit, rival_token: The best token so far but the target, ``(n_targets,)``.
     """
 
-    def __init__(self, chunk: Chunk, device: torch.device, *, careful: bool) -> None:
-        self.chunk, self.careful, self.rescaled = chunk, careful, False
-        n_rows, n_edges, n_targets = len(chunk.order), len(chunk.edge_row), len(chunk.targets)
+    def __init__(self, inputs: ChunkInputs, *, careful: bool) -> None:
+        self.inputs, self.careful, self.rescaled = inputs, careful, careful
+        n_rows, n_edges, n_targets = len(inputs.order), len(inputs.edge_row), len(inputs.targets)
+        device = inputs.order.device
         # Not -inf: the first tile may be all -inf (a padded vocabulary), and -inf minus -inf is NaN.
         self.maximum = torch.full((n_rows, 1), torch.finfo(torch.float32).min, device=device)
         self.total = torch.zeros(n_rows, device=device)
@@ -72,22 +81,15 @@ class OnlineSoftmax:
         self.target_logit = torch.empty(n_targets, device=device)
         self.rival_logit = torch.full((n_targets,), -torch.inf, device=device)
         self.rival_token = torch.zeros(n_targets, dtype=torch.long, device=device)
-        self._edge_row = torch.from_numpy(chunk.edge_row).to(device)
-        self._edge_token = torch.from_numpy(chunk.edge_token).to(device)
-        # Targets sorted by token, as edges are, so that those of a tile are one slice.
-        by_token = np.argsort(chunk.targets, kind="stable")
-        self._sorted_targets = chunk.targets[by_token]
-        self._target_row = torch.from_numpy(by_token).to(device)
-        self._target_token = torch.from_numpy(self._sorted_targets).to(device)
 
     def add(self, tile: torch.Tensor, start: int) -> None:
         """Adds the logits of the tokens from `start` on, float32, ``(n_rows, width)``; overwrites them."""
         span = [start, start + tile.shape[1]]
-        low, high = np.searchsorted(self.chunk.edge_token, span)
+        low, high = np.searchsorted(self.inputs.chunk.edge_token, span)
         if high > low:
-            self.edge_logit[low:high] = tile[self._edge_row[low:high], self._edge_token[low:high] - start]
+            self.edge_logit[low:high] = tile[self.inputs.edge_row[low:high], self.inputs.edge_token[low:high] - start]
         if len(self.target_logit):
-            self._add_targets(tile, start, *np.searchsorted(self._sorted_targets, span))
+            self._add_targets(tile, start, *np.searchsorted(self.inputs.sorted_targets, span))
         if self.careful or start == 0:
             self._rescale(tile)
         if self.rescaled:
@@ -96,7 +98,8 @@ class OnlineSoftmax:
 
     def _add_targets(self, tile: torch.Tensor, start: int, low: int, high: int) -> None:
         """Targets `low` to `high` lie in this tile; any target may have its best rival here."""
-        rows, columns = self._target_row[low:high], self._target_token[low:high] - start
+        rows = self.inputs.by_token[low:high]  # the first rows are those of the targets
+        columns = self.inputs.targets[rows] - start
         own = tile[rows, columns]
         self.target_logit[rows] = own
         tile[rows, columns] = -torch.inf
@@ -112,19 +115,18 @@ class OnlineSoftmax:
             self.maximum = torch.zeros_like(maximum)
         else:
             self.total *= torch.exp(self.maximum - maximum).squeeze(1)
-            self.maximum = maximum
-        self.rescaled = bool(self.maximum.any())
+            self.maximum, self.rescaled = maximum, True
 
     def finalize(self, reader: TileReader | None = None) -> ChunkScores:
         """Log-probabilities of the edges, margins and argmax of the targets, once all tiles are added."""
         log_sum_exp = self.maximum.squeeze(1) + self.total.log()
         documents = {} if reader is None else reader.finish(log_sum_exp)
         margin = self.target_logit - self.rival_logit
-        target = torch.from_numpy(self.chunk.targets).to(margin.device)
+        target = self.inputs.targets
         # In a tie the lower id is the argmax, as `torch.argmax` has it.
         is_argmax = (margin > 0) | ((margin == 0) & (target < self.rival_token))
         argmax = torch.where(is_argmax, target, self.rival_token)
-        return ChunkScores(self.edge_logit - log_sum_exp[self._edge_row], margin, argmax, documents)
+        return ChunkScores(self.edge_logit - log_sum_exp[self.inputs.edge_row], margin, argmax, documents)
 
 
 class HeadHook:
@@ -140,7 +142,7 @@ class HeadHook:
         self.scores: ChunkScores | None = None
         self._scored: torch.Tensor | None = None
         self._held: list[torch.Tensor] = []
-        self._chunk: Chunk | None = None
+        self._inputs: ChunkInputs | None = None
         self._reader: MakeReader = _none
         self._handle = head.register_forward_pre_hook(self._before)
 
@@ -150,13 +152,15 @@ class HeadHook:
     def __exit__(self, *exc: object) -> None:
         self._handle.remove()
 
-    def expect(self, scored: torch.Tensor | None, chunk: Chunk | None = None, reader: MakeReader | None = None) -> None:
+    def expect(
+        self, scored: torch.Tensor | None, inputs: ChunkInputs | None = None, reader: MakeReader | None = None
+    ) -> None:
         """Sets the scored tokens of the next forward pass and, with the chunk's last one, the chunk to read.
 
         Args:
             reader: Makes what reads more of the chunk than its log-probabilities.
         """
-        self._scored, self._chunk, self.scores = scored, chunk, None
+        self._scored, self._inputs, self.scores = scored, inputs, None
         self._reader = reader or _none
 
     def _before(self, head: Any, args: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
@@ -166,14 +170,14 @@ class HeadHook:
             self._held.append(flat[self._scored])
         # Left to the model's own head: no token, or one if it may be any module. One token reads all weights.
         rest = flat[None, : 0 if self.tiled else 1]
-        if self._chunk is None:
+        if self._inputs is None:
             return (rest,)
-        rows = torch.cat(self._held)[torch.from_numpy(self._chunk.order).to(flat.device)]
+        rows = torch.cat(self._held)[self._inputs.order]
         self._held = []
         if not self.tiled:
             return (rows[None],)
 
-        self.scores = _read(_tiles(rows, head), head.weight.shape[0], self._chunk, flat.device, self._reader)
+        self.scores = _read(_tiles(rows, head), head.weight.shape[0], self._inputs, self._reader)
         return (rest,)
 
 
@@ -189,7 +193,7 @@ def _tiles(rows: torch.Tensor, head: Any) -> Callable[[slice], torch.Tensor]:
             return F.linear(rows, head.weight[tile], None if head.bias is None else head.bias[tile]).float()
 
         return linear
-    buffer = torch.empty(len(rows) * TILE)
+    buffer = torch.empty(len(rows) * tile_width(len(rows), rows.device))
 
     def product(tile: slice) -> torch.Tensor:
         weight = head.weight[tile]
@@ -203,27 +207,26 @@ def _none() -> None:
     """Reads nothing more."""
 
 
-def read_logits(logits: torch.Tensor, chunk: Chunk, make_reader: MakeReader = _none) -> ChunkScores:
-    """Reads logits that the model computed itself, ``(n_rows, vocabulary)``, rows as in `chunk.order`."""
-    return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], chunk, logits.device, make_reader)
+def read_logits(logits: torch.Tensor, inputs: ChunkInputs, make_reader: MakeReader = _none) -> ChunkScores:
+    """Reads logits that the model computed itself, ``(n_rows, vocabulary)``, rows as in `Chunk.order`."""
+    return _read(lambda tile: logits[:, tile].float().clone(), logits.shape[1], inputs, make_reader)
 
 
 def _read(
-    logits: Callable[[slice], torch.Tensor],
-    vocabulary: int,
-    chunk: Chunk,
-    device: torch.device,
-    make_reader: MakeReader,
+    logits: Callable[[slice], torch.Tensor], vocabulary: int, inputs: ChunkInputs, make_reader: MakeReader
 ) -> ChunkScores:
     """Reads logits that come tile by tile, float32, ``(n_rows, width)``, and are overwritten."""
-    for careful in (False, True):
-        softmax, reader = OnlineSoftmax(chunk, device, careful=careful), make_reader()
-        for start in range(0, vocabulary, TILE):
-            tile = logits(slice(start, start + TILE))
+    device = inputs.order.device
+    width = tile_width(len(inputs.order), device)
+    # An accelerator has passes to spare, but to ask it how large logits are would wait for all that it has to do.
+    for careful in (False, True) if device.type == "cpu" else (True,):
+        softmax, reader = OnlineSoftmax(inputs, careful=careful), make_reader()
+        for start in range(0, vocabulary, width):
+            tile = logits(slice(start, start + width))
             if reader is not None:
                 reader.add(tile, start)
             softmax.add(tile, start)
-        if not softmax.total.isinf().any():
+        if careful or not softmax.total.isinf().any():
             break
     return softmax.finalize(reader)
 
