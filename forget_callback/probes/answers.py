@@ -77,6 +77,11 @@ def after_thinking(text: str) -> str:
     return "" if _THINKING.match(text) else text
 
 
+def ends_thinking(text: str) -> bool:
+    """Whether a block of thinking ends in a text."""
+    return _THOUGHT.search(text) is not None
+
+
 def extract(text: str, match: str) -> str | None:
     """The answer that `text` gives, in the form that `match` compares; None if it gives none.
 

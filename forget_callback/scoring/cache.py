@@ -18,18 +18,24 @@ Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 # KV cache memory per token of the batch: 1 GiB for a batch of 8,192 tokens.
 _BYTES = 2**17
+# Tokens of a batch beside which the cache may take all memory that is spare; after OOM they are fewer, and so is it.
+_WHOLE = 8192
 
 
-def max_tokens(model: Any, budget: int) -> int:
+def max_tokens(model: Any, budget: int, spare: int = 0) -> int:
     """Tokens that the KV cache may hold beside a batch of `budget` tokens, by what one token takes.
 
     Measured, because configs do not say it: layers differ, share keys and values, or keep them compressed.
+
+    Args:
+        spare: Bytes that are, see `memory.spare_bytes`. None where batches are planned, which must be the same on all
+            ranks and at every snapshot.
 
     Raises:
         TypeError: If the model does not keep keys and values in the cache that is passed to it.
     """
     own = sum(part.nbytes for pair in of_prefix(model, (0,)) for part in pair)
-    return int(budget * _BYTES // own)
+    return int(max(budget * _BYTES, spare * min(budget, _WHOLE) // _WHOLE) // own)
 
 
 class PreallocatedLayer(DynamicLayer):

@@ -5,8 +5,9 @@ Knows which errors mean OOM on CUDA, MPS and the CPU, and nothing of what is bei
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
@@ -17,6 +18,10 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TOO_LARGE = "too large for memory"
+# Share of a device's memory that is left for what nobody counts: fragments, other libraries, one batch.
+_MARGIN = 0.1
+# By device, in bytes: the most that training had allocated at once, and the peak as scoring left it.
+_peaks: dict[torch.device, tuple[int, int]] = {}
 # Items that are tried and found too large, one after the other, before size alone decides: every OOM takes time.
 _TRIED = 8
 
@@ -28,6 +33,43 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The last two are how `distributed.together` reports another rank's error.
     phrases = ("out of memory", "can't allocate memory", ": MemoryError:", ": OutOfMemoryError:")
     return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in phrases)
+
+
+def spare_bytes(*, free: int, total: int, reserved: int, allocated: int, peak: int) -> int:
+    """Bytes of a device that scoring may take so that the next training step still finds what it needs.
+
+    Args:
+        free: That no process has taken.
+        reserved: That torch has taken from the device, of which `allocated` bytes are in use.
+        peak: The most that training had in use at once.
+    """
+    return max(free + reserved - allocated - max(peak - allocated, 0) - int(_MARGIN * total), 0)
+
+
+def training_peak(kept: tuple[int, int], now: int) -> int:
+    """The most that training had allocated at once: scoring raises the peak, too, and only training resets it.
+
+    Args:
+        kept: That of the last time, and the peak as scoring left it then.
+        now: The peak before scoring.
+    """
+    return kept[0] if now == kept[1] else now
+
+
+@contextlib.contextmanager
+def spare_memory(device: torch.device) -> Iterator[int]:
+    """`spare_bytes` of a CUDA device, 0 elsewhere; what torch has reserved by then is given back on exit."""
+    if device.type != "cuda":
+        yield 0
+        return
+    peak = training_peak(_peaks.get(device, (0, 0)), torch.cuda.max_memory_allocated(device))
+    free, total = torch.cuda.mem_get_info(device)
+    reserved, allocated = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
+    try:
+        yield spare_bytes(free=free, total=total, reserved=reserved, allocated=allocated, peak=peak)
+    finally:
+        _peaks[device] = peak, torch.cuda.max_memory_allocated(device)
+        torch.cuda.empty_cache()
 
 
 @dataclass

@@ -161,3 +161,12 @@ def test_the_cache_is_passed_under_the_name_that_the_model_gives_it():
         assert "cache" in kv.argument(model, cache)
     inner(input_ids=torch.tensor([[5, 6, 7]]), **kv.argument(inner, cache))
     assert cache.get_seq_length() == 3
+
+
+@torch.no_grad()
+def test_spare_memory_makes_room_for_more_tokens_and_less_after_oom():
+    model = tiny("Llama")
+    per_token = 1000 * 2**17 / kv.max_tokens(model, 1000)
+    assert kv.max_tokens(model, 8192, 8 * 2**30) == pytest.approx(8 * 2**30 / per_token, abs=1)
+    assert kv.max_tokens(model, 4096, 8 * 2**30) == pytest.approx(4 * 2**30 / per_token, abs=1)
+    assert kv.max_tokens(model, 8192, 2**29) == kv.max_tokens(model, 8192)  # at least the rule's

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, score_probe
+from forget_callback.scoring import memory
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.memory import Attempt, Progress, attempted, is_out_of_memory, within_memory
 from tests.scoring.architectures import tiny
@@ -412,3 +413,34 @@ def test_a_real_oom_on_the_cpu():
     assert run.returncode == 0, run.stderr
     assert "can't allocate memory" in run.stderr and "batch_tokens=512" in run.stderr
     assert 64 <= int(run.stdout.split()[-1]) <= 512
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    "free, reserved, allocated, peak, spare",
+    [
+        (70, 0, 0, 0, 62),  # before training, all but a tenth
+        (20, 60, 40, 60, 12),  # training needs 20 GiB beside its weights, which torch still holds
+        (40, 40, 40, 60, 12),  # the same after they were given back
+        (60, 20, 16, 10, 56),  # more is in use than training ever had
+        (2, 70, 68, 78, 0),  # nothing is spare
+    ],
+)
+def test_what_the_next_training_step_needs_is_not_spare(free, reserved, allocated, peak, spare):
+    sizes = {"free": free, "total": 80, "reserved": reserved, "allocated": allocated, "peak": peak}
+    assert memory.spare_bytes(**{name: n * GIB for name, n in sizes.items()}) == spare * GIB
+
+
+def test_the_peak_of_scoring_is_not_trainings():
+    kept = (0, 0)
+    for now, left, training in ((5, 60, 5), (60, 60, 5), (60, 70, 5), (75, 75, 75), (30, 64, 30), (64, 70, 30)):
+        kept = memory.training_peak(kept, now), left
+        assert kept[0] == training
+    # What scoring left hides training's own, as long as that is less.
+
+
+def test_on_a_cpu_no_memory_is_spare():
+    with memory.spare_memory(torch.device("cpu")) as spare:
+        assert spare == 0

@@ -20,7 +20,7 @@ from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.likelihood.head import head_of
-from forget_callback.scoring.memory import Progress
+from forget_callback.scoring.memory import Progress, spare_memory
 from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
 from forget_callback.scoring.progress import PROMPTS, SPARED, TEXTS
@@ -62,9 +62,11 @@ class DecodingLoop:
     def run(self) -> None:
         """Generates all texts."""
         contexts = [request.prompt[:-1] for request in self.requests]
-        self._cached = kv.max_tokens(self.model, self.budget)
         groups = prefix_groups(contexts) if self._may_share() else [(0, list(range(len(contexts))))]
-        with last_logits_only(self.model, 1):
+        with last_logits_only(self.model, 1), spare_memory(next(self.model.parameters()).device) as spare:
+            # All ranks of a tensor-parallel group must decode the same rows.
+            parallel = (getattr(self.model, "tp_size", None) or 1) > 1
+            self._cached = kv.max_tokens(self.model, self.budget, 0 if parallel else spare)
             for depth, members in groups:
                 if members:
                     self._decode_group(members, depth)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from forget_callback.probes.answers import after_thinking
+from forget_callback.probes.answers import after_thinking, ends_thinking
 from forget_callback.probes.items import Generation, Recall, accepted
 from forget_callback.probes.judges.rules import RULES
 from forget_callback.probes.probe import Probe
@@ -24,6 +24,11 @@ from forget_callback.scoring.likelihood.tokens import spoken
 
 # Last tokens of a prompt in which a chat template may open a thinking block.
 _OPENING = 16
+# Characters that the beginning of a text may differ by from the same in the middle of a text: lost spaces, a part of a
+# character. Longer than a tag that ends a thinking block.
+_SLACK = 16
+# Tokens after which it is seen anew whether a thinking block is still open.
+_THINKING = 256
 
 
 @dataclass(frozen=True)
@@ -142,10 +147,11 @@ class StopChecker:
         self.eos_ids = sorted({*known, *turn.ids})
         self.pad: int = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(known), 0)
         added: dict[str, int] = tokenizer.get_added_vocab()
-        self._piece = cache(lambda token: tokenizer.decode([token]))
+        self._piece = cache(lambda token: tokenizer.decode([token, token]))  # the first of a text may lose its space
         how = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
         self._verbatim = lru_cache(64)(lambda tokens: str(tokenizer.decode(tokens, **how)))
         self._opened = cache(lambda prompt: open_thinking(prompt, tokenizer))
+        self._thinks = lru_cache(512)(self._is_thinking)
         # End of sequence, and stop strings that are a special token, which no text shows.
         self._stop_ids = cache(
             lambda stop: frozenset([*self.eos_ids, *(added[text] for text in stop if text in added)])
@@ -163,7 +169,31 @@ class StopChecker:
         # Part of a character decodes to the replacement character, and may complete any stop string.
         if not any(stop[-1] in piece or "�" in piece for stop in (*request.stop, *("\n",) * request.first_line)):
             return False
+        if not self._may_have_stopped(request, tokens, len(piece)):
+            return False
         return find_stop(request, self._full_text(request, tokens)) is not None
+
+    def _may_have_stopped(self, request: GenerationRequest, tokens: Sequence[int], n: int) -> bool:
+        """False where the end of a text, whose last token has up to `n` characters, shows that it goes on."""
+        if any("�" in stop for stop in request.stop):
+            return True
+        if request.first_line:
+            known = len(tokens) // _THINKING * _THINKING
+            if not self._thinks(self._opened(request.prompt), tuple(tokens[:known]), request.marks):
+                return True
+            # Characters that are cut in two do not matter here: tags have none of several tokens.
+            if ends_thinking(self._end(request, tokens[:known], _SLACK) + self._decoded(request, tokens[known:])):
+                return True
+        longest = max(map(len, request.stop), default=0)
+        end = self._end(request, tokens, longest + n + _SLACK) if request.stop else ""
+        return any(stop in end for stop in request.stop)
+
+    def _end(self, request: GenerationRequest, tokens: Sequence[int], least: int) -> str:
+        """The end of a text: `least` characters or more."""
+        n, text = least, ""
+        while n < len(tokens) and len(text) < least:
+            text, n = self._decoded(request, tokens[-n:]), 2 * n
+        return text if len(text) >= least else self._full_text(request, tokens)
 
     def generated(self, request: GenerationRequest, tokens: Sequence[int]) -> GeneratedText:
         """The generated text of tokens that end with a stop or at the limit."""
@@ -188,7 +218,14 @@ class StopChecker:
         before, after = self._verbatim(request.prompt), self._verbatim((*request.prompt, *tokens))
         return after[len(before) :] if after.startswith(before) else self._verbatim(tuple(tokens))
 
+    def _is_thinking(self, opened: str, tokens: tuple[int, ...], marks: bool) -> bool:
+        """Whether a text is still within the thinking block that it, or its prompt, opens."""
+        text = opened + str(self.tokenizer.decode(tokens, skip_special_tokens=not marks))
+        return text != "" and not after_thinking(text) and not ends_thinking(text)
+
     def _full_text(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
         """The decoded tokens, after the opening tag of a thinking block that the prompt leaves open."""
-        text = str(self.tokenizer.decode(tokens, skip_special_tokens=not request.marks))
-        return self._opened(request.prompt) + text
+        return self._opened(request.prompt) + self._decoded(request, tokens)
+
+    def _decoded(self, request: GenerationRequest, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=not request.marks))
