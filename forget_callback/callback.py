@@ -77,9 +77,11 @@ class ForgetCallback(TrainerCallback):
             back where evaluations turn out cheaper; where even 100 items of each probe do not, an evaluation is left
             out, the last one never. The baseline is always whole.
         variants: When items are asked in their further prompts as well: a loss is knowledge only where all prompts show
-            it. "all" at every evaluation; "ends" at the baseline, at the last evaluation and wherever a rule would act,
-            so that no run stops on one prompt: other evaluations cost half or less, and have the raw numbers and no
-            `knowledge_lost`; the last ones are those of "all". "off" asks the first prompts alone.
+            it. "all" at every evaluation; "changed" there too, but between the baseline and the last one only items
+            that answer the first prompt otherwise than at the baseline: no other can count, so the numbers are those
+            of "all"; "ends" at the baseline, at the last evaluation and wherever a rule would act, so that no run stops
+            on one prompt: other evaluations cost half or less, and have the raw numbers and no `knowledge_lost`; the
+            last ones are those of "all". "off" asks the first prompts alone.
         rescore: Score the baseline a second time, in other batches and with other samples, for `rescored_flips`: what
             flips for no reason. None does so where something can differ, with sampled answers or a precision below
             float32, unless `max_overhead` is given.

@@ -23,6 +23,7 @@ from forget_callback.metrics.pairs import Floats, Numbers, Pairs, mean, paired
 from forget_callback.metrics.recall import recall_of
 from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
 from forget_callback.probes.abilities import TRAINING
+from forget_callback.snapshots.skipped import filled
 from forget_callback.snapshots.snapshot import Snapshot, align_both
 
 __all__ = [
@@ -63,6 +64,7 @@ def pairs_of(before: Snapshot, after: Snapshot) -> Pairs:
         ValueError: If fingerprints or items differ, or a choice contradicts whether the item was right.
     """
     before, after = align_both(before, after)
+    after = filled(before, after)
     further = list(zip(before.further, after.further))
     n, texts, floor = len(before), texts_in(before), floor_of(before)
     bits = bits_of(before, after) if texts.any() else None

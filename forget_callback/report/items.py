@@ -137,7 +137,7 @@ class Paths:
             right = (self._columns[column] == 1) + np.sum([one.correct > 0.5 for one in further], axis=0)
             answers = [
                 {
-                    "state": _packed(_states(one), "u1"),
+                    "state": _packed(np.where(one.skipped, len(STATES), _states(one)), "u1"),
                     "choice": _packed(one.choice, "<i2"),
                     "said": _packed(np.array(self._said(one)), "<i4"),
                 }

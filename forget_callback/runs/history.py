@@ -26,6 +26,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.series import OF_TEXT, OVER_TIME, STAGE, Floats, Series, flips
 from forget_callback.snapshots.reference import with_own_kl
+from forget_callback.snapshots.skipped import can_count
 from forget_callback.snapshots.snapshot import NOISE, Snapshot, align, pool
 
 ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
@@ -231,6 +232,22 @@ class History:
     def baseline(self, probe: str) -> Snapshot:
         """The first snapshot of a probe."""
         return self._series[probe].baseline
+
+    def worth_asking(self, snapshots: Sequence[Snapshot]) -> dict[str, set[str]]:
+        """By probe, ids of the items whose further prompts can count beside the baseline and this run's start.
+
+        Args:
+            snapshots: The answers to the first prompts; of all probes together, for a fact may be in several.
+        """
+        pooled = _pooled(snapshots)[-1]
+        series = self._series[pooled.probe]
+        now = align(series.baseline, pooled)
+        sides = [side for side in (series.baseline, series.start) if side is not None]
+        found = set(now.ids[np.any([can_count(side, now) for side in sides], axis=0)])
+        several = pooled.probe == "all"
+        return {
+            s.probe: {name for name in s.ids if (f"{s.probe}/{name}" if several else name) in found} for s in snapshots
+        }
 
     def changes(self, probe: Probe, now: Snapshot) -> pd.DataFrame:
         """The items that changed at the last snapshot of a probe, see `item_changes`.

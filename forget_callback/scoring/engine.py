@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,13 +31,16 @@ from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.models import context_length, require_causal, vocabulary_size
 from forget_callback.scoring.once import once
-from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
+from forget_callback.scoring.outcomes import PartAnswers, first_snapshot, snapshot_of
 from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.progress import Pace, Progress, progress_of, what_is_scored
 from forget_callback.scoring.sharding import RankShard
 from forget_callback.snapshots.reference import Reference, digest_of_snapshot
+from forget_callback.snapshots.skipped import skip
 from forget_callback.snapshots.snapshot import Snapshot
 
+# Given the snapshots of the first prompts, the ids of the items to ask further, by probe.
+Ask: TypeAlias = Callable[[list[Snapshot]], Mapping[str, Collection[str]]]
 # Tokens of one batch: enough to keep the device busy, few enough to fit beside a training step.
 _BATCH_TOKENS = {"cpu": 2048}
 _BATCH_TOKENS_ELSEWHERE = 8192
@@ -154,6 +157,7 @@ class Scorer:
         self.seconds: dict[str, float] = {}
         # Made when first used: of the first prompts, and of the further variants.
         self._groups: list[PromptGroup] = []
+        self._asked = self.only  # the items of the second one
 
     def narrowed(self, only: Mapping[str, Collection[str]]) -> Scorer:
         """A Scorer of some of the items that this one scores: token ids and scoring paths are kept, batches are not.
@@ -163,10 +167,17 @@ class Scorer:
         """
         other = copy(self)
         other.only, other._groups = dict(only), [group.narrowed(only) for group in self._groups]
+        other._asked = other.only
         return other
 
     def score(
-        self, model: Any, *, variants: bool = True, progress: Progress = False, keep: bool = False
+        self,
+        model: Any,
+        *,
+        variants: bool = True,
+        progress: Progress = False,
+        keep: bool = False,
+        ask: Ask | None = None,
     ) -> list[Snapshot]:
         """A snapshot of each probe at step 0. Its share of the time that this took is in its metadata.
 
@@ -174,6 +185,7 @@ class Scorer:
             variants: Whether to ask the further prompts as well; without, the snapshots have the first ones alone.
             progress: As in `score_probe`.
             keep: This is the baseline: keep what it expects in documents in `references`, and compare it with nothing.
+            ask: Which items to ask their further prompts, all by default; called on each rank.
         """
         if isinstance(model, str):
             raise ValueError(
@@ -184,13 +196,13 @@ class Scorer:
             got = type(model).__name__
             raise ValueError(f"model must be a loaded model of transformers, got {got}; pass the one that it wraps")
         begun = time.perf_counter()
-        work = partial(self._score, model, variants, progress, keep)
+        work = partial(self._score, model, variants, progress, keep, ask)
         found = together(work) if self.shared else work()
-        asked = [len(one) + sum(int(answers.asked.sum()) for answers in one.further) for one in found]
+        asked = [len(one) + sum(int((more.asked & ~more.skipped).sum()) for more in one.further) for one in found]
         per_prompt = (time.perf_counter() - begun) / sum(asked)
         return [one.with_metadata(seconds=round(per_prompt * n, 6)) for one, n in zip(found, asked)]
 
-    def _score(self, model: Any, variants: bool, progress: Progress, keep: bool) -> list[Snapshot]:
+    def _score(self, model: Any, variants: bool, progress: Progress, keep: bool, ask: Ask | None) -> list[Snapshot]:
         shard = RankShard.of(model) if self.shared else RankShard()
         vllm = None if self.vllm is None else VLLM(self.vllm)
         further: list[PartAnswers] = []
@@ -207,7 +219,7 @@ class Scorer:
                     first, budget = groups[0].score(model, budget, keep=keep, references=self.references, **how)
                 if variants:
                     with self._timed("further"):
-                        further, _ = groups[1].score(model, budget, required=False, **how)
+                        further, _ = self._further(ask, first).score(model, budget, required=False, **how)
             self.batch_tokens = budget
         result = []
         for i, (probe, answers) in enumerate(zip(self.probes, first)):
@@ -220,7 +232,8 @@ class Scorer:
             own = [one for one in further if one.part.probe.name == probe.name]
             if not keep and probe.name in self.references and not np.isnan(answers.kl).all():
                 metadata["kl_baseline"] = self.references[probe.name].baseline
-            result.append(snapshot_of(probe, answers, own, metadata))
+            found = snapshot_of(probe, answers, own, metadata)
+            result.append(found if ask is None else skip(found, self._asked[probe.name]))
             if answers.kept:
                 key = (probe.name, probe.fingerprint, digest_of_snapshot(result[-1]))
                 self.references[probe.name] = Reference(*key, answers.kept)
@@ -252,6 +265,16 @@ class Scorer:
             further = [part for probe in self.probes for part in further_parts(probe, with_template)]
             self._groups.append(self._group(further, model))
         return self._groups[: 2 if variants else 1]
+
+    def _further(self, ask: Ask | None, first: Sequence[PartAnswers]) -> PromptGroup:
+        """The group of the further prompts, of the items that are to be asked now."""
+        chosen = self.only
+        if ask is not None:
+            wanted = ask([first_snapshot(answers) for answers in first])
+            chosen = {p.name: set(wanted[p.name]).intersection(self.only.get(p.name, p.ids)) for p in self.probes}
+        if chosen != self._asked:
+            self._groups[1], self._asked = self._groups[1].narrowed(chosen), chosen
+        return self._groups[1]
 
     def _group(self, parts: Sequence[Part], model: Any) -> PromptGroup:
         more: dict[str, Any] = {"replicate": self.replicate, "judge": self.judge, "shared": self.shared}

@@ -97,18 +97,22 @@ def snapshot_of(probe: Probe, first: PartAnswers, further: Sequence[PartAnswers]
     several = []
     for _, group in groupby(further, key=lambda answers: answers.part.number):
         several.append(_answers(probe, list(group)))
+    return first_snapshot(first, metadata=metadata, further=several)
+
+
+def first_snapshot(first: PartAnswers, **more: Any) -> Snapshot:
+    """The snapshot at step 0, of the answers to the first prompts, and what else it has."""
     snapshot = Snapshot(
-        probe=probe.name,
-        fingerprint=probe.fingerprint,
+        probe=first.probe.name,
+        fingerprint=first.probe.fingerprint,
         step=0,
-        ids=np.array(probe.ids, object),
+        ids=np.array(first.probe.ids, object),
         scores=first.scores,
-        samples=probe.samples,
-        metadata=metadata,
-        further=several,
+        samples=first.probe.samples,
         **{name: getattr(first, name) for name in (*ANSWERS, *GRADED)},
+        **more,
     )
-    return complete(snapshot, probe)
+    return complete(snapshot, first.probe)
 
 
 def _answers(probe: Probe, parts: list[PartAnswers]) -> Answers:

@@ -38,7 +38,7 @@ GRADED: Columns = {  # numbers that are no right or wrong, of the first prompts
     "kl_error": (float, np.nan),
     "top1": (float, np.nan),
 }
-FURTHER: Columns = {**ANSWERS, "asked": (bool, True), "weak": (bool, False)}
+FURTHER: Columns = {**ANSWERS, "asked": (bool, True), "skipped": (bool, False), "weak": (bool, False)}
 PER_ITEM: Columns = {  # of a snapshot: the answers to the first prompts, and what is known of the items
     "ids": (object, None),
     **ANSWERS,
@@ -70,6 +70,7 @@ class Answers:
         prediction: As in `Snapshot`.
         text: As in `Snapshot`.
         asked: Whether the item has this variant.
+        skipped: Whether it has it and was not asked in it, for no answer could count, see `skipped`.
         weak: Whether it is only words around the same prompt, which shares that prompt's damage.
 
     Raises:
@@ -84,6 +85,7 @@ class Answers:
     prediction: NDArray[Any] = NOT_GIVEN
     text: NDArray[Any] = NOT_GIVEN
     asked: NDArray[Any] = NOT_GIVEN
+    skipped: NDArray[Any] = NOT_GIVEN
     weak: NDArray[Any] = NOT_GIVEN
 
     if TYPE_CHECKING:  # what callers may give for the vectors above: any sequence
@@ -98,12 +100,13 @@ class Answers:
             prediction: Column = ...,
             text: Column = ...,
             asked: Column = ...,
+            skipped: Column = ...,
             weak: Column = ...,
         ) -> None: ...
 
     def __post_init__(self) -> None:
         fill(self, FURTHER, len(self.correct))
-        surplus = ~self.asked & ~np.isnan(self.correct)
+        surplus = (~self.asked | self.skipped) & ~np.isnan(self.correct)
         if surplus.any():
             i = int(np.argmax(surplus))
             raise ValueError(f"item {i} was not asked, but has correct {self.correct[i]}; expected NaN")

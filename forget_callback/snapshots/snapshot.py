@@ -29,6 +29,7 @@ from forget_callback.snapshots.answers import (
     fill,
     require_consistent,
 )
+from forget_callback.snapshots.skipped import comparable
 from forget_callback.snapshots.table import fields_of, table_of
 
 # In the metadata: by how much the bits per byte of texts differ where the same model is scored twice.
@@ -198,8 +199,8 @@ class Snapshot:
 
         Columns: id, category, correct, outcome, choice, margin, prediction, text, scores, answer (index of the right
         option), cluster, fact, kind, ability, samples and k (options, missing where open-ended), and the graded numbers
-        score, bits_per_byte, kl, kl_error and top1; of each further variant correct_2, outcome_2, ..., asked_2 and
-        weak_2.
+        score, bits_per_byte, kl, kl_error and top1; of each further variant correct_2, outcome_2, ..., asked_2,
+        skipped_2 and weak_2.
         """
         return table_of(self)
 
@@ -294,11 +295,14 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
 def align_both(before: Snapshot, after: Snapshot) -> tuple[Snapshot, Snapshot]:
     """Both with the same items in the same order, and with the same further variants: those that both have.
 
+    Without further variants where one side skipped prompts that can count between these two.
+
     Raises:
         ValueError: As `align` does.
     """
     after = align(before, after)
-    return _with_variants(before, [answers.fingerprint for answers in after.further]), after
+    before = _with_variants(before, [answers.fingerprint for answers in after.further])
+    return (before, after) if comparable(before, after) else (before.without_variants(), after.without_variants())
 
 
 def _with_variants(snapshot: Snapshot, fingerprints: Sequence[str]) -> Snapshot:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import yaml
 from pyarrow import parquet
@@ -190,7 +191,9 @@ def _prompts(snapshot: Snapshot, is_baseline: bool, names: Sequence[str]) -> Ite
     """The columns of each prompt's answers; items that do not have that prompt are left out."""
     asked: list[Snapshot | Answers] = [snapshot, *snapshot.further]
     for variant, answers in enumerate(asked, 1):
-        kept = [i for i in range(len(snapshot)) if not isinstance(answers, Answers) or answers.asked[i]]
+        kept = np.arange(len(snapshot))
+        if isinstance(answers, Answers):
+            kept = np.flatnonzero(answers.asked & ~answers.skipped)
         columns: dict[str, Any] = {
             "probe": [snapshot.probe] * len(kept),
             "step": [snapshot.step] * len(kept),

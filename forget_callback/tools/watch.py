@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -30,7 +30,6 @@ from forget_callback.tools.checkpoints import Checkpoint, baseline_of
 from forget_callback.tools.watch_record import DIGEST
 from forget_callback.tools.watched_run import Next, WatchedRun
 from forget_callback.training.monitor import ForgetMonitor, Observation
-from forget_callback.training.setup import Variants
 from forget_callback.training.trackers import Tracker
 from forget_callback.training.unmeasured import reason
 from forget_callback.training.wandb_watcher import lacks_curves
@@ -91,7 +90,7 @@ class Watcher:
         given: Sequence[Probe] = (),
         baseline: str | None = None,
         stop: Sequence[StopRule] = (),
-        variants: Variants = "all",
+        variants: Literal["all", "ends", "off"] = "all",
         trackers: Callable[[RemoteTraining | None], Sequence[Tracker]] = lambda training: (),
         interval: float = 10.0,
         patience: float = 7200.0,

@@ -111,12 +111,22 @@ class Budget:
         finally:
             self._probed += time.perf_counter() - begun
 
-    def scored(self, probes: Sequence[Probe], seconds: Mapping[str, float], *, baseline: bool = False) -> None:
-        """Learns what prompts take from a scoring of the present part, see `Scorer.seconds`."""
+    def scored(
+        self, probes: Sequence[Probe], seconds: Mapping[str, float], *, baseline: bool = False, changed: bool = False
+    ) -> None:
+        """Learns what prompts take from a scoring of the present part, see `Scorer.seconds`.
+
+        Args:
+            changed: Whether further prompts were asked of changed items alone.
+        """
         asked = {
             name: Cost(name == "first", name == "further").of(probes, self.part, variants=True) for name in seconds
         }
         per_prompt = {name: spent / asked[name] for name, spent in seconds.items() if asked[name]}
+        if "further" in per_prompt and (changed or "changed" not in self._later):  # at most what all of them take
+            per_prompt["changed"] = per_prompt["further"]
+        if changed:
+            per_prompt.pop("further", None)
         self._learn(per_prompt, baseline=baseline)
 
     @contextlib.contextmanager
@@ -160,7 +170,9 @@ class Budget:
         total: float = earned * (self._last_step - self._since) / (step - self._since)
 
         def one(share: float, *, last: bool = False) -> float:
-            return cost.of(probes, share, variants=self._variants == "all" or (last and self._variants != "off"))
+            changed = self._variants == "changed" and not last
+            further = changed or self._variants == "all" or (last and self._variants != "off")
+            return cost.of(probes, share, variants=further, changed=changed)
 
         def planned(share: float) -> bool:
             before = 0.0 if end else one(share) * max(left - 1, 1)

@@ -267,6 +267,10 @@ class ForgetMonitor:
             return False
         return any(decision.triggered for decision in self._decisions(history))
 
+    def worth_asking(self, snapshots: Sequence[Snapshot]) -> dict[str, set[str]]:
+        """By probe, the items whose further prompts can count, given their answers to the first ones."""
+        return self._history.worth_asking(snapshots)
+
     def _one_of_each(self, snapshots: Snapshot | Sequence[Snapshot]) -> list[Snapshot]:
         """The snapshots in the order of the probes, completed from them.
 

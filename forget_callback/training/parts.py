@@ -46,19 +46,21 @@ class Cost:
     Attributes:
         first: A first prompt.
         further: A further prompt.
+        changed: The same where only items are asked that answer the first one otherwise than before, spread over all.
         rest: An evaluation beside its scoring: comparing, writing, showing.
     """
 
     first: float
     further: float
     rest: float = 0.0
+    changed: float = 0.0
 
-    def of(self, probes: Sequence[Probe], share: float, *, variants: bool) -> float:
-        """Of one evaluation of a part of these probes; with their further prompts or without."""
-        seconds = self.rest
+    def of(self, probes: Sequence[Probe], share: float, *, variants: bool, changed: bool = False) -> float:
+        """Of an evaluation of a part of these probes, with their further prompts, perhaps of changed items, or none."""
+        seconds, further = self.rest, self.changed if changed else self.further
         for probe in probes:
             prompts = sum(len(item.variants) for item in probe.items) if variants else 0
-            seconds += size_of(len(probe), share) * (self.first + self.further * prompts / len(probe))
+            seconds += size_of(len(probe), share) * (self.first + further * prompts / len(probe))
         return seconds
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring.distributed import rank
-from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.engine import Ask, Scorer
 from forget_callback.scoring.judge import Judge
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.outcomes import PartAnswers, snapshot_of
@@ -107,26 +107,26 @@ class ProbeScorer:
         self._whole.batch_tokens = self.batch_tokens
         self._scorer = self._whole.narrowed(only) if only else self._whole
 
-    def score(self, model: Any, *, variants: bool, keep: bool = False) -> list[Snapshot]:
-        """A snapshot of each probe; with `keep` later ones are compared with it on documents.
+    def score(self, model: Any, *, variants: bool, keep: bool = False, ask: Ask | None = None) -> list[Snapshot]:
+        """A snapshot of each probe; with `keep` later ones are compared with it on documents. See `Scorer.score`.
 
         Raises:
             Exception: If one fails.
         """
-        return self._scorer.score(model, variants=variants, progress=self._progress, keep=keep)
+        return self._scorer.score(model, variants=variants, progress=self._progress, keep=keep, ask=ask)
 
     def score_again(self, model: Any) -> list[Snapshot]:
         """The same once more, in other batches and with other samples."""
         return self._other(self.probes, replicate=1).score(model, variants=False, progress=self._progress)
 
-    def score_apart(self, model: Any, *, variants: bool, keep: bool = False) -> Scored:
+    def score_apart(self, model: Any, *, variants: bool, keep: bool = False, ask: Ask | None = None) -> Scored:
         """Snapshots of all probes that can be scored. Of several each one alone, if they fail together.
 
         Raises:
             Exception: If none can be scored.
         """
         try:
-            return Scored(tuple(self.score(model, variants=variants, keep=keep)), {})
+            return Scored(tuple(self.score(model, variants=variants, keep=keep, ask=ask)), {})
         except Exception as error:
             if len(self.probes) == 1:
                 raise
@@ -135,7 +135,7 @@ class ProbeScorer:
         for probe in self.probes:
             # In batches of its own: near a tie, an answer may flip by that alone.
             try:
-                apart += self._other([probe]).score(model, variants=variants, keep=keep)
+                apart += self._other([probe]).score(model, variants=variants, keep=keep, ask=ask)
             except Exception as error:
                 failed[probe.name] = reason(error)
         if not apart:

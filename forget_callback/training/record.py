@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from typing import Any
@@ -22,7 +22,7 @@ from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.snapshots.reference import Reference
-from forget_callback.snapshots.snapshot import complete
+from forget_callback.snapshots.snapshot import Snapshot, complete
 from forget_callback.training.claim import claim, lock
 from forget_callback.training.description import described
 from forget_callback.training.monitor import ForgetMonitor
@@ -79,6 +79,10 @@ class Record:
             return self.monitor.last_rows
         step = self.last_step
         return list(takewhile(lambda row: row.step == step, reversed(self._copies)))[::-1]
+
+    def worth_asking(self, snapshots: Sequence[Snapshot]) -> Mapping[str, Collection[str]]:
+        """The items whose further prompts can count, given their answers to the first ones; the same on all ranks."""
+        return on_main(lambda: self.main.worth_asking(snapshots))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Takes the rows of one more step, or of the last one with more prompts; a monitor has them already."""

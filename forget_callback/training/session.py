@@ -21,6 +21,7 @@ from forget_callback.report.terminal import changes_table, show, snapshot_line
 from forget_callback.runs.history import Row
 from forget_callback.runs.task import is_task_metric
 from forget_callback.scoring.distributed import on_main, rank, together
+from forget_callback.scoring.engine import Ask
 from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training import start
 from forget_callback.training.baseline import Baseline
@@ -202,20 +203,22 @@ class Session:
                 return False
             self._score_part(part)
         step, variants = state.global_step, self.settings.variants
-        snapshots = self._score(step, model, variants=variants == "all" or (whole and variants != "off"))
+        further = variants in ("all", "changed") or (whole and variants != "off")
+        ask = self.record.worth_asking if variants == "changed" and not always else None
+        snapshots = self._score(step, model, variants=further, ask=ask)
         if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
             snapshots = with_time_of(snapshots, self._score(step, model, variants=True))
         with self._budget.observing():
             return self._observe(state, snapshots)
 
-    def _score(self, step: int, model: Any, *, variants: bool) -> list[Snapshot]:
+    def _score(self, step: int, model: Any, *, variants: bool, ask: Ask | None = None) -> list[Snapshot]:
         """A snapshot of each probe; of one that failed while another did not, without a number."""
         if self._strict:
-            snapshots = self._scorer.score(model, variants=variants)
-            self._budget.scored(self._scorer.probes, self._scorer.seconds)
+            snapshots = self._scorer.score(model, variants=variants, ask=ask)
+            self._budget.scored(self._scorer.probes, self._scorer.seconds, changed=ask is not None)
             return snapshots
-        found, unmeasured = self._scorer.score_apart(model, variants=variants), self.record.unmeasured
-        self._budget.scored(self._scorer.probes, self._scorer.seconds)
+        found, unmeasured = self._scorer.score_apart(model, variants=variants, ask=ask), self.record.unmeasured
+        self._budget.scored(self._scorer.probes, self._scorer.seconds, changed=ask is not None)
         unmeasured.measured(step, found.snapshots)
         new = [name for name, why in found.failed.items() if unmeasured.add(why, probe=name, step=step)]
         if new:

@@ -37,7 +37,7 @@ from forget_callback.training.wandb_tracker import WandbTracker, has_curves
 logger = logging.getLogger(__name__)
 
 # When the further prompts of the items are asked.
-Variants = Literal["all", "ends", "off"]
+Variants = Literal["all", "changed", "ends", "off"]
 # What an error does: is logged, or raised where training starts, or always.
 OnError = Literal["warn", "refuse", "raise"]
 
@@ -95,7 +95,7 @@ class Settings:
         if share is not None and not (isinstance(share, Real) and 0 < share < 1):
             raise ValueError(f"max_overhead must lie in (0, 1), such as 0.05 for 5%, got {quoted(share)}")
         if self.variants not in get_args(Variants):
-            raise ValueError(f"variants must be 'all', 'ends' or 'off', got {quoted(self.variants)}")
+            raise ValueError(f"variants must be 'all', 'changed', 'ends' or 'off', got {quoted(self.variants)}")
         if not isinstance(self.rescore, bool | None):
             raise ValueError(f"rescore must be True, False or None, got {quoted(self.rescore)}")
         for name in self.evaluation_metrics:

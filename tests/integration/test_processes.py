@@ -92,7 +92,7 @@ def test_a_run_that_is_killed_anywhere_and_resumed_is_the_run_that_was_not(tmp_p
         assert all(torch.equal(now[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("method, variants", [("sft", "ends"), ("packed", "all")])
+@pytest.mark.parametrize("method, variants", [("sft", "ends"), ("sft", "changed"), ("packed", "all")])
 def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, variants):
     """The same 24 samples on one process and on two; only rank 0 writes, and decides where all prompts are asked."""
     options = ["--method", method, "--variants", variants]
@@ -107,7 +107,11 @@ def test_two_processes_count_what_one_would_and_write_once(tmp_path, method, var
     assert len(files) == len(set(two["step"]))
     assert all(len(Snapshot.load(file)) == 6 for file in files)
     # The rule is triggered at every step from the second one on.
-    asked = [Snapshot.load(file).n_variants for file in files]
+    snapshots = [Snapshot.load(file) for file in files]
+    asked = [one.n_variants for one in snapshots]
+    if variants == "changed":
+        skipped = [one.skipped_2.sum() for one in snapshots]
+        assert skipped[0] == skipped[-1] == 0 < max(skipped)
     assert asked == [2, 1 if variants == "ends" else 2, *[2] * (len(files) - 2)]
 
 

@@ -110,14 +110,14 @@ def test_final_weights_and_losses_are_bit_identical_with_and_without(
     stop = () if temperature else "forgetting>-1"
     rule = {"stop": [replace(rule, action="warn") for rule in stop_rules(stop)], "every": 1, "on_error": "raise"}
     runs = []
-    for callbacks in ([], *([ForgetCallback(probe, variants=asked, **rule)] for asked in ("all", "ends"))):
+    for callbacks in ([], *([ForgetCallback(probe, variants=asked, **rule)] for asked in ("all", "changed", "ends"))):
         trainer = make(callbacks)
         trainer.train()
         keep = ("loss", "grad_norm", "entropy", "num_tokens", "reward")
         theirs = [row for row in trainer.state.log_history if "forget/step" not in row]
         logs = [{k: v for k, v in row.items() if k in keep} for row in theirs]
         runs.append((weights_hash(trainer.model), logs, trainer.model.training))
-    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] == runs[1] == runs[2] == runs[3]
     store, last = Store(tmp_path), trainer.state.global_step
     asked = [store.read("mini", step).n_variants for step in range(last + 1)]
     # A rule of patience 2 would act at each step from the second one on.
@@ -143,6 +143,32 @@ def test_asked_at_the_ends_alone_the_last_verdict_is_that_of_all_prompts_always(
     for raw in ("forgetting", "churn", "accuracy_after", "margin"):
         for variants in ("ends", "off"):
             pd.testing.assert_series_equal(tables[variants][raw], tables["all"][raw])
+
+
+def skipped(store, step):
+    return store.read("mini", step).further[0].skipped
+
+
+@pytest.mark.parametrize("best", [None, "forget_mini_knowledge_lost"])
+def test_asked_where_an_answer_changed_the_numbers_are_those_of_all_prompts(make_sft, probe_in_two, tmp_path, best):
+    """And the last snapshot is of all of them."""
+    config = {"load_best_model_at_end": True, "metric_for_best_model": best, "save_strategy": "steps"} if best else {}
+    config |= {"eval_strategy": "steps", "eval_steps": 1, "save_steps": 1, "learning_rate": 5e-3}
+    tables = []
+    for variants in ("all", "changed"):
+        out = tmp_path / variants
+        callback = ForgetCallback(probe_in_two, variants=variants, on_error="raise")
+        make_sft([callback], output_dir=str(out), **config).train()
+        tables.append(callback.history)
+    pd.testing.assert_frame_equal(*tables)
+    store = Store(out)
+    assert not skipped(store, 0).any() and not skipped(store, 6).any()
+    between = [skipped(store, step).mean() for step in range(1, 6)]
+    assert max(between) > 0.5 and min(between) < 1 and tables[0]["knowledge_lost"].notna().all()
+    if best:
+        resumed = ForgetCallback(probe_in_two, variants="changed", on_error="raise")
+        make_sft([resumed], output_dir=str(out), **config).train(resume_from_checkpoint=str(out / "checkpoint-3"))
+        pd.testing.assert_frame_equal(resumed.history, tables[0])
 
 
 class _Ends(TrainerCallback):

@@ -31,7 +31,7 @@ parser.add_argument(
     "--slow-writes", type=float, help="seconds to stay before each file; also says when a run has begun"
 )
 parser.add_argument("--fail-at", type=int)
-parser.add_argument("--variants", choices=["all", "ends"], default="all")
+parser.add_argument("--variants", choices=["all", "changed", "ends"], default="all")
 parser.add_argument("--on-error", choices=["warn", "refuse", "raise"], default="raise")
 parser.add_argument("--remote", action="store_true", help="obeys a watcher, which stops it after three steps")
 options = parser.parse_args()

@@ -132,6 +132,30 @@ def test_first_answers_are_the_same_bits_whether_or_not_the_others_are_asked(tau
             same(snapshots[0], other)
 
 
+def test_further_prompts_are_asked_of_chosen_items_alone(taught):
+    probes = [Probe("p", ITEMS), Probe("q", [item for item in ITEMS if item.id == "text"])]
+    scorer, everything = Scorer(taught.tokenizer, probes), {"p": set(probes[0].ids), "q": {"text"}}
+    whole = scorer.score(taught.model)
+    some, none, told = {"p": {"both", "letters", "never"}, "q": set()}, {"p": set(), "q": set()}, []
+    for wanted in (some, none, some, everything):
+        found = scorer.score(taught.model, ask=lambda firsts, wanted=wanted: told.append(firsts) or wanted)
+        for given, one, full in zip(told.pop(), found, whole, strict=True):
+            same(given, full)
+            same(one, full)
+            assert (given.n_variants, one.n_variants) == (1, full.n_variants)
+            for own, other in zip(one.further, full.further, strict=True):
+                asked = own.asked & np.isin(one.ids, list(wanted[one.probe]))
+                assert own.skipped.tolist() == (own.asked & ~asked).tolist() and np.isnan(own.correct[~asked]).all()
+                same(own.select(asked), other.select(asked), atol=1e-4)
+    for one, full in zip(scorer.score(taught.model), whole, strict=True):
+        for own, other in zip(one.further, full.further, strict=True):
+            same(own, other)
+            assert not own.skipped.any()
+    part = scorer.narrowed({"p": {"both", "plain"}, "q": set()}).score(taught.model, ask=lambda firsts: some)[0]
+    assert part.skipped_2.tolist() == [False, True, False, False, False, False]
+    assert (~np.isnan(part.correct_2)).tolist() == [True, False, False, False, False, False]
+
+
 def test_variants_are_scored_the_same_at_every_look_and_prepared_once(taught, monkeypatch):
     scorer = Scorer(taught.tokenizer, Probe("p", ITEMS))
     (first,) = scorer.score(taught.model)

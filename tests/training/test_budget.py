@@ -31,6 +31,7 @@ class Run:
         work: Done once, before the baseline.
         slower: How many times as slow prompts are at the end.
         rest: Of an evaluation beside its scoring.
+        moved: Share of the items whose first answer changed.
         noise: Standard deviation of each time, as a share of it.
 
     Attributes:
@@ -42,7 +43,7 @@ class Run:
         self.limit, self.every, self.step, self.probes = limit, checked(every), step, [probe_of(n)]
         self.prompt, self.further, self.variants = prompt, further, more.get("variants", "all")
         self.slower, self.noise, self.work = more.get("slower", 1.0), more.get("noise", 0.0), more.get("work", 30.0)
-        self.rest = more.get("rest", 0.0)
+        self.rest, self.moved = more.get("rest", 0.0), more.get("moved", 0.3)
         self.now, self.random, self.shares, self.items, self.steps = 0.0, random.Random(0), [], [], []
         self.state = SimpleNamespace(global_step=0, max_steps=400, eval_steps=0)
         for module in (budget_module, once_module):
@@ -90,8 +91,13 @@ class Run:
             part = self.budget.choose(self.probes, self.state, end=end)
             if part is not None:
                 self.budget.items(part, self.probes)
-                seconds = self.score(variants=self.variants == "all" or (end and self.variants == "ends"))
-                self.budget.scored(self.probes, seconds)
+                changed = self.variants == "changed" and not end
+                seconds = self.score(variants=self.variants in ("all", "changed") or (end and self.variants == "ends"))
+                if changed:
+                    saved = (1 - self.moved) * seconds["further"]
+                    self.now -= saved
+                    seconds["further"] -= saved
+                self.budget.scored(self.probes, seconds, changed=changed)
                 with self.budget.observing():
                     self.takes(self.rest)
         self.spent += self.now - begun
@@ -166,6 +172,18 @@ def test_the_last_evaluation_in_all_prompts_is_paid_for_beforehand(monkeypatch):
     run = Run(monkeypatch, 0.1, variants="ends", every=80, further=0.005).begin().baseline().train()
     assert run.steps == [80, 160, 240, 320, 400]
     assert 0.95 < run.shares[-1] <= 1.0 and max(run.items) < 1.15 * min(run.items)
+
+
+@pytest.mark.parametrize("limit", [0.2, 0.3])
+@pytest.mark.parametrize("moved", [0.1, 0.5])
+def test_items_whose_answer_stayed_make_room_for_others(monkeypatch, limit, moved):
+    """The first evaluation after the baseline is planned as if every answer changed."""
+    sizes = {}
+    for variants in ("all", "changed"):
+        run = Run(monkeypatch, limit, variants=variants, further=0.005, n=2000, moved=moved).begin().baseline().train()
+        sizes[variants] = run.items[1:-1]
+        assert max(run.shares) < 1.15 and 0.95 < run.shares[-1] < 1.05 and min(run.shares[4:]) > 0.85
+    assert sizes["changed"][0] > 0.9 * (3 / (1 + 2 * moved)) * max(sizes["all"])
 
 
 @pytest.mark.parametrize("every", [20, "log2"])

@@ -80,7 +80,7 @@ function detailVariants(items, path, i) {
   const columns = columnsOf(theRun());
   const line = (answers) => el("p", { class: "asked" }, path.variants.sides.map((side, s) => {
     const [state, text] = answers(side);
-    return el("span", {}, `${s ? "" : "at the baseline, "}${columns[side.column]}: `, el("span", { class: `state s${state}` }, STATE_TEXT[state]), text ? ` “${text.trim()}”` : "");
+    return el("span", {}, `${s ? "" : "at the baseline, "}${columns[side.column]}: `, el("span", { class: `state s${state}` }, STATE_TEXT[state] ?? "not asked, for the first answer is the baseline's"), text ? ` “${text.trim()}”` : "");
   }));
   const first = (side) => {
     let k = path.begin[i];
