@@ -8,11 +8,16 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from forget_callback import Generation, MultipleChoice, Probe, Recall, Scorer
+from forget_callback import Generation, MultipleChoice, Probe, Recall, Scorer, Snapshot
+from forget_callback.metrics.knowledge import knowledge_of
+from forget_callback.runs.store import Store
 from forget_callback.scoring.likelihood.tokens import encode_items
+from forget_callback.snapshots.answers import Answers
+from forget_callback.snapshots.snapshot import complete
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 CHOICES = [
@@ -105,6 +110,56 @@ def test_steps_of_the_limit_read_the_keys_and_values_that_are_there(tokenizer, m
         (call,) = limit.decode_calls(model, [(2, n)])
         assert call().logits.shape == (2, 1, model.config.vocab_size)
     assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_subsets_are_unbiased_and_say_how_sure_they_are(number):
+    import subset
+    from simulated_worlds import Cell, Change
+
+    rng = np.random.default_rng(0)
+    pairs, margin = subset.of_world(Cell("uniform", Change(lost=0.1), n=2_000), rng)
+    own = [*subset.numbers(pairs, margin)][number]
+    assert own.scores.mean() == pytest.approx(
+        transitions_of(pairs, own.name), abs=1e-12
+    )  # of all items: what the product says
+    assert not own.scores[own.stratum == 0].any()
+    for design in (subset.uniform(own, 200), subset.weighted(own, 200), subset.best(own, 200)):
+        assert sum(design.sizes) == pytest.approx(200, abs=2)
+        assert sorted(np.concatenate(design.rows)) == [*range(2_000)]
+        found = np.array([design.draw(own, rng)[0].mean for _ in range(400)])
+        assert found.mean() == pytest.approx(own.scores.mean(), abs=4 * found.std() / 20)
+        assert found.var() == pytest.approx(design.variance(own), rel=0.3)
+    line = subset.row("world", own, 200, 300, rng)
+    best, gain = float(line[5]), float(line[6])
+    assert best > 1.2 and gain > 1.2 and all(int(cell[:-1]) >= 90 for cell in line[-3:])
+
+
+def transitions_of(pairs, name):
+    """The number by the product's own way."""
+    if name == "forgetting":
+        return float(((pairs.before == 1) & (pairs.after == 0)).mean())
+    return knowledge_of(pairs.first() if name.endswith("one prompt") else pairs).lost.mean
+
+
+def test_subsets_of_a_run_are_of_its_baseline_and_last_snapshot(tmp_path, monkeypatch, capsys):
+    import subset
+
+    items = [MultipleChoice(f"{i}", f"{i}?", [" a", " b", " c"], 0, variants=[f"{i}, say?"]) for i in range(60)]
+    probe, rng, store = Probe("p", items), np.random.default_rng(0), Store(tmp_path)
+    store.begin([probe])
+    for step in range(3):
+        choice = rng.integers(0, 3, (2, 60)) if step else np.zeros((2, 60), int)
+        further = [Answers(probe.variant_fingerprints[0], (choice[1] == 0) * 1.0, choice=choice[1])]
+        more = {"choice": choice[0], "margin": rng.normal(size=60), "further": further}
+        one = Snapshot("p", probe.fingerprint, step, probe.ids, (choice[0] == 0) * 1.0, **more)
+        store.write(complete(one, probe))
+        moved = (choice[0] != 0).mean()
+    monkeypatch.setattr(sys, "argv", ["subset.py", str(tmp_path), "--draws", "20", "--items", "30"])
+    subset.main()
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6 and f"| forgetting | {100 * moved:.1f}% |" in printed[2]
+    assert printed[-1].endswith(f"60 items, {moved:.0%} of the further prompts are worth asking")
 
 
 def test_what_a_rank_does_is_counted(tokenizer, make_model):
