@@ -189,3 +189,25 @@ def test_a_measured_cell_is_kept(tokenizer, make_model, tmp_path):
     cells = json.loads((tmp_path / "speed.json").read_text())
     assert "| 3 letters | - | 4.00 | 2.00 | 1.00 |" in printed and cells["letters"] == kept
     assert cells["recall"]["differ"]["naive"]["items"] == 0 and "| 3 recall | - |" in printed
+
+
+def test_pages_need_fewer_steps_and_no_more_than_the_memory(monkeypatch, capsys):
+    import decode_steps
+
+    words = "--answers 60 --mean 80 --limit 200 --prompt 20 --gib 0.2 1 8 --budget 512"
+    monkeypatch.setattr(sys, "argv", ["decode_steps.py", *words.split()])
+    decode_steps.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [row[0] for row in rows] == ["0.2", "1", "8"]
+    for _, reserved, paged, fewest, _, _, peak in rows:
+        steps = [int(n.replace(",", "")) for n in (fewest, paged, reserved)]
+        assert steps == sorted(steps) and float(peak) <= 1.2
+    assert steps[1] < 0.8 * int(rows[0][1].replace(",", ""))
+
+
+def test_a_simulated_answer_takes_a_step_for_each_token_but_the_first():
+    import decode_steps
+
+    assert decode_steps.paged([5], [7], 9, 100, 50) == decode_steps.Simulated(6, 5, 32 + 5)
+    assert decode_steps.reserved([5], [7], 9, 100).steps == 6
+    assert decode_steps.least([5], [7], 10**6) == 6

@@ -1,4 +1,4 @@
-"""A preallocated KV cache: it grows in place, is truncated back to a prompt prefix, and lets rows leave the batch.
+"""A preallocated KV cache, which grows in place and is truncated back to a prompt prefix, and how much one may hold.
 
 transformers' own dynamic cache copies all keys and values for every new token; static caches need one fixed batch.
 Knows nothing of prompts or padding.
@@ -22,6 +22,11 @@ _BYTES = 2**17
 _WHOLE = 8192
 
 
+def bytes_beside(budget: int) -> int:
+    """Memory that the KV cache may always take beside a batch of `budget` tokens."""
+    return budget * _BYTES
+
+
 def max_tokens(model: Any, budget: int, spare: int = 0) -> int:
     """Tokens that the KV cache may hold beside a batch of `budget` tokens, by what one token takes.
 
@@ -35,7 +40,7 @@ def max_tokens(model: Any, budget: int, spare: int = 0) -> int:
         TypeError: If the model does not keep keys and values in the cache that is passed to it.
     """
     own = sum(part.nbytes for pair in of_prefix(model, (0,)) for part in pair)
-    return int(max(budget * _BYTES, spare * min(budget, _WHOLE) // _WHOLE) // own)
+    return int(max(bytes_beside(budget), spare * min(budget, _WHOLE) // _WHOLE) // own)
 
 
 class PreallocatedLayer(DynamicLayer):
@@ -97,15 +102,6 @@ def from_pairs(pairs: Sequence[Pair], capacity: int, *, rows: int = -1) -> Cache
 def truncate(cache: Cache, rows: int, length: int) -> None:
     """Keeps the first `rows` and the first `length` tokens of each."""
     for layer in cache.layers:
-        layer.truncate(rows, length)
-
-
-def compact(cache: Cache, sources: Sequence[int], targets: Sequence[int], rows: int) -> None:
-    """Copies rows `sources` over rows `targets`, then keeps the first `rows`."""
-    length = cache.get_seq_length()
-    for layer in cache.layers:
-        for buffer in layer.buffers if sources else ():
-            buffer[list(targets), :, :length] = buffer[list(sources), :, :length]
         layer.truncate(rows, length)
 
 

@@ -1,4 +1,4 @@
-"""The preallocated KV cache holds what transformers' own holds, truncates to a prefix and lets rows leave."""
+"""The preallocated KV cache holds what transformers' own holds and truncates to a prefix."""
 
 import pytest
 import torch
@@ -91,21 +91,6 @@ def test_from_pairs_copies_an_expanded_row():
         assert keys.shape == values.shape == (5, HEADS, 8, SIZE)
     equal([(k[:1, :, :6], v[:1, :, :6]) for k, v in kv.pairs(cache)], one)
     assert not torch.equal(kv.pairs(cache)[0][0][0], kv.pairs(cache)[0][0][1])
-
-
-@pytest.mark.parametrize(
-    "sources, targets, rows, order",
-    [([2], [0], 2, [2, 1]), ([], [], 2, [0, 1]), ([2], [1], 2, [0, 2])],
-)
-def test_rows_move_and_leave(sources, targets, rows, order):
-    new = tokens(6)
-    cache = kv.from_pairs(new, 9)
-    kv.compact(cache, sources, targets, rows)
-    equal(kv.pairs(cache), [(keys[order], values[order]) for keys, values in new])
-    more = tokens(1, rows=rows, seed=1)
-    append(cache, more)
-    expected = [(torch.cat([k[order], a], 2), torch.cat([v[order], b], 2)) for (k, v), (a, b) in zip(new, more)]
-    equal(kv.pairs(cache), expected)
 
 
 def test_a_cache_with_other_layers_is_refused():

@@ -31,6 +31,8 @@ def generation_items(prompts, *, match="contains", limit=12):
 
 # The caches of these hold something else than keys and values.
 GENERATE = dict.fromkeys(["Mamba", "Mamba2", "Qwen3Next", "Lfm2", "Jamba"], "generate")
+# These expand what the cache keeps, add to the scores by position, or attend to chunks of the text.
+GENERATE |= dict.fromkeys(["DeepseekV3", "Bloom", "Falcon, ALiBi", "Llama4, chunks"], "generate")
 GENERATE["RecurrentGemma"] = "generate unpadded"  # its `generate` attends to the padding
 
 
