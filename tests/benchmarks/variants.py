@@ -1,15 +1,18 @@
-"""What the further prompts of a probe cost: a snapshot of all prompts beside one of the first prompts alone.
+"""What the further prompts of a probe cost: all of them, and those of changed items, beside the first prompts alone.
 
-    python tests/benchmarks/variants.py [--model DIRECTORY] [--probe SPEC] [--items N] [--repeats N] [--threads N]
+    python tests/benchmarks/variants.py [--model DIRECTORY] [--probe SPEC] [--items N] [--changed 0.35]
+        [--repeats N] [--threads N]
 
-Both are scored in turn in one process, by one `Scorer`, after a first snapshot that plans; seconds are medians. Tokens
-are those of all forward passes, padding included: what the further prompts must cost is their share of these. Without
+All are scored in turn in one process, by one `Scorer`, after a first snapshot that plans; seconds are medians. Tokens
+are those of all forward passes, padding included: what the further prompts must cost is their share of these. Which
+items changed is drawn anew each time, so their prompts are batched anew as well, as with `variants="changed"`. Without
 --model it is the demo's tiny model, with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from dataclasses import replace
 from statistics import median
@@ -26,25 +29,29 @@ def tiny(probe: Probe) -> tuple[Any, Any]:
     return make_model(tokenizer), tokenizer
 
 
-def measure(model: Any, tokenizer: Any, probe: Probe, repeats: int) -> tuple[list[float], list[int]]:
-    """Seconds and tokens of a snapshot of the first prompts, and of all prompts."""
-    scorer, counted = Scorer(tokenizer, probe), [0]
+def measure(model: Any, tokenizer: Any, probe: Probe, repeats: int, changed: float) -> tuple[list[float], list[float]]:
+    """Seconds and tokens of a snapshot of the first prompts, of all prompts, and of those of changed items."""
+    scorer, counted, draw = Scorer(tokenizer, probe), [0], random.Random(0)
+
+    def ask(firsts: Any) -> dict[str, list[str]]:
+        return {probe.name: draw.sample(probe.ids, round(changed * len(probe)))}
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
         counted[0] += kwargs["input_ids"].numel()
 
     handle = model.register_forward_pre_hook(count, with_kwargs=True)
-    taken: list[list[float]] = [[], []]
-    tokens = [0, 0]
+    taken: list[list[float]] = [[], [], []]
+    tokens: list[list[int]] = [[], [], []]
+    ways: list[dict[str, Any]] = [{"variants": False}, {}, {"ask": ask}]
     scorer.score(model)
     for _ in range(repeats):  # in turn, so that other load on the machine affects both alike
-        for variants in (False, True):
+        for n, way in enumerate(ways):
             counted[0], begun = 0, time.perf_counter()
-            scorer.score(model, variants=variants)
-            taken[variants].append(time.perf_counter() - begun)
-            tokens[variants] = counted[0]
+            scorer.score(model, **way)
+            taken[n].append(time.perf_counter() - begun)
+            tokens[n].append(counted[0])
     handle.remove()
-    return [median(seconds) for seconds in taken], tokens
+    return [median(seconds) for seconds in taken], [median(own) for own in tokens]
 
 
 def main() -> None:
@@ -54,6 +61,7 @@ def main() -> None:
     parser.add_argument("--probe", default="builtin:facts")
     parser.add_argument("--items", type=int, help="of the probe; all by default")
     parser.add_argument("--multiple-choice", action="store_true", help="only the multiple-choice items")
+    parser.add_argument("--changed", type=float, default=0.35, help="share of the items whose first answer changed")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, help="CPU threads of torch")
     options = parser.parse_args()
@@ -68,12 +76,14 @@ def main() -> None:
         model, tokenizer = load_model(options.model), load_tokenizer(options.model)
     else:
         model, tokenizer = tiny(probe)
-    (first, both), tokens = measure(model, tokenizer, probe, options.repeats)
+    (first, both, some), tokens = measure(model, tokenizer, probe, options.repeats, options.changed)
     prompts = len(probe) + sum(len(item.variants) for item in probe.items)
     print(
         f"{options.model or 'tiny model'}, {probe.name}: first prompts alone ({len(probe)}) {first:.3f} s, "
         f"{tokens[0]:,} tokens; all {prompts} prompts {both:.3f} s, {tokens[1]:,} tokens; "
-        f"{both / first:.2f} times the time, {tokens[1] / tokens[0]:.2f} times the tokens"
+        f"{both / first:.2f} times the time, {tokens[1] / tokens[0]:.2f} times the tokens; "
+        f"where {options.changed:.0%} changed {some / first:.2f} times the time, "
+        f"{tokens[2] / tokens[0]:.2f} times the tokens"
     )
 
 
