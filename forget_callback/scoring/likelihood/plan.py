@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.scoring.likelihood.tokens import Continuation
-from forget_callback.scoring.prefixes import common_length, prefix_groups
+from forget_callback.scoring.likelihood.tries import ATTENTION, Trie, make_tries
+from forget_callback.scoring.prefixes import prefix_groups
 
 Ints = NDArray[np.int64]
 
-# Row length in tokens at which attention costs about as much as the rest of the forward pass.
-_ATTENTION = 256
-# Rows are filled up to this many tokens, or up to the longest trie of their batch.
-_WIDTH = 128
+# Tokens up to which tries are packed into one row, whichever is cheapest; at 1 each has a row of its own.
+_WIDTHS = (1, 64, 96, 128, 192, 256, 512)
 # A forward pass costs about one part in so many of its largest batch, whatever it holds.
 _PER_BATCH = 64
 _FORWARD = 32  # the same in tokens, where the budget is not known
@@ -125,19 +124,20 @@ def plan(
     if replicate:  # a random split in two: other rows share a batch, with other padding
         shuffled = random.Random(replicate).sample(halves[0], len(rows))
         halves = [shuffled[::2], shuffled[1::2]]
-    groups: list[tuple[list[_Trie], tuple[int, ...]]] = []
+    groups: list[tuple[list[Trie], tuple[int, ...]]] = []
     for half in halves:
         # The last context token is a scored token, so it is never part of a cached prefix.
         contexts = [rows[i].tokens[: rows[i].n_context - 1] for i in half]
         for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(half)))]:
             members = sorted((half[at] for at in chosen), key=lambda i: (rows[i].tokens, i))
-            tries = _tries(rows, members, depth, budget if share else 0)
+            tries = make_tries(rows, members, depth, budget if share else 0)
             groups.append((tries, rows[members[0]].tokens[:depth] if members else ()))
     part = max(sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups) // _PARTS, _PART)
-    found: list[tuple[Batch, list[_Trie]]] = []
+    found: list[tuple[Batch, list[Trie]]] = []
     for tries, prefix in groups:
-        width = min(max(_WIDTH, len(prefix) // 2), budget) if share else 0
-        found += _batches(tries, prefix, width, min(budget, part), cached=cached, pad=pad)
+        widths = {min(width, budget) for width in (_WIDTHS if share else (1,))}
+        how: dict[str, Any] = {"cached": cached, "overhead": budget // _PER_BATCH, "pad": pad}
+        found += _batches(tries, prefix, sorted(widths), min(budget, part), **how)
     return _chunks(rows, found, _HEAD_ROWS if join else 1, part)
 
 
@@ -152,143 +152,89 @@ def renumbered(chunk: Chunk, numbers: Sequence[int]) -> Chunk:
     return replace(chunk, batches=batches, continuations=at[chunk.continuations])
 
 
-class _Trie:
-    """Continuations with a common prefix: their tokens in preorder, without the prefix that is cached.
-
-    Attributes:
-        skip: Length of the cached prefix.
-        ids, positions, ends: As in `Batch`, ``(n_nodes,)``.
-        members: Index of each continuation.
-        paths: The scored tokens of each continuation, as node indices.
-    """
-
-    def __init__(self, depth: int) -> None:
-        self.skip = depth
-        self.ids: list[int] = []
-        self.positions: list[int] = []
-        self.ends: list[int] = []
-        self.members: list[int] = []
-        self.paths: list[list[int]] = []
-        self._open: list[int] = []  # nodes of the last continuation
-
-    def add(self, index: int, row: Continuation, shared: int) -> None:
-        """Adds a continuation that shares its first `shared` tokens, prefix included, with the last one."""
-        # Nothing after the last token is scored, so it is not forwarded.
-        last = len(row.tokens) - 1
-        keep = max(min(shared, last) - self.skip, 0)
-        for node in self._open[keep:]:
-            self.ends[node] = len(self.ids)
-        del self._open[keep:]
-        for position in range(self.skip + keep, last):
-            self._open.append(len(self.ids))
-            self.ids.append(row.tokens[position])
-            self.positions.append(position)
-            self.ends.append(-1)
-        self.members.append(index)
-        self.paths.append(self._open[row.n_context - 1 - self.skip : last - self.skip])
-
-    def close(self) -> None:
-        """Ends the last continuation."""
-        for node in self._open:
-            self.ends[node] = len(self.ids)
-
-    @property
-    def is_chain(self) -> bool:
-        """Whether no token has two that follow it."""
-        return all(end == len(self) for end in self.ends)
-
-    def scored(self) -> list[int]:
-        """The nodes whose logits are needed, ascending."""
-        return sorted({node for path in self.paths for node in path})
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-def _tries(rows: Sequence[Continuation], members: Sequence[int], depth: int, budget: int) -> list[_Trie]:
-    """Tries of sorted continuations: one per context, or several contexts in one where that saves more than it costs.
-
-    What it costs is attention over a wider row.
-    """
-    tries: list[_Trie] = []
-    last: tuple[int, ...] = ()
-    context: tuple[int, ...] = ()
-    for i in members:
-        row = rows[i]
-        shared = common_length(last, row.tokens[:-1]) if tries else 0
-        saved, new = max(shared - depth, 0), len(row.tokens) - 1 - max(shared, depth)
-        size = len(tries[-1]) if tries else budget
-        before, context = context, row.tokens[: row.n_context]
-        # Of a context of one token, BOS, nothing is saved: documents would share a trie that attends to them all.
-        shares = context == before and len(context) > 1
-        if not ((shares or saved * _ATTENTION > new * size) and size + new <= budget):
-            tries.append(_Trie(depth))
-            shared = 0
-        tries[-1].add(i, row, shared)
-        last = row.tokens[:-1]
-    for trie in tries:
-        trie.close()
-    return tries
-
-
 def _batches(
-    tries: list[_Trie], prefix: tuple[int, ...], width: int, budget: int, *, cached: int, pad: bool
-) -> list[tuple[Batch, list[_Trie]]]:
-    """Packs tries into rows of about `width` tokens by best fit, and rows of similar length into batches."""
-    bins: list[list[_Trie]] = []
-    room: list[tuple[int, int]] = []  # (free tokens, row), sorted
-    for trie in sorted(tries, key=lambda trie: (-len(trie), trie.members)):
-        at = bisect_left(room, (len(trie), -1))
-        if at < len(room):  # the fullest row with enough room
-            left, row = room.pop(at)
-        else:
-            left, row = max(width, len(trie)), len(bins)
-            bins.append([])
-        bins[row].append(trie)
-        if left > len(trie):
-            insort(room, (left - len(trie), row))
-    sized = sorted(((sum(map(len, row)), i) for i, row in enumerate(bins)), key=lambda pair: (-pair[0], pair[1]))
-    result: list[tuple[Batch, list[_Trie]]] = []
+    tries: list[Trie],
+    prefix: tuple[int, ...],
+    widths: Sequence[int],
+    budget: int,
+    *,
+    cached: int,
+    overhead: int,
+    pad: bool,
+) -> list[tuple[Batch, list[Trie]]]:
+    """Packs tries into rows, and rows of similar length into batches, at the row width that costs least."""
 
     def most(widest: int) -> int:
         return max(min(budget // widest, cached // (len(prefix) + widest) if prefix else budget), 1)
 
+    def batched(rows: list[list[Trie]]) -> tuple[int, list[int]]:
+        sizes = [max(sum(map(len, row)), 1) for row in rows]
+        return _cuts(sizes, most, overhead, depth=len(prefix), pad=pad)
+
+    ordered = sorted(tries, key=lambda trie: (-len(trie), trie.members))
+    packed = [_packed(ordered, width) for width in widths]
+    (_, cuts), rows = min(((batched(rows), rows) for rows in packed), key=lambda one: one[0][0])
+    result: list[tuple[Batch, list[Trie]]] = []
     at = 0
-    for n in _cuts([max(size, 1) for size, _ in sized], most, budget // _PER_BATCH, pad=pad):
-        chosen = [bins[i] for _, i in sized[at : at + n]]
-        result.append(_batch(chosen, max(sized[at][0], 1), prefix))
+    for n in cuts:
+        result.append(_batch(rows[at : at + n], max(sum(map(len, rows[at])), 1), prefix))
         at += n
     return result
 
 
-def _cuts(sizes: Sequence[int], most: Callable[[int], int], overhead: int, *, pad: bool) -> list[int]:
-    """How many rows, the longest first, each batch has, so that all of them cost least.
+def _packed(tries: Sequence[Trie], width: int) -> list[list[Trie]]:
+    """Rows of tries, the longest first, of `width` tokens at most where no trie is longer; by best fit.
 
-    A batch costs its tokens, padding included, and what a forward pass costs besides.
+    Args:
+        tries: The longest first.
+    """
+    rows: list[list[Trie]] = []
+    room: list[tuple[int, int]] = []  # (free tokens, row), sorted
+    for trie in tries:
+        at = bisect_left(room, (len(trie), -1))
+        if at < len(room):  # the fullest row with enough room
+            left, row = room.pop(at)
+        else:
+            left, row = max(width, len(trie)), len(rows)
+            rows.append([])
+        rows[row].append(trie)
+        if left > len(trie):
+            insort(room, (left - len(trie), row))
+    return sorted(rows, key=lambda row: -sum(map(len, row)))
+
+
+def _cuts(
+    sizes: Sequence[int], most: Callable[[int], int], overhead: int, *, depth: int, pad: bool
+) -> tuple[int, list[int]]:
+    """What batches of rows, the longest first, cost at least, and how many rows each of them has then.
+
+    A batch costs its tokens, padding included, with what they attend to, and what a forward pass costs besides.
 
     Args:
         sizes: Tokens of each row, descending.
         most: Rows that a batch of some width may have.
         overhead: Of a forward pass, in tokens.
+        depth: Tokens of the cached prefix.
         pad: Whether rows of a batch may differ in length.
     """
     cost, rows = [0] * (len(sizes) + 1), [0] * len(sizes)
     for at in range(len(sizes) - 1, -1, -1):
         width = sizes[at]
+        one = width * (ATTENTION + depth + width)
         for n in range(1, min(most(width), len(sizes) - at) + 1):
             if not pad and sizes[at + n - 1] != width:
                 break
-            own = n * width + overhead + cost[at + n]
+            own = n * one + overhead * ATTENTION + cost[at + n]
             if n == 1 or own <= cost[at]:
                 cost[at], rows[at] = own, n
     cuts, at = [], 0
     while at < len(sizes):
         cuts.append(rows[at])
         at += rows[at]
-    return cuts
+    return cost[0], cuts
 
 
-def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tuple[Batch, list[_Trie]]:
+def _batch(rows: list[list[Trie]], width: int, prefix: tuple[int, ...]) -> tuple[Batch, list[Trie]]:
     ids = np.zeros((len(rows), width), np.int64)
     positions, ends = np.zeros_like(ids), np.tile(np.arange(1, width + 1), (len(rows), 1))
     scored: list[int] = []
@@ -305,20 +251,20 @@ def _batch(rows: list[list[_Trie]], width: int, prefix: tuple[int, ...]) -> tupl
     return Batch(prefix, ids, positions, ends, _ints(scored), _ints(members), chains), tries
 
 
-def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]], least: int, part: int) -> list[Chunk]:
-    """Joins batches until they have at least `least` scored tokens for the head, or about `part` tokens."""
+def _chunks(rows: Sequence[Continuation], found: list[tuple[Batch, list[Trie]]], least: int, part: int) -> list[Chunk]:
+    """Joins batches, of `part` tokens at most, until they have at least `least` scored tokens for the head."""
     chunks: list[Chunk] = []
     first = n = size = 0
     for at, (batch, _) in enumerate(found):
         n, size = n + len(batch.scored), size + batch.ids.size
         last = at == len(found) - 1
-        if last or n >= least or size + found[at + 1][0].ids.size // 2 > part:
+        if last or n >= least or size + found[at + 1][0].ids.size > part:
             chunks.append(_chunk(rows, found[first : at + 1]))
             first, n, size = at + 1, 0, 0
     return chunks
 
 
-def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[_Trie]]]) -> Chunk:
+def _chunk(rows: Sequence[Continuation], found: list[tuple[Batch, list[Trie]]]) -> Chunk:
     """Numbers the rows of logits, targets and edges of some batches, each distinct one once."""
     steps: list[tuple[int, list[tuple[int, int]]]] = []  # of each continuation: (scored token, next token)
     n_scored = 0

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from forget_callback import MultipleChoice, Probe, Recall, load_probe
 from forget_callback.probes.records import parse_item
 from forget_callback.scoring import cache as kv
+from forget_callback.scoring.likelihood import plan as planning
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
@@ -325,10 +326,27 @@ def real_items(name):
     return found
 
 
-@pytest.fixture(params=["facts", "facts of one kind", "arc_easy", "commonsense_qa", "arc_easy, 5-shot"])
+def lettered(item):
+    """The options in the prompt, and their letters to choose from."""
+    listed = "".join(f"\n{letter}.{text}" for letter, text in zip("ABCDEFGH", item.choices))
+    prompt = f"Question: {item.prompt} ...?\nChoices:{listed}\nAnswer:"
+    return MultipleChoice(item.id, prompt, [f" {letter}" for letter in "ABCDEFGH"[: len(item.choices)]], item.answer)
+
+
+KINDS = ["facts", "facts of one kind", "letters", "passages", "arc_easy", "commonsense_qa", "arc_easy, 5-shot"]
+
+
+@pytest.fixture(params=KINDS)
 def gate_rows(request, tokenizer):
     name = request.param.split(",")[0]
-    if name.startswith("facts"):
+    if name == "passages":
+        items = [
+            MultipleChoice(i.id, f"Passage: {i.text}\nQuestion: is this prose\nAnswer:", [" no", " yes"], 0)
+            for i in load_probe("builtin:text").items[:150]
+        ]
+    elif name == "letters":
+        items = [lettered(i) for i in load_probe("builtin:facts").items if isinstance(i, MultipleChoice)][::3]
+    elif name.startswith("facts"):
         items = [i for i in load_probe("builtin:facts").items if name == "facts" or isinstance(i, MultipleChoice)]
     else:
         items = real_items(name)
@@ -337,10 +355,11 @@ def gate_rows(request, tokenizer):
     return encode_items(Probe("p", items), tokenizer).rows
 
 
-def test_little_more_is_forwarded_than_must_be(gate_rows):
+@pytest.mark.parametrize("budget", [2048, 8192])
+def test_little_more_is_forwarded_than_must_be(gate_rows, budget):
     """At most 1.10 times the distinct tokens, and the LM head on scored tokens only."""
     (unique, scored), further = least_work(gate_rows), further_targets(gate_rows)
-    chunks = plan(gate_rows, 2048)
+    chunks = plan(gate_rows, budget)
     batches = [batch for chunk in chunks for batch in chunk.batches]
     forwarded, _ = planned_tokens(chunks)
     # Items with equal prompts, or with a prefix of some items only, share more than this denominator counts.
@@ -348,6 +367,29 @@ def test_little_more_is_forwarded_than_must_be(gate_rows):
     head_rows = sum(len(chunk.order) for chunk in chunks)
     assert head_rows == sum(len(batch.scored) for batch in batches) + further
     assert head_rows <= scored + further  # items with equal prompts share even these
+
+
+@pytest.mark.parametrize("lengths", [(20, 60), (40, 44), (5, 300), (100, 130)])
+@pytest.mark.parametrize("depth", [0, 100])
+def test_the_width_of_rows_is_the_cheapest(depth, lengths, monkeypatch):
+    """By tokens with padding, what they attend to, and forward passes."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for item, n in enumerate(rng.integers(*lengths, 90)):
+        context = (*(LONG * 3)[:depth], *rng.integers(3, 10**6, n).tolist())
+        rows += [Continuation(item, (*context, token), len(context)) for token in (1, 2)]
+
+    def cost():
+        batches = [batch for chunk in plan(rows, 2048) for batch in chunk.batches]
+        shapes = [(*batch.ids.shape, len(batch.prefix)) for batch in batches]
+        return sum(n * width * (2048 + width + prefix) + 2048 * 2048 // 64 for n, width, prefix in shapes)
+
+    chosen, each = cost(), {}
+    for width in planning._WIDTHS:
+        with monkeypatch.context() as patch:
+            patch.setattr(planning, "_WIDTHS", (width,))
+            each[width] = cost()
+    assert chosen == min(each.values()) < max(each.values())
 
 
 class _HeadProducts(TorchDispatchMode):
