@@ -1,5 +1,6 @@
 """Further prompts that are skipped change no number of the history, whatever the answers are, or are a real model's."""
 
+import base64
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,10 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from forget_callback import Snapshot, compare, retention
+from forget_callback import MultipleChoice, Probe, Snapshot, compare, retention
 from forget_callback.metrics.pairs import paired
 from forget_callback.metrics.variants import at_most, lost, net
+from forget_callback.report.items import STATES, Paths
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.skipped import can_count, skip
@@ -140,7 +142,7 @@ def test_whatever_is_answered_an_item_with_the_same_first_answer_scores_nothing(
             assert not estimate(side).scores[same].any() and estimate(side).scores[~same].any()
 
 
-STATES = ("base", "light", "qa2", "heavy", "mid", "qa1", "heaviest", "qa3")
+TRAINED = ("base", "light", "qa2", "heavy", "mid", "qa1", "heaviest", "qa3")
 
 
 def test_a_real_models_numbers_are_those_of_all_prompts_and_cost_a_third_less():
@@ -156,7 +158,7 @@ def test_a_real_models_numbers_are_those_of_all_prompts_and_cost_a_third_less():
         shots.append(
             Snapshot("facts", "f", step, np.arange(n).astype(str), right, choice=first, further=further, **fixed)
         )
-    for name, shot in zip(STATES[1:], shots[1:]):
+    for name, shot in zip(TRAINED[1:], shots[1:]):
         full, less, taken = histories([[shots[0]], [shot.at(1)], [shot.at(2)]])
         assert_same(full, less)
         shares[name] = 1 - taken[1][0].further[0].skipped.mean()
@@ -201,3 +203,16 @@ def test_what_was_skipped_is_told_from_what_was_not_scored(tmp_path):
     assert read.further[0].skipped.tolist() == [True, False, False] == read.to_pandas()["skipped_2"].tolist()
     with pytest.raises(ValueError, match="was not asked, but has correct 1"):
         Answers("v", [1.0], skipped=[True])
+
+
+def test_the_page_tells_them_apart_too():
+    items = [MultipleChoice(f"{i}", f"{i}?", [" a", " b", " c"], 0, variants=[f"{i}, say?"]) for i in range(3)]
+    probe = Probe("p", items)
+    page = Paths(probe)
+    for one in (of([0, 0, 1], [0, 0, 1]), of([0, 1, 1], [0, 2, 2], 1, skipped=[0])):
+        further = [replace(answers, fingerprint=probe.variant_fingerprints[0]) for answers in one.further]
+        page.add(replace(one, fingerprint=probe.fingerprint, further=further))
+    sides = page.pack()["variants"]["sides"]
+    states = [list(base64.b64decode(side["answers"][0]["state"])) for side in sides]
+    wrong = STATES.index("wrong")
+    assert states == [[1, 1, wrong], [len(STATES), wrong, wrong]]
