@@ -4,8 +4,9 @@
 
 Each limit is one training, from the same weights. Time is measured around the callback, from outside; the share is of
 all time since the baseline ended. One table row a limit: what was asked, what was taken at the end, the least and the
-most after any evaluation from the second on, how many of the planned evaluations were made, and of which part of the
-items. Without --model it is the demo's tiny model, wider, with random weights.
+most after any evaluation from the second on, how many of the planned evaluations were made, how long the baseline took,
+and the share after each evaluation with the part of the items that it scored. A part of 100% at less than was asked
+means that there was no more to score. Without --model it is the demo's tiny model, wider, with random weights.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from forget_callback import ForgetCallback, Probe, load_model, load_probe, load_tokenizer
 from forget_callback.demo.tiny import make_model, make_tokenizer
+from forget_callback.training.schedule import checked, planned
 
 
 class Timed(ForgetCallback):
@@ -107,20 +109,17 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     probe = load_probe(options.probe, limit=options.items)
-    planned = None
-    print("| asked | taken | from the second evaluation on | evaluations | baseline | part of the items over time |")
+    due = planned(checked(options.every), options.steps, evaluations=0)
+    print("| asked | taken | from the second evaluation on | evaluations | baseline | share after each (items) |")
     print("| --- | --- | --- | --- | --- | --- |")
     for limit in options.limits:
         found = run(limit, probe, options)
-        planned = planned or len(
-            set(range(int(options.every), options.steps + 1, int(options.every))) | {options.steps}
-        )
-        shares, items = list(found.shares.values()), [f"{n / len(probe):.0%}" for n in found.items.values()]
-        runs = [one for n, one in enumerate(items) if n == 0 or items[n - 1] != one]
+        shares = list(found.shares.values())
         later = shares[1:] or shares
+        each = [f"{share:.3f} ({n / len(probe):.0%})" for share, n in zip(shares, found.items.values())]
         print(
-            f"| {limit:g} | {shares[-1]:.3f} | {min(later):.3f} to {max(later):.3f} | {len(shares)} of {planned} | "
-            f"{found.baseline:.1f} s | {', '.join(runs)} |",
+            f"| {limit:g} | {shares[-1]:.3f} | {min(later):.3f} to {max(later):.3f} | {len(shares)} of {due} | "
+            f"{found.baseline:.1f} s | {', '.join(each)} |",
             flush=True,
         )
 
