@@ -7,6 +7,7 @@ in vocabulary tiles with an online softmax. Does not know how the tokens were ba
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -94,7 +95,7 @@ class OnlineSoftmax:
             self._rescale(tile)
         if self.rescaled:
             tile.sub_(self.maximum)
-        self.total += tile.exp_().sum(dim=1)
+        self.total += _exp(tile).sum(dim=1)
 
     def _add_targets(self, tile: torch.Tensor, start: int, low: int, high: int) -> None:
         """Targets `low` to `high` lie in this tile; any target may have its best rival here."""
@@ -127,6 +128,13 @@ class OnlineSoftmax:
         is_argmax = (margin > 0) | ((margin == 0) & (target < self.rival_token))
         argmax = torch.where(is_argmax, target, self.rival_token)
         return ChunkScores(self.edge_logit - log_sum_exp[self.inputs.edge_row], margin, argmax, documents)
+
+
+def _exp(tile: torch.Tensor) -> torch.Tensor:
+    """The exponential, in place."""
+    if tile.device.type != "cpu":
+        return tile.exp_()
+    return tile.mul_(1 / math.log(2)).exp2_()  # in a third of the time: torch leaves `exp`, but not `exp2`, to MKL
 
 
 class HeadHook:
