@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,9 @@ Ints = NDArray[np.int64]
 
 # Tokens up to which tries are packed into one row, whichever is cheapest; at 1 each has a row of its own.
 _WIDTHS = (1, 64, 96, 128, 192, 256, 512)
+# A context of more tokens that several continuations follow is a cached prefix of its own: it needs no mask then, which
+# would have as many elements as its tokens squared, and is forwarded once whatever the budget.
+_LONG = 4096
 # A forward pass costs about one part in so many of its largest batch, whatever it holds.
 _PER_BATCH = 64
 _FORWARD = 32  # the same in tokens, where the budget is not known
@@ -130,8 +134,9 @@ def plan(
         contexts = [rows[i].tokens[: rows[i].n_context - 1] for i in half]
         for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(half)))]:
             members = sorted((half[at] for at in chosen), key=lambda i: (rows[i].tokens, i))
-            tries = make_tries(rows, members, depth, budget if share else 0)
-            groups.append((tries, rows[members[0]].tokens[:depth] if members else ()))
+            # A budget of 1 is the last resort on OOM: a cache takes memory that a plain forward pass does not.
+            for prefix, own in _by_prefix(rows, members, depth, share and budget > 1).items():
+                groups.append((make_tries(rows, own, len(prefix), budget if share else 0), prefix))
     part = max(sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups) // _PARTS, _PART)
     found: list[tuple[Batch, list[Trie]]] = []
     for tries, prefix in groups:
@@ -139,6 +144,18 @@ def plan(
         how: dict[str, Any] = {"cached": cached, "overhead": budget // _PER_BATCH, "pad": pad}
         found += _batches(tries, prefix, sorted(widths), min(budget, part), **how)
     return _chunks(rows, found, _HEAD_ROWS if join else 1, part)
+
+
+def _by_prefix(
+    rows: Sequence[Continuation], members: Sequence[int], depth: int, share: bool
+) -> dict[tuple[int, ...], list[int]]:
+    """Sorted continuations by the tokens that are cached before them: `depth`, or their whole context if it is long."""
+    contexts = [rows[i].tokens[: rows[i].n_context] for i in members]
+    shared = Counter(context for context in contexts if share and len(context) - depth > _LONG)
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i, context in zip(members, contexts):
+        found.setdefault(context[:-1] if shared[context] > 1 else context[:depth], []).append(i)
+    return found
 
 
 def renumbered(chunk: Chunk, numbers: Sequence[int]) -> Chunk:

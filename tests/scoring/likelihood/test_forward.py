@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from forget_callback.scoring.likelihood import plan as planning
 from forget_callback.scoring.likelihood.fallbacks import PATHS, LikelihoodScorer
 from forget_callback.scoring.likelihood.forward import ScoringPath, likelihoods
 from forget_callback.scoring.likelihood.plan import plan
@@ -78,6 +79,16 @@ def test_the_prefix_that_is_shared_is_cached():
 def test_a_window_that_ends_within_or_behind_the_prefix(name, window):
     model, rows = tiny(name, sliding_window=window), shared_rows(9, 90)
     check(rows, score(model, rows), [by_definition(model, row) for row in rows])
+
+
+@pytest.mark.parametrize("budget", [2048, 20])
+@pytest.mark.parametrize("name", ["Llama", "Mistral, window", "Gemma3, window", "GPT-2"])
+def test_long_contexts_are_cached_by_themselves(name, budget, monkeypatch):
+    monkeypatch.setattr(planning, "_LONG", 4)
+    prefixes = {batch.prefix for chunk in planning.plan(ROWS, budget) for batch in chunk.batches}
+    assert len(prefixes) > 8 and max(map(len, prefixes)) > 38
+    model, expected = with_definition(name)
+    check(ROWS, score(model, ROWS, budget=budget, path=PATHS[0]), expected)
 
 
 @pytest.mark.parametrize("path", PATHS, ids=str)

@@ -267,6 +267,41 @@ def test_a_continuation_longer_than_the_budget_is_forwarded_all_the_same():
     assert batch.ids.shape == (1, len(LONG) - 1)
 
 
+@pytest.mark.parametrize("budget", [2048, 8192, 65_536])
+@pytest.mark.parametrize("depth", [0, 40])
+def test_masks_of_long_contexts_are_small(depth, budget):
+    """Contexts of 16k tokens among others: their masks would have a GiB each, and they are forwarded once."""
+    rng = np.random.default_rng(0)
+    rows = behind(LONG[:depth], 20)
+    for item, n in enumerate([16_000, 16_000, 5_000, 3_000], 20):
+        context = (*LONG[:depth], *rng.integers(3, 10**6, n).tolist())
+        rows += [Continuation(item, (*context, *rng.integers(3, 90, 4).tolist()), len(context)) for _ in range(4)]
+    rows.append(Continuation(30, tuple(rng.integers(3, 90, 16_000).tolist()), 15_990))
+    chunks = plan(rows, budget)
+    batches = [batch for chunk in chunks for batch in chunk.batches]
+    masks = [
+        len(batch.ids) * batch.ids.shape[1] * (len(batch.prefix) + batch.ids.shape[1])
+        for batch in batches
+        if not batch.chains
+    ]
+    assert 4 * max(masks) <= 4 * 4096**2 * 2
+    assert [len(prefix) for prefix in {b.prefix for b in batches if len(b.prefix) > 4096}].count(depth + 15_999) == 2
+    assert all(len(batch.prefix) <= depth for chunk in plan(rows, 1) for batch in chunk.batches)  # without that memory
+    if budget > 4096:
+        assert planned_tokens(chunks)[1] < 3 * 16_000 + 5_000 + 3_000 + 1_000
+
+
+def test_a_long_context_of_one_continuation_is_no_prefix():
+    rows = [Continuation(i, tuple(range(i, i + 5000)), 4990) for i in (1, 10**4)]
+    assert {batch.prefix for batch in check_chains(plan(rows, 2048))} == {()}
+
+
+def check_chains(chunks):
+    batches = [batch for chunk in chunks for batch in chunk.batches]
+    assert all(batch.chains for batch in batches)
+    return batches
+
+
 # --- what is forwarded on real items --------------------------------------------------------------------
 
 
