@@ -189,11 +189,11 @@ class _Decoder:
     def step(self, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Forwards the last token of each row; the logits after it, ``(rows, vocabulary)``."""
         lengths = [self.schedule.tokens[row] for row in rows]
-        table = Table.of([self.schedule.pages[row] for row in rows], lengths, self.device)
+        table = Table.of([self.schedule.pages[row] for row in rows], lengths, tokens, self.device)
         self.cache.use(table)
         with self._paged():
             logits: torch.Tensor = self.model(
-                input_ids=torch.tensor(tokens, device=self.device)[:, None],
+                input_ids=table.ids[:, None],
                 position_ids=table.tokens[:, None] + (len(self.prefix) - 1),
                 **kv.argument(self.model, self.cache),
             ).logits[:, -1]

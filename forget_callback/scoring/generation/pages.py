@@ -32,7 +32,8 @@ class Table:
         owner: The row of each page, ``(pages,)``; any for a free one.
         column: Where it stands in the row, ``(pages,)``.
         tokens: Tokens of each row, the prefix not counted and the new one included, ``(rows,)``.
-        longest: The most of a row.
+        ids: The new tokens, ``(rows,)``.
+        longest: The most tokens of a row.
     """
 
     pages: torch.Tensor
@@ -40,24 +41,28 @@ class Table:
     owner: torch.Tensor
     column: torch.Tensor
     tokens: torch.Tensor
+    ids: torch.Tensor
     longest: int
     _seen: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, rows: Sequence[Sequence[int]], tokens: Sequence[int], device: torch.device) -> Table:
+    def of(
+        cls, rows: Sequence[Sequence[int]], tokens: Sequence[int], ids: Sequence[int], device: torch.device
+    ) -> Table:
         """The table of some rows' pages."""
         lengths, flat = np.array([len(own) for own in rows]), np.array([page for own in rows for page in own])
         row = np.repeat(np.arange(len(rows)), lengths)
         at = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         pages, of_page = np.zeros((len(rows), lengths.max()), np.int64), np.zeros((2, flat.max() + 1), np.int64)
         pages[row, at], of_page[0, flat], of_page[1, flat] = flat, row, at
-        parts = [pages.ravel(), of_page.ravel(), np.array(tokens)]
-        # In one copy, because each is a call to the device.
-        sizes = [part.size for part in parts]
-        moved = torch.from_numpy(np.concatenate(parts)).to(device).split(sizes)
+        parts = [pages.ravel(), of_page.ravel(), np.array(tokens), np.array(ids)]
+        # In one copy, for which the host does not wait.
+        packed = torch.from_numpy(np.concatenate(parts))
+        packed = packed.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else packed.to(device)
+        moved = packed.split([part.size for part in parts])
         used = torch.arange(pages.shape[1], device=device) < -(-moved[2] // PAGE)[:, None]
         owner, column = moved[1].view(2, -1)
-        return cls(moved[0].view(pages.shape), used, owner, column, moved[2], longest=max(tokens))
+        return cls(moved[0].view(pages.shape), used, owner, column, moved[2], moved[3], longest=max(tokens))
 
     @functools.cached_property
     def new(self) -> tuple[torch.Tensor, torch.Tensor]:

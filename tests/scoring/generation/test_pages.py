@@ -62,7 +62,8 @@ def test_attention_is_that_of_the_definition(depth, how):
         if step == 3:  # pages change places
             cache.move({6: 3, 8: 5})
             pages = [[3, 2, 0], [4], [1, 5]]
-        table = Table.of(pages, [n + step for n in lengths], torch.device("cpu"))
+        table = Table.of(pages, [n + step for n in lengths], [7, 8, 9], torch.device("cpu"))
+        assert table.ids.tolist() == [7, 8, 9]
         cache.use(table)
         new, query = (randn(3, KV_HEADS, 1, SIZE), randn(3, KV_HEADS, 1, VALUE)), randn(3, HEADS, 1, SIZE)
         found, _ = attend(module, query, *cache.update(*new, 0), None, **how)
