@@ -28,7 +28,7 @@ class Table:
 
     Attributes:
         pages: Pages of each row, in the order of its tokens, then any others, ``(rows, most pages of a row)``.
-        used: Which of them are the row's, of the same shape.
+        others: Which of them are not the row's, ``(rows, most pages of a row, 1, 1, 1)``.
         owner: The row of each page, ``(pages,)``; any for a free one.
         column: Where it stands in the row, ``(pages,)``.
         tokens: Tokens of each row, the prefix not counted and the new one included, ``(rows,)``.
@@ -37,13 +37,13 @@ class Table:
     """
 
     pages: torch.Tensor
-    used: torch.Tensor
+    others: torch.Tensor
     owner: torch.Tensor
     column: torch.Tensor
     tokens: torch.Tensor
     ids: torch.Tensor
     longest: int
-    _seen: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
+    _hidden: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -60,9 +60,17 @@ class Table:
         packed = torch.from_numpy(np.concatenate(parts))
         packed = packed.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else packed.to(device)
         moved = packed.split([part.size for part in parts])
-        used = torch.arange(pages.shape[1], device=device) < -(-moved[2] // PAGE)[:, None]
+        others = torch.arange(pages.shape[1], device=device) >= -(-moved[2] // PAGE)[:, None]
         owner, column = moved[1].view(2, -1)
-        return cls(moved[0].view(pages.shape), used, owner, column, moved[2], moved[3], longest=max(tokens))
+        return cls(
+            moved[0].view(pages.shape),
+            others[:, :, None, None, None],
+            owner,
+            column,
+            moved[2],
+            moved[3],
+            longest=max(tokens),
+        )
 
     @functools.cached_property
     def new(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,15 +78,15 @@ class Table:
         at = (self.tokens - 1) // PAGE
         return self.pages.gather(1, at[:, None]).squeeze(1), (self.tokens - 1) % PAGE
 
-    def seen(self, depth: int, window: int | None) -> torch.Tensor:
-        """Whether each row's new token sees the tokens of the prefix and of its pages, ``(rows, 1, 1, columns)``."""
-        if (depth, window) not in self._seen:
+    def hidden(self, depth: int, window: int | None) -> torch.Tensor:
+        """What each row's new token does not see of the prefix and of its pages, ``(rows, 1, 1, columns)``."""
+        if (depth, window) not in self._hidden:
             at = torch.arange(-depth, self.pages.shape[1] * PAGE, device=self.tokens.device)
-            seen = at < self.tokens[:, None]
+            hidden = at >= self.tokens[:, None]
             if window is not None:
-                seen = seen & (at >= self.tokens[:, None] - window)
-            self._seen[depth, window] = seen[:, None, None]
-        return self._seen[depth, window]
+                hidden = hidden | (at < self.tokens[:, None] - window)
+            self._hidden[depth, window] = hidden[:, None, None]
+        return self._hidden[depth, window]
 
 
 class PagedLayer(DynamicLayer):
@@ -223,18 +231,17 @@ def attend(
     grouped = scaled.reshape(rows, kv_heads, -1, size)
     if table is None:
         own = grouped @ key.transpose(-1, -2)
-        seen = _causal(width, depth, sliding_window, query.device)
-        seen = seen.repeat(heads // kv_heads, 1)
+        hidden = _later(width, depth, sliding_window, query.device).repeat(heads // kv_heads, 1)
     else:
         own = grouped[table.owner] @ layer.pools[0][: len(table.owner)].transpose(-1, -2)
         own = own[table.pages].permute(0, 2, 3, 1, 4).flatten(3)
-        seen = table.seen(depth, sliding_window)
+        hidden = table.hidden(depth, sliding_window)
     if depth:
         own = torch.cat([_times(grouped, layer.prefix[0].transpose(-1, -2)), own], dim=-1)
     scores = own.float()
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill_(~seen, -torch.inf)
+    scores = scores.masked_fill_(hidden, -torch.inf)
     if s_aux is not None:
         sinks = s_aux.view(1, kv_heads, -1, 1).repeat_interleave(width, dim=2).expand(rows, -1, -1, -1)
         scores = torch.cat([scores, sinks.float()], dim=-1)
@@ -245,7 +252,7 @@ def attend(
     else:
         of_own = of_own.unflatten(3, (-1, PAGE)).permute(0, 3, 1, 2, 4)[table.owner, table.column]
         parts = (of_own @ layer.pools[1][: len(table.owner)])[table.pages]
-        found = parts.masked_fill_(~table.used[:, :, None, None, None], 0).sum(dim=1)
+        found = parts.masked_fill_(table.others, 0).sum(dim=1)
     if depth:
         found = found + _times(weights[..., :depth], layer.prefix[1])
     return found.reshape(rows, heads, width, -1).transpose(1, 2), None
@@ -258,12 +265,12 @@ def _times(rows: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
     return product.view(heads, n_rows, n, -1).transpose(0, 1)
 
 
-def _causal(width: int, depth: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """What each of `width` tokens after a prefix sees of it and of them, ``(width, depth + width)``."""
+def _later(width: int, depth: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """What each of `width` tokens after a prefix does not see of it and of them, ``(width, depth + width)``."""
     at = torch.arange(-depth, width, device=device)
     tokens = at[depth:, None]
-    seen = at <= tokens
-    return seen if window is None else seen & (at > tokens - window)
+    hidden = at > tokens
+    return hidden if window is None else hidden | (at <= tokens - window)
 
 
 AttentionInterface.register(ATTENTION, attend)
