@@ -4,8 +4,9 @@
 
 Built-in items and a tiny model, since counts do not depend on it: tokens that are forwarded, padding included; scored
 tokens, from the operations of the LM head; and generated tokens, of which `workloads.count_down` says how many.
-Work is in tokens of SmolLM2-135M: its head costs 0.27 of its decoder. Imbalance is the largest over the mean, so the
-speed-up is the number of processes divided by it. The second snapshot is counted: the first one has self-checks in it.
+Work is in tokens of SmolLM2-135M: its head costs 0.27 of its decoder, and by that work is shared. Imbalance is the
+largest over the mean, so the speed-up is the number of processes divided by it. The second snapshot is counted: the
+first one has self-checks in it.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import AutoTokenizer
 from workloads import count_down, documents, facts, long_tail, make_model, make_probe, make_tokenizer
 
 from forget_callback import MultipleChoice, Probe, Recall, Scorer
+from forget_callback.scoring.likelihood import fallbacks
 
 HEAD = 28.3 / 106.2  # millions of weights of SmolLM2's head and decoder
 WORDS = (100, 1500)  # of the longest and the shortest of the long items
@@ -63,6 +65,7 @@ def score(rank: int, n: int, folder: Path, names: Sequence[str]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=n)
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     model = count_down(make_model("XS", "32k", tokenizer), tokenizer)
+    fallbacks.head_cost = lambda model: HEAD
     for name in names:
         scorer = Scorer(tokenizer, sets(tokenizer)[name], shared=True)
         scorer.score(model)

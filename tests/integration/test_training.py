@@ -652,7 +652,7 @@ def test_what_the_first_scoring_does_once_cuts_no_later_one(make_sft, probe_in_t
     """Token ids, batches and self-checks of 40 seconds, before evaluations of a quarter of a second."""
     items = [replace(probe_in_two.items[i % 3], id=f"{i}") for i in range(200)]
     slow = _Slow(monkeypatch, per_item=1 / 1600, per_step=1 / 32)
-    for module, name in ((tokens, "encode_items"), (fallbacks, "plan"), (fallbacks, "_reference")):
+    for module, name in ((tokens, "encode_items"), (fallbacks, "plan"), (fallbacks, "plain_passes")):
         work = getattr(module, name)
 
         def once(*args, work=work, **how):

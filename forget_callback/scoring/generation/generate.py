@@ -8,6 +8,8 @@ never by the tokenizer, whose padding side belongs to the training run. Does not
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate, pairwise
 from typing import Any
@@ -28,7 +30,7 @@ from forget_callback.scoring.memory import Attempt, Progress, attempted, within_
 from forget_callback.scoring.models import is_sparse, require_next_tokens, varies_from
 from forget_callback.scoring.prefixes import prefix_groups
 from forget_callback.scoring.progress import PROMPTS, TEXTS
-from forget_callback.scoring.self_check import first_correct
+from forget_callback.scoring.self_check import Stage, first_correct
 from forget_callback.scoring.sharding import RankShard
 
 # In the order of preference: each is the fallback of those before it.
@@ -37,6 +39,8 @@ BACKENDS = ("vllm", "loop", "generate", "generate unpadded", "forward passes")
 _AGREEMENT = 0.95
 # Difference in a token's logit that another order of additions makes in full precision.
 _LOGITS = 1e-3
+# Tokens of a text that is generated to check a backend, before it generates all.
+_FEW_TOKENS = 8
 
 
 class TextGenerator:
@@ -125,18 +129,40 @@ class TextGenerator:
                 dtype = computes_in(model)
                 prompt = self.requests[0].prompt[:8]
                 require_next_tokens(model, [*prompt, *prompt], dtype)
-                self.backend, found = first_correct(
-                    self._backends(model, vllm, dtype),
-                    run,
-                    lambda found: shard.broadcast(
-                        _disagreement(model, self.requests, self._texts(found), self.probe, dtype)
-                    ),
-                    name="generation backend",
-                    dtype=dtype,
-                )
+                few = self._few()
+                alone = partial(few._run, model, checker, RankShard(), vllm, (lambda n: None, lambda kind, n: None))
+                stages: list[Stage[str]] = [
+                    (lambda backend: shard.collect(model, partial(alone, backend))[0], few._check(model, shard, dtype)),
+                    (run, self._check(model, shard, dtype)),
+                ]
+                whole = few._n_tokens() == self._n_tokens()
+                backends = self._backends(model, vllm, dtype)
+                backend, found = first_correct(backends, *stages[whole:], name="generation backend", dtype=dtype)
+                self.backend = backend
         if self._too_large is None:
             self._too_large = frozenset(range(len(self._ranges))).difference(found)
         return [found.get(i, []) for i in range(len(self._ranges))]
+
+    def _few(self) -> TextGenerator:
+        """A generator of the first tokens after the shortest, the median and the longest prompt."""
+        order = sorted(self.requests, key=lambda request: len(request.prompt))
+        at = sorted({0, len(order) // 2, len(order) - 1})
+        few = copy(self)
+        few.requests = [replace(order[i], max_new_tokens=min(order[i].max_new_tokens, _FEW_TOKENS)) for i in at]
+        few._ranges = [(n, n + 1) for n in range(len(at))]
+        return few
+
+    def _n_tokens(self) -> int:
+        return sum(request.max_new_tokens for request in self.requests)
+
+    def _check(
+        self, model: Any, shard: RankShard, dtype: torch.dtype
+    ) -> Callable[[dict[int, list[GeneratedText | None]]], str | None]:
+        def differs(found: dict[int, list[GeneratedText | None]]) -> str | None:
+            check = partial(_disagreement, model, self.requests, self._texts(found), self.probe, dtype)
+            return shard.collect(model, check)[0]
+
+        return differs
 
     def _outgrows(self, model: Any) -> bool:
         """Whether a text reaches where rotary embeddings depend on the length of other rows, and of cached keys."""

@@ -34,9 +34,9 @@ _PER_BATCH = 64
 _FORWARD = 32  # the same in tokens, where the budget is not known
 # Scored tokens that are joined for the LM head: enough for a matrix product at full speed.
 _HEAD_ROWS = 1024
-# Ranks share chunks. A chunk has about one part in so many of all tokens, so that they can be shared evenly; but not
-# fewer than so many tokens, of which a matrix product is at full speed.
-_PARTS, _PART = 32, 1024
+# Ranks share chunks. A chunk has about one part in so many of all tokens, so that they can be shared evenly, but at
+# least as many as keep a matrix product at full speed: that of the decoder, and that of the head.
+_PARTS, _PART, _PER_HEAD = 32, 512, 1600
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Chunk:
         """Work in tokens of the decoder, padding included, without cached prefixes.
 
         Args:
-            head: What a scored token costs in the LM head.
+            head: As in `plan`.
         """
         return sum(batch.ids.size + _FORWARD for batch in self.batches) + head * len(self.order)
 
@@ -113,6 +113,7 @@ def plan(
     pad: bool = True,
     join: bool = True,
     replicate: int = 0,
+    head: float = 0.0,
 ) -> list[Chunk]:
     """Plans the batches that score these continuations.
 
@@ -123,6 +124,7 @@ def plan(
         pad: False batches only rows of one length; needs `share` to be False.
         join: False reads the logits of every batch by itself, for heads that need all the memory there is.
         replicate: Another number gives other batches of the same continuations.
+        head: What a token costs in the LM head, where it costs 1 in the decoder.
     """
     halves = [list(range(len(rows)))]
     if replicate:  # a random split in two: other rows share a batch, with other padding
@@ -137,7 +139,8 @@ def plan(
             # A budget of 1 is the last resort on OOM: a cache takes memory that a plain forward pass does not.
             for prefix, own in _by_prefix(rows, members, depth, share and budget > 1).items():
                 groups.append((make_tries(rows, own, len(prefix), budget if share else 0), prefix))
-    part = max(sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups) // _PARTS, _PART)
+    total = sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups)
+    part = max(total // _PARTS, _PART, round(_PER_HEAD * head))
     found: list[tuple[Batch, list[Trie]]] = []
     for tries, prefix in groups:
         widths = {min(width, budget) for width in (_WIDTHS if share else (1,))}

@@ -3,6 +3,7 @@
 `test_decoding.py` tests the decoding loop itself: batches, shared prefixes, and how many rows it forwards.
 """
 
+import logging
 import random
 from collections import Counter
 from dataclasses import replace
@@ -55,6 +56,20 @@ def test_a_loop_that_was_correct_by_chance_is_not_kept(tokenizer):
     model.load_state_dict(other.state_dict())
     expected = [greedy(model, tokenizer.encode(prompt), 6, stops=[2]) for prompt in prompts]
     assert scorer.score(model)[0].text.tolist() == [tokenizer.decode(e, skip_special_tokens=True) for e in expected]
+
+
+def test_a_rejected_backend_generates_a_few_tokens(tokenizer, caplog):
+    """Mamba ignores the KV cache of the loop."""
+    caplog.set_level(logging.INFO)
+    model, seen = lively("Mamba", vocab_size=len(tokenizer)), []
+    model.register_forward_pre_hook(lambda *args: seen.append(args[-1]["input_ids"].numel()), with_kwargs=True)
+    scorer = Scorer(tokenizer, [Probe("p", generation_items([f"{i} Who wrote" for i in range(40)], limit=30))])
+    scorer.score(model)
+    first = sum(seen)
+    seen.clear()
+    (snapshot,) = scorer.score(model)
+    assert snapshot.metadata["generation"] == "generate" and "'loop' rejected" in caplog.text
+    assert first < 1.3 * sum(seen)
 
 
 @pytest.mark.parametrize("chat", [False, True])

@@ -11,6 +11,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface
 
 from forget_callback.scoring.likelihood.fallbacks import PATHS, LikelihoodScorer
+from forget_callback.scoring.likelihood.plain import plain_passes
 from forget_callback.scoring.likelihood.tokens import Continuation
 from tests.scoring.architectures import SMALL, tiny
 from tests.scoring.rows import by_definition, check, mixed_rows, random_rows, rejected, shared_rows
@@ -369,12 +370,66 @@ def test_the_check_runs_at_first_use_only():
     first, seen[:] = list(seen), []
     scorer.score(model, budget=10**6)
     second = list(seen)
-    # One token for the dtype, two short texts for causality, one token for what becomes of the logits, plain forward
-    # passes, one token for its size in the cache, then the batches.
     extra = first[: len(first) - len(second)]
-    assert first[len(extra) :] == second and 4 <= len(extra) - 5 <= 8
+    assert first[len(extra) :] == second
+    # One token for the dtype, two short texts for causality, one token for what becomes of the logits; plain forward
+    # passes, the same rows as a batch; one token for its size in the cache, then the batches.
     assert [*extra[:4], extra[-1]] == [(1, 1), (1, 2), (1, 2), (1, 1), (1, 1)]
-    assert max(extra) == (1, max(len(row.tokens) for row in ROWS) - 1)
+    plain, few = extra[4:-2], extra[-2]
+    assert 4 <= len(plain) <= 10 and max(plain) == (1, max(len(row.tokens) for row in ROWS) - 1)
+    assert few.numel() <= sum(shape.numel() for shape in plain)
+
+
+@torch.no_grad()
+def test_the_check_includes_rows_of_contexts_that_share_a_trie():
+    """Of 400 rows few have a prefix with another in common; transformers itself keeps sequences in one row apart."""
+    rows = random_rows(400, 90)
+    model = made(IgnoresMask)
+    check(rows, LikelihoodScorer(rows).score(model, budget=200), [by_definition(model, row) for row in rows])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("cls, n_rejected", [(IgnoresMask, 2), (NoMask, 5)])
+def test_a_rejected_path_costs_a_few_rows(cls, n_rejected, caplog):
+    caplog.set_level(logging.INFO)
+    model, scorer, seen = made(cls), LikelihoodScorer(random_rows(400, 90)), []
+    model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    scorer.score(model, budget=200)
+    first = sum(seen)
+    seen.clear()
+    scorer.score(model, budget=200)
+    assert len(rejected(caplog)) == n_rejected and first < 1.3 * sum(seen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory", [9, 30, 58])
+def test_a_smaller_row_stands_in_for_one_that_memory_does_not_hold(memory):
+    rows = [Continuation(i, (*range(3, 8 + i), 5), 5 + i) for i in range(60)]
+    model = tiny("Llama", max_position_embeddings=128)
+    lengths = []
+
+    def allocate(module, args, kwargs):
+        lengths.append(kwargs["input_ids"].shape[1])
+        if lengths[-1] > memory:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    handle = model.register_forward_pre_hook(allocate, with_kwargs=True)
+    found = plain_passes(model, rows, torch.float32)
+    handle.remove()
+    longest = max(len(rows[i].tokens) - 1 for i in found.logprobs)
+    assert memory / 2 < longest <= memory and sum(length > memory for length in lengths) <= 4
+    for i, logprob in found.logprobs.items():
+        assert logprob == pytest.approx(by_definition(model, rows[i]).logprob, abs=1e-4)
+
+
+@torch.no_grad()
+def test_plain_forward_passes_compute_logits_of_scored_tokens_only():
+    model, sizes = tiny("Llama"), []
+    model.lm_head.register_forward_hook(lambda module, args, output: sizes.append(output.shape[:-1].numel()))
+    checked = plain_passes(model, ROWS, torch.float32).logprobs
+    assert sorted(sizes) == sorted(len(ROWS[i].tokens) - ROWS[i].n_context for i in checked)
 
 
 @torch.no_grad()
