@@ -90,14 +90,25 @@ def test_ranks_have_the_same_work_down_to_small_probes(tokenizer, name, count):
     assert imbalance(loads) <= {"mixed": 1.1}.get(name, 1.3)
 
 
+def test_a_chunk_is_larger_where_the_head_is_large(tokenizer):
+    """Each chunk reads all weights of the head."""
+    rows = encode_items(Probe("p", PROBES["recall"]), tokenizer).rows
+    sizes = [
+        [sum(b.ids.size for b in chunk.batches) for chunk in plan(rows, 2048, head=head)] for head in (0.0, 0.3, 1.5)
+    ]
+    assert sizes[0] == sizes[1] and max(sizes[0]) <= 1000
+    assert len(sizes[2]) < len(sizes[0]) and min(sizes[2][:-1]) >= 1500
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("count", [2, 8])
 def test_ranks_together_find_what_one_finds_bit_for_bit(tokenizer, count):
     model, rows = tiny("Llama", vocab_size=len(tokenizer)), encode_items(Probe("p", PROBES["passages"]), tokenizer).rows
     scorer = LikelihoodScorer(rows)
     expected = [one.logprob for one in scorer.score(model, budget=2048)]
-    chunks, found = plan(rows, 2048), {}
-    for own in shares(chunks, count, partial(Chunk.cost, head=head_cost(model)), lambda chunk: chunk.prefixes):
+    head, found = head_cost(model), {}
+    chunks = plan(rows, 2048, head=head)
+    for own in shares(chunks, count, partial(Chunk.cost, head=head), lambda chunk: chunk.prefixes):
         found |= likelihoods(model, own, scorer.path, scorer.dtype)
     assert [found[i].logprob for i in range(len(rows))] == expected
 
