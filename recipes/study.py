@@ -1,271 +1,227 @@
-"""The data-scale study on the tiny model: how forgetting grows with data, by method and by size of the model.
+"""The study: what a model forgets by continual pretraining, SFT, LoRA and GRPO, and what replay and merging save.
 
-python recipes/study.py --out study [--seeds 0 1 2 3 4 5] [--samples 160 640 2560 10240] [--workers 2]
+python recipes/study.py --model MODEL [--out study] [--items SPEC ...] [--only NAME ...] [--seeds 0 1 2]
+    [--budget-minutes N]
+python recipes/study_tables.py study
 
-One new task for all: answers shall start with S. SFT learns it from demonstrations (made-up words), SFT with replay
-from the same with a fifth of old facts, LoRA as SFT, GRPO from a reward for the first letter. What is not to be
-forgotten are the facts that the model was taught before. Writes study.md, study.png, runs.json and report.html.
+A run is a file, OUT/runs/NAME-SEED.json, with its settings and every number of every evaluation; a run that is there is
+not run again, so the study can be stopped and continued at any time. Without --model it is the demo's tiny model with
+few items, in minutes, which shows that it runs and nothing else. One process trains one run at a time: on more cores or
+GPUs start it several times with different --seeds.
 """
 
 import argparse
-import concurrent.futures
 import contextlib
-import json
-import math
-import multiprocessing
-import os
 import random
+import shutil
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib import pyplot
-from scipy import stats
+import yaml
+from study_data import own_answers, passages, replay_pool, write_rows, write_task
+from study_record import confident_conflicts, portable, read_run, record, turned, whole, write_ids
+from transformers import PrinterCallback
 
-from forget_callback.report import write_report
+from forget_callback import load_probe, load_tokenizer
+from forget_callback.demo.tiny import quiet
+from forget_callback.probes.specs import limited
+from forget_callback.tools.recipe import Recipe
+from forget_callback.tools.replay import replay_pack
 
-WIDTH, OTHER_WIDTHS, AT = 128, (64, 256), 2560
-NAMES = {"sft": "SFT", "replay": "SFT, 20% replay", "lora": "LoRA", "grpo": "GRPO"}
-COLORS = {"sft": "#c0392b", "replay": "#e08e45", "lora": "#7d5ba6", "grpo": "#2471a3"}
-KEPT = ("method", "size", "samples", "seed", "seconds", "steps")
-BATCH = 32
+# `samples` are rows of the task or passages of the domain, `rate` is a multiple of the scale's learning rate. `replay`
+# takes a fifth of the samples. Mitigations stand beside the run `sft-hot`, with its data and its rate.
+REGIMES: dict[str, dict[str, Any]] = {
+    "pretrain-small": {"data": "domain", "samples": "few"},
+    "pretrain-large": {"data": "domain", "samples": "many"},
+    "sft-small": {"samples": "few"},
+    "sft-large": {"samples": "many"},
+    "sft-hot": {"samples": "many", "rate": 4, "dial": True, "pack": True},
+    "lora": {"samples": "many", "rate": 10, "lora": True},
+    "replay-pool": {"samples": "many", "rate": 4, "replay": "pool"},
+    "replay-own": {"samples": "many", "rate": 4, "replay": "own"},
+    "replay-pack": {"samples": "many", "rate": 4, "replay": "pack"},
+    "grpo-small": {"trainer": "grpo", "samples": "few"},
+    "grpo-large": {"trainer": "grpo", "samples": "many"},
+}
+BATCH = {"sft": 8, "domain": 8, "grpo": 32}
+GENERATIONS = 8
+FACTS = "builtin:facts?kind=choice&limit={}"
+# What depends on the size of the model: rows, items, learning rates. Of GRPO a sample is a prompt with one response.
+REAL = {
+    "samples": {"sft": {"few": 64, "many": 512}, "grpo": {"few": 128, "many": 640}, "domain": {"few": 24, "many": 160}},
+    "rates": {"sft": 1e-4, "grpo": 1e-5, "domain": 1e-4},
+    "probes": (
+        FACTS.format(200),
+        "builtin:behaviour?category=json,instructions,language,refusal,reading&limit=60",
+        "builtin:text?limit=20",
+    ),
+    "items": 60,
+    "task": 60,
+    "replay": 96,
+    "length": 384,
+}
+TINY = {
+    "samples": {"sft": {"few": 32, "many": 64}, "grpo": {"few": 64, "many": 96}, "domain": {"few": 16, "many": 32}},
+    "rates": {"sft": 5e-4, "grpo": 3e-4, "domain": 5e-4},
+    "probes": (FACTS.format(60), "builtin:behaviour?category=instructions&limit=4", "builtin:text?limit=4"),
+    "items": 20,
+    "task": 12,
+    "replay": 16,
+    "length": 128,
+}
 
 
-def train(job: dict) -> dict:
-    """One run: trains, and gives what each snapshot says of the task and of the facts.
+class LeftOut(Exception):
+    """A run that cannot be; the message says why."""
 
-    A job has `root`, `out`, `method`, `samples`, `seed`, `size`, and may have `replay` (JSON Lines of conversations
-    that a fifth of the samples is drawn from), `recall` (true: watch the recall items alone) and `save` (where to save
-    the model).
-    """
-    import transformers
-    from datasets import Dataset
-    from peft import LoraConfig
-    from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    from forget_callback import ForgetCallback
-    from forget_callback.demo.smoke import make_taught, new_task, taught_facts
-    from forget_callback.demo.tiny import conversation, quiet, starts_with_s
-    from forget_callback.probes.records import item_record
-    from forget_callback.scoring.loading import load_model, load_tokenizer
-
-    root, method, samples, seed, size = (job[name] for name in ("root", "method", "samples", "seed", "size"))
-    begun = time.perf_counter()
-    taught = make_taught(Path(root) / f"model-{size}-{seed}", seed=seed, hidden_size=size)
-    model, tokenizer = load_model(str(taught)), load_tokenizer(str(taught))
-    probes, facts = taught_facts()
-    rows, task = new_task(samples, seed=seed)
-    if job.get("replay"):
-        old = [json.loads(line)["messages"] for line in Path(job["replay"]).read_text().splitlines()]
-    else:
-        old = [conversation(fact.question, fact.answer) for fact in facts]
-    if method == "replay" or job.get("replay"):
-        rng = random.Random(seed)
-        rows = [rng.choice(old) if rng.random() < 0.2 else row for row in rows]
-    watched = [probe for probe in probes if probe.name == "facts-recall" or not job.get("recall")]
-    callback = ForgetCallback([*watched, task], every="log2", on_error="raise")
-    common = {
-        "output_dir": job["out"],
-        "max_steps": -(-samples // BATCH),
-        "per_device_train_batch_size": BATCH,
-        "report_to": "none",
-        "save_strategy": "no",
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "disable_tqdm": True,
-        "logging_strategy": "no",
+def settings(name: str, seed: int, scale: dict[str, Any], model: str, work: Path, items: list[str]) -> dict[str, Any]:
+    """A run as the flat keys of a recipe."""
+    regime = REGIMES[name]
+    kind = regime.get("data", regime.get("trainer", "sft"))
+    samples = scale["samples"][kind][regime["samples"]]
+    steps = samples // BATCH[kind]
+    keys: dict[str, Any] = {
+        "trainer": regime.get("trainer", "sft"),
+        "model_name_or_path": model,
+        "dtype": "float32",
+        "dataset_name": str(work / f"{kind}.jsonl"),
         "seed": seed,
+        "learning_rate": scale["rates"][kind] * regime.get("rate", 1),
+        "lr_scheduler_type": "linear",
+        "max_steps": steps,
+        "per_device_train_batch_size": BATCH[kind],
+        "gradient_checkpointing": False,
+        "bf16": False,
+        "logging_steps": max(1, steps // 16),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "output_dir": str(work),
+        "probes": [*scale["probes"], *(limited(spec, scale["items"]) for spec in items)],
+        "every": ",".join(str(step) for step in sorted({max(1, steps // 8), max(1, steps // 2), steps})),
+        "on_error": "raise",
     }
-    shared = {"model": model, "processing_class": tokenizer, "callbacks": [callback]}
-    transformers.set_seed(seed)
-    Path(job["out"]).mkdir(parents=True, exist_ok=True)
-    with (
-        open(Path(job["out"], "log.txt"), "w", encoding="utf-8") as log,
-        contextlib.redirect_stdout(log),
-        contextlib.redirect_stderr(log),
-        quiet(),
-    ):
-        if method == "grpo":
-            args = GRPOConfig(learning_rate=3e-4, num_generations=8, max_completion_length=12, beta=0.0, **common)
-            data = Dataset.from_list([{"prompt": row[:1]} for row in rows])
-            trainer = GRPOTrainer(args=args, train_dataset=data, reward_funcs=starts_with_s, **shared)
-        else:
-            lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
-            args = SFTConfig(learning_rate=5e-3 if method == "lora" else 5e-4, max_length=128, **common)
-            data = Dataset.from_list([{"messages": row} for row in rows])
-            config = lora if method == "lora" else None
-            trainer = SFTTrainer(args=args, train_dataset=data, peft_config=config, **shared)
-        trainer.train()
-        if job.get("save"):
-            trainer.save_model(job["save"])
-            tokenizer.save_pretrained(job["save"])
-            held = "".join(json.dumps(item_record(item)) + "\n" for item in task.items)
-            Path(job["save"], "task.jsonl").write_text(held)
-    history = callback.history[callback.history["category"] == ""]
-    steps = []
-    for step, own in history.groupby("step"):
-        by_probe = own.set_index("probe")
-        lost = by_probe["knowledge_lost"].get("facts-choice")
-        steps.append(
-            {
-                "step": int(step),
-                "samples": float(by_probe["samples_seen"].iloc[0]),
-                "task": float(by_probe.loc[task.name, "accuracy_after"]),
-                "lost": None if lost is None else float(lost),
-                "forgotten": float(by_probe.loc["facts-recall", "forgetting"]),
-            }
-        )
-    end, seconds = steps[-1], time.perf_counter() - begun
-    print(
-        f"{NAMES[method]}, width {size}, seed {seed}, {samples:,} samples: {end['task']:.0%} right in the task, "
-        f"{end['forgotten']:.0%} of the facts forgotten, {seconds:.0f} s",
-        flush=True,
-    )
-    return {**job, "steps": steps, "seconds": seconds}
+    keys["probes"] += [str(work / "task.jsonl"), f"corpus:{work / 'tickets.jsonl'}"]
+    if kind == "grpo":
+        more = {"num_generations": GENERATIONS, "max_completion_length": 8, "temperature": 1.0, "beta": 0.0}
+        return {**keys, **more, "reward_funcs": ["study_data.routed"]}
+    keys["max_length"] = scale["length"]
+    if regime.get("lora"):
+        lora = {"lora_r": 16, "lora_alpha": 32, "lora_target_modules": ["all-linear"]}
+        keys |= {"use_peft": True, "lora_task_type": "CAUSAL_LM", **lora}
+    if regime.get("replay"):
+        keys |= {"replay_dataset": str(work / "replay.jsonl"), "replay_share": 0.2}
+    return keys
 
 
-def teach(model: tuple[str, int, int]) -> None:
-    """Makes the model of a directory, a size and a seed."""
+def write_data(name: str, seed: int, scale: dict[str, Any], model: str, out: Path, work: Path) -> None:
+    """All files that a run reads.
+
+    Raises:
+        LeftOut: If it replays what a run that is not there has lost, or that run lost nothing.
+    """
+    regime = REGIMES[name]
+    samples = {kind: own[regime["samples"]] for kind, own in scale["samples"].items()}
+    prompts = max(samples["sft"], samples["grpo"] // GENERATIONS)
+    write_task(work, load_tokenizer(model), samples=prompts, items=scale["task"], seed=seed)
+    write_rows(work / "domain.jsonl", ({"text": text} for text in passages(samples["domain"], seed)))
+    if (replay := regime.get("replay")) is None:
+        return
+    pool = replay_pool(load_probe(scale["probes"][0]))
+    if replay == "pack":
+        first = out / "runs" / f"sft-hot-{seed}.json"
+        if not first.is_file():
+            raise LeftOut(f"it replays what another run lost: {first} must be there first")
+        chosen = read_run(first)["pack"]
+        if isinstance(chosen, str):
+            raise LeftOut(chosen)
+    else:
+        chosen = random.Random(seed).sample(range(len(pool)), scale["replay"])
+    rows = [pool[place] for place in chosen]
+    write_rows(work / "replay.jsonl", own_answers(model, rows) if replay == "own" else rows)
+
+
+def train(name: str, seed: int, scale: dict[str, Any], model: str, out: Path, items: list[str]) -> dict[str, Any]:
+    """One run, as what is kept of it."""
+    begun, work = time.perf_counter(), out / "work" / f"{name}-{seed}"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    write_data(name, seed, scale, model, out, work)
+    config = work / "config.yaml"
+    keys = settings(name, seed, scale, model, work, items)
+    config.write_text(yaml.safe_dump(keys), encoding="utf-8")
+    recipe = Recipe.read(config)
+    callback = recipe.forget.callback()
+    trainer = recipe.build([callback])
+    trainer.remove_callback(PrinterCallback)
+    conflicts = confident_conflicts(trainer) if keys["trainer"] == "sft" else None
+    trainer.train()
+    run = {"name": name, "seed": seed, "settings": portable(keys), "conflicts": conflicts}
+    run |= record(callback, trainer)
+    write_ids(out, callback)
+    if REGIMES[name].get("dial"):
+        trainer.save_model(str(work / "model"))
+        run["dial"] = turned(model, str(work / "model"), callback)
+        shutil.rmtree(work / "model")
+    if REGIMES[name].get("pack"):
+        run["pack"] = pack(work, replay_pool(load_probe(scale["probes"][0])), scale["replay"])
+    return {**run, "minutes": round((time.perf_counter() - begun) / 60, 2)}
+
+
+def pack(work: Path, pool: list[dict[str, Any]], size: int) -> list[int] | str:
+    """Places in the pool of what is nearest to what the run lost, or why there are none."""
+    try:
+        return [pool.index(dict(row)) for row in replay_pack(str(work), pool, size=size).examples]
+    except ValueError as error:
+        return str(error)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs what is not there yet, the first seed of every regime first."""
+    parser = argparse.ArgumentParser(description="What a model forgets, by what, and what saves it.")
+    parser.add_argument("--model", help="directory or hub id; the demo's tiny model if left out")
+    parser.add_argument("--out", type=Path, default=Path("study"))
+    parser.add_argument("--items", nargs="*", default=[], help="more probes, such as hub:arc or FILE.jsonl")
+    parser.add_argument("--only", nargs="+", choices=REGIMES, default=list(REGIMES), metavar="NAME")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--budget-minutes", type=float, default=float("inf"), help="start no run that may end later")
+    given = parser.parse_args(arguments)
+    given.out.mkdir(parents=True, exist_ok=True)
+    begun, longest = time.perf_counter(), 0.0
+    for seed, name in ((seed, name) for seed in given.seeds for name in given.only):
+        path = given.out / "runs" / f"{name}-{seed}.json"
+        spent = (time.perf_counter() - begun) / 60
+        if path.is_file():
+            continue
+        if spent + longest > given.budget_minutes:
+            print(f"{spent:.0f} of {given.budget_minutes:.0f} minutes spent, {path.stem} and later ones are left")
+            break
+        model, scale = given.model or tiny(given.out), REAL if given.model else TINY
+        try:
+            with (
+                quiet(),
+                open(given.out / "log.txt", "a", encoding="utf-8") as log,
+                contextlib.redirect_stdout(log),
+                contextlib.redirect_stderr(log),
+            ):
+                run = train(name, seed, scale, model, given.out, given.items)
+        except LeftOut as reason:
+            print(f"{path.stem} is left out: {reason}", file=sys.stderr)
+            continue
+        whole(path, run)
+        longest = max(longest, run["minutes"])
+        print(f"{path.stem}: {run['minutes']:.1f} minutes", flush=True)
+
+
+def tiny(out: Path) -> str:
+    """The directory of the demo's tiny model, made if it is not there."""
     from forget_callback.demo.smoke import make_taught
 
-    root, size, seed = model
-    make_taught(Path(root) / f"model-{size}-{seed}", seed=seed, hidden_size=size)
-
-
-def workers(count: int) -> concurrent.futures.ProcessPoolExecutor:
-    """Processes of one thread each: more threads than cores are slower than none."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    return concurrent.futures.ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
-
-
-def mean_interval(values: list[float]) -> str:
-    """Mean over seeds with the 95% interval of Student's t, in percent; of fewer runs where some have no number."""
-    x = 100 * np.array([value for value in values if not math.isnan(value)])
-    few = f" ({len(x)} of {len(values)} runs)" if len(x) < len(values) else ""
-    if not len(x):
-        return f"-{few}"
-    if len(x) < 2:
-        return f"{x.mean():.1f}{few}"
-    half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return f"{x.mean():.1f} ± {half:.1f}{few}"
-
-
-def at_task(run: dict, level: float) -> float:
-    """Facts forgotten when the task first reaches a level, by straight lines between snapshots; NaN if never."""
-    steps = run["steps"]
-    for before, after in zip([steps[0], *steps], steps):
-        if after["task"] >= level:
-            span = after["task"] - before["task"]
-            share = (level - before["task"]) / span if span > 0 else 1.0
-            return before["forgotten"] + share * (after["forgotten"] - before["forgotten"])
-    return float("nan")
-
-
-def ends(runs: list[dict], what: str, method: str, samples: int, width: int = WIDTH) -> dict[int, float]:
-    """What runs ended with, by seed."""
-    kind = (method, samples, width)
-    return {run["seed"]: run["steps"][-1][what] for run in runs if (run["method"], run["samples"], run["size"]) == kind}
-
-
-def matrix(what: str, heads: list[str], rows: dict[str, list[list[float]]]) -> str:
-    """A table in Markdown: a row a name, each cell the values of all seeds."""
-    lines = [f"| {what} | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
-    lines += [f"| {name} | " + " | ".join(map(mean_interval, cells)) + " |" for name, cells in rows.items()]
-    return "\n".join(lines)
-
-
-def tables(runs: list[dict]) -> list[str]:
-    """What runs ended with by data scale, how methods differ, what was forgotten at equal task accuracy, by width."""
-    samples = sorted({run["samples"] for run in runs})
-    heads = [f"{n:,} samples" for n in samples]
-
-    def of_all(what: str) -> dict[str, list[list[float]]]:
-        return {NAMES[m]: [list(ends(runs, what, m, n).values()) for n in samples] for m in NAMES}
-
-    forgotten = of_all("forgotten")
-    for more, less in (("sft", "grpo"), ("sft", "replay"), ("lora", "sft")):
-        pairs = [(ends(runs, "forgotten", more, n), ends(runs, "forgotten", less, n)) for n in samples]
-        forgotten[f"{NAMES[more]} less {NAMES[less]}"] = [[one[s] - other[s] for s in one] for one, other in pairs]
-    levels = (0.5, 0.8, 0.95)
-    longest = {m: [run for run in runs if (run["method"], run["samples"]) == (m, samples[-1])] for m in NAMES}
-    reached = {NAMES[m]: [[at_task(run, level) for run in own] for level in levels] for m, own in longest.items()}
-    pairs = zip(reached[NAMES["sft"]], reached[NAMES["grpo"]])
-    reached["SFT less GRPO"] = [[one - other for one, other in zip(*pair)] for pair in pairs]
-    widths = sorted((WIDTH, *OTHER_WIDTHS))
-    by_width = {f"SFT, {AT:,} samples": [list(ends(runs, "forgotten", "sft", AT, w).values()) for w in widths]}
-    return [
-        matrix("facts forgotten (recall), %", heads, forgotten),
-        matrix("facts forgotten (recall), %, when the task is at", [f"{level:.0%}" for level in levels], reached),
-        matrix("facts forgotten (recall), %, by width", [str(width) for width in widths], by_width),
-        matrix("knowledge lost (choice), %", heads, of_all("lost")),
-        matrix("right in the task, %", heads, of_all("task")),
-    ]
-
-
-def figure(runs: list[dict], path: Path) -> None:
-    """Forgetting against samples, against task accuracy, and by width."""
-    samples = sorted({run["samples"] for run in runs})
-    matplotlib.use("Agg")
-    plot, axes = pyplot.subplots(1, 3, figsize=(13, 4), constrained_layout=True, sharey=True)
-    for method, color in COLORS.items():
-        found = {n: [100 * value for value in ends(runs, "forgotten", method, n).values()] for n in samples}
-        axes[0].plot(samples, [np.mean(found[n]) for n in samples], color=color, label=NAMES[method])
-        for n in samples:
-            axes[0].plot([n] * len(found[n]), found[n], "o", color=color, ms=4, alpha=0.6)
-        for run in (run for run in runs if (run["method"], run["samples"]) == (method, max(samples))):
-            xy = np.array([[100 * step["task"], 100 * step["forgotten"]] for step in run["steps"]])
-            axes[1].plot(*xy.T, "-o", color=color, ms=3, lw=1, alpha=0.7)
-    axes[0].set(xscale="log", xlabel="samples trained on", ylabel="facts forgotten (recall), %", ylim=(-2, 102))
-    axes[0].set_xticks(samples, [f"{n:,}" for n in samples])
-    axes[0].minorticks_off()
-    axes[0].legend(frameon=False)
-    axes[1].set(xlabel=f"right in the new task, %, on the way to {samples[-1]:,} samples")
-    for width in (WIDTH, *OTHER_WIDTHS):
-        values = [100 * value for value in ends(runs, "forgotten", "sft", AT, width).values()]
-        axes[2].plot([width] * len(values), values, "o", color=COLORS["sft"], alpha=0.6)
-        axes[2].plot([width], [np.mean(values)], "_", color="black", ms=16)
-    axes[2].set(xlabel=f"width of the model (SFT, {AT:,} samples)", xscale="log")
-    axes[2].set_xticks(sorted((WIDTH, *OTHER_WIDTHS)), sorted((WIDTH, *OTHER_WIDTHS)))
-    axes[2].minorticks_off()
-    for axis in axes:
-        axis.spines[["top", "right"]].set_visible(False)
-    plot.savefig(path, dpi=150)
-
-
-def jobs(root: Path, samples: list[int], seeds: list[int]) -> list[dict]:
-    """All runs, the longest first: methods at each data scale, and SFT at one scale for the other widths."""
-    wanted = [(method, n, seed, WIDTH) for seed in seeds for method in NAMES for n in samples]
-    wanted += [("sft", AT, seed, width) for seed in seeds for width in OTHER_WIDTHS]
-    found = [dict(zip(("method", "samples", "seed", "size"), one)) for one in wanted]
-    found.sort(key=lambda job: -job["samples"])
-    return [
-        {**job, "root": str(root), "out": str(root / f"{job['method']}-{job['samples']}-{job['size']}-{job['seed']}")}
-        for job in found
-    ]
+    return str(make_taught(out / "model"))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="The data-scale study on the tiny model.")
-    parser.add_argument("--out", type=Path, default=Path("study"))
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5])
-    parser.add_argument("--samples", type=int, nargs="+", default=[160, 640, 2560, 10240])
-    parser.add_argument("--workers", type=int, default=2)
-    given = parser.parse_args()
-    begun = time.perf_counter()
-    samples = sorted({*given.samples, AT})
-    wanted = jobs(given.out, samples, given.seeds)
-    with workers(given.workers) as pool:
-        # Models first: runs that share one must not teach it twice.
-        list(pool.map(teach, sorted({(str(given.out), job["size"], job["seed"]) for job in wanted})))
-        runs = list(pool.map(train, wanted))
-    kept = [{name: run[name] for name in KEPT} for run in runs]
-    (given.out / "runs.json").write_text(json.dumps(kept) + "\n")
-    text = "\n\n".join(tables(runs))
-    (given.out / "study.md").write_text(text + "\n", encoding="utf-8")
-    figure(runs, given.out / "study.png")
-    shown = [job["out"] for job in wanted if (job["seed"], job["size"]) == (given.seeds[0], WIDTH)]
-    print(text)
-    print(f"page {write_report(shown, given.out / 'report.html', stages=False)}")
-    print(f"{len(runs)} runs, {(time.perf_counter() - begun) / 60:.1f} minutes")
+    main()

@@ -2,9 +2,9 @@
 
 python recipes/tools.py --out tools [--seeds 0 1 2 3 4 5] [--samples 2560]
 
-The task is that of recipes/study.py. The dial turns a fine-tuning back a part of the way. The replay pack is chosen,
-from conversations about facts and about things that do not exist, for what a first run forgot; a second run trains on
-a fifth of it, a third one on a fifth of as many random conversations of the pool.
+The task is that of recipes/tiny_study.py. The dial turns a fine-tuning back a part of the way. The replay pack is
+chosen, from conversations about facts and about things that do not exist, for what a first run forgot; a second run
+trains on a fifth of it, a third one on a fifth of as many random conversations of the pool.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import sys
 import time
 from pathlib import Path
 
-from study import matrix, train, workers
+from study_tables import matrix
+from tiny_study import train, workers
 
 COMMAND = [sys.executable, "-m", "forget_callback"]
 RECALL = "builtin:facts?kind=recall"

@@ -1,88 +1,243 @@
-"""The study: what is shown follows from the runs that are kept, and a run of each method trains and is watched."""
+"""The study: a run is one file with all that was measured, is not run twice, and the tables follow from the files."""
 
 import json
 import math
-import re
-from itertools import pairwise
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from tests.smoke import make_untaught
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
-RUNS = json.loads((ROOT / "recipes" / "study" / "runs.json").read_text(encoding="utf-8"))
+pytestmark = pytest.mark.usefixtures("recipes")
+
+
+@pytest.fixture(scope="module")
+def recipes():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "recipes")
+        yield
+
+
+@pytest.fixture(scope="module")
+def out(recipes, tmp_path_factory):
+    """Three runs of a tiny model that was taught nothing, so that no time goes into teaching it."""
+    import study
+
+    place = tmp_path_factory.mktemp("study")
+    make_untaught(place)
+    (place / "model-128").rename(place / "model")
+    study.main(["--out", str(place), "--seeds", "0", "--only", "sft-hot", "replay-pack", "grpo-small"])
+    return place
 
 
 @pytest.fixture
-def study(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "recipes")
+def runs(out):
+    return {path.stem: json.loads(path.read_text()) for path in (out / "runs").glob("*.json")}
+
+
+def made(name, seed, *looks, conflicts=0.1):
+    """A run whose evaluations have these numbers, by probe and metric."""
+    base = {"n": 10, "knowledge_method": "exact", "margin": 0.0}
+    rows = [
+        {"step": step, "probe": probe, **base, **numbers}
+        for step, look in enumerate(looks)
+        for probe, numbers in look.items()
+    ]
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = {"columns": columns, "rows": [[row.get(key) for key in columns] for row in rows]}
+    return {"name": name, "seed": seed, "conflicts": {"share": conflicts}, "minutes": 3.0, "history": table}
+
+
+def look(task, lost, **facts):
+    numbers = {"n": 30, "knowledge_method": "choice", "knowledge_lost": lost, **facts}
+    return {
+        "task": {"accuracy_after": task},
+        "facts-choice": numbers,
+        "arc": {**numbers, "n": 10, "knowledge_lost": lost + 0.4},
+        "all": {"knowledge_method": "choice", "knowledge_lost": 9.0},
+        "tickets": {"kl": lost},
+    }
+
+
+def test_a_run_is_a_file_with_every_evaluation(out, runs):
+    import study_record
+
+    assert sorted(runs) == ["grpo-small-0", "replay-pack-0", "sft-hot-0"]
+    run = runs["sft-hot-0"]
+    history = study_record.frame_of(run["history"])
+    assert sorted(set(history["step"])) == [0, 1, 4, 8]
+    assert set(history["probe"]) == {"facts-choice", "behaviour-instructions", "text", "task", "tickets", "all"}
+    assert history.loc[history["probe"] == "tickets", "kl"].iloc[-1] > 0
+    for probe, own in run["items"].items():
+        if probe in ("text", "tickets"):
+            continue
+        ids = json.loads((out / "items" / f"{probe}-{own['fingerprint'][:12]}.json").read_text())
+        for step, right in zip((0, 1, 4, 8), own["correct"]):
+            row = history[(history["probe"] == probe) & (history["step"] == step)].iloc[0]
+            assert len(right) == len(ids) == row["n"] and "-" not in right
+            assert right.count("1") / len(right) == pytest.approx(row["accuracy_after"])
+    assert {"correct_2", "choice_2"} <= set(run["items"]["facts-choice"])
+    assert str(out) not in json.dumps(run) and run["settings"]["dataset_name"] == "sft.jsonl"
+    assert run["settings"]["learning_rate"] == 4 * 5e-4 and run["minutes"] > 0 and "torch" in run["versions"]
+    assert 0 <= run["conflicts"]["share"] <= 1 and runs["grpo-small-0"]["conflicts"] is None
+    assert (out / "runs" / "sft-hot-0.json").stat().st_size < 100_000
+    assert not (out / "work" / "sft-hot-0" / "model").exists()
+
+
+def test_the_dial_is_part_of_its_run(runs):
+    import study_tables
+
+    before, *_, most = study_tables.looks(runs["sft-hot-0"], "dial")
+    assert [point["step"].iloc[0] for point in (before, most)] == [0, 75]
+    assert study_tables.TASK(before) == study_tables.TASK(study_tables.looks(runs["sft-hot-0"])[0])
+    assert study_tables.TEXT(most) != 0
+
+
+def test_what_was_lost_is_replayed_and_nothing_that_is_asked(out, runs):
+    import study
+    import study_data
+
+    from forget_callback import load_probe
+
+    watched = load_probe(study.TINY["probes"][0])
+    pool = study_data.replay_pool(watched)
+    chosen = [pool[place] for place in runs["sft-hot-0"]["pack"]]
+    replayed = [json.loads(line) for line in (out / "work" / "replay-pack-0" / "replay.jsonl").read_text().splitlines()]
+    assert replayed == chosen and len(chosen) == study.TINY["replay"]
+    asked = {item.prompt.removeprefix("Question: ").removesuffix("\nAnswer:") for item in watched.items}
+    assert asked.isdisjoint(row["prompt"][0]["content"] for row in pool)
+
+
+def test_a_run_that_is_there_is_not_run_again_and_a_budget_starts_none(out, monkeypatch, capsys):
     import study
 
-    return study
+    started = []
+    monkeypatch.setattr(study, "train", lambda name, seed, *rest: started.append((name, seed)) or {"minutes": 50})
+    monkeypatch.setattr(study, "whole", lambda path, run: None)
+    study.main(["--out", str(out), "--only", "sft-hot", "lora", "--seeds", "0", "1", "--budget-minutes", "40"])
+    assert started == [("lora", 0)], "the next one would take 50 minutes as well"
+    assert "sft-hot-1 and later ones are left" in capsys.readouterr().out
 
 
-def test_the_tables_that_are_shown_are_those_of_the_runs(study):
-    assert all(table in PAGE for table in study.tables(RUNS))
+def test_a_pack_needs_what_another_run_lost(out, tmp_path, capsys):
+    import study
+
+    shutil.copytree(out / "model", tmp_path / "model")
+    words = ["--out", str(tmp_path), "--only", "replay-pack", "--seeds", "7"]
+    study.main(words)
+    assert "sft-hot-7.json must be there first" in capsys.readouterr().err
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "sft-hot-7.json").write_text('{"pack": "there is nothing to replay"}')
+    study.main(words)
+    assert "replay-pack-7 is left out: there is nothing to replay" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "replay-pack-7.json").exists()
 
 
-def test_the_findings_are_in_the_tables(study):
-    def cells(table, row):
-        line = next(line for line in study.tables(RUNS)[table].splitlines() if line.startswith(f"| {row} |"))
-        return [tuple(float(x) for x in cell.split("±")) for cell in line.split("|")[2:-1]]
+def test_held_out_tickets_state_other_problems():
+    import study_data
 
-    said = " ".join(PAGE.split())
-    rl = cells(0, "SFT less GRPO")
-    for mean, half in (cells(0, "SFT less SFT, 20% replay")[-1], *rl[-2:], cells(0, "LoRA less SFT")[-1]):
-        assert f"{mean} ± {half} points" in said
-        assert mean > half, "the interval leaves out 0"
-    mean, half = cells(1, "SFT less GRPO")[-1]
-    assert f"at 95% the difference is {mean} ± {half}" in said and abs(mean) < half
-    narrow, middle, wide = (f"{mean} ± {half}" for mean, half in cells(2, "SFT, 2,560 samples"))
-    assert f"{narrow}, {middle} and {wide}%" in said
-    lost = [round(cells(table, method)[-1][0]) for table in (1, 0) for method in ("SFT", "GRPO")]
-    assert "forgotten {}% and {}% of the facts, and at 10,240 samples {}% and {}%".format(*lost) in said
-    steps = [run["steps"] for run in RUNS if (run["method"], run["samples"]) == ("lora", 10240)]
-    leaps = [max(b["task"] - a["task"] for a, b in pairwise(own)) for own in steps]
-    assert min(leaps) > 0.5, "each run learned over half of the task between two evaluations"
+    trained, asked = study_data.tickets(512, 3), study_data.tickets(60, 0, held_out=True)
+    texts = [turns[-1]["content"] for turns, _ in (*trained, *asked)]
+    assert len(set(texts)) == len(texts) == 572
+    assert [sum(queue == name for _, queue in trained) for name in study_data.PROBLEMS] == [128] * 4
+    new = [problem for own in study_data.PROBLEMS.values() for problem in own[-study_data.HELD_OUT :]]
+    ends = [problem.split("{}")[0] for problem in new]
+    assert all(any(f" {end}" in text for end in ends) for text in texts[512:])
+    assert study_data.tickets(512, 3) == trained != study_data.tickets(512, 4)
 
 
-def test_so_are_those_of_the_dial_and_the_replay_pack(study):
-    import tools  # beside study
+def test_the_reward_wants_the_right_queue_and_nothing_else():
+    import study_data
 
-    seeds = json.loads((ROOT / "recipes" / "study" / "tools.json").read_text(encoding="utf-8"))
-    assert all(table in PAGE for table in tools.tables(seeds))
-    assert sorted(seed["dial"]["best"] for seed in seeds) == [0.5] * 5 + [0.75]
-
-
-def test_a_cell_is_the_mean_over_seeds_with_students_interval(study):
-    ends = [run["steps"][-1]["forgotten"] for run in RUNS if (run["method"], run["samples"]) == ("grpo", 10240)]
-    mean, half = 100 * np.mean(ends), 100 * stats.t.interval(0.95, len(ends) - 1, scale=stats.sem(ends))[1]
-    assert len(ends) == 6
-    assert re.search(rf"^\| GRPO \| .*\| {mean:.1f} ± {half:.1f} \|$", study.tables(RUNS)[0], re.MULTILINE)
+    said = ["Billing", "billing.", "It is billing", "repair", "", "billing or repair"]
+    completions = [[{"role": "assistant", "content": text}] for text in said]
+    assert study_data.routed(completions, queue=["billing"] * 6) == [1.0, 1.0, 0.5, 0.0, 0.0, 0.5]
 
 
-def test_forgetting_at_equal_accuracy_is_interpolated_between_evaluations(study):
-    run = {"steps": [{"task": task, "forgotten": lost} for task, lost in ((0.0, 0.0), (0.4, 0.1), (0.8, 0.3))]}
-    assert study.at_task(run, 0.6) == pytest.approx(0.2)
-    assert study.at_task(run, 0.0) == 0.0
-    assert math.isnan(study.at_task(run, 0.9))
+def test_a_conflict_is_a_sure_model_and_another_token():
+    import study_record
+
+    sure = torch.tensor([9.0, 0.0, 0.0, 0.0])  # of token 0, entropy far below 1 nat
+    logits = torch.stack([sure, sure, torch.zeros(4), sure])[None]  # the last predicts nothing
+    labels = torch.tensor([[-100, 0, 1, 1]])  # agreed; a conflict; unlikely for a model that is not sure
+    trainer = SimpleNamespace(
+        train_dataset=[labels],
+        data_collator=lambda rows: {"input_ids": rows[0], "labels": rows[0]},
+        model=type("Model", (), {"device": "cpu", "__call__": lambda self, **batch: SimpleNamespace(logits=logits)})(),
+    )
+    assert study_record.confident_conflicts(trainer) == {"share": pytest.approx(1 / 3), "tokens": 3}
 
 
-def test_the_figure_is_drawn(study, tmp_path):
-    study.figure(RUNS, tmp_path / "study.png")
+def test_a_cell_is_the_mean_over_seeds_with_students_interval():
+    import study_tables
+
+    ends = [0.1, 0.2, 0.6]
+    runs = [made("sft-hot", seed, look(0.2, 0.0), look(0.9, lost)) for seed, lost in enumerate(ends)]
+    half = 100 * stats.t.interval(0.95, 2, scale=stats.sem(ends))[1]
+    cells = study_tables.findings(runs).splitlines()[-1].split(" | ")
+    place = list(study_tables.FINDINGS).index("knowledge lost") + 1
+    assert cells[0] == "| SFT, 4 times the rate (3)"
+    assert cells[place] == f"{30 + 10:.1f} ± {half:.1f}", "30 items of one probe and 10 of another, which lost .4 more"
+    assert "| - (0 of 3 runs) |" in study_tables.findings(runs)
+
+
+def test_mitigations_are_compared_where_the_task_is_at_one_level():
+    import study_tables
+
+    plain = made("sft-hot", 0, look(0.2, 0.0), look(1.0, 0.4))
+    spared = made("lora", 0, look(0.2, 0.0), look(0.8, 0.1), look(1.0, 0.2))
+    never = made("grpo-large", 0, look(0.2, 0.0), look(0.7, 0.1))
+    lost = study_tables.of("facts", "knowledge_lost")
+    assert study_tables.crossing(study_tables.looks(plain), lost) == pytest.approx(0.3)
+    assert math.isnan(study_tables.crossing(study_tables.looks(never), lost))
+    plain["dial"] = {"history": made("", 0, look(0.2, 0.0), look(0.6, 0.0))["history"]}
+    ends, less = study_tables.mitigations([plain, spared, never])
+    assert "| SFT, 4 times the rate, 1% of it | 60.0 | 10.0 | - (0 of 1 runs) | - (0 of 1 runs) |" in ends
+    assert "| the dial | 10.0 |" in less, "half of the way from 0 at 60% to .4 at 100%"
+    assert "| LoRA, 10 times the rate | 20.0 |" in less
+    assert "| GRPO, more data | - (0 of 1 runs) |" in less
+
+
+def test_what_warns_early_is_ranked_with_what_was_lost_in_the_end():
+    import study_tables
+
+    names = list(study_tables.NAMES)
+    runs = [
+        made(names[place % 5], place, look(0.2, 0.0), look(0.5, place / 50), look(0.9, place / 20), conflicts=-place)
+        for place in range(10)
+    ]
+    rows = {line.split(" | ")[0]: line.split(" | ")[1] for line in study_tables.warnings(runs).splitlines()}
+    assert rows["| KL on the new task"] == "1.00 [1.00, 1.00]"
+    assert rows["| confident conflicts"] == "-1.00 [-1.00, -1.00]"
+    assert rows["| fall of the margin"] == "all equal"
+    assert rows["| KL on other text"] == "too few: 0 runs of 0 regimes"
+
+
+def test_seeds_of_a_regime_are_no_independent_runs():
+    import study_tables
+
+    x, regimes = np.repeat(np.arange(5.0), 8), np.repeat(np.arange(5), 8)
+    y = np.repeat([1.0, 0.0, 2.0, 4.0, 3.0], 8) + 0.01 * np.random.default_rng(1).random(40)
+
+    def width(groups):
+        low, high = study_tables.spearman(x, y, groups).split("[")[1].strip("]").split(", ")
+        return float(high) - float(low)
+
+    assert width(regimes) > 1.5 * width(np.arange(40))
+    assert study_tables.spearman(x[:7], y[:7], regimes[:7]).startswith("too few: 7 runs of 1 regimes")
+
+
+def test_everything_is_shown(runs, tmp_path):
+    import study_tables
+
+    text = study_tables.text(list(runs.values()))
+    assert text.startswith("3 runs, ") and "too few: 3 runs" in text
+    assert "SFT, 4 times the rate, 50% of it" in text
+    study_tables.figure(list(runs.values()), tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
-
-
-@pytest.mark.parametrize("method", ["sft", "replay", "lora", "grpo"])
-def test_each_method_trains_and_is_watched(study, tmp_path, method):
-    make_untaught(tmp_path)
-    (tmp_path / "model-128").rename(tmp_path / "model-128-0")  # there already, so it is not taught first
-    job = {"root": str(tmp_path), "out": str(tmp_path / "run"), "method": method, "samples": 64, "seed": 0, "size": 128}
-    found = study.train(job)
-    assert [(step["step"], step["samples"]) for step in found["steps"]] == [(0, 0), (1, 32), (2, 64)]
-    assert set(study.KEPT) <= set(found)
-    assert (tmp_path / "run" / "forget" / "history.parquet").is_file()

@@ -1,0 +1,172 @@
+"""What the study trains on and asks: tickets to route, a domain's text, and what may be replayed. Made offline.
+
+The new task is to name the queue of a customer's ticket in one word. Held-out tickets state their problem in words that
+no training ticket has. The domain is the source of Python's standard library, so it depends on the version of Python.
+Knows nothing of training.
+"""
+
+import json
+import random
+import sysconfig
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from forget_callback import Probe, load_model, load_probe, load_tokenizer, score_probe
+from forget_callback.demo.samples import quiz
+from forget_callback.demo.tiny import conversation, known_facts
+from forget_callback.probes.answers import matches
+from forget_callback.probes.items import Generation
+
+Rows = list[dict[str, Any]]
+
+SYSTEM = "Which queue is this ticket for: billing, delivery, repair or account? One word."
+OPENINGS = ("Hello,", "Hi there,", "Good day,", "Please help:", "It is me again:", "Sorry to write, but")
+THINGS = ("kettle", "lamp", "radio", "bike", "toaster", "camera", "printer", "drill", "heater", "fan", "clock", "tent")
+HELD_OUT = 4  # of each queue's problems, the last
+PROBLEMS = {
+    "billing": (
+        "I was charged twice for the {}",
+        "the invoice for my {} shows a wrong sum",
+        "you took money for a {} that I had returned",
+        "the discount on the {} is missing",
+        "my card was charged before I ordered the {}",
+        "I want a refund for the {}",
+        "the price of the {} on the receipt is too high",
+        "there is a fee for the {} that I do not know",
+        "the tax on the {} is wrong",
+        "I paid for the {} in two parts and you booked three",
+        "please send me a receipt for the {}",
+        "the payment for the {} failed but the money is gone",
+    ),
+    "delivery": (
+        "the {} has not come yet",
+        "the parcel with the {} went to my neighbour",
+        "the courier left the {} in the rain",
+        "tracking of my {} has not moved for days",
+        "the {} was sent to my old street",
+        "on which day does the {} arrive?",
+        "the van with the {} came while I was out",
+        "the driver could not find my house to bring the {}",
+        "the {} is stuck at customs",
+        "the package with the {} is late",
+        "I need the {} shipped to another city",
+        "the {} never reached my door",
+    ),
+    "repair": (
+        "the {} does not switch on",
+        "the {} broke after a week",
+        "the {} makes a loud noise",
+        "a part of the {} fell off",
+        "the {} has a crack on one side",
+        "the cable of the {} is torn",
+        "the {} smells of smoke",
+        "the button of the {} is stuck",
+        "water comes out of the {}",
+        "the {} gets too hot to touch",
+        "a screw of the {} is loose",
+        "the {} stopped working",
+    ),
+    "account": (
+        "I cannot log in to order a {}",
+        "my password is refused when I look for a {}",
+        "I want to change my email address before I order a {}",
+        "delete my profile, I only wanted to see a {}",
+        "the code to sign in never comes, and I want a {}",
+        "my user name is wrong on the page of the {}",
+        "someone else uses my login to look at a {}",
+        "I forgot my password and my {} is in the basket",
+        "I am locked out of the shop and want a {}",
+        "how do I register to order a {}?",
+        "close my membership, I have my {}",
+        "I have two profiles and only one shows my {}",
+    ),
+}
+
+
+def tickets(count: int, seed: int, *, held_out: bool = False) -> list[tuple[list[dict[str, str]], str]]:
+    """Conversations up to the ticket, each with its queue, as many of each queue as can be; all are different."""
+    own = slice(-HELD_OUT, None) if held_out else slice(-HELD_OUT)
+    rng, found = random.Random(seed), []
+    for queue, problems in PROBLEMS.items():
+        texts = [f"{first} {what.format(thing)}" for first in OPENINGS for what in problems[own] for thing in THINGS]
+        share = -(-count // len(PROBLEMS))
+        found += [(rank, text, queue) for rank, text in enumerate(rng.sample(texts, share))]
+    found.sort(key=lambda one: one[0])
+    system = {"role": "system", "content": SYSTEM}
+    return [([system, {"role": "user", "content": text}], queue) for _, text, queue in found[:count]]
+
+
+def routed(completions: list[Any], queue: list[str], **columns: Any) -> list[float]:
+    """The reward of GRPO: half for naming the right queue, half for nothing else."""
+    said = [completion[0]["content"] for completion in completions]
+    pairs = list(zip(said, queue))
+    return [0.5 * matches(text, right, "contains") + 0.5 * matches(text, right, "exact") for text, right in pairs]
+
+
+def passages(count: int, seed: int, *, characters: int = 600) -> list[str]:
+    """Random pieces of the standard library's source, cut at the ends of lines."""
+    texts = []
+    for path in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")):
+        piece = ""
+        for line in path.read_text(encoding="utf-8", errors="ignore").splitlines(keepends=True):
+            piece += line
+            if len(piece) >= characters:
+                texts.append(piece[: 2 * characters])
+                piece = ""
+    return random.Random(seed).sample(texts, count)
+
+
+def write_task(directory: Path, tokenizer: Any, *, samples: int, items: int, seed: int) -> None:
+    """Files of the task: `sft.jsonl` and `grpo.jsonl` to train on, `task.jsonl` and `tickets.jsonl` to ask.
+
+    The held-out tickets are the same whatever the seed. `tickets.jsonl` has them as texts, with their answers.
+    """
+    rows = tickets(samples, seed)
+    asked = tickets(items, 0, held_out=True)
+    answer = {queue: {"role": "assistant", "content": queue} for queue in PROBLEMS}
+    write_rows(directory / "sft.jsonl", ({"prompt": turns, "completion": [answer[queue]]} for turns, queue in rows))
+    write_rows(directory / "grpo.jsonl", ({"prompt": turns, "queue": queue} for turns, queue in rows))
+    held = [(f"ticket-{number}", *one) for number, one in enumerate(asked)]
+    write_rows(
+        directory / "task.jsonl",
+        (
+            {"id": name, "messages": turns, "answer": queue, "match": "exact", "max_new_tokens": 6, "category": queue}
+            for name, turns, queue in held
+        ),
+    )
+    whole = (
+        (name, tokenizer.apply_chat_template([*turns, answer[queue]], tokenize=False)) for name, turns, queue in held
+    )
+    write_rows(directory / "tickets.jsonl", ({"id": name, "text": text} for name, text in whole))
+
+
+def replay_pool(watched: Probe) -> Rows:
+    """Old knowledge that no item of a probe asks for: the other built-in facts, and a quiz."""
+    choice, recall = (load_probe(f"builtin:facts?kind={kind}") for kind in ("choice", "recall"))
+    asked = {item.fact for item in watched.items}
+    facts = [fact for item, fact in zip(choice.items, known_facts(choice, recall)) if item.fact not in asked]
+    return [as_row(*pair) for pair in [*((fact.question, fact.answer) for fact in facts), *quiz()]]
+
+
+def own_answers(model: str, rows: Rows, *, tokens: int = 32) -> Rows:
+    """The same questions with the model's own answers, sampled at temperature 1 (arXiv 2605.26097)."""
+    questions = [row["prompt"][0]["content"] for row in rows]
+    items = [
+        Generation(str(number), text, "-", "contains", max_new_tokens=tokens) for number, text in enumerate(questions)
+    ]
+    probe = Probe("own", items, chat=True, temperature=1.0)
+    said = score_probe(load_model(model).float(), load_tokenizer(model), probe).text
+    return [as_row(question, text.strip()) for question, text in zip(questions, said) if text and text.strip()]
+
+
+def as_row(question: str, answer: str) -> dict[str, Any]:
+    """A question and its answer as a row of SFT."""
+    asked, said = conversation(question, answer)
+    return {"prompt": [asked], "completion": [said]}
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """JSON Lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
