@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from study_data import own_answers, passages, replay_pool, write_rows, write_task
 from study_record import confident_conflicts, portable, read_run, record, turned, whole, write_ids
@@ -95,6 +96,7 @@ def settings(name: str, seed: int, scale: dict[str, Any], model: str, work: Path
         "per_device_train_batch_size": BATCH[kind],
         "gradient_checkpointing": False,
         "bf16": False,
+        "use_cpu": not torch.accelerator.is_available(),
         "logging_steps": max(1, steps // 16),
         "save_strategy": "no",
         "report_to": "none",
