@@ -54,12 +54,12 @@ REAL = {
     "samples": {"sft": {"few": 64, "many": 512}, "grpo": {"few": 128, "many": 640}, "domain": {"few": 24, "many": 160}},
     "rates": {"sft": 1e-4, "grpo": 1e-5, "domain": 1e-4},
     "probes": (
-        FACTS.format(200),
-        "builtin:behaviour?category=json,instructions,language,refusal,reading&limit=60",
-        "builtin:text?limit=20",
+        FACTS.format(150),
+        "builtin:behaviour?category=json,instructions,language,refusal,reading&limit=40",
+        "builtin:text?limit=15",
     ),
-    "items": 60,
-    "task": 60,
+    "items": 40,
+    "task": 40,
     "replay": 96,
     "length": 384,
 }
