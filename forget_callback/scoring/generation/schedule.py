@@ -36,12 +36,14 @@ class Plan:
         batches: Rows that are prefilled together, in this order.
         most: Pages that each row may come to need.
         n_pages: Pages of the cache, enough for the longest row alone.
+        budget: Tokens of one prefill, padding included; a single row may have more.
     """
 
     tokens: dict[int, int]
     most: dict[int, int]
     batches: list[list[int]]
     n_pages: int
+    budget: int
 
 
 def prefills(prompts: Mapping[int, int], limits: Mapping[int, int], fixed: int, cached: int, budget: int) -> Plan:
@@ -60,7 +62,7 @@ def prefills(prompts: Mapping[int, int], limits: Mapping[int, int], fixed: int, 
     order = sorted(prompts, key=lambda row: (-limits[row] - prompts[row], row))
     most = {row: pages_of(prompts[row] + limits[row]) for row in prompts}
     n_pages = min(max((cached - size * widest) // PAGE, *most.values()), sum(most.values()))
-    return Plan(dict(prompts), most, [order[at : at + size] for at in range(0, len(order), size)], n_pages)
+    return Plan(dict(prompts), most, [order[at : at + size] for at in range(0, len(order), size)], n_pages, budget)
 
 
 class Schedule:
@@ -77,7 +79,7 @@ class Schedule:
     def __init__(self, plan: Plan, *, max_rows: int) -> None:
         self.tokens = dict(plan.tokens)
         self.pages: dict[int, list[int]] = {}
-        self.n_pages, self._most = plan.n_pages, plan.most
+        self.n_pages, self._most, self._budget = plan.n_pages, plan.most, plan.budget
         self._waiting = deque(list(batch) for batch in plan.batches)
         self._free = list(range(plan.n_pages))
         self._max_rows = max_rows
@@ -95,6 +97,9 @@ class Schedule:
         if not self._waiting:
             return []
         rows = list(self._waiting[0])
+        # Rows that had to leave come again with what they have generated, many at once where their prompts were alike.
+        while len(rows) > 1 and len(rows) * max(self.tokens[row] for row in rows) > self._budget:
+            rows.pop()
         needed = self._needed(rows)
         yet = sum(self._most[row] for row in [*self.pages, *rows]) - sum(map(len, self.pages.values())) - needed
         full = len(self.pages) + len(rows) > self._max_rows or needed + _SPARE * yet > len(self._free)

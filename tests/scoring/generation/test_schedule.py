@@ -71,6 +71,23 @@ def test_the_youngest_row_leaves_where_no_page_is_left_and_comes_again_with_what
     assert {row: schedule.tokens[row] for row in again} == tokens
 
 
+def test_rows_that_left_together_come_again_in_prefills_within_the_budget():
+    """Prompts of one length need their next page at the same step."""
+    n, budget = 64, 100
+    plan = prefills(dict.fromkeys(range(n), 1), dict.fromkeys(range(n), 3 * PAGE), 10**6, 80 * PAGE, budget)
+    schedule, left, finished, prefilled = Schedule(plan, max_rows=n), 0, 0, []
+    while schedule.unfinished:
+        if rows := schedule.admit():
+            prefilled.append((len(rows), max(schedule.tokens[row] for row in rows)))
+        else:
+            left += len(schedule.grow())
+        done = [row for row in schedule.pages if schedule.tokens[row] == 3 * PAGE]
+        schedule.leave(done)
+        finished += len(done)
+    assert finished == n and left > 10
+    assert all(rows == 1 or rows * width <= budget for rows, width in prefilled)
+
+
 def test_pages_are_gathered_before_many_lie_free_in_between():
     plan = prefills(dict.fromkeys(range(40), PAGE), dict.fromkeys(range(40), 1), 10**6, 10**6, 10**6)
     schedule = Schedule(plan, max_rows=99)
