@@ -59,6 +59,7 @@ class Row:
         confirmed: Whether all prompts of the baseline were asked. Where only the first ones were, `transitions` is of
             these, and the row's numbers of all prompts are NaN.
         collapse: What to say of a whole probe whose answers have become one, "" where they have not.
+        skipped: Whether further prompts of the probe were not asked, for no answer to them could count.
     """
 
     step: int
@@ -71,6 +72,7 @@ class Row:
     stage: Stage = Stage()
     confirmed: bool = True
     collapse: str = ""
+    skipped: bool = False
 
     @property
     def total_samples_seen(self) -> float:
@@ -309,6 +311,7 @@ class History:
         pairs = pairs_of(series.baseline, now)
         series.n_variants = series.n_variants or pairs.n_prompts
         confirmed = pairs.n_prompts >= series.n_variants
+        skipped = any(one.skipped.any() for one in snapshot.further)
         items = series.update(now)
         groups = _groups(series.baseline)
         in_stage = {} if series.start is None else compare_groups(pairs_of(series.start, now), groups)
@@ -324,7 +327,7 @@ class History:
                 over_time[metric] = getattr(in_stage[name], metric.removeprefix("stage_")) if in_stage else float("nan")
             key = (snapshot.step, float(snapshot.samples_seen), float(snapshot.tokens_seen), snapshot.probe, name)
             said = "" if name else collapse(series.baseline, now)
-            rows.append(Row(*key, changed, over_time, self.stage, confirmed, said))
+            rows.append(Row(*key, changed, over_time, self.stage, confirmed, said, skipped))
         return _Look(series, loss_by_item(pairs).astype(np.float32), rows)
 
     def _new_series(self, snapshot: Snapshot) -> Series:

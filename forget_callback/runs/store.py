@@ -175,7 +175,7 @@ class Store(Recorded):
             ValueError: If the stored one was asked as many.
         """
         before = self._in_place_of(snapshot)
-        if before is not None and before.n_variants >= snapshot.n_variants:
+        if before is not None and before.n_asked >= snapshot.n_asked:
             path = self._file(snapshot.probe, snapshot.step)
             raise ValueError(f"{path} exists, was asked as many prompts, and is not overwritten")
         self._save(snapshot)

@@ -198,9 +198,8 @@ class Scorer:
         begun = time.perf_counter()
         work = partial(self._score, model, variants, progress, keep, ask)
         found = together(work) if self.shared else work()
-        asked = [len(one) + sum(int((more.asked & ~more.skipped).sum()) for more in one.further) for one in found]
-        per_prompt = (time.perf_counter() - begun) / sum(asked)
-        return [one.with_metadata(seconds=round(per_prompt * n, 6)) for one, n in zip(found, asked)]
+        per_prompt = (time.perf_counter() - begun) / sum(one.n_asked for one in found)
+        return [one.with_metadata(seconds=round(per_prompt * one.n_asked, 6)) for one in found]
 
     def _score(self, model: Any, variants: bool, progress: Progress, keep: bool, ask: Ask | None) -> list[Snapshot]:
         shard = RankShard.of(model) if self.shared else RankShard()

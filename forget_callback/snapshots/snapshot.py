@@ -167,6 +167,11 @@ class Snapshot:
         return len(self.ids)
 
     @property
+    def n_asked(self) -> int:
+        """Prompts that were asked, of all items: their first ones, and the further ones that were not skipped."""
+        return len(self) + sum(int((one.asked & ~one.skipped).sum()) for one in self.further)
+
+    @property
     def n_variants(self) -> int:
         """Prompts that the items were asked in, at most."""
         return 1 + len(self.further)

@@ -149,7 +149,7 @@ class ForgetMonitor:
     @property
     def confirmed(self) -> bool:
         """Whether the last snapshot was asked all prompts; so is the baseline, whatever it was asked."""
-        return all(row.confirmed for row in self.last_rows)
+        return all(row.confirmed and not row.skipped for row in self.last_rows)
 
     @property
     def decisions(self) -> tuple[StopDecision, ...]:
@@ -194,8 +194,8 @@ class ForgetMonitor:
         """Adds a step to the history and evaluates the rules. The first one is the baseline.
 
         Args:
-            step: Optimizer steps so far, more than at the last call. Where the last snapshot was of the first prompts
-                alone, its step once more: then these snapshots of the same model take its place.
+            step: Optimizer steps so far, more than at the last call. Where the last snapshot was not of all prompts,
+                its step once more: then these snapshots of the same model take its place.
             snapshots: What was scored: one of each probe, in any order, their items too. Their `step` and counts are
                 filled in here.
             samples_seen: Training samples so far, the x-axis of the curves; never fewer than at the last call.

@@ -111,8 +111,8 @@ class Session:
 
     @property
     def lacks_prompts(self) -> bool:
-        """Whether the last snapshot was of the first prompts alone, where the items have others."""
-        return not all(row.confirmed for row in self.record.last_rows)
+        """Whether the last snapshot was not of all prompts that the items have."""
+        return not all(row.confirmed and not row.skipped for row in self.record.last_rows)
 
     def evaluate(self, state: TrainerState, model: Any, *, always: bool = False, whole: bool = False) -> bool:
         """Takes a snapshot, unless the time budget forbids it; whether training should stop.

@@ -188,14 +188,18 @@ def test_training_that_ends_early_is_asked_all_prompts_at_its_last_step(make_sft
     if best:
         config |= {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
     tables = []
-    for variants in ("all", "ends"):
+    for variants in ("all", "ends", "changed"):
         callback = ForgetCallback(probe_in_two, variants=variants, on_error="raise")
-        make_sft([callback, _Ends(4)], learning_rate=3e-2, **config).train()
+        make_sft([callback, _Ends(4)], output_dir=str(tmp_path / variants), learning_rate=3e-2, **config).train()
         tables.append(callback.history)
-    assert whole(tables[1])["step"].tolist() == [0, 1, 2, 3, 4]
-    assert whole(tables[1])["knowledge_lost"].notna().tolist() == [True, False, False, False, True]
-    pd.testing.assert_frame_equal(*map(last_rows, tables))
-    assert Store(tmp_path).read("mini", 4).n_variants == 2
+    whole_table, ends, changed = tables
+    assert whole(ends)["step"].tolist() == [0, 1, 2, 3, 4]
+    assert whole(ends)["knowledge_lost"].notna().tolist() == [True, False, False, False, True]
+    pd.testing.assert_frame_equal(last_rows(ends), last_rows(whole_table))
+    pd.testing.assert_frame_equal(changed, whole_table)
+    assert Store(tmp_path / "ends").read("mini", 4).n_variants == 2
+    store = Store(tmp_path / "changed")
+    assert skipped(store, 1).any() and not skipped(store, 4).any()
 
 
 def test_a_best_model_by_what_was_lost_is_asked_all_prompts_at_every_evaluation(make_sft, probe_in_two):
