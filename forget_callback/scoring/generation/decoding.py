@@ -60,6 +60,7 @@ class DecodingLoop:
         self.budget, self.advance, self.count, self.progress = budget, advance, count, progress
         self._tokens: list[list[int]] = [[] for _ in requests]
         self._logits: list[list[float]] = [[] for _ in requests]
+        self._windowed = False  # whether texts may outgrow a sliding window
 
     def run(self) -> None:
         """Generates all texts.
@@ -71,6 +72,7 @@ class DecodingLoop:
         chunk = min(layer_settings(config, "attention_chunk_size"), default=longest)
         if chunk < longest or not layer_settings(config, "layer_types") <= {*_LAYERS, "chunked_attention"}:
             raise TypeError("layers attend to neither all earlier tokens nor a sliding window of them")
+        self._windowed = any(0 < window < longest for window in layer_settings(config, "sliding_window"))
         with spare_memory(next(self.model.parameters()).device) as spare:
             # All ranks of a tensor-parallel group must decode the same rows.
             parallel = (getattr(self.model, "tp_size", None) or 1) > 1
@@ -109,7 +111,8 @@ class DecodingLoop:
         most = kv.bytes_beside(self.budget) // (4 * heads * (depth + max(prompts.values()))) if depth else self.budget
         plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget))
         schedule = Schedule(plan, max_rows=self.budget)
-        decoder = _Decoder(self.model, self.checker.pad, self.requests[members[0]].prompt[:depth], schedule)
+        prefix = self.requests[members[0]].prompt[:depth]
+        decoder = _Decoder(self.model, self.checker.pad, prefix, schedule, windowed=self._windowed)
         while schedule.unfinished:
             if rows := schedule.admit():
                 self.progress.running = list(schedule.pages)
@@ -157,13 +160,17 @@ class DecodingLoop:
 class _Decoder:
     """Forward passes of rows whose keys and values lie in pages."""
 
-    def __init__(self, model: Any, pad: int, prefix: tuple[int, ...], schedule: Schedule) -> None:
+    def __init__(self, model: Any, pad: int, prefix: tuple[int, ...], schedule: Schedule, *, windowed: bool) -> None:
         self.model, self.pad, self.prefix, self.schedule = model, pad, prefix, schedule
         self.device = next(model.parameters()).device
         with last_logits_only(model, 1):
             shared = kv.of_prefix(model, prefix or (pad,))
         n_pages, depth = schedule.n_pages, len(prefix)
         self.cache = PagedCache([(keys[:, :, :depth], values[:, :, :depth]) for keys, values in shared], n_pages)
+        if windowed:  # seen before any text is: at first use all may end before they outgrow the window
+            with self._paged():
+                model(input_ids=torch.tensor([[pad]], device=self.device), **kv.argument(model, self.cache))
+            self.cache.require_window()
 
     def prefill(self, rows: Sequence[int], texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """Prefills texts, each distinct one once; the logits after each, ``(rows, vocabulary)``.

@@ -98,6 +98,7 @@ class PagedLayer(DynamicLayer):
         pools: ``(n_pages, heads, PAGE, head_dim)`` each.
         table: Of this decoding step, None while rows are prefilled.
         attended: How often attention has read it.
+        window: The sliding window that attention was given last, None if none.
     """
 
     def __init__(self, prefix: kv.Pair, n_pages: int) -> None:
@@ -108,6 +109,7 @@ class PagedLayer(DynamicLayer):
         self.pools = tuple(part.new_zeros(shape) for part, shape in zip(prefix, shapes))
         self.table: Table | None = None
         self.attended = 0
+        self.window: int | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
@@ -152,6 +154,15 @@ class PagedCache(Cache):
         """
         if not all(layer.attended for layer in self.layers):
             raise TypeError("the model does not attend through transformers' AttentionInterface")
+
+    def require_window(self) -> None:
+        """Checks that a layer was read through a sliding window last: `attend` does not read masks.
+
+        Raises:
+            TypeError: If none was.
+        """
+        if all(layer.window is None for layer in self.layers):
+            raise TypeError("the model's sliding window is in its masks alone")
 
     def prefilled(self) -> list[kv.Pair]:
         """What the last prefill has added to the prefix."""
@@ -223,7 +234,7 @@ def attend(
     layer = getattr(key, "paged", None)
     if not isinstance(layer, PagedLayer) or position_bias is not None:
         raise TypeError("the model's attention needs more than queries, keys and values")
-    layer.attended += 1
+    layer.attended, layer.window = layer.attended + 1, sliding_window
     rows, heads, width, size = query.shape
     kv_heads, depth, table = key.shape[1], layer.depth, layer.table
     scaled = query * (size**-0.5 if scaling is None else scaling)

@@ -7,6 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
+from transformers import PhimoeConfig, PhimoeForCausalLM
 
 from forget_callback import Generation, Probe
 from forget_callback.scoring import cache as kv
@@ -99,6 +100,30 @@ def test_generate_is_the_fallback_where_the_loop_does_not_work(tokenizer, name, 
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("limit, backend", [(4, "loop"), (60, "generate")])
+def test_a_sliding_window_that_is_in_the_masks_alone_is_seen_before_texts_outgrow_it(tokenizer, limit, backend):
+    """At first use all texts end with their first token; the next model's are long."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes |= {
+        "num_key_value_heads": 2,
+        "num_local_experts": 2,
+        "sliding_window": 48,
+        "initializer_range": 0.2,
+        "max_position_embeddings": 128,
+    }
+    model = PhimoeForCausalLM(PhimoeConfig(vocab_size=len(tokenizer), eos_token_id=2, **sizes)).eval()
+    items = items_of(6, limits=(limit,))
+    generator, eos = make_generator(items, tokenizer), torch.tensor([2])
+    hook = model.lm_head.register_forward_hook(lambda module, args, output: output.index_fill(-1, eos, 99.0))
+    assert {text.tokens for (text,) in generator.generate(model, tokenizer, budget=2048)} == {(2,)}
+    hook.remove()
+    found = generator.generate(model, tokenizer, budget=2048)
+    expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
+    assert [text.tokens for (text,) in found] == expected and generator.backend == backend
+
+
+@torch.no_grad()
 def test_the_loop_is_checked_at_first_use_only(tokenizer):
     model, items, seen = lively("Llama", vocab_size=len(tokenizer)), items_of(14), []
     model.register_forward_pre_hook(
@@ -108,8 +133,10 @@ def test_the_loop_is_checked_at_first_use_only(tokenizer):
     generator.generate(model, tokenizer, budget=2048)
     first, seen[:] = list(seen), []
     generator.generate(model, tokenizer, budget=2048)
-    # One token for the dtype and two texts for causality, then the loop, then three plain forward passes.
-    assert generator.backend == "loop" and len(first) == len(seen) + 6 and first[3 : 3 + len(seen)] == seen
+    # One token for the dtype, two texts for causality, then the loop on the first 8 tokens of three texts and on all,
+    # and three plain forward passes after each.
+    before = first[3 : -3 - len(seen)]
+    assert generator.backend == "loop" and first[-3 - len(seen) : -3] == seen and len(before) <= 4 + 3 + 7 + 3
 
 
 def ending(tokenizer, share):
