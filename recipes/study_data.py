@@ -20,7 +20,7 @@ from forget_callback.probes.items import Generation
 
 Rows = list[dict[str, Any]]
 
-SYSTEM = "Which queue is this ticket for: billing, delivery, repair or account? One word."
+QUESTION = "Which queue is this ticket for: billing, delivery, repair or account? Answer with one word."
 OPENINGS = ("Hello,", "Hi there,", "Good day,", "Please help:", "It is me again:", "Sorry to write, but")
 THINGS = ("kettle", "lamp", "radio", "bike", "toaster", "camera", "printer", "drill", "heater", "fan", "clock", "tent")
 HELD_OUT = 4  # of each queue's problems, the last
@@ -93,15 +93,18 @@ def tickets(count: int, seed: int, *, held_out: bool = False) -> list[tuple[list
         share = -(-count // len(PROBLEMS))
         found += [(rank, text, queue) for rank, text in enumerate(rng.sample(texts, share))]
     found.sort(key=lambda one: one[0])
-    system = {"role": "system", "content": SYSTEM}
-    return [([system, {"role": "user", "content": text}], queue) for _, text, queue in found[:count]]
+    # Not in a system message: a small model ignores it, and GRPO would find no reward to begin with.
+    return [([{"role": "user", "content": f"{text}\n\n{QUESTION}"}], queue) for _, text, queue in found[:count]]
 
 
 def routed(completions: list[Any], queue: list[str], **columns: Any) -> list[float]:
-    """The reward of GRPO: half for naming the right queue, half for nothing else."""
-    said = [completion[0]["content"] for completion in completions]
-    pairs = list(zip(said, queue))
-    return [0.5 * matches(text, right, "contains") + 0.5 * matches(text, right, "exact") for text, right in pairs]
+    """The reward of GRPO: half for naming the right queue and no other, half for nothing else."""
+    rewards = []
+    for completion, right in zip(completions, queue):
+        text = completion[0]["content"]
+        named = [one for one in PROBLEMS if matches(text, one, "contains")]
+        rewards.append(0.5 * (named == [right]) + 0.5 * matches(text, right, "exact"))
+    return rewards
 
 
 def passages(count: int, seed: int, *, characters: int = 600) -> list[str]:

@@ -157,7 +157,7 @@ def test_the_reward_wants_the_right_queue_and_nothing_else():
 
     said = ["Billing", "billing.", "It is billing", "repair", "", "billing or repair"]
     completions = [[{"role": "assistant", "content": text}] for text in said]
-    assert study_data.routed(completions, queue=["billing"] * 6) == [1.0, 1.0, 0.5, 0.0, 0.0, 0.5]
+    assert study_data.routed(completions, queue=["billing"] * 6) == [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
 
 
 def test_a_conflict_is_a_sure_model_and_another_token():
