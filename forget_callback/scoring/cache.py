@@ -27,19 +27,17 @@ def bytes_beside(budget: int) -> int:
     return budget * _BYTES
 
 
-def max_tokens(model: Any, budget: int, spare: int = 0) -> int:
+def max_tokens(held: Sequence[Pair], budget: int, spare: int = 0) -> int:
     """Tokens that the KV cache may hold beside a batch of `budget` tokens, by what one token takes.
 
     Measured, because configs do not say it: layers differ, share keys and values, or keep them compressed.
 
     Args:
+        held: Keys and values of each layer after some tokens, see `of_prefix`.
         spare: Bytes that are, see `memory.spare_bytes`. None where batches are planned, which must be the same on all
             ranks and at every snapshot.
-
-    Raises:
-        TypeError: If the model does not keep keys and values in the cache that is passed to it.
     """
-    own = sum(part.nbytes for pair in of_prefix(model, (0,)) for part in pair)
+    own = sum(part[:1, :, :1].nbytes for pair in held for part in pair)
     return int(max(bytes_beside(budget), spare * min(budget, _WHOLE) // _WHOLE) // own)
 
 
@@ -121,7 +119,11 @@ def _cache_name(forward: Any) -> str | None:
 
 
 def of_prefix(model: Any, prefix: Sequence[int]) -> list[Pair]:
-    """Keys and values of each layer after one forward pass of a prefix, in one row."""
+    """Keys and values of each layer after one forward pass of a prefix, in one row.
+
+    Raises:
+        TypeError: If the model does not keep keys and values in the cache that is passed to it.
+    """
     cache = empty()
     ids = torch.tensor([prefix], device=next(model.parameters()).device)
     model(input_ids=ids, **argument(model, cache))

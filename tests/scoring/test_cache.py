@@ -124,7 +124,7 @@ def test_its_size_is_that_of_the_keys_and_values(name):
     model, theirs = tiny(name), DynamicCache()
     model(input_ids=torch.arange(3, 8)[None], **kv.argument(model, theirs))
     held = sum(part.nbytes for layer in theirs.layers for part in (layer.keys, layer.values)) // 5
-    assert kv.max_tokens(model, 1000) == 1000 * 2**17 // held
+    assert kv.max_tokens(kv.of_prefix(model, (0,)), 1000) == 1000 * 2**17 // held
 
 
 class Renamed(LlamaForCausalLM):
@@ -151,7 +151,9 @@ def test_the_cache_is_passed_under_the_name_that_the_model_gives_it():
 @torch.no_grad()
 def test_spare_memory_makes_room_for_more_tokens_and_less_after_oom():
     model = tiny("Llama")
-    per_token = 1000 * 2**17 / kv.max_tokens(model, 1000)
-    assert kv.max_tokens(model, 8192, 8 * 2**30) == pytest.approx(8 * 2**30 / per_token, abs=1)
-    assert kv.max_tokens(model, 4096, 8 * 2**30) == pytest.approx(4 * 2**30 / per_token, abs=1)
-    assert kv.max_tokens(model, 8192, 2**29) == kv.max_tokens(model, 8192)  # at least the rule's
+    per_token = 1000 * 2**17 / kv.max_tokens(kv.of_prefix(model, (0,)), 1000)
+    assert kv.max_tokens(kv.of_prefix(model, (0,)), 8192, 8 * 2**30) == pytest.approx(8 * 2**30 / per_token, abs=1)
+    assert kv.max_tokens(kv.of_prefix(model, (0,)), 4096, 8 * 2**30) == pytest.approx(4 * 2**30 / per_token, abs=1)
+    assert kv.max_tokens(kv.of_prefix(model, (0,)), 8192, 2**29) == kv.max_tokens(
+        kv.of_prefix(model, (0,)), 8192
+    )  # at least the rule's

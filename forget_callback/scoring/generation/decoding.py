@@ -76,11 +76,9 @@ class DecodingLoop:
         with spare_memory(next(self.model.parameters()).device) as spare:
             # All ranks of a tensor-parallel group must decode the same rows.
             parallel = (getattr(self.model, "tp_size", None) or 1) > 1
-            fixed = kv.max_tokens(self.model, self.budget)
-            cached = kv.max_tokens(self.model, self.budget, 0 if parallel else spare)
             for depth, members in prefix_groups([request.prompt[:-1] for request in self.requests]):
                 if members:
-                    self._decode_group(members, depth, fixed, cached)
+                    self._decode_group(members, depth, 0 if parallel else spare)
 
     def run_plainly(self) -> None:
         """The same by definition: one request at a time, and its whole text through the model for every token."""
@@ -96,14 +94,12 @@ class DecodingLoop:
                     unfinished = self._append_tokens([i], logits)
                     self._advance([i], unfinished)
 
-    def _decode_group(self, members: list[int], depth: int, fixed: int, cached: int) -> None:
-        """Generates for requests whose prompts share their first `depth` tokens.
-
-        Args:
-            fixed: Tokens that the cache may hold at every snapshot: prefills depend on it.
-            cached: Tokens that it may hold now.
-        """
+    def _decode_group(self, members: list[int], depth: int, spare: int) -> None:
+        """Generates for requests whose prompts share their first `depth` tokens, with so many bytes to spare."""
         self.progress.running = members
+        decoder = _Decoder(self.model, self.checker.pad, self.requests[members[0]].prompt[:depth])
+        # What the cache may hold at every snapshot, on which prefills depend, and now.
+        fixed, cached = (kv.max_tokens(decoder.shared, self.budget, free) for free in (0, spare))
         prompts = {i: len(self.requests[i].prompt) - depth for i in members}
         limits = {i: self.requests[i].max_new_tokens for i in members}
         # The scores of a prefill to the prefix, in float32, take no more than the cache may at every snapshot.
@@ -111,8 +107,7 @@ class DecodingLoop:
         most = kv.bytes_beside(self.budget) // (4 * heads * (depth + max(prompts.values()))) if depth else self.budget
         plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget))
         schedule = Schedule(plan, max_rows=self.budget)
-        prefix = self.requests[members[0]].prompt[:depth]
-        decoder = _Decoder(self.model, self.checker.pad, prefix, schedule, windowed=self._windowed)
+        decoder.start(schedule, windowed=self._windowed)
         while schedule.unfinished:
             if rows := schedule.admit():
                 self.progress.running = list(schedule.pages)
@@ -158,18 +153,37 @@ class DecodingLoop:
 
 
 class _Decoder:
-    """Forward passes of rows whose keys and values lie in pages."""
+    """Forward passes of rows whose keys and values lie in pages.
 
-    def __init__(self, model: Any, pad: int, prefix: tuple[int, ...], schedule: Schedule, *, windowed: bool) -> None:
-        self.model, self.pad, self.prefix, self.schedule = model, pad, prefix, schedule
+    Attributes:
+        shared: Keys and values of each layer after the prefix; after one token where there is none.
+    """
+
+    schedule: Schedule
+    cache: PagedCache
+
+    def __init__(self, model: Any, pad: int, prefix: tuple[int, ...]) -> None:
+        self.model, self.pad, self.prefix = model, pad, prefix
         self.device = next(model.parameters()).device
         with last_logits_only(model, 1):
-            shared = kv.of_prefix(model, prefix or (pad,))
-        n_pages, depth = schedule.n_pages, len(prefix)
-        self.cache = PagedCache([(keys[:, :, :depth], values[:, :, :depth]) for keys, values in shared], n_pages)
+            self.shared = kv.of_prefix(model, prefix or (pad,))
+
+    def start(self, schedule: Schedule, *, windowed: bool) -> None:
+        """Makes the pages of a schedule.
+
+        Args:
+            windowed: Whether texts may outgrow a sliding window.
+
+        Raises:
+            TypeError: If attention is then not told of it.
+        """
+        self.schedule, depth = schedule, len(self.prefix)
+        prefix = [(keys[:, :, :depth], values[:, :, :depth]) for keys, values in self.shared]
+        self.cache = PagedCache(prefix, schedule.n_pages)
         if windowed:  # seen before any text is: at first use all may end before they outgrow the window
             with self._paged():
-                model(input_ids=torch.tensor([[pad]], device=self.device), **kv.argument(model, self.cache))
+                model = self.model
+                model(input_ids=torch.tensor([[self.pad]], device=self.device), **kv.argument(model, self.cache))
             self.cache.require_window()
 
     def prefill(self, rows: Sequence[int], texts: Sequence[tuple[int, ...]]) -> torch.Tensor:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 # Tokens of a page: few, so that the last page of a row wastes little.
 PAGE = 32
-# The batch is filled by prefills of similar length, this many to a full batch; more as rows leave.
-_PREFILLS = 4
+# The batch is filled by prefills of similar length, this many to a full batch; more as rows leave. None is smaller than
+# that share of the budget, for a small forward pass costs more a token.
+_PREFILLS, _LEAST = 4, 8
 # Share of the pages that rows may yet come to need that stays free when others join. With less, rows have to leave more
 # often; with more, fewer are decoded at once: see `tests/benchmarks/decode_steps.py`.
 _SPARE = 0.04
@@ -57,7 +58,8 @@ def prefills(prompts: Mapping[int, int], limits: Mapping[int, int], fixed: int, 
         budget: Tokens of one prefill, padding included.
     """
     widest = max(prompts.values())
-    size = max(min(min(len(prompts), fixed // (widest + PAGE)) // _PREFILLS, budget // widest), 1)
+    together = min(len(prompts), fixed // (widest + PAGE))
+    size = max(min(max(together // _PREFILLS, budget // (_LEAST * widest)), together, budget // widest), 1)
     # Longest first, so that the last rows of the batch are short ones.
     order = sorted(prompts, key=lambda row: (-limits[row] - prompts[row], row))
     most = {row: pages_of(prompts[row] + limits[row]) for row in prompts}

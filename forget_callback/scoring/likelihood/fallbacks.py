@@ -219,7 +219,7 @@ def _planned(
     how: dict[str, Any] = {"share": share, "pad": pad, "join": join, "replicate": replicate, "head": head}
     chunks = plan(rows, budget, **how)
     if any(batch.prefix for chunk in chunks for batch in chunk.batches):
-        chunks = plan(rows, budget, cached=kv.max_tokens(model, budget), **how)
+        chunks = plan(rows, budget, cached=kv.max_tokens(kv.of_prefix(model, (0,)), budget), **how)
     return chunks
 
 

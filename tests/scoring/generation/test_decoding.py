@@ -195,7 +195,9 @@ def test_decoding_wastes_few_rows(tokenizer, prefix, budget):
 def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):
     """With a KV cache for a few rows only, there are far fewer steps than batch by batch."""
     model, items = ending(tokenizer, 0.08), items_of(48, limits=(120,))
-    monkeypatch.setattr(kv, "_BYTES", 2 * 300 * kv._BYTES // kv.max_tokens(model, 300))  # 600 tokens
+    monkeypatch.setattr(
+        kv, "_BYTES", 2 * 300 * kv._BYTES // kv.max_tokens(kv.of_prefix(model, (0,)), 300)
+    )  # 600 tokens
     generator = make_generator(items, tokenizer, temperature=1.0)
     generator.backend = "loop"
     found, _, steps, _ = counted(model, generator, tokenizer, 300)
@@ -211,7 +213,7 @@ def test_rows_that_lose_their_place_generate_the_same(model, tokenizer, prefix, 
     """With pages for a few rows only, the youngest are prefilled again with what they have generated."""
     items, left = items_of(18, prefix=prefix, limits=(90, 40, 60)), []
     expected = answers(model, tokenizer, items, backend="loop")
-    monkeypatch.setattr(kv, "_BYTES", 450 * kv._BYTES // kv.max_tokens(model, 300))
+    monkeypatch.setattr(kv, "_BYTES", 450 * kv._BYTES // kv.max_tokens(kv.of_prefix(model, (0,)), 300))
     grow = Schedule.grow
     monkeypatch.setattr(Schedule, "grow", lambda self: left.extend(found := grow(self)) or found)
     assert answers(model, tokenizer, items, backend="loop", budget=300) == expected

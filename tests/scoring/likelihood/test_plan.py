@@ -474,7 +474,7 @@ def test_what_is_planned_is_what_goes_through_the_model(tokenizer, make_model, s
         scorer.score(model, budget=2048)
     assert str(scorer.path) == ("tree, tiles" if scaling == 1.0 else "tree, own")
     tokens, head_rows, forwards = counted(model, scorer, 2048)
-    chunks = plan(rows, 2048, cached=kv.max_tokens(model, 2048))
+    chunks = plan(rows, 2048, cached=kv.max_tokens(kv.of_prefix(model, (0,)), 2048))
     forwarded, without_padding = planned_tokens(chunks)
     planned_rows = sum(len(chunk.order) for chunk in chunks)
     assert tokens == forwarded
