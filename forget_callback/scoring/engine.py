@@ -232,7 +232,7 @@ class Scorer:
             if not keep and probe.name in self.references and not np.isnan(answers.kl).all():
                 metadata["kl_baseline"] = self.references[probe.name].baseline
             found = snapshot_of(probe, answers, own, metadata)
-            result.append(found if ask is None else skip(found, self._asked[probe.name]))
+            result.append(skip(found, self._asked[probe.name]) if variants and ask is not None else found)
             if answers.kept:
                 key = (probe.name, probe.fingerprint, digest_of_snapshot(result[-1]))
                 self.references[probe.name] = Reference(*key, answers.kept)

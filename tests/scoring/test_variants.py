@@ -154,6 +154,8 @@ def test_further_prompts_are_asked_of_chosen_items_alone(taught):
     part = scorer.narrowed({"p": {"both", "plain"}, "q": set()}).score(taught.model, ask=lambda firsts: some)[0]
     assert part.skipped_2.tolist() == [False, True, False, False, False, False]
     assert (~np.isnan(part.correct_2)).tolist() == [True, False, False, False, False, False]
+    of_first = Scorer(taught.tokenizer, probes).score(taught.model, variants=False, ask=lambda firsts: some)
+    assert [one.n_variants for one in of_first] == [1, 1]  # whatever is to be asked
 
 
 def test_variants_are_scored_the_same_at_every_look_and_prepared_once(taught, monkeypatch):
