@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Text, score_probe
 from forget_callback.scoring.engine import Scorer
-from forget_callback.scoring.likelihood import fallbacks
+from forget_callback.scoring.likelihood import plain
 from forget_callback.scoring.likelihood.fallbacks import PATHS
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
@@ -183,7 +183,7 @@ class LargestLogits(TorchDispatchMode):
 
 def test_logits_of_all_tokens_are_never_held(make_model, tokenizer, monkeypatch):
     vocabulary, n = 5000, 20
-    monkeypatch.setattr(fallbacks, "_MAX_LOGITS", 40 * vocabulary)  # so that the self-check is of parts as well
+    monkeypatch.setattr(plain, "MAX_LOGITS", 40 * vocabulary)  # so that the self-check is of parts as well
     model = make_model(vocab_size=vocabulary, max_position_embeddings=512)
     probe = Probe("p", [Text(f"d{i}", document(160, i)) for i in range(n)])
     expected = by_definition(model, tokenizer, probe.items[0].text, 512)
@@ -201,9 +201,9 @@ def test_the_self_check_in_parts_is_that_of_the_whole(name, tokenizer, monkeypat
     model = tiny(name, vocab_size=len(tokenizer))
     rows = encode_items(PROBE, tokenizer, limit=64).rows
     with torch.no_grad():
-        whole = [fallbacks._plain(model, row, torch.float32) for row in rows]
-        monkeypatch.setattr(fallbacks, "_MAX_LOGITS", 7 * len(tokenizer))
-        parts = [fallbacks._plain(model, row, torch.float32) for row in rows]
+        whole = [plain._plain(model, row, torch.float32) for row in rows]
+        monkeypatch.setattr(plain, "MAX_LOGITS", 7 * len(tokenizer))
+        parts = [plain._plain(model, row, torch.float32) for row in rows]
     np.testing.assert_allclose(parts, whole, atol=1e-4)
 
 

@@ -18,6 +18,7 @@ from forget_callback.scoring.likelihood import plan as planning
 from forget_callback.scoring.likelihood.fallbacks import LikelihoodScorer
 from forget_callback.scoring.likelihood.plan import plan
 from forget_callback.scoring.likelihood.tokens import Continuation, encode_items
+from forget_callback.scoring.models import head_cost
 from forget_callback.scoring.prefixes import common_length
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
@@ -474,7 +475,9 @@ def test_what_is_planned_is_what_goes_through_the_model(tokenizer, make_model, s
         scorer.score(model, budget=2048)
     assert str(scorer.path) == ("tree, tiles" if scaling == 1.0 else "tree, own")
     tokens, head_rows, forwards = counted(model, scorer, 2048)
-    chunks = plan(rows, 2048, cached=kv.max_tokens(kv.of_prefix(model, (0,)), 2048))
+    with torch.no_grad():
+        held = kv.of_prefix(model, (0,))
+    chunks = plan(rows, 2048, cached=kv.max_tokens(held, 2048), head=head_cost(model))
     forwarded, without_padding = planned_tokens(chunks)
     planned_rows = sum(len(chunk.order) for chunk in chunks)
     assert tokens == forwarded
