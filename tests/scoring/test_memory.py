@@ -277,6 +277,24 @@ def test_oom_before_anything_is_in_memory_is_raised():
         attempted(work)
 
 
+def test_one_oom_in_the_self_check_loses_no_item(make_model, tokenizer):
+    """Whose memory was short for a moment is asked once more."""
+    probe, shapes = Probe("p", [Recall("a", "the fox", " ran"), Recall("b", "over the hill and", " through")]), []
+    usual = score_probe(make_model(), tokenizer, probe)
+    model = make_model()
+
+    def count(module, args, kwargs):
+        shapes.append(tuple(kwargs["input_ids"].shape))
+        if len(shapes) == 5:  # the dtype, twice for causality, the head: then the shortest plain forward pass
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(count, with_kwargs=True)
+    snapshot = score_probe(model, tokenizer, probe)
+    assert shapes[4] == shapes[5] and shapes[4][0] == 1
+    np.testing.assert_array_equal(snapshot.correct, usual.correct)
+    np.testing.assert_allclose(snapshot.margin, usual.margin, atol=1e-5)
+
+
 # --- items that are too large -------------------------------------------------------------------------------------
 
 LONG = "over the hill and through the forest until the sun went down " * 9
