@@ -44,7 +44,7 @@ def here(tmp_path, monkeypatch):
         ("run --config gone.yaml -- {touch}", "config 'gone.yaml': no such file"),
         ("run --config typo.yaml -- {touch}", "typo.yaml: unknown key 'probs'; did you mean 'probes'?"),
         ("run --config bad.yaml -- {touch}", "baseline must be 'start', 'base' or a RUN directory"),
-        ("run --config variants.yaml -- {touch}", "variants must be 'all', 'ends' or 'off', got 'some'"),
+        ("run --config variants.yaml -- {touch}", "variants must be 'all', 'changed', 'ends' or 'off', got 'some'"),
         ("run {touch}", "put -- before the command"),
         ("run", "put -- before the command"),
         ("run --probes -- {touch}", "--probes needs a value before --"),

@@ -712,7 +712,7 @@ def test_max_overhead_leaves_snapshots_out_but_never_the_last(make_sft, probe, c
         ({"max_overhead": "5%"}, "max_overhead must lie in .0, 1., such as 0.05 for 5%, got '5%'"),
         ({"max_overhead": True}, "max_overhead must lie"),
         ({"rescore": "no"}, "rescore must be True, False or None, got 'no'"),
-        ({"variants": True}, "variants must be 'all', 'ends' or 'off', got True"),
+        ({"variants": True}, "variants must be 'all', 'changed', 'ends' or 'off', got True"),
         ({"evaluation_metrics": "drift"}, "write \\['drift'\\]"),
         ({"evaluation_metrics": ["drif"]}, "evaluation_metrics: no metric is called 'drif'; did you mean drift"),
         ({"batch_tokens": 0}, "batch_tokens must be"),
