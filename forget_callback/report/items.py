@@ -126,8 +126,8 @@ class Paths:
     def _variants(self) -> dict[str, Any] | None:
         """The answers to further variants at the first and the last checkpoint that asked them; None if none did.
 
-        `right` counts, an item, the variants that were right then, and `asked` those that it has, the first prompt
-        among them.
+        `right` counts, an item, the variants that were right then, and `asked` those that were asked then, or, of both,
+        those that it has, the first prompt among them.
         """
         if not self._asked:
             return None
@@ -135,6 +135,7 @@ class Paths:
         sides = []
         for column, further in (self._asked[0], self._asked[-1]):
             right = (self._columns[column] == 1) + np.sum([one.correct > 0.5 for one in further], axis=0)
+            then = 1 + np.sum([one.asked & ~one.skipped for one in further], axis=0)
             answers = [
                 {
                     "state": _packed(np.where(one.skipped, len(STATES), _states(one)), "u1"),
@@ -143,7 +144,8 @@ class Paths:
                 }
                 for one in further
             ]
-            sides.append({"column": column, "right": _packed(right, "u1"), "answers": answers})
+            counts = {"right": _packed(right, "u1"), "asked": _packed(then, "u1")}
+            sides.append({"column": column, **counts, "answers": answers})
         return {"asked": _packed(asked, "u1"), "sides": sides}
 
     def _said(self, now: Snapshot | Answers) -> list[int]:

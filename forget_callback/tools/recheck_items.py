@@ -84,7 +84,7 @@ def choose(
         probe.name: (RunAt(at.store, None).baseline(probe.name), at.read(probe.name, default="last"))
         for probe in probes
     }
-    known_facts = {fact for before, after in sides.values() for side in (before, after) for fact in _facts(side)}
+    maybe_known = {fact for before, after in sides.values() for side in (before, after) for fact in _facts(side)}
     chosen: list[Chosen] = []
     for probe in probes:
         bound, can_be = bind(probe, tokenizer), _askable(probe, note)
@@ -95,7 +95,7 @@ def choose(
         lost = _by_lot(lost, probe.name)[: ask.limit]
         right = set(after.ids[answered(after) == 1])
         never = _never_right(before) & _never_right(after)
-        unknown = [item for item in askable if item.id in never and not (item.fact and item.fact in known_facts)]
+        unknown = [item for item in askable if item.id in never and not (item.fact and item.fact in maybe_known)]
         groups = {"lost": lost, "control": _matched(lost, unknown, probe.name)}
         peers = Peers(probe.items, right)
         has_template = isinstance(getattr(tokenizer, "chat_template", None), str)
@@ -143,22 +143,22 @@ def _lost(before: Snapshot, after: Snapshot) -> set[str]:
     return set(before.ids[answered(before) == 1]) & set(after.ids[answered(after) == 0])
 
 
-def _right(snapshot: Snapshot) -> NDArray[np.bool_]:
-    """Which items are right in one of their prompts at least, ``(n_items,)``."""
+def _may_be_right(snapshot: Snapshot) -> NDArray[np.bool_]:
+    """Which items are right in one of their prompts, or skipped one in which they may be, ``(n_items,)``."""
     right: NDArray[np.bool_] = snapshot.correct > 0.5
     for answers in snapshot.further:
-        right = right | (answers.correct > 0.5)
+        right = right | (answers.correct > 0.5) | answers.skipped
     return right
 
 
 def _never_right(snapshot: Snapshot) -> set[str]:
-    """Ids of the items that were scored in the first prompt and are right in none."""
-    return set(snapshot.ids[~_right(snapshot) & ~np.isnan(snapshot.correct)])
+    """Ids of the items that were scored in the first prompt, skipped none and are right in none."""
+    return set(snapshot.ids[~_may_be_right(snapshot) & ~np.isnan(snapshot.correct)])
 
 
 def _facts(snapshot: Snapshot) -> set[str]:
-    """The facts that are known in some form: not what a model never knew, whatever it never said."""
-    return {fact for fact in snapshot.fact[_right(snapshot)] if fact}
+    """The facts that may be known in some form: not what a model never knew, whatever it never said."""
+    return {fact for fact in snapshot.fact[_may_be_right(snapshot)] if fact}
 
 
 def _matched(lost: Sequence[Item], unknown: Sequence[Item], seed: str) -> list[Item]:

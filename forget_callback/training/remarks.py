@@ -40,6 +40,12 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
                 f"probe {now.probe!r}: the baseline was asked in {before.n_variants} prompts and this run in "
                 f"{now.n_variants}; they are compared in the {1 + both} that both have"
             )
+        if both and any(one.skipped.any() for one in before.further):
+            yield (
+                f"probe {now.probe!r}: the baseline skipped further prompts, as variants='changed' does between the "
+                "first evaluation and the last; this run is compared with it in the first prompt alone: name a step "
+                "that asked all, RUN@STEP"
+            )
     for row in rows:
         changed = row.transitions
         whole = not row.category and row.probe != "all" and not changed.training

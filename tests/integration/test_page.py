@@ -11,6 +11,7 @@ import pytest
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.report import report_data, write_report
+from forget_callback.snapshots.answers import Answers
 from tests.pages import DESK, PHONE, see, until
 from tests.recorded import log_task, make_probe, make_run, make_snapshots
 
@@ -389,6 +390,22 @@ def test_items_show_their_answers_in_each_variant(show, varied):
     assert f"step 30: right “{item.choices[item.answer].strip()}”" in further
     shown = " · ".join(item.choices[i].strip() for i in (1, 0, 3, 2))
     assert f"options: {shown}" in further
+
+
+def test_a_prompt_that_the_last_checkpoint_skipped_is_not_counted_as_wrong(tmp_path, show):
+    items = [MultipleChoice(f"{i}", f"Is {i}?", [" a", " b", " c"], 0, variants=[f"{i}, say?"]) for i in range(3)]
+    probe, store = Probe("p", items), Store(tmp_path)
+    store.begin([probe])
+    for step, first, skipped in ((0, [1.0, 1.0, 0.0], False), (4, [1.0, 0.0, 0.0], np.array([True, False, True]))):
+        second = Answers(
+            probe.variant_fingerprints[0], np.where(skipped, np.nan, first), skipped=skipped & np.ones(3, bool)
+        )
+        taken = Snapshot("p", probe.fingerprint, step, probe.ids, first, further=[second], samples_seen=8.0 * step)
+        store.write(taken)
+    page = show(write_report(tmp_path, tmp_path / "report.html"))
+    see(page, "items")
+    rows = [page.locator(f'#item-table tr[data-item="{i}"]').inner_text() for i in range(3)]
+    assert "right in 2 of 2 → 1 of 1" in rows[0] and "right in 2 → 0 of 2" in rows[1]
 
 
 def test_knowledge_form_and_access_stand_apart(show, varied):

@@ -216,3 +216,5 @@ def test_the_page_tells_them_apart_too():
     states = [list(base64.b64decode(side["answers"][0]["state"])) for side in sides]
     wrong = STATES.index("wrong")
     assert states == [[1, 1, wrong], [len(STATES), wrong, wrong]]
+    right, asked = ([list(base64.b64decode(side[name])) for side in sides] for name in ("right", "asked"))
+    assert right == [[2, 2, 0], [1, 0, 0]] and asked == [[2, 2, 2], [1, 2, 2]]

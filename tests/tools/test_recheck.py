@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -13,6 +14,7 @@ from forget_callback import Generation, Probe, Recall, Snapshot, Store
 from forget_callback.probes.helps import HELPS
 from forget_callback.runs.rechecked import Rows, read_recheck, read_rows
 from forget_callback.scoring.loading import load_model, load_tokenizer
+from forget_callback.snapshots.answers import Answers
 from forget_callback.tools.checkpoint_history import CheckpointScorer, score_history
 from forget_callback.tools.checkpoints import find_checkpoints
 from tests.helpers import teach
@@ -215,6 +217,38 @@ def test_texts_of_a_scorer_and_probes_without_a_loss_are_said(tmp_path, trained,
         store.write(Snapshot("judged", probe.fingerprint, step, probe.ids, np.full(2, right)))
     code, _, err = run_cli("recheck", tmp_path, "--model", trained / "checkpoint-8")
     assert code == 2 and "judged by 'mine', which is not available here" in err and "nothing to recheck" in err
+
+
+def test_what_may_be_right_in_a_prompt_that_was_skipped_is_no_control(tmp_path, trained, run_cli):
+    """Nor is another form of its fact; what is wrong in all prompts, or has only one, is."""
+    items = [
+        replace(ITEMS[n], fact=fact, variants=[f"Which city does {LANDS[n]} have? It is"] if further else [])
+        for n, fact, further in [*((n, f"f{n}", True) for n in range(7)), (7, "f6", False), (8, "f8", False)]
+    ]
+    probe, store = Probe("facts", items), Store(tmp_path)
+    store.begin([probe])
+    asked = np.arange(9) < 7
+    for step, right, skipped in ((0, np.arange(9) < 4, []), (4, np.zeros(9, bool), [6])):
+        left = np.isin(np.arange(9), skipped)
+        further = Answers(
+            probe.variant_fingerprints[0], np.where(asked & ~left, right, np.nan), asked=asked, skipped=left
+        )
+        store.write(
+            Snapshot(
+                "facts",
+                probe.fingerprint,
+                step,
+                probe.ids,
+                right.astype(float),
+                further=[further],
+                fact=[item.fact for item in items],
+            )
+        )
+    code, _, err = run_cli("recheck", f"{tmp_path}@4", "--model", trained / "checkpoint-8")
+    assert code == 0, err
+    table = read_rows(store.path).table
+    assert set(table[table.group == "lost"].id) == {"0", "1", "2", "3"}
+    assert set(table[table.group == "control"].id) == {"4", "5", "8"}
 
 
 def test_a_replay_pack_of_what_is_gone(run, run_cli):

@@ -745,6 +745,15 @@ def test_a_run_that_asks_fewer_prompts_than_its_baseline_was_asked_compares_in_t
     assert seen[-1].stop and seen[-1].rows[0].confirmed and seen[-1].rows[0].transitions.in_this_prompt
 
 
+def test_a_baseline_that_skipped_prompts_is_compared_in_the_first_one_and_that_is_said(tmp_path, caplog):
+    monitor = ForgetMonitor(PAIRED, tmp_path)
+    (answers,), unknown = in_both(N, N).further, np.full(N, np.nan)
+    less = Answers(answers.fingerprint, unknown, skipped=np.ones(N, bool))
+    monitor.compare_with(replace(in_both(N, N), further=(less,)))
+    assert monitor.observe(0, in_both(N, N)).rows[0].transitions.in_this_prompt
+    assert "the baseline skipped further prompts" in caplog.text and "RUN@STEP" in caplog.text
+
+
 def test_an_alert_names_the_category_that_lost_most_only_where_that_is_sure(tmp_path):
     items = [MultipleChoice(f"m{i}", "Q", [" 1", " 2", " 3"], 1, "abc"[i % 3]) for i in range(240)]
     probe, texts = Probe("sums", items), []

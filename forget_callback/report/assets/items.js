@@ -47,7 +47,7 @@ function variantsOf(packed) {
   const read = ({ state, choice, said }) => ({ state: vector(state, Uint8Array), choice: vector(choice, Int16Array), said: vector(said, Int32Array) });
   return {
     asked: vector(packed.asked, Uint8Array),
-    sides: packed.sides.map(({ column, right, answers }) => ({ column, right: vector(right, Uint8Array), answers: answers.map(read) })),
+    sides: packed.sides.map(({ column, right, asked, answers }) => ({ column, right: vector(right, Uint8Array), asked: vector(asked, Uint8Array), answers: answers.map(read) })),
   };
 }
 
@@ -192,11 +192,11 @@ function sorted() {
   return pairs.map(([, i]) => i);
 }
 
-/** "right in 2 → 0 of 2" variants, for an item that was asked in several. */
+/** "right in 2 → 0 of 2" variants, for an item that was asked in several; "right in 2 of 2 → 1 of 1" where not in all now. */
 function variantCount(path, i) {
   if (!path.variants || path.variants.asked[i] < 2) return null;
-  const [before, after] = path.variants.sides.map((side) => side.right[i]);
-  return el("small", { class: "asked", title: "prompt variants answered right, at the baseline and now" }, `right in ${before} → ${after} of ${path.variants.asked[i]}`);
+  const [before, after] = path.variants.sides, fewer = before.asked[i] === after.asked[i] ? "" : ` of ${before.asked[i]}`;
+  return el("small", { class: "asked", title: "prompt variants answered right, at the baseline and now" }, `right in ${before.right[i]}${fewer} → ${after.right[i]} of ${after.asked[i]}`);
 }
 
 function drawItemTable() {
