@@ -18,7 +18,7 @@ test: .venv/dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/dev
-	$(BIN)/python -m pytest --cov=forget_callback --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest --every-turn --cov=forget_callback --cov-report=term-missing:skip-covered
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
@@ -36,7 +36,7 @@ lowest newest: .venv/bin/python
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv-$@
 	$(BIN)/uv pip install --quiet --python .venv-$@ --resolution $(RESOLUTION) '$(TORCH)' -e '.[test]'
 	$(BIN)/uv pip list --quiet --python .venv-$@ | grep -E '^(torch|transformers|trl|peft|wandb|numpy|pandas) '
-	.venv-$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -W default $(FAST)
+	.venv-$@/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --every-turn -W default $(FAST)
 
 # Other people's trainers, each in an environment of its own on .venv: minutes each, 3.5 GB, of which triton is 2.
 integrations: .venv/dev
