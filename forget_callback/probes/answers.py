@@ -7,7 +7,7 @@ answering in the expected format (unparsed) is not confused with one that gives 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forget_callback.probes.items import Generation
@@ -45,12 +45,14 @@ class Judgement:
         prediction: The answer found in it, None where there is none.
         why: Why it is not right, in a few words, where its rule says so.
         score: The number in [0, 1] that a scorer gave it, None where it was judged by a rule.
+        ran_out: Whether its code was gone before its tests were through, as code is that comes to its limits.
     """
 
     outcome: str
     prediction: str | None
     why: str = ""
     score: float | None = None
+    ran_out: bool = False
 
     @classmethod
     def of(cls, right: bool, prediction: str | None, *, finished: bool, why: str = "") -> Judgement:
@@ -175,7 +177,10 @@ def by_text(item: Generation, text: str, *, finished: bool) -> Judgement:
     """The outcome of a generated text by one of the rules here, or by one of the judges."""
     if item.match in RULES:
         found = find(after_thinking(text), item, finished=finished)
-        return Judgement.of(found.right, found.prediction, finished=finished or found.settled, why=found.why)
+        finished = finished or found.settled
+        return replace(
+            Judgement.of(found.right, found.prediction, finished=finished, why=found.why), ran_out=found.ran_out
+        )
     prediction = extract(text, item.match)
     right = prediction is not None and any(matches(prediction, answer, item.match) for answer in item.answer)
     return Judgement.of(right, prediction, finished=finished)

@@ -136,7 +136,7 @@ def judge_all(texts: Sequence[Text], patience: Patience | None = None, *, run_co
             judge_here(i)
             seconds, judgement = time.monotonic() - began, found.judgements[i]
             # By the clock alone, a busy machine or an answer that sleeps and ends would count as one without end.
-            if seconds >= CPU_SECONDS and judgement is not None and "takes too long" in (judgement.why or ""):
+            if seconds >= CPU_SECONDS and judgement is not None and judgement.ran_out:
                 patience.code_seconds -= seconds / threads
 
         with ThreadPoolExecutor(threads) as pool:

@@ -42,8 +42,7 @@ def judge(text: str, item: Generation, finished: bool) -> Finding:
     code = code_in(text, item.doc["entry"])
     if code is None:
         return Finding.nothing("no Python code")
-    problem = _tried(code, item.doc["tests"], item.doc["entry"])
-    return Finding.failed(code, shortened(printable(problem), 200)) if problem else Finding.passed(code)
+    return _tried(code, item.doc["tests"], item.doc["entry"])
 
 
 def require_judgeable(item: Generation) -> None:
@@ -64,8 +63,8 @@ def require_judgeable(item: Generation) -> None:
         require(entry in str(code), item, "answer", f"does not define {entry}: {quoted(answer)}")
 
 
-def _tried(code: str, tests: str, entry: str) -> str:
-    """What stands against code, "" if it passes."""
+def _tried(code: str, tests: str, entry: str) -> Finding:
+    """What comes of running code and its tests."""
     # Without site-packages, and with one order of sets: what passes once passes again.
     command = [sys.executable, "-s", "-S", "-B", str(_PROCESS), "tests"]
     environment = {"PYTHONHASHSEED": "0", "PYTHONIOENCODING": "utf-8"}
@@ -93,9 +92,12 @@ def _tried(code: str, tests: str, entry: str) -> str:
     finally:
         _end(process)
     try:
-        return str(json.loads(said)["problem"])
+        found = json.loads(said)
     except ValueError:
-        return "takes too long, or too much memory"
+        found = {"problem": "takes too long, or too much memory", "gone": True}
+    if not found["problem"]:
+        return Finding.passed(code)
+    return Finding.failed(code, shortened(printable(found["problem"]), 200), ran_out=found["gone"])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

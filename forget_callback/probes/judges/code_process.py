@@ -55,7 +55,10 @@ def run_answer() -> None:
 
 
 def run_tests() -> None:
-    """Reads code, tests and name of the function, and writes what stands against the code, "" if nothing."""
+    """Reads code, tests and name of the function; writes what stands against the code, "" if nothing.
+
+    Also whether its process was gone before the tests were through.
+    """
     import subprocess
 
     asked = json.loads(sys.stdin.buffer.readline())
@@ -64,8 +67,8 @@ def run_tests() -> None:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     to, back = cast(BinaryIO, process.stdin), cast(BinaryIO, process.stdout)
     restrict(CPU_SECONDS + 1)
-    problem = _problem(Peer(back, to, plain_only=True), asked)
-    result.write(json.dumps({"problem": problem}).encode())
+    peer = Peer(back, to, plain_only=True)
+    result.write(json.dumps({"problem": _problem(peer, asked), "gone": peer.gone}).encode())
     result.flush()
     to.close()
     process.wait()

@@ -24,12 +24,14 @@ class Finding:
         prediction: What was judged, as people read it; None where the text holds nothing to judge ("unparsed").
         why: Why it is not right, in a few words that hold no line break; "" where it is.
         settled: Whether nothing that could follow would make it right, so that a text that was cut is wrong as well.
+        ran_out: Whether it was run and was gone before its tests were through, as code is that comes to its limits.
     """
 
     right: bool
     prediction: str | None
     why: str = ""
     settled: bool = False
+    ran_out: bool = False
 
     @classmethod
     def passed(cls, prediction: str) -> Finding:
@@ -37,9 +39,9 @@ class Finding:
         return cls(True, prediction)
 
     @classmethod
-    def failed(cls, prediction: str, why: str, *, settled: bool = False) -> Finding:
+    def failed(cls, prediction: str, why: str, *, settled: bool = False, ran_out: bool = False) -> Finding:
         """Not right, for a reason."""
-        return cls(False, prediction, why, settled)
+        return cls(False, prediction, why, settled, ran_out)
 
     @classmethod
     def nothing(cls, why: str) -> Finding:

@@ -145,6 +145,7 @@ def test_answers_without_end_use_up_a_patience_and_what_is_not_run_is_not_wrong(
     endless = [(item(), "def double(x):\n    while True: pass", True)] * 8  # as many as run at once
     found = judge_all([*endless, (item(), RIGHT, True)], patience, run_code=True)
     assert found.judgements[0].outcome == "wrong" and "takes too long" in found.judgements[0].why
+    assert found.judgements[0].ran_out
     assert (
         found.judgements[-1] is None and "not run: that of answers before it ran into its limits" in found.unjudged[8]
     )
@@ -155,10 +156,13 @@ def test_answers_without_end_use_up_a_patience_and_what_is_not_run_is_not_wrong(
     assert unspent == Patience()
 
 
-def test_an_answer_that_is_slow_and_ends_uses_up_no_patience():
+@pytest.mark.parametrize("body, said", [("return 0", ""), ("raise ValueError('takes too long')", "takes too long")])
+def test_an_answer_that_is_slow_and_ends_uses_up_no_patience(body, said):
+    """Whatever it says of itself."""
     patience = Patience(code_seconds=0.1)
-    slow = (item(), "import time\ntime.sleep(2.2)\ndef double(x):\n    return 0", True)
-    assert judge_all([slow], patience, run_code=True).judgements[0].why == "fails assert double(3) == 6"
+    slow = (item(), f"import time\ntime.sleep(2.2)\ndef double(x):\n    {body}", True)
+    found = judge_all([slow], patience, run_code=True).judgements[0]
+    assert found.why.startswith("fails assert double(3) == 6") and said in found.why and not found.ran_out
     assert judge_all([(item(), RIGHT, True)], patience, run_code=True).judgements[0].outcome == "correct"
 
 
