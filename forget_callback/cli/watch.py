@@ -55,7 +55,7 @@ def watch(
     limit: Annotated[int | None, typer.Option(min=1, help="Items per probe, at most.")] = None,
     batch_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens per forward pass; halved on OOM.")] = None,
     variants: Annotated[
-        Literal["all", "ends", "off"], typer.Option(help="When to ask items in their further prompts.")
+        Literal["all", "changed", "ends", "off"], typer.Option(help="When to ask items in their further prompts.")
     ] = "all",
     tokenizer: Annotated[str | None, typer.Option(help="Directory or hub id, if not found with checkpoints.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Concurrent requests to a server.")] = 16,
@@ -69,7 +69,7 @@ def watch(
     """
     rules, target = stop_rules(stop or ()), out or run
     if served is not None:
-        _require_served(served, load, device, batch_tokens)
+        _require_served(served, load, device, batch_tokens, variants)
     elif load:
         raise ValueError(f"--load {load!r} loads a checkpoint into a server; give --served URL too")
     Store(target, writable=False).require_watched()
@@ -126,12 +126,17 @@ def _probes_of(training: RemoteTraining | None, include_path: Path | None, limit
     return [load_probe(with_include_path(spec, include_path), limit=limit) for spec in specs]
 
 
-def _require_served(served: str, load: str, device: str | None, batch_tokens: int | None) -> None:
+def _require_served(served: str, load: str, device: str | None, batch_tokens: int | None, variants: str) -> None:
     from forget_callback.tools.served_checkpoints import require_load
 
     for name, value in (("--device", device), ("--batch-tokens", batch_tokens)):
         if value is not None:
             raise ValueError(f"{name} {value} is of models that are loaded here; with --served the server decides it")
+    if variants == "changed":
+        raise ValueError(
+            "--variants changed chooses what to ask by the answers to the first prompts, and a server is asked all at "
+            "once; with --served give --variants all, or ends for fewer prompts"
+        )
     require_load(served, load)
 
 

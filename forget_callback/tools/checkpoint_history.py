@@ -7,7 +7,7 @@ the main one keeps the monitor.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from forget_callback.probes.probe import Probe
@@ -15,7 +15,7 @@ from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.stopping import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank, together
-from forget_callback.scoring.engine import Scorer
+from forget_callback.scoring.engine import Ask, Scorer
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from forget_callback.snapshots.reference import Reference
@@ -50,6 +50,7 @@ class ModelScorer(Protocol):
         *,
         again: bool = False,
         variants: bool = True,
+        ask: Ask | None = None,
         confirm: Confirm | None = None,
         keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
@@ -59,6 +60,7 @@ class ModelScorer(Protocol):
             checkpoint: Any model.
             again: Whether to score it once more.
             variants: Whether to ask the further prompts as well.
+            ask: Which items to ask them, all by default; called on each process.
             confirm: Where they are not asked: whether these snapshots of the first prompts call for it.
             keep: Whether later models are compared with this one on documents.
         """
@@ -94,12 +96,13 @@ class CheckpointScorer:
         *,
         again: bool = False,
         variants: bool = True,
+        ask: Ask | None = None,
         confirm: Confirm | None = None,
         keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """See `ModelScorer`."""
         network = together(lambda: load_model(checkpoint.model, device=self._device, dtype=checkpoint.dtype))
-        taken = self._scorer.score(network, variants=variants, progress=rank() == 0, keep=keep)
+        taken = self._scorer.score(network, variants=variants, progress=rank() == 0, keep=keep, ask=ask)
         if not variants and confirm is not None and on_main(lambda: confirm(taken)):
             taken = with_time_of(taken, self._scorer.score(network, progress=rank() == 0))
         other: list[Snapshot] = []
@@ -175,13 +178,19 @@ class CheckpointHistory:
         return self.monitor
 
     def add(
-        self, checkpoint: Checkpoint, *, variants: bool = True, metadata: Mapping[str, Any] | None = None
+        self,
+        checkpoint: Checkpoint,
+        *,
+        variants: bool = True,
+        changed: bool = False,
+        metadata: Mapping[str, Any] | None = None,
     ) -> Observation | None:
         """Scores a checkpoint and adds it; what was observed, on the main process.
 
         Args:
             checkpoint: Of a later step than the last; the first is what all is compared with.
             variants: Whether to ask the further prompts also where no rule calls for it.
+            changed: Whether to ask them only of items whose answer to the first one changed, where theirs can count.
             metadata: Kept with its snapshots.
 
         Raises:
@@ -192,6 +201,7 @@ class CheckpointHistory:
             checkpoint,
             again=first,
             variants=variants,
+            ask=self._worth_asking if changed else None,
             confirm=lambda snapshots: self.main.would_act(step, snapshots),
             keep=first,
         )
@@ -207,6 +217,9 @@ class CheckpointHistory:
         on_main(observe)
         self.steps = sorted({*self.steps, step})
         return seen[0] if seen else None
+
+    def _worth_asking(self, snapshots: Sequence[Snapshot]) -> Mapping[str, Collection[str]]:
+        return on_main(lambda: self.main.worth_asking(snapshots))
 
     def finish(self) -> None:
         """Writes the page, and finalizes the trackers."""

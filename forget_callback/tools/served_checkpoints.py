@@ -15,6 +15,7 @@ from typing import Any
 from forget_callback.probes.items import Generation
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
+from forget_callback.scoring.engine import Ask
 from forget_callback.scoring.likelihood.tokens import Encodings
 from forget_callback.scoring.served.client import Server
 from forget_callback.scoring.served.score import bind_served, score_served
@@ -69,17 +70,20 @@ class ServedScorer:
         *,
         again: bool = False,
         variants: bool = True,
+        ask: Ask | None = None,
         confirm: Confirm | None = None,
         keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
         """See `ModelScorer`. Nothing is scored a second time: how a server rounds and samples is its own.
 
-        Nothing is kept either: servers give no likely tokens of documents.
+        Nothing is kept either: servers give no likely tokens of documents. All items are asked their further prompts or
+        none is: `ask` must be None.
 
         Raises:
             RuntimeError: If the command fails.
             ValueError: If the server does not answer.
         """
+        assert ask is None
         model = checkpoint.model
         if self._load:
             load(self._load, model)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -30,6 +30,7 @@ from forget_callback.tools.checkpoints import Checkpoint, baseline_of
 from forget_callback.tools.watch_record import DIGEST
 from forget_callback.tools.watched_run import Next, WatchedRun
 from forget_callback.training.monitor import ForgetMonitor, Observation
+from forget_callback.training.setup import Variants
 from forget_callback.training.trackers import Tracker
 from forget_callback.training.unmeasured import reason
 from forget_callback.training.wandb_watcher import lacks_curves
@@ -90,7 +91,7 @@ class Watcher:
         given: Sequence[Probe] = (),
         baseline: str | None = None,
         stop: Sequence[StopRule] = (),
-        variants: Literal["all", "ends", "off"] = "all",
+        variants: Variants = "all",
         trackers: Callable[[RemoteTraining | None], Sequence[Tracker]] = lambda training: (),
         interval: float = 10.0,
         patience: float = 7200.0,
@@ -173,9 +174,11 @@ class Watcher:
                     return
         first = not history.steps
         # Which is the last is known of Trainers that end as planned; else its further prompts are asked at the end.
-        variants = self._variants == "all" or (self._variants == "ends" and (first or todo.last))
+        whole = first or todo.last
+        variants = self._variants in ("all", "changed") or (self._variants == "ends" and whole)
+        changed = self._variants == "changed" and not whole
         try:
-            observation = history.add(checkpoint, variants=variants, metadata={DIGEST: todo.digest})
+            observation = history.add(checkpoint, variants=variants, changed=changed, metadata={DIGEST: todo.digest})
         except Exception as error:
             self._failed = on_main(lambda error=error: self.main.failed(todo, error))  # type: ignore[misc]
             logger.debug("the error in full", exc_info=True)
@@ -224,8 +227,8 @@ class Watcher:
         self._decide(monitor.last_step, monitor.decisions)
 
     def _score_whole(self, todo: Next) -> None:
-        """With variants="ends", asks the last checkpoint its further prompts, where it was not known to be the last."""
-        if self._variants != "ends" or self._history is None or self._last is None:
+        """Asks the last checkpoint the further prompts that it was not asked, as it was not known to be the last."""
+        if self._variants == "off" or self._history is None or self._last is None:
             return
         last, history = self._last, self._history
         if not todo.over or on_main(lambda: history.main.confirmed):

@@ -680,6 +680,7 @@ def test_adapters_are_scored_on_the_base_that_they_name(world, run_cli, tmp_path
         (("--load", "reload {checkpoint}"), "give --served URL too"),
         (("--served", "http://localhost:1/v1#m"), "would be asked the same model each time"),
         (("--served", "http://localhost:1/v1#{checkpoint}", "--device", "cpu"), "with --served the server decides"),
+        (("--served", "http://localhost:1/v1#{checkpoint}", "--variants", "changed"), "give --variants all, or ends"),
         (("--baseline", "./nowhere"), "no model at './nowhere'"),
     ],
 )
@@ -696,6 +697,15 @@ def test_variants_at_the_ends_alone(world, bare, run_cli):
     given = ("--baseline", world / "in" / "start", "--variants", "ends")
     assert run_cli("watch", bare, *probes(world), *QUICK, *given)[0] == 0
     assert [Store(bare).read("choices", step).n_variants for step in STEPS] == [2, 1, 1, 2]
+
+
+def test_further_prompts_where_the_first_answer_changed_give_the_history_of_all(world, bare, run_cli):
+    arrive(world, bare, 2, 4, 6)
+    given = ("--baseline", world / "in" / "start", "--variants", "changed")
+    assert run_cli("watch", bare, *probes(world), *QUICK, *given)[0] == 0
+    same_history(Store(bare), Store(world / "in" / "own"))
+    skipped = [Store(bare).read("choices", step).skipped_2.any() for step in STEPS]
+    assert skipped == [False, True, True, False]
 
 
 def test_no_probe_is_an_error_that_names_the_option(world, bare, run_cli):
