@@ -12,6 +12,7 @@ from rich.console import Console
 
 from forget_callback.cli.app import app, note
 from forget_callback.cli.output import print_json
+from forget_callback.probes.plurals import counted, were
 from forget_callback.probes.quoting import code, markdown, printable, quoted
 from forget_callback.report.differences import runs_sentence
 from forget_callback.report.terminal import changes_markdown, changes_table, lost_items_markdown, lost_items_table
@@ -279,5 +280,6 @@ def _uncovered(rows: Sequence[Row], least: float) -> list[str]:
     for row in rows:
         t, name = row.transitions, "/".join(filter(None, (row.probe, row.category)))
         if (not row.category and not t.scored >= least) or t.n == 0:
-            lines.append(f"{printable(name)}: only {t.n} of {t.n + t.n_unscored} items were scored both times")
+            every = counted(t.n + t.n_unscored)
+            lines.append(f"{printable(name)}: only {t.n} of {every} {were(t.n)} scored both times")
     return lines

@@ -11,6 +11,7 @@ import typer
 
 from forget_callback.cli.app import UsageError, app, note, say_spacing
 from forget_callback.cli.output import Command
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import printable
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _shown(arguments: CallbackArguments) -> str:
         probes = [load_probe(spec) for spec in arguments.probes]
     else:
         probes = [*arguments.callback().settings.probes]
-    lines = [f"probe {printable(one.name)}: {len(one)} items, fingerprint {one.fingerprint[:12]}" for one in probes]
+    lines = [f"probe {printable(one.name)}: {counted(len(one))}, fingerprint {one.fingerprint[:12]}" for one in probes]
     title = "Each Trainer of COMMAND that trains a causal language model gets a ForgetCallback with"
     return "\n".join([title, "", yaml.safe_dump(vars(arguments), sort_keys=False), *lines])
 

@@ -14,6 +14,7 @@ from forget_callback.cli.output import Format, print_json
 from forget_callback.metrics.texts import FLOOR
 from forget_callback.probes.items import Text
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.remote import require_model
 from forget_callback.runs import power, text_power
@@ -63,7 +64,7 @@ def plan(
         items = power.items_of_baseline(part)
         if not len(items):
             raise ValueError(
-                f"{model} gave no score to any of {len(part)} items of {probe.name!r}: nothing to plan from"
+                f"{model} gave no score to any of {counted(len(part))} of {probe.name!r}: nothing to plan from"
             )
     loss = power.smallest_loss(items, n=n)
     found: dict[str, Any] = {

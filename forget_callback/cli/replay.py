@@ -10,6 +10,7 @@ import typer
 
 from forget_callback.cli.app import app, note
 from forget_callback.cli.output import Format, print_json
+from forget_callback.probes.plurals import counted, have, were
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.run_at import open_run
 
@@ -40,16 +41,18 @@ def replay(
     beside = out.with_name(f"{out.name}.why.json")
     write_text(beside, pack.summary())
     counts = {"forgotten": pack.forgotten, "covered": pack.covered, "refused": pack.refused}
+    lost = counted(pack.forgotten, "forgotten item")
     if format == "json":
         print_json("replay", {"path": out, "why": beside, "n": len(pack.examples), **counts})
     else:
-        print(f"{len(pack.examples)} examples for {pack.forgotten} forgotten items written to {out}")
+        print(f"{counted(len(pack.examples), 'example')} for {lost} written to {out}")
     if pack.covered < pack.forgotten:
         note(
-            f"only {pack.covered} of {pack.forgotten} forgotten items have an example in the pool that is near to "
-            "them; what was picked for the others is about something else: give it data on these as well"
+            f"only {pack.covered} of {lost} {have(pack.covered)} an example in the pool that is near; what was picked "
+            "for the others is about something else: give it data on these as well"
         )
+    contain = "contains" if pack.refused == 1 else "contain"
     note(
-        f"{pack.refused} examples of the pool contain one of the probe's items and were excluded; {beside} names the "
-        "item that selected each example"
+        f"{counted(pack.refused, 'example')} of the pool {contain} one of the probe's items and {were(pack.refused)} "
+        f"excluded; {beside} names the item that selected each example"
     )

@@ -19,6 +19,7 @@ from forget_callback.metrics.diagnostics import few_items
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.probes.items import Item, Text
 from forget_callback.probes.load import load_probe
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.probes.records import item_record
@@ -110,12 +111,12 @@ def probes(
     if format == "json":
         print_json("probes", _contents(probe, probe.items[:show]))
         return
-    print(f"{probe.name}: {len(probe)} {'item' if len(probe) == 1 else 'items'}, fingerprint {probe.fingerprint}")
+    print(f"{probe.name}: {counted(len(probe))}, fingerprint {probe.fingerprint}")
     found = _contents(probe, ())
     for own in found["categories"]:
         print(f"  {own['category'] or '(no category)':<20} {own['kind']:<16} {own['n']:>6}")
     asked, weak = (
-        ", ".join(f"{count} {'item' if count == 1 else 'items'} in {n}" for n, count in found["prompts"].items()),
+        ", ".join(f"{counted(count)} in {n}" for n, count in found["prompts"].items()),
         found["weak"],
     )
     if not all(isinstance(item, Text) for item in probe.items):

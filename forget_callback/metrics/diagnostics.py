@@ -16,6 +16,7 @@ from forget_callback.metrics.collapse import OneAnswer, one_answer, one_answer_t
 from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
 from forget_callback.metrics.knowledge import MIN_ITEMS, MOST
 from forget_callback.metrics.transitions import Transitions, compare
+from forget_callback.probes.plurals import counted, have
 from forget_callback.snapshots.snapshot import Snapshot, align
 
 FEW_ITEMS = 200
@@ -110,7 +111,8 @@ def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
     if two:
         yield (
             "two_choices",
-            f"{two} of {n} items have two options; there, guesses that move cannot be told from lost knowledge; "
+            f"{two} of {counted(n)} {have(two)} two options; there, guesses that move cannot be told from lost "
+            "knowledge; "
             + (
                 'knowledge_lost is lost less gained ("net"), to be read with knowledge_lost_range_low and _high'
                 if not (np.isfinite(before.n_choices) & (before.n_choices > 2)).any()
@@ -174,7 +176,7 @@ def _answers(before: Snapshot, after: Snapshot, changed: Transitions) -> Iterato
     if unknown.any():
         yield (
             "no_choices",
-            f"the chosen option is not stored for {int(unknown.sum())} of {len(before)} items, so knowledge_lost "
+            f"the chosen option is not stored for {int(unknown.sum())} of {counted(len(before))}, so knowledge_lost "
             + (
                 "assumes that guesses never repeat, and is too low where they do"
                 if changed.variants == 1
@@ -259,7 +261,7 @@ def _one_prompt(snapshot: Snapshot) -> str:
         return ""
     weak = int((asked.any(axis=0) & ~strong.any(axis=0)).sum())
     alone = int((~asked.any(axis=0)).sum())
-    found = [f"{alone} {'item has' if alone == 1 else 'items have'} one prompt"]
+    found = [f"{counted(alone)} {have(alone)} one prompt"]
     found += [f"{weak} a second that is only words around the first"] * (weak > 0)
     return " and ".join(found)
 
@@ -286,5 +288,5 @@ def _below_chance(snapshot: Snapshot) -> str:
         right, chance = snapshot.correct[rows], 1 / snapshot.n_choices[rows]
         if upper_tail(int((right == 0).sum()), 1 - chance).exact < SIGNIFICANT / len(groups):
             where = f"in category {name!r}" if name else "over all items with options"
-            return f"{where} ({right.mean():.3f} of {len(right)} items, chance {chance.mean():.3f})"
+            return f"{where} ({right.mean():.3f} of {counted(len(right))}, chance {chance.mean():.3f})"
     return ""

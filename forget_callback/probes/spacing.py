@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Text, accepted, in_variant
+from forget_callback.probes.plurals import counted, have
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 
@@ -66,7 +67,7 @@ def spacing_problem(probe: Probe) -> str:
                 "spaced": quoted(" " + answer.lstrip(), 40),
                 "bare": quoted(prompt.rstrip()[-20:]),
             }
-            return f"{len(own)} of {len(items)} items have {remedy.format(**texts)}"
+            return f"{len(own)} of {counted(len(items))} {have(len(own))} {remedy.format(**texts)}"
     return ""
 
 

@@ -20,6 +20,7 @@ from forget_callback.probes.abilities import ability_of
 from forget_callback.probes.conversation import question_of
 from forget_callback.probes.item_variants import Variant
 from forget_callback.probes.items import Generation, Item, MultipleChoice, Recall, Text, accepted, n_options
+from forget_callback.probes.plurals import counted, have
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.reasoning import ENDINGS, LETTERS, OTHER_ENDINGS
 
@@ -69,13 +70,12 @@ def with_variants(probe: Probe) -> Probe:
     weak = sum(bool(item.variants) and all(variant.weak for variant in item.variants) for item in askable)
     if none or weak:
         logger.warning(
-            "probe %s: of %d %s %d %s no second prompt and %d only words around the first: what is said of these "
+            "probe %s: of %s %d %s no second prompt and %d only words around the first: what is said of these "
             "holds in this prompt; give them `variants`",
             probe.name,
-            len(items),
-            "item" if len(items) == 1 else "items",
+            counted(len(items)),
             none,
-            "has" if none == 1 else "have",
+            have(none),
             weak,
         )
     return replace(probe, items=items)

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from forget_callback.metrics.intervals import NO_INTERVAL, Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions, compare
+from forget_callback.probes.plurals import documents
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.formatting import bits
 from forget_callback.runs.history import History, Row
-from forget_callback.runs.sentences import called, documents
+from forget_callback.runs.sentences import called
 from forget_callback.snapshots.snapshot import Snapshot
 
 ERROR = 0.05

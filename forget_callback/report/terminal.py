@@ -13,6 +13,7 @@ from rich.text import Text
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.texts import texts_in
 from forget_callback.probes.console import say
+from forget_callback.probes.plurals import counted, documents
 from forget_callback.probes.quoting import markdown, printable, shortened
 from forget_callback.report.abilities_table import abilities_markdown, abilities_table
 from forget_callback.report.fitted import FittedTable, plain_table
@@ -23,7 +24,6 @@ from forget_callback.runs.headline import headline, most_in
 from forget_callback.runs.history import Row
 from forget_callback.runs.lost_items import LostItem
 from forget_callback.runs.retention import first_loss
-from forget_callback.runs.sentences import documents
 from forget_callback.runs.side_by_side import LEGEND
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -53,7 +53,8 @@ def snapshot_line(rows: Sequence[Row], seconds: float, *, first: bool) -> str:
     said = [_begun(row) for row in wholes if row.probe != "all" or len(wholes) == 1]
     if not first:
         said = [f"{printable(row.probe)}: {_said(row, rows)}" for row in _told(wholes)]
-    samples = "" if math.isnan(rows[0].samples_seen) else f", {rows[0].samples_seen:,.0f} samples"
+    seen = rows[0].samples_seen
+    samples = "" if math.isnan(seen) else f", {counted(round(seen), 'sample')}"
     at = f"at step {rows[0].step:,}{samples}"
     # A first snapshot that differs from the baseline is compared with another run's, or with the base of an adapter.
     own = not any(whole.transitions.n10 or whole.transitions.n01 for whole in wholes)
@@ -66,7 +67,7 @@ def measured(one: Snapshot) -> str:
     texts = texts_in(one)
     said, n = [], int((~texts).sum())
     if n:
-        said.append(f"{percent(one.accuracy)} of {n:,} {'item' if n == 1 else 'items'} right")
+        said.append(f"{percent(one.accuracy)} of {counted(n)} right")
     if n < len(one):
         scored = one.bits_per_byte[texts & ~np.isnan(one.bits_per_byte)]
         mean = float(scored.mean()) if len(scored) else math.nan
@@ -87,7 +88,7 @@ def _begun(row: Row) -> str:
     t, name = row.transitions, printable(row.probe)
     if t.ability == "text":
         return f"{name} {bits(row.value('bits_per_byte_after'))} bits per byte in {t.n:,} {documents(t.n)}"
-    return f"{name} {percent(t.accuracy_after)} of {t.n} items right"
+    return f"{name} {percent(t.accuracy_after)} of {counted(t.n)} right"
 
 
 def _said(row: Row, rows: Sequence[Row]) -> str:
@@ -142,7 +143,9 @@ def changes_markdown(rows: Sequence[Row], *, about: Sequence[str] = (), gates: S
     few = sum(bool(row.category) for row in rows) <= _CATEGORIES
     parts = ["\n".join(f"- {line}" for line in lines), _rows_markdown(rows if few else shown, rows)]
     if other and not few:
-        title = f"<details><summary>{len(other)} categories without a significant loss</summary>"
+        title = (
+            f"<details><summary>{counted(len(other), 'category', 'categories')} without a significant loss</summary>"
+        )
         parts += [title, _rows_markdown(other, rows), "</details>"]
     return "\n\n".join(parts)
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from forget_callback.metrics.collapse import COLLAPSED
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import ALL_METRICS, History, Row
@@ -161,5 +162,5 @@ def decided_by(snapshot: Snapshot) -> str:
         low, high = int(closed.min()), int(closed.max())
         parts.append(f"{low} options" if low == high else f"{low} to {high} options")
     if n_open > 0:
-        parts.append(f"{n_open} items open-ended" if len(closed) else "open-ended")
+        parts.append(f"{counted(n_open)} open-ended" if len(closed) else "open-ended")
     return ", ".join(parts)

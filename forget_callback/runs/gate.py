@@ -16,6 +16,7 @@ from xml.etree import ElementTree
 from forget_callback.metrics.intervals import Interval
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import INTERVALS
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs import worst
 from forget_callback.runs.formatting import in_words, percent, possible, span
@@ -187,7 +188,7 @@ class Gate:
             end = {"": "", "_low": "the lower end of ", "_high": "the upper end of "}[self._end]
             t, limit = lost.transitions, "lower" if worse == ">" else "higher"
             return (
-                f"can never fail: even if all {t.n10} of {t.n} items of {shown(headline(row).name)} that were right "
+                f"can never fail: even if all {t.n10} of {counted(t.n)} of {shown(headline(row).name)} that were right "
                 f"before were wrong after, {end}{self.metric} would be {percent(number)}; give it more items, or ones "
                 f"that the model knows, or a {limit} limit"
             )
@@ -276,7 +277,7 @@ def _message(row: Row, metric: str) -> str:
     called = "text" if of_texts else "item"
     items = name if metric.startswith("recall") else f"{n} {called}{'' if n == 1 else 's'} of {name}"
     if n < t.n and row.probe == "all" and not of_texts:
-        items = f"{n} of {t.n} items of {name} (those of other kinds do not enter: gate their probes by name)"
+        items = f"{n} of {counted(t.n)} of {name} (those of other kinds do not enter: gate their probes by name)"
     parts = [f"{metric} is {in_words(row, metric)}", items, f"{percent(t.scored)} scored"]
     if metric == "knowledge_lost":
         parts.insert(1, span(row))

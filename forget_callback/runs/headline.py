@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from forget_callback.metrics.intervals import Interval
+from forget_callback.probes.plurals import counted, documents
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.abilities import joint_sentence, joint_verdict
 from forget_callback.runs.categories import lost_share, significant_categories
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent, share, span
 from forget_callback.runs.history import Row
-from forget_callback.runs.sentences import called, counts, documents, items, mean_score, open_ended, sentence, words_of
+from forget_callback.runs.sentences import called, counts, mean_score, open_ended, sentence, words_of
 
 _RANK = {"lost": 0, "moved": 1}
 METHODS = {
@@ -147,7 +148,7 @@ def _baseline(row: Row) -> str:
     if t.ability == "text":
         measured = f"{bits(row.value('bits_per_byte_after'))} bits per byte in {t.n:,} {documents(t.n)}"
         return f"only the baseline so far, {measured}"
-    return f"only the baseline so far, {percent(t.accuracy_after)} of {t.n:,} items right"
+    return f"only the baseline so far, {percent(t.accuracy_after)} of {counted(t.n)} right"
 
 
 def _detail(row: Row, baseline: bool) -> str:
@@ -157,7 +158,7 @@ def _detail(row: Row, baseline: bool) -> str:
     if baseline:
         return f"known {percent(max(t.known_before, 0.0))} of the items" if t.knowledge_n else "no item was scored"
     if not row.confirmed:
-        return f"{t.n:,} {items(t.n)}, after {_seen(row)}"
+        return f"{counted(t.n)}, after {_seen(row)}"
     words = words_of(t)
     asked = f"{t.knowledge_n:,} {called(t, t.knowledge_n)}" + (f" in {t.variants} variants" if t.variants > 1 else "")
     parts = [

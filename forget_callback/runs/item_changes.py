@@ -8,6 +8,7 @@ import pandas as pd
 from forget_callback.metrics.texts import FLOOR, texts_in
 from forget_callback.probes.conversation import asked as asked_text
 from forget_callback.probes.items import Item, MultipleChoice, accepted
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series, answered, answered_both, in_bits
 from forget_callback.snapshots.answers import Answers
@@ -96,6 +97,6 @@ def flips_line(once: Snapshot, again: Snapshot) -> str:
         return ""
     named = ", ".join(f"{row.id} ({row.margin:.2g})" for row in table.head(5).itertuples())
     return (
-        f"probe {once.probe!r}: {len(table)} of {len(once)} items flip when the same model is scored again "
-        f"(id and margin in nats): {named}{', ...' if len(table) > 5 else ''}"
+        f"probe {once.probe!r}: {len(table)} of {counted(len(once))} {'flips' if len(table) == 1 else 'flip'} "
+        f"when the same model is scored again (id and margin in nats): {named}{', ...' if len(table) > 5 else ''}"
     )

@@ -20,6 +20,7 @@ from forget_callback.metrics.knowledge import MIN_ITEMS, MOST, entering
 from forget_callback.metrics.pairs import Flags, Floats, Ints, Pairs, paired
 from forget_callback.metrics.transitions import Transitions, compare_groups, pairs_of
 from forget_callback.metrics.verdict import LEVEL
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.stopping import StopRule
@@ -187,7 +188,8 @@ def items_needed(items: Items, loss: float, *, power: float = POWER, n_runs: int
 def sentence(items: Items, loss: float, *, n: int | None = None) -> str:
     """What so many items like these can show, in one line: a loss that `smallest_loss` found."""
     asked = {1: "one prompt", 2: "two variants"}.get(len(items.asked), f"up to {len(items.asked)} variants")
-    what = f"{len(items) if n is None else n:,} items in {asked}"
+    size = len(items) if n is None else n
+    what = f"{counted(size)} in {asked}"
     if not items.in_two_prompts:
         what += ", so a claim is of this prompt"
     if np.isnan(loss):

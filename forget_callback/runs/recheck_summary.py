@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from forget_callback.metrics.elicited import elicited, kept
 from forget_callback.probes.helps import AGAIN, HELPS, came_back
+from forget_callback.probes.plurals import are, counted
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.rechecked import GONE, THERE
@@ -142,11 +143,11 @@ def _clusters(rows: pd.DataFrame) -> NDArray[Any]:
 
 
 def _items(n: int) -> str:
-    return f"{n:,} lost {'item' if n == 1 else 'items'}"
+    return counted(n, "lost item")
 
 
 def _kept(n: int) -> str:
-    return f"{n:,} {'is' if n == 1 else 'are'} right without any help, and so not lost in this model, " if n else ""
+    return f"{n:,} {are(n)} right without any help, and so not lost in this model, " if n else ""
 
 
 def _not_this_model(step: int, block: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions
+from forget_callback.probes.plurals import are, counted, documents, items
 from forget_callback.runs.formatting import bits, bits_change, difference, p_value, percent
 from forget_callback.runs.history import Row
 
@@ -58,7 +59,7 @@ def sentence(row: Row) -> str:
     if t.ability == "text":
         return _text(row)
     if not row.confirmed:
-        moved = f"{t.n10:,} of {t.n:,} {items(t.n)} went from right to wrong and {t.n01:,} from wrong to right"
+        moved = f"{t.n10:,} of {counted(t.n)} went from right to wrong and {t.n01:,} from wrong to right"
         return f"{moved} in the first prompt alone, {_accuracy(t)}: {NOT_ASKED}"
     if t.told_by_score:
         if t.verdict == "lost":
@@ -153,7 +154,7 @@ def _at_most(t: Transitions) -> str:
 def _unclear(t: Transitions) -> str:
     n = t.knowledge.net_of_all.n
     if n < MIN_ITEMS:
-        return f"unclear, {n} scored {items(n)} {'is' if n == 1 else 'are'} too few ({MIN_ITEMS} at least), {_raw(t)}"
+        return f"unclear, {n} scored {items(n)} {are(n)} too few ({MIN_ITEMS} at least), {_raw(t)}"
     known = percent(max(t.known_before, 0.0))
     return f"unclear, too little known at the baseline to see a loss ({known} of the items), {_raw(t)}"
 
@@ -162,7 +163,7 @@ def _text(row: Row) -> str:
     """Bits per byte before and after, and how many documents got worse; of few documents nothing is claimed."""
     t = row.transitions
     if t.verdict == "unclear":
-        few = f"{t.n:,} {documents(t.n)} {'is' if t.n == 1 else 'are'} too few ({MIN_ITEMS} at least)"
+        few = f"{t.n:,} {documents(t.n)} {are(t.n)} too few ({MIN_ITEMS} at least)"
         return f"unclear, {few}, {bits_moved(row)}"
     worse = f"{bits_moved(row)}, {t.n10:,} of {t.n:,} {documents(t.n)} got worse"
     better = f" and {t.n01:,} better" if t.n01 else ""
@@ -181,7 +182,7 @@ def mean_score(row: Row) -> str:
     """Graded scores before and after, "mean score 0.95 → 0.55 (-0.40 [-0.42, -0.38])", of how many items if not all."""
     t, few = row.transitions, ""
     if t.score and not t.graded:
-        few = f" of {t.score.n:,} {items(t.score.n)}"
+        few = f" of {counted(t.score.n)}"
     before, after = (bits(row.value(f"score_{side}")) for side in ("before", "after"))
     return f"mean score{few} {before} → {after} ({difference(row, 'score_change')})"
 
@@ -193,7 +194,7 @@ def scores(row: Row) -> str:
         crossed = f"no item was at the threshold before{f', {t.n01:,} are now' if t.n01 else ''}"
     else:
         up = f" and {t.n01:,} rose to it" if t.n01 else ""
-        crossed = f"{t.n10:,} of {t.n:,} {items(t.n)} fell below the threshold{up}"
+        crossed = f"{t.n10:,} of {counted(t.n)} fell below the threshold{up}"
     return f"{mean_score(row)}, {crossed}"
 
 
@@ -212,7 +213,7 @@ def _where(t: Transitions) -> str:
 
 
 def _raw(t: Transitions) -> str:
-    return f"{t.n10:,} of {t.n:,} {items(t.n)} right to wrong, {t.n01:,} wrong to right"
+    return f"{t.n10:,} of {counted(t.n)} right to wrong, {t.n01:,} wrong to right"
 
 
 def _fell(t: Transitions) -> bool:
@@ -221,13 +222,3 @@ def _fell(t: Transitions) -> bool:
 
 def _accuracy(t: Transitions) -> str:
     return f"accuracy {percent(t.accuracy_before)} → {percent(t.accuracy_after)} (p {p_value(t.p_value)})"
-
-
-def items(n: int) -> str:
-    """The word for so many items."""
-    return "item" if n == 1 else "items"
-
-
-def documents(n: int) -> str:
-    """The word for so many items of text."""
-    return "document" if n == 1 else "documents"

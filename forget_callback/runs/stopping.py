@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from forget_callback.metrics.diagnostics import MIN_SAMPLES
 from forget_callback.metrics.transitions import INTERVALS, METRICS
 from forget_callback.probes.items import Generation
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import closest, did_you_mean
@@ -252,7 +253,9 @@ class StopDecision:
         times = f"{self.consecutive} snapshots in a row up to " if self.consecutive > 1 else ""
         asked = ", first prompts only" if self.triggered and not self.fired else ""
         said = f": {self.headline}" if self.headline and self.rule.metric in OF_ALL_PROMPTS else ""
-        return f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({self.n} items{asked}){said}"
+        return (
+            f"{name} {value}{bound}, {relation} {threshold} at {times}step {self.step} ({counted(self.n)}{asked}){said}"
+        )
 
 
 def decide(

@@ -13,6 +13,7 @@ from scipy import stats
 from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.texts import FLOOR
 from forget_callback.metrics.verdict import LEVEL
+from forget_callback.probes.plurals import counted
 
 POWER = 0.8  # found in four of five runs
 # Standard deviation of the documents' changes, in bits per byte: 0.03 to 0.06 after narrow SFT of small models.
@@ -62,5 +63,5 @@ def sentence(n: int, *, floor: float = FLOOR, spread: float = SPREAD) -> str:
     """What so many documents can show, in one line."""
     rise = smallest_rise(n, floor=floor, spread=spread)
     if math.isnan(rise):
-        return f"{n} documents: too few, nothing is claimed of fewer than {MIN_ITEMS}; add documents"
+        return f"{counted(n, 'document')}: too few, nothing is claimed of fewer than {MIN_ITEMS}; add documents"
     return f"{n:,} documents: a rise of {rise:.3f} bits per byte is found in four of five runs"

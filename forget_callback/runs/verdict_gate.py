@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from forget_callback.metrics.intervals import mcnemar_midp
 from forget_callback.metrics.transitions import Transitions
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.suggest import closest
 from forget_callback.runs import worst
@@ -21,7 +22,6 @@ from forget_callback.runs.gate import MIN_SCORED, Bound, GateResult, Outcome
 from forget_callback.runs.gate_rows import not_scored, option, row_of, shown
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import Row
-from forget_callback.runs.sentences import documents, items
 from forget_callback.runs.thresholds import of_verdict
 from forget_callback.snapshots.snapshot import Snapshot
 
@@ -150,7 +150,7 @@ class VerdictGate:
         if _is_at_least(lost.verdict, self.verdict):
             return ""
         return (
-            f"can never fail: even if all {lost.n10} of {lost.n} items that were right before were wrong after, the "
+            f"can never fail: even if all {lost.n10} of {counted(lost.n)} that were right before were wrong after, the "
             f"verdict would be {lost.verdict}; give it more items, or ones that the model knows"
         )
 
@@ -200,5 +200,5 @@ def _counted(row: Row) -> str:
     t, name = row.transitions, shown("/".join(filter(None, (row.probe, row.category))))
     n_texts = t.bits.n if t.bits else 0
     n = 0 if t.ability == "text" else t.n
-    parts = [f"{n} {items(n)}"] * (n > 0 or not n_texts) + [f"{n_texts} {documents(n_texts)}"] * (n_texts > 0)
+    parts = [counted(n)] * (n > 0 or not n_texts) + [counted(n_texts, "document")] * (n_texts > 0)
     return f"{' and '.join(parts)} of {name}"

@@ -19,6 +19,7 @@ from forget_callback.probes.answers import Judgement, after_thinking
 from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.items import Generation
 from forget_callback.probes.judging import require_matchers
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.scoring.generation.text import GeneratedText
@@ -86,7 +87,7 @@ class Judge:
                 values = list(values)
         except Exception as error:  # the user's code
             raise RuntimeError(
-                f"{owner}, {len(items)} items from {quoted(items[0].id)} on: {type(error).__name__}: {error}"
+                f"{owner}, {counted(len(items))} from {quoted(items[0].id)} on: {type(error).__name__}: {error}"
             ) from error
         if len(values) != len(items):
             raise ValueError(f"{owner}: expected a value for each of {len(items)} completions, got {len(values)}")

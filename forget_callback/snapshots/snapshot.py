@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from forget_callback.probes.abilities import TRAINING, ability_of
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.snapshots.answers import (
@@ -247,9 +248,9 @@ def complete(snapshot: Snapshot, probe: Probe) -> Snapshot:
     """
     if (snapshot.probe, snapshot.fingerprint) != (probe.name, probe.fingerprint):
         raise ValueError(
-            f"snapshot of probe {snapshot.probe!r} ({snapshot.fingerprint[:12]}, {len(snapshot)} items) where probe "
-            f"{probe.name!r} ({probe.fingerprint[:12]}, {len(probe)} items) was expected; use the probe of that run, "
-            "or another baseline"
+            f"snapshot of probe {snapshot.probe!r} ({snapshot.fingerprint[:12]}, {counted(len(snapshot))}) where probe "
+            f"{probe.name!r} ({probe.fingerprint[:12]}, {counted(len(probe))}) was expected; use the probe of that "
+            "run, or another baseline"
         )
     ordered = _ordered(snapshot, np.array(probe.ids, object), f"probe {probe.name!r}")
     texts = {
@@ -289,7 +290,7 @@ def align(before: Snapshot, after: Snapshot) -> Snapshot:
     if before.fingerprint != after.fingerprint:
         raise ValueError(
             f"snapshots of different probes do not compare: {before.probe!r} at step {before.step} has fingerprint "
-            f"{before.fingerprint[:12]} and {len(before)} items, {after.probe!r} at step {after.step} has "
+            f"{before.fingerprint[:12]} and {counted(len(before))}, {after.probe!r} at step {after.step} has "
             f"{after.fingerprint[:12]} and {len(after)}; score both models on the same items, settings and chat "
             "template: use the probe of that run, or another baseline"
         )

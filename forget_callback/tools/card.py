@@ -16,6 +16,7 @@ from typing import Any
 from huggingface_hub import EvalResult
 
 from forget_callback.metrics.knowledge import MIN_ITEMS
+from forget_callback.probes.plurals import are, counted, were
 from forget_callback.probes.quoting import code, markdown, printable
 from forget_callback.report.abilities_table import abilities_markdown
 from forget_callback.report.badge import Badge, badge
@@ -221,7 +222,7 @@ def _about(found: Passport) -> list[str]:
     if run.training.sentence:
         lines.append(f"Training: {markdown(run.training.sentence)}")
     for probe in run.probes:
-        lines.append(f"Probe {code(probe.name)}: {len(probe):,} items, fingerprint {code(probe.fingerprint[:16])}")
+        lines.append(f"Probe {code(probe.name)}: {counted(len(probe))}, fingerprint {code(probe.fingerprint[:16])}")
     return [*lines, f"Measured item by item with [forget-callback]({HOME}) {version_of(run)}"]
 
 
@@ -265,9 +266,8 @@ def _limits(found: Passport) -> list[str]:
     for row in found.whole:
         t = row.transitions
         if t.n_unscored:
-            lines.append(
-                f"{code(row.probe)}: {t.n_unscored:,} items were not scored both times; they are in no number."
-            )
+            left = f"{counted(t.n_unscored)} {were(t.n_unscored)} not scored both times"
+            lines.append(f"{code(row.probe)}: {left}, and {are(t.n_unscored)} in no number.")
     return lines
 
 

@@ -19,6 +19,7 @@ from pyarrow import parquet
 from forget_callback.probes.conversation import asked as asked_text
 from forget_callback.probes.items import MultipleChoice, accepted
 from forget_callback.probes.jsonl import dump_items
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import code, markdown
 from forget_callback.probes.records import item_record
@@ -115,7 +116,7 @@ def dataset_card(found: Passport) -> str:
     meta = {"pretty_name": "What a training forgot", "tags": [_TAG, "forgetting"], "configs": configs}
     columns = [name for name in _COLUMNS if name in _NUMBERS or found.texts]
     probes = [
-        f"- {code(probe.name)}: {len(probe):,} items, fingerprint {code(probe.fingerprint)}"
+        f"- {code(probe.name)}: {counted(len(probe))}, fingerprint {code(probe.fingerprint)}"
         for probe in found.run.probes
     ]
     holds = (

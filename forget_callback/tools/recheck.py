@@ -17,6 +17,7 @@ import pandas as pd
 from forget_callback.probes.conversation import asked
 from forget_callback.probes.helps import HELPS
 from forget_callback.probes.items import MultipleChoice
+from forget_callback.probes.plurals import are
 from forget_callback.probes.probe import PLAIN, Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.recheck_summary import summarize
@@ -149,7 +150,8 @@ class _Work:
         same = before is not None and before.about == about and _same_questions(before.table, self.table)
         if before is not None and left and same:
             self.table[_ANSWERS], self._done = before.table[_ANSWERS], list(before.done)
-            note(f"a recheck that was interrupted goes on: {len(self._done)} of {len(units)} parts are there")
+            parts = f"{len(self._done)} of {len(units)} parts {are(len(self._done))} there"
+            note(f"a recheck that was interrupted goes on: {parts}")
 
     def ask(self, side: str, model: str) -> bool:
         """Asks a model what is left; False where it is a baseline that cannot be had."""

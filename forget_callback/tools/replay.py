@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.probes.items import Item
+from forget_callback.probes.plurals import are, counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.runs.item_changes import expected
@@ -103,10 +104,11 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only:
     if not covered:
         similar = [value for _, _, value in first]
         found = f": the nearest examples have a similarity of {min(similar):.3f} to {max(similar):.3f}" if first else ""
+        gone, with_items = counted(len(lost), "forgotten item"), int((~allowed).sum())
         raise ValueError(
-            f"the pool of {len(pool)} examples has nothing near to the {len(lost)} forgotten items that is not one of "
-            f"the probe's own ({int((~allowed).sum())} are){found}; give it data on what was forgotten, such as a part "
-            "of the pretraining or instruction data"
+            f"the pool of {counted(len(pool), 'example')} has nothing near to the {gone} that is not one of "
+            f"the probe's own ({with_items} {are(with_items)}){found}; give it data on what was forgotten, such as a "
+            "part of the pretraining or instruction data"
         )
     chosen = _in_turn(nearest, size)
     places = sorted(chosen)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.spacing import spacing_problem
@@ -37,8 +38,8 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
         both = len({one.fingerprint for one in before.further} & {one.fingerprint for one in now.further})
         if max(len(before.further), len(now.further)) > both:
             yield (
-                f"probe {now.probe!r}: the baseline was asked in {before.n_variants} prompts and this run in "
-                f"{now.n_variants}; they are compared in the {1 + both} that both have"
+                f"probe {now.probe!r}: the baseline was asked in {counted(before.n_variants, 'prompt')} and this run "
+                f"in {now.n_variants}; they are compared in the {1 + both} that both have"
             )
         if both and any(one.skipped.any() for one in before.further):
             yield (
@@ -52,7 +53,7 @@ def differences(baseline: Sequence[Snapshot], first: Sequence[Snapshot], rows: S
         if whole and changed.n10 + changed.n01:
             yield (
                 f"probe {row.probe!r}: the model of step {row.step} differs from the baseline before this run: "
-                f"{changed.n10} of {changed.n} items forgotten, {changed.n01} gained; stage_forgetting counts from "
+                f"{changed.n10} of {counted(changed.n)} forgotten, {changed.n01} gained; stage_forgetting counts from "
                 "this model on"
             )
 

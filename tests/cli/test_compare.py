@@ -351,7 +351,7 @@ def test_items_that_a_log_lost_are_not_kept(run_cli, tmp_path):
     sides = (tmp_path / "base", tmp_path / "tuned")
     code, out, err = run_cli("compare", *sides, "--format", "json")
     assert code == 0 and json.loads(out)["all"]["scored"] == 0.02
-    assert "quiz: only 1 of 50 items were scored both times" in err
+    assert "quiz: only 1 of 50 items was scored both times" in err
     for metric in ("forgetting", "knowledge_lost", "n10"):
         code, _, err = run_cli("compare", *sides, "--fail-if", f"{metric}>0.05")
         assert code == 1 and "only 0.02 of the items of quiz were scored both times, below --min-scored 0.95" in err

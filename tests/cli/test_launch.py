@@ -295,7 +295,7 @@ def test_help_shows_what_would_be_attached(run_cli, tmp_path):
     assert CallbackArguments.of(yaml.safe_load(shown)) == CallbackArguments(
         ["b.jsonl"], every=7, stop=["forgetting>0.1"]
     )
-    assert "probe b: 1 items, fingerprint" in out
+    assert "probe b: 1 item, fingerprint" in out
     assert "builtin:facts" in run_cli("run", "--help")[1]
     assert "did you mean forgetting" in refused(run_cli, "run", "--stop", "forgeting>0.1", "--help")
 

@@ -31,7 +31,7 @@ def problem(prompt, *answers, **settings):
 def test_a_missing_space_is_said_with_the_remedy(prompt, answers):
     found = problem(prompt, *answers)
     bad = next(answer for answer in answers if answer[0] != " ")
-    assert found.startswith(f"1 of 1 items have no space before the answer, such as {bad!r} after {prompt[-20:]!r}")
+    assert found.startswith(f"1 of 1 item has no space before the answer, such as {bad!r} after {prompt[-20:]!r}")
     assert found.endswith(f"begin each choice and each recalled answer with a space: {' ' + bad!r}")
 
 

@@ -449,7 +449,7 @@ def test_of_two_ranks_one_judges_and_both_have_the_same(taught, tmp_path):
     assert own.outcome[-1] == "unparsed" and own.metadata["overdue"] == other.metadata["overdue"] == 1
     for what in ("called", "matched", "process"):
         assert [path.name for path in sorted(tmp_path.glob(f"{what}-*"))] == [f"{what}-0"]
-    assert "draws', probe 'p', 1 items from 'g0' on: KeyError: 'no sandbox'" in Path(tmp_path / "0.txt").read_text()
+    assert "draws', probe 'p', 1 item from 'g0' on: KeyError: 'no sandbox'" in Path(tmp_path / "0.txt").read_text()
     assert Path(tmp_path / "1.txt").read_text().startswith("RuntimeError: rank 0: RuntimeError: scorer '")
 
 

@@ -117,7 +117,7 @@ def test_how_many_items_the_pool_is_near_to_is_said(run, run_cli, tmp_path):
     pool, out = tmp_path / "pool.jsonl", tmp_path / "pack.jsonl"
     pool.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TICKETS, "Italy and Rome"]))
     status, _, err = run_cli("replay", run, "--pool", pool, "--out", out)
-    assert status == 0 and "only 1 of 3 forgotten items have an example in the pool that is near" in " ".join(
+    assert status == 0 and "only 1 of 3 forgotten items has an example in the pool that is near" in " ".join(
         err.split()
     )
     assert json.loads((tmp_path / "pack.jsonl.why.json").read_text())["covered"] == 1
@@ -158,6 +158,6 @@ def test_the_command_writes_the_examples_as_they_are_and_why(run, run_cli, tmp_p
     assert status == 0 and said.startswith("2 examples for 3 forgotten items")
     assert len(chosen) == 2 and all(row in rows for row in chosen)
     why = json.loads((tmp_path / "pack.jsonl.why.json").read_text())
-    assert why["refused"] == 1 and len(why["examples"]) == 2 and "1 examples of the pool contain" in err
+    assert why["refused"] == 1 and len(why["examples"]) == 2 and "1 example of the pool contains" in err
     status, _, err = run_cli("replay", run, "--pool", tmp_path / "no.jsonl", "--out", out)
     assert status == 2 and "no such file" in err

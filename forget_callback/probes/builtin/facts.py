@@ -21,6 +21,7 @@ from forget_callback.probes.packaged import packaged_table
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.sampling import stratified
+from forget_callback.probes.suggest import did_you_mean
 
 _KINDS = ("choice", "recall")  # what is asked where no kind is named
 _CHAT = "generation"
@@ -91,6 +92,7 @@ def load_facts(
     if kind is not None and kind not in (*_KINDS, _CHAT):
         raise ValueError(
             f"kind must be 'choice', 'recall', 'generation' or None for choice and recall, got {quoted(kind)}"
+            f"{did_you_mean(kind, (*_KINDS, _CHAT))}"
         )
     kinds = _KINDS if kind is None else (kind,)
     facts = [fact for fact in _FACTS if fact.relation.category in kept]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from forget_callback.probes.items import Text
+from forget_callback.probes.plurals import are, counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.snapshots.logs.log import SHOWN, Log, LoggedItem, LogOptions, listed
 
@@ -77,7 +78,9 @@ def _same_items(logs: Sequence[Log], wanted: LogOptions) -> list[Log]:
         kept -= {name for ids in different.values() for name in ids}
         if reasons:
             left = sum(items[0][name].correct + own[name].correct >= 0 for name in kept)  # NaN is not
-            wanted.note(f"{first.probe}: left out of {other.source}: {'; '.join(reasons)}; {left} items are left")
+            wanted.note(
+                f"{first.probe}: left out of {other.source}: {'; '.join(reasons)}; {counted(left)} {are(left)} left"
+            )
     if not kept:
         raise ValueError(
             f"{first.probe}: nothing to compare: the logs share no item with the same prompt, options and right answer"
@@ -166,8 +169,9 @@ def _options_in_words(items: Sequence[LoggedItem]) -> str:
     if not unknown:
         return several
     return (
-        f"{several}{', and ' if several else ''}{unknown} of {len(items)} items without options in the log are treated "
-        "as open-ended, so that no guesses are taken off: if they are choices, say between how many, --n-choices"
+        f"{several}{', and ' if several else ''}{unknown} of {counted(len(items))} without options in the log "
+        f"{are(unknown)} treated as open-ended, so that no guesses are taken off: if "
+        "they are choices, say between how many, --n-choices"
     )
 
 

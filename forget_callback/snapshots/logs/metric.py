@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.snapshots.logs.log import LogOptions, LogRow, listed
 
@@ -97,6 +98,6 @@ def say_threshold(scores: Iterable[float | None], metric: str, source: str, want
     shares = [score for score in every if score is not None and 0 < score < 1]
     if shares:
         wanted.note(
-            f"{source}: {quoted(metric)} is neither 0 nor 1 in {len(shares)} of {len(every)} rows, such as "
-            f"{shares[0]:g}; {THRESHOLD:g} or more is taken as right"
+            f"{source}: {quoted(metric)} is neither 0 nor 1 in {len(shares)} of {counted(len(every), 'row')}, such "
+            f"as {shares[0]:g}; {THRESHOLD:g} or more is taken as right"
         )

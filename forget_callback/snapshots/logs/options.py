@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from forget_callback.probes.answers import extract
+from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.snapshots.logs.log import LoggedItem, LogOptions, LogRow
 
@@ -128,7 +129,7 @@ def of_letters(items: Sequence[LoggedItem], source: str, wanted: LogOptions) -> 
     places = {name: best.index(letter) for name, letter in letters.items() if letter and letter in best}
     if len(places) < len(open_ended):
         wanted.note(
-            f"{source}: --n-choices {k} applies to {len(places) or 'none'} of the {len(open_ended)} items without "
+            f"{source}: --n-choices {k} applies to {len(places) or 'none'} of the {counted(len(open_ended))} without "
             f"options: the others' right answer is no letter of the first {k} of an alphabet, so they stay open-ended"
         )
     return tuple(

@@ -241,6 +241,7 @@ def test_the_name_tells_the_filters(arguments, name):
     [
         ({"category": "capital"}, r"category must be .*capitals, us_states.*got 'capital'"),
         ({"category": "capitals,"}, r"category must be .*got '' in 'capitals,'"),
+        ({"kind": "choise"}, r"got 'choise'; did you mean 'choice'\?"),
         ({"kind": "essay"}, r"kind must be 'choice', 'recall', 'generation'.*got 'essay'"),
     ],
 )

@@ -356,7 +356,7 @@ def test_other_items_answers_and_numbers_of_options_do_not_compare(run_cli, tmp_
         found, err = compared(run_cli, a, b, "--allow-partial")
         left = 2 if "id" not in change else 3
         assert (found["all"]["n"], found["all"]["n_unscored"]) == (1, left - 1), "what is left out stays, unscored"
-        assert "1 items are left" in err
+        assert "1 item is left" in err
 
 
 def test_a_choice_that_contradicts_the_score_is_not_used(run_cli, answers, tmp_path):
