@@ -9,7 +9,7 @@ supports this: see `generate.py`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 
 from forget_callback.probes.probe import Probe
 from forget_callback.scoring import cache as kv
-from forget_callback.scoring.generation.pages import ATTENTION, PagedCache, Table
+from forget_callback.scoring.generation.pages import ATTENTION, PagedCache
 from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.schedule import Schedule, prefills
+from forget_callback.scoring.generation.tables import PrefillTable, StepTable
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.guard import replaced
-from forget_callback.scoring.likelihood.head import head_of
+from forget_callback.scoring.likelihood.head import head_of, is_matrix
 from forget_callback.scoring.memory import Progress, spare_memory
 from forget_callback.scoring.models import layer_settings, text_config
 from forget_callback.scoring.prefixes import prefix_groups
@@ -105,7 +106,7 @@ class DecodingLoop:
         # The scores of a prefill to the prefix, in float32, take no more than the cache may at every snapshot.
         heads = max(layer_settings(text_config(self.model), "num_attention_heads"), default=1)
         most = kv.bytes_beside(self.budget) // (4 * heads * (depth + max(prompts.values()))) if depth else self.budget
-        plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget))
+        plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget), packed=depth > 0)
         schedule = Schedule(plan, max_rows=self.budget)
         decoder.start(schedule, windowed=self._windowed)
         while schedule.unfinished:
@@ -165,7 +166,9 @@ class _Decoder:
     def __init__(self, model: Any, pad: int, prefix: tuple[int, ...]) -> None:
         self.model, self.pad, self.prefix = model, pad, prefix
         self.device = next(model.parameters()).device
-        with last_logits_only(model, 1):
+        head = head_of(model)
+        # No logits are needed, but a head that may be any module gets a token.
+        with last_logits_only(model, 0 if head is not None and is_matrix(head) else 1):
             self.shared = kv.of_prefix(model, prefix or (pad,))
 
     def start(self, schedule: Schedule, *, windowed: bool) -> None:
@@ -181,43 +184,23 @@ class _Decoder:
         prefix = [(keys[:, :, :depth], values[:, :, :depth]) for keys, values in self.shared]
         self.cache = PagedCache(prefix, schedule.n_pages)
         if windowed:  # seen before any text is: at first use all may end before they outgrow the window
-            with self._paged():
-                model = self.model
-                model(input_ids=torch.tensor([[self.pad]], device=self.device), **kv.argument(model, self.cache))
+            self._forward(PrefillTable.of([(self.pad,)], self.device), (1, 1))
             self.cache.require_window()
 
     def prefill(self, rows: Sequence[int], texts: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """Prefills texts, each distinct one once; the logits after each, ``(rows, vocabulary)``.
-
-        Padding is on the right, where no token sees it.
-        """
-        depth, distinct = len(self.prefix), list(dict.fromkeys(texts))
-        width = max(map(len, distinct)) - depth
-        ids = torch.tensor([[*text[depth:]] + [self.pad] * (depth + width - len(text)) for text in distinct])
-        last = torch.tensor([len(text) - depth - 1 for text in distinct], device=self.device)
-        cache = self.cache if self.prefix else kv.empty()
-        self.cache.use(None)
-        with self._paged() if self.prefix else contextlib.nullcontext(), _logits_at(self.model, last):
-            logits = self.model(input_ids=ids.to(self.device), **kv.argument(self.model, cache)).logits
-        pairs = kv.pairs(cache) if cache is not self.cache else self.cache.prefilled()
+        """Prefills texts, each distinct one once; the logits after each, ``(rows, vocabulary)``."""
+        distinct = list(dict.fromkeys(texts))
+        logits, pairs = self._prefill_packed(distinct) if self.prefix else self._prefill_padded(distinct)
         place = {text: at for at, text in enumerate(distinct)}
         at = [place[text] for text in texts]
         self.cache.store(pairs, at, [self.schedule.pages[row] for row in rows])
-        every = torch.arange(len(distinct), device=self.device)
-        found: torch.Tensor = logits[:, 0] if logits.shape[1] == 1 else logits[every, last]
-        return found[torch.tensor(at, device=self.device)]
+        return logits[torch.tensor(at, device=self.device)]
 
     def step(self, rows: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
         """Forwards the last token of each row; the logits after it, ``(rows, vocabulary)``."""
         lengths = [self.schedule.tokens[row] for row in rows]
-        table = Table.of([self.schedule.pages[row] for row in rows], lengths, tokens, self.device)
-        self.cache.use(table)
-        with self._paged():
-            logits: torch.Tensor = self.model(
-                input_ids=table.ids[:, None],
-                position_ids=table.tokens[:, None] + (len(self.prefix) - 1),
-                **kv.argument(self.model, self.cache),
-            ).logits[:, -1]
+        table = StepTable.of([self.schedule.pages[row] for row in rows], lengths, tokens, self.device)
+        logits = self._forward(table, (len(rows), 1))[:, -1]
         self.cache.require_attended()
         return logits
 
@@ -227,19 +210,40 @@ class _Decoder:
         self.schedule.leave(finished)
         self.cache.move(self.schedule.gather())
 
-    def _paged(self) -> contextlib.AbstractContextManager[None]:
-        return replaced(text_config(self.model), _attn_implementation=ATTENTION)
+    def _prefill_packed(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, list[kv.Pair]]:
+        """The logits after each text, ``(texts, vocabulary)``, and keys and values of what follows the prefix."""
+        table = PrefillTable.of([text[len(self.prefix) :] for text in texts], self.device)
+        logits = _logits_at(self.model, table.last, lambda: self._forward(table, (1, len(table.ids))))
+        return logits, self.cache.prefilled()
+
+    def _prefill_padded(self, texts: Sequence[tuple[int, ...]]) -> tuple[torch.Tensor, list[kv.Pair]]:
+        """The same without a prefix, by the model's own attention. Padding is on the right, where no token sees it."""
+        width, inputs = max(map(len, texts)), kv.argument(self.model, cache := kv.empty())
+        ids = torch.tensor([[*text] + [self.pad] * (width - len(text)) for text in texts], device=self.device)
+        last = torch.tensor([row * width + len(text) - 1 for row, text in enumerate(texts)], device=self.device)
+        return _logits_at(self.model, last, lambda: self.model(input_ids=ids, **inputs).logits), kv.pairs(cache)
+
+    def _forward(self, table: PrefillTable | StepTable, shape: tuple[int, int]) -> torch.Tensor:
+        """The logits of a forward pass of a table's tokens."""
+        self.cache.use(table)
+        ids, places = table.ids.view(shape), table.tokens.view(shape) + (len(self.prefix) - 1)
+        with replaced(text_config(self.model), _attn_implementation=ATTENTION):
+            inputs = kv.argument(self.model, self.cache)
+            found: torch.Tensor = self.model(input_ids=ids, position_ids=places, **inputs).logits
+        return found
 
 
-@contextlib.contextmanager
-def _logits_at(model: torch.nn.Module, columns: torch.Tensor) -> Iterator[None]:
-    """Computes logits of one token of each row only; of all tokens where the model names no head."""
-    head, rows = head_of(model), torch.arange(len(columns), device=columns.device)
+def _logits_at(model: torch.nn.Module, tokens: torch.Tensor, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
+    """The logits of some tokens of a forward pass, ``(n, vocabulary)``; all are computed where the model names no head.
+
+    Args:
+        tokens: Their places among those of all rows, one after another, ``(n,)``.
+    """
+    head = head_of(model)
     if head is None:
-        yield
-        return
-    with head.register_forward_pre_hook(lambda module, args: (args[0][rows, columns][:, None], *args[1:])):
-        yield
+        return forward().flatten(0, 1)[tokens]
+    with head.register_forward_pre_hook(lambda module, args: (args[0].flatten(0, 1)[tokens][None], *args[1:])):
+        return forward()[0]
 
 
 def last_logits_only(model: torch.nn.Module, n: int) -> contextlib.AbstractContextManager[Any]:
@@ -247,4 +251,4 @@ def last_logits_only(model: torch.nn.Module, n: int) -> contextlib.AbstractConte
     head = head_of(model)
     if head is None:
         return contextlib.nullcontext()
-    return head.register_forward_pre_hook(lambda module, args: (args[0][:, -n:], *args[1:]))
+    return head.register_forward_pre_hook(lambda module, args: (args[0][:, args[0].shape[1] - n :], *args[1:]))

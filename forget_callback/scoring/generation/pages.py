@@ -6,87 +6,18 @@ one softmax runs over both. Nothing is copied when rows join, grow or leave. Kno
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
 from forget_callback.scoring import cache as kv
 from forget_callback.scoring.generation.schedule import PAGE
+from forget_callback.scoring.generation.tables import PrefillTable, StepTable
 
 # The name of `attend` among the attention implementations of transformers.
 ATTENTION = "forget_callback_pages"
-
-
-@dataclass(eq=False)
-class Table:
-    """What holds the tokens of which row, in one decoding step.
-
-    Attributes:
-        pages: Pages of each row, in the order of its tokens, then any others, ``(rows, most pages of a row)``.
-        others: Which of them are not the row's, ``(rows, most pages of a row, 1, 1, 1)``.
-        owner: The row of each page, ``(pages,)``; any for a free one.
-        column: Where it stands in the row, ``(pages,)``.
-        tokens: Tokens of each row, the prefix not counted and the new one included, ``(rows,)``.
-        ids: The new tokens, ``(rows,)``.
-        longest: The most tokens of a row.
-    """
-
-    pages: torch.Tensor
-    others: torch.Tensor
-    owner: torch.Tensor
-    column: torch.Tensor
-    tokens: torch.Tensor
-    ids: torch.Tensor
-    longest: int
-    _hidden: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls, rows: Sequence[Sequence[int]], tokens: Sequence[int], ids: Sequence[int], device: torch.device
-    ) -> Table:
-        """The table of some rows' pages."""
-        lengths, flat = np.array([len(own) for own in rows]), np.array([page for own in rows for page in own])
-        row = np.repeat(np.arange(len(rows)), lengths)
-        at = np.arange(len(flat)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        pages, of_page = np.zeros((len(rows), lengths.max()), np.int64), np.zeros((2, flat.max() + 1), np.int64)
-        pages[row, at], of_page[0, flat], of_page[1, flat] = flat, row, at
-        parts = [pages.ravel(), of_page.ravel(), np.array(tokens), np.array(ids)]
-        # In one copy, for which the host does not wait.
-        packed = torch.from_numpy(np.concatenate(parts))
-        packed = packed.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else packed.to(device)
-        moved = packed.split([part.size for part in parts])
-        others = torch.arange(pages.shape[1], device=device) >= -(-moved[2] // PAGE)[:, None]
-        owner, column = moved[1].view(2, -1)
-        return cls(
-            moved[0].view(pages.shape),
-            others[:, :, None, None, None],
-            owner,
-            column,
-            moved[2],
-            moved[3],
-            longest=max(tokens),
-        )
-
-    @functools.cached_property
-    def new(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Page and place in it of each row's new token, ``(rows,)`` each."""
-        at = (self.tokens - 1) // PAGE
-        return self.pages.gather(1, at[:, None]).squeeze(1), (self.tokens - 1) % PAGE
-
-    def hidden(self, depth: int, window: int | None) -> torch.Tensor:
-        """What each row's new token does not see of the prefix and of its pages, ``(rows, 1, 1, columns)``."""
-        if (depth, window) not in self._hidden:
-            at = torch.arange(-depth, self.pages.shape[1] * PAGE, device=self.tokens.device)
-            hidden = at >= self.tokens[:, None]
-            if window is not None:
-                hidden = hidden | (at < self.tokens[:, None] - window)
-            self._hidden[depth, window] = hidden[:, None, None]
-        return self._hidden[depth, window]
 
 
 class PagedLayer(DynamicLayer):
@@ -96,18 +27,19 @@ class PagedLayer(DynamicLayer):
         prefix: ``(1, heads, depth, head_dim)`` each.
         depth: Tokens of the prefix.
         pools: ``(n_pages, heads, PAGE, head_dim)`` each.
-        table: Of this decoding step, None while rows are prefilled.
+        table: Of this forward pass.
         attended: How often attention has read it.
         window: The sliding window that attention was given last, None if none.
     """
+
+    table: PrefillTable | StepTable
 
     def __init__(self, prefix: kv.Pair, n_pages: int) -> None:
         super().__init__()
         self.prefix, self.depth = prefix, int(prefix[0].shape[2])
         # Zeros, because masked values must not be NaN either.
-        shapes = [(n_pages, part.shape[1], PAGE, part.shape[3]) for part in prefix]
-        self.pools = tuple(part.new_zeros(shape) for part, shape in zip(prefix, shapes))
-        self.table: Table | None = None
+        keys, values = (part.new_zeros((n_pages, part.shape[1], PAGE, part.shape[3])) for part in prefix)
+        self.pools = keys, values
         self.attended = 0
         self.window: int | None = None
 
@@ -115,7 +47,7 @@ class PagedLayer(DynamicLayer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Puts new tokens into their pages, or keeps those of a prefill; returns only them."""
-        if self.table is None:
+        if isinstance(self.table, PrefillTable):
             self.keys, self.values = key_states, value_states
         else:
             page, at = self.table.new
@@ -124,9 +56,15 @@ class PagedLayer(DynamicLayer):
         key_states.paged = self  # type: ignore[attr-defined]  # for `attend`
         return key_states, value_states
 
+    def prefilled(self) -> kv.Pair:
+        """What the last prefill has added to the prefix, ``(rows, heads, width, head_dim)`` each."""
+        assert isinstance(self.table, PrefillTable)
+        keys, values = (self.table.rows(part).transpose(0, 1) for part in (self.keys, self.values))
+        return keys, values
+
     def get_seq_length(self) -> int:
         """Tokens before those of the next forward pass, in the longest row."""
-        return self.depth + (0 if self.table is None else self.table.longest - 1)
+        return self.depth + self.table.before
 
 
 class PagedCache(Cache):
@@ -141,7 +79,7 @@ class PagedCache(Cache):
     def __init__(self, prefix: Sequence[kv.Pair], n_pages: int) -> None:
         super().__init__(layers=[PagedLayer(pair, n_pages) for pair in prefix])
 
-    def use(self, table: Table | None) -> None:
+    def use(self, table: PrefillTable | StepTable) -> None:
         """Sets the table of the next forward pass."""
         for layer in self.layers:
             layer.table, layer.attended = table, 0
@@ -165,8 +103,8 @@ class PagedCache(Cache):
             raise TypeError("the model's sliding window is in its masks alone")
 
     def prefilled(self) -> list[kv.Pair]:
-        """What the last prefill has added to the prefix."""
-        return [(layer.keys, layer.values) for layer in self.layers]
+        """What the last prefill has added to the prefix, ``(rows, heads, width, head_dim)`` each."""
+        return [layer.prefilled() for layer in self.layers]
 
     def store(self, prefilled: Sequence[kv.Pair], rows: Sequence[int], pages: Sequence[Sequence[int]]) -> None:
         """Copies rows of a prefill into pages.
@@ -238,50 +176,30 @@ def attend(
     rows, heads, width, size = query.shape
     kv_heads, depth, table = key.shape[1], layer.depth, layer.table
     scaled = query * (size**-0.5 if scaling is None else scaling)
-    # Queries of one head of keys side by side: (rows, kv_heads, queries, head_dim).
-    grouped = scaled.reshape(rows, kv_heads, -1, size)
-    if table is None:
-        own = grouped @ key.transpose(-1, -2)
-        hidden = _later(width, depth, sliding_window, query.device).repeat(heads // kv_heads, 1)
-    else:
-        own = grouped[table.owner] @ layer.pools[0][: len(table.owner)].transpose(-1, -2)
-        own = own[table.pages].permute(0, 2, 3, 1, 4).flatten(3)
-        hidden = table.hidden(depth, sliding_window)
+    # All tokens behind one another: (kv_heads, queries of one head of keys, tokens, head_dim).
+    queries = scaled.transpose(0, 1).reshape(kv_heads, -1, rows * width, size)
+    scores = table.scores(queries, key, layer.pools)
     if depth:
-        own = torch.cat([_times(grouped, layer.prefix[0].transpose(-1, -2)), own], dim=-1)
-    scores = own.float()
+        scores = torch.cat([_times(queries, layer.prefix[0].transpose(-1, -2)), scores], dim=-1)
+    scores = scores.float()
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
-    scores = scores.masked_fill_(hidden, -torch.inf)
+    hidden = table.hidden(depth, sliding_window)
+    scores[..., scores.shape[-1] - hidden.shape[-1] :].masked_fill_(hidden, -torch.inf)
     if s_aux is not None:
-        sinks = s_aux.view(1, kv_heads, -1, 1).repeat_interleave(width, dim=2).expand(rows, -1, -1, -1)
-        scores = torch.cat([scores, sinks.float()], dim=-1)
+        sinks = s_aux.float().view(kv_heads, -1, 1, 1).expand(-1, -1, rows * width, -1)
+        scores = torch.cat([scores, sinks], dim=-1)
     weights = torch.softmax(scores, dim=-1).to(value.dtype)
-    of_own = weights[..., depth : own.shape[-1]]
-    if table is None:
-        found = of_own @ value
-    else:
-        of_own = of_own.unflatten(3, (-1, PAGE)).permute(0, 3, 1, 2, 4)[table.owner, table.column]
-        parts = (of_own @ layer.pools[1][: len(table.owner)])[table.pages]
-        found = parts.masked_fill_(table.others, 0).sum(dim=1)
+    found = table.mix(weights[..., depth : depth + table.width], value, layer.pools)
     if depth:
         found = found + _times(weights[..., :depth], layer.prefix[1])
-    return found.reshape(rows, heads, width, -1).transpose(1, 2), None
+    return found.flatten(0, 1).transpose(0, 1).reshape(rows, width, heads, -1), None
 
 
-def _times(rows: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
-    """``(rows, heads, n, a) @ (1, heads, a, b)`` as one product a head: a broadcast one reads `shared` for each row."""
-    n_rows, heads, n, _ = rows.shape
-    product = rows.transpose(0, 1).reshape(heads, n_rows * n, -1) @ shared[0]
-    return product.view(heads, n_rows, n, -1).transpose(0, 1)
-
-
-def _later(width: int, depth: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """What each of `width` tokens after a prefix does not see of it and of them, ``(width, depth + width)``."""
-    at = torch.arange(-depth, width, device=device)
-    tokens = at[depth:, None]
-    hidden = at > tokens
-    return hidden if window is None else hidden | (at <= tokens - window)
+def _times(tokens: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
+    """``(heads, group, n, a) @ (1, heads, a, b)`` as one product a head."""
+    product = tokens.flatten(1, 2) @ shared[0]
+    return product.view(*tokens.shape[:3], -1)
 
 
 AttentionInterface.register(ATTENTION, attend)

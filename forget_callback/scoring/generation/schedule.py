@@ -47,7 +47,15 @@ class Plan:
     budget: int
 
 
-def prefills(prompts: Mapping[int, int], limits: Mapping[int, int], fixed: int, cached: int, budget: int) -> Plan:
+def prefills(
+    prompts: Mapping[int, int],
+    limits: Mapping[int, int],
+    fixed: int,
+    cached: int,
+    budget: int,
+    *,
+    packed: bool = False,
+) -> Plan:
     """A plan for some rows.
 
     Args:
@@ -56,10 +64,13 @@ def prefills(prompts: Mapping[int, int], limits: Mapping[int, int], fixed: int, 
         fixed: Tokens that the cache may hold at every snapshot: batches follow from it.
         cached: Tokens that it may hold now, a prefill among them.
         budget: Tokens of one prefill, padding included.
+        packed: Whether prompts are prefilled without padding: then a few are not split by length.
     """
     widest = max(prompts.values())
-    together = min(len(prompts), fixed // (widest + PAGE))
-    size = max(min(max(together // _PREFILLS, budget // (_LEAST * widest)), together, budget // widest), 1)
+    capacity = fixed // (widest + PAGE)
+    together = min(len(prompts), capacity)
+    share = (capacity if packed else together) // _PREFILLS
+    size = max(min(max(share, budget // (_LEAST * widest)), together, budget // widest), 1)
     # Longest first, so that the last rows of the batch are short ones.
     order = sorted(prompts, key=lambda row: (-limits[row] - prompts[row], row))
     most = {row: pages_of(prompts[row] + limits[row]) for row in prompts}

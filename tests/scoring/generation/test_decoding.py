@@ -160,16 +160,12 @@ def counted(model, generator, tokenizer, budget):
         step = cache is not None and cache.get_seq_length() > 0 and ids.shape[1] == 1
         (steps if step else prefills).append(ids.numel())
 
-    handles = [
-        model.register_forward_pre_hook(record, with_kwargs=True),
-        model.get_output_embeddings().register_forward_hook(
-            lambda module, args, output: head_rows.append(output.shape[:-1].numel())
-        ),
-    ]
-    with torch.no_grad():
+    head = model.get_output_embeddings()
+    own = head.forward  # a head with hooks on its output may be any module, which gets a token more
+    head.forward = lambda rows: head_rows.append(rows.shape[:-1].numel()) or own(rows)
+    with torch.no_grad(), model.register_forward_pre_hook(record, with_kwargs=True):
         found = generator.generate(model, tokenizer, budget=budget)
-    for handle in handles:
-        handle.remove()
+    del head.forward
     return found, prefills, steps, head_rows
 
 
@@ -190,6 +186,18 @@ def test_decoding_wastes_few_rows(tokenizer, prefix, budget):
     bare = sum(len(tokenizer.encode(item.prompt)) - depth for item in items)
     assert sum(prefills) <= depth + (1.15 if budget == 300 else 1.6) * bare + 16
     assert sum(head_rows) <= sum(steps) + len(items) + len(prefills)
+
+
+def test_prompts_after_a_shared_prefix_are_prefilled_together_without_padding(tokenizer):
+    model, items = lively("Llama", vocab_size=len(tokenizer), max_position_embeddings=256), items_of(12, prefix=PREFIX)
+    generator = make_generator(items, tokenizer)
+    generator.backend = "loop"
+    _, prefills, steps, head_rows = counted(model, generator, tokenizer, 2048)
+    prompts = [tokenizer.encode(item.prompt) for item in items]
+    depth = next(n for n, tokens in enumerate(zip(*prompts)) if len(set(tokens)) > 1)
+    assert len({len(prompt) for prompt in prompts}) > 3
+    assert prefills == [depth, sum(len(prompt) - depth for prompt in prompts)]
+    assert sum(head_rows) == len(items) + sum(steps), "none of the prefix"
 
 
 def test_rows_that_leave_make_room_for_others(tokenizer, monkeypatch):

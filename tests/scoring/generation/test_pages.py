@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from forget_callback.scoring.generation.pages import PAGE, PagedCache, Table, attend
+from forget_callback.scoring.generation.pages import PagedCache, attend
+from forget_callback.scoring.generation.schedule import PAGE
+from forget_callback.scoring.generation.tables import PrefillTable, StepTable
 
 HEADS, KV_HEADS, SIZE, VALUE = 6, 2, 8, 5
 
@@ -49,20 +51,25 @@ def test_attention_is_that_of_the_definition(depth, how):
     keys, values = randn(3, KV_HEADS, width, SIZE), randn(3, KV_HEADS, width, VALUE)
     rows = [[torch.cat([first[0], own[row]], dim=1) for first, own in zip(prefix, (keys, values))] for row in range(3)]
 
-    cache.use(None)
-    given = cache.update(keys, values, 0)
+    # A prefill: the rows behind one another.
+    table = PrefillTable.of([[row] * n for row, n in enumerate(lengths)], torch.device("cpu"))
+    assert table.ids.tolist() == [row for row, n in enumerate(lengths) for _ in range(n)]
+    cache.use(table)
+    packed = lambda parts: torch.cat([own[:, :n] for own, n in zip(parts, lengths)], dim=1)[None]  # noqa: E731
     query = randn(3, HEADS, width, SIZE)
-    found, _ = attend(module, query, *given, None, **how)
-    for row, n in enumerate(lengths):
+    found, _ = attend(module, packed(query), *cache.update(packed(keys), packed(values), 0), None, **how)
+    cache.require_attended()
+    for row, own in enumerate(found[0].split(lengths)):
+        n = lengths[row]
         expected = by_definition(query[row, :, :n], *(part[:, : depth + n] for part in rows[row]), **how)
-        torch.testing.assert_close(found[row, :n], expected)
+        torch.testing.assert_close(own, expected)
     cache.store(cache.prefilled(), range(3), [own[: -(-n // PAGE)] for own, n in zip(pages, lengths)])
 
     for step in range(1, 4):
         if step == 3:  # pages change places
             cache.move({6: 3, 8: 5})
             pages = [[3, 2, 0], [4], [1, 5]]
-        table = Table.of(pages, [n + step for n in lengths], [7, 8, 9], torch.device("cpu"))
+        table = StepTable.of(pages, [n + step for n in lengths], [7, 8, 9], torch.device("cpu"))
         assert table.ids.tolist() == [7, 8, 9]
         cache.use(table)
         new, query = (randn(3, KV_HEADS, 1, SIZE), randn(3, KV_HEADS, 1, VALUE)), randn(3, HEADS, 1, SIZE)
@@ -79,6 +86,6 @@ def test_other_keys_are_refused():
     with pytest.raises(TypeError, match="more than queries, keys and values"):
         attend(torch.nn.Module(), one, one, one, None)
     cache = PagedCache([(one, one)], 1)
-    cache.use(None)
+    cache.use(PrefillTable.of([[0]], torch.device("cpu")))
     with pytest.raises(TypeError, match="does not attend through"):
         cache.require_attended()

@@ -10,12 +10,18 @@ ROWS = st.lists(
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=ROWS, cached=st.integers(1, 60 * PAGE), budget=st.integers(1, 300), max_rows=st.integers(1, 40))
-def test_all_rows_finish_in_pages_of_their_own(rows, cached, budget, max_rows):
+@given(
+    rows=ROWS,
+    cached=st.integers(1, 60 * PAGE),
+    budget=st.integers(1, 300),
+    max_rows=st.integers(1, 40),
+    packed=st.booleans(),
+)
+def test_all_rows_finish_in_pages_of_their_own(rows, cached, budget, max_rows, packed):
     prompts = {row: prompt for row, (prompt, _, _) in enumerate(rows)}
     limits = {row: limit for row, (_, limit, _) in enumerate(rows)}
     answers = [min(1 + share * limit // 100, limit) for _, limit, share in rows]
-    plan = prefills(prompts, limits, cached // 2, cached, budget)
+    plan = prefills(prompts, limits, cached // 2, cached, budget, packed=packed)
     schedule, texts, memory = Schedule(plan, max_rows=max_rows), [0] * len(rows), {}
     longest = max(pages_of(prompt + limit) for prompt, limit, _ in rows)
     assert longest <= plan.n_pages <= max(longest, cached // PAGE)
