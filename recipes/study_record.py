@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 
 from forget_callback import ForgetCallback, Snapshot
-from forget_callback.runs.history import History, table_of
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import table_of
 from forget_callback.tools.dial import turn_dial
 
 PACKAGES = ("forget-callback", "torch", "transformers", "trl", "peft", "numpy")

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Store, Text
-from forget_callback.runs.history import Stage
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.task import SCHEMA
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import complete

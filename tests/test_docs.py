@@ -25,7 +25,7 @@ from forget_callback.probes.benchmarks import BENCHMARKS
 from forget_callback.probes.hub import ALL
 from forget_callback.probes.items import in_variant
 from forget_callback.probes.records import parse_item
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.tools.arguments import CallbackArguments
 from forget_callback.tools.recipe import Recipe
 from forget_callback.training.trackers import AXES

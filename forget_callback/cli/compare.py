@@ -28,8 +28,9 @@ from forget_callback.runs.comparison import (
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.gate import MIN_SCORED, GateResult, junit
 from forget_callback.runs.gates import AnyGate, read_gate
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import History
 from forget_callback.runs.lost_items import LostItem, lost_items
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sides import Side, copies, one_sided, pair, read_side, require_two
 from forget_callback.snapshots.logs import Log, LogOptions, is_log, match, paired, read_logs, require_there
 from forget_callback.snapshots.logs.log import listed, task_and_time

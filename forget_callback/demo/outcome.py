@@ -24,8 +24,8 @@ from forget_callback.report.terminal import changes_table, lost_cell
 from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.formatting import bits, bits_change, percent
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import Row
 from forget_callback.runs.next_command import next_command
+from forget_callback.runs.rows import Row
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from forget_callback.probes.quoting import markdown, printable
 from forget_callback.report.fitted import FittedTable
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.side_by_side import COLUMNS, groups_of_lines
 
 

@@ -18,7 +18,7 @@ from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.formatting import bits_change, difference, estimate, percent, span
 from forget_callback.runs.gate import MIN_SCORED
 from forget_callback.runs.headline import Headline, headline, worst_first
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sentences import words_of
 
 # White text on each of them has a contrast of 4.5 or more, and each stands out from a white and from a black page.

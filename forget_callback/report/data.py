@@ -28,10 +28,11 @@ from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints, comparison_result, overall
 from forget_callback.runs.data_scale import fit_data_scale
 from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
-from forget_callback.runs.history import COLUMNS, History, Row
+from forget_callback.runs.history import History
 from forget_callback.runs.item_changes import flips
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.results import result_json
+from forget_callback.runs.rows import COLUMNS, Row
 from forget_callback.runs.side_by_side import groups_of_lines
 from forget_callback.runs.sides import Side
 from forget_callback.runs.task import main_metric

@@ -21,7 +21,8 @@ from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.probes.plurals import documents
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.formatting import bits
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sentences import called
 from forget_callback.snapshots.snapshot import Snapshot
 

@@ -21,9 +21,9 @@ from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.formatting import bits, estimate, percent, span
 from forget_callback.runs.headline import headline, most_in
-from forget_callback.runs.history import Row
 from forget_callback.runs.lost_items import LostItem
 from forget_callback.runs.retention import first_loss
+from forget_callback.runs.rows import Row
 from forget_callback.runs.side_by_side import LEGEND
 from forget_callback.snapshots.snapshot import Snapshot
 

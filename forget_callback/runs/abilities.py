@@ -16,7 +16,7 @@ from forget_callback.metrics.verdict import LEVEL
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.categories import loss_order, lost_share, significant_categories
 from forget_callback.runs.formatting import bits_change, percent
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sentences import bits_moved, counts, lost, mean_score, open_ended, scores, sentence, words_of
 
 NAMED = 3  # categories in a sentence

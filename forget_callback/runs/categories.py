@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from forget_callback.metrics.intervals import holm
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 
 # Of all categories of a probe at one look together: that of the verdict on a probe.
 FAMILY_ERROR = 0.025

@@ -13,7 +13,8 @@ from forget_callback.metrics.collapse import COLLAPSED
 from forget_callback.probes.plurals import counted
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import ALL_METRICS, History, Row
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import ALL_METRICS, Row
 from forget_callback.runs.side_by_side import abilities_result
 from forget_callback.runs.sides import Side
 from forget_callback.snapshots.snapshot import Snapshot, align_both

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import Row
 from forget_callback.runs.stopping import StopDecision, StopRule, decide
 
 

@@ -9,7 +9,7 @@ import math
 from decimal import ROUND_HALF_UP, Decimal
 
 from forget_callback.metrics.transitions import INTERVALS
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 
 # Metrics that are no shares of items: counts, scores, bits, nats, p-values and what is not clipped to [0, 1].
 NOT_SHARES = (

@@ -8,7 +8,7 @@ from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import did_you_mean
 from forget_callback.runs.comparison import overall
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 
 _SHOWN = 10
 

@@ -16,7 +16,7 @@ from forget_callback.probes.quoting import printable
 from forget_callback.runs.abilities import joint_sentence, joint_verdict
 from forget_callback.runs.categories import lost_share, significant_categories
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent, share, span
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sentences import called, counts, mean_score, open_ended, sentence, words_of
 
 _RANK = {"lost": 0, "moved": 1}

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,75 +20,14 @@ from forget_callback.metrics.collapse import collapse
 from forget_callback.metrics.diagnostics import Advice, advice
 from forget_callback.metrics.pairs import mean
 from forget_callback.metrics.texts import noise_of
-from forget_callback.metrics.transitions import INTERVALS, METRICS, Transitions, compare_groups, loss_by_item, pairs_of
+from forget_callback.metrics.transitions import compare_groups, loss_by_item, pairs_of
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
-from forget_callback.runs.series import OF_TEXT, OVER_TIME, STAGE, Floats, Series, flips
+from forget_callback.runs.rows import Row, Stage, table_of
+from forget_callback.runs.series import OF_TEXT, STAGE, Floats, Series, flips
 from forget_callback.snapshots.reference import with_own_kl
 from forget_callback.snapshots.skipped import can_count
 from forget_callback.snapshots.snapshot import NOISE, Snapshot, align, pool
-
-ALL_METRICS = (*METRICS, *(f"{name}_{end}" for name in INTERVALS for end in ("low", "high")), *OVER_TIME)
-KEYS = ("step", "samples_seen", "tokens_seen", "probe", "category")
-COLUMNS = (*KEYS, *ALL_METRICS, "knowledge_method", "verdict", "stage", "total_samples_seen")
-# What is of all prompts of an item, so that a look at the first prompts alone has none of it.
-OF_ALL_PROMPTS = tuple(
-    name for name in ALL_METRICS if any(part in name for part in ("knowledge_", "known_", "spurious_", "still_chosen"))
-)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """Which stage of a pipeline a run is, such as SFT and then GRPO; the first one by default.
-
-    Attributes:
-        number: From 1.
-        samples_before: Training samples of the stages before.
-    """
-
-    number: int = 1
-    samples_before: float = 0.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One step of one probe and category ("" is the whole probe).
-
-    Attributes:
-        confirmed: Whether all prompts of the baseline were asked. Where only the first ones were, `transitions` is of
-            these, and the row's numbers of all prompts are NaN.
-        collapse: What to say of a whole probe whose answers have become one, "" where they have not.
-        skipped: Whether further prompts of the probe were not asked, for no answer to them could count.
-    """
-
-    step: int
-    samples_seen: float
-    tokens_seen: float
-    probe: str
-    category: str
-    transitions: Transitions
-    over_time: dict[str, float]
-    stage: Stage = Stage()
-    confirmed: bool = True
-    collapse: str = ""
-    skipped: bool = False
-
-    @property
-    def total_samples_seen(self) -> float:
-        """Training samples of this stage so far and of all stages before it."""
-        return self.stage.samples_before + self.samples_seen
-
-    def value(self, metric: str) -> float:
-        """The number of one metric of `ALL_METRICS`."""
-        return float(self.numbers[metric])
-
-    @cached_property
-    def numbers(self) -> Mapping[str, Any]:
-        """The row of the table, by the names of its columns; computed once."""
-        keys = {name: getattr(self, name) for name in KEYS}
-        stage = {"stage": self.stage.number, "total_samples_seen": self.total_samples_seen}
-        unknown = {} if self.confirmed else {**dict.fromkeys(OF_ALL_PROMPTS, float("nan")), "verdict": ""}
-        return {**keys, **self.transitions.as_dict(), **self.over_time, **unknown, **stage}
 
 
 @dataclass(frozen=True)
@@ -116,7 +54,7 @@ class History:
     [[0.0, 0.0, 0.0, nan], [1.0, 0.33, 0.5, 0.0], [2.0, 0.0, 0.5, 1.0]]
     """
 
-    def __init__(self, baseline: Sequence[Snapshot] = (), *, stage: Stage = Stage()) -> None:
+    def __init__(self, baseline: Sequence[Snapshot] = (), *, stage: Stage = Stage()) -> None:  # noqa: B008 - frozen
         self.rows: list[Row] = []
         self.stage = stage
         self._begun = {s.probe: s for s in _pooled(baseline)}
@@ -347,16 +285,6 @@ def _groups(base: Snapshot) -> dict[str, Any]:
         code, found = pd.factorize(base.category.astype(str).astype(object))
         groups.update(zip(found, np.split(np.argsort(code, kind="stable"), np.cumsum(np.bincount(code))[:-1])))
     return {**groups, "": slice(None)}
-
-
-def table_of(rows: Sequence[Row]) -> pd.DataFrame:
-    """The table, a row per (step, probe, category).
-
-    Columns: step, samples_seen, tokens_seen, probe, category, every metric, knowledge_method, verdict ("" where the
-    first prompts alone were asked), and of a pipeline the stage and the samples seen in all stages so far.
-    """
-    table = pd.DataFrame([row.numbers for row in rows], columns=list(COLUMNS))
-    return table.astype({"knowledge_n": float})  # a count that may be missing; files have one type a column
 
 
 def _pooled(snapshots: Sequence[Snapshot]) -> list[Snapshot]:

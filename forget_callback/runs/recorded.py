@@ -15,8 +15,9 @@ from pyarrow import parquet
 from forget_callback.probes.jsonl import read_items
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs.history import History, Stage
+from forget_callback.runs.history import History
 from forget_callback.runs.manifest import RunState, incomplete, read_manifest, run_of
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.task import FILE, TaskCurve, curves_of, read_table
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.reference import Reference

@@ -14,7 +14,7 @@ import numpy as np
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.probes.suggest import beside, did_you_mean
-from forget_callback.runs.history import Stage
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot

@@ -13,7 +13,7 @@ from forget_callback.metrics.knowledge import MIN_ITEMS
 from forget_callback.metrics.transitions import Transitions
 from forget_callback.probes.plurals import are, counted, documents, items
 from forget_callback.runs.formatting import bits, bits_change, difference, p_value, percent
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 
 SIGNIFICANT = 0.05
 NOT_ASKED = "what was lost is measured where all prompts are asked"

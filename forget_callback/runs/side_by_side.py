@@ -15,7 +15,7 @@ from forget_callback.probes.abilities import TRAINING
 from forget_callback.runs.abilities import Part, side_by_side
 from forget_callback.runs.categories import lost_share
 from forget_callback.runs.formatting import bits, bits_change, difference, estimate, percent
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.sentences import counts, open_ended
 
 COLUMNS = ("items", "before", "after", "lost", "share [95%]", "verdict")

@@ -24,7 +24,7 @@ from forget_callback.probes.suggest import closest, did_you_mean
 from forget_callback.runs import worst
 from forget_callback.runs.formatting import NOT_SHARES
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import OF_ALL_PROMPTS, Row
+from forget_callback.runs.rows import OF_ALL_PROMPTS, Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.strict import strict_confidence
 from forget_callback.runs.thresholds import RULE, as_number, hint, nearly_a_rule, never, of_verdict, range_of

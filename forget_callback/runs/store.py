@@ -35,10 +35,10 @@ from forget_callback.probes.jsonl import dump_items
 from forget_callback.probes.probe import Probe
 from forget_callback.runs import aside, task
 from forget_callback.runs.files import write_text, write_whole
-from forget_callback.runs.history import Stage
 from forget_callback.runs.lock import DirectoryLock, take
 from forget_callback.runs.manifest import RunState, new_manifest, run_of
 from forget_callback.runs.recorded import Recorded
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.reference import Reference
 from forget_callback.snapshots.snapshot import Snapshot, complete

@@ -21,7 +21,7 @@ from forget_callback.runs.formatting import percent
 from forget_callback.runs.gate import MIN_SCORED, Bound, GateResult, Outcome
 from forget_callback.runs.gate_rows import not_scored, option, row_of, shown
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.thresholds import of_verdict
 from forget_callback.snapshots.snapshot import Snapshot
 

@@ -26,7 +26,7 @@ from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.comparison import overall, without_texts
 from forget_callback.runs.formatting import estimate, percent, share, span
 from forget_callback.runs.headline import Headline, headline, worst_first
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.sentences import words_of
 from forget_callback.runs.side_by_side import LEGEND

@@ -29,7 +29,7 @@ from forget_callback.report.differences import correlation, mover_difference
 from forget_callback.report.fitted import plain_table
 from forget_callback.runs.comparison import compare_checkpoints, overall
 from forget_callback.runs.formatting import estimate, percent
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.history import History, Stage
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.snapshots.snapshot import Snapshot

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from forget_callback.runs.history import Stage
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.run_at import open_run
 from forget_callback.scoring.distributed import on_main
 from forget_callback.snapshots.snapshot import Snapshot

@@ -15,7 +15,8 @@ from pathlib import Path
 import pandas as pd
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import Row
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.trackers import Gallery, Log, Tracker, Upload, tracked, uploadable, without_texts
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from forget_callback.runs.history import OF_ALL_PROMPTS
+from forget_callback.runs.rows import OF_ALL_PROMPTS
 from forget_callback.scoring.distributed import on_main
 from forget_callback.training import schedule
 from forget_callback.training.follower import Follower

@@ -14,7 +14,7 @@ from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.probes.abilities import TRAINING, ability_of
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.series import OF_TEXT, STAGE
 from forget_callback.runs.stopping import LOSSES, StopRule, can_fire
 from forget_callback.snapshots.snapshot import Snapshot

@@ -22,7 +22,8 @@ from forget_callback.metrics.texts import with_noise
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.decisions import decide_all
-from forget_callback.runs.history import History, Row, Stage
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import Row, Stage
 from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.runs.task import beside

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.decisions import fired_so_far
 from forget_callback.runs.headline import most_in
-from forget_callback.runs.history import History, Row
+from forget_callback.runs.history import History
 from forget_callback.runs.item_changes import flips_line
+from forget_callback.runs.rows import Row
 from forget_callback.runs.start_lines import start_lines
 from forget_callback.runs.stopping import StopDecision, StopRule, can_fire
 from forget_callback.runs.store import Store

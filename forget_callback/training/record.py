@@ -16,7 +16,7 @@ from transformers import TrainerState, TrainingArguments
 
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training

@@ -18,7 +18,7 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.console import say
 from forget_callback.probes.probe import Probe
 from forget_callback.report.terminal import changes_table, show, snapshot_line
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.task import is_task_metric
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Ask

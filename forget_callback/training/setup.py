@@ -20,7 +20,7 @@ from transformers import TrainerState, TrainingArguments
 from forget_callback.probes.exits import exits_as_errors
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
 from forget_callback.runs.store import Store

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from forget_callback.probes.probe import Probe
-from forget_callback.runs.history import Stage
+from forget_callback.runs.rows import Stage
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.stopping import StopRule, check_targets
 from forget_callback.scoring.likelihood.rendering import bind

@@ -17,7 +17,7 @@ import pandas as pd
 
 from forget_callback.metrics.abilities import ABILITIES
 from forget_callback.probes.quoting import printable, quoted
-from forget_callback.runs.history import ALL_METRICS, Row
+from forget_callback.runs.rows import ALL_METRICS, Row
 
 X_AXIS = "forget/samples_seen"
 TASK = "forget/task"  # the task's own metrics

@@ -23,7 +23,7 @@ from forget_callback.runs.abilities import is_mixed, side_by_side
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.side_by_side import COLUMNS, groups_of_lines
 from forget_callback.training.trackers import AXES, GLOBAL_STEP, X_AXIS
 

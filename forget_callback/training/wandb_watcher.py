@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from forget_callback.probes.console import say
 from forget_callback.probes.quoting import printable
-from forget_callback.runs.history import Row
 from forget_callback.runs.remote import folder_of, read_training
+from forget_callback.runs.rows import Row
 from forget_callback.training.trackers import Tracker
 from forget_callback.training.wandb_tracker import WandbTracker
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.training.trackers import TASK, X_AXIS
 
 # How W&B picks what a panel draws: the keys of whole probes, and those of categories.

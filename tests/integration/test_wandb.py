@@ -24,7 +24,7 @@ from forget_callback import (
 )
 from forget_callback.runs.comparison import overall
 from forget_callback.runs.headline import headline
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
 from forget_callback.training.trackers import AXES, scalars

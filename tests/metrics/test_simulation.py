@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from forget_callback.metrics.transitions import transitions
-from forget_callback.runs.history import Row
+from forget_callback.runs.rows import Row
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.runs.stopping import StopRule, decide
 

@@ -10,7 +10,8 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from forget_callback.metrics.transitions import transitions
-from forget_callback.runs.history import ALL_METRICS, KEYS, OF_ALL_PROMPTS, History
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import ALL_METRICS, KEYS, OF_ALL_PROMPTS
 from forget_callback.runs.series import OVER_TIME
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot

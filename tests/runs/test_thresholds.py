@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from forget_callback.runs.gate import Gate
-from forget_callback.runs.history import ALL_METRICS, History
+from forget_callback.runs.history import History
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.runs.stopping import LOSSES, StopRule
 from forget_callback.runs.thresholds import range_of
 from forget_callback.snapshots.snapshot import Snapshot

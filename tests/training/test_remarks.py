@@ -2,7 +2,7 @@
 
 import pytest
 
-from forget_callback.runs.history import ALL_METRICS
+from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.training.remarks import best_model, unknown_best
 
 OURS = {f"eval_forget_facts_{name}": name for name in ("knowledge_lost", "forgetting_low", "drift", "accuracy_after")}
