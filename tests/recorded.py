@@ -12,7 +12,7 @@ from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot,
 from forget_callback.runs.rows import Stage
 from forget_callback.runs.task import SCHEMA
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import complete
+from forget_callback.snapshots.joined import complete
 
 OPTIONS = (" alpha", " beta", " gamma", " delta")
 

@@ -17,7 +17,7 @@ from forget_callback.metrics.knowledge import knowledge_of
 from forget_callback.runs.store import Store
 from forget_callback.scoring.likelihood.tokens import encode_items
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import complete
+from forget_callback.snapshots.joined import complete
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 CHOICES = [

@@ -17,7 +17,8 @@ from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
 from forget_callback.metrics.knowledge import MIN_ITEMS, MOST
 from forget_callback.metrics.transitions import Transitions, compare
 from forget_callback.probes.plurals import counted, have
-from forget_callback.snapshots.snapshot import Snapshot, align
+from forget_callback.snapshots.joined import align
+from forget_callback.snapshots.snapshot import Snapshot
 
 FEW_ITEMS = 200
 # With fewer samples of an answer, what sampling alone changes is taken for a loss.

@@ -23,8 +23,9 @@ from forget_callback.metrics.pairs import Floats, Numbers, Pairs, mean, paired
 from forget_callback.metrics.recall import recall_of
 from forget_callback.metrics.texts import bits_of, floor_of, sides, texts_in
 from forget_callback.probes.abilities import TRAINING
+from forget_callback.snapshots.joined import align_both
 from forget_callback.snapshots.skipped import filled
-from forget_callback.snapshots.snapshot import Snapshot, align_both
+from forget_callback.snapshots.snapshot import Snapshot
 
 __all__ = [
     "INTERVALS",

@@ -37,7 +37,8 @@ from forget_callback.runs.side_by_side import groups_of_lines
 from forget_callback.runs.sides import Side
 from forget_callback.runs.task import main_metric
 from forget_callback.runs.training import differences
-from forget_callback.snapshots.snapshot import Snapshot, pool
+from forget_callback.snapshots.joined import pool
+from forget_callback.snapshots.snapshot import Snapshot
 
 FORMAT = 1
 CURVE_POINTS = 60

@@ -20,7 +20,8 @@ from forget_callback.probes.items import Generation, Item, MultipleChoice, accep
 from forget_callback.probes.probe import Probe
 from forget_callback.report.reasons import reasons
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.joined import complete
+from forget_callback.snapshots.snapshot import Snapshot
 
 STATES = ("not scored", "correct", "wrong", "unparsed", "truncated")
 TRAJECTORIES = ("lost", "format loss", "recovered", "kept", "gained", "came and went", "never known", "not scored")

@@ -17,7 +17,8 @@ from forget_callback.runs.history import History
 from forget_callback.runs.rows import ALL_METRICS, Row
 from forget_callback.runs.side_by_side import abilities_result
 from forget_callback.runs.sides import Side
-from forget_callback.snapshots.snapshot import Snapshot, align_both
+from forget_callback.snapshots.joined import align_both
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 def compare_checkpoints(before: Mapping[str, Snapshot], after: Mapping[str, Snapshot]) -> list[Row]:

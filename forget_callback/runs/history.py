@@ -25,9 +25,10 @@ from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import item_changes
 from forget_callback.runs.rows import Row, Stage, table_of
 from forget_callback.runs.series import OF_TEXT, STAGE, Floats, Series, flips
+from forget_callback.snapshots.joined import align, pool
 from forget_callback.snapshots.reference import with_own_kl
 from forget_callback.snapshots.skipped import can_count
-from forget_callback.snapshots.snapshot import NOISE, Snapshot, align, pool
+from forget_callback.snapshots.snapshot import NOISE, Snapshot
 
 
 @dataclass(frozen=True)

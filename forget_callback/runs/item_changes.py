@@ -12,7 +12,8 @@ from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.series import Series, answered, answered_both, in_bits
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import Snapshot, align
+from forget_callback.snapshots.joined import align
+from forget_callback.snapshots.snapshot import Snapshot
 
 _CHANGES = ("lost", "unlearned", "recovered", "gained")
 

@@ -16,7 +16,8 @@ from forget_callback.probes.probe import Probe
 from forget_callback.runs.item_changes import expected
 from forget_callback.runs.series import Floats, answered_both, in_bits
 from forget_callback.runs.sides import Side, texts_of
-from forget_callback.snapshots.snapshot import Snapshot, align_both
+from forget_callback.snapshots.joined import align_both
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.formatting import percent
 from forget_callback.runs.stopping import StopRule
-from forget_callback.snapshots.snapshot import Snapshot, pool
+from forget_callback.snapshots.joined import pool
+from forget_callback.snapshots.snapshot import Snapshot
 
 POWER = 0.8  # found in four of five runs
 KNOWN = 0.4  # share of the items known, where there is no baseline

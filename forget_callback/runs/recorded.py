@@ -20,8 +20,9 @@ from forget_callback.runs.manifest import RunState, incomplete, read_manifest, r
 from forget_callback.runs.rows import Stage
 from forget_callback.runs.task import FILE, TaskCurve, curves_of, read_table
 from forget_callback.runs.training import Training
+from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.reference import Reference
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot
 
 _STEP = re.compile(r"step-(\d{8,})\.parquet")
 

@@ -16,7 +16,8 @@ from scipy.special import ndtri
 
 from forget_callback.runs.series import Floats, answered
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import Snapshot, align
+from forget_callback.snapshots.joined import align
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,9 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.store import Store
+from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.logs.files import PACKED, read_text, suffix_of
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot
 
 # What may be compared beside runs.
 _OTHERS = ", a snapshot file, a file with id and score, or logs of lm-eval, lighteval or inspect"

@@ -40,8 +40,9 @@ from forget_callback.runs.manifest import RunState, new_manifest, run_of
 from forget_callback.runs.recorded import Recorded
 from forget_callback.runs.rows import Stage
 from forget_callback.runs.training import Training
+from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.reference import Reference
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -30,8 +30,9 @@ from forget_callback.scoring.likelihood.tokens import Continuation, spoken
 from forget_callback.scoring.parts import Part, variant_fingerprint
 from forget_callback.scoring.prefixes import common_length
 from forget_callback.snapshots.answers import ANSWERS, FURTHER, GRADED, Answers
+from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.reference import Window
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -8,15 +8,12 @@ the answers that it gave to the others before: those stand in where it was not a
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from forget_callback.snapshots.answers import changed
-
-if TYPE_CHECKING:
-    from forget_callback.snapshots.snapshot import Snapshot
+from forget_callback.snapshots.snapshot import Snapshot
 
 
 def can_count(before: Snapshot, after: Snapshot) -> NDArray[np.bool_]:

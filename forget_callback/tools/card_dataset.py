@@ -27,7 +27,8 @@ from forget_callback.report import write_report
 from forget_callback.runs.files import write_text, write_whole
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.joined import complete
+from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.tools.card import Passport
 from forget_callback.tools.card_commands import HOME
 from forget_callback.tools.model_card import check_dataset_card

@@ -33,7 +33,8 @@ from forget_callback.runs.rows import Row
 from forget_callback.scoring.engine import Scorer
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.scoring.loading import load_model, load_tokenizer
-from forget_callback.snapshots.snapshot import Snapshot, pool
+from forget_callback.snapshots.joined import pool
+from forget_callback.snapshots.snapshot import Snapshot
 
 Method: TypeAlias = Literal["linear", "slerp"]
 SIGNIFICANT = 0.05

@@ -28,7 +28,8 @@ from forget_callback.runs.stopping import StopDecision, StopRule, check_targets,
 from forget_callback.runs.store import Store
 from forget_callback.runs.task import beside
 from forget_callback.runs.training import Training
-from forget_callback.snapshots.snapshot import Snapshot, complete, scoring_seconds
+from forget_callback.snapshots.joined import complete
+from forget_callback.snapshots.snapshot import Snapshot, scoring_seconds
 from forget_callback.training.archive import Archive
 from forget_callback.training.display import Display, guarded
 from forget_callback.training.notices import Notices

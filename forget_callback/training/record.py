@@ -21,8 +21,9 @@ from forget_callback.runs.run_at import RunAt
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.distributed import on_main, rank
+from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.reference import Reference
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.claim import claim, lock
 from forget_callback.training.description import described
 from forget_callback.training.monitor import ForgetMonitor

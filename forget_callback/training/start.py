@@ -16,7 +16,8 @@ from forget_callback.runs.rows import Stage
 from forget_callback.runs.run_at import open_run
 from forget_callback.runs.stopping import StopRule, check_targets
 from forget_callback.scoring.likelihood.rendering import bind
-from forget_callback.snapshots.snapshot import Snapshot, complete
+from forget_callback.snapshots.joined import complete
+from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.unmeasured import reason
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from forget_callback import History, Snapshot, compare
 from forget_callback.metrics.abilities import loss_p_value_of, lost_in, verdict_of_mix
-from forget_callback.snapshots.snapshot import pool
+from forget_callback.snapshots.joined import pool
 
 
 class Model:

@@ -23,7 +23,7 @@ from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.headline import headline, worst_first
 from forget_callback.runs.training import Training
-from forget_callback.snapshots.snapshot import complete
+from forget_callback.snapshots.joined import complete
 from tests.recorded import OPTIONS, log_task, make_probe, make_run, make_snapshots, page_data
 from tests.worlds import World
 

@@ -15,7 +15,8 @@ from forget_callback.runs.lost_items import lost_items
 from forget_callback.runs.side_by_side import abilities_result
 from forget_callback.runs.sides import Side
 from forget_callback.runs.stopping import can_fire, decide
-from forget_callback.snapshots.snapshot import NOISE, complete
+from forget_callback.snapshots.joined import complete
+from forget_callback.snapshots.snapshot import NOISE
 
 N = 80
 TEXTS = Probe("text", [Text(f"d{i}", f"Document {i}.") for i in range(N)])

@@ -13,7 +13,7 @@ from forget_callback.runs.gate import Gate
 from forget_callback.runs.headline import headline
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import pool
+from forget_callback.snapshots.joined import pool
 from tests.worlds import World, row_of, trained
 
 

@@ -10,7 +10,7 @@ import pytest
 from forget_callback import Generation, MultipleChoice, Probe, Recall, Snapshot, Text
 from forget_callback.runs.history import History
 from forget_callback.snapshots.answers import Answers
-from forget_callback.snapshots.snapshot import complete
+from forget_callback.snapshots.joined import complete
 from forget_callback.training.trackers import scalars
 from forget_callback.training.wandb_tracker import worst
 
