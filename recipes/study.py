@@ -51,14 +51,14 @@ GENERATIONS = 8
 FACTS = "builtin:facts?kind=choice&limit={}"
 # What depends on the size of the model: rows, items, learning rates. Of GRPO a sample is a prompt with one response.
 REAL = {
-    "samples": {"sft": {"few": 64, "many": 512}, "grpo": {"few": 128, "many": 640}, "domain": {"few": 24, "many": 160}},
-    "rates": {"sft": 1e-4, "grpo": 1e-5, "domain": 1e-4},
+    "samples": {"sft": {"few": 64, "many": 320}, "grpo": {"few": 128, "many": 640}, "domain": {"few": 24, "many": 160}},
+    "rates": {"sft": 1e-4, "grpo": 5e-5, "domain": 1e-4},
     "probes": (
         FACTS.format(150),
-        "builtin:behaviour?category=json,instructions,language,refusal,reading&limit=40",
+        "builtin:behaviour?category=language,over_refusal,reading,tools&limit=48",
         "builtin:text?limit=15",
     ),
-    "items": 40,
+    "items": 80,
     "task": 40,
     "replay": 96,
     "length": 384,
@@ -104,6 +104,7 @@ def settings(name: str, seed: int, scale: dict[str, Any], model: str, work: Path
         "output_dir": str(work),
         "probes": [*scale["probes"], *(limited(spec, scale["items"]) for spec in items)],
         "every": ",".join(str(step) for step in sorted({max(1, steps // 8), max(1, steps // 2), steps})),
+        "variants": "changed",
         "on_error": "raise",
     }
     keys["probes"] += [str(work / "task.jsonl"), f"corpus:{work / 'tickets.jsonl'}"]
