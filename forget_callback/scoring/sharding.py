@@ -1,9 +1,8 @@
 """Splits a probe over the ranks of a run: each rank scores a shard, every rank gets all results.
 
 Work is shared by what it costs. Batches of forward passes do not depend on the world size, so what eight ranks find
-equals what one finds. Where weights are sharded
-(FSDP, ZeRO-3) every forward pass is a collective, and a rank that has finished runs dummy forwards until all have.
-Knows nothing of items or scores.
+equals what one finds. Where weights are sharded (FSDP, ZeRO-3) every forward pass is a collective, and a rank that has
+finished runs dummy forwards until all have. Knows nothing of items or scores.
 """
 
 from __future__ import annotations

@@ -14,11 +14,9 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from forget_callback.probes.conversation import question_of
-from forget_callback.probes.items import Generation, MultipleChoice, Recall, Text, accepted
+from forget_callback.probes.items import Generation, Recall
 from forget_callback.probes.judging import not_run
 from forget_callback.probes.probe import Probe
-from forget_callback.probes.quoting import quoted
 from forget_callback.probes.training_data import require_made
 from forget_callback.scoring.generation.text import (
     GeneratedText,
@@ -30,7 +28,7 @@ from forget_callback.scoring.generation.text import (
 from forget_callback.scoring.generation.turns import TurnEnd, end_of_turn
 from forget_callback.scoring.likelihood.forward import Likelihood
 from forget_callback.scoring.likelihood.rendering import bind
-from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, Encodings, encode
+from forget_callback.scoring.likelihood.tokens import Continuation, EncodedItems, Encodings
 from forget_callback.scoring.loading import load_tokenizer
 from forget_callback.scoring.outcomes import (
     PartAnswers,
@@ -46,13 +44,12 @@ from forget_callback.scoring.parts import Part, first_part, further_parts
 from forget_callback.scoring.progress import ANSWERS, ROWS, Progress, progress_of, what_is_scored
 from forget_callback.scoring.served.chat import chat_body, require_tools, said
 from forget_callback.scoring.served.client import Body, Server, Unanswered
+from forget_callback.scoring.served.likelihoods import echo, prompt_part, recalled_of, require_likelihoods
 from forget_callback.snapshots.snapshot import Snapshot
 
 # Stands for a chat template that only the server knows: such snapshots compare with each other, not with those of a
 # template that is known locally.
 SERVERS_TEMPLATE = "the server's own"
-_ID = "token_id:"
-_SHOWN = 200  # characters of a document by which tokenizers are compared
 
 
 def bind_served(probe: Probe, server: Server, *, tokenizer: str | None = None) -> tuple[Probe, Any]:
@@ -113,7 +110,7 @@ def score_served(
     if tokenizer is None:
         require_tools(server, probe)
     if asked[0].rows:
-        _require_likelihoods(server, probe, tokenizer)
+        require_likelihoods(server, probe, tokenizer)
     requests = [request for one in asked for request in one.requests]
     what = f"scoring {what_is_scored([probe], [len(probe)], variants=variants)}"
     generated = [place < len(one.written) for one in asked for place in range(len(one.requests))]
@@ -183,7 +180,7 @@ class _Asked:
         requests = [
             _generation(probe.items[i], probe, encoded.prompts.get(i), turn, tokenizer, sample) for i, sample in drawn
         ]
-        requests += [("completions", _echo(row.tokens)) for row in encoded.rows]
+        requests += [("completions", echo(row.tokens)) for row in encoded.rows]
         return cls(part, [i for i, _ in drawn], encoded.rows, requests, turn, dropped)
 
 
@@ -206,9 +203,9 @@ def _judged(
     recalled: dict[int, list[Recalled | None]] = {}
     for row, answer in zip(asked.rows, answers[len(asked.written) :]):
         lost, n = isinstance(answer, Unanswered), len(row.tokens)  # then its item stays unscored
-        tokens, own, top = ([], [], []) if lost else (v[row.n_context : n] for v in _prompt_part(answer, n, server))
+        tokens, own, top = ([], [], []) if lost else (v[row.n_context : n] for v in prompt_part(answer, n, server))
         if row.greedy:
-            one = None if lost else _recalled(row, list(zip(tokens, own, top)), tokenizer)
+            one = None if lost else recalled_of(row, list(zip(tokens, own, top)), tokenizer)
             recalled.setdefault(row.item, []).append(one)
         else:
             options.append((row, Likelihood(math.nan if lost else float(sum(own)))))
@@ -267,88 +264,3 @@ def _text(item: Any, asked: _Asked, request: tuple[str, Body], answer: Any, toke
     if end is not None:
         return GeneratedText(text[:end], (), "text")
     return GeneratedText(text, (), "length" if answer.get("finish_reason") == "length" else "token")
-
-
-def _recalled(
-    row: Continuation, tokens: Sequence[tuple[str, float, dict[str, float]]], tokenizer: Any
-) -> Recalled | None:
-    """How far the model goes along with an answer of a recall item, None if the server leaves it open.
-
-    Args:
-        tokens: Of each token of the answer its name, its log-probability, and those of the best tokens by name.
-    """
-    leads, best = [], []
-    for name, logprob, top in tokens:
-        # careful: where tokens are named by their text, two may share a name and only one entry is left. Of two
-        # entries in all, one is of a better token if there is a better token.
-        others = [(value, other) for other, value in top.items() if (other, value) != (name, logprob)]
-        if not others:
-            return None
-        best.append(max(others))
-        leads.append(logprob - best[-1][0])
-    wrong = next((i for i, lead in enumerate(leads) if lead < 0), None)
-    given, named = list(row.tokens[row.n_context :][:wrong]), "" if wrong is None else best[wrong][1]
-    if named.startswith(_ID):
-        given, named = [*given, int(named.removeprefix(_ID))], ""
-    text = tokenizer.decode(given, skip_special_tokens=True) + named
-    return Recalled(wrong is None, min(leads), len(leads) if wrong is None else wrong, text)
-
-
-def _echo(prompt: str | Sequence[int]) -> Body:
-    """Request for the log-probability of each token of a prompt. Some servers must generate a token; it is not read.
-
-    vLLM then names tokens by their ids; other servers ignore that field and name them by their text.
-    """
-    body = {"prompt": prompt, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 2}
-    return {**body, "return_tokens_as_token_ids": True}
-
-
-def _prompt_part(answer: Any, n: int, server: Server) -> list[list[Any]]:
-    """Of each token in a response to `_echo` its name, its log-probability, and those of the best tokens by name.
-
-    Raises:
-        ValueError: If the response has fewer than the first `n` of the prompt.
-    """
-    logprobs = answer.get("logprobs") or {}
-    lists = [logprobs.get(name) or [] for name in ("tokens", "token_logprobs", "top_logprobs")]
-    # careful: a server that ignores echo returns those of the one generated token. The first token has no context.
-    if any(len(values) < n or None in values[1:n] for values in lists):
-        raise _no_likelihoods(server, "")
-    return lists
-
-
-def _no_likelihoods(server: Server, why: object) -> ValueError:
-    return ValueError(
-        f"{server.url} gave no log-probabilities of the prompt for model {server.model!r} (/completions with echo, "
-        "logprobs and token ids, as vLLM and SGLang support it), which choices, recall and documents need; serve the "
-        "model there, or score choices by generation: the spec with ?cot=true, or items of kind generation"
-        f"{f' ({why})' if why else ''}"
-    )
-
-
-def _require_likelihoods(server: Server, probe: Probe, tokenizer: Any) -> None:
-    """Checks that a server returns log-probabilities, and that its token ids are the tokenizer's.
-
-    Raises:
-        ValueError: If not.
-    """
-    item = next(item for item in probe.items if not isinstance(item, Generation))
-    if isinstance(item, Text):
-        text = item.text[:_SHOWN]
-    else:
-        text = question_of(item) + (item.choices[0] if isinstance(item, MultipleChoice) else accepted(item)[0])
-    ids = encode(text, tokenizer)
-    tokens = []
-    for prompt, n in ((text, 2), (ids, len(ids))):  # an item has a token before the answer and one in it
-        answer = server.request("completions", _echo(prompt))
-        if isinstance(answer, Unanswered):
-            if answer.refused:
-                raise _no_likelihoods(server, answer.problem)
-            raise ValueError(f"{server.url} does not answer for model {server.model!r}: {answer.problem}")
-        tokens.append(_prompt_part(answer, n, server)[0][: len(ids)])
-    if tokens[0] != tokens[1]:
-        raise ValueError(
-            f"{server.url} tokenizes {quoted(text[:60])} as {tokens[0][:8]}, but the local tokenizer's ids are "
-            f"{tokens[1][:8]} there: this is not the tokenizer of {server.model!r}; pass --tokenizer with the served "
-            "model's"
-        )
