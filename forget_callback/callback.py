@@ -83,8 +83,9 @@ class ForgetCallback(TrainerCallback):
             on one prompt: other evaluations cost half or less, and have the raw numbers and no `knowledge_lost`; the
             last ones are those of "all". "off" asks the first prompts alone.
         rescore: Score the baseline a second time, in other batches and with other samples, for `rescored_flips`: what
-            flips for no reason. None does so where something can differ, with sampled answers or a precision below
-            float32, unless `max_overhead` is given.
+            flips for no reason. None does so on the probes that can differ, in float32 those with sampled answers and
+            in lower precision all, unless `max_overhead` is given; of the others the number is missing. True does so
+            on all.
         batch_tokens: Tokens of one forward, see `score_probe`.
         scorer: Judges generated texts in place of each item's `match`: a function in the call form of a TRL reward
             function, ``scorer(prompts=..., completions=..., **columns)``, which returns right or wrong or a number in

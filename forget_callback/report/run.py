@@ -28,7 +28,7 @@ class Run:
         seconds: Time that scoring took at each step, all probes together; NaN where it is not known.
         first: The snapshots of the first step, by probe.
         last: Those of the last step.
-        again: The model of the first step, scored once more; empty if it was not.
+        again: The model of the first step, scored once more, by the probes on which it was.
         training: What was trained.
         task: The task's own metrics as the trainer logged them.
         recheck: What the lost items answered with help, None where they were not asked so.

@@ -80,15 +80,16 @@ class History:
         """Adds one step, a snapshot of each probe, and gives its rows; "all" pools several probes.
 
         Args:
-            again: At the baseline, the same model scored once more in another way: the share of items that flip
-                between the two is `rescored_flips`.
+            again: At the baseline, the same model scored once more in another way, on some of the probes or all: the
+                share of items that flip between the two is `rescored_flips`, NaN of other probes, and of "all" then.
 
         Raises:
             ValueError: If the steps of the snapshots differ, do not grow, or a snapshot does not fit its baseline.
         """
         self._require_later(snapshots)
         if again:
-            twice = zip(_pooled(snapshots), _pooled(again))
+            others = {one.probe: one for one in (_pooled(again) if len(again) == len(snapshots) else again)}
+            twice = [(one, others[one.probe]) for one in _pooled(snapshots) if one.probe in others]
             self._flipped = {one.probe: flips(one, align(one, other)) for one, other in twice}
         return self._add(self._looks(snapshots, self._series))
 

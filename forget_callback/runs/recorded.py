@@ -200,7 +200,8 @@ class Recorded:
         """Reads the steps at which all of these probes were measured, oldest first.
 
         Yields:
-            A snapshot of each probe; and, at the first step only, of the same model scored again, if it was.
+            A snapshot of each probe; and, at the first step only, of the same model scored again, of the probes that
+            were.
         """
         again, expected = self.beside("again", probes), {probe.name: self._expected(probe.name) for probe in probes}
         for step in self.steps(*(probe.name for probe in probes)):
@@ -208,7 +209,7 @@ class Recorded:
             again = []
 
     def beside(self, kind: Literal["baseline", "again"], probes: Sequence[Probe]) -> list[Snapshot]:
-        """What `write_beside` kept of these probes; none if there is nothing.
+        """What `write_beside` kept of these probes: a baseline of all or none, a second scoring of any.
 
         Raises:
             ValueError: If some have a baseline and others do not, or a file is damaged.
@@ -217,7 +218,7 @@ class Recorded:
         if kind == "baseline" and 0 < len(found) < len(probes):
             missing = {probe.name for probe in probes} - {snapshot.probe for snapshot in found}
             raise ValueError(f"{self.path / kind} lacks {sorted(missing)}: restore it from a copy")
-        return found if len(found) == len(probes) else []
+        return found
 
     def read_beside(self, kind: Literal["baseline", "again"], probe: str) -> Snapshot | None:
         """What `write_beside` kept, None if there is nothing."""

@@ -170,6 +170,19 @@ class Scorer:
         other._asked = other.only
         return other
 
+    def again(self, names: Collection[str]) -> Scorer:
+        """A Scorer of some of the same probes in other batches and with other samples, which repeats no check.
+
+        Args:
+            names: Of the probes.
+        """
+        other = copy(self)
+        other.probes = tuple(probe for probe in self.probes if probe.name in names)
+        other.replicate = self.replicate + 1
+        other._groups = [group.again(names, self.only, other.replicate) for group in self._groups[:1]]
+        other._asked = other.only
+        return other
+
     def score(
         self,
         model: Any,

@@ -83,7 +83,7 @@ class PromptGroup:
         limit: Tokens of the model's context.
         vocabulary: Tokens that the model has an embedding of: another one is an error, which ends a CUDA process.
         only: By probe name, the ids of the items to score; a probe that is not named is scored whole.
-        known: A group of the same parts: the ways to score that agreed on the model are taken from it.
+        known: A group of these parts, or more: the ways to score that agreed on the model are taken from it.
         judge: Judges the generated texts in place of each item's `match`.
         shared: Whether all ranks score; texts are judged on the main process only.
 
@@ -133,15 +133,23 @@ class PromptGroup:
 
     def narrowed(self, only: Mapping[str, Collection[str]]) -> PromptGroup:
         """A group of these parts that scores some of the items that this one does, without what is done once."""
-        return PromptGroup([one.part for one in self._prepared], only=only, known=self, **self._made_with)
+        other = PromptGroup([one.part for one in self._prepared], only=only, known=self, **self._made_with)
+        other._budgets = dict(self._budgets)
+        return other
+
+    def again(self, names: Collection[str], only: Mapping[str, Collection[str]], replicate: int) -> PromptGroup:
+        """A group of these probes' parts, in other batches and with other samples, without what is done once."""
+        parts = [one.part for one in self._prepared if one.part.probe.name in names]
+        return PromptGroup(parts, only=only, known=self, **self._made_with | {"replicate": replicate})
 
     def _take_over(self, known: PromptGroup) -> None:
-        """What another group of these parts found out about the model."""
+        """What another group found out about the model."""
         self._reported, self._known = known._reported, known._known
-        self._budgets = dict(known._budgets)
         self._scorer.path, self._scorer.dtype = known._scorer.path, known._scorer.dtype
-        for own, other in zip(self._generators, known._generators):
-            own.backend = other.backend
+        before = {id(one.part): one for one in known._prepared}
+        for own in self._prepared:
+            other = before[id(own.part)]
+            own.generator.backend, own.decoder.backend = other.generator.backend, other.decoder.backend
 
     def score(
         self,

@@ -1,11 +1,12 @@
-"""Prompt prefixes that are worth caching: which prompts share one, so that the fewest tokens are forwarded.
+"""Which prompts share a cached prefix, so that the fewest tokens are forwarded, and which a batch.
 
 Works on token ids alone, for likelihoods and for generation alike; knows neither models nor caches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
 # A prefix is cached if it has at least this many tokens, and at least this many distinct prompts share it. With fewer
@@ -20,6 +21,19 @@ def common_length(a: Sequence[object], b: Sequence[object]) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
     return low
+
+
+def halves(prompts: Sequence[Hashable], replicate: int) -> list[list[int]]:
+    """Indices of the prompts that may share a batch: all, or for a replicate above 0 a random half of them each.
+
+    Equal prompts stay together, so that nothing that they share is forwarded twice.
+    """
+    if not replicate:
+        return [list(range(len(prompts)))]
+    distinct = list(dict.fromkeys(prompts))
+    first = set(random.Random(replicate).sample(distinct, len(distinct) // 2))
+    parts = [[i for i, prompt in enumerate(prompts) if (prompt in first) == own] for own in (True, False)]
+    return [part for part in parts if part]
 
 
 def prefix_groups(prompts: Sequence[Sequence[int]]) -> list[tuple[int, list[int]]]:

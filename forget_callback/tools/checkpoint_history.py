@@ -54,7 +54,7 @@ class ModelScorer(Protocol):
         confirm: Confirm | None = None,
         keep: bool = False,
     ) -> tuple[list[Snapshot], list[Snapshot]]:
-        """A snapshot of each probe at step 0; with `again`, where answers can differ, a second one of other samples.
+        """A snapshot of each probe at step 0; with `again`, of each that can differ, a second one of other samples.
 
         Args:
             checkpoint: Any model.
@@ -106,19 +106,8 @@ class CheckpointScorer:
         if not variants and confirm is not None and on_main(lambda: confirm(taken)):
             taken = with_time_of(taken, self._scorer.score(network, progress=rank() == 0))
         other: list[Snapshot] = []
-        if again and can_differ(network, self.probes):
-            own = self._scorer
-            scorer = Scorer(
-                own.tokenizer,
-                self.probes,
-                batch_tokens=own.batch_tokens,
-                replicate=1,
-                shared=True,
-                pace=own.pace,
-                references=own.references,
-                encodings=own.encodings,
-            )
-            other = scorer.score(network, variants=False, progress=rank() == 0)
+        if again and (names := can_differ(network, self.probes)):
+            other = self._scorer.again(names).score(network, variants=False, progress=rank() == 0)
         return [snapshot.with_metadata(model=checkpoint.model) for snapshot in taken], other
 
 

@@ -79,14 +79,16 @@ class Baseline:
     def score_again(self, model: Any) -> list[Snapshot] | None:
         """The same model once more, in other batches and with other samples; None where that is not wanted, or fails.
 
-        Unless told, where something can differ and time is free.
+        Unless told, the probes that can differ, and where time is free.
         """
-        rescore, limit = self._settings.rescore, self._settings.max_overhead
-        differs = self._low_precision or can_differ(model, self._scorer.probes)
-        if not (differs and limit is None if rescore is None else rescore):
+        rescore, limit, probes = self._settings.rescore, self._settings.max_overhead, self._scorer.probes
+        wanted = [probe.name for probe in probes] if rescore else []
+        if rescore is None and limit is None:
+            wanted = can_differ(model, probes, low_precision=self._low_precision)
+        if not wanted:
             return None
         try:
-            return self._scorer.score_again(model)
+            return self._scorer.score_again(model, wanted)
         except Exception as error:  # the baseline itself is safe
             logger.warning("the baseline could not be scored a second time: %s", reason(error))
             return None

@@ -202,8 +202,8 @@ class ForgetMonitor:
                 filled in here.
             samples_seen: Training samples so far, the x-axis of the curves; never fewer than at the last call.
             tokens_seen: Training tokens so far.
-            again: At the baseline, the same model scored once more in another way (other batches, other samples): what
-                flips then is `rescored_flips`.
+            again: At the baseline, the same model scored once more in another way (other batches, other samples), on
+                some of the probes or all: what flips then is `rescored_flips`, of the others nothing is known.
 
         Raises:
             ValueError: If the step does not grow, samples_seen falls or the snapshots are not one of each probe. What
@@ -211,9 +211,10 @@ class ForgetMonitor:
         """
         first = self.last_step is None
         adds = self._check(step, samples_seen)
-        now, same = self._one_of_each(snapshots), [] if again is None or not first else self._one_of_each(again)
+        now, same = self._one_of_each(snapshots), self._one_of_each(again if first and again else [], some=True)
         now = [one.at(step, samples_seen=samples_seen, tokens_seen=tokens_seen) for one in now]
-        now = [with_noise(one, other) for one, other in zip(now, same)] if same else now
+        others = {one.probe: one for one in same}
+        now = [with_noise(one, others[one.probe]) if one.probe in others else one for one in now]
         rows = self._history.replace_last(now) if adds else self._history.append(now, again=same)
         seconds = scoring_seconds(now)
         self._last_seconds = float(np.nansum([seconds]))
@@ -273,8 +274,11 @@ class ForgetMonitor:
         """By probe, the items whose further prompts can count, given their answers to the first ones."""
         return self._history.worth_asking(snapshots)
 
-    def _one_of_each(self, snapshots: Snapshot | Sequence[Snapshot]) -> list[Snapshot]:
+    def _one_of_each(self, snapshots: Snapshot | Sequence[Snapshot], *, some: bool = False) -> list[Snapshot]:
         """The snapshots in the order of the probes, completed from them.
+
+        Args:
+            some: Whether probes may be missing.
 
         Raises:
             ValueError: If they are not one of each probe.
@@ -282,15 +286,15 @@ class ForgetMonitor:
         given = list(snapshots) if isinstance(snapshots, Iterable) else [snapshots]
         if other := [one for one in given if not isinstance(one, Snapshot)]:
             raise ValueError(f"snapshots must be what score_probe returns, one of each probe, got {quoted(other[0])}")
+        by_name = {snapshot.probe: snapshot for snapshot in given}
         expected, names = [probe.name for probe in self.probes], [snapshot.probe for snapshot in given]
-        if sorted(names) != sorted(expected):
+        if sorted(names) != sorted(name for name in expected if name in by_name or not some):
             raise ValueError(
                 f"snapshots must be one of each probe, {expected}: missing {sorted(set(expected) - set(names))}, more "
                 f"than one of {sorted({name for name in names if names.count(name) > 1})}, of other probes "
                 f"{sorted(set(names) - set(expected))}"
             )
-        by_name = {snapshot.probe: snapshot for snapshot in given}
-        return [complete(by_name[probe.name], probe) for probe in self.probes]
+        return [complete(by_name[probe.name], probe) for probe in self.probes if probe.name in by_name]
 
     def finish(self) -> None:
         """Writes `report.html`, and hands the whole run to the trackers that show more than numbers.

@@ -65,12 +65,13 @@ class Notices:
         Args:
             history: Of the first step alone.
             snapshots: Of that step.
-            again: The same model scored once more, if it was.
+            again: The same model scored once more, on the probes on which it was.
         """
         baseline = [history.baseline(probe.name) for probe in self._probes]
+        same = {one.probe: one for one in again}
         for line in (
             *(spacing(self._probes) if self._store.writable else ()),
-            *filter(None, map(flips_line, snapshots, again)),
+            *filter(None, (flips_line(one, same[one.probe]) for one in snapshots if one.probe in same)),
             *differences(baseline, snapshots, history.last_rows),
             *idle_rules(self._rules, self._probes, baseline, history.last_rows),
         ):

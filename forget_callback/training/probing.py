@@ -115,9 +115,9 @@ class ProbeScorer:
         """
         return self._scorer.score(model, variants=variants, progress=self._progress, keep=keep, ask=ask)
 
-    def score_again(self, model: Any) -> list[Snapshot]:
-        """The same once more, in other batches and with other samples."""
-        return self._other(self.probes, replicate=1).score(model, variants=False, progress=self._progress)
+    def score_again(self, model: Any, names: Collection[str]) -> list[Snapshot]:
+        """These probes once more, in other batches and with other samples, in their first prompts."""
+        return self._scorer.again(names).score(model, variants=False, progress=self._progress)
 
     def score_apart(self, model: Any, *, variants: bool, keep: bool = False, ask: Ask | None = None) -> Scored:
         """Snapshots of all probes that can be scored. Of several each one alone, if they fail together.

@@ -163,9 +163,16 @@ def errors(on_error: OnError, report: Callable[[Exception], object], *, starting
         logger.debug("the error in full", exc_info=True)
 
 
-def can_differ(model: Any, probes: Sequence[Probe]) -> bool:
-    """Whether the same model may answer differently a second time: by sampling, or by rounding below float32."""
-    return torch.finfo(model.dtype).bits < 32 or any(probe.sampled for probe in probes)
+def can_differ(model: Any, probes: Sequence[Probe], *, low_precision: bool = False) -> list[str]:
+    """Names of the probes that the same model may answer differently a second time.
+
+    All of them below float32, where other batches round otherwise, and in float32 those that are sampled.
+
+    Args:
+        low_precision: Whether the model computes below float32, whatever the dtype of its weights.
+    """
+    low = low_precision or torch.finfo(model.dtype).bits < 32
+    return [probe.name for probe in probes if low or probe.sampled]
 
 
 def _check_baseline(baseline: Any) -> None:

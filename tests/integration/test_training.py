@@ -787,6 +787,43 @@ def test_the_baseline_is_scored_again_where_something_can_differ(
     assert (Store(tmp_path).read_beside("again", "mini") is not None) == measured
 
 
+class Forwarded(TrainerCallback):
+    """The first row of each forward pass before the first step."""
+
+    def __init__(self, model):
+        self.rows = []
+        keep = lambda module, args, kwargs: self.rows.append(kwargs["input_ids"][0].tolist())  # noqa: E731
+        self._handle = model.register_forward_pre_hook(keep, with_kwargs=True)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self._handle.remove()
+
+
+def test_only_what_can_differ_is_forwarded_twice(make_sft, make_model, tokenizer, probe, tmp_path):
+    """In float32 the sampled probe alone: greedy answers, choices and self-checks of the others are not repeated."""
+
+    def run(name, rescore, dtype=torch.float32):
+        model = make_model(attention_dropout=0.1).to(dtype)
+        trainer = make_sft([ForgetCallback([probe, DRAWN], every=6, rescore=rescore)], model=model, max_steps=1)
+        trainer.args.output_dir = str(tmp_path / name)
+        trainer.add_callback(seen := Forwarded(model))
+        trainer.train()
+        return Store(tmp_path / name), trainer, seen.rows
+
+    _, _, once = run("once", False)
+    store, trainer, rows = run("sampled", None)
+    assert rows[: len(once)] == once
+    said = [tokenizer.decode(row) for row in rows[len(once) :] if len(row) > 1]
+    assert said == [DRAWN.items[0].prompt]
+    assert [one.probe for one in store.beside("again", [probe, DRAWN])] == ["drawn"]
+    (callback,) = (one for one in trainer.callback_handler.callbacks if isinstance(one, ForgetCallback))
+    flips = callback.history.groupby("probe")["rescored_flips"]
+    assert flips.count().to_dict() == {"all": 0, "drawn": 2, "mini": 0}
+    pd.testing.assert_frame_equal(ForgetMonitor([probe, DRAWN], store).history, callback.history)
+    for name, how in {"all": (True,), "low": (None, torch.bfloat16)}.items():
+        assert len(run(name, *how)[0].beside("again", [probe, DRAWN])) == 2
+
+
 def test_a_trainer_without_a_tokenizer_is_told_what_to_pass(make_model, probe, tokenizer, tmp_path, caplog):
     args = TrainingArguments(str(tmp_path), max_steps=1, use_cpu=True, report_to="none", disable_tqdm=True)
     tokens = Dataset.from_list([{**tokenizer("The capital"), "labels": [1, 2]}] * 2)

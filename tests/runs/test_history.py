@@ -279,6 +279,14 @@ def test_what_flips_when_the_same_model_is_scored_again_is_a_share_of_each_group
     assert found.to_dict() == {(t, name): v for t in (0, 1) for name, v in {"": 2 / 3, "art": 1, "geo": 0.5}.items()}
 
 
+def test_what_flips_is_not_known_of_a_probe_that_was_not_scored_again():
+    """Nor of all items together, also where several were."""
+    history, names = History(), ["p", "q", "r"]
+    history.append([bare([1, 1], probe=name) for name in names], again=[bare([1, 0], probe=name) for name in "rq"])
+    found = history.table.set_index("probe")["rescored_flips"]
+    assert found[["q", "r"]].tolist() == [0.5, 0.5] and found[["p", "all"]].isna().all()
+
+
 def in_two(n_items, step, *, lost, whole=True, probe="p"):
     """A model that knows all items, of four options; the first `lost` it knows no more, in either prompt."""
     wrong = np.arange(n_items) < lost

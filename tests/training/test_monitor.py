@@ -504,9 +504,8 @@ def test_a_snapshot_of_another_probe_is_refused_and_leaves_no_trace(tmp_path, ch
 def test_snapshots_that_are_not_one_of_each_probe_are_refused_and_leave_no_trace(tmp_path, given, problem):
     monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
     given = [snapshot for probe in given for snapshot in knows(30, probe)]
-    for refused in (monitor.compare_with, lambda some: monitor.observe(0, knows(30, FACTS, SUMS), again=some)):
-        with pytest.raises(ValueError, match=r"one of each probe, \['facts', 'sums'\]: .*" + problem):
-            refused(given)
+    with pytest.raises(ValueError, match=r"one of each probe, \['facts', 'sums'\]: .*" + problem):
+        monitor.compare_with(given)
     run(monitor, 40)
     with pytest.raises(ValueError, match=problem):
         monitor.observe(10, given)
@@ -657,6 +656,29 @@ def test_what_flips_when_the_baseline_is_scored_again_is_measured_once_and_kept(
     assert table["rescored_flips"].tolist() == [0.1, 0.0, 0.2] * 2
     assert "1 of 10 items flip when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
     pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
+
+
+def test_the_baseline_may_be_scored_again_on_some_of_the_probes(tmp_path, caplog):
+    monitor = ForgetMonitor([FACTS, SUMS], tmp_path)
+    monitor.observe(0, knows(N, FACTS, SUMS), again=knows(N - 4, SUMS))
+    found = monitor.history.query("category == ''").set_index("probe")["rescored_flips"]
+    assert found["sums"] == 0.1 and found[["facts", "all"]].isna().all()
+    assert "probe 'sums': 4 of 40 items flip when the same model is scored again" in caplog.text
+    pd.testing.assert_frame_equal(ForgetMonitor([FACTS, SUMS], tmp_path).history, monitor.history)
+    monitor.finish()
+    probes = page_data(monitor.store.path / "report.html")["runs"][0]["probes"]
+    assert {one["flips"] for one in probes if "flips" in one} == {None, 4}
+
+
+@pytest.mark.parametrize(
+    "again, problem",
+    [([SUMS], r"of other probes \['sums'\]"), ([FACTS, FACTS], r"more than one of \['facts'\]")],
+)
+def test_snapshots_of_another_probe_are_no_second_scoring(tmp_path, again, problem):
+    monitor = ForgetMonitor(FACTS, tmp_path)
+    with pytest.raises(ValueError, match=r"one of each probe, \['facts'\]: .*" + problem):
+        monitor.observe(0, knows(N, FACTS), again=knows(N, *again))
+    assert monitor.last_step is None and Store(tmp_path).steps("facts") == []
 
 
 PAIRED = Probe("paired", [replace(item, variants=(Variant(f"How else? {item.id}"),)) for item in SUMS.items])

@@ -26,7 +26,7 @@ from forget_callback.scoring.guard import replaced
 from forget_callback.scoring.likelihood.head import head_of, is_matrix
 from forget_callback.scoring.memory import Progress, spare_memory
 from forget_callback.scoring.models import layer_settings, text_config
-from forget_callback.scoring.prefixes import prefix_groups
+from forget_callback.scoring.prefixes import halves, prefix_groups
 from forget_callback.scoring.progress import PROMPTS, SPARED, TEXTS
 
 _LAYERS = {"full_attention", "sliding_attention"}
@@ -43,6 +43,7 @@ class DecodingLoop:
             counts whole, and is called SPARED what it lacks.
         progress: Filled while the loop runs, by the requests' places: the generated texts, None where the model's
             logits are NaN, and the requests that are in memory now.
+        replicate: Another number prefills other prompts together.
     """
 
     def __init__(
@@ -56,9 +57,11 @@ class DecodingLoop:
         advance: Callable[[int], object],
         count: Callable[[str, float], object],
         progress: Progress[GeneratedText | None],
+        replicate: int = 0,
     ) -> None:
         self.model, self.checker, self.requests, self.probe = model, checker, requests, probe
         self.budget, self.advance, self.count, self.progress = budget, advance, count, progress
+        self.replicate = replicate
         self._tokens: list[list[int]] = [[] for _ in requests]
         self._logits: list[list[float]] = [[] for _ in requests]
         self._windowed = False  # whether texts may outgrow a sliding window
@@ -106,7 +109,9 @@ class DecodingLoop:
         # The scores of a prefill to the prefix, in float32, take no more than the cache may at every snapshot.
         heads = max(layer_settings(text_config(self.model), "num_attention_heads"), default=1)
         most = kv.bytes_beside(self.budget) // (4 * heads * (depth + max(prompts.values()))) if depth else self.budget
-        plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget), packed=depth > 0)
+        parts = halves([self.requests[i].prompt for i in members], self.replicate)
+        how: dict[str, Any] = {"packed": depth > 0, "apart": [[members[at] for at in part] for part in parts]}
+        plan = prefills(prompts, limits, fixed, cached - depth, min(most, self.budget), **how)
         schedule = Schedule(plan, max_rows=self.budget)
         decoder.start(schedule, windowed=self._windowed)
         while schedule.unfinished:

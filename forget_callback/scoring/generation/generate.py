@@ -28,7 +28,7 @@ from forget_callback.scoring.guard import without_router_loss
 from forget_callback.scoring.likelihood.head import FULL, computes_in, rounding
 from forget_callback.scoring.memory import Attempt, Progress, attempted, within_memory
 from forget_callback.scoring.models import is_sparse, require_next_tokens, varies_from
-from forget_callback.scoring.prefixes import prefix_groups
+from forget_callback.scoring.prefixes import halves, prefix_groups
 from forget_callback.scoring.progress import PROMPTS, TEXTS
 from forget_callback.scoring.self_check import Stage, first_correct
 from forget_callback.scoring.sharding import RankShard
@@ -51,7 +51,7 @@ class TextGenerator:
         prompts: Token ids of each item's prompt.
         turn: What ends an answer in a conversation.
         limit: Tokens of the model's context, which an answer to recall must not exceed.
-        replicate: Another number draws other samples.
+        replicate: Another number draws other samples, and generates in other batches.
 
     Attributes:
         backend: One of BACKENDS, chosen at first use, None before; "vllm" only if one is passed.
@@ -68,7 +68,7 @@ class TextGenerator:
         limit: int = 2**62,
         replicate: int = 0,
     ) -> None:
-        self.probe, self.turn = probe, turn
+        self.probe, self.turn, self.replicate = probe, turn, replicate
         self.requests: list[GenerationRequest] = []
         drawn = []
         for item, prompt in zip(items, prompts):
@@ -236,12 +236,16 @@ class TextGenerator:
         advance, count = told
         count(PROMPTS, 0)
         how: dict[str, Any] = {"budget": budget, "advance": advance, "count": count, "progress": progress}
+        how["replicate"] = self.replicate
         if backend in ("loop", "forward passes"):
             loop = DecodingLoop(model, checker, requests, self.probe, **how)
             loop.run() if backend == "loop" else loop.run_plainly()
         elif backend == "vllm":
             assert vllm is not None
-            progress.found.update(enumerate(vllm.generate(self.requests, own, checker, calls=calls)))
+            parts = halves([request.prompt for request in requests], self.replicate)
+            order = [at for part in parts for at in part]
+            texts = vllm.generate(self.requests, [own[at] for at in order], checker, calls=calls)
+            progress.found.update(zip(order, texts))
             advance(len(own))
             count(TEXTS, sum(request.max_new_tokens for request in requests))
             count(PROMPTS, sum(len(request.prompt) for request in requests))

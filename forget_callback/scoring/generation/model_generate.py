@@ -19,6 +19,7 @@ from forget_callback.scoring.generation.sampling import next_tokens
 from forget_callback.scoring.generation.text import GeneratedText, GenerationRequest, StopChecker
 from forget_callback.scoring.guard import replaced
 from forget_callback.scoring.memory import Progress
+from forget_callback.scoring.prefixes import halves
 from forget_callback.scoring.progress import PROMPTS, SPARED, TEXTS
 
 
@@ -33,6 +34,7 @@ def generate_by_model(
     advance: Callable[[int], object],
     count: Callable[[str, float], object],
     progress: Progress[GeneratedText | None],
+    replicate: int = 0,
 ) -> None:
     """Texts by the model's own `generate`, in batches of one token limit.
 
@@ -42,13 +44,10 @@ def generate_by_model(
         advance: Called with the number of texts that are finished.
         count: As of `DecodingLoop`.
         progress: Gets the texts by their places among `requests`; None where the model's logits are NaN.
+        replicate: Another number gives other batches.
     """
-    order = sorted(range(len(requests)), key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
-    while order:
-        limit, longest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
-        near = order[: max(budget // (longest + limit), 1)]
-        batch = [i for i in near if requests[i].max_new_tokens == limit and (pad or len(requests[i].prompt) == longest)]
-        order = order[len(batch) :]
+    for batch in _batches(requests, budget, pad, replicate):
+        limit = requests[batch[0]].max_new_tokens
         progress.running = batch
         stops = _StopsReached(checker, [requests[i] for i in batch], count)
         progress.found.update(zip(batch, _generate_batch(model, stops, probe)))
@@ -56,6 +55,17 @@ def generate_by_model(
         spared = len(batch) * limit - stops.counted
         count(SPARED, spared)
         count(TEXTS, spared)
+
+
+def _batches(requests: Sequence[GenerationRequest], budget: int, pad: bool, replicate: int) -> Iterator[list[int]]:
+    for part in halves([request.prompt for request in requests], replicate):
+        order = sorted(part, key=lambda i: (-requests[i].max_new_tokens, -len(requests[i].prompt), i))
+        while order:
+            limit, longest = requests[order[0]].max_new_tokens, len(requests[order[0]].prompt)
+            near = [i for i in order[: max(budget // (longest + limit), 1)] if requests[i].max_new_tokens == limit]
+            batch = [i for i in near if pad or len(requests[i].prompt) == longest]
+            order = order[len(batch) :]
+            yield batch
 
 
 class _StopsReached(StoppingCriteria):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 # Tokens of a page: few, so that the last page of a row wastes little.
@@ -55,6 +55,7 @@ def prefills(
     budget: int,
     *,
     packed: bool = False,
+    apart: Sequence[Collection[int]] = (),
 ) -> Plan:
     """A plan for some rows.
 
@@ -65,6 +66,8 @@ def prefills(
         cached: Tokens that it may hold now, a prefill among them.
         budget: Tokens of one prefill, padding included.
         packed: Whether prompts are prefilled without padding: then a few are not split by length.
+        apart: Rows that share no prefill with those of another part, in the order in which they join; all may by
+            default.
     """
     widest = max(prompts.values())
     capacity = fixed // (widest + PAGE)
@@ -72,10 +75,11 @@ def prefills(
     share = (capacity if packed else together) // _PREFILLS
     size = max(min(max(share, budget // (_LEAST * widest)), together, budget // widest), 1)
     # Longest first, so that the last rows of the batch are short ones.
-    order = sorted(prompts, key=lambda row: (-limits[row] - prompts[row], row))
+    orders = [sorted(part, key=lambda row: (-limits[row] - prompts[row], row)) for part in apart or [prompts]]
+    batches = [order[at : at + size] for order in orders for at in range(0, len(order), size)]
     most = {row: pages_of(prompts[row] + limits[row]) for row in prompts}
     n_pages = min(max((cached - size * widest) // PAGE, *most.values()), sum(most.values()))
-    return Plan(dict(prompts), most, [order[at : at + size] for at in range(0, len(order), size)], n_pages, budget)
+    return Plan(dict(prompts), most, batches, n_pages, budget)
 
 
 class Schedule:

@@ -8,7 +8,6 @@ batching artefact.
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from forget_callback.scoring.likelihood.tokens import Continuation
 from forget_callback.scoring.likelihood.tries import ATTENTION, Trie, make_tries
-from forget_callback.scoring.prefixes import prefix_groups
+from forget_callback.scoring.prefixes import halves, prefix_groups
 
 Ints = NDArray[np.int64]
 
@@ -123,22 +122,21 @@ def plan(
         share: False forwards each continuation in a row of its own, with nothing shared: for models without 4-D masks.
         pad: False batches only rows of one length; needs `share` to be False.
         join: False reads the logits of every batch by itself, for heads that need all the memory there is.
-        replicate: Another number gives other batches of the same continuations.
+        replicate: Another number gives other batches of the same continuations: two random halves share none.
         head: What a token costs in the LM head, where it costs 1 in the decoder.
     """
-    halves = [list(range(len(rows)))]
-    if replicate:  # a random split in two: other rows share a batch, with other padding
-        shuffled = random.Random(replicate).sample(halves[0], len(rows))
-        halves = [shuffled[::2], shuffled[1::2]]
     groups: list[tuple[list[Trie], tuple[int, ...]]] = []
-    for half in halves:
-        # The last context token is a scored token, so it is never part of a cached prefix.
-        contexts = [rows[i].tokens[: rows[i].n_context - 1] for i in half]
-        for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(half)))]:
-            members = sorted((half[at] for at in chosen), key=lambda i: (rows[i].tokens, i))
-            # A budget of 1 is the last resort on OOM: a cache takes memory that a plain forward pass does not.
-            for prefix, own in _by_prefix(rows, members, depth, share and budget > 1).items():
-                groups.append((make_tries(rows, own, len(prefix), budget if share else 0), prefix))
+    # The last context token is a scored token, so it is never part of a cached prefix.
+    contexts = [row.tokens[: row.n_context - 1] for row in rows]
+    for depth, chosen in prefix_groups(contexts) if share else [(0, range(len(rows)))]:
+        members = sorted(chosen, key=lambda i: (rows[i].tokens, i))
+        # A budget of 1 is the last resort on OOM: a cache takes memory that a plain forward pass does not.
+        for prefix, own in _by_prefix(rows, members, depth, share and budget > 1).items():
+            # Options behind one context share a trie, unless it is the cached prefix itself.
+            together = [(rows[i].item, contexts[i]) if len(prefix) == depth else rows[i].tokens for i in own]
+            for half in halves(together, replicate):
+                tries = make_tries(rows, [own[at] for at in half], len(prefix), budget if share else 0)
+                groups.append((tries, prefix))
     total = sum(len(prefix) + sum(map(len, tries)) for tries, prefix in groups)
     part = max(total // _PARTS, _PART, round(_PER_HEAD * head))
     found: list[tuple[Batch, list[Trie]]] = []

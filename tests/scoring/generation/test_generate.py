@@ -338,6 +338,31 @@ def test_another_replicate_is_other_samples(make_model, tokenizer):
     assert one[0] != other[0] and one[1] != other[1]
 
 
+def unpadded(batch, tokenizer):
+    return [[token for token in row if token != tokenizer.pad_token_id] for row in batch]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prefix", ["", FEW_SHOT])
+def test_another_replicate_generates_greedily_in_other_batches(make_model, tokenizer, prefix, dtype):
+    """Of the same prompts, in hardly more forward passes; in float32 the answers are the same."""
+    model, forwards, texts = make_model().to(dtype), [], []
+    probe = Probe("p", generation_items([f"{prefix}{'so ' * (i % 9)}{i}" for i in range(24)], limit=6))
+    for replicate in (0, 0, 1, 1, 2):
+        seen = []
+        keep = lambda module, args, kwargs, seen=seen: seen.append(kwargs["input_ids"].tolist())  # noqa: E731
+        with model.register_forward_pre_hook(keep, with_kwargs=True):
+            texts.append(score_probe(model, tokenizer, probe, replicate=replicate).text.tolist())
+        forwards.append(seen)
+    first, same, other, repeated, another = forwards
+    assert same == first and repeated == other and first != other != another != first
+    assert len(other) <= len(first) + 2
+    assert dtype != torch.float32 or all(one == texts[0] for one in texts)
+    if dtype == torch.float32 and not prefix:  # behind a prefix prompts are packed into one row
+        rows, others = ({tuple(r) for b in one for r in unpadded(b, tokenizer)} for one in (first, other))
+        assert rows == others and len(rows) >= 24
+
+
 def test_greedy_answers_are_not_sampled_several_times(make_model, tokenizer):
     item = Generation("g", STORY, "x", "contains", max_new_tokens=8, samples=4)
     calls = []
