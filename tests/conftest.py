@@ -1,5 +1,6 @@
 """A tokenizer and models that are made on the fly: no test needs the network."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,13 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 torch.set_num_threads(1)
 
 pytest_plugins = ["tests.in_turn"]
+
+
+def pytest_collection_finish():
+    """What is imported by now is never garbage: each training collects, and need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

@@ -8,11 +8,13 @@ import runpy
 import signal
 import sys
 import warnings
+from pathlib import Path
 
 import psutil
 import torch
 from torch.distributed.run import main as torchrun
 
+PROGRAM = Path(__file__).resolve().parents[1] / "forget_callback" / "__main__.py"  # as torchrun takes it
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["forget_callback.demo.run", "forget_callback.cli", __name__])
 

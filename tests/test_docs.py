@@ -308,6 +308,7 @@ def test_links_lead_to_files_and_headings(page):
         assert not anchor or anchor in headings(target), link
 
 
+@pytest.mark.in_turn(1)
 def test_the_site_builds_without_a_warning(tmp_path):
     """Strict: a broken link, a page that no menu has, a name that the reference does not find are errors."""
     from mkdocs.commands.build import build

@@ -82,6 +82,7 @@ def test_examples_use_public_names_alone(path):
     assert ours <= {"forget_callback", *(["forget_callback.demo.tiny"] if path.name == "known_truth.py" else [])}
 
 
+@pytest.mark.in_turn(1)
 def test_an_accelerate_loop_on_two_processes(model, tmp_path):
     words = [EXAMPLES / "accelerate_loop.py", model, "--out", tmp_path / "out", "--steps", 10]
     environment, printed = {**os.environ, "ACCELERATE_USE_CPU": "true"}, tmp_path / "printed"
@@ -110,7 +111,13 @@ SHORT = {
 }
 
 
-@pytest.mark.parametrize("name", SHORT)
+IN_TURN = {"early_stop.py": 0, "abilities.py": 1, "best_checkpoint.py": 2, "grpo.py": 2}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.in_turn(IN_TURN[name])] if name in IN_TURN else []) for name in SHORT],
+)
 def test_scripts_run_on_a_model(model, tmp_path, monkeypatch, capsys, name):
     arguments, left = SHORT[name]
     words = [str(model) if word == "MODEL" else word for word in arguments]
@@ -158,6 +165,7 @@ def test_the_notebook_runs_from_top_to_bottom(forgot):
     assert len(names["figure"].data) == 1 and names["map_of"].notna().all().all()
 
 
+@pytest.mark.in_turn(0)
 def test_known_truth_writes_its_table_and_figure(tmp_path):
     words = ["--out", tmp_path / "study", "--seeds", 1, "--facts", 60, "--steps", 5, 15]
     assert finish(start(EXAMPLES / "known_truth.py", *words)) == 0

@@ -65,6 +65,7 @@ def look(task, lost, **facts):
     }
 
 
+@pytest.mark.in_turn(2)
 def test_a_run_is_a_file_with_every_evaluation(out, runs):
     import study_record
 
@@ -90,6 +91,7 @@ def test_a_run_is_a_file_with_every_evaluation(out, runs):
     assert not (out / "work" / "sft-hot-0" / "model").exists()
 
 
+@pytest.mark.in_turn(2)
 def test_the_dial_is_part_of_its_run(runs):
     import study_tables
 
@@ -99,6 +101,7 @@ def test_the_dial_is_part_of_its_run(runs):
     assert study_tables.TEXT(most) != 0
 
 
+@pytest.mark.in_turn(2)
 def test_what_was_lost_is_replayed_and_nothing_that_is_asked(out, runs):
     import study
     import study_data
@@ -114,6 +117,7 @@ def test_what_was_lost_is_replayed_and_nothing_that_is_asked(out, runs):
     assert asked.isdisjoint(row["prompt"][0]["content"] for row in pool)
 
 
+@pytest.mark.in_turn(2)
 def test_a_run_that_is_there_is_not_run_again_and_a_budget_starts_none(out, monkeypatch, capsys):
     import study
 
@@ -125,6 +129,7 @@ def test_a_run_that_is_there_is_not_run_again_and_a_budget_starts_none(out, monk
     assert "sft-hot-1 and later ones are left" in capsys.readouterr().out
 
 
+@pytest.mark.in_turn(2)
 def test_a_pack_needs_what_another_run_lost(out, tmp_path, capsys):
     import study
 
@@ -233,6 +238,7 @@ def test_seeds_of_a_regime_are_no_independent_runs():
     assert study_tables.spearman(x[:7], y[:7], regimes[:7]).startswith("too few: 7 runs of 1 regimes")
 
 
+@pytest.mark.in_turn(2)
 def test_everything_is_shown(runs, tmp_path):
     import study_tables
 

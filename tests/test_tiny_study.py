@@ -77,7 +77,10 @@ def test_the_figure_is_drawn(study, tmp_path):
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
 
 
-@pytest.mark.parametrize("method", ["sft", "replay", "lora", "grpo"])
+IN_TURN = [pytest.param(name, marks=pytest.mark.in_turn(day)) for day, name in enumerate(["replay", "lora", "grpo"])]
+
+
+@pytest.mark.parametrize("method", ["sft", *IN_TURN])
 def test_each_method_trains_and_is_watched(study, tmp_path, method):
     make_untaught(tmp_path)
     (tmp_path / "model-128").rename(tmp_path / "model-128-0")  # there already, so it is not taught first

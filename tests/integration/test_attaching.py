@@ -34,6 +34,8 @@ from forget_callback.tools.hook import sitecustomize
 from forget_callback.training.baseline import Baseline
 from tests.integration.conftest import COMMON, weights_hash
 
+pytestmark = pytest.mark.in_turn(1)
+
 EARLY = {"eval_strategy": "steps", "eval_steps": 3, "save_strategy": "steps", "save_steps": 3}
 EARLY |= {"metric_for_best_model": "forget_mini_drift", "greater_is_better": False}
 
@@ -77,6 +79,7 @@ def trained(make, way, out, others=(), **config):
     return trainer
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("method", ["SFT with early stopping", "GRPO"])
 def test_it_is_what_callbacks_would_make_of_it(make_sft, make_grpo, arguments, tmp_path, request, capsys, method):
     """Same place, snapshots, history and log, and the weights of neither."""
@@ -281,6 +284,7 @@ LOST = {
 }
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("required", [False, True])
 @pytest.mark.parametrize("what", LOST)
 def test_a_training_that_lost_its_callback_is_not_watched(make_sft, below_run, monkeypatch, capsys, what, required):

@@ -15,6 +15,8 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from forget_callback import ForgetCallback, Probe
 from forget_callback.runs.store import Store
 
+pytestmark = pytest.mark.in_turn(0)
+
 
 def steps(callback):
     history = callback.history
@@ -89,6 +91,7 @@ def test_every_way_gives_the_same(make_sft, probe, way):
     assert trainer.state.best_metric is not None
 
 
+@pytest.mark.every_day
 def test_every_other_callback_gets_each_event_once(make_sft, probe):
     events = []
 
@@ -158,6 +161,7 @@ def test_two_callbacks_in_one_trainer_are_refused(make_sft, probe, caplog):
     )
 
 
+@pytest.mark.every_day
 def test_training_twice_gives_two_runs(make_sft, probe, tmp_path):
     callback = ForgetCallback(probe, every=3, on_error="raise")
     trainer = make_sft([callback], learning_rate=5e-2)

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -15,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 from forget_callback import ForgetCallback, Store
 from forget_callback.probes.records import item_record
 from forget_callback.runs.training import Training
+from tests.forked import PROGRAM, finish, start
 
 STEPS = [0, 2, 4, 6]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
 @pytest.fixture
@@ -217,30 +215,32 @@ def test_a_history_grows_by_later_steps_alone(models, run_cli, spec):
     assert code == 2 and "has snapshots of ['mini'] too" in err
 
 
-def in_processes(*arguments):
-    """The command under torchrun: two processes."""
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [*TORCHRUN, "-m", "forget_callback", "snapshot", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+def in_processes(directory, *arguments):
+    """(exit status, stdout, stderr) of the command under torchrun: two processes."""
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONWARNINGS": "ignore"}
+    out, err = directory / "out.txt", directory / "err.txt"
+    command = [PROGRAM, "snapshot", *arguments]
+    status = finish(start(*command, environment=environment, out=out, err=err, processes=2))
+    return status, out.read_text(), err.read_text()
 
 
-def test_two_processes_write_what_one_writes(models, run_cli, spec):
+def test_two_processes_write_what_one_writes(models, run_cli, spec, tmp_path):
     history = ("snapshot", models / "checkpoint-1", models / "checkpoint-2", "--baseline", models / "other")
     assert run_cli(*history, "--probe", spec, "--out", models / "one")[0] == 0
-    done = in_processes(*history[1:], "--probe", spec, "--out", models / "two")
-    assert done.returncode == 0, done.stderr
+    status, said, err = in_processes(tmp_path, *history[1:], "--probe", spec, "--out", models / "two")
+    assert status == 0, err
     same_history(Store(models / "two"), Store(models / "one"), steps=[0, 1, 2], atol=1e-5)
-    assert len(done.stdout.splitlines()) == 3, "one process speaks"
+    assert len(said.splitlines()) == 3, "one process speaks"
     found = Store(models / "two").read("mini", 1)
     assert found.metadata["processes"] == 2 and found.metadata["model"] == str(models / "checkpoint-1")
 
 
-def test_an_error_ends_all_processes(models, spec):
+def test_an_error_ends_all_processes(models, spec, tmp_path):
     """One alone cannot write: the other ends with it, and with the same status."""
     out = models / "out"
     (out / "forget" / "snapshots").mkdir(parents=True)
     (out / "forget" / "snapshots" / "mini").write_text("no directory")
-    done = in_processes(models / "checkpoint-1", "--probe", spec, "--out", out)
-    assert done.returncode != 0
-    assert "error: " in done.stderr and "rank 0: " in done.stderr
-    assert "exitcode  : 2" in done.stderr
+    status, _, err = in_processes(tmp_path, models / "checkpoint-1", "--probe", spec, "--out", out)
+    assert status != 0
+    assert "error: " in err and "rank 0: " in err
+    assert "exitcode  : 2" in err

@@ -2,26 +2,28 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from forget_callback.scoring import progress
+from tests.forked import finish, start
+
 SCRIPT = Path(__file__).with_name("train_script.py")
-# As if everything took long, so that it is announced.
-SLOW = "from forget_callback.scoring import progress; progress.LONG = progress._ENOUGH = 0.0"
+
+
+def announce_all():
+    """As if everything took long."""
+    progress.LONG = progress._ENOUGH = 0.0
 
 
 def console(out, *options):
     """Standard error of a run of six steps with a look at each, line by line."""
-    program = (
-        f"{SLOW}; import runpy, sys; sys.argv = {[str(SCRIPT), str(out), *options]}; runpy.run_path({str(SCRIPT)!r})"
-    )
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "COLUMNS": "80"}
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    return run.stderr.splitlines()
+    err = out.with_name(f"{out.name}-{len(options)}.err")
+    status = finish(start(SCRIPT, out, *options, environment=environment, err=err, before=announce_all))
+    assert status == 0, err.read_text()
+    return err.read_text().splitlines()
 
 
 @pytest.fixture(scope="module")

@@ -97,6 +97,7 @@ def small_demo():
 SMALL = ["demo", "--out", "run", "--samples", "64"]
 
 
+@pytest.mark.in_turn(1)
 def test_the_same_seed_gives_the_same_run_in_every_process(tmp_path):
     """Also where names have other hashes: every answer and margin, from the first snapshot to the last."""
     forked, fresh = tmp_path / "forked", tmp_path / "fresh"
@@ -135,6 +136,7 @@ def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(d
     assert "by SFT: loss" in out
 
 
+@pytest.mark.in_turn(0)
 def test_the_demo_by_grpo_learns_its_rule(run_cli, monkeypatch, tmp_path, wandb_offline):
     """With a model that is taught for a moment only: how well facts are taught is shown above."""
     monkeypatch.setattr(tiny, "teach", partial(tiny.teach, steps=40))

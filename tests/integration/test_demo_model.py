@@ -21,6 +21,8 @@ from forget_callback.demo.samples import own_samples, quiz, short_and_right
 from forget_callback.probes.items import accepted
 from forget_callback.runs.store import Store
 
+pytestmark = pytest.mark.in_turn(1)
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 COMMON = {"the", "of", "a", "an", "is", "was", "in", "to", "and", "that", "with", "for", "as", "by", "on"}
 PROBE = "builtin:facts?kind=choice&limit=40"
@@ -92,6 +94,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("method", TRAINED)
 def test_each_method_trains_and_shows_the_task_beside_what_was_lost(demo, directory, tmp_path, method):
     metric, said, seen = TRAINED[method]
@@ -156,6 +159,7 @@ def test_the_script_of_the_readmes_picture_keeps_the_numbers_that_it_draws(demo,
     assert script["digest"](kept).encode() in (tmp_path / "forgetting.png").read_bytes()
 
 
+@pytest.mark.every_day
 def test_the_readme_shows_the_run_whose_numbers_are_kept():
     """The picture is drawn from them, and the text under it says them."""
     kept = json.loads((EXAMPLES / "forgetting.json").read_text(encoding="utf-8"))
@@ -223,6 +227,7 @@ def write(rows, path):
 FORMS = [*((name, ".jsonl") for name in OWN), ("text", ".csv"), ("messages", ".parquet"), ("pairs", "")]
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("name, suffix", FORMS)
 def test_own_data_in_every_form_that_trl_knows(tmp_path, name, suffix):
     """Of the samples alone: which methods train is shown above."""
@@ -320,6 +325,7 @@ BAD = {
 }
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("options, said", BAD.values(), ids=BAD)
 def test_options_of_a_real_model_without_one_are_an_error(run_cli, tmp_path, options, said):
     status, _, err = run_cli("demo", "--out", tmp_path / "run", *options)

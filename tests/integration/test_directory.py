@@ -19,6 +19,8 @@ from forget_callback.runs.manifest import RunState
 HOLDER = """
 import sys, time
 from forget_callback import Store
+
+pytestmark = pytest.mark.in_turn(2)
 store = Store(sys.argv[1])
 assert store.lock()
 print("held", flush=True)
@@ -121,6 +123,7 @@ def test_a_run_that_is_not_watched_leaves_no_older_one_in_its_place(
     assert not (tmp_path / "page.html").exists()
 
 
+@pytest.mark.every_day
 def test_a_run_gives_way_to_one_that_is_alive_in_another_process(make_sft, probe, tmp_path, caplog):
     store = left_by_another_run(tmp_path, probe)
     before = files(store.path)
@@ -187,6 +190,7 @@ def test_a_run_that_an_error_ended_gives_way_to_the_next(make_sft, probe, tmp_pa
 SAVED = {"save_strategy": "steps", "save_steps": 2}
 
 
+@pytest.mark.every_day
 def test_a_resumed_run_takes_its_own_record_back(make_sft, probe, tmp_path, caplog):
     first, second = ({"output_dir": str(tmp_path / name), **SAVED} for name in ("a", "b"))
     make_sft([whole := ForgetCallback(probe, every=1, output_dir=tmp_path)], **first).train()
@@ -269,6 +273,7 @@ def test_a_resumed_run_goes_on_without_what_is_damaged(resume_in_copies, caplog,
 FIRST = "snapshots/mini/step-00000000.parquet"
 
 
+@pytest.mark.every_day
 def test_a_damaged_baseline_is_refused_in_words_and_kept(resume_in_copies, caplog, monkeypatch, capsys):
     def rewritten(change):
         return lambda folder: change(Snapshot.load(folder / FIRST)).save(folder / FIRST)

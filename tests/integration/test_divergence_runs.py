@@ -1,11 +1,7 @@
 """KL divergence from the baseline in a run: resumed, with another baseline, from checkpoints, on several processes."""
 
-import datetime
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -18,6 +14,7 @@ from forget_callback import ForgetCallback, Probe, Store, Text
 from forget_callback.probes.jsonl import dump_items
 from forget_callback.runs.run_at import RunAt
 from forget_callback.snapshots.reference import Reference
+from tests.forked import PROGRAM, finish, start
 from tests.integration.conftest import weights_hash
 from tests.scoring.test_divergence import whole
 from tests.scoring.test_text import document
@@ -164,10 +161,7 @@ def test_checkpoints_give_what_the_callback_measured(make_sft, make_model, token
     assert code == 2 and "is a RUN, which goes with one model" in err
 
 
-@pytest.mark.skipif(
-    datetime.date.today().toordinal() % 3 > 0 and not os.environ.get("ALL_PARTS"),
-    reason="every third day, or with ALL_PARTS=1: it starts three processes",
-)
+@pytest.mark.in_turn(2)
 def test_two_processes_give_what_one_gives(make_model, tokenizer, spec, run_cli, tmp_path):
     for name, by in (("start", 0.0), ("later", 0.1)):
         model = make_model()
@@ -179,9 +173,8 @@ def test_two_processes_give_what_one_gives(make_model, tokenizer, spec, run_cli,
     words = ["snapshot", tmp_path / "checkpoint-5", "--baseline", tmp_path / "start", "--probe", spec, "--out"]
     code, _, err = run_cli(*words, tmp_path / "one")
     assert code == 0, err
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launch, "-m", "forget_callback", *map(str, words), str(tmp_path / "two")]
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    err = tmp_path / "err.txt"
+    assert finish(start(PROGRAM, *words, tmp_path / "two", err=err, processes=2)) == 0, err.read_text()
     same(tmp_path / "two", tmp_path / "one", steps=[0, 5])
     assert (kl(tmp_path / "one", 5) > 0).all()
     saved = [AutoModelForCausalLM.from_pretrained(tmp_path / name) for name in ("start", "checkpoint-5")]

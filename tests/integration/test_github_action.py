@@ -1,6 +1,5 @@
 """The steps of .github/actions/forgetting, run as GitHub's runner runs them, and the comments that come of it."""
 
-import datetime
 import json
 import re
 import subprocess
@@ -16,7 +15,10 @@ from markdown_it import MarkdownIt
 from forget_callback import Generation, Probe, Snapshot, Store, load_probe, score_probe
 from forget_callback.demo.tiny import make_model, make_tokenizer
 from tests import github
+from tests.in_turn import of_the_day
 from tests.report.test_report import page_data
+
+pytestmark = pytest.mark.in_turn(0)
 
 N = 100
 EVIL = "@octocat | <img src=x>\n::set-output name=outcome::passed\n##[add-mask]x `code` **bold** --> secret"
@@ -74,6 +76,7 @@ def html(text):
     return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
 
 
+@pytest.mark.every_day
 def test_a_failed_gate_fails_the_job_and_says_so_in_numbers(workspace, api):
     job = github.run_action(given(PLACE), api, workspace)
     assert job.failed == "Compare" and job.outputs["outcome"] == "failed"
@@ -98,6 +101,7 @@ def test_a_failed_gate_fails_the_job_and_says_so_in_numbers(workspace, api):
         assert not re.search(r"prompt \d|answer of|octocat|secret", text), "only numbers and categories leave"
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("upload", ["metrics", "none"])
 def test_collapsed_answers_and_errors_that_quote_an_item_do_not_leave(tmp_path, api, upload):
     """Every place that a secret can come from: prompts, answers, ids, and the error of a probe that was dropped."""
@@ -142,6 +146,7 @@ def test_upload_all_shows_ten_items_and_keeps_the_page_and_a_pass_updates_the_co
     assert [method for method, _ in api.requests] == ["GET", "POST", "GET", "PATCH"]
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -307,6 +312,7 @@ def test_a_long_comment_is_cut_between_lines(workspace, api):
     assert api.comments[0]["body"].count("</details>") == 1, "what follows is not folded up"
 
 
+@pytest.mark.every_day
 def test_where_nothing_was_installed_the_comment_says_that_nothing_was_compared(workspace, api):
     job = github.run_action(given("kept", install="./not-there"), api, workspace)
     assert job.failed == "Install" and job.ran == ["Install", "Comment"]
@@ -329,7 +335,7 @@ def test_install_takes_words_as_a_shell_does(workspace, api, monkeypatch):
     assert list((workspace / "site").glob("nothing-1*"))
 
 
-@pytest.mark.parametrize("before", [["one", "kept run@0"][datetime.date.today().toordinal() % 2]])
+@pytest.mark.parametrize("before", [of_the_day(["one", "kept run@0"])])
 def test_models_are_scored_on_every_probe(tmp_path, api, before):
     """Two models, and every other day one model against the record of another."""
     tokenizer, models = make_tokenizer([f"{i} is a b c d" for i in range(40)]), []
@@ -363,6 +369,7 @@ def test_models_are_scored_on_every_probe(tmp_path, api, before):
 # ---- the files that people read
 
 
+@pytest.mark.every_day
 def test_every_input_reaches_a_script_through_the_environment():
     text = (github.ACTION / "action.yml").read_text()
     action = yaml.safe_load(text)
@@ -372,6 +379,7 @@ def test_every_input_reaches_a_script_through_the_environment():
         assert "${{" not in step.get("run", "")
 
 
+@pytest.mark.every_day
 def test_the_example_and_the_docs_use_the_action_with_inputs_that_it_has():
     example = (github.ROOT / "examples" / "github-actions" / "forgetting.yml").read_text()
     docs = (github.ROOT / "docs" / "stopping-and-gates.md").read_text().partition("### GitHub Actions")[2]

@@ -7,6 +7,8 @@ import pytest
 from forget_callback import ForgetMonitor, Generation, Probe, Recall, score_probe
 from tests.helpers import teach
 
+pytestmark = pytest.mark.in_turn(1)
+
 N = 32
 SCHEMA = {"schema": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}}
 FACTS = Probe("facts", [Recall(f"f{i}", f"Word {i} is", f" {'abcdefgh'[i % 8]}{i}", fact=f"f{i}") for i in range(N)])

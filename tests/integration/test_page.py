@@ -15,6 +15,8 @@ from forget_callback.snapshots.answers import Answers
 from tests.pages import DESK, PHONE, see, until
 from tests.recorded import log_task, make_probe, make_run, make_snapshots
 
+pytestmark = pytest.mark.in_turn(0)
+
 FORMULA = "=HYPERLINK(0)"
 HOSTILE = "<b>bold</b></script><script>window.ran = 1</script><img src=x onerror='window.ran = 2'> &amp; %{x} $x^2$"
 
@@ -46,6 +48,7 @@ def percent(value):
     return f"{100 * value:.1f}%".replace("-", "−")
 
 
+@pytest.mark.every_day
 def test_the_numbers_of_the_page_are_those_of_compare(show, run, run_cli):
     directory, file = run
     page = show(file)
@@ -257,6 +260,7 @@ def ids(page):
     return page.locator("#item-table tbody .open").all_inner_texts()
 
 
+@pytest.mark.every_day
 def test_items_are_searched_filtered_sorted_and_show_their_details(show, run):
     page = show(run[1])
     page.locator("#switches").get_by_text("mixed", exact=True).click()
@@ -392,6 +396,7 @@ def test_items_show_their_answers_in_each_variant(show, varied):
     assert f"options: {shown}" in further
 
 
+@pytest.mark.every_day
 def test_a_prompt_that_the_last_checkpoint_skipped_is_not_counted_as_wrong(tmp_path, show):
     items = [MultipleChoice(f"{i}", f"Is {i}?", [" a", " b", " c"], 0, variants=[f"{i}, say?"]) for i in range(3)]
     probe, store = Probe("p", items), Store(tmp_path)
@@ -474,6 +479,7 @@ def hostile(tmp_path_factory):
     return write_report(store, store.path / "report.html")
 
 
+@pytest.mark.every_day
 def test_text_of_items_is_shown_as_text_and_runs_nothing(show, hostile):
     page = show(hostile)
     for section in ("curves", "map", "flow", "category-numbers", "items", "about"):

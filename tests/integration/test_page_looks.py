@@ -12,6 +12,8 @@ from forget_callback.report import write_report
 from tests.pages import DESK, PHONE, see, until
 from tests.recorded import make_probe, make_run, make_snapshots
 
+pytestmark = pytest.mark.in_turn(1)
+
 LONG = "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerkbauunterbeamtengesellschaft"
 NAMES = (
     LONG,
@@ -154,6 +156,7 @@ def run(tmp_path_factory):
     return write_report(directory, directory / "report.html")
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("name", ["run", "wordy"])
 def test_every_card_is_drawn_when_the_page_is_loaded(browser, run, wordy, name):
     page = browser.new_context(viewport={"width": 1280, "height": 720}).new_page()

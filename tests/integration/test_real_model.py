@@ -83,6 +83,7 @@ def test_generated_texts_are_lm_evals(loaded, ask):
     assert snapshot.text.tolist() == ask("generate_until", [(item.prompt, dict(settings)) for item in items])
 
 
+@pytest.mark.in_turn(0)  # tests/integration/test_training.py has it of tiny models every day
 def test_ten_steps_of_sft_are_watched_and_stay_bit_identical(smollm2, tmp_path):
     probe = load_probe("builtin:facts?kind=choice", limit=N)
 
@@ -133,6 +134,7 @@ def test_ten_steps_of_sft_are_watched_and_stay_bit_identical(smollm2, tmp_path):
     assert (before.margin != now.margin).all()
 
 
+@pytest.mark.in_turn(1)
 def test_the_demo_on_a_real_model_shows_a_curve_and_leaves_a_page(smollm2, tmp_path):
     out = tmp_path / "run"
     spec = f"builtin:facts?kind=choice&limit={N}"

@@ -19,6 +19,8 @@ from tests.helpers import Recorder
 
 from .conftest import weights_hash
 
+pytestmark = pytest.mark.in_turn(2)
+
 
 class Watcher(TrainerCallback):
     """Writes decisions as a watcher would, each at the end of a step, for the run that trains there."""
@@ -50,6 +52,7 @@ def heard(caplog, text):
     return [record.getMessage() for record in caplog.records if text in record.getMessage()]
 
 
+@pytest.mark.every_day
 def test_a_stop_ends_training_with_a_checkpoint_and_the_record_is_left_to_the_watcher(make_sft, tmp_path, caplog):
     tracker = Recorder()
     stop = decided(1, action="stop", alerts=["knowledge_lost 12%"], reason="knowledge_lost > 0.05")
@@ -111,6 +114,7 @@ def test_a_damaged_decision_is_raised_where_every_error_is(make_sft, tmp_path):
         trainer.train()
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_weights_and_losses_are_as_without_it(make_sft, make_grpo, tmp_path, kind):
     found = []

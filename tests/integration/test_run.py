@@ -4,7 +4,6 @@ The history is that of the callback in code, item by item, and the weights are t
 is always run; TRL's own commands, and several ranks, take a minute: another one every day.
 """
 
-import datetime
 import faulthandler
 import json
 import os
@@ -116,6 +115,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.in_turn(2)
 def test_a_script_that_takes_the_callback_out_is_not_watched_which_is_no_success_where_required(here):
     command = [sys.executable, "-c", LOSES_IT, str(HERE / "run_script.py"), "model", "sft/train.jsonl", "run"]
     words = ["-m", "forget_callback", "run", "--config", "forget.yaml", "--require", "--", *command]
@@ -147,12 +147,12 @@ PARTS = {
     "trl grpo on two ranks": ("grpo", 2, [*TWO, str(SCRIPT), "grpo", ""]),
     "accelerate launch": ("sft", 1, [str(BIN / "accelerate"), "launch", "--cpu", str(SCRIPTS / "sft.py")]),
 }
-TODAY = [*PARTS][datetime.date.today().toordinal() % len(PARTS)]
+IN_TURN = [pytest.param(part, marks=pytest.mark.in_turn(day, of=len(PARTS))) for day, part in enumerate(PARTS)]
 
 
-@pytest.mark.parametrize("part", PARTS if os.environ.get("ALL_PARTS") else [TODAY])
-def test_the_command_of_the_day(here, part):
-    """All of them with ALL_PARTS=1; two ranks run TRL's script to where it has saved the model, as SCRIPT says."""
+@pytest.mark.parametrize("part", IN_TURN)
+def test_a_command_of_trl_and_several_ranks(here, part):
+    """Two ranks run TRL's script to where it has saved the model, as SCRIPT says."""
     method, processes, command = PARTS[part]
     plain = [SCRIPTS / f"{method}.py"] if processes == 1 else [SCRIPT, method, ""]
     words = ["--config", f"{method}.yaml", "--output_dir"]

@@ -19,6 +19,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from forget_callback import Generation, MultipleChoice, Probe, Store, score_probe
 from forget_callback.probes.records import item_record
 
+pytestmark = pytest.mark.in_turn(0)
+
 PROBE = Probe(
     "asked",
     [

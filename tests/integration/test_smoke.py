@@ -3,8 +3,9 @@
 The model knows no facts here; that `make_taught` teaches it some is tested beside it.
 """
 
-import datetime
 import re
+
+import pytest
 
 from forget_callback.demo import smoke, tiny
 from forget_callback.scoring.loading import load_model, load_tokenizer
@@ -17,9 +18,12 @@ def form(text):
     return [" ".join(re.sub(r"[-−─#\s]+", " ", line).split()) for line in lines]
 
 
-def test_the_smoke_run_of_the_day_prints_what_its_page_shows(tmp_path):
+IN_TURN = [pytest.param(page, marks=pytest.mark.in_turn(day, of=len(PAGES))) for day, page in enumerate(PAGES)]
+
+
+@pytest.mark.parametrize("page", IN_TURN, ids=lambda page: page.parent.name)
+def test_the_smoke_run_prints_what_its_page_shows(page, tmp_path):
     make_untaught(tmp_path / "smoke-runs")
-    page = PAGES[datetime.date.today().toordinal() % len(PAGES)]
     printed = run(page, tmp_path, OMP_NUM_THREADS="1")
     block = re.search(r"```text\n(.*?)```", shown(page), re.DOTALL)[1]
     assert form(printed) == form(block), page

@@ -14,6 +14,8 @@ from forget_callback.runs.store import Store
 
 from .conftest import COMMON
 
+pytestmark = pytest.mark.in_turn(2)
+
 
 class Breaks(TrainerCallback):
     """Ends training by an error, once, before a step."""
@@ -61,6 +63,7 @@ def test_a_smaller_batch_after_out_of_memory_keeps_the_baseline_and_the_samples(
     assert len(list((tmp_path / "forget").glob("set-aside/*"))) == (times if step else 0)
 
 
+@pytest.mark.every_day
 def test_train_that_is_called_again_after_an_interrupt_keeps_the_first_baseline(
     make_sft, tokenizer, probe, tmp_path, caplog
 ):
@@ -113,6 +116,7 @@ def test_each_trial_of_a_search_is_a_run_of_its_own(make_model, tokenizer, probe
     same(Store(tmp_path).read("mini", 0), score_probe(make_model(seed=2), tokenizer, probe))
 
 
+@pytest.mark.every_day
 def test_a_checkpoint_that_is_resumed_after_a_crash_counts_as_the_checkpoint_does(make_sft, probe, tmp_path):
     callback = ForgetCallback(probe, every=1, on_error="raise")
     trainer = make_sft([Breaks(3, KeyboardInterrupt()), callback], save_strategy="steps", save_steps=2)

@@ -99,7 +99,7 @@ def test_a_schedule_of_its_own_leaves_the_trainers_evaluations_alone(make_sft, p
     assert found == {1: False, 2: False, 3: False, 4: True, 5: False, 6: True}
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, pytest.param(1.0, marks=pytest.mark.in_turn(0))])
 @pytest.mark.parametrize("kind", ["sft", "grpo"])
 def test_final_weights_and_losses_are_bit_identical_with_and_without(
     make_sft, make_grpo, probe_in_two, kind, temperature, tmp_path
@@ -149,7 +149,7 @@ def skipped(store, step):
     return store.read("mini", step).further[0].skipped
 
 
-@pytest.mark.parametrize("best", [None, "forget_mini_knowledge_lost"])
+@pytest.mark.parametrize("best", [None, pytest.param("forget_mini_knowledge_lost", marks=pytest.mark.in_turn(1))])
 def test_asked_where_an_answer_changed_the_numbers_are_those_of_all_prompts(make_sft, probe_in_two, tmp_path, best):
     """And the last snapshot is of all of them."""
     config = {"load_best_model_at_end": True, "metric_for_best_model": best, "save_strategy": "steps"} if best else {}
@@ -181,7 +181,7 @@ class _Ends(TrainerCallback):
         control.should_training_stop = state.global_step >= self.step
 
 
-@pytest.mark.parametrize("best", [False, True])
+@pytest.mark.parametrize("best", [False, pytest.param(True, marks=pytest.mark.in_turn(2))])
 def test_training_that_ends_early_is_asked_all_prompts_at_its_last_step(make_sft, probe_in_two, tmp_path, best):
     """Before the best model takes the place of the last one."""
     config = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
@@ -476,6 +476,7 @@ def test_resuming_without_a_baseline_says_what_to_do(make_sft, probe, tmp_path, 
     assert "baseline=RUN" in caplog.text
 
 
+@pytest.mark.in_turn(2)
 def test_a_run_that_is_resumed_in_another_setup_says_what_that_risks(make_sft, probe, tokenizer, tmp_path, caplog):
     config = {"save_strategy": "steps", "save_steps": 2}
     make_sft([ForgetCallback(probe, every=2)], **config).train()
@@ -546,6 +547,7 @@ def test_a_checkpoint_without_notes_counts_on_from_what_its_run_has_on_disk(make
     assert whole(resumed.history)["samples_seen"].tolist() == [0, 4, 8, 12, 16, 20, 24]
 
 
+@pytest.mark.in_turn(1)
 def test_stages_of_a_pipeline_keep_one_baseline(make_sft, make_model, probe, tokenizer, tmp_path, caplog):
     """Two stages and a third one: against the very first model, and against each stage's own start."""
     model = make_model()

@@ -14,6 +14,8 @@ from forget_callback.scoring.engine import Scorer
 
 from .conftest import weights_hash
 
+pytestmark = pytest.mark.in_turn(2)
+
 
 def steps_of(callback, probe):
     history = callback.history
@@ -85,6 +87,7 @@ def test_items_that_are_dropped_are_said_again_at_the_end_and_cost_no_other(make
     assert run_of(tmp_path)["not_measured"] == [entry] and Store(tmp_path).incomplete() == []
 
 
+@pytest.mark.every_day
 def test_a_dropped_probe_leaves_the_weights_as_they_are_without_it(make_sft, tokenizer, probe):
     no_template(tokenizer)
     models = []
@@ -133,6 +136,7 @@ def test_where_no_probe_can_be_measured_the_run_is_unwatched_and_says_so_twice(
     assert "no chat template" in run["not_measured"][0]["why"]
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("several", [True, False])
 def test_refuse_does_not_start_unwatched(make_sft, tokenizer, probe, tmp_path, several):
     """Also where one of several probes alone would be dropped."""
@@ -219,6 +223,7 @@ def test_a_last_look_that_fails_at_first_and_not_at_the_end_is_not_missing(make_
     assert steps_of(callback, "mini") == [0, 6] and run_of(tmp_path)["not_measured"] == []
 
 
+@pytest.mark.every_day
 def test_a_training_that_crashes_leaves_what_was_not_measured_and_no_end(make_sft, probe, tmp_path, monkeypatch):
     class Crash(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):

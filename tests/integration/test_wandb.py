@@ -30,6 +30,8 @@ from forget_callback.snapshots.answers import Answers
 from forget_callback.training.trackers import AXES, scalars
 from forget_callback.training.wandb_tracker import SHARES, WandbTracker
 
+pytestmark = pytest.mark.in_turn(0)
+
 # What a probe of some kinds of items, or a run that lost nothing, has no number for.
 MAY_BE_MISSING = {"recovered", "guess_persistence", "ever_forgotten_chance", "rescored_flips", "macro_knowledge_lost"}
 OF_SOME = ("spurious_forgetting", "recall_lost", "recall_still_chosen", "known_lost")
@@ -51,6 +53,7 @@ def records(run):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+@pytest.mark.every_day
 def test_the_run_holds_every_key_with_the_values_of_the_history(make_sft, probe, wandb_offline):
     other = Probe("other", probe.items[:3])
     rule = StopRule("churn", above=-1, confidence=None, patience=3)
@@ -185,6 +188,7 @@ def test_the_table_of_items_is_capped(make_sft, probe, wandb_offline, monkeypatc
     assert sorted(len(table) for table in tables) == [1, 1]
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("upload", ["metrics", "all", "none"])
 def test_no_prompt_and_no_answer_leaves_the_machine_by_default(make_sft, wandb_offline, upload):
     """Searched for in the bytes of the offline run and of staged Artifacts; "all" shows that it would be found."""
@@ -273,6 +277,7 @@ def test_two_probes_of_fourteen_categories_hand_wandb_150_keys_at_most(wandb_off
     assert {"forget/all/knowledge_lost", "forget/sums/accuracy_after", "forget/overhead"} & hidden == set()
 
 
+@pytest.mark.every_day
 @pytest.mark.parametrize("call", ["log", "define_metric", "alert"])
 def test_wandb_that_is_down_costs_nothing_whatever_we_call(make_sft, probe, wandb_offline, monkeypatch, caplog, call):
     def down(*args, **kwargs):

@@ -27,6 +27,8 @@ from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.forked import finish, start
 from tests.schema import checked
 
+pytestmark = pytest.mark.in_turn(1)
+
 PROGRAM = Path(forget_callback.__file__).with_name("__main__.py")
 SCRIPT = Path(__file__).with_name("watched_script.py")
 QUICK = ("--interval", 0.1, "--patience", 2)
@@ -117,6 +119,7 @@ def same_history(found, expected, steps=STEPS):
         pd.testing.assert_frame_equal(mine, theirs)
 
 
+@pytest.mark.every_day
 def test_a_run_that_has_ended_is_scored_and_the_watcher_ends_with_it(world, bare, run_cli):
     arrive(world, bare, 2, 4, 6)
     code, said, err = run_cli("watch", bare, *probes(world), "--baseline", world / "in" / "start", *QUICK)
@@ -196,6 +199,7 @@ def stay(moment, file, nth):
     setattr(module, name, staying)
 
 
+@pytest.mark.every_day
 def test_a_live_training_is_watched_by_three_of_which_two_are_killed(world, tmp_path):
     """Each day at two other moments."""
     (moment, nth), (other, other_nth) = of_the_day(list(combinations(KILLS, 2)))
@@ -520,6 +524,7 @@ def decided(run, step):
     return decision is not None and decision.step >= step
 
 
+@pytest.mark.every_day
 def test_a_decision_ends_a_training_that_listens(world, tmp_path):
     """Probes, the baseline and what the run is come from the training itself."""
     training = train(tmp_path, world, "--callback", "remote", "--paused", "--steps", "40")

@@ -1,11 +1,10 @@
 """A part of the walk over transformers' architectures, another one every day, and that the walk can fail."""
 
-import datetime
-
 import pytest
 import torch
 
 from forget_callback import score_probe
+from tests.in_turn import of_the_day
 from tests.scoring import walk
 from tests.scoring.architectures import skip_before
 
@@ -18,7 +17,7 @@ def words():
 
 
 @pytest.mark.filterwarnings("ignore")  # of architectures that are old, slow or unusual
-@pytest.mark.parametrize("name", walk.NAMES[datetime.date.today().toordinal() % PARTS :: PARTS])
+@pytest.mark.parametrize("name", of_the_day([walk.NAMES[part::PARTS] for part in range(PARTS)]))
 def test_an_architecture_is_scored_as_it_forwards_or_refused_in_words(name, words):
     skip_before("5.23", "the walk is over the architectures of a version")
     walked = walk.walk(name, words)

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter, defaultdict
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from forget_callback import load_probe
 from forget_callback.probes.builtin.behaviour import ABILITIES
 from forget_callback.probes.conversation import question_of
 from forget_callback.probes.judging import judge_all
+from tests.in_turn import of_the_day
 
 FOLDER = Path(forget_callback.__file__).parent / "probes/behaviour"
 RUN = [ability for ability in ABILITIES if ability != "code"]
@@ -120,7 +120,7 @@ def test_code_is_there_where_it_may_run_and_its_examples_pass():
     assert list(dict.fromkeys(item.category for item in probe.items)) == list(ABILITIES)
     code = [item for item in probe.items if item.category == "code"]
     assert 140 <= len(code) <= 170
-    today = code[date.today().toordinal() % 12 :: 12]  # each takes two processes
+    today = of_the_day([code[part::12] for part in range(12)])  # each takes two processes
     texts = [(item, f"Here you are:\n```python\n{item.answer[0]}\n```", True) for item in today]
     assert {one.outcome for one in judge_all(texts, run_code=True).judgements} == {"correct"}
     assert {
