@@ -654,7 +654,7 @@ def test_what_flips_when_the_baseline_is_scored_again_is_measured_once_and_kept(
     monitor.observe(1, answers(probe, [0, 0, 0] + [1] * 7), again=again)  # there is only one baseline
     table = monitor.history.set_index(["step", "category"])
     assert table["rescored_flips"].tolist() == [0.1, 0.0, 0.2] * 2
-    assert "1 of 10 items flip when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
+    assert "1 of 10 items flips when the same model is scored again (id and margin in nats): r0 (0.01)" in caplog.text
     pd.testing.assert_frame_equal(ForgetMonitor(probe, tmp_path).history, monitor.history)
 
 
