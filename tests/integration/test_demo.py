@@ -23,7 +23,12 @@ from tests.schema import checked
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = re.search(r"## A tour.*?```bash\n(.*?)```", (ROOT / "docs" / "command-line.md").read_text("utf-8"), re.DOTALL)[1]
 COMMANDS = TOUR.splitlines()
-DEMOS = [line for line in COMMANDS if line.startswith("forget-callback demo")]
+PLAIN, REPLAY = (line for line in COMMANDS if line.startswith("forget-callback demo"))
+OTHERS = [
+    pytest.param(line, marks=[pytest.mark.in_turn(2)] if "demo-replay" in line else [])
+    for line in COMMANDS
+    if line not in (PLAIN, REPLAY)
+]
 
 
 def run(command, directory, seconds=200, **more):
@@ -56,17 +61,22 @@ def teach_once(file):
 
 
 @pytest.fixture(scope="session")
-def demos(tmp_path_factory):
-    """(directory, output by command) after both demos of the tour; CI has run the first with the wheel it built."""
+def demo(tmp_path_factory):
+    """(directory, output) after the first demo of the tour, which CI has run with the wheel it built."""
     directory = tmp_path_factory.mktemp("demos")
-    before, outputs = partial(teach_once, directory / "taught.pt"), {}
-    if "FORGET_DEMO_RUN" in os.environ:
-        done = Path(os.environ["FORGET_DEMO_RUN"])
-        assert DEMOS[0] == "forget-callback demo --out demo-run"
-        shutil.copytree(done / "demo-run", directory / "demo-run", symlinks=True)
-        outputs[DEMOS[0]] = (done / "out.txt").read_text(encoding="utf-8")
-    more = {command: run(command, directory, 900, before=before) for command in DEMOS if command not in outputs}
-    return directory, outputs | more
+    if "FORGET_DEMO_RUN" not in os.environ:
+        return directory, run(PLAIN, directory, 900, before=partial(teach_once, directory / "taught.pt"))
+    done = Path(os.environ["FORGET_DEMO_RUN"])
+    shutil.copytree(done / "demo-run", directory / "demo-run", symlinks=True)
+    return directory, (done / "out.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def both(demo):
+    """The directory after the second one, too."""
+    directory, _ = demo
+    run(REPLAY, directory, 900, before=partial(teach_once, directory / "taught.pt"))
+    return directory
 
 
 def last(directory, probe):
@@ -74,12 +84,17 @@ def last(directory, probe):
     return history[(history["probe"] == probe) & (history["category"] == "")].iloc[-1]
 
 
-def test_without_replay_it_forgets_and_with_replay_less_than_half_of_that(demos):
-    directory, _ = demos
-    plain, replay = (last(directory / name, "facts-recall") for name in ("demo-run", "demo-replay"))
-    assert plain["samples_seen"] == replay["samples_seen"] == 1600
+def test_it_forgets(demo):
+    plain = last(demo[0] / "demo-run", "facts-recall")
+    assert plain["samples_seen"] == 1600
     assert plain["accuracy_before"] > 0.95
     assert plain["forgetting"] >= 0.2
+
+
+@pytest.mark.in_turn(2)
+def test_with_replay_it_forgets_less_than_half_of_that(both):
+    plain, replay = (last(both / name, "facts-recall") for name in ("demo-run", "demo-replay"))
+    assert replay["samples_seen"] == 1600
     assert replay["forgetting"] < plain["forgetting"] / 2
 
 
@@ -120,9 +135,8 @@ def test_the_same_seed_gives_the_same_run_in_every_process(tmp_path):
     assert found["page"] == str(fresh / "run" / "forget" / "report.html") and Path(found["wandb"]).is_dir()
 
 
-def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demos):
-    directory, outputs = demos
-    out = outputs[DEMOS[0]]
+def test_it_prints_the_curve_the_facts_that_went_first_and_where_everything_is(demo):
+    directory, out = demo
     recall = last(directory / "demo-run", "facts-recall")
     assert f"{100 * recall['forgetting']:.1f}%" in out
     assert re.search(r"facts-recall raw 1→0 +[▁▂▃▄▅▆▇█]{11} ", out)
@@ -147,8 +161,8 @@ def test_the_demo_by_grpo_learns_its_rule(run_cli, monkeypatch, tmp_path, wandb_
     assert last(tmp_path / "run", "facts-recall")["samples_seen"] == 64
 
 
-def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
-    directory, _ = demos
+def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demo):
+    directory, _ = demo
     run = next((directory / "demo-run" / "wandb").glob("offline-run-*"))
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(run)]
     summary = json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout)[
@@ -161,17 +175,17 @@ def test_the_wandb_run_of_the_demo_ends_on_the_numbers_of_the_table(demos):
     assert summary["forget/samples_seen"] == 1600
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in DEMOS])
-def test_every_other_command_of_the_tour_runs(demos, command):
-    directory, _ = demos
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_other_command_of_the_tour_runs(demo, command, request):
+    directory = request.getfixturevalue("both") if "demo-replay" in command else demo[0]
     assert run(command, directory).strip()
 
 
-def test_the_docs_show_output_in_the_form_that_the_demo_prints(demos):
-    _, outputs = demos
+def test_the_docs_show_output_in_the_form_that_the_demo_prints(demo):
+    _, out = demo
     page = (ROOT / "docs" / "getting-started.md").read_text(encoding="utf-8")
     shown = next(block for block in re.findall(r"```text\n(.*?)```", page, re.DOTALL) if "lost first" in block)
     for line in shown.splitlines():
         words = re.findall(r"[A-Za-z&]{4,}", line.split("  ")[0])
         if line and not line.startswith(" "):
-            assert all(word in outputs[DEMOS[0]] for word in words), line
+            assert all(word in out for word in words), line
