@@ -144,12 +144,18 @@ class TextGenerator:
         return [found.get(i, []) for i in range(len(self._ranges))]
 
     def _few(self) -> TextGenerator:
-        """A generator of the first tokens after the shortest, the median and the longest prompt."""
+        """A generator of the first tokens after the shortest, the median and the longest prompt.
+
+        And after an end of the longest as long as the median: some models are wrong only where rows share a batch.
+        """
         order = sorted(self.requests, key=lambda request: len(request.prompt))
         at = sorted({0, len(order) // 2, len(order) - 1})
         few = copy(self)
         few.requests = [replace(order[i], max_new_tokens=min(order[i].max_new_tokens, _FEW_TOKENS)) for i in at]
-        few._ranges = [(n, n + 1) for n in range(len(at))]
+        if len(order) > len(at):
+            median, longest = few.requests[1:]
+            few.requests.append(replace(median, prompt=longest.prompt[-len(median.prompt) :]))
+        few._ranges = [(n, n + 1) for n in range(len(few.requests))]
         return few
 
     def _n_tokens(self) -> int:

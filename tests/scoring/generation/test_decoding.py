@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from transformers import PhimoeConfig, PhimoeForCausalLM
+from transformers import PhimoeConfig, PhimoeForCausalLM, RwkvConfig, RwkvForCausalLM
 
 from forget_callback import Generation, Probe
 from forget_callback.scoring import cache as kv
@@ -121,6 +121,22 @@ def test_a_sliding_window_that_is_in_the_masks_alone_is_seen_before_texts_outgro
     found = generator.generate(model, tokenizer, budget=2048)
     expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
     assert [text.tokens for (text,) in found] == expected and generator.backend == backend
+
+
+@torch.no_grad()
+def test_a_model_that_is_wrong_only_where_rows_share_a_batch_is_found_out(tokenizer):
+    """RWKV's state of one row is added to all. Rows of one length are neither shortest, median nor longest."""
+    torch.manual_seed(0)
+    config = RwkvConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=2, eos_token_id=2)
+    model = RwkvForCausalLM(config).eval()
+    for weight in (p for p in model.parameters() if p.ndim == 2):
+        weight.add_(0.2 * torch.randn(weight.shape))
+    texts = ["a", "The fox ran", "The sun ran", *(f"{'so ' * n}{n}" for n in range(4, 9))]
+    items = [Generation(text, text, "x", "contains", max_new_tokens=9) for text in texts]
+    generator = make_generator(items, tokenizer)
+    found = generator.generate(model, tokenizer, budget=2048)
+    expected = [tuple(greedy(model, tokenizer.encode(i.prompt), i.max_new_tokens, stops=[2])) for i in items]
+    assert [text.tokens for (text,) in found] == expected and generator.backend == BACKENDS[-1]
 
 
 @torch.no_grad()
