@@ -109,8 +109,8 @@ def settings(name: str, seed: int, scale: dict[str, Any], model: str, work: Path
     }
     keys["probes"] += [str(work / "task.jsonl"), f"corpus:{work / 'tickets.jsonl'}"]
     if kind == "grpo":
-        more = {"num_generations": GENERATIONS, "max_completion_length": 8, "temperature": 1.0, "beta": 0.0}
-        return {**keys, **more, "reward_funcs": ["study_data.routed"]}
+        more = {"num_generations": GENERATIONS, "max_completion_length": 8, "temperature": 0.7, "beta": 0.0}
+        return {**keys, **more, "reward_funcs": ["study_data.named"]}
     keys["max_length"] = scale["length"]
     if regime.get("lora"):
         lora = {"lora_r": 16, "lora_alpha": 32, "lora_target_modules": ["all-linear"]}

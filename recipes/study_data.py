@@ -1,8 +1,8 @@
-"""What the study trains on and asks: tickets to route, a domain's text, and what may be replayed. Made offline.
+"""What the study trains on and asks: tickets to read, a domain's text, and what may be replayed. Made offline.
 
-The new task is to name the queue of a customer's ticket in one word. Held-out tickets state their problem in words that
-no training ticket has. The domain is the source of Python's standard library, so it depends on the version of Python.
-Knows nothing of training.
+The new task is to name the product of a customer's ticket in one word. Held-out tickets are about other products, with
+problems in words that no training ticket has. The domain is the source of Python's standard library, so it depends on
+the version of Python. Knows nothing of training.
 """
 
 import json
@@ -20,91 +20,87 @@ from forget_callback.probes.items import Generation
 
 Rows = list[dict[str, Any]]
 
-QUESTION = "Which queue is this ticket for: billing, delivery, repair or account? Answer with one word."
+QUESTION = "Which product is this ticket about? Answer with one word."
 OPENINGS = ("Hello,", "Hi there,", "Good day,", "Please help:", "It is me again:", "Sorry to write, but")
-THINGS = ("kettle", "lamp", "radio", "bike", "toaster", "camera", "printer", "drill", "heater", "fan", "clock", "tent")
-HELD_OUT = 4  # of each queue's problems, the last
-PROBLEMS = {
-    "billing": (
-        "I was charged twice for the {}",
-        "the invoice for my {} shows a wrong sum",
-        "you took money for a {} that I had returned",
-        "the discount on the {} is missing",
-        "my card was charged before I ordered the {}",
-        "I want a refund for the {}",
-        "the price of the {} on the receipt is too high",
-        "there is a fee for the {} that I do not know",
-        "the tax on the {} is wrong",
-        "I paid for the {} in two parts and you booked three",
-        "please send me a receipt for the {}",
-        "the payment for the {} failed but the money is gone",
-    ),
-    "delivery": (
-        "the {} has not come yet",
-        "the parcel with the {} went to my neighbour",
-        "the courier left the {} in the rain",
-        "tracking of my {} has not moved for days",
-        "the {} was sent to my old street",
-        "on which day does the {} arrive?",
-        "the van with the {} came while I was out",
-        "the driver could not find my house to bring the {}",
-        "the {} is stuck at customs",
-        "the package with the {} is late",
-        "I need the {} shipped to another city",
-        "the {} never reached my door",
-    ),
-    "repair": (
-        "the {} does not switch on",
-        "the {} broke after a week",
-        "the {} makes a loud noise",
-        "a part of the {} fell off",
-        "the {} has a crack on one side",
-        "the cable of the {} is torn",
-        "the {} smells of smoke",
-        "the button of the {} is stuck",
-        "water comes out of the {}",
-        "the {} gets too hot to touch",
-        "a screw of the {} is loose",
-        "the {} stopped working",
-    ),
-    "account": (
-        "I cannot log in to order a {}",
-        "my password is refused when I look for a {}",
-        "I want to change my email address before I order a {}",
-        "delete my profile, I only wanted to see a {}",
-        "the code to sign in never comes, and I want a {}",
-        "my user name is wrong on the page of the {}",
-        "someone else uses my login to look at a {}",
-        "I forgot my password and my {} is in the basket",
-        "I am locked out of the shop and want a {}",
-        "how do I register to order a {}?",
-        "close my membership, I have my {}",
-        "I have two profiles and only one shows my {}",
-    ),
-}
+THINGS = (
+    *("kettle", "lamp", "radio", "bike", "toaster", "camera", "printer", "drill"),
+    *("heater", "fan", "clock", "tent", "mixer", "sofa", "mirror", "helmet"),
+)
+NEW_THINGS = ("freezer", "guitar", "blender", "keyboard", "carpet", "ladder", "speaker", "stroller")
+PROBLEMS = (
+    "I was charged twice for the {}",
+    "the invoice for my {} shows a wrong sum",
+    "you took money for a {} that I had returned",
+    "the discount on the {} is missing",
+    "my card was charged before I ordered the {}",
+    "I want a refund for the {}",
+    "the price of the {} on the receipt is too high",
+    "there is a fee for the {} that I do not know",
+    "the {} has not come yet",
+    "the parcel with the {} went to my neighbour",
+    "the courier left the {} in the rain",
+    "tracking of my {} has not moved for days",
+    "the {} was sent to my old street",
+    "on which day does the {} arrive?",
+    "the van with the {} came while I was out",
+    "the driver could not find my house to bring the {}",
+    "the {} does not switch on",
+    "the {} broke after a week",
+    "the {} makes a loud noise",
+    "a part of the {} fell off",
+    "the {} has a crack on one side",
+    "the cable of the {} is torn",
+    "the {} smells of smoke",
+    "the button of the {} is stuck",
+    "I cannot log in to order a {}",
+    "my password is refused when I look for a {}",
+    "I want to change my email address before I order a {}",
+    "delete my profile, I only wanted to see a {}",
+    "the code to sign in never comes, and I want a {}",
+    "my user name is wrong on the page of the {}",
+    "someone else uses my login to look at a {}",
+    "I forgot my password and my {} is in the basket",
+)
+NEW_PROBLEMS = (
+    "the tax on the {} is wrong",
+    "I paid for the {} in two parts and you booked three",
+    "please send me a receipt for the {}",
+    "the payment for the {} failed but the money is gone",
+    "the {} is stuck at customs",
+    "the package with the {} is late",
+    "I need the {} shipped to another city",
+    "the {} never reached my door",
+    "water comes out of the {}",
+    "the {} gets too hot to touch",
+    "a screw of the {} is loose",
+    "the {} stopped working",
+    "I am locked out of the shop and want a {}",
+    "how do I register to order a {}?",
+    "close my membership, I have my {}",
+    "I have two profiles and only one shows my {}",
+)
 
 
 def tickets(count: int, seed: int, *, held_out: bool = False) -> list[tuple[list[dict[str, str]], str]]:
-    """Conversations up to the ticket, each with its queue, as many of each queue as can be; all are different."""
-    own = slice(-HELD_OUT, None) if held_out else slice(-HELD_OUT)
+    """Conversations up to the ticket, each with its product, as many of each product as can be; all are different."""
+    things, problems = (NEW_THINGS, NEW_PROBLEMS) if held_out else (THINGS, PROBLEMS)
     rng, found = random.Random(seed), []
-    for queue, problems in PROBLEMS.items():
-        texts = [f"{first} {what.format(thing)}" for first in OPENINGS for what in problems[own] for thing in THINGS]
-        share = -(-count // len(PROBLEMS))
-        found += [(rank, text, queue) for rank, text in enumerate(rng.sample(texts, share))]
+    for thing in things:
+        texts = [f"{first} {what.format(thing)}" for first in OPENINGS for what in problems]
+        found += [(rank, text, thing) for rank, text in enumerate(rng.sample(texts, -(-count // len(things))))]
+    rng.shuffle(found)
     found.sort(key=lambda one: one[0])
     # Not in a system message: a small model ignores it, and GRPO would find no reward to begin with.
-    return [([{"role": "user", "content": f"{text}\n\n{QUESTION}"}], queue) for _, text, queue in found[:count]]
+    return [([{"role": "user", "content": f"{text}\n\n{QUESTION}"}], thing) for _, text, thing in found[:count]]
 
 
-def routed(completions: list[Any], queue: list[str], **columns: Any) -> list[float]:
-    """The reward of GRPO: half for naming the right queue and no other, half for nothing else."""
-    rewards = []
-    for completion, right in zip(completions, queue):
-        text = completion[0]["content"]
-        named = [one for one in PROBLEMS if matches(text, one, "contains")]
-        rewards.append(0.5 * (named == [right]) + 0.5 * matches(text, right, "exact"))
-    return rewards
+def named(completions: list[Any], product: list[str], **columns: Any) -> list[float]:
+    """The reward of GRPO: half for naming the product, half for nothing else."""
+    texts = [completion[0]["content"] for completion in completions]
+    return [
+        0.5 * matches(text, right, "contains") + 0.5 * matches(text, right, "exact")
+        for text, right in zip(texts, product)
+    ]
 
 
 def passages(count: int, seed: int, *, characters: int = 600) -> list[str]:
@@ -125,23 +121,17 @@ def write_task(directory: Path, tokenizer: Any, *, samples: int, items: int, see
 
     The held-out tickets are the same whatever the seed. `tickets.jsonl` has them as texts, with their answers.
     """
-    rows = tickets(samples, seed)
-    asked = tickets(items, 0, held_out=True)
-    answer = {queue: {"role": "assistant", "content": queue} for queue in PROBLEMS}
-    write_rows(directory / "sft.jsonl", ({"prompt": turns, "completion": [answer[queue]]} for turns, queue in rows))
-    write_rows(directory / "grpo.jsonl", ({"prompt": turns, "queue": queue} for turns, queue in rows))
-    held = [(f"ticket-{number}", *one) for number, one in enumerate(asked)]
-    write_rows(
-        directory / "task.jsonl",
-        (
-            {"id": name, "messages": turns, "answer": queue, "match": "exact", "max_new_tokens": 6, "category": queue}
-            for name, turns, queue in held
-        ),
-    )
-    whole = (
-        (name, tokenizer.apply_chat_template([*turns, answer[queue]], tokenize=False)) for name, turns, queue in held
-    )
-    write_rows(directory / "tickets.jsonl", ({"id": name, "text": text} for name, text in whole))
+    rows = [(turns, thing, {"role": "assistant", "content": thing}) for turns, thing in tickets(samples, seed)]
+    write_rows(directory / "sft.jsonl", ({"prompt": turns, "completion": [answer]} for turns, _, answer in rows))
+    write_rows(directory / "grpo.jsonl", ({"prompt": turns, "product": thing} for turns, thing, _ in rows))
+    asked, texts = [], []
+    for number, (turns, thing) in enumerate(tickets(items, 0, held_out=True)):
+        about = {"id": f"ticket-{number}"}
+        asked.append({**about, "messages": turns, "answer": thing, "match": "exact", "max_new_tokens": 6})
+        whole = tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": thing}], tokenize=False)
+        texts.append({**about, "text": whole})
+    write_rows(directory / "task.jsonl", asked)
+    write_rows(directory / "tickets.jsonl", texts)
 
 
 def replay_pool(watched: Probe) -> Rows:

@@ -144,25 +144,27 @@ def test_a_pack_needs_what_another_run_lost(out, tmp_path, capsys):
     assert not (tmp_path / "runs" / "replay-pack-7.json").exists()
 
 
-def test_held_out_tickets_state_other_problems():
+def test_held_out_tickets_state_other_problems_of_other_products():
     import study_data
 
     trained, asked = study_data.tickets(512, 3), study_data.tickets(60, 0, held_out=True)
     texts = [turns[-1]["content"] for turns, _ in (*trained, *asked)]
     assert len(set(texts)) == len(texts) == 572
-    assert [sum(queue == name for _, queue in trained) for name in study_data.PROBLEMS] == [128] * 4
-    new = [problem for own in study_data.PROBLEMS.values() for problem in own[-study_data.HELD_OUT :]]
-    ends = [problem.split("{}")[0] for problem in new]
-    assert all(any(f" {end}" in text for end in ends) for text in texts[512:])
+    assert [sum(thing == name for _, thing in trained) for name in study_data.THINGS] == [32] * 16
+    assert all(thing in turns[0]["content"] for turns, thing in (*trained, *asked))
+    assert {thing for _, thing in trained}.isdisjoint(thing for _, thing in asked)
+    said = lambda turns, thing: turns[0]["content"].replace(thing, "{}")  # noqa: E731
+    old = {said(*one) for one in trained}
+    assert old.isdisjoint(said(*one) for one in asked)
     assert study_data.tickets(512, 3) == trained != study_data.tickets(512, 4)
 
 
-def test_the_reward_wants_the_right_queue_and_nothing_else():
+def test_the_reward_wants_the_product_and_nothing_else():
     import study_data
 
-    said = ["Billing", "billing.", "It is billing", "repair", "", "billing or repair"]
+    said = ["Lamp", "lamp.", "It is a lamp", "a kettle", ""]
     completions = [[{"role": "assistant", "content": text}] for text in said]
-    assert study_data.routed(completions, queue=["billing"] * 6) == [1.0, 1.0, 0.5, 0.0, 0.0, 0.0]
+    assert study_data.named(completions, product=["lamp"] * 5) == [1.0, 1.0, 0.5, 0.0, 0.0]
 
 
 def test_a_conflict_is_a_sure_model_and_another_token():
