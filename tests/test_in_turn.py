@@ -42,6 +42,7 @@ def run(pytester, monkeypatch):
     """run(*arguments) -> the names of the tests that ran, and all that was printed."""
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))  # of workers
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # of the suite that this is a test of
     pytester.makeini("[pytest]\naddopts = -p xdist -p tests.in_turn -v -rs --strict-markers")
     pytester.makepyfile(test_tail=TAIL, test_a=MODULE.format(1, "a"), test_b=MODULE.format(2, "b"))
 

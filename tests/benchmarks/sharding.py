@@ -79,7 +79,8 @@ def counted(model: Any, call: Any) -> dict[str, int]:
     counts = {"tokens": 0, "generated": 0}
 
     def count(module: Any, args: Any, kwargs: Any) -> None:
-        kind = "generated" if kwargs["input_ids"].shape[1] == 1 else "tokens"
+        further = kwargs.get("position_ids") is not None and kwargs["input_ids"].shape[1] == 1  # no prefix of one token
+        kind = "generated" if further else "tokens"
         counts[kind] += kwargs["input_ids"].numel()
 
     with model.register_forward_pre_hook(count, with_kwargs=True), FlopCounterMode(display=False) as flops:

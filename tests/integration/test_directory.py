@@ -16,11 +16,12 @@ from forget_callback import ForgetCallback, Snapshot, Store
 from forget_callback.cli import main
 from forget_callback.runs.manifest import RunState
 
+pytestmark = pytest.mark.in_turn(2)
+
 HOLDER = """
 import sys, time
 from forget_callback import Store
 
-pytestmark = pytest.mark.in_turn(2)
 store = Store(sys.argv[1])
 assert store.lock()
 print("held", flush=True)

@@ -109,10 +109,10 @@ def test_greedy_answers_come_from_the_trainers_vllm_with_the_weights_of_the_step
     assert store.read("texts", 0).text.tolist() != own.text.tolist()
     engine = watched.vllm_generation.llm
     ours = [(count, wanted) for count, wanted in engine.calls if wanted.temperature == 0]
-    # All first prompts of a snapshot in one call, then the others; three of the first to check vLLM, before all.
-    assert [count for count, _ in ours] == [3, *[5, 2] * 3]
+    # All first prompts of a snapshot in one call, then the others; four of the first to check vLLM, before all.
+    assert [count for count, _ in ours] == [4, *[5, 2] * 3]
     settings = {(count, wanted.max_tokens, *wanted.stop, *wanted.stop_token_ids) for count, wanted in ours}
-    assert settings == {(3, 7, " sun", 2), (5, 7, " sun", 2), (2, 4, " sun", 2)}
+    assert settings == {(4, 7, " sun", 2), (5, 7, " sun", 2), (2, 4, " sun", 2)}
     # And the trainer's own settings are as they were.
     theirs = [vars(wanted) for _, wanted in engine.calls if wanted.temperature > 0]
     before = [vars(wanted) for _, wanted in without.vllm_generation.llm.calls]
@@ -128,9 +128,9 @@ def test_samples_are_written_by_the_model_itself(make_vllm_grpo, texts, tmp_path
     trainer.train()
     calls, before = trainer.vllm_generation.llm.calls, plain.vllm_generation.llm.calls
     assert [vars(wanted) for _, wanted in calls if wanted.temperature] == [vars(wanted) for _, wanted in before]
-    # The greedy probe twice at the baseline, for what flips by itself, each after a check of three texts; once at the
-    # end; the sampled one never.
-    assert [count for count, wanted in calls if not wanted.temperature] == [*[3, len(texts)] * 2, len(texts)]
+    # The greedy probe once at the baseline, after a check of four texts, and at the end: in float32 it is not scored
+    # again for what flips by itself. The sampled one never.
+    assert [count for count, wanted in calls if not wanted.temperature] == [4, len(texts), len(texts)]
     assert Store(tmp_path).read("sampled", 4).metadata["generation"] == "loop"
     assert Store(tmp_path).read("texts", 4).metadata["generation"] == "vllm"
 
