@@ -26,7 +26,7 @@ NAMES = {
     "pretrain-large": "pretraining, more data",
     "sft-small": "SFT, little data",
     "sft-large": "SFT, more data",
-    "sft-hot": "SFT, 4 times the rate",
+    "sft-hot": "SFT, twice the rate",
     "lora": "LoRA, 10 times the rate",
     "replay-pool": "replay of other knowledge",
     "replay-own": "replay of own answers",

@@ -189,7 +189,7 @@ def test_a_cell_is_the_mean_over_seeds_with_students_interval():
     half = 100 * stats.t.interval(0.95, 2, scale=stats.sem(ends))[1]
     cells = study_tables.findings(runs).splitlines()[-1].split(" | ")
     place = list(study_tables.FINDINGS).index("knowledge lost") + 1
-    assert cells[0] == "| SFT, 4 times the rate (3)"
+    assert cells[0] == "| SFT, twice the rate (3)"
     assert cells[place] == f"{30 + 10:.1f} ± {half:.1f}", "30 items of one probe and 10 of another, which lost .4 more"
     assert "| - (0 of 3 runs) |" in study_tables.findings(runs)
 
@@ -205,7 +205,7 @@ def test_mitigations_are_compared_where_the_task_is_at_one_level():
     assert math.isnan(study_tables.crossing(study_tables.looks(never), lost))
     plain["dial"] = {"history": made("", 0, look(0.2, 0.0), look(0.6, 0.0))["history"]}
     ends, less = study_tables.mitigations([plain, spared, never])
-    assert "| SFT, 4 times the rate, 1% of it | 60.0 | 10.0 | - (0 of 1 runs) | - (0 of 1 runs) |" in ends
+    assert "| SFT, twice the rate, 1% of it | 60.0 | 10.0 | - (0 of 1 runs) | - (0 of 1 runs) |" in ends
     assert "| the dial | 10.0 |" in less, "half of the way from 0 at 60% to .4 at 100%"
     assert "| LoRA, 10 times the rate | 20.0 |" in less
     assert "| GRPO, more data | - (0 of 1 runs) |" in less
@@ -246,6 +246,6 @@ def test_everything_is_shown(runs, tmp_path):
 
     text = study_tables.text(list(runs.values()))
     assert text.startswith("3 runs, ") and "too few: 3 runs" in text
-    assert "SFT, 4 times the rate, 50% of it" in text
+    assert "SFT, twice the rate, 50% of it" in text
     study_tables.figure(list(runs.values()), tmp_path / "study.png")
     assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
