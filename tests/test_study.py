@@ -85,7 +85,7 @@ def test_a_run_is_a_file_with_every_evaluation(out, runs):
             assert right.count("1") / len(right) == pytest.approx(row["accuracy_after"])
     assert {"correct_2", "choice_2"} <= set(run["items"]["facts-choice"])
     assert str(out) not in json.dumps(run) and run["settings"]["dataset_name"] == "sft.jsonl"
-    assert run["settings"]["learning_rate"] == 4 * 5e-4 and run["minutes"] > 0 and "torch" in run["versions"]
+    assert run["settings"]["learning_rate"] == 2 * 5e-4 and run["minutes"] > 0 and "torch" in run["versions"]
     assert 0 <= run["conflicts"]["share"] <= 1 and runs["grpo-small-0"]["conflicts"] is None
     assert (out / "runs" / "sft-hot-0.json").stat().st_size < 100_000
     assert not (out / "work" / "sft-hot-0" / "model").exists()

@@ -50,7 +50,7 @@ def spacing_problem(probe: Probe) -> str:
 
     >>> from forget_callback.probes.items import Recall
     >>> spacing_problem(Probe("p", [Recall("a", "The capital of France is", "Paris")])).split(", such as")[0]
-    '1 of 1 items have no space before the answer'
+    '1 of 1 item has no space before the answer'
     >>> spacing_problem(Probe("p", [Recall("a", "The capital of France is", " Paris")]))
     ''
     """
