@@ -22,11 +22,20 @@ Rows = list[dict[str, Any]]
 
 QUESTION = "Which product is this ticket about? Answer with one word."
 OPENINGS = ("Hello,", "Hi there,", "Good day,", "Please help:", "It is me again:", "Sorry to write, but")
-THINGS = (
-    *("kettle", "lamp", "radio", "bike", "toaster", "camera", "printer", "drill"),
-    *("heater", "fan", "clock", "tent", "mixer", "sofa", "mirror", "helmet"),
-)
-NEW_THINGS = ("freezer", "guitar", "blender", "keyboard", "carpet", "ladder", "speaker", "stroller")
+THINGS = """
+kettle lamp radio bike toaster camera printer drill heater fan clock tent mixer sofa mirror helmet balloon
+basket bathtub bench blanket bookcase bottle bowl bracelet broom bucket calculator candle chair charger
+chessboard coat comb computer cooker cradle curtain cushion desk doorbell dress dresser earring fork
+fridge grill hairdryer hammer hat hose jacket jug juicer knife laptop lawnmower mattress microwave monitor
+mower mug necklace notebook oven pan pen phone plate pram projector puzzle rake razor router rug saddle
+saw scale scanner scarf screwdriver shelf shirt shower skateboard sled spoon stool stove swing tablet tap
+teapot television towel toy tray treadmill tripod turntable vacuum vase wallet watch wheelbarrow whistle
+wrench
+"""
+NEW_THINGS = """
+freezer guitar blender keyboard carpet ladder speaker stroller hammock microphone toothbrush umbrella
+backpack cabinet dishwasher scooter suitcase trampoline pillow shovel
+"""
 PROBLEMS = (
     "I was charged twice for the {}",
     "the invoice for my {} shows a wrong sum",
@@ -83,7 +92,8 @@ NEW_PROBLEMS = (
 
 def tickets(count: int, seed: int, *, held_out: bool = False) -> list[tuple[list[dict[str, str]], str]]:
     """Conversations up to the ticket, each with its product, as many of each product as can be; all are different."""
-    things, problems = (NEW_THINGS, NEW_PROBLEMS) if held_out else (THINGS, PROBLEMS)
+    names, problems = (NEW_THINGS, NEW_PROBLEMS) if held_out else (THINGS, PROBLEMS)
+    things = names.split()
     rng, found = random.Random(seed), []
     for thing in things:
         texts = [f"{first} {what.format(thing)}" for first in OPENINGS for what in problems]

@@ -147,16 +147,16 @@ def test_a_pack_needs_what_another_run_lost(out, tmp_path, capsys):
 def test_held_out_tickets_state_other_problems_of_other_products():
     import study_data
 
-    trained, asked = study_data.tickets(512, 3), study_data.tickets(60, 0, held_out=True)
+    trained, asked = study_data.tickets(540, 3), study_data.tickets(60, 0, held_out=True)
     texts = [turns[-1]["content"] for turns, _ in (*trained, *asked)]
-    assert len(set(texts)) == len(texts) == 572
-    assert [sum(thing == name for _, thing in trained) for name in study_data.THINGS] == [32] * 16
+    assert len(set(texts)) == len(texts) == 600
+    assert [sum(thing == name for _, thing in trained) for name in study_data.THINGS.split()] == [5] * 108
     assert all(thing in turns[0]["content"] for turns, thing in (*trained, *asked))
     assert {thing for _, thing in trained}.isdisjoint(thing for _, thing in asked)
     said = lambda turns, thing: turns[0]["content"].replace(thing, "{}")  # noqa: E731
     old = {said(*one) for one in trained}
     assert old.isdisjoint(said(*one) for one in asked)
-    assert study_data.tickets(512, 3) == trained != study_data.tickets(512, 4)
+    assert study_data.tickets(540, 3) == trained != study_data.tickets(540, 4)
 
 
 def test_the_reward_wants_the_product_and_nothing_else():
