@@ -1,6 +1,5 @@
 """`watch` beside a training: item by item the history that the callback records in it, whatever happens meanwhile."""
 
-import datetime
 import importlib
 import json
 import os
@@ -25,6 +24,7 @@ from forget_callback.runs.remote import RemoteTraining, read_decision, read_trai
 from forget_callback.runs.stopping import stop_rules
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.forked import finish, start
+from tests.in_turn import of_the_day
 from tests.schema import checked
 
 pytestmark = pytest.mark.in_turn(1)
@@ -49,11 +49,6 @@ MOMENTS = {
 }
 # And at which call: of the baseline, or of a checkpoint.
 KILLS = [("loads", 1), ("loads", 2), ("writes", 1), ("writes", 2), ("writes", 3), ("decides", 1)]
-
-
-def of_the_day(what):
-    """One of several a day: each takes seconds."""
-    return what[datetime.date.today().toordinal() % len(what)]
 
 
 def wait_for(what, seconds=90):
