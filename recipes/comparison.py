@@ -107,7 +107,7 @@ def make_model(name: str, base: str, rows: Rows, out: Path) -> None:
             **ON_CPU,
         )
         SFTTrainer(model=model, processing_class=tokenizer, args=args, train_dataset=Dataset.from_list(rows)).train()
-    model.bfloat16().save_pretrained(part)  # as checkpoints are published
+    model.save_pretrained(part)  # float32: on a CPU all of these tools compute so, and bfloat16 is slow on many
     tokenizer.save_pretrained(part)
     # transformers 5 leaves out what version 4, which FineTuneCheck 2.0 asks for, cannot do without.
     config = json.loads((part / "tokenizer_config.json").read_text(encoding="utf-8"))

@@ -103,6 +103,11 @@ def looks(run: dict[str, Any], table: str = "history") -> list[pd.DataFrame]:
     return [own for _, own in frame.groupby("step")]
 
 
+def dial_of(run: dict[str, Any]) -> list[pd.DataFrame]:
+    """The points of a run's dial, from the model before to the fine-tuned one."""
+    return [*looks(run, "dial"), looks(run)[-1]]
+
+
 def mean_interval(values: Sequence[float]) -> str:
     """Mean over seeds with the 95% interval of Student's t, in percent; of fewer runs where some have no number."""
     x = 100 * np.array([value for value in values if not math.isnan(value)])
@@ -137,7 +142,7 @@ def mitigations(runs: list[dict[str, Any]]) -> list[str]:
     found = {
         NAMES[key]: {run["seed"]: looks(run) for run in own} for key in MITIGATIONS if (own := of_regime(runs, key))
     }
-    dials = {run["seed"]: [*looks(run, "dial"), looks(run)[-1]] for run in of_regime(runs, PLAIN)}
+    dials = {run["seed"]: dial_of(run) for run in of_regime(runs, PLAIN)}
     ends = {name: [own[-1] for own in by_seed.values()] for name, by_seed in found.items()}
     for points in zip(*(dial[1:-1] for dial in dials.values())):
         ends[f"{NAMES[PLAIN]}, {points[0]['step'].iloc[0]}% of it"] = list(points)
@@ -221,14 +226,16 @@ def figure(runs: list[dict[str, Any]], path: Path) -> None:
     """What was lost against accuracy in the new task: a line a regime through its evaluations, mean over seeds."""
     matplotlib.use("Agg")
     plot, axes = pyplot.subplots(1, len(OUTCOMES), figsize=(13, 4.4), constrained_layout=True)
+    lines = {name: [looks(run) for run in own] for key, name in NAMES.items() if (own := of_regime(runs, key))}
+    dials = [dial_of(run) for run in of_regime(runs, PLAIN)]
     for axis, (what, number) in zip(axes, OUTCOMES.items()):
-        for place, (key, name) in enumerate(NAMES.items()):
-            if not (own := of_regime(runs, key)):
+        for place, (name, own) in enumerate([*lines.items(), ("the dial", dials)]):
+            if not own:
                 continue
-            points = np.array([[(TASK(look), number(look)) for look in looks(run)] for run in own])
-            color = pyplot.get_cmap("tab20")(place)
-            axis.plot(*(100 * points.mean(0)).T, "-o", color=color, ms=3, label=name)
-            axis.plot(*(100 * points[:, -1]).T, "o", color=color, ms=5, alpha=0.5)
+            points = 100 * np.array([[(TASK(look), number(look)) for look in path] for path in own])
+            color, style = ("black", "--s") if own is dials else (pyplot.get_cmap("tab20")(place), "-o")
+            axis.plot(*points.mean(0).T, style, color=color, ms=3, label=name)
+            axis.plot(*points[:, -1].T, style[-1], color=color, ms=5, alpha=0.5)
         axis.axhline(0, color="black", lw=0.5)
         axis.set(xlabel="right in the new task, %", ylabel=f"{what}, %")
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,8 +1,10 @@
 """`max_overhead`: which evaluations a run can afford, and of how many items.
 
-The baseline is always whole, and the limit holds for what comes after it. An evaluation may spend what training has
-earned by then and what leaves enough for the later ones, the last one all that is left. What is done once (token ids,
-batches, self-checks) counts as time that has passed, not as what a later evaluation takes. Decides on rank 0 alone.
+The baseline is always whole, and the limit holds for what comes after it. Each evaluation has the same share of what
+is allowed in all, once the last one, in all prompts, is paid for, and spends no more than training has earned by
+then. What one leaves is spread over as many as there were so far: the first go by what the baseline took, which may
+be far off. What is done once (token ids, batches, self-checks) counts as time that has passed, not as what a later
+evaluation takes. Decides on rank 0 alone.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Budget:
         self._first_step, self._last_step = state.global_step, state.max_steps
         self._since = int(kept.get("since", state.global_step))  # the step from which on time was measured
         self._trained_before, self._probed_before = (float(kept.get(name, 0)) for name in ("trained", "probed"))
+        self._taken = int(kept.get("taken", 0))  # evaluations
         cost = kept.get("cost")
         self._cost = None if cost is None else Cost(**cost)
         # What of it was measured after the baseline: before any training, the model is another one.
@@ -76,7 +79,7 @@ class Budget:
             return {}
         cost = None if self._cost is None else asdict(self._cost)
         probed = self._probed_before + self._probed
-        return {"since": self._since, "trained": self._trained, "probed": probed, "cost": cost}
+        return {"since": self._since, "trained": self._trained, "probed": probed, "taken": self._taken, "cost": cost}
 
     @property
     def _trained(self) -> float:
@@ -163,40 +166,50 @@ class Budget:
         assert self._limit is not None
         if self._cost is None:
             return self.lines.unknown(state.global_step, probes)
-        left = 1 if end else to_come(self._every, state.global_step, self._last_step, evaluations=self._evaluations)
+        after = 0 if end else self._to_come(state.global_step)
         cost, probed = self._cost, self._probed_before + self._probed
         trained, step = self._trained, state.global_step
         earned = self._limit / (1 - self._limit) * trained
         total: float = earned * (self._last_step - self._since) / (step - self._since)
+        planned = max(self._to_come(self._since), after + 1)
 
         def one(share: float, *, last: bool = False) -> float:
             changed = self._variants == "changed" and not last
             further = changed or self._variants == "all" or (last and self._variants != "off")
             return cost.of(probes, share, variants=further, changed=changed)
 
-        def planned(share: float) -> bool:
-            before = 0.0 if end else one(share) * max(left - 1, 1)
-            return probed + before + one(share, last=True) <= total
+        def steady(share: float) -> bool:
+            last = one(share, last=True)
+            if not after:
+                return probed + last <= total
+            several = min(max(self._taken, 1), after)
+            allowed = (total - last) * (planned - after + several - 1) / (planned - 1)
+            return probed + several * one(share) <= allowed
 
         def now(share: float) -> bool:
             needed = probed + one(share)
             return end or bool(needed <= _AHEAD * earned and needed + one(share, last=True) <= total)
 
-        wanted = self._near(probes, largest(planned) or 0.0, end=end)
+        wanted = self._near(probes, largest(steady) or 0.0, end=end)
         part = largest(now, wanted)
+        self._taken += part is not None
         training = trained * (self._last_step - self._since) / (step - self._since)
         seconds = one(1.0, last=end)
-        self.lines.chosen(step, probes, self.part, part, seconds=seconds, left=left, training=training)
+        self.lines.chosen(step, probes, self.part, part, seconds=seconds, left=after + 1, training=training)
         return part
+
+    def _to_come(self, step: int) -> int:
+        """Evaluations after a step."""
+        return to_come(self._every, step, self._last_step, evaluations=self._evaluations)
 
     def _near(self, probes: Sequence[Probe], best: float, *, end: bool) -> float:
         """The last part, where the best one is not far from it."""
         if best == 1:
             return best
-        items = [sum(size_of(len(probe), share) for probe in probes) for share in (best, self.part)]
+        new, old, least = (sum(size_of(len(probe), share) for probe in probes) for share in (best, self.part, 0.0))
         # Where evaluations are left out, so that what is left at the end is less than one more, it is no larger.
-        low, high = (_NEAR[0], 2.0) if end and self.part == 0 else _NEAR
-        return self.part if low <= items[0] / items[1] <= high else best
+        low, high = (_NEAR[0], 2.0) if end and old == least else _NEAR
+        return self.part if low <= new / old <= high else best
 
     def items(self, part: float, probes: Sequence[Probe]) -> Mapping[str, Collection[str]] | None:
         """The items to score from here on, by probe; None where that changes nothing."""

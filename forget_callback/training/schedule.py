@@ -91,23 +91,23 @@ def evaluations(strategy: str, last: int, *, steps: float, epochs: float) -> int
 
 
 def to_come(every: Schedule, step: int, last: int, *, evaluations: int) -> int:
-    """Snapshots from a step on at which one is due, that of the last step among them; at least one.
+    """Snapshots after a step, that of the last step among them.
 
     Args:
         evaluations: How many the Trainer plans in all: the schedule where `every` is None.
 
     >>> [to_come(every, 8, 20, evaluations=5) for every in (8, frozenset([3, 8]), "log2", None)]
-    [3, 2, 3, 4]
+    [2, 1, 2, 3]
     """
     if every is None:
-        return 1 + math.ceil(max(evaluations, 1) * (last - step) / last)
+        return math.ceil(max(evaluations, 1) * (last - step) / last)
     if isinstance(every, int):
-        due = last // every - (step - 1) // every
+        due = last // every - step // every
     elif isinstance(every, frozenset):
-        due = sum(step <= one <= last for one in every)
+        due = sum(step < one <= last for one in every)
     else:  # powers of two
-        due = last.bit_length() - (step - 1).bit_length()
-    return max(due + (not is_due(every, last)), 1)
+        due = last.bit_length() - step.bit_length()
+    return due + (step < last and not is_due(every, last))
 
 
 # A training step runs a sample forward and backward: about three forward passes.
