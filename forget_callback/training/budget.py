@@ -64,6 +64,7 @@ class Budget:
         # What of it was measured after the baseline: before any training, the model is another one.
         self._later = set() if cost is None else set(cost)
         self._probed = 0.0  # seconds, of this process
+        self._scoring = 0.0  # of the present evaluation
         self._begun = time.perf_counter()
         self._after_first_step = 0.0
 
@@ -108,11 +109,14 @@ class Budget:
     @contextlib.contextmanager
     def spending(self) -> Iterator[None]:
         """Around an evaluation."""
-        begun = time.perf_counter()
+        begun, self._scoring = time.perf_counter(), 0.0
         try:
             yield
         finally:
-            self._probed += time.perf_counter() - begun
+            spent = time.perf_counter() - begun
+            self._probed += spent
+            if self._scoring:  # batches of another part are made anew: that is not done once here
+                self._learn({"rest": spent - self._scoring})
 
     def scored(
         self, probes: Sequence[Probe], seconds: Mapping[str, float], *, baseline: bool = False, changed: bool = False
@@ -130,16 +134,17 @@ class Budget:
             per_prompt["changed"] = per_prompt["further"]
         if changed:
             per_prompt.pop("further", None)
+        self._scoring += sum(seconds.values())
         self._learn(per_prompt, baseline=baseline)
 
     @contextlib.contextmanager
-    def observing(self, *, baseline: bool = False) -> Iterator[None]:
-        """Around what an evaluation does beside scoring."""
+    def showing_baseline(self) -> Iterator[None]:
+        """Around what the baseline takes beside scoring."""
         begun = time.perf_counter()
         yield
-        self._learn({"rest": time.perf_counter() - begun}, baseline=baseline)
+        self._learn({"rest": time.perf_counter() - begun}, baseline=True)
 
-    def _learn(self, new: Mapping[str, float], *, baseline: bool) -> None:
+    def _learn(self, new: Mapping[str, float], *, baseline: bool = False) -> None:
         """A moving average: answers grow longer as a model is trained, and machines are shared."""
         cost = asdict(self._cost or Cost(0.0, 0.0))
         for name, seconds in new.items():

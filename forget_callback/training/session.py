@@ -208,8 +208,7 @@ class Session:
         snapshots = self._score(step, model, variants=further, ask=ask)
         if variants == "ends" and not whole and on_main(lambda: self.record.main.would_act(step, snapshots)):
             snapshots = with_time_of(snapshots, self._score(step, model, variants=True))
-        with self._budget.observing():
-            return self._observe(state, snapshots)
+        return self._observe(state, snapshots)
 
     def _score(self, step: int, model: Any, *, variants: bool, ask: Ask | None = None) -> list[Snapshot]:
         """A snapshot of each probe; of one that failed while another did not, without a number."""
@@ -311,7 +310,7 @@ class Session:
         if other:
             left = [one for one in other if one.probe in {probe.name for probe in probes}]
             on_main(lambda: self.record.main.compare_with(left, stage=stage))
-        with self._budget.observing(baseline=True):
+        with self._budget.showing_baseline():
             self._observe(state, now, again)
 
 
