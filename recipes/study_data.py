@@ -1,8 +1,8 @@
 """What the study trains on and asks: tickets to read, a domain's text, and what may be replayed. Made offline.
 
-The new task is to name the product of a customer's ticket in one word. Held-out tickets are about other products, with
-problems in words that no training ticket has. The domain is the source of Python's standard library, so it depends on
-the version of Python. Knows nothing of training.
+The new task is to name the product of a customer's ticket in one word, after two examples. Held-out tickets are about
+other products, with problems in words that no training ticket has. The domain is the source of Python's standard
+library, so it depends on the version of Python. Knows nothing of training.
 """
 
 import json
@@ -20,7 +20,12 @@ from forget_callback.probes.items import Generation
 
 Rows = list[dict[str, Any]]
 
-QUESTION = "Which product is this ticket about? Answer with one word."
+QUESTION = "Which product?"
+# Without examples a small model answers in sentences, and GRPO would find no reward to begin with.
+EXAMPLES = (
+    ("Hello, my piano is out of tune", "piano"),
+    ("Good day, where is the tractor that I ordered?", "tractor"),
+)
 OPENINGS = ("Hello,", "Hi there,", "Good day,", "Please help:", "It is me again:", "Sorry to write, but")
 THINGS = """
 kettle lamp radio bike toaster camera printer drill heater fan clock tent mixer sofa mirror helmet balloon
@@ -100,17 +105,19 @@ def tickets(count: int, seed: int, *, held_out: bool = False) -> list[tuple[list
         found += [(rank, text, thing) for rank, text in enumerate(rng.sample(texts, -(-count // len(things))))]
     rng.shuffle(found)
     found.sort(key=lambda one: one[0])
-    # Not in a system message: a small model ignores it, and GRPO would find no reward to begin with.
-    return [([{"role": "user", "content": f"{text}\n\n{QUESTION}"}], thing) for _, text, thing in found[:count]]
+    shown = [turn for text, thing in EXAMPLES for turn in conversation(request(text), thing)]
+    return [([*shown, {"role": "user", "content": request(text)}], thing) for _, text, thing in found[:count]]
+
+
+def request(text: str) -> str:
+    """A ticket with the question."""
+    return f"{text}\n\n{QUESTION}"
 
 
 def named(completions: list[Any], product: list[str], **columns: Any) -> list[float]:
-    """The reward of GRPO: half for naming the product, half for nothing else."""
+    """The reward of GRPO: 1 for naming the product and nothing else."""
     texts = [completion[0]["content"] for completion in completions]
-    return [
-        0.5 * matches(text, right, "contains") + 0.5 * matches(text, right, "exact")
-        for text, right in zip(texts, product)
-    ]
+    return [float(matches(text, right, "exact")) for text, right in zip(texts, product)]
 
 
 def passages(count: int, seed: int, *, characters: int = 600) -> list[str]:

@@ -151,9 +151,10 @@ def test_held_out_tickets_state_other_problems_of_other_products():
     texts = [turns[-1]["content"] for turns, _ in (*trained, *asked)]
     assert len(set(texts)) == len(texts) == 600
     assert [sum(thing == name for _, thing in trained) for name in study_data.THINGS.split()] == [5] * 108
-    assert all(thing in turns[0]["content"] for turns, thing in (*trained, *asked))
+    assert all(thing in turns[-1]["content"] for turns, thing in (*trained, *asked))
     assert {thing for _, thing in trained}.isdisjoint(thing for _, thing in asked)
-    said = lambda turns, thing: turns[0]["content"].replace(thing, "{}")  # noqa: E731
+    assert {thing for _, thing in study_data.EXAMPLES}.isdisjoint(thing for _, thing in (*trained, *asked))
+    said = lambda turns, thing: turns[-1]["content"].replace(thing, "{}")  # noqa: E731
     old = {said(*one) for one in trained}
     assert old.isdisjoint(said(*one) for one in asked)
     assert study_data.tickets(540, 3) == trained != study_data.tickets(540, 4)
@@ -164,7 +165,7 @@ def test_the_reward_wants_the_product_and_nothing_else():
 
     said = ["Lamp", "lamp.", "It is a lamp", "a kettle", ""]
     completions = [[{"role": "assistant", "content": text}] for text in said]
-    assert study_data.named(completions, product=["lamp"] * 5) == [1.0, 1.0, 0.5, 0.0, 0.0]
+    assert study_data.named(completions, product=["lamp"] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
 def test_a_conflict_is_a_sure_model_and_another_token():
