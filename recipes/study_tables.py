@@ -35,6 +35,10 @@ NAMES = {
     "grpo-large": "GRPO, more data",
 }
 PLAIN = "sft-hot"  # what mitigations are compared with
+CONTRASTS = (
+    *(("pretrain-large", "pretrain-small"), ("sft-large", "sft-small"), ("grpo-large", "grpo-small")),
+    *(("sft-hot", "sft-large"), ("sft-large", "grpo-large"), ("sft-hot", "pretrain-large")),
+)
 MITIGATIONS = ("sft-hot", "sft-large", "replay-pool", "replay-own", "replay-pack", "lora", "grpo-large")
 LEVEL = 0.8  # task accuracy at which mitigations are compared
 FEWEST_RUNS, FEWEST_REGIMES, DRAWS = 8, 4, 2000
@@ -75,12 +79,14 @@ def worse(probe: str) -> Number:
 
 TASK = of("task", "accuracy_after")
 LOST, GAINED = of_choices("knowledge_lost"), of_choices("knowledge_gained")
+FORM = of_choices("spurious_forgetting")  # the estimate of the first prompt alone is as much higher
 BEHAVIOUR, TEXT = net("behaviour"), worse("text")
 OUTCOMES = {"knowledge lost": LOST, "behaviour, net loss": BEHAVIOUR, "text, more bits": TEXT}
 FINDINGS = {
     "task right": TASK,
     "1→0, one prompt": of_choices("forgetting"),
     "the paper's": of_choices("forgetting_adjusted"),
+    "knowledge lost, one prompt": lambda look: LOST(look) + FORM(look),
     "knowledge lost": LOST,
     "the paper's gain": of_choices("backward_transfer_adjusted"),
     "knowledge gained": GAINED,
@@ -120,21 +126,33 @@ def mean_interval(values: Sequence[float]) -> str:
     return f"{x.mean():.1f} ± {half:.1f}{few}"
 
 
-def matrix(what: str, heads: Sequence[str], rows: dict[str, list[list[float]]]) -> str:
-    """A table in Markdown: a row a name, each cell the values of all seeds."""
+def matrix(what: str, heads: Sequence[str], rows: dict[str, list[str]]) -> str:
+    """A table in Markdown: a row a name."""
     lines = [f"| {what} | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
-    lines += [f"| {name} | " + " | ".join(map(mean_interval, cells)) + " |" for name, cells in rows.items()]
+    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
     return "\n".join(lines)
 
 
 def findings(runs: list[dict[str, Any]]) -> str:
     """What each regime ended with, in percent: one prompt, the paper's number and ours beside each other."""
-    rows = {
-        f"{name} ({len(own)})": [[number(looks(run)[-1]) for run in own] for number in FINDINGS.values()]
-        for key, name in NAMES.items()
-        if (own := of_regime(runs, key))
-    }
-    return matrix("%, at the end (runs)", list(FINDINGS), rows)
+    rows = {}
+    for key, name in NAMES.items():
+        if ends := [looks(run)[-1] for run in of_regime(runs, key)]:
+            shown = sum(of("all", "knowledge_lost_low")(end) > 0 for end in ends)
+            cells = [mean_interval([number(end) for end in ends]) for number in FINDINGS.values()]
+            rows[name] = [f"{shown} of {len(ends)}", *cells]
+    return matrix("%, at the end", ["a loss of knowledge is shown in (runs)", *FINDINGS], rows)
+
+
+def contrasts(runs: list[dict[str, Any]]) -> str:
+    """Differences between two regimes, over the seeds that both have."""
+    ends = {key: {run["seed"]: looks(run)[-1] for run in of_regime(runs, key)} for key in NAMES}
+    rows = {}
+    for more, less in CONTRASTS:
+        if pairs := [(end, ends[less][seed]) for seed, end in ends[more].items() if seed in ends[less]]:
+            name = f"{NAMES[more]}, less {NAMES[less]} ({len(pairs)})"
+            rows[name] = [mean_interval([number(a) - number(b) for a, b in pairs]) for number in FINDINGS.values()]
+    return matrix("% (seeds)", list(FINDINGS), rows)
 
 
 def mitigations(runs: list[dict[str, Any]]) -> list[str]:
@@ -150,7 +168,7 @@ def mitigations(runs: list[dict[str, Any]]) -> list[str]:
     plain = {outcome: {seed: crossing(own, f) for seed, own in first.items()} for outcome, f in OUTCOMES.items()}
     less = {
         name: [
-            [plain[outcome][seed] - crossing(own, f) for seed, own in by_seed.items() if seed in first]
+            mean_interval([plain[outcome][seed] - crossing(own, f) for seed, own in by_seed.items() if seed in first])
             for outcome, f in OUTCOMES.items()
         ]
         for name, by_seed in {**found, "the dial": dials}.items()
@@ -160,7 +178,7 @@ def mitigations(runs: list[dict[str, Any]]) -> list[str]:
         matrix(
             "%, at the end",
             list(every),
-            {name: [list(map(f, own)) for f in every.values()] for name, own in ends.items()},
+            {name: [mean_interval(list(map(f, own))) for f in every.values()] for name, own in ends.items()},
         ),
         matrix(f"% less than {NAMES[PLAIN]} when the task is at {LEVEL:.0%}", list(OUTCOMES), less),
     ]
@@ -192,14 +210,11 @@ def warnings(runs: list[dict[str, Any]]) -> str:
     known = pd.DataFrame([early_numbers(run) for run in runs])
     ends = pd.DataFrame([{name: number(looks(run)[-1]) for name, number in OUTCOMES.items()} for run in runs])
     regimes = np.array([run["name"] for run in runs])
-    lines = [
-        f"| Spearman, over {len(runs)} runs | " + " | ".join(OUTCOMES) + " |",
-        "| --- |" + " ---: |" * len(OUTCOMES),
-    ]
-    for name in known:
-        cells = [spearman(known[name].to_numpy(), ends[outcome].to_numpy(), regimes) for outcome in OUTCOMES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = {
+        name: [spearman(known[name].to_numpy(), ends[outcome].to_numpy(), regimes) for outcome in OUTCOMES]
+        for name in known
+    }
+    return matrix(f"Spearman, over {len(runs)} runs", list(OUTCOMES), rows)
 
 
 def spearman(x: np.ndarray, y: np.ndarray, regimes: np.ndarray, *, seed: int = 0) -> str:
@@ -253,7 +268,13 @@ def text(runs: list[dict[str, Any]]) -> str:
     """All tables."""
     minutes = sum(run["minutes"] for run in runs)
     return "\n\n".join(
-        [f"{len(runs)} runs, {minutes / 60:.1f} hours.", findings(runs), *mitigations(runs), warnings(runs)]
+        [
+            f"{len(runs)} runs, {minutes / 60:.1f} hours.",
+            findings(runs),
+            contrasts(runs),
+            *mitigations(runs),
+            warnings(runs),
+        ]
     )
 
 

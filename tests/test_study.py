@@ -60,7 +60,7 @@ def look(task, lost, **facts):
         "task": {"accuracy_after": task},
         "facts-choice": numbers,
         "arc": {**numbers, "n": 10, "knowledge_lost": lost + 0.4},
-        "all": {"knowledge_method": "choice", "knowledge_lost": 9.0},
+        "all": {"knowledge_method": "choice", "knowledge_lost": 9.0, "knowledge_lost_low": lost - 0.1},
         "tickets": {"kl": lost},
     }
 
@@ -189,10 +189,22 @@ def test_a_cell_is_the_mean_over_seeds_with_students_interval():
     runs = [made("sft-hot", seed, look(0.2, 0.0), look(0.9, lost)) for seed, lost in enumerate(ends)]
     half = 100 * stats.t.interval(0.95, 2, scale=stats.sem(ends))[1]
     cells = study_tables.findings(runs).splitlines()[-1].split(" | ")
-    place = list(study_tables.FINDINGS).index("knowledge lost") + 1
-    assert cells[0] == "| SFT, twice the rate (3)"
+    place = list(study_tables.FINDINGS).index("knowledge lost") + 2
+    assert cells[:2] == ["| SFT, twice the rate", "2 of 3"], "the interval of one run holds 0"
     assert cells[place] == f"{30 + 10:.1f} ± {half:.1f}", "30 items of one probe and 10 of another, which lost .4 more"
     assert "| - (0 of 3 runs) |" in study_tables.findings(runs)
+
+
+def test_regimes_are_compared_seed_by_seed():
+    import study_tables
+
+    lost = {"sft-hot": {0: 0.2, 1: 0.3, 2: 0.9}, "sft-large": {0: 0.1, 1: 0.1}}
+    runs = [made(name, seed, look(0.2, 0.0), look(0.9, end)) for name, own in lost.items() for seed, end in own.items()]
+    half = 100 * stats.t.interval(0.95, 1, scale=stats.sem([0.1, 0.2]))[1]
+    (row,) = study_tables.contrasts(runs).splitlines()[2:]
+    cells = row.split(" | ")
+    assert cells[0] == "| SFT, twice the rate, less SFT, more data (2)"
+    assert cells[list(study_tables.FINDINGS).index("knowledge lost") + 1] == f"15.0 ± {half:.1f}"
 
 
 def test_mitigations_are_compared_where_the_task_is_at_one_level():
