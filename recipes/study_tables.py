@@ -71,10 +71,15 @@ def net(probe: str) -> Number:
     return lambda look: -of(probe, "net_change")(look)
 
 
-def worse(probe: str) -> Number:
-    """By which share the bits per byte of texts rose."""
-    before, change = of(probe, "bits_per_byte_before"), of(probe, "bits_per_byte_change")
+def worse(probe: str, end: str = "") -> Number:
+    """By which share the bits per byte of texts rose, or an end of its interval."""
+    before, change = of(probe, "bits_per_byte_before"), of(probe, f"bits_per_byte_change{end}")
     return lambda look: change(look) / before(look)
+
+
+def half_width(low: Number, high: Number) -> Number:
+    """Of an interval, which need not be symmetric."""
+    return lambda look: (high(look) - low(look)) / 2
 
 
 TASK = of("task", "accuracy_after")
@@ -82,6 +87,11 @@ LOST, GAINED = of_choices("knowledge_lost"), of_choices("knowledge_gained")
 FORM = of_choices("spurious_forgetting")  # the estimate of the first prompt alone is as much higher
 BEHAVIOUR, TEXT = net("behaviour"), worse("text")
 OUTCOMES = {"knowledge lost": LOST, "behaviour, net loss": BEHAVIOUR, "text, more bits": TEXT}
+HALF_WIDTHS = {
+    "knowledge lost": half_width(of("all", "knowledge_lost_low"), of("all", "knowledge_lost_high")),
+    "behaviour, net loss": half_width(of("behaviour", "net_change_low"), of("behaviour", "net_change_high")),
+    "text, more bits": half_width(worse("text", "_low"), worse("text", "_high")),
+}
 FINDINGS = {
     "task right": TASK,
     "1→0, one prompt": of_choices("forgetting"),
@@ -126,7 +136,12 @@ def mean_interval(values: Sequence[float]) -> str:
     return f"{x.mean():.1f} ± {half:.1f}{few}"
 
 
-def matrix(what: str, heads: Sequence[str], rows: dict[str, list[str]]) -> str:
+def matrix(what: str, heads: Sequence[str], rows: dict[str, list[list[float]]]) -> str:
+    """A table in Markdown: a row a name, each cell the values of all seeds."""
+    return table(what, heads, {name: list(map(mean_interval, cells)) for name, cells in rows.items()})
+
+
+def table(what: str, heads: Sequence[str], rows: dict[str, list[str]]) -> str:
     """A table in Markdown: a row a name."""
     lines = [f"| {what} | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
     lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows.items()]
@@ -141,7 +156,14 @@ def findings(runs: list[dict[str, Any]]) -> str:
             shown = sum(of("all", "knowledge_lost_low")(end) > 0 for end in ends)
             cells = [mean_interval([number(end) for end in ends]) for number in FINDINGS.values()]
             rows[name] = [f"{shown} of {len(ends)}", *cells]
-    return matrix("%, at the end", ["a loss of knowledge is shown in (runs)", *FINDINGS], rows)
+    return table("%, at the end", ["a loss of knowledge is shown in (runs)", *FINDINGS], rows)
+
+
+def item_noise(runs: list[dict[str, Any]]) -> str:
+    """How wide the intervals of single runs are: all runs ask the same items, so that seeds do not show it."""
+    ends = [looks(run)[-1] for run in runs]
+    widths = [f"± {100 * np.nanmean([f(end) for end in ends]):.1f} ({name})" for name, f in HALF_WIDTHS.items()]
+    return f"Other items: the 95% interval of one run over its items is {', '.join(widths)} on average."
 
 
 def contrasts(runs: list[dict[str, Any]]) -> str:
@@ -151,7 +173,7 @@ def contrasts(runs: list[dict[str, Any]]) -> str:
     for more, less in CONTRASTS:
         if pairs := [(end, ends[less][seed]) for seed, end in ends[more].items() if seed in ends[less]]:
             name = f"{NAMES[more]}, less {NAMES[less]} ({len(pairs)})"
-            rows[name] = [mean_interval([number(a) - number(b) for a, b in pairs]) for number in FINDINGS.values()]
+            rows[name] = [[number(a) - number(b) for a, b in pairs] for number in FINDINGS.values()]
     return matrix("% (seeds)", list(FINDINGS), rows)
 
 
@@ -168,7 +190,7 @@ def mitigations(runs: list[dict[str, Any]]) -> list[str]:
     plain = {outcome: {seed: crossing(own, f) for seed, own in first.items()} for outcome, f in OUTCOMES.items()}
     less = {
         name: [
-            mean_interval([plain[outcome][seed] - crossing(own, f) for seed, own in by_seed.items() if seed in first])
+            [plain[outcome][seed] - crossing(own, f) for seed, own in by_seed.items() if seed in first]
             for outcome, f in OUTCOMES.items()
         ]
         for name, by_seed in {**found, "the dial": dials}.items()
@@ -178,7 +200,7 @@ def mitigations(runs: list[dict[str, Any]]) -> list[str]:
         matrix(
             "%, at the end",
             list(every),
-            {name: [mean_interval(list(map(f, own))) for f in every.values()] for name, own in ends.items()},
+            {name: [list(map(f, own)) for f in every.values()] for name, own in ends.items()},
         ),
         matrix(f"% less than {NAMES[PLAIN]} when the task is at {LEVEL:.0%}", list(OUTCOMES), less),
     ]
@@ -214,7 +236,7 @@ def warnings(runs: list[dict[str, Any]]) -> str:
         name: [spearman(known[name].to_numpy(), ends[outcome].to_numpy(), regimes) for outcome in OUTCOMES]
         for name in known
     }
-    return matrix(f"Spearman, over {len(runs)} runs", list(OUTCOMES), rows)
+    return table(f"Spearman, over {len(runs)} runs", list(OUTCOMES), rows)
 
 
 def spearman(x: np.ndarray, y: np.ndarray, regimes: np.ndarray, *, seed: int = 0) -> str:

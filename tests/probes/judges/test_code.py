@@ -166,14 +166,6 @@ def test_an_answer_that_is_slow_and_ends_uses_up_no_patience(body, said):
     assert judge_all([(item(), RIGHT, True)], patience, run_code=True).judgements[0].outcome == "correct"
 
 
-def started_by(name):
-    return [
-        one
-        for one in psutil.process_iter(["cmdline"])
-        if any(name in (part or "") for part in one.info["cmdline"] or ())
-    ]
-
-
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
 def test_no_process_is_left_where_the_trainer_is_killed():
     """Even one that sleeps."""
@@ -184,16 +176,14 @@ def test_no_process_is_left_where_the_trainer_is_killed():
         "code = 'import time\\ndef double(x):\\n    time.sleep(60)'\n"
         "judge(item, code, finished=True, run_code=True)\n"
     )
-    before = {one.pid for one in started_by("code_process.py")}
-    trainer = subprocess.Popen([sys.executable, "-c", script])
-    wanted = time.monotonic() + 60
-    while len(new := {one.pid for one in started_by("code_process.py")} - before) < 2 and time.monotonic() < wanted:
-        time.sleep(0.1)
+    with subprocess.Popen([sys.executable, "-c", script]) as trainer:
+        own, wanted = psutil.Process(trainer.pid), time.monotonic() + 60
+        while len(new := own.children(recursive=True)) < 2 and time.monotonic() < wanted:
+            time.sleep(0.1)
+        time.sleep(0.3)  # until the answer sleeps
+        trainer.send_signal(signal.SIGKILL)
     assert len(new) == 2
-    time.sleep(0.3)  # until the answer sleeps
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in new if psutil.pid_exists(pid)], timeout=20)
+    _, alive = psutil.wait_procs(new, timeout=20)
     assert not alive
 
 
