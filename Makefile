@@ -14,8 +14,9 @@ demo:
 	@if $(PYTHON) .ci/installed_here.py; then $(PYTHON) -m forget_callback demo --out $(OUT); \
 	else $(MAKE) --no-print-directory .venv/installed && $(BIN)/forget-callback demo --out $(OUT); fi
 
+# Three on two cores: a third of the time a test waits, for a process, a file or a clock.
 test: .venv/dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 coverage: .venv/dev
 	$(BIN)/python -m pytest --every-turn --cov=forget_callback --cov-report=term-missing:skip-covered

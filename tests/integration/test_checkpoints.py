@@ -224,6 +224,7 @@ def in_processes(directory, *arguments):
     return status, out.read_text(), err.read_text()
 
 
+@pytest.mark.in_turn(2)
 def test_two_processes_write_what_one_writes(models, run_cli, spec, tmp_path):
     history = ("snapshot", models / "checkpoint-1", models / "checkpoint-2", "--baseline", models / "other")
     assert run_cli(*history, "--probe", spec, "--out", models / "one")[0] == 0

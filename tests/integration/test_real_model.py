@@ -52,6 +52,7 @@ def ask(loaded):
     return answers
 
 
+@pytest.mark.in_turn(2)
 def test_choices_are_lm_evals_in_both_prompts(loaded, ask):
     probe = load_probe("builtin:facts?kind=choice", limit=N)
     snapshot = score_probe(*loaded, probe)
@@ -65,6 +66,7 @@ def test_choices_are_lm_evals_in_both_prompts(loaded, ask):
     assert 0 < snapshot.accuracy < 1
 
 
+@pytest.mark.in_turn(2)
 def test_recall_is_lm_evals(loaded, ask):
     probe = load_probe("builtin:facts?kind=recall", limit=2 * N)
     snapshot = score_probe(*loaded, probe)
@@ -73,6 +75,7 @@ def test_recall_is_lm_evals(loaded, ask):
     assert 0 < snapshot.accuracy < 1
 
 
+@pytest.mark.in_turn(2)
 def test_generated_texts_are_lm_evals(loaded, ask):
     recall = load_probe("builtin:facts?kind=recall", limit=N).items
     items = [

@@ -14,6 +14,7 @@ from .test_wandb import records
 from .test_watch import kill, probes, recorded, stay, train, wait_for, watch, world  # noqa: F401 - world is a fixture
 
 
+@pytest.mark.in_turn(2)
 def test_a_decision_of_a_watcher_that_was_killed_twice_ends_the_training(world, tmp_path, monkeypatch):  # noqa: F811
     for name in ("WANDB_DIR", "WANDB_RUN_ID"):
         monkeypatch.delenv(name, raising=False)

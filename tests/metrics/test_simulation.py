@@ -36,6 +36,7 @@ def measured(x, y, k):
 
 
 RUNS = 1000
+pytestmark = pytest.mark.in_turn(2)
 
 
 @pytest.fixture(scope="module")

@@ -236,6 +236,7 @@ def test_a_group_keeps_its_tasks_as_categories(taught, ran, load):
     assert snapshot.accuracy == ran.results["results"]["tiny_both"]["acc,none"]
 
 
+@pytest.mark.in_turn(2)
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"real items are not at hand: {DATA} is missing")
 def test_real_items(make_model, make_tokenizer, make_hflm, tmp_path):
     """300 items of each type of task, from files of real benchmarks."""

@@ -9,7 +9,10 @@ from forget_callback import Generation, Probe, load_probe, score_probe
 from tests.helpers import teach
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"no real items: {DATA} does not exist")
+pytestmark = [
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"no real items: {DATA} does not exist"),
+    pytest.mark.in_turn(2),
+]
 N = 300
 
 

@@ -22,7 +22,7 @@ SENTENCES = [
 ]
 
 
-@pytest.fixture(scope="module", params=["tiny", "SmolLM2"])
+@pytest.fixture(scope="module", params=["tiny", pytest.param("SmolLM2", marks=pytest.mark.in_turn(2))])
 def real(request):
     """A model with its tokenizer: a taught one, and a real one."""
     if request.param == "tiny":
