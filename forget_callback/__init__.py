@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from forget_callback.runs.history import History as History
     from forget_callback.runs.retention import Retention as Retention, retention as retention
     from forget_callback.runs.run_at import open_run as open_run
-    from forget_callback.runs.stopping import StopDecision as StopDecision, StopRule as StopRule
+    from forget_callback.runs.stop_rules import StopRule as StopRule
+    from forget_callback.runs.stopping import StopDecision as StopDecision
     from forget_callback.runs.store import Store as Store
     from forget_callback.scoring.engine import Scorer as Scorer, score_probe as score_probe
     from forget_callback.scoring.judge import Judge as Judge
@@ -58,7 +59,8 @@ _NAMES = {
     "runs.history": "History",
     "runs.retention": "Retention retention",
     "runs.run_at": "open_run",
-    "runs.stopping": "StopDecision StopRule",
+    "runs.stop_rules": "StopRule",
+    "runs.stopping": "StopDecision",
     "runs.store": "Store",
     "scoring.engine": "Scorer score_probe",
     "scoring.judge": "Judge",

@@ -22,7 +22,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from forget_callback.probes.load import Probes, as_probes
 from forget_callback.probes.specs import specs_of
 from forget_callback.runs.rows import table_of
-from forget_callback.runs.stopping import StopRule, stop_rules
+from forget_callback.runs.stop_rules import StopRule, stop_rules
 from forget_callback.scoring.judge import Judge, judged_by
 from forget_callback.training import schedule
 from forget_callback.training.attachment import Start, attach, calling_trainers, gave_way, trainer_of

@@ -19,7 +19,7 @@ from forget_callback.runs.comparison import rows_result
 from forget_callback.runs.files import require_writable
 from forget_callback.runs.remote import RemoteTraining
 from forget_callback.runs.run_at import require_before
-from forget_callback.runs.stopping import check_targets, stop_rules
+from forget_callback.runs.stop_rules import check_targets, stop_rules
 from forget_callback.runs.store import Store
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from forget_callback.runs.history import History
 from forget_callback.runs.rows import Row
-from forget_callback.runs.stopping import StopDecision, StopRule, decide
+from forget_callback.runs.stop_rules import StopRule
+from forget_callback.runs.stopping import StopDecision, decide
 
 
 def decide_all(

@@ -24,7 +24,7 @@ from forget_callback.runs.gate_rows import not_scored, option, row_of, shown
 from forget_callback.runs.headline import headline
 from forget_callback.runs.power import hardly_found
 from forget_callback.runs.rows import ALL_METRICS, Row
-from forget_callback.runs.stopping import LOSSES, StopRule, unknown_metric
+from forget_callback.runs.stop_rules import LOSSES, StopRule, unknown_metric
 from forget_callback.runs.thresholds import COUNTS, RULE, always, hint, nearly_a_rule, never, outside, range_of
 from forget_callback.snapshots.snapshot import Snapshot
 

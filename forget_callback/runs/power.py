@@ -23,7 +23,7 @@ from forget_callback.metrics.verdict import LEVEL
 from forget_callback.probes.plurals import counted
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.formatting import percent
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stop_rules import StopRule
 from forget_callback.snapshots.joined import pool
 from forget_callback.snapshots.snapshot import Snapshot
 

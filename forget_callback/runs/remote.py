@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 from forget_callback.probes.quoting import printable, quoted
 from forget_callback.runs.files import write_text
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stop_rules import StopRule
 from forget_callback.runs.training import Training
 
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ import numpy as np
 from forget_callback.metrics.texts import floor_of, texts_in
 from forget_callback.runs import power, text_power
 from forget_callback.runs.power import AT_START, hardly_found, items_of_baseline, smallest_loss
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stop_rules import StopRule
 from forget_callback.snapshots.joined import pool
 from forget_callback.snapshots.snapshot import Snapshot
 

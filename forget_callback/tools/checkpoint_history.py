@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.run_at import RunAt
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stop_rules import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank, together
 from forget_callback.scoring.engine import Ask, Scorer

@@ -22,7 +22,8 @@ import torch
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.remote import Decision, RemoteTraining, read_decision, write_decision
 from forget_callback.runs.rows import Row
-from forget_callback.runs.stopping import StopDecision, StopRule
+from forget_callback.runs.stop_rules import StopRule
+from forget_callback.runs.stopping import StopDecision
 from forget_callback.runs.store import Store
 from forget_callback.scoring.distributed import on_main, rank
 from forget_callback.tools.checkpoint_history import CheckpointHistory, ModelScorer

@@ -16,7 +16,8 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import printable
 from forget_callback.runs.rows import Row
 from forget_callback.runs.series import OF_TEXT, STAGE
-from forget_callback.runs.stopping import LOSSES, StopRule, can_fire
+from forget_callback.runs.stop_rules import LOSSES, StopRule
+from forget_callback.runs.stopping import can_fire
 from forget_callback.snapshots.snapshot import Snapshot
 
 # What exists of texts too.

@@ -24,7 +24,8 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.runs.decisions import decide_all
 from forget_callback.runs.history import History
 from forget_callback.runs.rows import Row, Stage
-from forget_callback.runs.stopping import StopDecision, StopRule, check_targets, stop_rules
+from forget_callback.runs.stop_rules import StopRule, check_targets, stop_rules
+from forget_callback.runs.stopping import StopDecision
 from forget_callback.runs.store import Store
 from forget_callback.runs.task import beside
 from forget_callback.runs.training import Training

@@ -15,7 +15,8 @@ from forget_callback.runs.history import History
 from forget_callback.runs.item_changes import flips_line
 from forget_callback.runs.rows import Row
 from forget_callback.runs.start_lines import start_lines
-from forget_callback.runs.stopping import StopDecision, StopRule, can_fire
+from forget_callback.runs.stop_rules import StopRule
+from forget_callback.runs.stopping import StopDecision, can_fire
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.snapshot import Snapshot
 from forget_callback.training.display import guarded

@@ -15,7 +15,7 @@ from forget_callback.probes.quoting import quoted
 from forget_callback.probes.spacing import spacing_problem
 from forget_callback.probes.suggest import closest
 from forget_callback.runs.rows import ALL_METRICS, Row
-from forget_callback.runs.stopping import LOSSES
+from forget_callback.runs.stop_rules import LOSSES
 from forget_callback.snapshots.snapshot import Snapshot
 
 

@@ -22,7 +22,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.probes.quoting import quoted
 from forget_callback.runs.rows import ALL_METRICS
 from forget_callback.runs.run_at import open_run
-from forget_callback.runs.stopping import StopRule, check_targets, unknown_metric
+from forget_callback.runs.stop_rules import StopRule, check_targets, unknown_metric
 from forget_callback.runs.store import Store
 from forget_callback.runs.training import Training
 from forget_callback.scoring.judge import Judge

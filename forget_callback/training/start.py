@@ -14,7 +14,7 @@ import numpy as np
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.rows import Stage
 from forget_callback.runs.run_at import open_run
-from forget_callback.runs.stopping import StopRule, check_targets
+from forget_callback.runs.stop_rules import StopRule, check_targets
 from forget_callback.scoring.likelihood.rendering import bind
 from forget_callback.snapshots.joined import complete
 from forget_callback.snapshots.snapshot import Snapshot

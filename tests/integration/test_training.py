@@ -15,7 +15,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
 
 from forget_callback import ForgetCallback, ForgetMonitor, Generation, Probe, Snapshot, StopRule, compare, score_probe
-from forget_callback.runs.stopping import stop_rules
+from forget_callback.runs.stop_rules import stop_rules
 from forget_callback.runs.store import Store
 from forget_callback.scoring import group
 from forget_callback.scoring.engine import Scorer

@@ -21,7 +21,7 @@ import forget_callback
 from forget_callback import Generation, MultipleChoice, Recall, Store, Text
 from forget_callback.probes.records import item_record
 from forget_callback.runs.remote import RemoteTraining, read_decision, read_training, write_training
-from forget_callback.runs.stopping import stop_rules
+from forget_callback.runs.stop_rules import stop_rules
 from forget_callback.scoring.loading import load_model, load_tokenizer
 from tests.forked import finish, start
 from tests.in_turn import of_the_day

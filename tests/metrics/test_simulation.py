@@ -11,7 +11,8 @@ import pytest
 from forget_callback.metrics.transitions import transitions
 from forget_callback.runs.rows import Row
 from forget_callback.runs.series import OVER_TIME
-from forget_callback.runs.stopping import StopRule, decide
+from forget_callback.runs.stop_rules import StopRule
+from forget_callback.runs.stopping import decide
 
 N = 1000
 LOST = 0.15

@@ -10,7 +10,7 @@ from forget_callback.probes.records import parse_item
 from forget_callback.probes.suggest import closest, did_you_mean
 from forget_callback.runs.gate import Gate
 from forget_callback.runs.rows import ALL_METRICS
-from forget_callback.runs.stopping import LOSSES, check_targets
+from forget_callback.runs.stop_rules import LOSSES, check_targets
 
 NAMES = ["knowledge_lost", "known_lost", "forgetting", "accuracy_after", "drift"]
 

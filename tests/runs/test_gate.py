@@ -10,7 +10,8 @@ from forget_callback.metrics.transitions import INTERVALS
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.gate import Gate, junit
 from forget_callback.runs.headline import headline
-from forget_callback.runs.stopping import StopRule, can_fire
+from forget_callback.runs.stop_rules import StopRule
+from forget_callback.runs.stopping import can_fire
 
 
 @pytest.fixture

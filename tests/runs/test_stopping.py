@@ -12,7 +12,8 @@ from forget_callback.probes.items import Generation, MultipleChoice
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.history import History
 from forget_callback.runs.series import OVER_TIME
-from forget_callback.runs.stopping import LOSSES, StopRule, can_fire, check_targets, decide, stop_rules
+from forget_callback.runs.stop_rules import LOSSES, StopRule, check_targets, stop_rules
+from forget_callback.runs.stopping import can_fire, decide
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
 

@@ -8,7 +8,7 @@ import pytest
 from forget_callback.runs.gate import Gate
 from forget_callback.runs.history import History
 from forget_callback.runs.rows import ALL_METRICS
-from forget_callback.runs.stopping import LOSSES, StopRule
+from forget_callback.runs.stop_rules import LOSSES, StopRule
 from forget_callback.runs.thresholds import range_of
 from forget_callback.snapshots.snapshot import Snapshot
 from tests.worlds import World

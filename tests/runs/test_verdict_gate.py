@@ -10,7 +10,7 @@ from forget_callback import Snapshot
 from forget_callback.runs.comparison import compare_checkpoints
 from forget_callback.runs.gate import junit
 from forget_callback.runs.gates import read_gate
-from forget_callback.runs.stopping import StopRule, stop_rules
+from forget_callback.runs.stop_rules import StopRule, stop_rules
 
 
 def look(ability, right, *, n=100, unscored=0, category=""):

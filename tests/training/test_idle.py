@@ -6,7 +6,7 @@ from transformers import Trainer, TrainingArguments
 
 from forget_callback import ForgetCallback, Generation, MultipleChoice, Probe, Recall, StopRule, Text
 from forget_callback.probes.item_variants import Variant
-from forget_callback.runs.stopping import LOSSES
+from forget_callback.runs.stop_rules import LOSSES
 
 N = 10
 ASKED = (Variant("Say it:"),)

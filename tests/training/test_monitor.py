@@ -19,7 +19,7 @@ from forget_callback.probes.probe import Probe
 from forget_callback.report import report_data
 from forget_callback.runs.history import History
 from forget_callback.runs.rows import ALL_METRICS, Stage
-from forget_callback.runs.stopping import StopRule
+from forget_callback.runs.stop_rules import StopRule
 from forget_callback.runs.store import Store
 from forget_callback.snapshots.answers import Answers
 from forget_callback.snapshots.snapshot import Snapshot
