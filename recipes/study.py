@@ -36,9 +36,11 @@ from forget_callback.tools.replay import replay_pack
 REGIMES: dict[str, dict[str, Any]] = {
     "pretrain-small": {"data": "domain", "samples": "few"},
     "pretrain-large": {"data": "domain", "samples": "many"},
+    "pretrain-hot": {"data": "domain", "samples": "many", "rate": 5},
     "sft-small": {"samples": "few"},
     "sft-large": {"samples": "many"},
     "sft-hot": {"samples": "many", "rate": 2, "dial": True, "pack": True},
+    "sft-hotter": {"samples": "many", "rate": 5},
     "lora": {"samples": "many", "rate": 10, "lora": True},
     "replay-pool": {"samples": "many", "rate": 2, "replay": "pool"},
     "replay-own": {"samples": "many", "rate": 2, "replay": "own"},

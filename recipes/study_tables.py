@@ -24,9 +24,11 @@ Number: TypeAlias = Callable[[pd.DataFrame], float]
 NAMES = {
     "pretrain-small": "pretraining, little data",
     "pretrain-large": "pretraining, more data",
+    "pretrain-hot": "pretraining, 5 times the rate",
     "sft-small": "SFT, little data",
     "sft-large": "SFT, more data",
     "sft-hot": "SFT, twice the rate",
+    "sft-hotter": "SFT, 5 times the rate",
     "lora": "LoRA, 10 times the rate",
     "replay-pool": "replay of other knowledge",
     "replay-own": "replay of own answers",
