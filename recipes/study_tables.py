@@ -37,6 +37,20 @@ NAMES = {
     "grpo-large": "GRPO, more data",
 }
 PLAIN = "sft-hot"  # what mitigations are compared with
+# A hue a method, darker with more data or a higher rate.
+COLORS = dict(
+    zip(
+        NAMES,
+        (
+            *("#c0c0c0", "#808080", "#303030"),  # pretraining
+            *("#ffd28a", "#ff9d2e", "#e05c00", "#8f2d00"),  # SFT
+            "#1f77b4",
+            *("#c5b0d5", "#9467bd", "#5b2c8f"),  # replay
+            *("#98df8a", "#2ca02c"),  # GRPO
+        ),
+        strict=True,
+    )
+)
 CONTRASTS = (
     *(("pretrain-large", "pretrain-small"), ("sft-large", "sft-small"), ("grpo-large", "grpo-small")),
     *(("sft-hot", "sft-large"), ("sft-large", "grpo-large"), ("sft-hot", "pretrain-large")),
@@ -164,8 +178,9 @@ def findings(runs: list[dict[str, Any]]) -> str:
 def item_noise(runs: list[dict[str, Any]]) -> str:
     """How wide the intervals of single runs are: all runs ask the same items, so that seeds do not show it."""
     ends = [looks(run)[-1] for run in runs]
-    widths = [f"± {100 * np.nanmean([f(end) for end in ends]):.1f} ({name})" for name, f in HALF_WIDTHS.items()]
-    return f"Other items: the 95% interval of one run over its items is {', '.join(widths)} on average."
+    known = pd.DataFrame([{name: 100 * number(end) for name, number in HALF_WIDTHS.items()} for end in ends]).mean()
+    widths = ", ".join(f"± {width:.1f} ({name})" for name, width in known.dropna().items())
+    return f"Other items: the 95% interval of one run over its items is {widths} on average."
 
 
 def contrasts(runs: list[dict[str, Any]]) -> str:
@@ -265,14 +280,13 @@ def figure(runs: list[dict[str, Any]], path: Path) -> None:
     """What was lost against accuracy in the new task: a line a regime through its evaluations, mean over seeds."""
     matplotlib.use("Agg")
     plot, axes = pyplot.subplots(1, len(OUTCOMES), figsize=(13, 4.4), constrained_layout=True)
-    lines = {name: [looks(run) for run in own] for key, name in NAMES.items() if (own := of_regime(runs, key))}
-    dials = [dial_of(run) for run in of_regime(runs, PLAIN)]
+    lines = [(name, "-o", COLORS[key], [looks(run) for run in of_regime(runs, key)]) for key, name in NAMES.items()]
+    lines.append(("the dial", "--s", "black", [dial_of(run) for run in of_regime(runs, PLAIN)]))
     for axis, (what, number) in zip(axes, OUTCOMES.items()):
-        for place, (name, own) in enumerate([*lines.items(), ("the dial", dials)]):
+        for name, style, color, own in lines:
             if not own:
                 continue
             points = 100 * np.array([[(TASK(look), number(look)) for look in path] for path in own])
-            color, style = ("black", "--s") if own is dials else (pyplot.get_cmap("tab20")(place), "-o")
             axis.plot(*points.mean(0).T, style, color=color, ms=3, label=name)
             axis.plot(*points[:, -1].T, style[-1], color=color, ms=5, alpha=0.5)
         axis.axhline(0, color="black", lw=0.5)
@@ -295,6 +309,7 @@ def text(runs: list[dict[str, Any]]) -> str:
         [
             f"{len(runs)} runs, {minutes / 60:.1f} hours.",
             findings(runs),
+            item_noise(runs),
             contrasts(runs),
             *mitigations(runs),
             warnings(runs),

@@ -60,7 +60,12 @@ def look(task, lost, **facts):
         "task": {"accuracy_after": task},
         "facts-choice": numbers,
         "arc": {**numbers, "n": 10, "knowledge_lost": lost + 0.4},
-        "all": {"knowledge_method": "choice", "knowledge_lost": 9.0, "knowledge_lost_low": lost - 0.1},
+        "all": {
+            "knowledge_method": "choice",
+            "knowledge_lost": 9.0,
+            "knowledge_lost_low": lost - 0.1,
+            "knowledge_lost_high": lost + 0.3,
+        },
         "tickets": {"kl": lost},
     }
 
@@ -193,6 +198,13 @@ def test_a_cell_is_the_mean_over_seeds_with_students_interval():
     assert cells[:2] == ["| SFT, twice the rate", "2 of 3"], "the interval of one run holds 0"
     assert cells[place] == f"{30 + 10:.1f} ± {half:.1f}", "30 items of one probe and 10 of another, which lost .4 more"
     assert "| - (0 of 3 runs) |" in study_tables.findings(runs)
+
+
+def test_other_items_would_change_a_run_by_its_own_interval():
+    import study_tables
+
+    runs = [made("sft-hot", seed, look(0.2, 0.0), look(0.9, 0.1)) for seed in range(2)]
+    assert study_tables.item_noise(runs).endswith(" is ± 20.0 (knowledge lost) on average.")
 
 
 def test_regimes_are_compared_seed_by_seed():
