@@ -270,10 +270,15 @@ def spearman(x: np.ndarray, y: np.ndarray, regimes: np.ndarray, *, seed: int = 0
     for _ in range(DRAWS):
         own = np.concatenate([places[kind] for kind in rng.integers(len(kinds), size=len(kinds))])
         if np.ptp(x[own]) and np.ptp(y[own]):
-            drawn.append(stats.spearmanr(x[own], y[own]).statistic)
+            drawn.append(rank_correlation(x[own], y[own]))
     low, high = np.quantile(drawn, (0.025, 0.975))
     few = f", {len(x)} runs" if len(x) < len(there) else ""
-    return f"{stats.spearmanr(x, y).statistic:.2f} [{low:.2f}, {high:.2f}{few}]"
+    return f"{rank_correlation(x, y):.2f} [{low:.2f}, {high:.2f}{few}]"
+
+
+def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's, without the p-value that makes scipy's slow."""
+    return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
 
 
 def figure(runs: list[dict[str, Any]], path: Path) -> None:
