@@ -146,10 +146,11 @@ def mean_interval(values: Sequence[float]) -> str:
     few = f" ({len(x)} of {len(values)} runs)" if len(x) < len(values) else ""
     if not len(x):
         return f"-{few}"
+    mean = f"{round(x.mean(), 1) + 0:.1f}"  # never -0.0
     if len(x) < 2:
-        return f"{x.mean():.1f}{few}"
+        return f"{mean}{few}"
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return f"{x.mean():.1f} ± {half:.1f}{few}"
+    return f"{mean} ± {half:.1f}{few}"
 
 
 def matrix(what: str, heads: Sequence[str], rows: dict[str, list[list[float]]]) -> str:

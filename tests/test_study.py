@@ -251,6 +251,13 @@ def test_what_warns_early_is_ranked_with_what_was_lost_in_the_end():
     assert rows["| KL on other text"] == "too few: 0 runs of 0 regimes"
 
 
+def test_a_rank_correlation_is_scipys():
+    import study_tables
+
+    x, y = np.random.default_rng(0).integers(0, 9, (2, 30))
+    assert study_tables.rank_correlation(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+
+
 def test_seeds_of_a_regime_are_no_independent_runs():
     import study_tables
 
@@ -263,6 +270,16 @@ def test_seeds_of_a_regime_are_no_independent_runs():
 
     assert width(regimes) > 1.5 * width(np.arange(40))
     assert study_tables.spearman(x[:7], y[:7], regimes[:7]).startswith("too few: 7 runs of 1 regimes")
+
+
+def test_the_page_shows_the_tables_of_the_runs_that_are_kept():
+    import study_record
+    import study_tables
+
+    kept = [study_record.read_run(path) for path in sorted((ROOT / "recipes/study/smollm2/runs").glob("*.json"))]
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    for part in study_tables.text(kept).split("\n\n"):
+        assert part in page
 
 
 @pytest.mark.in_turn(2)
