@@ -56,7 +56,7 @@ CONTRASTS = (
     *(("sft-hot", "sft-large"), ("sft-large", "grpo-large"), ("sft-hot", "pretrain-large")),
 )
 MITIGATIONS = ("sft-hot", "sft-large", "replay-pool", "replay-own", "replay-pack", "lora", "grpo-large")
-LEVEL = 0.8  # task accuracy at which mitigations are compared
+LEVEL = 0.75  # task accuracy at which mitigations are compared: not every run of plain SFT comes to 80%
 FEWEST_RUNS, FEWEST_REGIMES, DRAWS = 8, 4, 2000
 
 
