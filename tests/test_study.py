@@ -226,13 +226,13 @@ def test_mitigations_are_compared_where_the_task_is_at_one_level():
     spared = made("lora", 0, look(0.2, 0.0), look(0.8, 0.1), look(1.0, 0.2))
     never = made("grpo-large", 0, look(0.2, 0.0), look(0.7, 0.1))
     lost = study_tables.of("facts", "knowledge_lost")
-    assert study_tables.crossing(study_tables.looks(plain), lost) == pytest.approx(0.3)
+    assert study_tables.crossing(study_tables.looks(plain), lost, level=0.8) == pytest.approx(0.3)
     assert math.isnan(study_tables.crossing(study_tables.looks(never), lost))
     plain["dial"] = {"history": made("", 0, look(0.2, 0.0), look(0.6, 0.0))["history"]}
     ends, less = study_tables.mitigations([plain, spared, never])
     assert "| SFT, twice the rate, 1% of it | 60.0 | 10.0 | - (0 of 1 runs) | - (0 of 1 runs) |" in ends
-    assert "| the dial | 10.0 |" in less, "half of the way from 0 at 60% to .4 at 100%"
-    assert "| LoRA, 10 times the rate | 20.0 |" in less
+    assert "| the dial | 12.5 |" in less, "at 75%, .275 less 3/8 of the way from 0 at 60% to .4 at 100%"
+    assert "| LoRA, 10 times the rate | 18.3 |" in less
     assert "| GRPO, more data | - (0 of 1 runs) |" in less
 
 
