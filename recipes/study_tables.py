@@ -120,10 +120,11 @@ FINDINGS = {
     "behaviour, net loss": BEHAVIOUR,
     "text, more bits": TEXT,
 }
+KL_AND_DRIFT = {"kl": of("tickets", "kl"), "drift": of("facts", "drift")}
 EARLY = {
     "1→0 in facts (itself)": of("facts", "forgetting"),
-    "drift on the options": of("facts", "drift"),
-    "KL on the new task": of("tickets", "kl"),
+    "drift on the options": KL_AND_DRIFT["drift"],
+    "KL on the new task": KL_AND_DRIFT["kl"],
     "KL on other text": of("text", "kl"),
     "loss on other text": TEXT,
 }
@@ -255,6 +256,27 @@ def warnings(runs: list[dict[str, Any]]) -> str:
         for name in known
     }
     return table(f"Spearman, over {len(runs)} runs", list(OUTCOMES), rows)
+
+
+def shown_lost(end: pd.DataFrame) -> list[str]:
+    """What was lost for sure at an evaluation: where the 95% interval of the run over its items lies above 0."""
+    lows = {
+        "knowledge": of("all", "knowledge_lost_low")(end),
+        "behaviour": -of("behaviour", "net_change_high")(end),
+        "text": worse("text", "_low")(end),
+    }
+    return [name for name, low in lows.items() if low > 0]
+
+
+def early_table(runs: list[dict[str, Any]]) -> str:
+    """The table of `forget_callback.runs.early_warning`: a line a run, with what it had early and lost in the end."""
+    numbers = {"text_worse": TEXT, "text_worse_low": worse("text", "_low"), **KL_AND_DRIFT}
+    lines = ["\t".join(["name", *numbers, "text_worse_last", "lost"])]
+    for run in sorted(runs, key=lambda run: (list(NAMES).index(run["name"]), run["seed"])):
+        _, first, *_, last = looks(run)
+        name, values = f"{run['name']}-{run['seed']}", [*(number(first) for number in numbers.values()), TEXT(last)]
+        lines.append("\t".join([name, *map("{:.4g}".format, values), " ".join(shown_lost(last))]))
+    return "\n".join(lines) + "\n"
 
 
 def spearman(x: np.ndarray, y: np.ndarray, regimes: np.ndarray, *, seed: int = 0) -> str:

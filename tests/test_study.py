@@ -283,6 +283,42 @@ def test_the_page_shows_the_tables_of_the_runs_that_are_kept():
 
 
 @pytest.mark.in_turn(2)
+def test_what_the_package_says_of_the_study_is_what_its_runs_show():
+    import study_record
+    import study_tables
+
+    kept = [study_record.read_run(path) for path in sorted((ROOT / "recipes/study/smollm2/runs").glob("*.json"))]
+    table = (ROOT / "forget_callback" / "runs" / "early_warnings.tsv").read_text(encoding="utf-8")
+    assert study_tables.early_table(kept) == table
+
+
+def test_a_line_of_early_warnings_has_the_first_numbers_and_the_last_losses():
+    import study_tables
+
+    def text(change, low):
+        return {"bits_per_byte_before": 2.0, "bits_per_byte_change": change, "bits_per_byte_change_low": low}
+
+    quiet = {"text": text(0.0, 0.0), "behaviour": {"net_change_high": 0.0}}
+    first = {"text": text(0.1, -0.02), "behaviour": {"net_change_high": 0.1}}
+    last = {"text": text(0.5, 0.2), "behaviour": {"net_change_high": -0.1}}
+    looks = [
+        {**look(0.2, 0.0, drift=0.0), **quiet},
+        {**look(0.5, 0.05, drift=0.7), **first},
+        {**look(0.7, 0.5), **first},
+        {**look(0.9, 0.1), **last},
+    ]
+    heads, line = (one.split("\t") for one in study_tables.early_table([made("lora", 2, *looks)]).splitlines())
+    assert dict(zip(heads, line)) == {
+        "name": "lora-2",
+        "text_worse": "0.05",
+        "text_worse_low": "-0.01",
+        "kl": "0.05",
+        "drift": "0.7",
+        "text_worse_last": "0.25",
+        "lost": "behaviour text",  # of knowledge the interval begins at 0
+    }
+
+
 def test_everything_is_shown(runs, tmp_path):
     import study_tables
 

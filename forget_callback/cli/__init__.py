@@ -4,14 +4,27 @@ Results go to standard output, progress and notes to standard error. Exit status
 else, so that an error is never taken for a pass.
 """
 
-from forget_callback.cli import card, compare, demo, dial, launch, plan, recheck, replay, run, snapshot, watch  # noqa: F401 - each puts its commands into the app
+from forget_callback.cli import (  # each puts its commands into the app
+    card,
+    compare,
+    demo,
+    dial,
+    launch,
+    plan,
+    preflight,
+    recheck,
+    replay,
+    run,
+    snapshot,
+    watch,
+)
 from forget_callback.cli.app import app, main
 from forget_callback.cli.output import Command
 
 # What `--help` shows, in the order in which a newcomer needs it.
 GROUPS = {
     "Start here": ("demo",),
-    "Before training": ("probes", "plan", "verify"),
+    "Before training": ("probes", "plan", "verify", "preflight"),
     "While training": ("run", "watch"),
     "Models and runs": ("snapshot", "compare", "report", "card", "workspace"),
     "To forget less": ("recheck", "replay", "dial"),

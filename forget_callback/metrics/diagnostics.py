@@ -16,6 +16,7 @@ from forget_callback.metrics.collapse import OneAnswer, one_answer, one_answer_t
 from forget_callback.metrics.intervals import mcnemar_midp, upper_tail
 from forget_callback.metrics.knowledge import MIN_ITEMS, MOST
 from forget_callback.metrics.transitions import Transitions, compare
+from forget_callback.probes.abilities import TRAINING
 from forget_callback.probes.plurals import counted, have
 from forget_callback.snapshots.joined import align
 from forget_callback.snapshots.snapshot import Snapshot
@@ -107,7 +108,9 @@ def few_items(n: int) -> str:
 
 def _probe_design(before: Snapshot, sampled: bool) -> Iterator[tuple[str, str]]:
     n, two = len(before), int((before.n_choices == 2).sum())
-    if few := few_items(n):
+    # A document says more than one right or wrong answer, and nothing is claimed of the training data.
+    documents, training = (before.kind == "text").all(), (before.ability == TRAINING).all()
+    if (few := few_items(n)) and not training and (n < MIN_ITEMS or not documents):
         yield "few_items", few
     if two:
         yield (
@@ -251,7 +254,7 @@ def _one_prompt(snapshot: Snapshot) -> str:
     """
     choice = np.isfinite(snapshot.n_choices)
     read = choice if choice.any() else snapshot.kind != "recall"
-    read &= ~np.isin(snapshot.ability.astype(str), ("behaviour", "text"))
+    read &= (snapshot.ability.astype(str) != "behaviour") & (snapshot.kind != "text")
     if not read.any():
         return ""
     if not snapshot.further:

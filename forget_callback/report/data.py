@@ -27,9 +27,11 @@ from forget_callback.runs.abilities import is_mixed
 from forget_callback.runs.categories import significant_categories
 from forget_callback.runs.comparison import compare_checkpoints, comparison_result, overall
 from forget_callback.runs.data_scale import fit_data_scale
+from forget_callback.runs.early_warning import early_warning
 from forget_callback.runs.headline import METHODS, Headline, headline, worst_first
 from forget_callback.runs.history import History
 from forget_callback.runs.item_changes import flips
+from forget_callback.runs.manifest import run_of
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.results import result_json
 from forget_callback.runs.rows import COLUMNS, Row
@@ -233,7 +235,8 @@ def _answers(run: Run, probe: Probe) -> dict[str, Any]:
 def _advice(run: Run, probe: Probe, last: Snapshot) -> list[dict[str, str]]:
     """What there is to know about a probe and its answers."""
     problem = spacing_problem(probe)
-    found = [{"key": one.key, "text": one.text} for one in run.history.advice(probe, last)]
+    early = early_warning(run.history.select(probe.name)[-1], planned_steps=run_of(run.manifest).planned_steps)
+    found = [{"key": one.key, "text": one.text} for one in (*early, *run.history.advice(probe, last))]
     return [*([{"key": "spacing", "text": problem}] if problem else []), *found]
 
 

@@ -48,7 +48,7 @@ def estimate(row: Row, metric: str = "knowledge_lost") -> str:
     low, high = row.value(f"{metric}_low"), row.value(f"{metric}_high")
     ends = [possible(row, metric, end) for end in (low, high)]
     none = math.isnan(low) or (low < high and ends[0] == ends[1])
-    return share(row, metric) + ("" if none else f" [{_bare(ends[0])}, {_bare(ends[1])}]")
+    return share(row, metric) + ("" if none else f" [{bare(ends[0])}, {bare(ends[1])}]")
 
 
 def in_words(row: Row, metric: str) -> str:
@@ -67,7 +67,7 @@ def in_words(row: Row, metric: str) -> str:
 def span(row: Row) -> str:
     """The range of what was lost, "range 4.8 to 22.4%"; "" where there is none."""
     low, high = row.value("knowledge_lost_range_low"), row.value("knowledge_lost_range_high")
-    return "" if math.isnan(high) else f"range {_bare(low)} to {percent(high)}"
+    return "" if math.isnan(high) else f"range {bare(low)} to {percent(high)}"
 
 
 def number(value: float) -> str:
@@ -78,10 +78,11 @@ def number(value: float) -> str:
 
 def percent(value: float, digits: int = 1) -> str:
     """A fraction for people with a real minus sign, never "−0.0%"; "-" where there is none."""
-    return "-" if math.isnan(value) else f"{_bare(value, digits)}%"
+    return "-" if math.isnan(value) else f"{bare(value, digits)}%"
 
 
-def _bare(value: float, digits: int = 1) -> str:
+def bare(value: float, digits: int = 1) -> str:
+    """As `percent`, without the sign: within an interval."""
     exact = Decimal(100 * value)  # a tie is rounded as the page's JavaScript rounds it, away from 0
     text = str(exact.quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")

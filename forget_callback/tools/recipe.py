@@ -98,7 +98,7 @@ class Recipe:
         args = copy.copy(self.training)  # not replace(): GRPOConfig does not accept its own computed fields
         for name, value in {**training, "model_init_kwargs": kwargs}.items():
             setattr(args, name, value)
-        data = self._data()
+        data = self.data()
         common: dict[str, Any] = {
             "model": self.model.model_name_or_path,
             "args": args,
@@ -120,8 +120,12 @@ class Recipe:
         trainer.save_model()
         return callback
 
-    def _data(self) -> Any:
-        """The dataset's splits; the training split cut to `train_samples` and mixed with `replay_dataset`."""
+    def data(self) -> Any:
+        """The dataset's splits; the training split cut to `train_samples` and mixed with `replay_dataset`.
+
+        Raises:
+            ValueError: If there is no such dataset, or what is to be replayed does not fit it.
+        """
         split = self.script.dataset_train_split
         if self.script.dataset_name is None:
             raise ValueError("dataset_name is missing: name a dataset of the hub, or a .json or .jsonl file")

@@ -8,7 +8,6 @@ would measure training on the test set. Knows nothing of models.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +26,12 @@ from forget_callback.runs.item_changes import expected
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.rechecked import read_recheck
 from forget_callback.runs.run_at import RunAt, open_run
+from forget_callback.tools.overlap import Overlap, question_of, texts_of, words_of
 
-# Words of the shared n-gram that excludes an example; 13 as for GPT-3 (arXiv 2005.14165, Appendix C).
-OWN_WORDS = 13
 # An example is near to an item if this share of what the item says stands in it, its rare words counting most. Of 60
 # built-in facts, the nearest of 400 support tickets has 2% (5% at most), of 150 word problems 11% (16% in the upper
 # quarter), and texts that state the fact have all.
 NEAR = 0.25
-_FRAME = ("question", "answer")
 
 
 @dataclass(frozen=True)
@@ -91,12 +88,9 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only:
             "forgot nothing that it knew at its baseline" if only is None else "has nothing that came back by no help"
         )
         raise ValueError(f"{run} {what}: there is nothing to replay")
-    texts = [" ".join(_texts(example)) for example in pool]
-    questions = [words for words in (_words(_question(item)) for item in items) if words]
-    own = {ngram for words in questions for ngram in _ngrams(words, {min(len(words), OWN_WORDS)})}
-    lengths = {min(len(words), OWN_WORDS) for words in questions}
-    allowed = np.array([own.isdisjoint(_ngrams(_words(text), lengths)) for text in texts], bool)
-    wanted = [f"{_question(item)} {expected(item)}" for item in lost]
+    texts, own = [" ".join(texts_of(example)) for example in pool], Overlap(items)
+    allowed = np.array([not own.found(text) for text in texts], bool)
+    wanted = [f"{question_of(item)} {expected(item)}" for item in lost]
     nearest = list(_nearest(wanted, texts, allowed, size))
     first = [(row, *own[0]) for row, own in enumerate(nearest) if own]
     pairs = [(wanted[row], texts[place]) for row, place, _ in first]
@@ -164,41 +158,6 @@ def _forgotten(run: str, only: str | None) -> tuple[list[Item], list[Item]]:
     return items, lost
 
 
-def _question(item: Item) -> str:
-    """The question, without the words that frame it."""
-    said = [message.get("content", "") for message in item.messages if message["role"] != "system"]
-    words = (" ".join(said) or item.prompt).split()
-    while words and _plain(words[0]) in _FRAME:
-        words = words[1:]
-    while words and _plain(words[-1]) in _FRAME:
-        words = words[:-1]
-    return " ".join(words)
-
-
-def _plain(word: str) -> str:
-    return re.sub(r"\W+", "", word.casefold())
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in map(_plain, text.split()) if word]
-
-
-def _ngrams(words: Sequence[str], lengths: Iterable[int]) -> set[str]:
-    return {" ".join(words[at : at + n]) for n in lengths for at in range(len(words) - n + 1)}
-
-
-def _texts(value: Any, key: str = "") -> Iterable[str]:
-    """All text within an example except roles."""
-    if isinstance(value, str) and key != "role":
-        yield value
-    elif isinstance(value, Mapping):
-        for name, part in value.items():
-            yield from _texts(part, name)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _texts(part)
-
-
 def _nearest(
     texts: Sequence[str], pool: Sequence[str], allowed: NDArray[np.bool_], size: int
 ) -> Iterator[list[tuple[int, float]]]:
@@ -217,11 +176,11 @@ def _shares_said(pairs: Sequence[tuple[str, str]], texts: Sequence[str]) -> list
 
     Unlike the cosine, this does not fall with the length of the second (containment, Broder 1997).
     """
-    counts = Counter(word for text in texts for word in set(_words(text)))
+    counts = Counter(word for text in texts for word in set(words_of(text)))
     weight = {word: (1 + log((1 + len(texts)) / (1 + count))) ** 2 for word, count in counts.items()}
     shares = []
     for one, other in pairs:
-        own, there = set(_words(one)), set(_words(other))
+        own, there = set(words_of(one)), set(words_of(other))
         total = sum(weight[word] for word in own)
         shares.append(sum(weight[word] for word in own & there) / total if total else 0.0)
     return shares
@@ -233,7 +192,7 @@ def _tfidf(texts: Sequence[str]) -> Any:
         from sklearn.feature_extraction.text import TfidfVectorizer
     except ImportError as error:
         raise ImportError("a replay pack needs scikit-learn: pip install 'forget-callback[replay]'") from error
-    words = {"tokenizer": _words, "token_pattern": None, "lowercase": False}
+    words = {"tokenizer": words_of, "token_pattern": None, "lowercase": False}
     return TfidfVectorizer(**words, ngram_range=(1, 2), sublinear_tf=True).fit_transform(texts)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from forget_callback.probes.probe import Probe
 from forget_callback.runs.decisions import fired_so_far
+from forget_callback.runs.early_warning import early_warning
 from forget_callback.runs.headline import most_in
 from forget_callback.runs.history import History
 from forget_callback.runs.item_changes import flips_line
@@ -85,8 +86,12 @@ class Notices:
 
     def advise(self, history: History, snapshots: Sequence[Snapshot]) -> None:
         """Logs what there is to know about each probe."""
-        for probe, now in zip(self._probes, snapshots if self._store.writable else ()):
-            for one in history.advice(probe, now):
+        if not self._store.writable:
+            return
+        planned = self._store.run.planned_steps
+        for probe, now in zip(self._probes, snapshots):
+            early = early_warning(history.select(probe.name)[-1], planned_steps=planned)
+            for one in (*early, *history.advice(probe, now)):
                 if (one.probe, one.key) not in self._advised:
                     self._advised.add((one.probe, one.key))
                     logger.warning("%s", one)

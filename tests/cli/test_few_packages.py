@@ -127,6 +127,7 @@ def test_what_needs_more_says_what_to_install(tmp_path):
         "demo": ["--out", tmp_path / "demo"],
         "snapshot": [model, "--probe", "builtin:facts?limit=5", "--out", tmp_path / "out"],
         "verify": [ROOT / "recipes" / "sft-from-base" / "config.yaml"],
+        "preflight": [ROOT / "recipes" / "sft-from-base" / "config.yaml", "--out", tmp_path / "preflight"],
         "dial": [model, model, "--probe", "builtin:facts?limit=5", "--task", "builtin:facts?limit=5"],
         "plan": ["builtin:facts?limit=300", "--model", model],
         "probes": ["hub:mmlu"],

@@ -51,6 +51,15 @@ def test_a_good_probe_gets_no_advice():
     assert keys(snapshot(0, [1.0] * N), snapshot(1, [0.0] * N)) == []
 
 
+@pytest.mark.parametrize(
+    "ability, n, expected", [("text", 60, []), ("text", 15, ["few_items"]), ("training", 64, []), ("training", 9, [])]
+)
+def test_documents_have_one_form_and_those_of_the_training_data_claim_nothing(ability, n, expected):
+    kinds = {"kind": ["text"] * n, "ability": [ability] * n, "bits_per_byte": np.ones(n)}
+    found = diagnostics.advice(*(snapshot(step, np.ones(n), **kinds) for step in (0, 1)))
+    assert [one.key for one in found] == expected
+
+
 def test_the_builtin_facts_get_none():
     facts = load_probe("builtin:facts?kind=choice")
     answer, k, n = facts.answer, facts.n_choices, len(facts)

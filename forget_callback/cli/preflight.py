@@ -1,0 +1,140 @@
+"""`preflight`: leakage and a pilot, before a training."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forget_callback.cli.app import app, note
+from forget_callback.cli.output import Format, print_json
+from forget_callback.probes.load import load_probe
+from forget_callback.probes.plurals import are, counted
+from forget_callback.probes.quoting import printable, quoted
+from forget_callback.probes.remote import require_model
+from forget_callback.runs.early_warning import MODEL, Followed, followed, forecast
+from forget_callback.runs.files import require_writable
+from forget_callback.runs.formatting import bare, percent
+
+if TYPE_CHECKING:
+    from forget_callback.tools.preflight import Leak, Pilot
+
+_SHOWN = 5  # ids of leaked items
+
+
+@app.command()
+def preflight(
+    training: Annotated[
+        str, typer.Argument(metavar="TRAINING", help="A recipe's YAML, or with --model a data set: a file or hub id.")
+    ],
+    model: Annotated[str | None, typer.Option(help="Directory or hub id; of a recipe its own.")] = None,
+    probe: Annotated[
+        list[str] | None, typer.Option(help="Looked for in the data, several times for several; of a recipe its own.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of the pilot, at most; never over an eighth of all.")] = 64,
+    learning_rate: Annotated[float | None, typer.Option(help="Without a recipe; TRL's default if left out.")] = None,
+    out: Annotated[Path, typer.Option(help="Directory for the pilot's run.")] = Path("preflight"),
+    format: Format = "text",
+) -> None:
+    """Trains the first steps, and says what followed in our study.
+
+    Also looks for the probes' items in the training data. Exit status 1 if one is there, or texts got worse by more
+    than noise.
+    """
+    is_recipe = Path(training).suffix in (".yaml", ".yml")
+    if is_recipe and (model, learning_rate) != (None, None):
+        raise ValueError(f"{quoted(training)} is a recipe, which says both: drop --model and --learning-rate")
+    if not is_recipe:
+        if model is None:
+            raise ValueError(f"{quoted(training)} is no recipe (.yaml), so name the model as well: --model MODEL")
+        require_model(model)
+    require_writable(out, "--out", directory=True)
+    specs = [load_probe(spec) for spec in probe or ()]
+    from forget_callback.tools.preflight import leaks, pilot, recipe_of
+    from forget_callback.tools.recipe import Recipe
+
+    with contextlib.redirect_stdout(sys.stderr):  # the trainer's own lines
+        if is_recipe:
+            recipe = Recipe.read(training)
+        else:
+            assert model is not None
+            recipe = recipe_of(training, model, learning_rate=learning_rate, out=out)
+        probes = specs or [load_probe(spec, limit=recipe.forget.probe_limit) for spec in recipe.forget.probes]
+        rows = recipe.data()[recipe.script.dataset_train_split]
+        found = leaks(rows, probes)
+        ended = pilot(recipe, steps=steps, out=out)
+    passed = not any(leak.items for leak in found) and not ended.text_lost
+    if format == "json":
+        print_json("preflight", {**_result(found, ended), "rows": len(rows), "run": out, "passed": passed})
+    else:
+        print("\n".join([*_leaks(found, len(rows)), *_pilot(ended)]))
+    if ended.warmup:
+        note(
+            f"the learning rate rises over the first {counted(ended.warmup, 'step')}; the study's runs had no warm-up, "
+            "so this pilot shows less than theirs"
+        )
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _numbers(ended: Pilot) -> dict[str, tuple[float, Followed]]:
+    """The pilot's numbers by their names in the study, with what followed there."""
+    found = {"text_worse": ended.text_worse, "kl": ended.kl, "drift": ended.drift}
+    return {name: (value, followed(name, value)) for name, value in found.items() if not math.isnan(value)}
+
+
+def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
+    data = counted(rows, "row")
+    for leak in (one for one in found if one.items):
+        n, of = len(leak.items), counted(leak.looked_for)
+        names = ", ".join(map(printable, leak.items[:_SHOWN])) + (", ..." if n > _SHOWN else "")
+        stand = f"data: {n:,} of {of} of {leak.probe} {are(n)} in the {data}: {names}"
+        yield f"{stand}; leave them out of the data, or they show what was trained"
+    if clean := [f"{leak.probe} ({leak.looked_for:,})" for leak in found if not leak.items]:
+        yield f"data: none of the items of {', '.join(clean)} is in the {data}"
+
+
+def _pilot(ended: Pilot) -> Iterator[str]:
+    low, high = ended.text_worse_interval
+    change = f"{'+' if ended.text_worse > 0 else ''}{percent(ended.text_worse)} [{bare(low)}, {bare(high)}]"
+    numbers = {
+        "text_worse": ("texts, bits per byte", change),
+        "kl": ("new data, KL to the model before", f"{ended.kl:.3g}"),
+        "drift": ("facts, drift on the options", f"{ended.drift:.3g}"),
+    }
+    yield f"pilot: {ended.steps:,} of {counted(ended.planned, 'step')}"
+    yield f"  {'':<34}{'':<25}runs of the study of {MODEL} that ended with a loss"
+    yield f"  {'':<34}{'':<25}{'with as much':<15}with less"
+    for name, (_, what) in _numbers(ended).items():
+        title, value = numbers[name]
+        yield f"  {title:<34}{value:<25}{f'{what.lost} of {what.runs}':<15}{what.lost_below} of {what.runs_below}"
+    if ended.text_lost:
+        ends = forecast(ended.text_worse)
+        yield f"forecast: texts {percent(ends.low)} to {percent(ends.high)} worse at the end, if it goes on as there"
+    else:
+        yield "no forecast: what texts lost so far is within noise"
+
+
+def _result(found: list[Leak], ended: Pilot) -> dict[str, Any]:
+    ends = forecast(ended.text_worse) if ended.text_lost else None
+    return {
+        "leaks": [{"probe": leak.probe, "items": leak.items, "looked_for": leak.looked_for} for leak in found],
+        "pilot": {"steps": ended.steps, "planned": ended.planned, "warmup": ended.warmup},
+        "text_worse_interval": list(ended.text_worse_interval),
+        "numbers": {
+            name: {
+                "value": value,
+                "runs": one.runs,
+                "lost": one.lost,
+                "runs_below": one.runs_below,
+                "lost_below": one.lost_below,
+            }
+            for name, (value, one) in _numbers(ended).items()
+        },
+        "forecast": None if ends is None else list(ends),
+    }
