@@ -1,6 +1,6 @@
 """README and docs: Python runs, commands are parsed, tables are the code's, links lead somewhere, the site builds.
 
-The tour of the command line is run by `integration/test_demo.py`, the study is checked by `test_tiny_study.py`.
+The tour of the command line is run by `integration/test_demo.py`, the study is checked by `test_study.py`.
 """
 
 import ast

@@ -85,7 +85,7 @@ def check_runner(words):
     script, options = Path(words[0]), words[1:]
     assert script.parent == Path("recipes")
     assert (ROOT / script).is_file()
-    if script.name in ("study.py", "study_tables.py", "tiny_study.py", "tools.py"):
+    if script.name in ("study.py", "study_tables.py"):
         assert without(options, "--out") == []
         return
     configs = after(options, "--config")

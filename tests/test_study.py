@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,13 +211,13 @@ def test_other_items_would_change_a_run_by_its_own_interval():
 def test_regimes_are_compared_seed_by_seed():
     import study_tables
 
-    lost = {"sft-hot": {0: 0.2, 1: 0.3, 2: 0.9}, "sft-large": {0: 0.1, 1: 0.1}}
+    lost = {"sft-hot": {0: 0.2, 1: 0.3, 2: 0.9, 3: 0.6}, "sft-large": {0: 0.1, 1: 0.1, 3: 0.1}}
     runs = [made(name, seed, look(0.2, 0.0), look(0.9, end)) for name, own in lost.items() for seed, end in own.items()]
-    half = 100 * stats.t.interval(0.95, 1, scale=stats.sem([0.1, 0.2]))[1]
+    half = 100 * stats.t.interval(0.95, 2, scale=stats.sem([0.1, 0.2, 0.5]))[1]
     (row,) = study_tables.contrasts(runs).splitlines()[2:]
     cells = row.split(" | ")
-    assert cells[0] == "| SFT, twice the rate, less SFT, more data (2)"
-    assert cells[list(study_tables.FINDINGS).index("knowledge lost") + 1] == f"15.0 ± {half:.1f}"
+    assert cells[0] == "| SFT, twice the rate, less SFT, more data (3)"
+    assert cells[list(study_tables.FINDINGS).index("knowledge lost") + 1] == f"26.7 ± {half:.1f}"
 
 
 def test_mitigations_are_compared_where_the_task_is_at_one_level():
@@ -282,7 +283,16 @@ def test_the_page_shows_the_tables_of_the_runs_that_are_kept():
         assert part in page
 
 
-@pytest.mark.in_turn(2)
+def test_every_number_in_the_page_s_words_is_in_its_tables():
+    page = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    words = page.partition("## What it found")[2].partition("## On your model")[0]
+    tables = [line for line in page.splitlines() if line.startswith("| ")]
+    generated = [line for line in page.splitlines() if line.startswith(("Other items: ", "Texts had got worse by "))]
+    shown = set(re.findall(r"\d+\.\d+", "\n".join([*tables, *generated])))
+    said = re.findall(r"(?<![\d.])\d{1,3}\.\d+(?![\d.])", "\n".join(set(words.splitlines()) - {*tables, *generated}))
+    assert len(said) > 30 and set(said) <= shown, sorted(set(said) - shown)
+
+
 def test_what_the_package_says_of_the_study_is_what_its_runs_show():
     import study_record
     import study_tables
@@ -292,11 +302,32 @@ def test_what_the_package_says_of_the_study_is_what_its_runs_show():
     assert study_tables.early_table(kept) == table
 
 
-def test_a_line_of_early_warnings_has_the_first_numbers_and_the_last_losses():
+def text(change, low):
+    return {"bits_per_byte_before": 2.0, "bits_per_byte_change": change, "bits_per_byte_change_low": low}
+
+
+def test_what_followed_where_texts_got_worse_early():
     import study_tables
 
-    def text(change, low):
-        return {"bits_per_byte_before": 2.0, "bits_per_byte_change": change, "bits_per_byte_change_low": low}
+    def run(name, early, late, lost=0.0):
+        return made(name, 0, look(0, 0), {**look(0, 0), "text": text(*early)}, {**look(0, lost), "text": text(*late)})
+
+    runs = [
+        run("sft-hot", (0.1, 0.05), (0.2, 0.1)),
+        run("sft-hotter", (0.2, 0.1), (0.8, 0.1), lost=0.3),
+        run("lora", (0.1, 0.05), (0.3, 0.1)),
+        run("replay-own", (0.1, -0.1), (0.5, 0.1)),
+        run("grpo-large", (0.1, -0.1), (0.1, -0.1)),
+    ]
+    assert study_tables.early_rises(runs) == (
+        "Texts had got worse by more than noise after the first eighth of 3 runs. A loss shows at the end of 3 of "
+        "these (knowledge in 1, behaviour in 0, text in 3), and of 1 of the 2 others. The rise was 2.0 to 4.0 times as "
+        "large at the end; 1 of 3 lie within what runs of other regimes say."
+    )
+
+
+def test_a_line_of_early_warnings_has_the_first_numbers_and_the_last_losses():
+    import study_tables
 
     quiet = {"text": text(0.0, 0.0), "behaviour": {"net_change_high": 0.0}}
     first = {"text": text(0.1, -0.02), "behaviour": {"net_change_high": 0.1}}
@@ -325,5 +356,7 @@ def test_everything_is_shown(runs, tmp_path):
     text = study_tables.text(list(runs.values()))
     assert text.startswith("3 runs, ") and "too few: 3 runs" in text
     assert "SFT, twice the rate, 50% of it" in text
-    study_tables.figure(list(runs.values()), tmp_path / "study.png")
-    assert (tmp_path / "study.png").read_bytes()[:4] == b"\x89PNG"
+    for draw in (study_tables.figure, study_tables.curves):
+        draw(list(runs.values()), tmp_path / "drawn.png")
+        assert (tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
+        (tmp_path / "drawn.png").unlink()

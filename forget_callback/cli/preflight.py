@@ -44,7 +44,7 @@ def preflight(
     """Trains the first steps, and says what followed in our study.
 
     Also looks for the probes' items in the training data. Exit status 1 if one is there, or texts got worse by more
-    than noise.
+    than noise or could not be scored.
     """
     is_recipe = Path(training).suffix in (".yaml", ".yml")
     if is_recipe and (model, learning_rate) != (None, None):
@@ -68,7 +68,7 @@ def preflight(
         rows = recipe.data()[recipe.script.dataset_train_split]
         found = leaks(rows, probes)
         ended = pilot(recipe, steps=steps, out=out)
-    passed = not any(leak.items for leak in found) and not ended.text_lost
+    passed = not any(leak.items for leak in found) and not ended.text_lost and not ended.unscored
     if format == "json":
         print_json("preflight", {**_result(found, ended), "rows": len(rows), "run": out, "passed": passed})
     else:
@@ -95,8 +95,10 @@ def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
         names = ", ".join(map(printable, leak.items[:_SHOWN])) + (", ..." if n > _SHOWN else "")
         stand = f"data: {n:,} of {of} of {leak.probe} {are(n)} in the {data}: {names}"
         yield f"{stand}; leave them out of the data, or they show what was trained"
-    if clean := [f"{leak.probe} ({leak.looked_for:,})" for leak in found if not leak.items]:
+    if clean := [f"{leak.probe} ({leak.looked_for:,})" for leak in found if leak.looked_for and not leak.items]:
         yield f"data: none of the items of {', '.join(clean)} is in the {data}"
+    if short := [leak.probe for leak in found if not leak.looked_for]:
+        yield f"data: {', '.join(short)} not looked for, all questions are of few words"
 
 
 def _pilot(ended: Pilot) -> Iterator[str]:
@@ -116,6 +118,8 @@ def _pilot(ended: Pilot) -> Iterator[str]:
     if ended.text_lost:
         ends = forecast(ended.text_worse)
         yield f"forecast: texts {percent(ends.low)} to {percent(ends.high)} worse at the end, if it goes on as there"
+    elif ended.unscored:
+        yield f"no forecast: {counted(ended.unscored)} could not be scored at the end, as where training diverges"
     else:
         yield "no forecast: what texts lost so far is within noise"
 
@@ -124,7 +128,12 @@ def _result(found: list[Leak], ended: Pilot) -> dict[str, Any]:
     ends = forecast(ended.text_worse) if ended.text_lost else None
     return {
         "leaks": [{"probe": leak.probe, "items": leak.items, "looked_for": leak.looked_for} for leak in found],
-        "pilot": {"steps": ended.steps, "planned": ended.planned, "warmup": ended.warmup},
+        "pilot": {
+            "steps": ended.steps,
+            "planned": ended.planned,
+            "warmup": ended.warmup,
+            "unscored": ended.unscored,
+        },
         "text_worse_interval": list(ended.text_worse_interval),
         "numbers": {
             name: {

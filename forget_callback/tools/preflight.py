@@ -57,6 +57,7 @@ class Pilot:
         text_worse: By which share the bits per byte of texts rose.
         text_worse_interval: Its 95% interval over documents.
         text_lost: Whether that is beyond noise.
+        unscored: Documents and facts without a number at the end, as where training diverged.
         kl: To the model before, on rows of the training data, in nats per token; NaN with GRPO, whose rows are prompts.
         drift: Of the probabilities of the options of built-in facts.
     """
@@ -67,6 +68,7 @@ class Pilot:
     text_worse: float
     text_worse_interval: Interval
     text_lost: bool
+    unscored: int
     kl: float
     drift: float
 
@@ -144,6 +146,7 @@ def pilot(recipe: Recipe, *, steps: int = STEPS, out: Path) -> Pilot:
         worse,
         interval,
         got_worse(texts),
+        sum(int(row.value("n_unscored")) for row in (facts, texts)),
         own[0].value("kl") if own else float("nan"),
         facts.value("drift"),
     )

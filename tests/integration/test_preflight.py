@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_a_leak_and_a_loss_fail_and_the_numbers_are_those_of_the_whole_training(
     assert code == 1, (out, err)
     found = checked(out, "preflight")
     assert found["leaks"][0]["items"] == ["capitals/angola/choice"] and found["rows"] == 25 and not found["passed"]
-    assert found["pilot"] == {"steps": 5, "planned": STEPS, "warmup": 0}
+    assert found["pilot"] == {"steps": 5, "planned": STEPS, "warmup": 0, "unscored": 0}
     assert "within the first 5 of 40 steps: no run of the study of SmolLM2-135M had as much" in caplog.text
     worse = found["numbers"]["text_worse"]["value"]
     assert found["text_worse_interval"][0] > 0 and found["forecast"][0] < found["forecast"][1]
@@ -117,6 +118,13 @@ def test_of_grpo_the_rows_are_prompts_and_have_no_kl(run_cli, recipe, tmp_path):
     found = checked(out, "preflight")
     assert code == 0 and found["pilot"]["steps"] == 2 and set(found["numbers"]) == {"text_worse", "drift"}, err
     assert not math.isnan(found["numbers"]["drift"]["value"]) and found["forecast"] is None
+
+
+def test_a_pilot_that_diverges_does_not_pass(run_cli, recipe, tmp_path):
+    path = recipe(learning_rate=1e30, max_grad_norm=0.0)
+    code, out, err = run_cli("preflight", path, "--steps", 2, "--out", tmp_path / "pilot")
+    assert code == 1, (out, err)
+    assert re.fullmatch(r"no forecast: [\d,]+ items could not be scored at the end, .*", out.splitlines()[-1]), out
 
 
 def test_a_warm_up_is_said(run_cli, recipe, tmp_path):
