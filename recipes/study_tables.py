@@ -64,7 +64,7 @@ EARLY = {
 
 
 def mean_interval(values: Sequence[float]) -> str:
-    """Mean over seeds in percent, of three and more with the 95% interval of Student's t; of how many, where not of all."""
+    """Mean over seeds in percent, with Student's 95% interval of three and more; where not of all, of how many."""
     x = 100 * np.array([value for value in values if not math.isnan(value)])
     few = f" ({len(x)} of {len(values)} runs)" if len(x) < len(values) else ""
     if not len(x):
