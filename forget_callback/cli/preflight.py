@@ -13,6 +13,7 @@ import typer
 
 from forget_callback.cli.app import app, note
 from forget_callback.cli.output import Format, print_json
+from forget_callback.metrics.intervals import Interval
 from forget_callback.probes.load import load_probe
 from forget_callback.probes.plurals import are, counted
 from forget_callback.probes.quoting import printable, quoted
@@ -43,16 +44,18 @@ def preflight(
 ) -> None:
     """Trains the first steps, and says what followed in our study.
 
-    Also looks for the probes' items in the training data. Exit status 1 if one is there, or texts got worse by more
-    than noise or could not be scored.
+    Also looks for the probes' items in the training data. Exit status 1 if one is there or none could be looked for, or
+    if texts got worse or facts were lost by more than noise, or could not be scored.
     """
-    is_recipe = Path(training).suffix in (".yaml", ".yml")
+    is_recipe = Path(training).suffix.casefold() in (".yaml", ".yml")
     if is_recipe and (model, learning_rate) != (None, None):
         raise ValueError(f"{quoted(training)} is a recipe, which says both: drop --model and --learning-rate")
     if not is_recipe:
         if model is None:
             raise ValueError(f"{quoted(training)} is no recipe (.yaml), so name the model as well: --model MODEL")
         require_model(model)
+    if learning_rate is not None and not 0 < learning_rate < math.inf:
+        raise ValueError(f"--learning-rate must be above 0, such as 1e-4, got {learning_rate:g}")
     require_writable(out, "--out", directory=True)
     specs = [load_probe(spec) for spec in probe or ()]
     from forget_callback.tools.preflight import leaks, pilot, recipe_of
@@ -68,11 +71,14 @@ def preflight(
         rows = recipe.data()[recipe.script.dataset_train_split]
         found = leaks(rows, probes)
         ended = pilot(recipe, steps=steps, out=out)
-    passed = not any(leak.items for leak in found) and not ended.text_lost and not ended.unscored
+    looked = any(leak.looked_for for leak in found)
+    passed = looked and not any(leak.items for leak in found) and not ended.lost
     if format == "json":
         print_json("preflight", {**_result(found, ended), "rows": len(rows), "run": out, "passed": passed})
     else:
         print("\n".join([*_leaks(found, len(rows)), *_pilot(ended)]))
+    if not looked:
+        note("no item was looked for in the data, so this does not pass: give --probe SPEC, what you will watch")
     if ended.warmup:
         note(
             f"the learning rate rises over the first {counted(ended.warmup, 'step')}; the study's runs had no warm-up, "
@@ -83,57 +89,80 @@ def preflight(
 
 
 def _numbers(ended: Pilot) -> dict[str, tuple[float, Followed]]:
-    """The pilot's numbers by their names in the study, with what followed there."""
+    """The pilot's numbers by their names in the study, with what followed there; those that are known."""
     found = {"text_worse": ended.text_worse, "kl": ended.kl, "drift": ended.drift}
     return {name: (value, followed(name, value)) for name, value in found.items() if not math.isnan(value)}
+
+
+def _forecast(ended: Pilot) -> Interval | None:
+    """By how much texts will have got worse at the end; None where the study does not say."""
+    return forecast(ended.text_worse) if ended.text_lost and ended.as_in_study else None
 
 
 def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
     data = counted(rows, "row")
     for leak in (one for one in found if one.items):
-        n, of = len(leak.items), counted(leak.looked_for)
-        names = ", ".join(map(printable, leak.items[:_SHOWN])) + (", ..." if n > _SHOWN else "")
-        stand = f"data: {n:,} of {of} of {leak.probe} {are(n)} in the {data}: {names}"
+        n, names = len(leak.items), ", ".join(map(printable, leak.items[:_SHOWN]))
+        more = ", ..." if n > _SHOWN else ""
+        stand = f"data: {n:,} of {_looked(leak)} of {leak.probe} {are(n)} in the {data}: {names}{more}"
         yield f"{stand}; leave them out of the data, or they show what was trained"
-    if clean := [f"{leak.probe} ({leak.looked_for:,})" for leak in found if leak.looked_for and not leak.items]:
-        yield f"data: none of the items of {', '.join(clean)} is in the {data}"
+    if clean := [f"{leak.probe} ({_looked(leak)})" for leak in found if leak.looked_for and not leak.items]:
+        yield f"data: nothing in the {data} of {', '.join(clean)}"
     if short := [leak.probe for leak in found if not leak.looked_for]:
-        yield f"data: {', '.join(short)} not looked for, all questions are of few words"
+        yield f"data: {', '.join(short)} not looked for, no question has five words of its own"
+
+
+def _looked(leak: Leak) -> str:
+    """How many items were looked for, and of how many."""
+    few = f", {leak.n - leak.looked_for:,} more are too short" if leak.looked_for < leak.n else ""
+    return f"{counted(leak.looked_for)}{few}"
 
 
 def _pilot(ended: Pilot) -> Iterator[str]:
     low, high = ended.text_worse_interval
     change = f"{'+' if ended.text_worse > 0 else ''}{percent(ended.text_worse)} [{bare(low)}, {bare(high)}]"
-    numbers = {
+    titles = {
         "text_worse": ("texts, bits per byte", change),
         "kl": ("new data, KL to the model before", f"{ended.kl:.3g}"),
         "drift": ("facts, drift on the options", f"{ended.drift:.3g}"),
     }
     yield f"pilot: {ended.steps:,} of {counted(ended.planned, 'step')}"
-    yield f"  {'':<34}{'':<25}runs of the study of {MODEL} that ended with a loss"
-    yield f"  {'':<34}{'':<25}{'with as much':<15}with less"
-    for name, (_, what) in _numbers(ended).items():
-        title, value = numbers[name]
-        yield f"  {title:<34}{value:<25}{f'{what.lost} of {what.runs}':<15}{what.lost_below} of {what.runs_below}"
-    if ended.text_lost:
-        ends = forecast(ended.text_worse)
+    if numbers := _numbers(ended):
+        yield f"  {'':<34}{'':<25}after an eighth of the runs of the study of {MODEL},"
+        yield f"  {'':<34}{'':<25}how many ended with a loss of those"
+        yield f"  {'':<34}{'':<25}{'with as much':<15}with less"
+    for name, (_, what) in numbers.items():
+        title, value = titles[name]
+        yield f"  {title:<34}{value:<25}{_of(what.lost, what.runs):<15}{_of(what.lost_below, what.runs_below)}"
+    if ended.knowledge:
+        yield f"facts: {ended.knowledge}"
+    if ended.unscored:
+        yield f"{counted(ended.unscored)} could not be scored at the end, as where training diverges"
+    if (ends := _forecast(ended)) is not None:
         yield f"forecast: texts {percent(ends.low)} to {percent(ends.high)} worse at the end, if it goes on as there"
-    elif ended.unscored:
-        yield f"no forecast: {counted(ended.unscored)} could not be scored at the end, as where training diverges"
+    elif ended.text_lost:
+        yield "no forecast: the study says what followed after an eighth of a training, and this is another part"
     else:
-        yield "no forecast: what texts lost so far is within noise"
+        yield "no forecast: texts did not get worse by more than noise"
+
+
+def _of(part: int, n: int) -> str:
+    return f"{part} of {n}" if n else "no run had"
 
 
 def _result(found: list[Leak], ended: Pilot) -> dict[str, Any]:
-    ends = forecast(ended.text_worse) if ended.text_lost else None
+    ends = _forecast(ended)
     return {
-        "leaks": [{"probe": leak.probe, "items": leak.items, "looked_for": leak.looked_for} for leak in found],
+        "leaks": [
+            {"probe": leak.probe, "items": leak.items, "n": leak.n, "looked_for": leak.looked_for} for leak in found
+        ],
         "pilot": {
             "steps": ended.steps,
             "planned": ended.planned,
             "warmup": ended.warmup,
             "unscored": ended.unscored,
         },
+        "knowledge": ended.knowledge or None,
         "text_worse_interval": list(ended.text_worse_interval),
         "numbers": {
             name: {

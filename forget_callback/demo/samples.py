@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import datasets
 
 from forget_callback.demo.tiny import conversation
+from forget_callback.probes.data_sets import read_splits
 from forget_callback.probes.quoting import quoted
 from forget_callback.probes.remote import file_problem
 
@@ -28,7 +29,6 @@ COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {
     "dpo": (("prompt", "chosen", "rejected"), ("chosen", "rejected")),
     "grpo": (("prompt", "answer"),),
 }
-_READERS = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _CHATTY = "That is a great question! There is a lot to say about it, but in short, the answer that you want is {}."
 _BRIEF = 4  # words of an answer that is as short as can be
 
@@ -149,24 +149,8 @@ def require_data(name: str) -> None:
 
 def _read(name: str) -> Any:
     """All rows of a data set's training split, or of its first one."""
-    path = Path(name)
-    require_data(name)
-    try:
-        if path.is_file():
-            if path.suffix not in _READERS:
-                raise ValueError(f"expected a file in {', '.join(_READERS)}")
-            loaded = datasets.load_dataset(_READERS[path.suffix], data_files=str(path))
-        elif (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            loaded = datasets.load_from_disk(str(path))
-        else:
-            loaded = datasets.load_dataset(name)
-    except Exception as error:  # datasets raises what its readers raise: pandas', pyarrow's and the hub's errors
-        reason = (str(error.__cause__ or error).strip() or type(error).__name__).splitlines()[0]
-        what = "cannot be read" if path.exists() else "is no file or directory, and no data set of the hub came"
-        raise ValueError(f"--data {quoted(name)} {what}: {reason}") from error
-    if not isinstance(loaded, dict):
-        return loaded
-    return loaded["train"] if "train" in loaded else next(iter(loaded.values()))
+    loaded = read_splits(name, argument="--data")
+    return loaded.get("train", next(iter(loaded.values())))
 
 
 def _check(row: dict[str, Any], name: str, number: int) -> None:

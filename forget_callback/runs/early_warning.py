@@ -98,8 +98,8 @@ def text_worse(row: Row) -> tuple[float, Interval]:
 
 
 def got_worse(row: Row) -> bool:
-    """Whether documents got worse by more than noise."""
-    return row.transitions.verdict == "lost" and text_worse(row)[1].low > 0
+    """Whether documents got worse by more than noise, and are enough to say so."""
+    return row.transitions.verdict != "unclear" and text_worse(row)[1].low > 0
 
 
 def forecast(worse: float) -> Interval:

@@ -7,6 +7,7 @@ measured by what the study measured (docs/study.md), so that `early_warning` can
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from forget_callback.probes.load import load_probe
 from forget_callback.probes.probe import Probe
 from forget_callback.probes.training_data import TrainingRows
 from forget_callback.runs.early_warning import PART, got_worse, text_worse
-from forget_callback.tools.overlap import Overlap, texts_of
+from forget_callback.runs.sentences import sentence
+from forget_callback.tools.overlap import Overlap, texts_of, words_of
 from forget_callback.tools.recipe import Recipe
 
 STEPS = 64
@@ -38,11 +40,13 @@ class Leak:
     Attributes:
         probe: Its name.
         items: Ids of those that do.
-        looked_for: Items that were looked for; the others have fewer than five words, or none of their own.
+        n: Items of the probe.
+        looked_for: Items that were looked for; the others have fewer than five words of their own.
     """
 
     probe: str
     items: tuple[str, ...]
+    n: int
     looked_for: int
 
 
@@ -57,6 +61,7 @@ class Pilot:
         text_worse: By which share the bits per byte of texts rose.
         text_worse_interval: Its 95% interval over documents.
         text_lost: Whether that is beyond noise.
+        knowledge: What is said of the facts, where a loss shows; else "".
         unscored: Documents and facts without a number at the end, as where training diverged.
         kl: To the model before, on rows of the training data, in nats per token; NaN with GRPO, whose rows are prompts.
         drift: Of the probabilities of the options of built-in facts.
@@ -68,13 +73,24 @@ class Pilot:
     text_worse: float
     text_worse_interval: Interval
     text_lost: bool
+    knowledge: str
     unscored: int
     kl: float
     drift: float
 
+    @property
+    def lost(self) -> bool:
+        """Whether something is lost already, or could not be measured."""
+        return bool(self.text_lost or self.knowledge or self.unscored)
+
+    @property
+    def as_in_study(self) -> bool:
+        """Whether as much of the training is over as when the study looked, so that it says something of the end."""
+        return PART / 2 <= self.steps / self.planned <= PART
+
 
 def recipe_of(data: str, model: str, *, learning_rate: float | None, out: Path) -> Recipe:
-    """SFT on a data set with TRL's defaults, written to `out` as a recipe.
+    """The recipe of SFT on a data set with TRL's defaults.
 
     Raises:
         ValueError: As `Recipe.read`.
@@ -88,10 +104,10 @@ def recipe_of(data: str, model: str, *, learning_rate: float | None, out: Path) 
         "use_cpu": not accelerated,
         **({} if learning_rate is None else {"learning_rate": learning_rate}),
     }
-    path = out / "recipe.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(keys), encoding="utf-8")
-    return Recipe.read(path)
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / "recipe.yaml"
+        path.write_text(yaml.safe_dump(keys), encoding="utf-8")
+        return Recipe.read(path)
 
 
 def leaks(rows: Iterable[Mapping[str, Any]], probes: Sequence[Probe]) -> list[Leak]:
@@ -107,11 +123,11 @@ def leaks(rows: Iterable[Mapping[str, Any]], probes: Sequence[Probe]) -> list[Le
         if not isinstance(probe, TrainingRows)
     ]
     for row in rows:
-        text = " ".join(texts_of(row))
-        for _, overlap, found in looked:
-            found |= overlap.found(text)
+        for words in map(words_of, texts_of(row)):
+            for _, overlap, found in looked:
+                found |= overlap.found(words)
     return [
-        Leak(probe.name, tuple(item.id for item in probe.items if item.id in found), overlap.looked_for)
+        Leak(probe.name, tuple(id for id in probe.ids if id in found), len(probe), overlap.looked_for)
         for probe, overlap, found in looked
     ]
 
@@ -146,6 +162,7 @@ def pilot(recipe: Recipe, *, steps: int = STEPS, out: Path) -> Pilot:
         worse,
         interval,
         got_worse(texts),
+        sentence(facts) if facts.transitions.verdict == "lost" else "",
         sum(int(row.value("n_unscored")) for row in (facts, texts)),
         own[0].value("kl") if own else float("nan"),
         facts.value("drift"),
@@ -160,5 +177,5 @@ class _End(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stops where it is time."""
-        if state.global_step >= min(self._steps, max(1, round(PART * state.max_steps))):
+        if state.global_step >= min(self._steps, max(1, int(PART * state.max_steps))):
             control.should_training_stop = True

@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 from forget_callback.callback import ForgetCallback
+from forget_callback.probes.data_sets import read_splits, rows_of
 from forget_callback.probes.quoting import quoted
-from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.report.terminal import curve_table
 from forget_callback.scoring.distributed import rank
 from forget_callback.scoring.loading import load_tokenizer
@@ -89,6 +89,8 @@ class Recipe:
         """
         from trl import GRPOTrainer, SFTTrainer, get_peft_config, get_quantization_config
 
+        if not self.model.model_name_or_path:
+            raise ValueError("model_name_or_path is missing: name a directory or a model of the hub")
         kwargs = {
             "revision": self.model.model_revision,
             "attn_implementation": self.model.attn_implementation,
@@ -110,7 +112,18 @@ class Recipe:
         }
         if self.forget.trainer == "grpo":
             return GRPOTrainer(reward_funcs=[_reward(name) for name in self.forget.reward_funcs], **common)
+        self._require_columns(common["train_dataset"].column_names)
         return SFTTrainer(quantization_config=get_quantization_config(self.model), **common)
+
+    def _require_columns(self, columns: Sequence[str]) -> None:
+        """That SFT finds a text, which it would miss with an error about something else."""
+        known = ("messages", "conversations", "prompt", self.training.dataset_text_field, "input_ids")
+        if not set(known) & set(columns):
+            raise ValueError(
+                f"dataset_name {quoted(self.script.dataset_name)}: SFT trains on the columns 'messages', or 'prompt' "
+                f"and 'completion', or {self.training.dataset_text_field!r}, and there are "
+                f"{', '.join(map(quoted, columns)) or 'none'}"
+            )
 
     def run(self) -> ForgetCallback:
         """Trains with the callback and every tracker, saves the model, and returns the callback."""
@@ -129,27 +142,18 @@ class Recipe:
         split = self.script.dataset_train_split
         if self.script.dataset_name is None:
             raise ValueError("dataset_name is missing: name a dataset of the hub, or a .json or .jsonl file")
-        data = dict(_load(self.script.dataset_name, self.script.dataset_config, split))
-        rows, forget = data[split], self.forget
+        name, forget = self.script.dataset_name, self.forget
+        data = read_splits(name, self.script.dataset_config, argument="dataset_name", split=split)
+        rows = rows_of(data, split, argument="dataset_name", name=name)
         if forget.train_samples is not None:
+            if forget.train_samples < 1:
+                raise ValueError(f"train_samples must be 1 or more, got {forget.train_samples}; leave it out for all")
             rows = rows.shuffle(seed=self.training.seed).select(range(min(forget.train_samples, len(rows))))
         if forget.replay_dataset is not None:
-            rows = _with_replay(rows, _load(forget.replay_dataset, None, split)[split], forget, self.training.seed)
+            old = read_splits(forget.replay_dataset, argument="replay_dataset", split=split)
+            replay = rows_of(old, split, argument="replay_dataset", name=forget.replay_dataset)
+            rows = _with_replay(rows, replay, forget, self.training.seed)
         return {**data, split: rows}
-
-
-def _load(name: str, config: str | None, split: str) -> Any:
-    from datasets import load_dataset
-
-    is_file = name.endswith((".json", ".jsonl"))
-    if (missing := file_problem(name)) is not None:
-        raise ValueError(f"dataset {quoted(name)}: {missing}")
-    try:
-        return load_dataset("json", data_files={split: name}) if is_file else load_dataset(name, name=config)
-    except Exception as error:  # of any layer
-        if (problem := hub_problem(name, error)) is None:
-            raise
-        raise ValueError(f"dataset {quoted(name)}: {problem}") from error
 
 
 def _with_replay(rows: Any, replay: Any, forget: ForgetArguments, seed: int) -> Any:

@@ -12,16 +12,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import log
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from forget_callback.probes.data_sets import read_splits, rows_of
 from forget_callback.probes.items import Item
 from forget_callback.probes.plurals import are, counted
-from forget_callback.probes.quoting import quoted
-from forget_callback.probes.remote import file_problem, hub_problem
 from forget_callback.runs.item_changes import expected
 from forget_callback.runs.next_command import next_command
 from forget_callback.runs.rechecked import read_recheck
@@ -89,7 +87,7 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only:
         )
         raise ValueError(f"{run} {what}: there is nothing to replay")
     texts, own = [" ".join(texts_of(example)) for example in pool], Overlap(items)
-    allowed = np.array([not own.found(text) for text in texts], bool)
+    allowed = np.array([not own.found(words_of(text)) for text in texts], bool)
     wanted = [f"{question_of(item)} {expected(item)}" for item in lost]
     nearest = list(_nearest(wanted, texts, allowed, size))
     first = [(row, *own[0]) for row, own in enumerate(nearest) if own]
@@ -117,24 +115,13 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only:
 
 
 def read_pool(source: str, split: str = "train") -> list[dict[str, Any]]:
-    """The examples of a JSON Lines, JSON or Parquet file, or of a dataset on the hub.
+    """The examples of a file, a directory or a data set of the hub, see `read_splits`.
 
     Raises:
         ValueError: If there are none.
     """
-    from datasets import load_dataset
-
-    kind = {".json": "json", ".jsonl": "json", ".parquet": "parquet"}.get(Path(source).suffix)
-    if (problem := file_problem(source)) is not None:
-        raise ValueError(f"pool {quoted(source)}: {problem}")
-    try:
-        rows = load_dataset(kind or source, data_files={split: source} if kind else None, split=split)
-    except Exception as error:  # of any layer
-        reason = hub_problem(source, error) or next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise ValueError(f"pool {quoted(source)}: {reason}") from error
-    if not len(rows):
-        raise ValueError(f"pool {quoted(source)} is empty")
-    return [dict(row) for row in rows]
+    splits = read_splits(source, argument="pool", split=split, alone=True)
+    return [dict(row) for row in rows_of(splits, split, argument="pool", name=source)]
 
 
 def _forgotten(run: str, only: str | None) -> tuple[list[Item], list[Item]]:

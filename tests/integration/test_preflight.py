@@ -7,6 +7,8 @@ import re
 import pytest
 
 from forget_callback import ForgetCallback, load_probe
+from forget_callback.demo.smoke import make_taught
+from forget_callback.demo.tiny import quiet
 from forget_callback.runs.early_warning import followed, text_worse
 from forget_callback.tools.preflight import FACTS, ROWS, TEXTS
 from forget_callback.tools.recipe import Recipe
@@ -58,7 +60,7 @@ def recipe(tmp_path, model, data):
             "disable_tqdm": True,
             **more,
         }
-        path = tmp_path / "config.yaml"
+        path = tmp_path / f"config-{len(list(tmp_path.glob('config-*')))}.yaml"
         path.write_text("".join(f"{name}: {json.dumps(value)}\n" for name, value in fields.items()))
         return path
 
@@ -104,9 +106,9 @@ def test_a_harmless_data_set_passes_and_nothing_is_forecast(run_cli, model, data
     code, out, err = run_cli(*words, "--out", tmp_path / "pilot")
     assert code == 0, (out, err)
     lines = out.splitlines()
-    assert lines[0] == "data: none of the items of facts-capitals-choice (20) is in the 24 rows"
-    assert lines[1] == "pilot: 1 of 9 steps" and lines[-1] == "no forecast: what texts lost so far is within noise"
-    assert [line.split(",")[0].strip() for line in lines[4:7]] == ["texts", "new data", "facts"]
+    assert lines[0] == "data: nothing in the 24 rows of facts-capitals-choice (20 items)"
+    assert lines[1] == "pilot: 1 of 9 steps" and lines[-1] == "no forecast: texts did not get worse by more than noise"
+    assert [line.split(",")[0].strip() for line in lines[5:8]] == ["texts", "new data", "facts"]
     assert (tmp_path / "pilot" / "forget" / "history.parquet").is_file()
 
 
@@ -124,7 +126,33 @@ def test_a_pilot_that_diverges_does_not_pass(run_cli, recipe, tmp_path):
     path = recipe(learning_rate=1e30, max_grad_norm=0.0)
     code, out, err = run_cli("preflight", path, "--steps", 2, "--out", tmp_path / "pilot")
     assert code == 1, (out, err)
-    assert re.fullmatch(r"no forecast: [\d,]+ items could not be scored at the end, .*", out.splitlines()[-1]), out
+    assert re.search(r"\n[\d,]+ items could not be scored at the end, .*\nno forecast: ", out), out
+    code, out, err = run_cli("preflight", path, "--steps", 2, "--out", tmp_path / "pilot", "--format", "json")
+    found = checked(out, "preflight")
+    assert code == 1 and found["numbers"] == {} and found["pilot"]["unscored"] > 200 and not found["passed"]
+
+
+def test_a_part_that_the_study_did_not_look_at_has_no_forecast(run_cli, recipe, tmp_path):
+    path = recipe(learning_rate=0.3, max_steps=200)
+    code, out, _ = run_cli("preflight", path, "--steps", 5, "--out", tmp_path / "pilot")
+    assert code == 1 and out.splitlines()[-1].startswith("no forecast: the study says what followed after an eighth")
+
+
+def test_what_looks_for_nothing_does_not_pass(run_cli, recipe, tmp_path):
+    code, out, err = run_cli("preflight", recipe(probes=["train:"], learning_rate=1e-9), "--out", tmp_path / "pilot")
+    assert code == 1 and "no item was looked for in the data, so this does not pass: give --probe SPEC" in err
+    assert not out.startswith("data")
+
+
+@pytest.mark.in_turn(1)
+def test_a_loss_of_facts_fails(run_cli, recipe, tmp_path, capsys):
+    with quiet():
+        taught = make_taught(tmp_path / "taught")
+    capsys.readouterr()
+    path = recipe(model_name_or_path=str(taught), learning_rate=0.02, max_steps=8)
+    code, out, _ = run_cli("preflight", path, "--out", tmp_path / "pilot", "--format", "json")
+    found = checked(out, "preflight")
+    assert code == 1 and "lost" in found["knowledge"] and found["numbers"]["drift"]["value"] > 0, found
 
 
 def test_a_warm_up_is_said(run_cli, recipe, tmp_path):
@@ -133,12 +161,24 @@ def test_a_warm_up_is_said(run_cli, recipe, tmp_path):
 
 
 def test_what_does_not_go_together_is_said(run_cli, recipe, data, model, tmp_path):
+    split, columns = tmp_path / "split", tmp_path / "columns.jsonl"
+    split.mkdir()
+    (split / "test.jsonl").write_text('{"text": "a"}\n')
+    columns.write_text('{"instruction": "a", "output": "b"}\n')
     for words, problem in (
         ((recipe(), "--model", model), "is a recipe, which says both"),
         ((data(),), "is no recipe (.yaml), so name the model as well: --model MODEL"),
         ((tmp_path / "no.jsonl", "--model", model), "no such file"),
         ((tmp_path / "no.yaml",), "no such file"),
         ((data(), "--model", tmp_path / "no-model"), "no-model"),
+        (
+            (data(), "--model", model, "--learning-rate", "nan"),
+            "--learning-rate must be above 0",
+        ),
+        ((data(), "--model", model, "--learning-rate", 0), "--learning-rate must be above 0, such as 1e-4, got 0"),
+        ((recipe(train_samples=0),), "train_samples must be 1 or more, got 0"),
+        ((recipe(dataset_train_split="sft", dataset_name=str(split)),), "there is no split 'sft', but 'test'"),
+        ((columns, "--model", model), "SFT trains on the columns 'messages', or 'prompt' and 'completion', or 'text'"),
     ):
         code, out, err = run_cli("preflight", *words, "--out", tmp_path / "pilot")
         assert (code, out) == (2, "") and problem in err, (words, err)
