@@ -85,7 +85,7 @@ def place(tmp_path_factory, make_model, make_tokenizer):
         store.write(Snapshot(probe.name, probe.fingerprint, step, np.array(probe.ids, object), correct))
     rows = [{"prompt": f"Who is {i}?", "completion": f" The fox {i}."} for i in range(8)]
     task = [{"id": f"{i}", "prompt": f"{i} is", "choices": [" odd", " even"], "answer": i % 2} for i in range(6)]
-    for name, lines in (("pool", POOL), ("data", rows), ("my_task", task)):
+    for name, lines in (("pool", POOL), ("data", rows), ("train", rows), ("my_task", task)):
         (root / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     recipe = {
         "model_name_or_path": str(root / "tuned"), "dtype": "float32", "dataset_name": str(root / "data.jsonl"),
