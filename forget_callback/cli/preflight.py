@@ -114,7 +114,8 @@ def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
 
 def _looked(leak: Leak) -> str:
     """How many items were looked for, and of how many."""
-    few = f", {leak.n - leak.looked_for:,} more are too short" if leak.looked_for < leak.n else ""
+    short = leak.n - leak.looked_for
+    few = f", {short:,} more {are(short)} too short" if short else ""
     return f"{counted(leak.looked_for)}{few}"
 
 
