@@ -37,7 +37,9 @@ def preflight(
     probe: Annotated[
         list[str] | None, typer.Option(help="Looked for in the data, several times for several; of a recipe its own.")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps of the pilot, at most; never over an eighth of all.")] = 64,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Steps of the pilot, at most; an eighth of all, or one, if less.")
+    ] = 64,
     learning_rate: Annotated[float | None, typer.Option(help="Without a recipe; TRL's default if left out.")] = None,
     out: Annotated[Path, typer.Option(help="Directory for the pilot's run.")] = Path("preflight"),
     format: Format = "text",
@@ -104,7 +106,7 @@ def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
     for leak in (one for one in found if one.items):
         n, names = len(leak.items), ", ".join(map(printable, leak.items[:_SHOWN]))
         more = ", ..." if n > _SHOWN else ""
-        stand = f"data: {n:,} of {_looked(leak)} of {leak.probe} {are(n)} in the {data}: {names}{more}"
+        stand = f"data: {n:,} of {counted(leak.looked_for)} of {leak.probe} {are(n)} in the {data}: {names}{more}"
         yield f"{stand}; leave them out of the data, or they show what was trained"
     if clean := [f"{leak.probe} ({_looked(leak)})" for leak in found if leak.looked_for and not leak.items]:
         yield f"data: nothing in the {data} of {', '.join(clean)}"

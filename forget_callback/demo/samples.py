@@ -18,7 +18,6 @@ import datasets
 from forget_callback.demo.tiny import conversation
 from forget_callback.probes.data_sets import read_splits
 from forget_callback.probes.quoting import quoted
-from forget_callback.probes.remote import file_problem
 
 Method: TypeAlias = Literal["sft", "grpo", "dpo"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -135,16 +134,6 @@ def _to_prefer(question: str, answer: str) -> dict[str, Any]:
 
 def _to_reward(question: str, answer: str) -> dict[str, Any]:
     return {"prompt": conversation(question, answer)[:1], "answer": answer}
-
-
-def require_data(name: str) -> None:
-    """That there may be data under a name, before anything is loaded.
-
-    Raises:
-        ValueError: If it is a path and nothing is there.
-    """
-    if (problem := file_problem(name)) is not None:
-        raise ValueError(f"--data {quoted(name)}: {problem}")
 
 
 def _read(name: str) -> Any:

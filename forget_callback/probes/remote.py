@@ -17,7 +17,7 @@ _SECONDS = 10.0  # to hear from the hub
 # Classes of huggingface_hub, datasets, requests and whatever its httpx is called, by name: none need be loaded.
 _NOT_THERE = {"RepositoryNotFoundError", "DatasetNotFoundError", "RevisionNotFoundError"}
 _NO_NETWORK = {"ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "ProxyError", "gaierror", "Timeout"}
-_SUFFIXES = {".jsonl", ".json", ".csv", ".parquet", ".txt"}  # of files with data: no hub id ends so
+_SUFFIXES = {".jsonl", ".json", ".csv", ".parquet", ".txt", ".gz"}  # of files with data: no hub id ends so
 _ADAPTER = "adapter_config.json"
 _LOG_IN = "log in with 'hf auth login'"
 

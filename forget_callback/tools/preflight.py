@@ -136,7 +136,7 @@ def pilot(recipe: Recipe, *, steps: int = STEPS, out: Path) -> Pilot:
     """Trains the first steps of a recipe, which are recorded in `out` as any run.
 
     Args:
-        steps: At most, and at most an eighth of the training.
+        steps: At most, and at most an eighth of the training, but one.
 
     Raises:
         ValueError: If the model or the data cannot be had, or do not fit each other.
@@ -156,16 +156,16 @@ def pilot(recipe: Recipe, *, steps: int = STEPS, out: Path) -> Pilot:
     facts, texts, *own = (rows[probe.name] for probe in probes)
     worse, interval = text_worse(texts)
     return Pilot(
-        trainer.state.global_step,
-        trainer.state.max_steps,
-        trainer.args.get_warmup_steps(trainer.state.max_steps),
-        worse,
-        interval,
-        got_worse(texts),
-        sentence(facts) if facts.transitions.verdict == "lost" else "",
-        sum(int(row.value("n_unscored")) for row in (facts, texts)),
-        own[0].value("kl") if own else float("nan"),
-        facts.value("drift"),
+        steps=trainer.state.global_step,
+        planned=trainer.state.max_steps,
+        warmup=trainer.args.get_warmup_steps(trainer.state.max_steps),
+        text_worse=worse,
+        text_worse_interval=interval,
+        text_lost=got_worse(texts),
+        knowledge=sentence(facts) if facts.transitions.verdict == "lost" else "",
+        unscored=sum(int(row.value("n_unscored")) for row in (facts, texts)),
+        kl=own[0].value("kl") if own else float("nan"),
+        drift=facts.value("drift"),
     )
 
 

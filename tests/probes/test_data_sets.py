@@ -54,6 +54,7 @@ def test_the_rows_of_a_file_are_the_split_that_is_asked_for(write):
     "name, text, problem",
     [
         ("gone.jsonl", None, "no such file"),
+        ("gone.csv.gz", None, "no such file"),
         ("a.txt", "a", "cannot be read: expected a file in .jsonl, .json, .csv, .parquet"),
         ("empty.jsonl", "", "cannot be read: the file is empty"),
         ("bad.jsonl", '{"text": \n', "cannot be read: "),
