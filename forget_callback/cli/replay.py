@@ -40,16 +40,20 @@ def replay(
     write_text(out, lines)
     beside = out.with_name(f"{out.name}.why.json")
     write_text(beside, pack.summary())
-    counts = {"forgotten": pack.forgotten, "covered": pack.covered, "refused": pack.refused}
     lost = counted(pack.forgotten, "forgotten item")
     if format == "json":
-        print_json("replay", {"path": out, "why": beside, "n": len(pack.examples), **counts})
+        print_json("replay", {"path": out, "why": beside, "n": len(pack.examples), **pack.counts()})
     else:
         print(f"{counted(len(pack.examples), 'example')} for {lost} written to {out}")
     if pack.covered < pack.forgotten:
         note(
             f"only {pack.covered} of {lost} {have(pack.covered)} an example in the pool that is near; what was picked "
             "for the others is about something else: give it data on these as well"
+        )
+    if pack.not_looked_for:
+        note(
+            f"{counted(pack.not_looked_for, 'item')} of the probe {have(pack.not_looked_for)} the question of "
+            "many others: examples that contain it are not excluded"
         )
     contain = "contains" if pack.refused == 1 else "contain"
     note(

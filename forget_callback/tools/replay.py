@@ -41,6 +41,7 @@ class Pack:
         nearest: Id of the forgotten item that selected each.
         similarity: Cosine similarity to that item, from 0 to 1.
         refused: Examples of the pool that were excluded because they contain an item of the probe.
+        not_looked_for: Items of the probe whose question many share, so that no example is excluded for it.
         forgotten: Items that were right at the baseline and are wrong now.
         covered: How many of these have an example in the pool that is near.
     """
@@ -49,16 +50,21 @@ class Pack:
     nearest: tuple[str, ...]
     similarity: tuple[float, ...]
     refused: int
+    not_looked_for: int
     forgotten: int
     covered: int
+
+    def counts(self) -> dict[str, int]:
+        """How many items and examples are of which kind."""
+        names = ("forgotten", "covered", "refused", "not_looked_for")
+        return {name: getattr(self, name) for name in names}
 
     def summary(self) -> str:
         """The selection as JSON: for each example the item that selected it."""
         chosen = [
             {"nearest": name, "similarity": round(value, 4)} for name, value in zip(self.nearest, self.similarity)
         ]
-        counts = {"forgotten": self.forgotten, "covered": self.covered, "refused": self.refused}
-        return json.dumps({**counts, "examples": chosen}, indent=2)
+        return json.dumps({**self.counts(), "examples": chosen}, indent=2)
 
 
 def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only: Literal["gone"] | None = None) -> Pack:
@@ -109,6 +115,7 @@ def replay_pack(run: str, pool: Sequence[Mapping[str, Any]], *, size: int, only:
         tuple(lost[chosen[place][0]].id for place in places),
         tuple(chosen[place][1] for place in places),
         int((~allowed).sum()),
+        len(items) - own.looked_for,
         len(lost),
         covered,
     )

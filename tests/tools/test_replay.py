@@ -12,6 +12,7 @@ import pytest
 
 from forget_callback import MultipleChoice, Probe, Recall, Snapshot, Store
 from forget_callback.tools.replay import replay_pack
+from tests.schema import checked
 
 FACTS = [("France", "Paris"), ("Italy", "Rome"), ("Japan", "Tokyo"), ("Kenya", "Nairobi"), ("Peru", "Lima")]
 ITEMS = [Recall(f"r/{land}", f"The capital of {land} is", f" {city}") for land, city in FACTS]
@@ -135,6 +136,23 @@ def test_long_items_are_known_by_any_thirteen_words_of_theirs(tmp_path):
     pool = [{"text": " ".join(words[at : at + n])} for at, n in ((3, 12), (3, 13), (17, 13), (0, 30))]
     pack = replay_pack(str(tmp_path / "run"), pool, size=9)
     assert pack.examples == (pool[0],) and pack.refused == 3
+
+
+def test_items_that_share_their_question_are_said_not_to_be_looked_for(tmp_path, run_cli):
+    options = [[f" {city}", " Bern"] for _, city in FACTS]
+    shared = [MultipleChoice(f"s/{n}", "Which of these is true?", two, 0) for n, two in enumerate(options)]
+    probe, store = Probe("mixed", [*ITEMS, *shared]), Store(tmp_path / "run")
+    store.begin([probe])
+    for step, correct in ((0, np.ones(len(probe))), (5, np.zeros(len(probe)))):
+        store.write(Snapshot("mixed", probe.fingerprint, step, np.array(probe.ids, object), correct))
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text("".join(json.dumps(row) + "\n" for row in [*POOL, {"text": "Which of these is true? Paris"}]))
+    status, said, err = run_cli(
+        "replay", tmp_path / "run", "--pool", pool, "--out", tmp_path / "a.jsonl", "--format", "json"
+    )
+    assert status == 0 and checked(said, "replay")["not_looked_for"] == len(shared)
+    assert "5 items of the probe have the question of many others" in " ".join(err.split())
+    assert json.loads((tmp_path / "a.jsonl.why.json").read_text())["not_looked_for"] == len(shared)
 
 
 def test_without_scikit_learn_the_error_names_the_extra(run, monkeypatch):
