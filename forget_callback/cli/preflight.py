@@ -117,7 +117,7 @@ def _leaks(found: list[Leak], rows: int) -> Iterator[str]:
 def _looked(leak: Leak) -> str:
     """How many items were looked for, and of how many."""
     short = leak.n - leak.looked_for
-    few = f", {short:,} more {are(short)} too short" if short else ""
+    few = f", {short:,} more not, without five words of their own" if short else ""
     return f"{counted(leak.looked_for)}{few}"
 
 
