@@ -32,7 +32,7 @@ def read_ftcheck(said: dict[str, Any], model: str) -> dict[str, Any]:
     return {
         "verdict": quoted(r"Verdict: ([A-Z ]+?)\s+\|", text),
         "roi": quoted(r"ROI Score: (\S+)", text),
-        "pattern": quoted(r"Forgetting pattern: (\S+)", text),
+        "pattern": quoted(r"Forgetting pattern: (\w+)", text),
         "backward_transfer": quoted(r"Backward transfer: (\S+)", text),
         "scores": {name: [float(before), float(after)] for name, before, after in rows},
     }
@@ -136,12 +136,10 @@ def of_ours(one: dict[str, Any]) -> str:
 
 def changes(scores: dict[str, list[float]], most: int = 3) -> str:
     """The scores that moved most, before and after."""
-    moved = sorted(
-        (pair for pair in scores.items() if pair[1][0] != pair[1][1]), key=lambda pair: -abs(pair[1][1] - pair[1][0])
-    )
-    return (
-        ", ".join(f"{name} {before:.2f} → {after:.2f}" for name, (before, after) in moved[:most]) or "no score changed"
-    )
+    most_first = sorted(scores.items(), key=lambda pair: -abs(pair[1][1] - pair[1][0]))
+    shown = [(name, f"{before:.3f}", f"{after:.3f}") for name, (before, after) in most_first[:most]]
+    moved = [f"{name} {before} → {after}" for name, before, after in shown if before != after]
+    return ", ".join(moved) or "no score changed by 0.001"
 
 
 ROWS = {

@@ -34,6 +34,41 @@ def test_the_z_test_is_the_comparators(shown):
     assert one["verdict"] == "✓"
 
 
+FTCHECK = """
+╭───────────────────────   Verdict: POOR  |  ROI Score: 34.0/100   ───────────────────────╮
+│  Target delta unavailable. Forgetting pattern: catastrophic. Review the sample-level  │
+╰──────────────────────────────────────────────────────────────────────────────────────╯
+┃ Category              ┃    Base    ┃ Fine-Tuned ┃   Delta    ┃ Samples  ┃
+│ classification        │   0.200    │   0.300    │   +0.100   │    10    │
+│ math                  │   0.100    │   0.000    │   -0.100   │    10    │
+
+Forgetting pattern: catastrophic
+Backward transfer: -0.013
+"""
+
+
+def test_what_finetunecheck_prints_is_quoted(shown):
+    """Lines of 2.0.2 as it printed them."""
+    one = shown.read_ftcheck({"ftcheck-light": {"printed": FTCHECK}}, "light")
+    assert (one["verdict"], one["pattern"], one["roi"]) == ("POOR", "catastrophic", "34.0/100")
+    assert one["scores"] == {"classification": [0.2, 0.3], "math": [0.1, 0.0]} and one["backward_transfer"] == "-0.013"
+    changes = "math 0.100 → 0.000, classification 0.200 → 0.300"
+    assert shown.of_ftcheck(one) == f"`POOR`, pattern `catastrophic`; {changes}"
+
+
+def test_what_pyrecall_prints_is_quoted(shown):
+    """The end of what 0.12.0 printed, and a category of its JSON."""
+    printed = "... │  CRITICAL  │\n⚠  Forgetting detected in: advanced_math, long_context\n  Run model.rollback(...)\n"
+    category = {"category": "coding", "score_before": 0.2413, "score_after": 0.1527, "severity": "CRITICAL"}
+    same = {"category": "safety", "score_before": 0.0401, "score_after": 0.0402, "severity": "OK"}
+    said = {"pyrecall-rising": {"printed": printed, "status": 2}}
+    said["pyrecall-rising-json"] = {"printed": json.dumps({"comparisons": [category, same]})}
+    one = shown.read_pyrecall(said, "rising")
+    assert one["severity"] == {"coding": "CRITICAL", "safety": "OK"}
+    text = "`⚠ Forgetting detected in: advanced_math, long_context`, exit status 2; coding 0.241 → 0.153"
+    assert shown.of_pyrecall(one) == text
+
+
 def test_a_tool_that_prints_something_else_is_an_error_that_shows_it(shown):
     with pytest.raises(ValueError, match="out of disk"):
         shown.read_ftcheck({"ftcheck-light": {"printed": "out of disk"}}, "light")
