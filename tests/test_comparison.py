@@ -23,6 +23,25 @@ def test_the_table_that_is_shown_is_that_of_what_was_said(shown):
     assert shown.table(KEPT) in PAGE
 
 
+@pytest.mark.parametrize(
+    ("row", "tool"),
+    [
+        ("`forget_callback`", "forget_callback"),
+        ("pyrecall 0.12", "pyrecall"),
+        ("FineTuneCheck 2.0", "ftcheck"),
+        ("lm-eval 0.4.13", "lm_eval"),
+    ],
+)
+def test_the_readme_quotes_what_was_said_of_gentle_steps_and_of_a_rise_that_hides_losses(row, tool):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    line = next(line for line in readme.splitlines() if line.startswith(f"| {row} |"))
+    light, rising = (KEPT["says"][tool][model]["verdict"].split(" ")[0] for model in ("light", "rising"))
+    assert line.endswith(f"| `{light}`; `{rising}` |")
+    assert KEPT["trainings"]["light"]["steps"] == 8
+    raw = KEPT["says"]["forget_callback"]["rising"]
+    assert raw["accuracy_after"] > raw["accuracy_before"] and raw["knowledge_lost_low"] > 0
+
+
 def test_the_z_test_is_the_comparators(shown):
     """Its formula, with the standard errors that lm-eval prints, against scipy's normal distribution."""
     row = "|items|Yaml   |none  |     0|acc   |↑  |{}|±  |{}|"
