@@ -143,6 +143,8 @@ def _pilot(ended: Pilot) -> Iterator[str]:
         yield f"{counted(ended.unscored)} could not be scored at the end, as where training diverges"
     if (ends := _forecast(ended)) is not None:
         yield f"forecast: texts {percent(ends.low)} to {percent(ends.high)} worse at the end, if it goes on as there"
+    elif ended.text_lost and ended.as_in_study:
+        yield f"no forecast: texts are worse already than in any run of the study of {MODEL} after an eighth"
     elif ended.text_lost:
         yield "no forecast: the study says what followed after an eighth of a training, and this is another part"
     else:

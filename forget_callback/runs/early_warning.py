@@ -102,14 +102,19 @@ def got_worse(row: Row) -> bool:
     return row.transitions.verdict != "unclear" and text_worse(row)[1].low > 0
 
 
-def forecast(worse: float) -> Interval:
+def forecast(worse: float) -> Interval | None:
     """Between which shares texts will have got worse at the end if that goes on as in the study.
+
+    None for a rise that is higher than in any of its runs.
 
     Args:
         worse: By which share they have after an eighth of the run, beyond noise: of a rise within it nothing can be
             said.
     """
-    times = [run.text_worse_last / run.text_worse for run in study() if run.text_worse_low > 0]
+    rose = [run for run in study() if run.text_worse_low > 0]
+    if worse > max(run.text_worse for run in rose):
+        return None
+    times = [run.text_worse_last / run.text_worse for run in rose]
     return Interval(worse * min(times), worse * max(times))
 
 

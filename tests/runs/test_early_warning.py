@@ -37,6 +37,8 @@ def test_a_forecast_is_between_the_least_and_the_most_that_a_rise_became(table):
     rises = [run for run in table if float(run["text_worse_low"]) > 0]
     times = [float(run["text_worse_last"]) / float(run["text_worse"]) for run in rises]
     assert forecast(0.02) == pytest.approx((0.02 * min(times), 0.02 * max(times)))
+    most = max(float(run["text_worse"]) for run in rises)
+    assert forecast(most) is not None and forecast(1.001 * most) is None, "what no run had is not forecast from"
 
 
 def documents(step, rise, *, ability="text", fingerprint="text"):
