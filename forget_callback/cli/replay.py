@@ -10,7 +10,7 @@ import typer
 
 from forget_callback.cli.app import app, note
 from forget_callback.cli.output import Format, print_json
-from forget_callback.probes.plurals import counted, have, were
+from forget_callback.probes.plurals import are, counted, have, were
 from forget_callback.runs.files import require_writable, write_text
 from forget_callback.runs.run_at import open_run
 
@@ -52,8 +52,8 @@ def replay(
         )
     if pack.not_looked_for:
         note(
-            f"{counted(pack.not_looked_for, 'item')} of the probe {have(pack.not_looked_for)} the question of "
-            "many others: examples that contain it are not excluded"
+            f"{counted(pack.not_looked_for)} of the probe {are(pack.not_looked_for)} not looked for, without words "
+            "that few others have: no example is excluded for these"
         )
     contain = "contains" if pack.refused == 1 else "contain"
     note(

@@ -41,7 +41,7 @@ class Pack:
         nearest: Id of the forgotten item that selected each.
         similarity: Cosine similarity to that item, from 0 to 1.
         refused: Examples of the pool that were excluded because they contain an item of the probe.
-        not_looked_for: Items of the probe whose question many share, so that no example is excluded for it.
+        not_looked_for: Items of the probe without words that few others have: no example is excluded for them.
         forgotten: Items that were right at the baseline and are wrong now.
         covered: How many of these have an example in the pool that is near.
     """

@@ -151,7 +151,7 @@ def test_items_that_share_their_question_are_said_not_to_be_looked_for(tmp_path,
         "replay", tmp_path / "run", "--pool", pool, "--out", tmp_path / "a.jsonl", "--format", "json"
     )
     assert status == 0 and checked(said, "replay")["not_looked_for"] == len(shared)
-    assert "5 items of the probe have the question of many others" in " ".join(err.split())
+    assert "5 items of the probe are not looked for, without words that few others have" in " ".join(err.split())
     assert json.loads((tmp_path / "a.jsonl.why.json").read_text())["not_looked_for"] == len(shared)
 
 
